@@ -1,0 +1,153 @@
+"""Captured energy, 1 − ‖v − decode(encode(v))‖² / ‖v‖², of real updates against bytes.
+
+Trains a federation densely for some rounds, without Flower, and then encodes the sites' next
+updates with every scheme: what a byte buys before error feedback has its say.
+
+    python -m benchmarks.energy data/ --rounds 8 --budgets 50 100 200
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.training import TrainSettings, train
+from clients.weights import flatten, load_flat, model_spec
+from data_prep.dataset import Dataset, open_data
+from fl_app.config import Settings
+from fl_app.models import build_model
+from fl_app.site_data import split
+from rsdgc import (
+    NSI,
+    RMS,
+    Compressor,
+    Indicator,
+    ModelSpec,
+    Scheme,
+    Stamp,
+    decode,
+    fit_ratios,
+    uniform_shares,
+    update_shares,
+    weight_shares,
+)
+
+Flat = NDArray[np.float32]
+NSI_WEIGHTS = ((1.0, 0.0), (0.9, 0.1), (0.8, 0.2), (0.6, 0.4), (0.5, 0.5), (0.3, 0.7), (0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What the last dense round left: the model, its step, and each site's update."""
+
+    spec: ModelSpec
+    weights: Flat
+    step: Flat
+    sites: list[Flat]
+
+
+def real_updates(dataset: Dataset, rounds: int, seed: int) -> Updates:
+    """Train densely and return the last round's updates."""
+    settings = Settings.from_mapping({"rounds": 60, "seed": seed})
+    device = torch.device("cpu")
+    store = dataset.store
+    model = build_model("small-resnet", store.num_bands, len(store.classes), store.chip_px, seed)
+    model = model.to(memory_format=torch.channels_last)
+    spec = model_spec(model)
+    weights = flatten(model, spec)
+    found = [split(dataset, site, "train", device) for site in dataset.sites]
+    parts = [part for part in found if part is not None]
+    total = sum(len(part) for part in parts)
+    for number in range(1, rounds + 1):
+        updates = []
+        for index, part in enumerate(parts):
+            load_flat(model, spec, weights)
+            rate = settings.learning_rate_at(number)
+            train(model, part, TrainSettings(lr=rate), seed=1000 * number + index)
+            updates.append(flatten(model, spec) - weights)
+        step = np.zeros_like(weights)
+        for part, update in zip(parts, updates, strict=True):
+            step += update * np.float32(len(part) / total)
+        weights = weights + step
+        print(f"round {number}/{rounds} trained", flush=True)
+    return Updates(spec, weights, step, updates)
+
+
+def captured(
+    updates: Updates,
+    scheme: Scheme,
+    indicator: Indicator,
+    policy: str,
+    times: float,
+) -> tuple[float, float]:
+    """Mean captured energy over the sites, and the mean real compression."""
+    spec = updates.spec
+    budget = spec.dense_bytes / times
+    even = fit_ratios(spec, scheme, uniform_shares(spec), budget)
+    sizes = np.array([layer.size for layer in spec.layers])
+    density = float((even * sizes).sum() / sizes.sum())
+    shares: dict[str, Callable[[], NDArray[np.float64]]] = {
+        "uniform": lambda: uniform_shares(spec),
+        "weight": lambda: weight_shares(spec, updates.weights),
+        "update": lambda: update_shares(spec, scheme, updates.step, density),
+    }
+    ratios = fit_ratios(spec, scheme, shares[policy](), budget)
+    compressor = Compressor(spec, scheme, indicator)
+    energies, sizes_up = [], []
+    for update in updates.sites:
+        payload = compressor.compress(update, ratios, Stamp(1, 1, 0))
+        error = update - decode(payload, spec).to_dense()
+        energies.append(1.0 - float(np.square(error).sum() / np.square(update).sum()))
+        sizes_up.append(len(payload))
+    return float(np.mean(energies)), spec.dense_bytes / float(np.mean(sizes_up))
+
+
+def schemes(updates: Updates, budgets: list[float]) -> Iterator[str]:
+    """Yield a table of neighborhoods × values × ratio policies."""
+    yield "| neighborhood | values | ratios | " + " | ".join(f"{b:g}×" for b in budgets) + " |"
+    yield "|---|---|---|" + "---|" * len(budgets)
+    for hood in ("element", "kernel", "tile"):
+        for values in ("float32", "int8"):
+            for policy in ("uniform", "weight", "update"):
+                scheme = Scheme(neighborhood=hood, values=values)
+                cells = [captured(updates, scheme, NSI(), policy, b)[0] for b in budgets]
+                row = " | ".join(f"{cell:.3f}" for cell in cells)
+                yield f"| {hood} | {values} | {policy} | {row} |"
+
+
+def indicators(updates: Updates, budget: float) -> Iterator[str]:
+    """Yield a table of indicators on kernel slices and on tiles."""
+    yield f"| indicator at {budget:g}× | kernel | tile |"
+    yield "|---|---|---|"
+    rows: list[tuple[str, Indicator]] = [(f"NSI {a} / {b}", NSI(a, b)) for a, b in NSI_WEIGHTS]
+    for name, indicator in [*rows, ("RMS", RMS())]:
+        cells = [
+            captured(updates, Scheme(neighborhood=hood), indicator, "update", budget)[0]
+            for hood in ("kernel", "tile")
+        ]
+        yield f"| {name} | {cells[0]:.4f} | {cells[1]:.4f} |"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("data", type=Path, help="partition folder")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[50.0, 100.0, 200.0])
+    parser.add_argument("--seed", type=int, default=0)
+    words = parser.parse_args()
+    updates = real_updates(open_data(words.data), words.rounds, words.seed)
+    for line in schemes(updates, words.budgets):
+        print(line, flush=True)
+    for line in indicators(updates, 100.0):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

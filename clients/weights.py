@@ -1,0 +1,97 @@
+"""A model as one flat float32 vector, and back.
+
+The vector holds every floating-point entry of the model's ``state_dict`` in its order: parameters,
+and buffers such as the running statistics of batch normalisation. Integer buffers (its count of
+batches) stay at the site: they mean nothing when averaged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from rsdgc.errors import SettingError
+from rsdgc.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+def _float_entries(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            yield name, tensor
+
+
+def model_spec(model: nn.Module) -> ModelSpec:
+    """Return the names and shapes of all floating-point entries of the model."""
+    return ModelSpec.from_shapes(
+        {name: tuple(tensor.shape) for name, tensor in _float_entries(model)}
+    )
+
+
+def flatten(model: nn.Module, spec: ModelSpec) -> NDArray[np.float32]:
+    """Copy the model into a new vector on the CPU.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device.
+    spec : ModelSpec
+        What :func:`model_spec` gave for it.
+
+    Returns
+    -------
+    float32 [spec.size]
+        Writable, sharing no memory with the model.
+    """
+    with torch.no_grad():
+        parts = [tensor.reshape(-1).float() for _, tensor in _float_entries(model)]
+        flat: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    _check_size(flat.size, spec, "the model")
+    return flat
+
+
+def load_flat(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) -> None:
+    """Copy a vector into the model, in place.
+
+    Averages of updates can push a running variance slightly below zero, where its square root
+    would be NaN: it is raised to zero.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device; its tensors stay where they are.
+    spec : ModelSpec
+        What :func:`model_spec` gave for it.
+    flat : float32 [spec.size]
+        May be read-only.
+
+    Raises
+    ------
+    SettingError
+        The vector is not of the model's size.
+    """
+    _check_size(flat.size, spec, "the received model")
+    source = torch.from_numpy(np.require(flat, np.float32, ["C", "W"]))
+    entries = list(_float_entries(model))
+    source = source.to(entries[0][1].device)
+    with torch.no_grad():
+        for index, (name, tensor) in enumerate(entries):
+            start, stop = int(spec.offsets[index]), int(spec.offsets[index + 1])
+            tensor.copy_(source[start:stop].view(tensor.shape))
+            if name.rpartition(".")[2] == "running_var":
+                tensor.clamp_(min=0)
+
+
+def _check_size(size: int, spec: ModelSpec, what: str) -> None:
+    if size != spec.size:
+        raise SettingError(
+            f"{what} has {size} values where {spec.size} are expected: "
+            "all ends must build the same model, for the same bands and classes"
+        )

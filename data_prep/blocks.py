@@ -1,0 +1,293 @@
+"""Splits of chips by spatial block, with a buffer between the splits.
+
+A random split of chips puts neighbors on both sides and inflates accuracy. Here the ground is cut
+in square blocks; whole blocks become test (and validation) ground, and chips that overlap or come
+within the buffer of another split's chips are set aside as ``buffer``.
+
+Scenes that share a CRS lie in one plane, so overlapping scenes (two dates, neighboring tiles) are
+kept apart too. Scenes of different CRSs, and scenes without one, are planes of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TRIALS = 64
+FINALISTS = 4
+#: Sides tried for a block, in chips, and the blocks that each group must then have.
+BLOCK_CHIPS = (8, 6, 5, 4, 3, 2)
+BLOCKS_PER_GROUP = 6
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """Ground of n chips.
+
+    Attributes
+    ----------
+    plane : int64 [n]
+        Chips of different planes are taken to be far apart.
+    boxes : float64 [n, 4]
+        Left, bottom, right, top in the plane's units (CRS units, or pixels).
+    pixel : float64 [n]
+        Size of a pixel in those units.
+    """
+
+    plane: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    pixel: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.plane)
+
+    def centers(self) -> NDArray[np.float64]:
+        """Centers [n, 2]."""
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+
+
+@dataclass(frozen=True)
+class BlockSplit:
+    """Outcome of :func:`split_blocks`: split codes and block ids per chip, and the block's side."""
+
+    codes: SplitCodes
+    blocks: NDArray[np.int64]
+    block_px: int
+
+
+def split_blocks(
+    ground: Footprints,
+    labels: NDArray[np.int64],
+    groups: NDArray[Any],
+    hashes: NDArray[Any],
+    *,
+    chip_px: int,
+    buffer_px: int,
+    block_px: int | None = None,
+    test_share: float = 0.2,
+    val_share: float = 0.0,
+    seed: int = 0,
+) -> BlockSplit:
+    """Split chips by blocks, stratified as far as blocks allow.
+
+    Many random assignments of blocks are drawn; the one is kept whose splits come closest to the
+    wished shares of every class, and whose buffer costs least; over several sides of the blocks
+    where that is left open.
+
+    Parameters
+    ----------
+    ground
+        Where the chips lie.
+    labels : int64 [n]
+        Classes, for the stratification.
+    groups : [n]
+        Chips that should each give their share of every split (the archive's folders).
+    hashes : texts [n]
+        Chips of equal content end in one split; the others' copies go to the buffer.
+    chip_px, buffer_px
+        Side of a chip; least gap between chips of different splits. 0 forbids overlap only.
+    block_px
+        Side of a block; None tries several.
+    test_share, val_share, seed
+        Shares of the chips, and the seed of the draws.
+    """
+    check_shares(test_share, val_share)
+    best: tuple[float, BlockSplit] | None = None
+    group_of = np.unique(groups, return_inverse=True)[1]
+    for side_px in [block_px] if block_px else _block_sides(ground, groups, chip_px):
+        blocks = block_ids(ground, side_px)
+        draws = _BlockDraws(blocks, labels, groups, (test_share, val_share), seed)
+        for assigned in draws.best():
+            codes = set_buffer(ground, assigned[blocks], buffer_px)
+            codes = separate_equal(codes, hashes)
+            cost = _cost(codes, labels, group_of, (test_share, val_share))
+            if best is None or cost < best[0]:
+                best = (cost, BlockSplit(codes, blocks, side_px))
+    assert best is not None
+    return best[1]
+
+
+def _block_sides(ground: Footprints, groups: NDArray[Any], chip_px: int) -> list[int]:
+    """List the sides worth trying: large blocks lose less to the buffer, small ones mix better."""
+    group_of = np.unique(groups, return_inverse=True)[1]
+    sides = []
+    for chips in BLOCK_CHIPS:
+        _, first = np.unique(block_ids(ground, chips * chip_px), return_index=True)
+        if np.bincount(group_of[first], minlength=group_of.max() + 1).min() >= BLOCKS_PER_GROUP:
+            sides.append(chips * chip_px)
+    # so few chips that no block is good: pairs lose less to the buffer than single chips
+    return sides or [min(2, max(1, len(ground) // 8)) * chip_px]
+
+
+def block_ids(ground: Footprints, block_px: int) -> NDArray[np.int64]:
+    """Find the block of each chip's center: numbers from 0 in a fixed order, int64 [n]."""
+    ids = np.zeros((len(ground), 3), np.int64)
+    ids[:, 0] = ground.plane
+    centers = ground.centers()
+    for plane in np.unique(ground.plane):
+        here = ground.plane == plane
+        side = block_px * float(np.median(ground.pixel[here]))
+        left, top = ground.boxes[here, 0].min(), ground.boxes[here, 3].max()
+        ids[here, 1] = np.floor((top - centers[here, 1]) / side)
+        ids[here, 2] = np.floor((centers[here, 0] - left) / side)
+    blocks: NDArray[np.int64] = np.unique(ids, axis=0, return_inverse=True)[1].reshape(-1)
+    return blocks
+
+
+class _BlockDraws:
+    """Random assignments of blocks to splits, group by group, scored on class counts alone."""
+
+    def __init__(
+        self,
+        blocks: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        groups: NDArray[Any],
+        shares: tuple[float, float],
+        seed: int,
+    ) -> None:
+        self.counts = np.zeros((int(blocks.max()) + 1, int(labels.max()) + 1))
+        np.add.at(self.counts, (blocks, labels), 1)
+        first = np.unique(blocks, return_index=True)[1]
+        group_of_block = np.unique(groups[first], return_inverse=True)[1]
+        self.members = [
+            np.flatnonzero(group_of_block == g) for g in range(group_of_block.max() + 1)
+        ]
+        self.shares = shares
+        self.rng = np.random.default_rng(seed)
+
+    def best(self) -> list[SplitCodes]:
+        """Return the assignments [blocks] of the best draws, best first."""
+        finalists = [np.full(len(self.counts), TRAIN, np.int8) for _ in range(FINALISTS)]
+        for members in self.members:
+            counts = self.counts[members]
+            draws = [self._draw(counts.sum(axis=1)) for _ in range(TRIALS)]
+            costs = [self._cost(counts, draw) for draw in draws]
+            ranked = np.argsort(costs, kind="stable")
+            for finalist, rank in zip(finalists, ranked, strict=False):
+                finalist[members] = draws[rank]
+        return finalists
+
+    def _draw(self, sizes: NDArray[np.float64]) -> SplitCodes:
+        codes = np.full(len(sizes), TRAIN, np.int8)
+        order = self.rng.permutation(len(sizes))
+        for code, share in zip((TEST, VAL), self.shares, strict=True):
+            taken = _prefix(sizes[order], share * float(sizes.sum()))
+            codes[order[:taken]] = code
+            order = order[taken:]
+        return codes
+
+    def _cost(self, counts: NDArray[np.float64], codes: SplitCodes) -> float:
+        inside = np.stack([counts[codes == code].sum(axis=0) for code in range(BUFFER)])
+        return class_cost(inside, counts.sum(axis=0), *self.shares)
+
+
+def _prefix(sizes: NDArray[np.float64], target: float) -> int:
+    """Count the blocks of an order that come closest to a number of chips: some, never all."""
+    if target == 0 or len(sizes) < 2:
+        return 0
+    filled = np.cumsum(sizes)[:-1]
+    return int(np.argmin(np.abs(filled - target))) + 1
+
+
+def class_cost(
+    inside: NDArray[Any], total: NDArray[Any], test_share: float, val_share: float
+) -> float:
+    """Rate class counts of the splits: distance from the shares, and half a point if all lack.
+
+    Parameters
+    ----------
+    inside : [3, K]
+        Samples in train, val and test by class.
+    total : [K]
+        Samples by class, before splitting.
+    test_share, val_share
+        Wished shares.
+    """
+    cost = 0.0
+    present = total > 0
+    for code, share in ((TRAIN, 1.0), (VAL, val_share), (TEST, test_share)):
+        if share:
+            cost += 0.5 * float((inside[code][present] == 0).mean())
+        if share and code != TRAIN:
+            cost += float(np.abs(inside[code] - share * total).sum() / total.sum())
+    return cost
+
+
+def set_buffer(ground: Footprints, codes: SplitCodes, buffer_px: int) -> SplitCodes:
+    """Set aside chips that come too close to another split's: train yields to all, val to test."""
+    out = codes.copy()
+    for code, rivals in ((VAL, (TEST,)), (TRAIN, (TEST, VAL))):
+        mine = np.flatnonzero(out == code)
+        close = _near(ground, mine, np.flatnonzero(np.isin(out, rivals)), buffer_px)
+        out[mine[close]] = BUFFER
+    return out
+
+
+def _near(
+    ground: Footprints, mine: NDArray[np.int64], others: NDArray[np.int64], buffer_px: int
+) -> NDArray[np.bool_]:
+    """Mark the chips of ``mine`` whose gap to any of ``others`` is under the buffer."""
+    near = np.zeros(len(mine), np.bool_)
+    for plane in np.unique(ground.plane[others]):
+        rivals = others[ground.plane[others] == plane]
+        here = np.flatnonzero(ground.plane[mine] == plane)
+        # a thousandth of a pixel less: gaps equal to the buffer, and edges that touch, are allowed
+        reach = (buffer_px - 1e-3) * ground.pixel[rivals]
+        boxes = ground.boxes[rivals] + reach[:, None] * np.array([-1, -1, 1, 1])
+        tree = shapely.STRtree(shapely.box(*boxes.T))
+        hits = tree.query(shapely.box(*ground.boxes[mine[here]].T), predicate="intersects")[0]
+        near[here[hits]] = True
+    return near
+
+
+def separate_equal(codes: SplitCodes, hashes: NDArray[Any]) -> SplitCodes:
+    """Keep chips of equal content in one split: copies outside the strictest go to the buffer."""
+    group = np.unique(hashes.astype(str), return_inverse=True)[1]
+    rank = np.where(codes == BUFFER, -1, codes)
+    strictest = np.full(group.max() + 1, -1, np.int8)
+    np.maximum.at(strictest, group, rank.astype(np.int8))
+    out = codes.copy()
+    out[(rank >= 0) & (rank < strictest[group])] = BUFFER
+    return out
+
+
+def _cost(
+    codes: SplitCodes,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    shares: tuple[float, float],
+) -> float:
+    """Add the share lost to the buffer and the class costs: over all, and mean of the groups."""
+    counts = np.zeros((int(groups.max()) + 1, 4, int(labels.max()) + 1))
+    np.add.at(counts, (groups, codes, labels), 1)
+    costs = [class_cost(c[:BUFFER], c.sum(axis=0), *shares) for c in counts]
+    whole = counts.sum(axis=0)
+    lost = float((codes == BUFFER).mean())
+    return lost + class_cost(whole[:BUFFER], whole.sum(axis=0), *shares) + float(np.mean(costs))
+
+
+def least_distance(ground: Footprints, codes: SplitCodes) -> tuple[float, float] | None:
+    """Least gap between a train and a test chip of one plane: (pixels, plane units), or None."""
+    best: tuple[float, float] | None = None
+    for plane in np.unique(ground.plane):
+        here = ground.plane == plane
+        train = np.flatnonzero(here & (codes == TRAIN))
+        test = np.flatnonzero(here & (codes == TEST))
+        if not len(train) or not len(test):
+            continue
+        tree = shapely.STRtree(shapely.box(*ground.boxes[train].T))
+        _, gaps = tree.query_nearest(
+            shapely.box(*ground.boxes[test].T), return_distance=True, all_matches=False
+        )
+        gap = float(gaps.min())
+        found = (gap / float(np.median(ground.pixel[here])), gap)
+        best = found if best is None or found < best else best
+    return best

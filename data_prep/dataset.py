@@ -1,0 +1,113 @@
+"""The sites of a data set: a store as a whole, or a partition of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_prep.manifest import column, read_manifest
+from data_prep.schema import PARTITION_FILE, SPLITS, STORE_FILE, PartitionMeta, read_record
+from data_prep.store import Store
+from rsdgc.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+SITES_FOLDER = "sites"
+#: Name of the only site of a store that is not partitioned.
+WHOLE_SITE = "site-00"
+
+
+@dataclass(frozen=True)
+class SiteView:
+    """One site's rows of the manifest."""
+
+    name: str
+    manifest: pa.Table
+
+    def split(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the chips (for :meth:`Store.take`) and labels of a split, both int64 [n].
+
+        Parameters
+        ----------
+        name
+            ``train``, ``val``, ``test`` or ``buffer``. A site may lack samples of a split.
+        """
+        if name not in SPLITS:
+            raise SettingError(f"split {name!r} is not one of {', '.join(SPLITS)}")
+        here = column(self.manifest, "split") == name
+        chips = column(self.manifest, "chip")[here].astype(np.int64)
+        return chips, column(self.manifest, "label")[here].astype(np.int64)
+
+
+class Dataset:
+    """A store and its sites; made by :func:`open_data`.
+
+    Attributes
+    ----------
+    path : Path
+        What was opened.
+    store : Store
+    sites : list of str
+        Names, in order.
+    partition : PartitionMeta or None
+    """
+
+    def __init__(self, path: Path, store: Store, partition: PartitionMeta | None) -> None:
+        self.path = path
+        self.store = store
+        self.partition = partition
+        self.sites: list[str] = list(partition.sites) if partition else [WHOLE_SITE]
+
+    @property
+    def name(self) -> str:
+        """Name of the data in reports."""
+        return self.store.meta.name
+
+    def site(self, which: int | str) -> SiteView:
+        """Return a site by its number from 0, or by its name.
+
+        Raises
+        ------
+        DataError
+            There is no such site.
+        """
+        if isinstance(which, int) and 0 <= which < len(self.sites):
+            which = self.sites[which]
+        if which not in self.sites:
+            raise DataError(f"{self.path} has no site {which}: it has {', '.join(self.sites)}")
+        if self.partition is None:
+            return SiteView(str(which), self.store.manifest)
+        return SiteView(str(which), read_manifest(self.path / SITES_FOLDER / f"{which}.parquet"))
+
+
+def open_data(path: str | os.PathLike[str]) -> Dataset:
+    """Open a store (one site that holds everything) or a partition.
+
+    Raises
+    ------
+    DataError
+        The folder is neither, or a partition is of a store that has moved or changed.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder: give a store or a partition")
+    if not (path / PARTITION_FILE).is_file():
+        if not (path / STORE_FILE).is_file():
+            raise DataError(
+                f"{path} has neither {STORE_FILE} nor {PARTITION_FILE}: ingest an archive first"
+            )
+        return Dataset(path, Store.open(path), None)
+    partition = read_record(path / PARTITION_FILE, PartitionMeta)
+    place = Path(os.path.normpath(path.resolve() / partition.store))
+    if not (place / STORE_FILE).is_file():
+        raise DataError(f"{path} divides the store {place}, which is gone: partition again")
+    store = Store.open(place)
+    if store.meta.id != partition.store_id:
+        raise DataError(f"{path} divides an older store than {place} is now: partition again")
+    return Dataset(path, store, partition)

@@ -1,0 +1,228 @@
+"""Splits of labelled pixels by whole fields, with a buffer of at least the patch radius.
+
+A pixel's patch reaches over its neighbors, so a random split of pixels shows the network its test
+pixels while it trains. Here a field (a connected region of one label) is kept on one side, and
+pixels near another split's are set aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+TRIALS = 16
+#: Random orders of a class's fields in one trial.
+DRAWS = 8
+#: How far :func:`least_distance_px` looks.
+REACH_PX = 256
+
+
+def connected_fields(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the 8-connected regions of equal label in an image.
+
+    Parameters
+    ----------
+    labels : int64 [H, W]
+        Negative values belong to no field.
+
+    Returns
+    -------
+    int64 [H, W]
+        Field numbers from 0 in reading order; -1 where ``labels`` is negative.
+    """
+    height, width = labels.shape
+    index = np.arange(height * width).reshape(height, width)
+    pairs = [
+        (index[:, :-1], index[:, 1:]),
+        (index[:-1], index[1:]),
+        (index[:-1, :-1], index[1:, 1:]),
+        (index[:-1, 1:], index[1:, :-1]),
+    ]
+    flat = labels.reshape(-1)
+    edges = []
+    for left, right in pairs:
+        same = (flat[left] == flat[right]) & (flat[left] >= 0)
+        edges.append(np.stack([left[same], right[same]]))
+    root = _join(np.concatenate(edges, axis=1), height * width)
+    fields = np.full(height * width, -1, np.int64)
+    inside = flat >= 0
+    fields[inside] = np.unique(root[inside], return_inverse=True)[1]
+    return fields.reshape(height, width)
+
+
+def _join(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Least member of each node's connected component, by hooking and pointer jumping."""
+    root = np.arange(count)
+    left, right = edges
+    while len(left):
+        low = np.minimum(root[left], root[right])
+        high = np.maximum(root[left], root[right])
+        np.minimum.at(root, high, low)
+        while True:
+            jumped = root[root]
+            if np.array_equal(jumped, root):
+                break
+            root = jumped
+        apart = root[left] != root[right]
+        left, right = left[apart], right[apart]
+    return root
+
+
+@dataclass(frozen=True)
+class FieldImage:
+    """One scene's labelled pixels: class indices and field numbers, both int64 [H, W], -1: none.
+
+    Field numbers are unique over all scenes.
+    """
+
+    labels: NDArray[np.int64]
+    fields: NDArray[np.int64]
+
+
+def split_fields(
+    images: Sequence[FieldImage],
+    *,
+    buffer_px: int,
+    test_share: float = 0.2,
+    val_share: float = 0.0,
+    seed: int = 0,
+) -> list[SplitCodes]:
+    """Split labelled pixels by whole fields, stratified per class.
+
+    Of several random choices of fields the one is kept that comes closest to the shares of every
+    class and loses least to the buffer. A class with a single field is trained on and never
+    tested.
+
+    Parameters
+    ----------
+    images
+        The scenes.
+    buffer_px
+        Pixels of different splits are farther apart than this, along rows or columns.
+    test_share, val_share, seed
+        Shares of each class's pixels, and the seed of the choices.
+
+    Returns
+    -------
+    list of int8 [H, W]
+        Codes per image; -1 where a pixel has no label.
+    """
+    check_shares(test_share, val_share)
+    labels = np.concatenate([image.labels[image.fields >= 0] for image in images])
+    fields = np.concatenate([image.fields[image.fields >= 0] for image in images])
+    ids, first, sizes = np.unique(fields, return_index=True, return_counts=True)
+    lookup = np.zeros(int(ids.max()) + 1, np.int64)
+    lookup[ids] = np.arange(len(ids))
+    rng = np.random.default_rng(seed)
+    best: tuple[float, list[SplitCodes]] | None = None
+    for _ in range(TRIALS):
+        chosen = _choose(labels[first], sizes, test_share, val_share, rng)
+        codes = [_buffered(image, chosen, lookup, buffer_px) for image in images]
+        inside = np.concatenate([c[i.fields >= 0] for c, i in zip(codes, images, strict=True)])
+        cost = _cost(inside, labels, test_share, val_share)
+        if best is None or cost < best[0]:
+            best = (cost, codes)
+    assert best is not None
+    return best[1]
+
+
+def _choose(
+    classes: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    test_share: float,
+    val_share: float,
+    rng: np.random.Generator,
+) -> SplitCodes:
+    """Give each field a split: per class, random fields whose pixels come close to the shares."""
+    codes = np.full(len(sizes), TRAIN, np.int8)
+    for label in np.unique(classes):
+        fields = np.flatnonzero(classes == label)
+        total = int(sizes[fields].sum())
+        for code, share in ((TEST, test_share), (VAL, val_share)):
+            draws = [_fill(sizes, rng.permutation(fields), share * total) for _ in range(DRAWS)]
+            chosen = min(draws, key=lambda draw: abs(sizes[draw].sum() - share * total))
+            codes[chosen] = code
+            fields = np.setdiff1d(fields, chosen)
+    return codes
+
+
+def _fill(sizes: NDArray[np.int64], order: NDArray[np.int64], target: float) -> NDArray[np.int64]:
+    """Take fields in an order, as long as each brings the pixels nearer to a target.
+
+    At least one is taken if there are several, and never all.
+    """
+    if target == 0 or len(order) < 2:
+        return order[:0]
+    taken: list[int] = []
+    filled = 0
+    for field in order.tolist():
+        nearer = abs(filled + sizes[field] - target) < abs(filled - target)
+        if nearer and len(taken) < len(order) - 1:
+            taken.append(field)
+            filled += int(sizes[field])
+    return np.array(taken or [order[np.argmin(sizes[order])]], np.int64)
+
+
+def _buffered(
+    image: FieldImage, chosen: SplitCodes, lookup: NDArray[np.int64], buffer_px: int
+) -> SplitCodes:
+    codes = np.full(image.fields.shape, -1, np.int8)
+    inside = image.fields >= 0
+    codes[inside] = chosen[lookup[image.fields[inside]]]
+    codes[(codes == VAL) & dilate(codes == TEST, buffer_px)] = BUFFER
+    held = (codes == TEST) | (codes == VAL)
+    codes[(codes == TRAIN) & dilate(held, buffer_px)] = BUFFER
+    return codes
+
+
+def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Mark everything within ``radius`` pixels of a mask, along rows and columns (a square)."""
+    for _ in range(2):
+        length = mask.shape[0]
+        total = np.zeros((length + 1, mask.shape[1]), np.int64)
+        np.cumsum(mask, axis=0, out=total[1:])
+        low = np.maximum(np.arange(length) - radius, 0)
+        high = np.minimum(np.arange(length) + radius + 1, length)
+        mask = (total[high] > total[low]).T
+    return mask
+
+
+def least_distance_px(codes: Sequence[SplitCodes]) -> float | None:
+    """Least distance of train and test pixels along the longer axis; None if over 256 px."""
+    found = [d for image in codes if (d := _least_of_one(image)) is not None]
+    return float(min(found)) if found else None
+
+
+def _least_of_one(codes: SplitCodes) -> int | None:
+    train = codes == TRAIN
+    grown = codes == TEST
+    if not train.any() or not grown.any():
+        return None
+    for distance in range(1, REACH_PX + 1):
+        grown = dilate(grown, 1)
+        if (train & grown).any():
+            return distance
+    return None
+
+
+def _cost(
+    codes: SplitCodes, labels: NDArray[np.int64], test_share: float, val_share: float
+) -> float:
+    """Mean distance from the wished share over classes, and the share lost to the buffer."""
+    width = int(labels.max()) + 1
+    total = np.maximum(np.bincount(labels, minlength=width), 1)
+    cost = float((codes == BUFFER).mean())
+    for code, share in ((TEST, test_share), (VAL, val_share)):
+        inside = np.bincount(labels[codes == code], minlength=width)
+        cost += float(np.abs(inside / total - share).mean())
+    train = np.bincount(labels[codes == TRAIN], minlength=width)
+    return cost + float((train == 0).mean())

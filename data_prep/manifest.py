@@ -1,0 +1,82 @@
+"""The manifest: one row a sample, as named NumPy columns and as a Parquet table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+#: Columns by name; all of one length. See ``docs/data.md`` for what each holds.
+Columns = dict[str, NDArray[Any]]
+
+MANIFEST_FILE = "manifest.parquet"
+CHIP_FIELDS: dict[str, Any] = {
+    "chip": pa.int64(),
+    "label": pa.int32(),
+    "split": pa.string(),
+    "scene": pa.string(),
+    "folder": pa.string(),
+    "row": pa.int32(),
+    "col": pa.int32(),
+    "x": pa.float64(),
+    "y": pa.float64(),
+    "crs": pa.string(),
+    "block": pa.string(),
+    "valid": pa.float32(),
+    "hash": pa.string(),
+}
+PIXEL_FIELDS: dict[str, Any] = {**CHIP_FIELDS, "offset": pa.int64(), "stride": pa.int32()}
+
+
+def join_columns(parts: Sequence[Mapping[str, NDArray[Any]]]) -> Columns:
+    """Concatenate parts that have the same columns."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def texts(value: str, count: int) -> NDArray[Any]:
+    """Return a column that repeats one text."""
+    return np.full(count, value, dtype=object)
+
+
+def write_manifest(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write columns as Parquet, in the order and with the types that stores have."""
+    fields = PIXEL_FIELDS if "offset" in columns else CHIP_FIELDS
+    table = pa.table(
+        {name: pa.array(columns[name], type=kind) for name, kind in fields.items()},
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_manifest(path: Path) -> pa.Table:
+    """Read a manifest of a store or of a site.
+
+    Raises
+    ------
+    DataError
+        The file is missing or broken, or misses a column.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing: make the store or the partition again")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: make it again") from error
+    missing = [name for name in CHIP_FIELDS if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]}: make it again")
+    return table
+
+
+def column(table: pa.Table, name: str) -> NDArray[Any]:
+    """Return a table's column as a NumPy array (texts as objects)."""
+    values: NDArray[Any] = table.column(name).to_numpy()
+    return values

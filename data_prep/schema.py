@@ -1,0 +1,195 @@
+"""What ``meta.json`` and ``partition.json`` hold, and how both are read and refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+STORE_FILE = "meta.json"
+PARTITION_FILE = "partition.json"
+SPLITS = ("train", "val", "test", "buffer")
+
+
+class Record(BaseModel):
+    """Base of the records on disk: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ShardMeta(Record):
+    """One memory-mapped file of a modality: its name in the store and its rows."""
+
+    file: str
+    rows: int
+
+
+class ModalityMeta(Record):
+    """A layer of the chips: bands that share a sensor and a data type.
+
+    Attributes
+    ----------
+    name, bands
+        The modality's name and the names of its bands, in storage order.
+    dtype
+        NumPy name of the stored type: the source's own.
+    nodata
+        Value that marks an invalid pixel; None when only non-finite values do (or none).
+    resolution
+        Ground size of a source pixel in CRS units (px without a CRS), before warping.
+    mean, std, min, max
+        Per band, over the valid pixels of the train split. ``std`` is 0 for a constant band.
+    count
+        Valid train pixels per band.
+    shards
+        The files, in row order.
+    """
+
+    name: str
+    bands: list[str]
+    dtype: str
+    nodata: float | None = None
+    resolution: float = 1.0
+    mean: list[float] = Field(default_factory=list)
+    std: list[float] = Field(default_factory=list)
+    min: list[float] = Field(default_factory=list)
+    max: list[float] = Field(default_factory=list)
+    count: list[int] = Field(default_factory=list)
+    shards: list[ShardMeta] = Field(default_factory=list)
+
+
+class Skipped(Record):
+    """A file, layer or scene that was left out, and why.
+
+    ``refused`` tells a defect (unreadable, contradictory) from a layer that is no image.
+    """
+
+    path: str
+    reason: str
+    refused: bool = True
+
+
+class SceneMeta(Record):
+    """A scene's reference grid; ``transform`` is the six affine terms a, b, c, d, e, f."""
+
+    name: str
+    folder: str
+    height: int
+    width: int
+    transform: tuple[float, float, float, float, float, float]
+    crs: str = ""
+
+
+class SplitReport(Record):
+    """How the samples were split, and what it cost.
+
+    Attributes
+    ----------
+    method
+        ``stratified`` (single images), ``blocks`` (chips of scenes) or ``fields`` (pixels).
+    counts
+        Samples per split, ``buffer`` included.
+    class_counts
+        Split name to samples per class, in class order.
+    buffer_px
+        Least distance asked for between samples of different splits, in pixels.
+    block_px
+        Side of a block in pixels; 0 where there are no blocks.
+    least_distance_px, least_distance
+        Least gap found between a train and a test sample, in pixels and in CRS units; None where
+        it has no meaning (no CRS, or one of the splits is empty). Pixel samples: distance of the
+        pixels' positions along the longer axis.
+    """
+
+    method: str
+    seed: int
+    test_share: float
+    val_share: float
+    counts: dict[str, int]
+    class_counts: dict[str, list[int]]
+    buffer_px: int = 0
+    block_px: int = 0
+    blocks: int = 0
+    least_distance_px: float | None = None
+    least_distance: float | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+class StoreMeta(Record):
+    """Everything about a store that is not a sample; see ``docs/data.md`` for the layout."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["chips", "pixels"]
+    id: str
+    name: str
+    source: str
+    synthetic: bool = False
+    classes: list[str]
+    class_codes: list[int]
+    chip_px: int
+    stride_px: int
+    patch_px: int = 0
+    modalities: list[ModalityMeta]
+    scenes: list[SceneMeta] = Field(default_factory=list)
+    splits: SplitReport
+    skipped: list[Skipped] = Field(default_factory=list)
+    left_out: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+class PartitionMeta(Record):
+    """A division of one store over sites; ``store`` is relative to the partition's folder."""
+
+    schema_version: int = SCHEMA_VERSION
+    scheme: str
+    sites: list[str]
+    seed: int
+    alpha: float | None = None
+    store: str
+    store_id: str
+    name: str
+    classes: list[str]
+    dropped: int = 0
+
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+def read_record(path: Path, kind: type[RecordT]) -> RecordT:
+    """Read one of the records above from JSON.
+
+    Raises
+    ------
+    DataError
+        The file is absent, is not JSON, has another schema version or misses a key.
+    """
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): ingest it again") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: make it again") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
+            "make it again with this version"
+        )
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {where}: {first['msg']}: make it again") from error
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a record as indented JSON."""
+    path.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")

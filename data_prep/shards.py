@@ -1,0 +1,177 @@
+"""Rows of one modality in a few ``.npy`` files: written by appending, read as memory maps."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.schema import ShardMeta
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike, NDArray
+
+#: Largest size of one file.
+SHARD_BYTES = 4 * 2**30
+
+
+class ShardWriter:
+    """Append rows to ``<name>-000.npy``, ``<name>-001.npy`` and so on.
+
+    Parameters
+    ----------
+    folder, name
+        Where the files go and how they start.
+    row_shape, dtype
+        Shape and type of one row.
+    shard_bytes
+        A new file is begun before a file's rows would exceed this.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        row_shape: tuple[int, ...],
+        dtype: DTypeLike,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.folder = folder
+        self.name = name
+        self.row_shape = row_shape
+        self.dtype = np.dtype(dtype)
+        self.row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
+        self.rows_per_shard = max(1, shard_bytes // max(1, self.row_bytes))
+        self._rows = 0
+        self._file: IO[bytes] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows written so far."""
+        return self._rows
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Write rows: an array (n, *row_shape) of the writer's dtype."""
+        while len(values):
+            space = self.rows_per_shard - self._rows % self.rows_per_shard
+            part, values = values[:space], values[space:]
+            self._open().write(np.ascontiguousarray(part, self.dtype).data)
+            self._rows += len(part)
+            if self._rows % self.rows_per_shard == 0:
+                self._close()
+
+    def roll_back(self, rows: int) -> None:
+        """Forget everything after the first ``rows`` rows."""
+        self._close()
+        for shard in range(rows // self.rows_per_shard, self._shards()):
+            keep = rows - shard * self.rows_per_shard
+            path = self._path(shard)
+            if keep <= 0:
+                path.unlink()
+            else:
+                with path.open("r+b") as file:
+                    header = _write_header(file, (0, *self.row_shape), self.dtype)
+                    file.truncate(header + keep * self.row_bytes)
+        self._rows = rows
+
+    def close(self) -> list[ShardMeta]:
+        """Finish the files' headers and list the files."""
+        self._close()
+        shards = []
+        for shard in range(self._shards()):
+            path = self._path(shard)
+            rows = min(self.rows_per_shard, self._rows - shard * self.rows_per_shard)
+            with path.open("r+b") as file:
+                _write_header(file, (rows, *self.row_shape), self.dtype)
+            shards.append(ShardMeta(file=path.name, rows=rows))
+        return shards
+
+    def abandon(self) -> None:
+        """Close the open file, without finishing anything."""
+        self._close()
+
+    def _shards(self) -> int:
+        return -(-self._rows // self.rows_per_shard)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{self.name}-{shard:03d}.npy"
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            path = self._path(self._rows // self.rows_per_shard)
+            self._file = path.open("ab")
+            if self._rows % self.rows_per_shard == 0:
+                self._file.truncate(0)
+                _write_header(self._file, (0, *self.row_shape), self.dtype)
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Write an npy header at the start of a file and return its length.
+
+    NumPy pads headers so that the first dimension can grow: the length does not depend on it.
+    """
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(
+        file,
+        {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": shape,
+        },
+    )
+    return file.tell()
+
+
+class ShardedArray:
+    """The rows of a modality over all its files.
+
+    Raises
+    ------
+    DataError
+        A file is missing, cut short, or is not what ``meta.json`` says.
+    """
+
+    def __init__(self, folder: Path, shards: list[ShardMeta], dtype: str) -> None:
+        self._parts = [_open_shard(folder / shard.file, shard.rows, dtype) for shard in shards]
+        self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        self.row_shape: tuple[int, ...] = self._parts[0].shape[1:] if self._parts else ()
+        self.dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for."""
+        if len(self._parts) == 1:
+            return np.asarray(self._parts[0][rows])
+        out = np.empty((len(rows), *self.row_shape), self.dtype)
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in np.unique(shard_of):
+            here = shard_of == shard
+            out[here] = self._parts[shard][rows[here] - self._starts[shard]]
+        return out
+
+
+def _open_shard(path: Path, rows: int, dtype: str) -> NDArray[Any]:
+    remedy = "copy the store again, or ingest it again"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: {remedy}")
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is cut short or is not an array: {remedy}") from error
+    if len(array) != rows or array.dtype != np.dtype(dtype):
+        raise DataError(
+            f"{path} holds {len(array)} rows of {array.dtype}, meta.json says {rows} of {dtype}: "
+            f"{remedy}"
+        )
+    return array

@@ -1,0 +1,77 @@
+"""Output folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.schema import PARTITION_FILE, STORE_FILE
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MARKERS = (STORE_FILE, PARTITION_FILE)
+
+
+@contextmanager
+def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
+
+    On any error the sibling is removed and ``out`` is left as it was.
+
+    Parameters
+    ----------
+    out
+        The folder to make. It may exist when it is empty; with ``overwrite`` also when it holds
+        a store or a partition.
+    overwrite
+        Replace an existing store or partition. Folders that hold anything else are never touched.
+
+    Raises
+    ------
+    DataError
+        ``out`` exists and may not be replaced.
+    """
+    target = Path(os.path.abspath(out))
+    check_free(target, overwrite=overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        publish(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_free(target: Path, *, overwrite: bool) -> None:
+    """Raise DataError if a folder may not be made at ``target``."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise DataError(f"{target} is a file: choose another output folder")
+    if not any(target.iterdir()):
+        return
+    if not any((target / marker).is_file() for marker in MARKERS):
+        raise DataError(f"{target} is not empty: choose another output folder")
+    if not overwrite:
+        raise DataError(f"{target} exists already: remove it, or ask to overwrite it")
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Put ``partial`` in the place of ``target``."""
+    old = target.parent / f".{target.name}.old-{os.getpid()}"
+    if target.exists():
+        target.rename(old)
+    try:
+        partial.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,131 @@
+"""A store: chips or pixel patches in memory-mapped arrays, with a manifest.
+
+::
+
+    store/meta.json            what the store is (:class:`data_prep.schema.StoreMeta`)
+    store/manifest.parquet     a row for each sample
+    store/<modality>-000.npy   the samples (n, C, H, W), or all padded pixels (n, C)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.manifest import MANIFEST_FILE, column, read_manifest
+from data_prep.schema import STORE_FILE, StoreMeta, read_record
+from data_prep.shards import ShardedArray
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+class Store:
+    """Read access to a store; made by :meth:`open`.
+
+    Attributes
+    ----------
+    path : Path
+    meta : StoreMeta
+    manifest : pyarrow.Table
+        One row a sample; column ``chip`` equals the row's number.
+    """
+
+    def __init__(self, path: Path, meta: StoreMeta, manifest: pa.Table) -> None:
+        self.path = path
+        self.meta = meta
+        self.manifest = manifest
+        self._arrays = [ShardedArray(path, m.shards, m.dtype) for m in meta.modalities]
+        self._pixels = meta.kind == "pixels"
+        self._check_counts()
+        if self._pixels:
+            self._offsets = column(manifest, "offset")
+            self._strides = column(manifest, "stride").astype(np.int64)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Store:
+        """Open a store.
+
+        Raises
+        ------
+        DataError
+            The folder is no store, is of another schema version, or misses (part of) a file.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise DataError(f"{path} is not a folder: ingest an archive to it first")
+        if not (path / STORE_FILE).is_file():
+            raise DataError(f"{path} has no {STORE_FILE}: it is not a store; ingest one first")
+        meta = read_record(path / STORE_FILE, StoreMeta)
+        return cls(path, meta, read_manifest(path / MANIFEST_FILE))
+
+    def __len__(self) -> int:
+        return int(self.manifest.num_rows)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, by label."""
+        return list(self.meta.classes)
+
+    @property
+    def num_bands(self) -> int:
+        """Bands over all modalities."""
+        return sum(len(modality.bands) for modality in self.meta.modalities)
+
+    @property
+    def chip_px(self) -> int:
+        """Side of a chip, or of a pixel's patch."""
+        return self.meta.chip_px
+
+    def take(self, chips: NDArray[np.int64] | Sequence[int]) -> list[NDArray[Any]]:
+        """Copy samples out of the memory maps.
+
+        Parameters
+        ----------
+        chips : int64 [n]
+            Values of the manifest's column ``chip``, in any order, repeats allowed.
+
+        Returns
+        -------
+        list of arrays (n, C, H, W)
+            One per modality, in the order of ``meta.modalities`` and in native dtype.
+
+        Raises
+        ------
+        DataError
+            A chip is not in the store.
+        """
+        chips = np.asarray(chips, np.int64)
+        if len(chips) and (chips.min() < 0 or chips.max() >= len(self)):
+            wrong = chips[(chips < 0) | (chips >= len(self))][0]
+            raise DataError(f"chip {wrong} is not in {self.path}, which holds {len(self)}")
+        if not self._pixels:
+            return [array.take(chips) for array in self._arrays]
+        side = np.arange(self.meta.patch_px)
+        down = self._strides[chips, None, None] * side[:, None]
+        rows = self._offsets[chips, None, None] + down + side
+        return [_gather(array, rows) for array in self._arrays]
+
+    def _check_counts(self) -> None:
+        for modality, array in zip(self.meta.modalities, self._arrays, strict=True):
+            side = () if self._pixels else (self.meta.chip_px, self.meta.chip_px)
+            shape = (len(modality.bands), *side)
+            short = len(array) < len(self) if self._pixels else len(array) != len(self)
+            if short or (len(array) and array.row_shape != shape):
+                raise DataError(
+                    f"{self.path}: layer {modality.name} holds {len(array)} × {array.row_shape}, "
+                    f"the manifest wants {len(self)} × {shape}: ingest the store again"
+                )
+
+
+def _gather(array: ShardedArray, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Collect pixels (n, P, P) of a pixel-interleaved array as (n, C, P, P)."""
+    pixels = array.take(rows.reshape(-1)).reshape(*rows.shape, -1)
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))

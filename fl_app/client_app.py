@@ -1,0 +1,219 @@
+"""Flower's ClientApp: tell the server who is here, work a round, score the final model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from clients.device import choose_device
+from clients.site import RoundResult, RoundTask, Site
+from clients.training import TrainSettings
+from fl_app.config import Settings
+from fl_app.home import home
+from fl_app.models import build_model
+from fl_app.site_data import Host, check_trainable, host, split
+from rsdgc import ModelSpec, protocol
+from rsdgc.errors import RunError
+
+SITES_IN_MEMORY = 16
+"""Sites whose chips and model one process keeps between rounds."""
+
+app = ClientApp()
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Answer the roll call: which sites are here, and what they have."""
+    here = _host(context)
+    dataset, store = here.dataset, here.dataset.store
+    check_trainable(dataset, here.sites)
+    counts = {
+        name: [len(dataset.site(local).split(part)[0]) for part in ("train", "test")]
+        for name, local in here.sites.items()
+    }
+    card = ConfigRecord(
+        {
+            protocol.NAMES: list(counts),
+            protocol.NUM_TRAIN: [num_train for num_train, _ in counts.values()],
+            protocol.NUM_TEST: [num_test for _, num_test in counts.values()],
+            protocol.CLASSES: list(store.classes),
+            protocol.BANDS: store.num_bands,
+            protocol.CHIP_PX: store.chip_px,
+            protocol.DATASET: dataset.name,
+            protocol.SYNTHETIC: bool(store.meta.synthetic),
+        }
+    )
+    return Message(RecordDict({protocol.SITE: card}), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Work one round at the site that the task names."""
+    settings = _settings(context)
+    task = message.content.config_records[protocol.TASK]
+    site = _site(context, str(task[protocol.SITE]))
+    weights = _weights(message, site.spec)
+    result = site.work(_round_task(settings, context.run_id, task), weights)
+    content = RecordDict(
+        {protocol.UPDATE: _update(result, site.spec), protocol.METRICS: _report(result)}
+    )
+    return Message(content, reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Score the received model on the test split of the site that the task names."""
+    task = message.content.config_records[protocol.TASK]
+    site = _site(context, str(task[protocol.SITE]))
+    score = site.score_only(_weights(message, site.spec))
+    metrics = MetricRecord(
+        {
+            protocol.NUM_EXAMPLES: int(score.confusion.sum()),
+            protocol.SCORE_LOSS: float(score.loss),
+            protocol.CONFUSION: score.confusion.reshape(-1).tolist(),
+        }
+    )
+    return Message(RecordDict({protocol.METRICS: metrics}), reply_to=message)
+
+
+def _settings(context: Context) -> Settings:
+    return Settings.from_mapping(context.run_config)
+
+
+def _host(context: Context) -> Host:
+    return host(context.node_config, _settings(context))
+
+
+def _site(context: Context, name: str) -> Site:
+    """Return a site, from memory where this process has worked for it before."""
+    configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
+    key = (context.run_id, name, repr(configs))
+    return _kept(key, lambda: _open_site(context, name))
+
+
+def _open_site(context: Context, name: str) -> Site:
+    settings = _settings(context)
+    here = _host(context)
+    if name not in here.sites:
+        raise RunError(f"site '{name}' is not at this node, which has {', '.join(here.sites)}")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    store = here.dataset.store
+    num_classes = len(store.classes)
+    local = here.sites[name]
+    check_trainable(here.dataset, {name: local})
+    train_split = split(here.dataset, local, "train", device)
+    assert train_split is not None
+    return Site(
+        name,
+        build_model(settings.model, store.num_bands, num_classes, store.chip_px, settings.seed),
+        train=train_split,
+        test=split(here.dataset, local, "test", device),
+        num_classes=num_classes,
+        state_dir=_state_dir(context, settings),
+    )
+
+
+def _state_dir(context: Context, settings: Settings) -> Path:
+    own = context.node_config.get("state-dir")
+    if own:
+        return Path(str(own))
+    if settings.state_dir:
+        return Path(settings.state_dir)
+    return Path(settings.out) / "state" if settings.out else home() / "state"
+
+
+def _round_task(settings: Settings, run_id: int, task: ConfigRecord) -> RoundTask:
+    number = _integer(task, protocol.ROUND)
+    return RoundTask(
+        run=run_id,
+        round=number,
+        base=number - 1,
+        method=settings.method,
+        train=TrainSettings(
+            lr=float(task[protocol.LEARNING_RATE]),  # type: ignore[arg-type]
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            batch_size=settings.batch_size,
+            epochs=settings.local_epochs,
+            steps=settings.local_steps,
+            clip_norm=settings.clip_norm,
+            augment=settings.augment,
+            amp=settings.amp,
+        ),
+        seed=settings.seed,
+        scheme=settings.scheme(),
+        indicator="l1" if settings.method == "topk" else settings.indicator,
+        mean_weight=settings.nsi_mean_weight,
+        std_weight=settings.nsi_std_weight,
+        ratios=np.asarray(task.get(protocol.RATIOS, []), dtype=np.float64),
+        accepted_round=_integer(task, protocol.ACCEPTED_ROUND),
+    )
+
+
+def _integer(task: ConfigRecord, key: str) -> int:
+    value = task.get(key, 0)
+    if not isinstance(value, int):
+        raise RunError(f"the server's task has {key}={value!r}; it should be a whole number")
+    return value
+
+
+def _weights(message: Message, spec: ModelSpec) -> NDArray[np.float32]:
+    record = message.content.array_records[protocol.MODEL]
+    if protocol.PACKED in record:
+        flat = record[protocol.PACKED].numpy()
+    else:
+        flat = np.concatenate([record[layer.name].numpy().reshape(-1) for layer in spec.layers])
+    if flat.dtype != np.float32 or flat.shape != (spec.size,):
+        raise RunError(
+            f"the server's model is {flat.dtype}{list(flat.shape)}, this site's is "
+            f"float32[{spec.size}]; use the same version and data at all sites"
+        )
+    return flat
+
+
+def _update(result: RoundResult, spec: ModelSpec) -> ArrayRecord:
+    if result.weights is None:
+        return ArrayRecord({protocol.PACKED: Array(np.frombuffer(result.payload, dtype=np.uint8))})
+    views = spec.views(result.weights)
+    return ArrayRecord(
+        {
+            layer.name: Array(view.reshape(layer.shape))
+            for layer, view in zip(spec.layers, views, strict=True)
+        }
+    )
+
+
+def _report(result: RoundResult) -> MetricRecord:
+    confusion = result.confusion
+    return MetricRecord(
+        {
+            protocol.NUM_EXAMPLES: int(result.num_examples),
+            protocol.TRAIN_LOSS: float(result.train_loss),
+            protocol.SCORE_LOSS: float(result.loss),
+            protocol.SECONDS: float(result.seconds),
+            protocol.REFERENCE: confusion.sum(axis=1).tolist(),
+            protocol.PREDICTED: confusion.sum(axis=0).tolist(),
+            protocol.CORRECT: confusion.diagonal().tolist(),
+        }
+    )
+
+
+_opened: dict[Any, Site] = {}
+
+
+def _kept(key: Any, make: Callable[[], Site]) -> Site:
+    """Return ``make()``, remembered for the sites last worked for."""
+    site = _opened.pop(key, None) or make()
+    _opened[key] = site
+    while len(_opened) > SITES_IN_MEMORY:
+        _opened.pop(next(iter(_opened)))
+    return site

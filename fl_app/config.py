@@ -1,0 +1,237 @@
+"""The one validated configuration of a run.
+
+Every key of ``[tool.flwr.app.config]`` in ``pyproject.toml`` is a field here, spelled with hyphens
+there and underscores here. Unknown keys and wrong values are refused with one line that names the
+key, its value and what would be right.
+
+>>> Settings.from_mapping({"rounds": 5, "budget": "200x"}).rounds
+5
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from rsdgc import Scheme
+from rsdgc.errors import SettingError
+
+Scalar = bool | int | float | str
+UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Settings(BaseModel):
+    """All settings of a run; see ``docs/configuration.md`` for the table with defaults."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=_kebab, validate_by_name=True
+    )
+
+    data_dir: str = Field(
+        "", description="Store or partition to train on; empty: the built-in synthetic archive."
+    )
+    out: str = Field("", description="Run folder; empty: a new one in the rsdgc home folder.")
+    state_dir: str = Field(
+        "", description="Where sites keep their state; empty: beside the run folder's report."
+    )
+
+    method: Literal["rs-dgc", "topk", "fedavg"] = Field(
+        "rs-dgc", description="Compressed by neighborhoods, by single elements, or not at all."
+    )
+    budget: str = Field(
+        "100x",
+        description="Size of an upload: `100x` is a hundredth of the float32 model, "
+        "`50000` is bytes.",
+    )
+    neighborhood: Literal["kernel", "tile", "element"] = Field(
+        "kernel", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
+    )
+    tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows p² long.")
+    indicator: Literal["nsi", "rms", "l1", "random"] = Field(
+        "nsi", description="What ranks neighborhoods."
+    )
+    nsi_mean_weight: float = Field(0.8, ge=0.0, description="Weight of the mean magnitude in NSI.")
+    nsi_std_weight: float = Field(
+        0.2, ge=0.0, description="Weight of the standard deviation in NSI."
+    )
+    values: Literal["float32", "float16", "int8"] = Field(
+        "int8", description="Coding of the kept neighborhoods' values."
+    )
+    dense_values: Literal["float32", "float16"] = Field(
+        "float16", description="Coding of layers that are sent whole."
+    )
+    dense_share: float = Field(
+        0.1, ge=0.0, le=1.0, description="Share of the budget for the smallest layers, sent whole."
+    )
+    ratio_policy: Literal["weight", "update", "uniform"] = Field(
+        "update",
+        description="How the budget is shared over layers: by the paper's ranking of neurons "
+        "by mean |weight|, by the aggregated update, or evenly.",
+    )
+    top_share: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Global top that a layer's share is counted in; 0: the policy's own default.",
+    )
+
+    model: str = Field("small-resnet", description="Network, see `rsdgc models`.")
+    rounds: int = Field(60, ge=1, description="Federated rounds.")
+    local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
+    local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
+    batch_size: int = Field(32, ge=1, description="Chips in a batch.")
+    learning_rate: float = Field(0.05, gt=0.0, description="SGD learning rate at the start.")
+    lr_schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Learning rate over the rounds."
+    )
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="SGD momentum within a round.")
+    weight_decay: float = Field(1e-4, ge=0.0, description="L2 penalty.")
+    clip_norm: float = Field(5.0, ge=0.0, description="Largest gradient norm; 0: no clipping.")
+    augment: bool = Field(True, description="Random flips and quarter turns.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+
+    fraction: UnitInterval = Field(1.0, description="Share of the sites asked in each round.")
+    quorum: int = Field(1, ge=1, description="Fewest accepted uploads for a round to count.")
+    min_sites: int = Field(1, ge=1, description="Sites to wait for before the first round.")
+    join_timeout_s: float = Field(
+        300.0, gt=0.0, description="Longest wait for `min-sites` sites, seconds."
+    )
+    round_timeout_s: float = Field(
+        3600.0, gt=0.0, description="Longest wait for a round's replies, seconds."
+    )
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
+    amp: bool = Field(True, description="Mixed precision on CUDA.")
+    threads: int = Field(0, ge=0, description="CPU threads of a site; 0: leave as it is.")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_readable(cls, value: str) -> str:
+        parse_budget(value, dense_bytes=1 << 20)
+        return value
+
+    @field_validator("nsi_std_weight")
+    @classmethod
+    def _nsi_counts_something(cls, value: float, info: ValidationInfo) -> float:
+        if value == 0 and info.data.get("nsi_mean_weight") == 0:
+            raise ValueError("one of nsi-mean-weight and nsi-std-weight must be above 0")
+        return value
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
+        """Validate ``values`` (hyphenated keys).
+
+        Raises
+        ------
+        SettingError
+            One line that names the first wrong key, its value and the remedy.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SettingError(_explain(error, cls.keys())) from None
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Return all keys, hyphenated, in their documented order."""
+        return [_kebab(name) for name in cls.model_fields]
+
+    def to_mapping(self) -> dict[str, Scalar]:
+        """Return hyphenated keys and plain values, as Flower's run config takes them."""
+        return self.model_dump(by_alias=True)
+
+    def scheme(self) -> Scheme:
+        """Return how updates are cut and coded under ``method``."""
+        hoods = "element" if self.method == "topk" else self.neighborhood
+        return Scheme(
+            neighborhood=hoods,
+            tile_px=self.tile_px,
+            values=self.values,
+            dense_values=self.dense_values,
+        )
+
+    def learning_rate_at(self, round_number: int) -> float:
+        """Learning rate of a round, counted from 1."""
+        if self.lr_schedule == "constant":
+            return self.learning_rate
+        done = (round_number - 1) / self.rounds
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def parse_budget(text: str, dense_bytes: int) -> float:
+    """Bytes of one upload that a budget allows.
+
+    Parameters
+    ----------
+    text : str
+        ``"100x"``: a hundredth of the dense float32 model; or a plain number of bytes.
+    dense_bytes : int
+        Size of the whole model in float32, bytes.
+
+    Raises
+    ------
+    ValueError
+        If ``text`` is neither, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(x?)", text.strip().lower().replace("×", "x"))
+    number = float(match[1]) if match else 0.0
+    if match is None or number <= 0:
+        raise ValueError("write a ratio such as '100x' or a number of bytes such as '50000'")
+    if match[2] and number < 1:
+        raise ValueError("a ratio is at least '1x'")
+    return dense_bytes / number if match[2] else number
+
+
+def parse_overrides(words: list[str]) -> dict[str, Scalar]:
+    """Turn ``key=value`` words of a command line into typed settings.
+
+    Raises
+    ------
+    SettingError
+        If a word has no ``=``, names no setting, or its value is not of the setting's type.
+    """
+    values: dict[str, Scalar] = {}
+    for word in words:
+        key, sep, text = word.partition("=")
+        if not sep:
+            raise SettingError(f"'{word}' is not key=value")
+        values[key.strip()] = text.strip()
+    return Settings.from_mapping(values).model_dump(by_alias=True, exclude_unset=True)
+
+
+def markdown_table() -> str:
+    """Return the table of all settings for the documentation."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = f"`{field.default!r}`".replace("'", '"').replace("`True`", "`true`")
+        values = _allowed(field.annotation)
+        text = f"{field.description} {values}".strip().replace("|", "\\|")
+        rows.append(f"| `{_kebab(name)}` | {default} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+def _allowed(annotation: Any) -> str:
+    options = getattr(annotation, "__args__", ())
+    if not options or not all(isinstance(option, str) for option in options):
+        return ""
+    return "(" + ", ".join(f"`{option}`" for option in options) + ")"
+
+
+def _explain(error: ValidationError, known: list[str]) -> str:
+    first = error.errors()[0]
+    key = str(first["loc"][0]).replace("_", "-")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; see docs/configuration.md"
+        return f"unknown setting '{key}'{hint}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"setting {key}={first['input']!r}: {reason[0].lower()}{reason[1:]}"

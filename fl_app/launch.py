@@ -1,0 +1,103 @@
+"""Check everything that can be checked, then simulate."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clients.weights import model_spec
+from data_prep.dataset import Dataset, open_data
+from fl_app.config import Settings, parse_budget, parse_overrides
+from fl_app.default_data import default_data, default_folder
+from fl_app.home import home
+from fl_app.models import build_model
+from fl_app.run_folder import in_use
+from fl_app.simulate import Machine, simulate
+from fl_app.site_data import check_trainable
+from rsdgc import fit_ratios, uniform_shares
+from rsdgc.errors import RunError, SettingError
+
+GPU_SHARE = 0.25
+"""Share of a GPU that one site holds: four sites train side by side on it."""
+
+
+def launch(
+    overrides: list[str], options: Mapping[str, Any], *, cpus_per_site: int, force: bool
+) -> Path:
+    """Simulate with settings from ``key=value`` words and command-line options.
+
+    Nothing is written before the settings, the data and the model have been found usable.
+
+    Returns
+    -------
+    Path
+        The run folder.
+    """
+    settings = Settings.from_mapping({**parse_overrides(overrides), **options})
+    data = Path(settings.data_dir).absolute() if settings.data_dir else _built_in()
+    dataset = open_data(data)
+    _check(settings, dataset)
+    out = _run_folder(settings, dataset, force=force)
+    settings = settings.model_copy(
+        update={
+            "data_dir": str(data),
+            "out": str(out),
+            "state_dir": settings.state_dir and str(Path(settings.state_dir).absolute()),
+            "min_sites": len(dataset.sites),
+        }
+    )
+    simulate(settings, _machine(settings, len(dataset.sites), cpus_per_site))
+    if not (out / "summary.json").exists():
+        raise RunError(f"the run left no summary in {out}; see the log above")
+    return out
+
+
+def _built_in() -> Path:
+    if not default_folder().exists():
+        print("preparing the built-in synthetic data, once", flush=True)
+    return default_data()
+
+
+def _check(settings: Settings, dataset: Dataset) -> None:
+    check_trainable(dataset, {name: name for name in dataset.sites})
+    if settings.quorum > len(dataset.sites):
+        raise SettingError(
+            f"quorum={settings.quorum} is more than the {len(dataset.sites)} sites of the data"
+        )
+    store = dataset.store
+    with torch.device("meta"):
+        model = build_model(settings.model, store.num_bands, len(store.classes), store.chip_px)
+    spec = model_spec(model)
+    budget_bytes = parse_budget(settings.budget, spec.dense_bytes)
+    if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:
+        fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
+
+
+def _run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
+    if not settings.out:
+        return _unused(home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}")
+    out = Path(settings.out).absolute()
+    if force and (out / "config.json").exists():
+        shutil.rmtree(out)
+    if in_use(out):
+        raise SettingError(f"run folder {out} is not empty; choose another, or use --force")
+    return out
+
+
+def _unused(folder: Path) -> Path:
+    number, candidate = 1, folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _machine(settings: Settings, num_sites: int, cpus_per_site: int) -> Machine:
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    if settings.device == "cuda" and not on_gpu:
+        raise SettingError("device='cuda', but this machine has no usable GPU; use device=cpu")
+    return Machine(num_sites, cpus_per_site, GPU_SHARE if on_gpu else 0.0)

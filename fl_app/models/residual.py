@@ -1,0 +1,86 @@
+"""small-resnet: a residual network that a CPU can train and a thin link can carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEM_CHANNELS = 32
+STAGES = ((32, 1), (64, 2), (128, 2), (256, 2))
+"""Channels and stride of each residual block."""
+GROUPS = 8
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with GroupNorm, and a shortcut.
+
+    Parameters
+    ----------
+    channels_in, channels_out : int
+        Channels before and after.
+    stride : int
+        Of the first convolution; the shortcut is a 1×1 projection wherever the shape changes.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(GROUPS, channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(GROUPS, channels_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.GroupNorm(GROUPS, channels_out),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels_in, H, W) to (B, channels_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = self.norm2(self.conv2(y))
+        return F.relu(y.add_(self.shortcut(x)), inplace=True)
+
+
+class SmallResNet(nn.Module):
+    """Stem 3×3/2 of 32 channels, residual blocks 32, 64/2, 128/2, 256/2, mean, linear.
+
+    About 1.2 million parameters. GroupNorm needs no statistics of other chips, so a site's
+    small or skewed batches do no harm to the model that all sites share.
+
+    Parameters
+    ----------
+    num_bands : int
+        Channels of the input, all modalities together.
+    num_classes : int
+        Length of the output.
+    """
+
+    def __init__(self, num_bands: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(num_bands, STEM_CHANNELS, 3, 2, padding=1, bias=False),
+            nn.GroupNorm(GROUPS, STEM_CHANNELS),
+            nn.ReLU(inplace=True),
+        )
+        channels = STEM_CHANNELS
+        for number, (channels_out, stride) in enumerate(STAGES, start=1):
+            self.add_module(f"stage{number}", ResidualBlock(channels, channels_out, stride))
+            channels = channels_out
+        self.head = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map chips (B, num_bands, H, W) to logits (B, num_classes)."""
+        x = self.stem(x)
+        for number in range(1, len(STAGES) + 1):
+            x = self.get_submodule(f"stage{number}")(x)
+        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        return logits

@@ -1,0 +1,88 @@
+"""Numbers as people read them: units, and no more digits than mean something."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "\u2013"
+"""Stands where a number was not recorded."""
+
+TIMES = "\u00d7"
+
+_SPACE = "\u00a0"
+_SCALES = ("k", "M", "G")
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in decimal units with three digits: ``12.3 MB``."""
+    if count is None or not _known(count):
+        return MISSING
+    value, unit = float(count), 0
+    while round(value) >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    digits = 0 if unit == 0 else max(0, 2 - max(0, math.floor(math.log10(max(value, 1)))))
+    return f"{value:.{digits}f}{_SPACE}{_UNITS[unit]}"
+
+
+def bytes_tick(count: float) -> str:
+    """Write bytes for an axis, without digits that are zero: ``20 MB``."""
+    number, _, unit = bytes_text(count).partition(_SPACE)
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return "0" if count == 0 else f"{number}{_SPACE}{unit}"
+
+
+def times_text(factor: float | None) -> str:
+    """Write a factor: ``1.9×``, ``97×``, ``1,230×``."""
+    if factor is None or not _known(factor):
+        return MISSING
+    digits = 1 if round(factor, 1) < 10 else 0
+    return f"{factor:,.{digits}f}{TIMES}"
+
+
+def percent_text(share: float | None, digits: int = 1) -> str:
+    """Write a share of 1 as a percentage: ``87.3 %``."""
+    if share is None or not _known(share):
+        return MISSING
+    return f"{100 * share:.{digits}f}{_SPACE}%"
+
+
+def decimal_text(value: float | None, digits: int = 3) -> str:
+    """Write a plain number with fixed digits: ``0.853``."""
+    if value is None or not _known(value):
+        return MISSING
+    return f"{value:.{digits}f}"
+
+
+def count_text(count: float | None) -> str:
+    """Write a count, short from ten thousand up: ``9,412``, ``1.24 M``."""
+    if count is None or not _known(count):
+        return MISSING
+    if round(count) < 10_000:
+        return f"{count:,.0f}"
+    value, unit = count / 1e3, 0
+    while round(value) >= 1000 and unit < len(_SCALES) - 1:
+        value, unit = value / 1e3, unit + 1
+    return f"{value:.3g}{_SPACE}{_SCALES[unit]}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Write a duration: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds is None or not _known(seconds):
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f}{_SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{_SPACE}min {rest}{_SPACE}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{_SPACE}h {minutes}{_SPACE}min"
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Write a count with its noun: ``1 round``, ``12 rounds``."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

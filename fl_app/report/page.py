@@ -1,0 +1,191 @@
+"""Put a run's figures, tables and words into the page."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from fl_app.report import numbers
+from fl_app.report.again import command_text
+from fl_app.report.classes import class_scores, worst_mistakes
+from fl_app.report.curves import accuracy_by_bytes, accuracy_by_round
+from fl_app.report.ledger import refusals_by_reason, refusals_by_round, site_totals
+from fl_app.report.map import RIGHT, WRONG
+from fl_app.report.plots import (
+    MAX_LAYERS,
+    MAX_SITES,
+    compressed_layers,
+    confusion_matrix,
+    ratio_heat_map,
+    site_bars,
+)
+from fl_app.report.style import STYLE
+from fl_app.report.template import TEMPLATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fl_app.report.imagery import Imagery
+    from fl_app.report.run_folder import Run
+
+_METHODS = {"rs-dgc": "RS-DGC", "topk": "Element top-k", "fedavg": "Dense FedAvg"}
+_ELSEWHERE = {"layers", "versions", "command"}
+"""Parts of the configuration that the page shows in places of their own."""
+
+
+def render(run: Run, imagery: Imagery) -> str:
+    """Return the report's HTML; everything that comes from the run is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        bytes=numbers.bytes_text,
+        times=numbers.times_text,
+        percent=numbers.percent_text,
+        decimal=numbers.decimal_text,
+        count=numbers.count_text,
+        seconds=numbers.seconds_text,
+    )
+    context = {
+        **_headline(run),
+        **_figures(run),
+        **_class_parts(run),
+        **_tables(run),
+        **_imagery_parts(imagery),
+    }
+    return environment.from_string(TEMPLATE).render(context)
+
+
+def _headline(run: Run) -> dict[str, Any]:
+    """Title, sentence and headline numbers."""
+    summary = run.summary
+    method = _METHODS.get(summary.method, summary.method)
+    dense_total = summary.dense_bytes_up + summary.dense_bytes_down
+    return {
+        "title": f"{method} on {summary.dataset}: {numbers.percent_text(summary.accuracy)}",
+        "style": Markup(STYLE),  # noqa: S704  our own constant
+        "method": method,
+        "summary": summary,
+        "synthetic": run.synthetic,
+        "sentence": _sentence(run, method),
+        "dense_total": dense_total,
+        "times": {
+            "up": summary.compression_up or _ratio(summary.dense_bytes_up, summary.bytes_up),
+            "down": summary.compression_down
+            or _ratio(summary.dense_bytes_down, summary.bytes_down),
+            "total": summary.compression_total
+            or _ratio(dense_total, summary.bytes_up + summary.bytes_down),
+        },
+    }
+
+
+def _sentence(run: Run, method: str) -> str:
+    """Say in one breath what was run on what."""
+    summary, data = run.summary, run.config.data
+    model = run.config.model or summary.model
+    values = f" ({numbers.count_text(run.num_values)} values)" if run.num_values else ""
+    kind = "synthetic imagery" if run.synthetic else "imagery"
+    shape = f" in {numbers.plural(data.num_bands, 'band')}" if data.num_bands else ""
+    chips = (
+        f", in chips of {data.chip_px} {numbers.TIMES} {data.chip_px} px" if data.chip_px else ""
+    )
+    text = (
+        f"{numbers.plural(summary.num_sites, 'site')} trained {model}{values} together for "
+        f"{numbers.plural(summary.rounds, 'round')} on {kind}{shape}{chips}, to tell "
+        f"{numbers.plural(len(run.classes), 'class', 'classes')} apart"
+    )
+    budget = run.config.settings.get("budget")
+    name = "element top-k" if summary.method == "topk" else method
+    if summary.method == "fedavg":
+        text += ", sending the whole float32 model both ways"
+    elif budget is not None:
+        text += f"; uploads compressed by {name} to a budget of {_budget_text(str(budget))}"
+    return f"{text}. It took {numbers.seconds_text(summary.seconds)} (seed {summary.seed})."
+
+
+def _budget_text(budget: str) -> str:
+    """Spell out a budget: a factor (``100x``) or a number of bytes."""
+    number = budget.strip().lower().removesuffix("x").removesuffix(numbers.TIMES)
+    if number != budget.strip().lower():
+        return f"1/{number} of the dense model"
+    return numbers.bytes_text(float(number)) if number.replace(".", "", 1).isdigit() else budget
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    """All charts but the confusion matrix, as inline SVG."""
+    compressed = len(compressed_layers(run))
+    whole = max(0, len(run.config.layers) - compressed)
+    caption = "Colour: share sent, on a logarithmic scale."
+    if compressed > MAX_LAYERS:
+        caption += f" The {MAX_LAYERS} largest of {compressed} compressed layers."
+    if whole:
+        are = "layer was" if whole == 1 else "layers were"
+        caption += f" Not shown: {whole} small {are} sent whole in every round."
+    return {
+        "curve_rounds": accuracy_by_round(run),
+        "curve_bytes": accuracy_by_bytes(run),
+        "ratio_plot": ratio_heat_map(run),
+        "ratio_caption": caption,
+        "site_plot": site_bars(run),
+        "max_sites": MAX_SITES,
+    }
+
+
+def _class_parts(run: Run) -> dict[str, Any]:
+    """Confusion matrix and what follows from it."""
+    confusion = np.array(run.summary.confusion, dtype=np.int64)
+    if not confusion.size or not confusion.sum():
+        return {"confusion": None, "confused": [], "scores": [], "num_scored": 0}
+    return {
+        "confusion": confusion_matrix(confusion, run.classes),
+        "confused": worst_mistakes(confusion, run.classes),
+        "scores": class_scores(confusion, run.classes),
+        "num_scored": int(confusion.sum()),
+    }
+
+
+def _tables(run: Run) -> dict[str, Any]:
+    """Sites, rounds, refusals, settings."""
+    missing = refusals_by_round(run)
+    settings = {key: value for key, value in run.config.settings.items() if key not in _ELSEWHERE}
+    return {
+        "sites": site_totals(run),
+        "rounds": [(line, missing.get(line.round, [])) for line in run.history],
+        "refusals": refusals_by_reason(run),
+        "settings": list(_flat(settings)),
+        "layers": run.config.layers,
+        "num_values": run.num_values,
+        "versions": run.config.versions,
+        "command": command_text(run),
+        "folder": run.folder.resolve().name,
+    }
+
+
+def _imagery_parts(imagery: Imagery) -> dict[str, Any]:
+    """Words that depend on what is shown."""
+    return {
+        "imagery": imagery,
+        "imagery_title": "Test chips" if imagery.gallery else "Land-cover map",
+        "unit": "pixels" if imagery.pixels else "chips",
+        "right_color": "#" + bytes(RIGHT).hex(),
+        "wrong_color": "#" + bytes(WRONG).hex(),
+    }
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield settings as key and text, those of nested tables with a dotted key."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield prefix + key, ", ".join(str(part) for part in value)
+        else:
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
+
+
+def _ratio(dense: int, sent: int) -> float | None:
+    return dense / sent if sent and dense else None

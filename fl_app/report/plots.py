@@ -1,0 +1,196 @@
+"""Where the bytes went and which classes are confused: heat maps and bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from fl_app.report.ledger import layer_groups, site_totals
+from fl_app.report.numbers import bytes_text, bytes_tick, percent_text, plural
+from fl_app.report.svg import DOWN, INK, MUTED, QUIET, SURFACE, draw, tidy
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from fl_app.report.ledger import SiteTotal
+    from fl_app.report.run_folder import Run
+
+MAX_LAYERS = 60
+"""Rows that the heat map of ratios stays legible with; the largest layers are kept."""
+
+MAX_SITES = 32
+"""Sites drawn one by one; those with the most bytes are kept."""
+
+_NUMBERED_CLASSES = 16
+_LEGEND_COLUMNS = 10
+_SHARES_RGB = (0.13, 0.46, 0.62)
+_RATIO_COLORS = LinearSegmentedColormap.from_list(
+    "ratios", ["#1d3557", "#2a6f97", "#4aa8a0", "#a7c957", "#f2e57c"]
+)
+_GROUP_COLORS = LinearSegmentedColormap.from_list(
+    "groups", ["#5fbfae", "#3a93c2", "#6470c4", "#a35ba0", "#d0707a"]
+)
+
+
+def compressed_layers(run: Run) -> list[str]:
+    """Layers of which some round held a part back, in the model's order."""
+    names = dict.fromkeys(name for line in run.history for name in line.ratios)
+    return [name for name in names if any(line.ratios.get(name, 1.0) < 1.0 for line in run.history)]
+
+
+def ratio_heat_map(run: Run) -> Markup | None:
+    """Share of each layer sent up, over the rounds; None when every layer was sent whole."""
+    names = compressed_layers(run)
+    if not names:
+        return None
+    if len(names) > MAX_LAYERS:
+        sizes = {layer.name: layer.size for layer in run.config.layers}
+        kept = set(sorted(names, key=lambda name: -sizes.get(name, 0))[:MAX_LAYERS])
+        names = [name for name in names if name in kept]
+    lines = [line for line in run.history if line.ratios]
+    ratios = np.array([[line.ratios.get(name, np.nan) for line in lines] for name in names])
+    low = float(np.nanmin(np.where(ratios > 0, ratios, np.nan)))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        rows, first, last = len(names), lines[0].round, lines[-1].round
+        image = axes.imshow(
+            np.ma.masked_invalid(np.where(ratios > 0, ratios, np.nan)),
+            cmap=_RATIO_COLORS,
+            norm=LogNorm(min(low, 0.5), 1.0),
+            aspect="auto",
+            interpolation="none",
+            extent=(first - 0.5, last + 0.5, rows - 0.5, -0.5),
+        )
+        axes.set_yticks(range(rows), names, fontsize=7.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlabel("round")
+        tidy(axes, grid="")
+        _clear_frame(axes)
+        bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=max(12, 2.4 * rows), fraction=0.04)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _at: f"{100 * value:g} %"))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.tick_params(length=0)
+        bar.outline.set_visible(False)
+
+    label = f"Share sent of {plural(len(names), 'layer')} over {plural(len(lines), 'round')}"
+    return draw("ratios", label, (10.2, 1.0 + 0.185 * len(names)), paint)
+
+
+def site_bars(run: Run) -> Markup | None:
+    """Bytes of each site, up by group of layers and down; None when nothing was sent."""
+    totals = sorted(site_totals(run), key=lambda total: -total.bytes_up - total.bytes_down)
+    kept = {total.site for total in totals[:MAX_SITES]}
+    totals = [total for total in site_totals(run) if total.site in kept]
+    if not any(total.bytes_up or total.bytes_down for total in totals):
+        return None
+
+    def paint(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        _stack_up(left, totals)
+        right.barh(range(len(totals)), [total.bytes_down for total in totals], 0.7, color=DOWN)
+        left.set_yticks(range(len(totals)), [total.site for total in totals])
+        left.invert_yaxis()
+        for axes, title, sums in (
+            (left, "up, by group of layers", [total.bytes_up for total in totals]),
+            (right, "down", [total.bytes_down for total in totals]),
+        ):
+            _finish_bars(axes, title, sums)
+        figure.legend(loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8, handlelength=1.0)
+
+    label = "Bytes per site: " + ", ".join(
+        f"{total.site} {bytes_text(total.bytes_up)} up and {bytes_text(total.bytes_down)} down"
+        for total in totals
+    )
+    return draw("sites", label, (10.2, 1.35 + 0.26 * len(totals)), paint)
+
+
+def _stack_up(axes: Axes, totals: list[SiteTotal]) -> None:
+    """Stack each site's uploads by group of layers; the header is grey."""
+    groups = layer_groups(totals)
+    named = [group for group in groups if group != "header"]
+    start = np.zeros(len(totals))
+    for group in groups:
+        widths = np.array([total.up_by_group.get(group, 0) for total in totals], dtype=np.float64)
+        place = named.index(group) / max(1, len(named) - 1) if group in named else 0.0
+        color = _GROUP_COLORS(place) if group in named else MUTED
+        axes.barh(range(len(totals)), widths, 0.7, left=start, color=color, label=group)
+        start += widths
+    rest = np.array([total.bytes_up for total in totals]) - start
+    if (rest > 0).any():
+        axes.barh(range(len(totals)), rest, 0.7, left=start, color=QUIET, label="not itemised")
+
+
+def _finish_bars(axes: Axes, title: str, sums: list[int]) -> None:
+    """Write each bar's sum at its end and leave room for it."""
+    top = max(1, *sums)
+    for row, count in enumerate(sums):
+        text = bytes_text(count)
+        axes.text(count + 0.015 * top, row, text, va="center", fontsize=7.5, color=INK)
+    axes.set_xlim(0, top * 1.24)
+    axes.set_title(title, loc="left", fontsize=8.5, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _at: bytes_tick(value)))
+    tidy(axes, grid="x")
+    axes.spines["bottom"].set_visible(False)
+
+
+def confusion_matrix(confusion: NDArray[np.int64], classes: list[str]) -> Markup:
+    """Confusion matrix, each row divided by its sum.
+
+    Parameters
+    ----------
+    confusion : int64[K, K]
+        Rows: reference; columns: prediction.
+    classes : list of str
+        K names.
+    """
+    num_classes = len(classes)
+    shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
+    cell_in = 0.46 if num_classes <= _NUMBERED_CLASSES else 0.245 if num_classes <= 30 else 0.2
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        colors = np.empty((num_classes, num_classes, 4))
+        colors[..., :3] = _SHARES_RGB
+        colors[..., 3] = shares**0.8
+        axes.imshow(colors, interpolation="none", aspect="equal")
+        axes.set_xticks(range(num_classes), classes, rotation=90, fontsize=7.5)
+        axes.set_yticks(range(num_classes), classes, fontsize=7.5)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("reference")
+        for line in range(num_classes + 1):
+            axes.axhline(line - 0.5, color=SURFACE, linewidth=0.8)
+            axes.axvline(line - 0.5, color=SURFACE, linewidth=0.8)
+        tidy(axes, grid="")
+        _clear_frame(axes)
+        if num_classes <= _NUMBERED_CLASSES:
+            _number_cells(axes, shares)
+
+    right = percent_text(float(np.trace(confusion)) / max(1, int(confusion.sum())))
+    classed = plural(num_classes, "class", "classes")
+    label = f"Confusion matrix of {classed}, {right} on the diagonal"
+    side = cell_in * num_classes + 1.7
+    return draw("confusion", label, (side, side), paint)
+
+
+def _number_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
+    """Write each share of at least half a percent in its cell."""
+    for row, column in np.argwhere(shares >= 0.005):
+        share = float(shares[row, column])
+        color = "white" if share > 0.55 else INK
+        text = f"{100 * share:.0f}"
+        axes.text(int(column), int(row), text, ha="center", va="center", fontsize=7.5, color=color)
+
+
+def _clear_frame(axes: Axes) -> None:
+    """Take away all four edges of a heat map's frame."""
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.xaxis.set_minor_locator(FixedLocator([]))

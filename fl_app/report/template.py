@@ -1,0 +1,267 @@
+"""The page's Jinja template. A Python string, because an app bundle carries only ``.py`` files."""
+
+from __future__ import annotations
+
+TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{{ title }}</title>
+<style>{{ style }}</style>
+</head>
+<body>
+{% macro mark() %}{% if synthetic %} <span class="badge">synthetic data</span>{% endif %}
+{% endmacro %}
+{% macro plot(svg, caption, kind="") %}
+<figure>
+<div class="plot {{ kind }}" tabindex="0" role="group" aria-label="{{ caption }}">{{ svg }}</div>
+<figcaption>{{ caption }}</figcaption>
+</figure>
+{% endmacro %}
+{% macro fact(label, value, class="") %}
+<div{% if class %} class="{{ class }}"{% endif %}><dt>{{ label }}</dt><dd>{{ value }}</dd></div>
+{% endmacro %}
+<header>
+<p class="kind">Federated training run{{ mark() }}</p>
+<h1>{{ method }} on {{ summary.dataset }}</h1>
+<p class="lead">{{ sentence }}</p>
+{% if synthetic %}
+<p class="note"><strong>Synthetic data.</strong> The imagery was generated to show and test the
+method. The figures compare methods with one another; they say nothing about real land cover.</p>
+{% endif %}
+<div class="headline">
+<div><h2>Final model, test chips of all sites</h2><dl>
+{{ fact("accuracy", summary.accuracy|percent, "first") }}
+{{ fact("balanced accuracy", summary.balanced_accuracy|percent) }}
+{{ fact("kappa", summary.kappa|decimal) }}
+</dl></div>
+<div><h2>Sent over the network</h2><dl>
+{{ fact("in both directions", (summary.bytes_up + summary.bytes_down)|bytes, "first") }}
+{{ fact("up, from the sites", summary.bytes_up|bytes) }}
+{{ fact("down, to the sites", summary.bytes_down|bytes) }}
+</dl></div>
+<div><h2>Fewer bytes than dense FedAvg</h2><dl>
+{{ fact("in total", times.total|times, "first") }}
+{{ fact("up", times.up|times) }}
+{{ fact("down", times.down|times) }}
+</dl></div>
+</div>
+<nav aria-label="Sections">
+<a href="#accuracy">Accuracy</a><a href="#map">{{ imagery_title }}</a><a href="#classes">Classes</a>
+<a href="#sites">Bytes per site</a><a href="#ratios">Layer ratios</a><a href="#refused">Refused
+uploads</a><a href="#each-round">Rounds</a><a href="#settings">Settings</a>
+</nav>
+</header>
+<main>
+<section id="accuracy">
+<h2>Accuracy{{ mark() }}</h2>
+<p class="sub">The global model, scored by the sites on their test chips. Every byte is counted:
+indices, headers, and layers sent whole included.</p>
+<div class="pair">
+{{ plot(curve_rounds, "After each round; round 0 is the model before training.") }}
+{% if curve_bytes %}
+{{ plot(curve_bytes, "Against the bytes that it took, on a logarithmic axis. The dotted line"
+ ~ " stands where float32 FedAvg would have ended: " ~ dense_total|bytes ~ " for the same rounds"
+ ~ " and sites, both ways.") }}
+{% else %}<p class="quiet">No bytes were sent.</p>{% endif %}
+</div>
+</section>
+
+<section id="map">
+<h2>{{ imagery_title }}{{ mark() }}</h2>
+{% if imagery.map %}{% set m = imagery.map %}
+<p class="sub">Scene {{ m.scene }}: {{ m.num_test|count }} test {{ unit }} and
+{{ m.num_train|count }} trained on, one cell each. <strong>Framed: test {{ unit }}</strong>, of
+which {{ m.test_accuracy|percent }} are right. Of those trained on, {{ m.train_accuracy|percent }}
+are right, which flatters the model.{% if m.num_other %}
+ The other {{ m.num_other|count }} lie in the buffer that keeps the two apart.{% endif %}</p>
+<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
+<path id="test-area" vector-effect="non-scaling-stroke" d="{{ m.outline }}"/></defs></svg>
+<div class="maps">
+{% for panel in m.panels %}
+<figure>
+<figcaption>{{ panel.title }}</figcaption>
+<svg viewBox="-0.06 -0.06 {{ m.width + 0.12 }} {{ m.height + 0.12 }}" role="img"
+ aria-label="{{ panel.alt }}">
+<image href="{{ panel.uri }}" width="{{ m.width }}" height="{{ m.height }}"
+ preserveAspectRatio="none"{% if panel.exact %} class="cells"{% endif %}/>
+<use href="#test-area" class="halo"/><use href="#test-area" class="edge"/>
+</svg>
+</figure>
+{% endfor %}
+</div>
+<ul class="legend" aria-label="Legend">
+{% for entry in m.legend %}
+<li><span class="swatch" style="background:{{ entry.color }}"></span>{{ entry.name }}
+<span class="quiet">{{ entry.reference|count }} → {{ entry.predicted|count }}</span></li>
+{% endfor %}
+<li><span class="swatch framed"></span>test {{ unit }}</li>
+<li><span class="swatch" style="background:{{ right_color }}"></span>right</li>
+<li><span class="swatch" style="background:{{ wrong_color }}"></span>wrong
+<span class="quiet">(faded: trained on)</span></li>
+</ul>
+<p class="sub">Counts after the class names: {{ unit }} in the reference → predicted.</p>
+{% elif imagery.gallery %}{% set g = imagery.gallery %}
+<p class="sub">Of {{ (g.num_right + g.num_wrong)|count }} test chips looked at,
+{{ g.num_right|count }} are right and {{ g.num_wrong|count }} wrong. Shown are some of each, spread
+over the classes; what is shown is not in proportion.</p>
+{% for title, thumbs, wrong in (("Wrong", g.wrong, true), ("Right", g.right, false)) if thumbs %}
+<h3>{{ title }}</h3>
+<ul class="thumbs">
+{% for thumb in thumbs %}
+<li><img src="{{ thumb.uri }}" loading="lazy" alt="Test chip of class {{ thumb.reference }}">
+<span>{{ thumb.reference }}{% if wrong %} →
+<strong class="bad">{{ thumb.predicted }}</strong>{% endif %}</span></li>
+{% endfor %}
+</ul>
+{% endfor %}
+{% else %}<p class="quiet">{{ imagery.absent }}</p>{% endif %}
+</section>
+
+<section id="classes">
+<h2>Classes{{ mark() }}</h2>
+{% if confusion %}
+<p class="sub">Final model, {{ num_scored|count }} test chips of all sites.</p>
+<div class="{{ "pair matrix" if scores|length <= 12 else "" }}">
+{{ plot(confusion, "Confusion matrix in percent of each reference class: a row adds up to 100."
+ ~ " Right predictions stand on the diagonal.", "wide" if scores|length > 16 else "") }}
+<div>{% if confused %}
+<h3>Most frequent mistakes</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="Most frequent mistakes">
+<table{% if scores|length > 12 %} class="compact"{% endif %}>
+<thead><tr><th scope="col">reference</th><th scope="col">taken for</th>
+<th scope="col" class="n">chips</th><th scope="col" class="n">of the class</th></tr></thead><tbody>
+{% for pair in confused %}
+<tr><th scope="row">{{ pair.reference }}</th><td>{{ pair.predicted }}</td>
+<td class="n">{{ pair.count|count }}</td><td class="n">{{ pair.share|percent }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}</div></div>
+<details{% if scores|length <= 24 %} open{% endif %}><summary>Accuracy per class</summary>
+<div class="scroll" tabindex="0" role="region" aria-label="Accuracy per class">
+<table><thead><tr><th scope="col">class</th><th scope="col" class="n">test chips</th>
+<th scope="col" class="n">found (producer&rsquo;s accuracy)</th>
+<th scope="col" class="n">true when named (user&rsquo;s accuracy)</th>
+<th scope="col" class="n">F1</th></tr></thead><tbody>
+{% for score in scores %}
+<tr><th scope="row">{{ score.name }}</th><td class="n">{{ score.reference|count }}</td>
+<td class="n">{{ score.recall|percent }}<span class="bar" aria-hidden="true"><i
+ style="width:{{ (100 * (score.recall or 0))|round(1) }}%"></i></span></td>
+<td class="n">{{ score.precision|percent }}</td><td class="n">{{ score.f1|decimal }}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+{% else %}<p class="quiet">The run recorded no confusion matrix.</p>{% endif %}
+</section>
+
+<section id="sites">
+<h2>Bytes per site{{ mark() }}</h2>
+<p class="sub">Of the whole run, refused uploads included.{% if sites|length > max_sites %}
+ Drawn are the {{ max_sites }} sites with the most bytes.{% endif %}</p>
+{% if site_plot %}
+{{ plot(site_plot, "Left: up, from the site, by group of layers. Right: down, to the site.",
+ "wide") }}
+{% else %}<p class="quiet">Nothing was sent.</p>{% endif %}
+<details{% if sites|length <= 8 %} open{% endif %}><summary>Table of sites</summary>
+<div class="scroll" tabindex="0" role="region" aria-label="Table of sites">
+<table><thead><tr><th scope="col">site</th><th scope="col" class="n">training samples</th>
+<th scope="col" class="n">up</th><th scope="col" class="n">down</th>
+<th scope="col" class="n">accepted</th><th scope="col" class="n">refused</th>
+<th scope="col" class="n">no reply</th></tr></thead><tbody>
+{% for site in sites %}
+<tr><th scope="row">{{ site.site }}</th><td class="n">{{ site.num_examples|count }}</td>
+<td class="n">{{ site.bytes_up|bytes }}</td><td class="n">{{ site.bytes_down|bytes }}</td>
+<td class="n">{{ site.accepted|count }}</td>
+<td class="n{% if site.refused %} bad{% endif %}">{{ site.refused|count }}</td>
+<td class="n{% if site.silent %} bad{% endif %}">{{ site.silent|count }}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+</section>
+
+<section id="ratios">
+<h2>Layer ratios</h2>
+{% if ratio_plot %}
+<p class="sub">The share of each layer&rsquo;s values that a site sends, chosen anew by the server
+every round inside one budget.</p>
+{{ plot(ratio_plot, ratio_caption, "wide") }}
+{% else %}
+<p class="quiet">Every layer was sent whole in every round: {{ method }} has no ratios.</p>
+{% endif %}
+</section>
+
+<section id="refused">
+<h2>Refused uploads</h2>
+{% if refusals %}
+<p class="sub">Asked for and not taken into the model, by reason.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Refused uploads by reason">
+<table class="compact">
+<thead><tr><th scope="col">reason</th><th scope="col" class="n">uploads</th></tr></thead>
+<tbody>{% for reason, number in refusals %}
+<tr><th scope="row">{{ reason }}</th><td class="n">{{ number|count }}</td></tr>
+{% endfor %}</tbody></table></div>
+{% else %}<p class="quiet">None: every site that was asked delivered, every round.</p>{% endif %}
+</section>
+
+<section id="each-round">
+<h2>Rounds{{ mark() }}</h2>
+<details><summary>Table of rounds</summary>
+<div class="scroll" tabindex="0" role="region" aria-label="Table of rounds">
+<table><thead><tr><th scope="col" class="n">round</th><th scope="col" class="n">accuracy</th>
+<th scope="col" class="n">balanced</th><th scope="col" class="n">kappa</th>
+<th scope="col" class="n">loss</th><th scope="col" class="n">up</th>
+<th scope="col" class="n">down</th><th scope="col" class="n">fewer up</th>
+<th scope="col" class="n">uploads</th><th scope="col" class="n">time</th>
+<th scope="col">refused or missing</th></tr></thead><tbody>
+{% for line, absent in rounds %}
+<tr><th scope="row" class="n">{{ line.round }}</th><td class="n">{{ line.accuracy|percent }}</td>
+<td class="n">{{ line.balanced_accuracy|percent }}</td><td class="n">{{ line.kappa|decimal }}</td>
+<td class="n">{{ line.loss|decimal }}</td><td class="n">{{ line.bytes_up|bytes }}</td>
+<td class="n">{{ line.bytes_down|bytes }}</td>
+<td class="n">{{ (line.dense_bytes_up / line.bytes_up if line.bytes_up else none)|times }}</td>
+<td class="n">{{ line.sites }}</td><td class="n">{{ line.seconds|seconds }}</td>
+<td>{% for visit in absent %}<span class="bad">{{ visit.site }}</span>
+({{ visit.reason or "no reply" }}){% if not loop.last %}, {% endif %}{% else %}<span
+ class="quiet">&ndash;</span>{% endfor %}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+</section>
+
+<section id="settings">
+<h2>Make it again</h2>
+<p class="sub">The command of this run. The same seed on the same machine gives the same data,
+splits and initial model.</p>
+<pre><code>{{ command }}</code></pre>
+<details><summary>All settings</summary><div class="scroll"><table class="compact"><tbody>
+{% for key, value in settings %}
+<tr><th scope="row"><code>{{ key }}</code></th><td>{{ value }}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+<details><summary>The model&rsquo;s {{ layers|length }} layers</summary>
+<div class="scroll"><table><thead><tr><th scope="col">layer</th><th scope="col">shape</th>
+<th scope="col" class="n">values</th><th scope="col" class="n">of the model</th></tr></thead>
+<tbody>
+{% for layer in layers %}
+<tr><th scope="row"><code>{{ layer.name }}</code></th><td>{{ layer.shape|join(" \u00d7 ") }}</td>
+<td class="n">{{ layer.size|count }}</td>
+<td class="n">{{ (layer.size / (num_values or 1))|percent }}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+<details><summary>Versions</summary><div class="scroll"><table class="compact"><tbody>
+{% for name, version in versions.items() %}
+<tr><th scope="row">{{ name }}</th><td>{{ version }}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+</section>
+</main>
+<footer>
+<p>Written from the run folder <code>{{ folder }}</code>. RS-DGC: Xie, Wang, Ma, Li, Li, “RS-DGC:
+Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing Image
+Interpretation”, IEEE TGRS 2024, arXiv 2312.17530.</p>
+</footer>
+</body>
+</html>
+"""

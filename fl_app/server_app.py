@@ -1,0 +1,126 @@
+"""Flower's ServerApp: call the roll, build the model, run the strategy, write the run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from logging import ERROR, INFO
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Context
+from flwr.common import log
+from flwr.serverapp import Grid, ServerApp
+
+from clients.weights import flatten, load_flat, model_spec
+from fl_app import run_folder
+from fl_app.config import Settings, parse_budget
+from fl_app.default_data import default_folder
+from fl_app.home import home
+from fl_app.models import build_model
+from fl_app.report import write_report
+from rsdgc import ModelSpec
+from rsdgc.errors import RsdgcError, RunError
+from strategies import DenseFedAvg, Ledger, Roster, RsDgc, call_the_roll
+from strategies.progress import human_bytes
+from strategies.rate_control import RateControl
+from strategies.rounds import RoundRules, SiteRounds
+from strategies.rs_dgc import flatten as join_arrays
+from strategies.rs_dgc import unflatten
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation that ``context.run_config`` describes."""
+    try:
+        run(grid, context)
+    except RsdgcError as error:
+        log(ERROR, "error: %s", error)
+        raise
+
+
+def run(grid: Grid, context: Context) -> Path:
+    """Run the federation and return its run folder."""
+    began = time.monotonic()
+    settings = Settings.from_mapping(context.run_config)
+    roster = call_the_roll(grid, settings.min_sites, settings.join_timeout_s)
+    data = roster.data
+    model = build_model(
+        settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
+    )
+    spec = model_spec(model)
+    out = Path(settings.out) if settings.out else _new_folder(settings, context.run_id)
+    folder = run_folder.create(out.absolute())
+    mapping = settings.to_mapping()
+    here = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
+    run_folder.write_config(folder, mapping, roster, spec, str(here) if here.exists() else "")
+    log(INFO, "run folder: %s", folder)
+
+    ledger = Ledger(folder, spec.dense_bytes)
+    arrays = unflatten(flatten(model, spec), spec)
+    strategy = _strategy(settings, roster, ledger, spec, arrays, context.run_id)
+    result = strategy.start(
+        grid, arrays, num_rounds=settings.rounds, timeout=settings.round_timeout_s
+    )
+    if strategy.rounds_combined == 0:
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in ledger.refusals.items())
+        raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
+    load_flat(model, spec, join_arrays(result.arrays, spec))
+    _finish(folder, mapping, strategy, model, time.monotonic() - began)
+    return folder
+
+
+def _strategy(
+    settings: Settings,
+    roster: Roster,
+    ledger: Ledger,
+    spec: ModelSpec,
+    arrays: ArrayRecord,
+    run_id: int,
+) -> SiteRounds:
+    rules = RoundRules(settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at)
+    if settings.method == "fedavg":
+        return DenseFedAvg(roster, ledger, rules)
+    rates = RateControl(
+        spec,
+        settings.scheme(),
+        "uniform" if settings.method == "topk" else settings.ratio_policy,
+        parse_budget(settings.budget, spec.dense_bytes),
+        top_share=settings.top_share,
+        dense_share=settings.dense_share,
+    )
+    return RsDgc(roster, ledger, rules, rates, run_id, arrays)
+
+
+def _finish(
+    folder: Path,
+    settings: dict[str, Any],
+    strategy: SiteRounds,
+    model: torch.nn.Module,
+    seconds: float,
+) -> None:
+    run_folder.write_model(folder, model)
+    confusion: Sequence[Any] = [] if strategy.confusion is None else strategy.confusion.tolist()
+    summary = run_folder.write_summary(
+        folder, settings, strategy.roster, strategy.ledger, list(confusion), seconds
+    )
+    log(INFO, "%s", headline(summary, write_report(folder)))
+
+
+def headline(summary: dict[str, Any], report: Path) -> str:
+    """Return the line that a run ends with: the report, the accuracy, the bytes."""
+    accuracy = "not scored" if summary["accuracy"] is None else f"{summary['accuracy']:.3f}"
+    synthetic = " (synthetic data)" if summary["synthetic"] else ""
+    return (
+        f"report: {report} | accuracy {accuracy}{synthetic} | "
+        f"up {human_bytes(summary['bytes_up'])}, down {human_bytes(summary['bytes_down'])} | "
+        f"fewer bytes than dense FedAvg: {summary['compression_up']:.1f}× up, "
+        f"{summary['compression_down']:.1f}× down, {summary['compression_total']:.1f}× in total"
+    )
+
+
+def _new_folder(settings: Settings, run_id: int) -> Path:
+    return home() / "runs" / f"{settings.method}-{run_id}"

@@ -1,0 +1,98 @@
+"""Which sites a node hosts, and their chips as the training code takes them.
+
+In a deployment the node's own configuration names the data (``data-dir``) and the site
+(``site-name``). In a simulation the nodes share the run's data: the sites are dealt out over the
+nodes, so that all take part however many nodes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clients.partition import Normalization, Partition
+from data_prep.dataset import Dataset, open_data
+from data_prep.schema import ModalityMeta
+from fl_app.config import Settings
+from fl_app.default_data import default_data
+from rsdgc.errors import DataError
+
+
+@dataclass(frozen=True)
+class Host:
+    """The data behind a node.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        A store, or a store shared out over sites.
+    sites : dict of str to str
+        The sites that this node hosts: the name that the server knows, and the name in the data.
+    """
+
+    dataset: Dataset
+    sites: Mapping[str, str]
+
+
+def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
+    """Find the data and the sites of a node.
+
+    Raises
+    ------
+    DataError
+        If the node has neither data of its own nor a part in a simulation, or its site is not in
+        its data.
+    """
+    own = node_config.get("data-dir")
+    if own:
+        return _own(Path(str(own)), str(node_config.get("site-name") or ""))
+    part, parts = node_config.get("partition-id"), node_config.get("num-partitions")
+    if part is None or parts is None:
+        raise DataError(
+            'this node has no data-dir: start it with --node-config \'data-dir="/path" '
+            'site-name="name"\''
+        )
+    dataset = open_data(Path(settings.data_dir) if settings.data_dir else default_data())
+    names = dataset.sites[int(part) :: int(parts)]
+    return Host(dataset, {name: name for name in names})
+
+
+def _own(path: Path, site_name: str) -> Host:
+    dataset = open_data(path)
+    if len(dataset.sites) == 1:
+        return Host(dataset, {site_name or dataset.sites[0]: dataset.sites[0]})
+    if site_name not in dataset.sites:
+        raise DataError(
+            f"site-name '{site_name}' is not among the sites of {path}: {', '.join(dataset.sites)}"
+        )
+    return Host(dataset, {site_name: site_name})
+
+
+def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
+    """Raise :class:`DataError` if a site, by the name the server knows, has nothing to train on."""
+    for name, local in sites.items():
+        chips, _ = dataset.site(local).split("train")
+        if len(chips) == 0:
+            raise DataError(f"site {name} has no training samples; partition the data anew")
+
+
+def split(dataset: Dataset, site: str, name: str, device: torch.device) -> Partition | None:
+    """Return a split of a site on the device, or None if it has no samples."""
+    chips, labels = dataset.site(site).split(name)
+    if len(chips) == 0:
+        return None
+    normalization = [_normalization(modality) for modality in dataset.store.meta.modalities]
+    return Partition(dataset.store, chips, labels, normalization, device)
+
+
+def _normalization(modality: ModalityMeta) -> Normalization:
+    return Normalization(
+        mean=np.asarray(modality.mean, dtype=np.float32),
+        std=np.asarray(modality.std, dtype=np.float32),
+        nodata=modality.nodata,
+    )

@@ -1,0 +1,87 @@
+"""RS-DGC: gradient compression by neighborhood statistics, for any training framework.
+
+::
+
+    spec = ModelSpec.from_shapes({"conv.weight": (32, 4, 3, 3), "fc.weight": (10, 32)})
+    scheme = Scheme()
+    ratios = fit_ratios(spec, scheme, uniform_shares(spec), budget_bytes=spec.dense_bytes / 5)
+    feedback = ErrorFeedback(Compressor(spec, scheme, make_indicator("nsi")))
+    payload = feedback.compress(change, ratios, Stamp(run=1, round=1))  # at a site
+
+    mean = WeightedMean(spec)  # at the server
+    mean.add("site-00", payload, weight=312)
+    update = mean.mean()
+
+Method: Xie, Wang, Ma, Li, Li, "RS-DGC: Exploring Neighborhood Statistics for Dynamic Gradient
+Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
+"""
+
+from rsdgc.aggregation import WeightedMean
+from rsdgc.compressor import Compressor
+from rsdgc.errors import (
+    DataError,
+    RsdgcError,
+    RunError,
+    SettingError,
+    StateError,
+    WireError,
+)
+from rsdgc.feedback import ErrorFeedback
+from rsdgc.indicator import (
+    INDICATORS,
+    L1,
+    NSI,
+    RMS,
+    Indicator,
+    Random,
+    make_indicator,
+)
+from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.ratios import (
+    estimate_bytes,
+    fit_ratios,
+    uniform_shares,
+    update_shares,
+    weight_shares,
+)
+from rsdgc.scheme import Scheme
+from rsdgc.selection import kept_count, top_k
+from rsdgc.sparse import Part, SparseUpdate, Stamp
+from rsdgc.spec import Layer, ModelSpec
+from rsdgc.wire import decode, encode
+
+__all__ = [
+    "INDICATORS",
+    "L1",
+    "NSI",
+    "RMS",
+    "Compressor",
+    "DataError",
+    "ErrorFeedback",
+    "Indicator",
+    "Layer",
+    "ModelSpec",
+    "Neighborhoods",
+    "Part",
+    "Random",
+    "RsdgcError",
+    "RunError",
+    "Scheme",
+    "SettingError",
+    "SparseUpdate",
+    "Stamp",
+    "StateError",
+    "WeightedMean",
+    "WireError",
+    "cut",
+    "decode",
+    "encode",
+    "estimate_bytes",
+    "fit_ratios",
+    "kept_count",
+    "make_indicator",
+    "top_k",
+    "uniform_shares",
+    "update_shares",
+    "weight_shares",
+]

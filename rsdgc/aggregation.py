@@ -1,0 +1,101 @@
+"""Aggregation: the weighted mean of encoded updates, whatever order they arrive in."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsdgc.errors import RunError, WireError
+from rsdgc.sparse import SparseUpdate
+from rsdgc.wire import decode
+
+if TYPE_CHECKING:
+    from rsdgc.arrays import Float32
+    from rsdgc.spec import ModelSpec
+
+
+class WeightedMean:
+    """Weighted mean of updates, bit-identical for every order of arrival.
+
+    Encoded uploads are kept; when the mean is asked for they are decoded one at a time, in the
+    order of their keys, and added up. Memory: the encoded uploads, one decoded update and one
+    model. The sum is divided by the *total* weight, also where only some updates say anything
+    (else a lone sender would own a coordinate).
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._uploads: dict[str, tuple[bytes, float]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of updates accepted so far."""
+        return len(self._uploads)
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights accepted so far."""
+        return math.fsum(weight for _, weight in self._uploads.values())
+
+    def add(self, key: str, payload: bytes | SparseUpdate, weight: float) -> None:
+        """Accept one update.
+
+        Parameters
+        ----------
+        key : str
+            Who sent it; each key once.
+        payload : bytes or SparseUpdate
+            The upload. Bytes are decoded here to check them; one that is decoded already (for
+            this model) is not checked again.
+        weight : float
+            Its weight, such as a number of examples; positive and finite.
+
+        Raises
+        ------
+        WireError
+            If the upload or the weight is not valid, or the key is there already. Nothing has
+            changed then.
+        """
+        if key in self._uploads:
+            msg = f"{key!r} sent a second update: only the first counts"
+            raise WireError(msg)
+        if not (math.isfinite(weight) and weight > 0):
+            msg = f"the weight of {key!r} is {weight}: it must be positive and finite"
+            raise WireError(msg)
+        if not math.isfinite(self.total_weight + weight):
+            msg = f"the weight {weight} of {key!r} makes the total infinite: lower it"
+            raise WireError(msg)
+        update = payload if isinstance(payload, SparseUpdate) else decode(payload, self._spec)
+        if update.spec.signature != self._spec.signature:
+            msg = f"the update of {key!r} is for another model: refuse it"
+            raise WireError(msg)
+        self._uploads[key] = (update.payload, float(weight))
+
+    def mean(self) -> Float32:
+        """Return the weighted mean of all accepted updates.
+
+        Returns
+        -------
+        float32 [spec.size]
+            ``Σ (weight / total weight) · update``, each quotient rounded to float32.
+
+        Raises
+        ------
+        RunError
+            If no update was accepted.
+        """
+        if not self._uploads:
+            msg = "no update was accepted: there is no mean, keep the model as it is"
+            raise RunError(msg)
+        total = np.zeros(self._spec.size, dtype=np.float32)
+        total_weight = self.total_weight
+        for key in sorted(self._uploads):
+            payload, weight = self._uploads[key]
+            decode(payload, self._spec).add_to(total, weight / total_weight)
+        return total

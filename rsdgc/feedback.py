@@ -1,0 +1,116 @@
+"""Error feedback: what a compressor leaves out is carried into the next round.
+
+With change ``c``, residual ``r`` and decoded upload ``d`` (paper: nothing is lost)::
+
+    v = c + r        d = decode(compress(v))        r ← v - d
+
+so rounding of coded values is fed back as well as what was not sent at all. If the upload was
+not accepted, ``r ← r + d`` (:meth:`ErrorFeedback.roll_back`), as if nothing had been sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from rsdgc.arrays import check_flat
+from rsdgc.wire import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rsdgc.arrays import Float32, Float64
+    from rsdgc.sparse import Stamp
+    from rsdgc.spec import ModelSpec
+
+
+class UpdateCompressor(Protocol):
+    """What error feedback wraps: anything that turns an update into wire bytes."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model."""
+        ...
+
+    def compress(self, update: Float32, ratios: Float64 | Sequence[float], stamp: Stamp) -> bytes:
+        """Encode an update; see :meth:`rsdgc.compressor.Compressor.compress`."""
+        ...
+
+
+class ErrorFeedback:
+    """A compressor with memory.
+
+    Parameters
+    ----------
+    compressor : UpdateCompressor
+        Usually a :class:`rsdgc.compressor.Compressor`.
+    residual : float32 [spec.size], optional
+        What earlier rounds left out; copied. Zero by default.
+
+    Raises
+    ------
+    SettingError
+        If the residual does not fit the model.
+    """
+
+    def __init__(self, compressor: UpdateCompressor, residual: Float32 | None = None) -> None:
+        self._compressor = compressor
+        self._spare: Float32 | None = None
+        size = compressor.spec.size
+        if residual is None:
+            self._residual: Float32 = np.zeros(size, dtype=np.float32)
+        else:
+            check_flat(residual, size, "the residual")
+            self._residual = residual.copy()
+
+    @property
+    def residual(self) -> Float32:
+        """What was left out so far, float32 [spec.size].
+
+        Do not write to it, and copy it to keep it: the next calls reuse its memory.
+        """
+        return self._residual
+
+    def compress(self, change: Float32, ratios: Float64 | Sequence[float], stamp: Stamp) -> bytes:
+        """Encode a change plus the residual, and keep what the bytes do not say.
+
+        Parameters
+        ----------
+        change : float32 [spec.size]
+            This round's local change; left as it is.
+        ratios : float [num_layers]
+            See :meth:`rsdgc.compressor.Compressor.compress`.
+        stamp : Stamp
+            Run, round and base version.
+
+        Returns
+        -------
+        bytes
+            The upload. If an error is raised, the residual is as it was.
+
+        Raises
+        ------
+        SettingError
+            If the change or the ratios do not fit the model.
+        RsdgcError
+            If change plus residual holds NaN or infinity.
+        """
+        check_flat(change, self._compressor.spec.size, "the change")
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add(change, self._residual, out=self._spare)
+        self._spare = total  # also if an error follows: a fresh array costs more than the add
+        payload = self._compressor.compress(total, ratios, stamp)
+        decode(payload, self._compressor.spec).add_to(total, -1.0)
+        self._residual, self._spare = total, self._residual
+        return payload
+
+    def roll_back(self, payload: bytes) -> None:
+        """Take back an upload that was not accepted: add it to the residual again.
+
+        Raises
+        ------
+        WireError
+            If the payload is not an update of this model; the residual is as it was.
+        """
+        decode(payload, self._compressor.spec).add_to(self._residual)

@@ -1,0 +1,225 @@
+"""Cut a layer into neighborhoods: the groups of elements that are kept or held back together.
+
+Every kind is one grid. The layer is read as a matrix of ``rows × cols`` (its first dimension
+by all others; one row if it has fewer than two dimensions) and cut into rectangles of
+``height × width``, numbered row by row:
+
+========== ================================ ======== ==========
+kind       layer                            height   width
+========== ================================ ======== ==========
+kernel     convolution, kernel over 1 px    1        kernel px
+kernel     anything else                    1        tile_px²
+tile       two or more dimensions           tile_px  tile_px
+tile       fewer                            1        tile_px²
+element    any                              1        1
+========== ================================ ======== ==========
+
+Rectangles at the right and lower edges are ragged: smaller, never padded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from rsdgc.arrays import CHUNK, chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rsdgc.arrays import Float32, Int64
+    from rsdgc.scheme import Scheme
+
+
+class Block(NamedTuple):
+    """Neighborhoods of one shape, side by side, as a view of the layer.
+
+    ``members`` has shape ``(down, across, height, width)``; ``down`` and ``across`` say which
+    neighborhoods of the grid these are.
+    """
+
+    down: slice
+    across: slice
+    members: Float32
+
+
+@dataclass(frozen=True)
+class Neighborhoods:
+    """A grid of neighborhoods over one layer; :func:`cut` makes it.
+
+    Parameters
+    ----------
+    rows, cols : int
+        The layer as a matrix.
+    height, width : int
+        Rows and columns of one neighborhood.
+    """
+
+    rows: int
+    cols: int
+    height: int
+    width: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Neighborhoods down and across."""
+        return -(-self.rows // self.height), -(-self.cols // self.width)
+
+    @property
+    def count(self) -> int:
+        """Number of neighborhoods."""
+        down, across = self.grid
+        return down * across
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the layer."""
+        return self.rows * self.cols
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether some neighborhoods are smaller than the others."""
+        return bool(self.rows % self.height or self.cols % self.width)
+
+    def sizes(self, ids: Int64 | None = None) -> Int64:
+        """Return the number of members of the given neighborhoods (default: of all).
+
+        Parameters
+        ----------
+        ids : int64 [k], optional
+            Neighborhoods, each below :attr:`count`.
+
+        Returns
+        -------
+        int64 [k] or [count]
+            Members of each, ragged edges counted truly.
+        """
+        ids = np.arange(self.count, dtype=np.int64) if ids is None else ids
+        top, left = self._corners(ids)
+        return np.minimum(self.height, self.rows - top) * np.minimum(self.width, self.cols - left)
+
+    def num_members(self, ids: Int64) -> int:
+        """Return the number of elements in all the given neighborhoods together."""
+        if not self.is_ragged:
+            return int(ids.size) * self.height * self.width
+        return sum(int(self.sizes(ids[part]).sum()) for part in chunks(ids.size))
+
+    def elements(self, ids: Int64) -> Int64:
+        """Return the flat indices of the members, neighborhood after neighborhood.
+
+        Parameters
+        ----------
+        ids : int64 [k]
+            Neighborhoods, each below :attr:`count`.
+
+        Returns
+        -------
+        int64 [sizes(ids).sum()]
+            Indices into the flat layer, row by row within a neighborhood; :meth:`sizes` says
+            how many belong to each.
+        """
+        top, left = self._corners(ids)
+        row = top[:, None, None] + np.arange(self.height)[:, None]
+        col = left[:, None, None] + np.arange(self.width)
+        index = row * self.cols + col
+        if not self.is_ragged:
+            return index.reshape(-1)
+        inside: Int64 = index[(row < self.rows) & (col < self.cols)]
+        return inside
+
+    def gather(self, values: Float32, ids: Int64) -> Float32:
+        """Copy the members of the given neighborhoods out of a flat layer, in id order."""
+        out = np.empty(self.num_members(ids), dtype=np.float32)
+        for part, index in self._element_chunks(ids):
+            np.take(values, index, out=out[part], mode="clip")
+        return out
+
+    def add_at(self, target: Float32, ids: Int64, values: Float32, weight: float = 1.0) -> None:
+        """Add ``weight × values`` to the members of distinct neighborhoods of a flat layer.
+
+        Parameters
+        ----------
+        target : float32 [size]
+            Changed in place.
+        ids : int64 [k]
+            Distinct neighborhoods, each below :attr:`count`.
+        values : float32 [num_members(ids)]
+            As :meth:`gather` orders them.
+        weight : float
+            Rounded to float32 before it is used.
+        """
+        factor = np.float32(weight)
+        for part, index in self._element_chunks(ids):
+            target[index] += values[part] if weight == 1.0 else values[part] * factor
+
+    def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
+        """Walk over a flat layer in views of at most about ``chunk`` elements.
+
+        Every neighborhood is in exactly one block. A neighborhood larger than ``chunk`` is a
+        block of its own.
+        """
+        matrix = values.reshape(self.rows, self.cols)
+        for down, height in _spans(self.rows, self.height):
+            for across, width in _spans(self.cols, self.width):
+                step_across = max(1, min(len(across), chunk // (height * width)))
+                step_down = max(1, chunk // (len(across) * height * width))
+                for i in chunks(len(down), step_down):
+                    for j in chunks(len(across), step_across):
+                        yield self._block(matrix, down[i], across[j], height, width)
+
+    def _block(self, matrix: Float32, down: range, across: range, height: int, width: int) -> Block:
+        top, left = down.start * self.height, across.start * self.width
+        part = matrix[top : top + len(down) * height, left : left + len(across) * width]
+        members = part.reshape(len(down), height, len(across), width).transpose(0, 2, 1, 3)
+        return Block(slice(down.start, down.stop), slice(across.start, across.stop), members)
+
+    def _corners(self, ids: Int64) -> tuple[Int64, Int64]:
+        down, across = np.divmod(ids, self.grid[1])
+        return down * self.height, across * self.width
+
+    def _element_chunks(self, ids: Int64) -> Iterator[tuple[slice, Int64]]:
+        start = 0
+        for part in chunks(ids.size, max(1, CHUNK // (self.height * self.width))):
+            index = self.elements(ids[part])
+            yield slice(start, start + index.size), index
+            start += index.size
+
+
+def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
+    """Cut a layer of the given shape into neighborhoods (paper: gradient neighborhoods).
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The layer's shape, output channels first; ``()`` is a single number.
+    scheme : Scheme
+        Which kind of neighborhood, and how large.
+
+    Returns
+    -------
+    Neighborhoods
+        The grid over the layer.
+    """
+    rows = shape[0] if len(shape) > 1 else 1
+    cols = math.prod(shape) // rows
+    run = scheme.tile_px**2
+    if scheme.neighborhood == "element":
+        return Neighborhoods(rows, cols, 1, 1)
+    if scheme.neighborhood == "tile" and len(shape) > 1:
+        return Neighborhoods(rows, cols, scheme.tile_px, scheme.tile_px)
+    kernel_px = math.prod(shape[2:]) if len(shape) > 2 else 1
+    if scheme.neighborhood == "kernel" and kernel_px > 1:
+        return Neighborhoods(rows, cols, 1, kernel_px)
+    return Neighborhoods(rows, cols, 1, run)
+
+
+def _spans(size: int, step: int) -> Iterator[tuple[range, int]]:
+    """Yield (the full neighborhoods, their extent), then (the ragged one, its extent)."""
+    full, rest = divmod(size, step)
+    if full:
+        yield range(full), step
+    if rest:
+        yield range(full, full + 1), rest

@@ -1,0 +1,130 @@
+"""What a model looks like to the method: named layers in one flat float32 vector."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsdgc.arrays import check_flat
+from rsdgc.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rsdgc.arrays import Float32, Int64
+
+MAX_LAYER_SIZE = 2**31 - 1
+"""Most elements of one layer: neighborhood ids are stored in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One named tensor of a model.
+
+    Parameters
+    ----------
+    name : str
+        Unique in its model.
+    shape : tuple of int
+        Output channels (rows) first; ``()`` is a single number.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements; 1 for a 0-d layer."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The layers of a model, in the order in which its flat vector holds them.
+
+    ::
+
+        spec = ModelSpec.from_shapes({"conv.weight": (32, 4, 3, 3), "conv.bias": (32,)})
+        conv, bias = spec.views(flat)
+
+    Raises
+    ------
+    SettingError
+        If there is no layer, a name is repeated, or a layer has no element or too many.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            msg = "the model has no layers: pass at least one"
+            raise SettingError(msg)
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            msg = "layer names repeat: give every layer a name of its own"
+            raise SettingError(msg)
+        for layer in self.layers:
+            if min(layer.shape, default=1) < 1 or layer.size > MAX_LAYER_SIZE:
+                msg = (
+                    f"layer {layer.name!r} has shape {layer.shape}: "
+                    f"a layer needs 1 to {MAX_LAYER_SIZE} elements"
+                )
+                raise SettingError(msg)
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> ModelSpec:
+        """Build a specification from ``{name: shape}``; the mapping's order is kept."""
+        return cls(tuple(Layer(name, tuple(map(int, dims))) for name, dims in shapes.items()))
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements of the whole model."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the whole model as float32."""
+        return 4 * self.size
+
+    @cached_property
+    def offsets(self) -> Int64:
+        """Where each layer starts in the flat vector, and the end; int64 [num_layers + 1]."""
+        sizes = [layer.size for layer in self.layers]
+        return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+    @cached_property
+    def signature(self) -> bytes:
+        """Eight bytes that tell models apart: a BLAKE2b hash of all names and shapes."""
+        digest = hashlib.blake2b(digest_size=8)
+        for layer in self.layers:
+            name = layer.name.encode()
+            for number in (len(name), len(layer.shape), *layer.shape):
+                digest.update(number.to_bytes(8, "little"))
+            digest.update(name)
+        return digest.digest()
+
+    def views(self, flat: Float32) -> list[Float32]:
+        """Cut a flat vector into one 1-D view a layer.
+
+        Parameters
+        ----------
+        flat : float32 [size]
+            The whole model, contiguous.
+
+        Returns
+        -------
+        list of float32 [layer.size]
+            Views that share the vector's memory.
+
+        Raises
+        ------
+        SettingError
+            If ``flat`` is not a contiguous float32 vector of this model's size.
+        """
+        check_flat(flat, self.size, "the model vector")
+        ends = self.offsets
+        return [flat[ends[i] : ends[i + 1]] for i in range(len(self.layers))]

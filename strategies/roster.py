@@ -1,0 +1,162 @@
+"""Who takes part: the sites behind the nodes, and what each has.
+
+A node hosts one site in a deployment. In a simulation with fewer nodes than sites a node hosts
+several, so that a run has the same sites however many nodes the simulation was given.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from rsdgc import protocol
+from rsdgc.errors import RunError
+from strategies.exchange import exchange, last_line
+
+
+@dataclass(frozen=True)
+class SiteCard:
+    """What a site said of itself when the roll was called.
+
+    Attributes
+    ----------
+    name : str
+        Stable name of the site.
+    node_id : int
+        Flower's node that hosts it at present.
+    num_train, num_test : int
+        Chips it trains and is scored on; an upload's weight may not exceed ``num_train``.
+    """
+
+    name: str
+    node_id: int
+    num_train: int
+    num_test: int
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What all sites must agree on before one model can serve them."""
+
+    dataset: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    bands: int
+    chip_px: int
+
+
+@dataclass
+class Roster:
+    """The sites known so far, by name.
+
+    Attributes
+    ----------
+    data : DataCard
+        What all of them share.
+    sites : dict of str to SiteCard
+        In the order of their names.
+    """
+
+    data: DataCard
+    sites: dict[str, SiteCard] = field(default_factory=dict)
+
+    def draw(self, fraction: float, seed: int, round_number: int) -> list[SiteCard]:
+        """Draw the sites of a round: a fixed share, at random, the same for the same seed."""
+        names = sorted(self.sites)
+        count = max(1, round(fraction * len(names)))
+        chosen = random.Random(f"{seed}/{round_number}").sample(names, count)
+        return [self.sites[name] for name in sorted(chosen)]
+
+    def everyone(self) -> list[SiteCard]:
+        """All sites in the order of their names."""
+        return [self.sites[name] for name in sorted(self.sites)]
+
+
+def call_the_roll(grid: Grid, min_sites: int, join_timeout_s: float) -> Roster:
+    """Ask every node which sites it hosts until at least ``min_sites`` have answered.
+
+    Raises
+    ------
+    RunError
+        If too few sites answer in time, a site reports an error, two sites share a name, or
+        sites disagree on classes, bands or chip size.
+    """
+    deadline = time.monotonic() + join_timeout_s
+    asked: set[int] = set()
+    roster: Roster | None = None
+    while True:
+        fresh = [node for node in grid.get_node_ids() if node not in asked]
+        asked.update(fresh)
+        for reply in _query(grid, fresh, deadline - time.monotonic()):
+            roster = _enter(roster, reply)
+        if roster is not None and len(roster.sites) >= min_sites:
+            return roster
+        if time.monotonic() >= deadline:
+            found = 0 if roster is None else len(roster.sites)
+            raise RunError(
+                f"{found} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
+                "start more sites, lower min-sites, or raise join-timeout-s"
+            )
+        time.sleep(0.5)
+
+
+def _query(grid: Grid, node_ids: Sequence[int], timeout_s: float) -> Iterable[Message]:
+    content = RecordDict({protocol.TASK: ConfigRecord({"kind": "roll-call"})})
+    messages = [
+        Message(content=content, message_type=MessageType.QUERY, dst_node_id=node)
+        for node in node_ids
+    ]
+    return [reply for reply in exchange(grid, messages, timeout_s) if reply is not None]
+
+
+def _enter(roster: Roster | None, reply: Message) -> Roster:
+    if reply.has_error():
+        raise RunError(f"a site could not join: {last_line(reply.error.reason)}")
+    record = reply.content.config_records[protocol.SITE]
+    data = DataCard(
+        dataset=str(record[protocol.DATASET]),
+        synthetic=bool(record[protocol.SYNTHETIC]),
+        classes=tuple(str(name) for name in _items(record, protocol.CLASSES)),
+        bands=_integer(record, protocol.BANDS),
+        chip_px=_integer(record, protocol.CHIP_PX),
+    )
+    names = [str(name) for name in _items(record, protocol.NAMES)]
+    if roster is None:
+        roster = Roster(data)
+    _check_agreement(roster.data, data, names)
+    trains = _items(record, protocol.NUM_TRAIN)
+    tests = _items(record, protocol.NUM_TEST)
+    for name, num_train, num_test in zip(names, trains, tests, strict=True):
+        if name in roster.sites:
+            raise RunError(f"two sites are called '{name}'; give each its own site-name")
+        node = reply.metadata.src_node_id
+        roster.sites[name] = SiteCard(name, node, int(num_train), int(num_test))
+    return roster
+
+
+def _check_agreement(expected: DataCard, found: DataCard, names: Sequence[str]) -> None:
+    who = ", ".join(names)
+    if found.classes != expected.classes:
+        odd = sorted(set(found.classes) ^ set(expected.classes)) or ["another order"]
+        raise RunError(f"site {who} has another class list ({', '.join(odd)}); use one for all")
+    if found.bands != expected.bands:
+        raise RunError(f"site {who} has {found.bands} bands, the others {expected.bands}")
+    if found.chip_px != expected.chip_px:
+        raise RunError(f"site {who} has {found.chip_px} px chips, the others {expected.chip_px} px")
+
+
+def _items(record: ConfigRecord, key: str) -> list[int | float | str | bytes | bool]:
+    value = record[key]
+    return list(value) if isinstance(value, list) else []
+
+
+def _integer(record: ConfigRecord, key: str) -> int:
+    value = record[key]
+    if not isinstance(value, int):
+        raise RunError(f"a site answered {key}={value!r}; it should be a whole number")
+    return value

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from clients.training import TrainSettings, train
+from clients.weights import flatten, model_spec
+from rsdgc.errors import RunError, SettingError
+from tests.clients.toys import TinyNet, make_partition
+
+
+def trained(settings: TrainSettings, seed: int = 0, **partition: float) -> torch.Tensor:
+    model = TinyNet(dropout=0.2)
+    train(model, make_partition(**partition), settings, seed)
+    return torch.from_numpy(flatten(model, model_spec(model)))
+
+
+def test_training_learns() -> None:
+    model, partition = TinyNet(), make_partition(count=48)
+    first = train(model, partition, TrainSettings(lr=0.05, batch_size=8), seed=0)
+    last = train(model, partition, TrainSettings(lr=0.05, batch_size=8, epochs=8), seed=1)
+    assert last.loss < 0.7 * first.loss
+    assert (first.samples, first.steps) == (48, 6)
+    assert first.seconds > 0
+
+
+def test_same_seed_same_weights_and_global_numbers_untouched() -> None:
+    settings = TrainSettings(lr=0.05, batch_size=5, epochs=2)
+    first = trained(settings, seed=4)
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    assert torch.equal(trained(settings, seed=4), first)
+    assert torch.equal(torch.rand(2), expected)
+    assert not torch.equal(trained(settings, seed=5), first)
+
+
+def test_streamed_training_equals_cached() -> None:
+    settings = TrainSettings(lr=0.05, batch_size=5)
+    assert torch.equal(trained(settings), trained(settings, cache_share=0.0))
+
+
+@pytest.mark.parametrize(("steps", "samples"), [(1, 10), (3, 24), (7, 58)])
+def test_steps_count_batches_across_epochs(steps: int, samples: int) -> None:
+    report = train(TinyNet(), make_partition(), TrainSettings(0.01, batch_size=10, steps=steps), 0)
+    assert (report.steps, report.samples) == (steps, samples)
+
+
+def test_epochs_differ_in_order() -> None:
+    twice = trained(TrainSettings(lr=0.05, epochs=2, augment=False))
+    again = trained(TrainSettings(lr=0.05, epochs=2, augment=True))
+    assert not torch.equal(twice, again)
+
+
+def test_clipping_bounds_the_first_step() -> None:
+    plain = TinyNet()
+    before = torch.cat([p.detach().flatten() for p in plain.parameters()])
+    settings = TrainSettings(lr=1.0, weight_decay=0.0, steps=1, clip_norm=0.01)
+    train(plain, make_partition(), settings, 0)
+    after = torch.cat([p.detach().flatten() for p in plain.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_last_batch_of_one_chip_passes_batch_normalisation() -> None:
+    model = TinyNet()
+    report = train(model, make_partition(count=9, px=1), TrainSettings(0.01, batch_size=4), 0)
+    assert report.steps == 3
+    assert model.norm.training
+    assert int(model.norm.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e18])
+def test_divergence_names_the_remedy(lr: float) -> None:
+    settings = TrainSettings(lr=lr, clip_norm=0, epochs=3)
+    with pytest.raises(RunError, match=r"learning rate of 1e\+\d+: lower it"):
+        train(TinyNet(), make_partition(), settings, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": 0},
+        {"lr": math.nan},
+        {"momentum": 1.0},
+        {"weight_decay": -1},
+        {"batch_size": 0},
+        {"epochs": 0},
+        {"steps": -1},
+        {"clip_norm": math.inf},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=next(iter(wrong))):
+        TrainSettings(**({"lr": 0.1} | wrong))

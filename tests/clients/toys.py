@@ -1,0 +1,64 @@
+"""Small things that several tests of this package train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from clients.partition import Normalization, Partition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Arrays:
+    """A chip source in memory that counts its reads."""
+
+    modalities: list[NDArray[Any]]
+    reads: int = 0
+
+    def take(self, positions: NDArray[np.int64]) -> list[NDArray[Any]]:
+        self.reads += 1
+        return [array[positions] for array in self.modalities]
+
+
+def unit(bands: int, nodata: float | None = None) -> Normalization:
+    return Normalization(np.zeros(bands, np.float32), np.ones(bands, np.float32), nodata)
+
+
+def make_partition(
+    count: int = 24, px: int = 8, classes: int = 3, seed: int = 0, **settings: Any
+) -> Partition:
+    """Two-band uint16 chips whose first band is brighter the higher the class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    chips = rng.integers(0, 1000, (count, 2, px, px)).astype(np.uint16)
+    chips[:, 0] += (labels * 1500).astype(np.uint16)[:, None, None]
+    normalization = Normalization(
+        np.array([2000, 500], np.float32), np.array([1300, 290], np.float32)
+    )
+    return Partition(Arrays([chips]), np.arange(count), labels, [normalization], CPU, **settings)
+
+
+class TinyNet(nn.Module):
+    """A convolution, batch normalisation and a linear layer: every kind of entry there is."""
+
+    def __init__(self, bands: int = 2, classes: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            self.conv = nn.Conv2d(bands, 6, 3, padding=1)
+            self.norm = nn.BatchNorm2d(6)
+            self.drop = nn.Dropout(dropout)
+            self.head = nn.Linear(6, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        return self.head(self.drop(x.mean(dim=(2, 3))))

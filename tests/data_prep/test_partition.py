@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.dataset import open_data
+from data_prep.ingest import ingest_class_folders
+from data_prep.manifest import column
+from data_prep.partition import partition
+from data_prep.schemes import NOBODY, deal_blocks
+from data_prep.store import Store
+from rsdgc.errors import DataError, SettingError
+from tests.data_prep.archives import write_class_folders
+
+PLANS: list[dict[str, Any]] = [
+    {"scheme": "iid", "sites": 5},
+    {"scheme": "dirichlet", "sites": 4, "alpha": 0.5},
+    {"scheme": "scene"},
+    {"scheme": "scene", "sites": 3},
+    {"scheme": "block", "sites": 5},
+    {"scheme": "folder"},
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_partitions_are_disjoint_complete_and_repeatable(
+    scenes_store: Store, tmp_path: Path, plan: dict[str, Any]
+) -> None:
+    data = partition(scenes_store.path, tmp_path / "a", **plan)
+    again = partition(scenes_store.path, tmp_path / "b", **plan)
+    split = column(scenes_store.manifest, "split")
+    label = column(scenes_store.manifest, "label")
+    keeps_buffer = plan["scheme"] in ("scene", "block", "folder")
+    for name in ("train", "val", "test", "buffer"):
+        taken = []
+        for site in data.sites:
+            chips, labels = data.site(site).split(name)
+            np.testing.assert_array_equal(labels, label[chips])
+            np.testing.assert_array_equal(chips, again.site(site).split(name)[0])
+            taken.append(chips)
+        together = np.sort(np.concatenate(taken))
+        expected = np.flatnonzero(split == name)
+        if name == "buffer" and not keeps_buffer:
+            expected = expected[:0]
+        np.testing.assert_array_equal(together, expected)
+
+
+def test_iid_and_block_sites_are_nearly_equal(scenes_store: Store, tmp_path: Path) -> None:
+    iid = partition(scenes_store.path, tmp_path / "iid", scheme="iid", sites=5)
+    sizes = [iid.site(s).manifest.num_rows for s in iid.sites]
+    assert max(sizes) - min(sizes) <= 1
+    block = partition(scenes_store.path, tmp_path / "block", scheme="block", sites=5)
+    sizes = [sum(len(block.site(s).split(n)[0]) for n in ("train", "test")) for s in block.sites]
+    assert max(sizes) < 1.3 * min(sizes)
+
+
+def test_folders_become_sites(scenes_store: Store, tmp_path: Path) -> None:
+    data = partition(scenes_store.path, tmp_path / "data", scheme="folder")
+    assert data.sites == ["agency-0", "agency-1"]
+    assert set(data.site("agency-1").manifest.column("folder").to_pylist()) == {"agency-1"}
+    with pytest.raises(SettingError, match="agency-0, agency-1"):
+        partition(scenes_store.path, tmp_path / "no", scheme="folder", sites=3)
+
+
+def test_dirichlet_skews_train_and_test_alike(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "archive", classes=2, images=100)
+    store = ingest_class_folders(tmp_path / "archive", tmp_path / "store", test_share=0.5)
+    data = partition(store.path, tmp_path / "data", scheme="dirichlet", sites=3, alpha=0.5)
+    train, test = (
+        np.array([np.bincount(data.site(s).split(n)[1], minlength=2) for s in data.sites])
+        for n in ("train", "test")
+    )
+    assert np.abs(train - test).max() <= 1
+    assert train.std() > 5
+    assert train.sum(axis=1).min() >= 10
+
+
+def test_infeasible_skew_names_a_feasible_alpha(images_store: Store, tmp_path: Path) -> None:
+    plan: dict[str, Any] = {"scheme": "dirichlet", "sites": 6, "min_train": 3}
+    with pytest.raises(DataError, match=r"alpha 0.01 leaves") as caught:
+        partition(images_store.path, tmp_path / "data", alpha=0.01, **plan)
+    assert not (tmp_path / "data").exists()
+    alpha = float(str(caught.value).split("choose alpha ")[1].split(" ")[0])
+    partition(images_store.path, tmp_path / "data", alpha=alpha, **plan)
+    with pytest.raises(DataError, match="9 sites need 10 train samples each"):
+        partition(images_store.path, tmp_path / "no", scheme="dirichlet", sites=9)
+    with pytest.raises(SettingError, match="alpha is 0"):
+        partition(images_store.path, tmp_path / "no", scheme="dirichlet", sites=2, alpha=0.0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"scheme": "iid", "sites": 0}, "sites is 0"),
+        ({"scheme": "iid"}, "needs a number of sites"),
+        ({"scheme": "random", "sites": 2}, "'random' is not one of iid"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    images_store: Store, tmp_path: Path, plan: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        partition(images_store.path, tmp_path / "data", **plan)
+
+
+def test_sites_without_samples_are_named(
+    images_store: Store, scenes_store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="site-24 has no train samples"):
+        partition(images_store.path, tmp_path / "data", scheme="iid", sites=30)
+    with pytest.raises(DataError, match=r"9 sites but only 4 scene"):
+        partition(scenes_store.path, tmp_path / "data", scheme="scene", sites=9)
+    with pytest.raises(DataError, match="outside site folders"):
+        partition(images_store.path, tmp_path / "data", scheme="folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_partition_notices_another_store(scenes_store: Store, tmp_path: Path) -> None:
+    shutil.copytree(scenes_store.path, tmp_path / "store")
+    data = partition(tmp_path / "store", tmp_path / "deep" / "data", scheme="iid", sites=2)
+    assert data.partition is not None
+    assert data.partition.store == "../../store"
+    shutil.move(tmp_path / "store", tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="which is gone"):
+        open_data(tmp_path / "deep" / "data")
+    write_class_folders(tmp_path / "archive", images=3)
+    ingest_class_folders(tmp_path / "archive", tmp_path / "store")
+    with pytest.raises(DataError, match="older store"):
+        open_data(tmp_path / "deep" / "data")
+
+
+def test_blocks_are_compact_and_straight() -> None:
+    rows, cols = np.mgrid[:12, :12].reshape(2, -1)
+    columns = {
+        "split": np.full(144, "train", dtype=object),
+        "crs": np.full(144, "", dtype=object),
+        "scene": np.full(144, "s", dtype=object),
+        "row": rows,
+        "col": cols,
+        "x": np.full(144, np.nan),
+        "y": np.full(144, np.nan),
+    }
+    dealt = deal_blocks(columns, 4)
+    assert NOBODY not in dealt
+    for site in range(4):
+        here = dealt == site
+        assert here.sum() == 36
+        assert np.ptp(rows[here]) == np.ptp(cols[here]) == 5

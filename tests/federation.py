@@ -1,0 +1,98 @@
+"""A small federation for tests: coloured squares as class folders, and runs over the loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from flwr.app import Context, RecordDict
+from rasterio.transform import from_origin
+
+from data_prep.ingest import ingest_class_folders
+from data_prep.partition import partition
+from fl_app import server_app
+from fl_app.client_app import app as client_app
+from fl_app.config import Settings
+from tests.loopback import Fault, LoopbackGrid
+
+CLASSES = ("bare", "forest", "water")
+CHIP_PX = 16
+
+
+def write_class_folders(root: Path, per_class: int = 30, seed: int = 0) -> Path:
+    """Write GeoTIFFs whose class shows in colour and texture, with noise."""
+    rng = np.random.default_rng(seed)
+    for code, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            image = rng.normal(100, 25, (3, CHIP_PX, CHIP_PX))
+            image[code] += 60
+            image[:, :: code + 2] -= 30
+            write_image(root / name / f"{name}-{number:02}.tif", image.clip(1, 255))
+    return root
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    bands, height, width = image.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=bands,
+        height=height,
+        width=width,
+        dtype="uint8",
+        crs="EPSG:32632",
+        transform=from_origin(500_000, 5_000_000, 10, 10),
+    ) as file:
+        file.write(image.astype(np.uint8))
+
+
+def make_data(root: Path, sites: int = 3, **how: Any) -> Path:
+    """Write, ingest and partition the class folders; return the partition's folder."""
+    write_class_folders(root / "images")
+    ingest_class_folders(root / "images", root / "store")
+    partition(root / "store", root / "data", sites=sites, scheme="iid", **how)
+    return root / "data"
+
+
+QUICK: Mapping[str, Any] = {
+    "model": "small-cnn",
+    "rounds": 3,
+    "batch-size": 8,
+    "learning-rate": 0.02,
+    "budget": "10x",
+    "device": "cpu",
+}
+
+
+def settings(data: Path, out: Path, **changes: Any) -> Settings:
+    hyphened = {key.replace("_", "-"): value for key, value in changes.items()}
+    return Settings.from_mapping({**QUICK, "data-dir": str(data), "out": str(out), **hyphened})
+
+
+def grid(
+    chosen: Settings, nodes: int = 3, run_id: int = 7, fault: Fault | None = None
+) -> LoopbackGrid:
+    configs = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
+    faults = {} if fault is None else {"fault": fault}
+    return LoopbackGrid(client_app, configs, chosen.to_mapping(), run_id, **faults)
+
+
+def run(
+    chosen: Settings, nodes: int = 3, run_id: int = 7, fault: Fault | None = None
+) -> LoopbackGrid:
+    """Run the real server app over the real client app, in this process."""
+    loopback = grid(chosen, nodes, run_id, fault)
+    context = Context(
+        run_id=run_id,
+        node_id=1,
+        node_config={},
+        state=RecordDict(),
+        run_config=chosen.to_mapping(),
+    )
+    server_app.run(loopback, context)
+    return loopback

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fl_app.models import MODEL_NAMES, build_model, least_chip_px
+from rsdgc.errors import SettingError
+
+VGG = ("vgg16", "vgg16-bn", "vgg19", "vgg19-bn")
+LIGHT = tuple(name for name in MODEL_NAMES if name not in VGG)
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def check_forward(model: nn.Module, bands: int, px: int, classes: int) -> None:
+    logits = model.eval()(torch.randn(2, bands, px, px))
+    assert logits.shape == (2, classes)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("px", [32, 64])
+@pytest.mark.parametrize("name", LIGHT)
+def test_every_light_model_takes_chips_of_any_band_count(name: str, px: int) -> None:
+    check_forward(build_model(name, 5, 7, px), 5, px, 7)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_least_chip_is_enough_for_training(name: str) -> None:
+    px = least_chip_px(name)
+    logits = build_model(name, 3, 4, px).train()(torch.randn(4, 3, px, px))
+    logits.sum().backward()
+    assert logits.shape == (4, 4)
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_vgg_takes_small_chips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 140 million values need not be drawn to see that the shapes fit.
+    for draw in ("kaiming_normal_", "kaiming_uniform_", "normal_"):
+        monkeypatch.setattr(nn.init, draw, lambda tensor, *a, **k: nn.init.constant_(tensor, 1e-3))
+    model = build_model(name, 4, 45, 32)
+    assert count(model) == pytest.approx(134e6 if "16" in name else 140e6, rel=0.01)
+    for px in (32, 64):
+        check_forward(model, 4, px, 45)
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "parameters"),
+    [("small-resnet", 3, 1.23e6), ("small-cnn", 3, 95e3), ("hyper-cnn", 200, 103e3)],
+)
+def test_sizes_of_the_small_models(name: str, bands: int, parameters: float) -> None:
+    assert count(build_model(name, bands, 10, 16)) == pytest.approx(parameters, rel=0.05)
+
+
+@pytest.mark.parametrize("px", [8, 9, 17, 100])
+def test_small_resnet_takes_any_chip_from_8_px(px: int) -> None:
+    check_forward(build_model("small-resnet", 6, 3, px), 6, px, 3)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 200])
+@pytest.mark.parametrize("px", [1, 3, 11])
+def test_hyper_cnn_takes_patches(bands: int, px: int) -> None:
+    check_forward(build_model("hyper-cnn", bands, 16, px), bands, px, 16)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_initialisation_is_seeded_and_leaves_the_global_numbers_alone(name: str) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    first = build_model(name, 3, 4, 32, seed=5)
+    assert torch.equal(torch.rand(3), expected)
+    same, other = (build_model(name, 3, 4, 32, seed=seed) for seed in (5, 6))
+    pairs = list(zip(first.parameters(), same.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    pairs = list(zip(first.parameters(), other.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_small_chips_keep_the_stem_fine() -> None:
+    assert build_model("resnet18", 3, 4, 32).conv1.stride == (1, 1)
+    assert build_model("resnet18", 3, 4, 64).conv1.stride == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resnet19", 3, 4, 32), "resnet18"),
+        (("vgg19", 3, 4, 31), "32 px"),
+        (("convnext-tiny", 3, 4, 8), "16 px"),
+        (("small-cnn", 0, 4, 32), "0 bands"),
+        (("small-cnn", 3, 1, 32), "1 classes"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_one_line(
+    arguments: tuple[str, int, int, int], words: str
+) -> None:
+    with pytest.raises(SettingError, match=words) as caught:
+        build_model(*arguments)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fl_app.models import build_model
+from fl_app.report.prediction import predict
+from fl_app.report.run_folder import read_run
+from rsdgc.errors import RunError
+from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store, make_run
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return folder_store(per_class=3, chip_px=16)
+
+
+def save(folder: Path, model: torch.nn.Module, *, leave_out: str = "no such layer") -> None:
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and name != leave_out
+    }
+    save_file(state, folder / "model.safetensors")
+
+
+def test_the_saved_model_predicts(tmp_path: Path, store: FakeStore) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    model = build_model("small-resnet", 3, len(CLASSES), 16, seed=3).eval()
+    save(run.folder, model)
+    chips = np.array([7, 0, 29, 3])
+    found = predict(run, store, chips)
+
+    mean, std = (torch.tensor(store.meta.modalities[0].__dict__[name]) for name in ("mean", "std"))
+    pixels = torch.from_numpy(store.take(chips)[0].astype(np.float32))
+    with torch.inference_mode():
+        x = (pixels - mean[:, None, None]) / std[:, None, None]
+        expected = model(x).argmax(1).numpy()
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_missing_model_is_named(tmp_path: Path, store: FakeStore) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    with pytest.raises(RunError, match="saved no model"):
+        predict(run, store, np.arange(3))
+
+
+def test_a_damaged_model_is_named(tmp_path: Path, store: FakeStore) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    (run.folder / "model.safetensors").write_bytes(b"not a model")
+    with pytest.raises(RunError, match="does not fit small-resnet") as caught:
+        predict(run, store, np.arange(3))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bands", [3, 5])
+def test_a_model_for_other_data_is_refused(tmp_path: Path, store: FakeStore, bands: int) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    model = build_model("small-resnet", bands, len(CLASSES), 16)
+    last = list(model.state_dict())[-1]
+    save(run.folder, model, leave_out=last if bands == 3 else "")
+    with pytest.raises(RunError, match="does not fit small-resnet") as caught:
+        predict(run, store, np.arange(3))
+    assert "\n" not in str(caught.value)
+
+
+def test_data_with_other_classes_is_refused(tmp_path: Path, store: FakeStore) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    (run.folder / "model.safetensors").write_bytes(b"")
+    store.classes = CLASSES[:4]
+    with pytest.raises(RunError, match="has 4 classes and the run 10"):
+        predict(run, store, np.arange(3))

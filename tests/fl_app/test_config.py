@@ -1,0 +1,73 @@
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from fl_app.config import Settings, markdown_table, parse_budget, parse_overrides
+from rsdgc.errors import SettingError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_app_config_holds_exactly_the_settings_and_their_defaults() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["tool"]["flwr"]["app"]["config"] == Settings().to_mapping()
+
+
+def test_the_documented_table_is_the_settings() -> None:
+    assert markdown_table() in (ROOT / "docs" / "configuration.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"buget": "10x"}, "unknown setting 'buget'; did you mean 'budget'?"),
+        ({"zzz": 1}, "unknown setting 'zzz'; see docs/configuration.md"),
+        ({"budget": "lots"}, "setting budget='lots': write a ratio such as '100x'"),
+        ({"budget": "0.5x"}, "setting budget='0.5x': a ratio is at least '1x'"),
+        ({"method": "zip"}, "setting method='zip'"),
+        ({"rounds": 0}, "setting rounds=0"),
+        ({"fraction": 1.5}, "setting fraction=1.5"),
+        ({"learning-rate": -1}, "setting learning-rate=-1"),
+        ({"nsi-mean-weight": 0.0, "nsi-std-weight": 0.0}, "setting nsi-std-weight=0.0: one of"),
+        ({"rounds": "many"}, "setting rounds='many'"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings.from_mapping(values)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_typed() -> None:
+    assert parse_overrides(["rounds=3", "augment=false", "learning-rate=0.1"]) == {
+        "rounds": 3,
+        "augment": False,
+        "learning-rate": 0.1,
+    }
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(SettingError, match="'rounds' is not key=value"):
+        parse_overrides(["rounds"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("100x", 10.0), ("2.5x", 400.0), ("1×", 1000.0), ("64", 64.0)]
+)
+def test_a_budget_is_a_ratio_or_bytes(text: str, expected: float) -> None:
+    assert parse_budget(text, dense_bytes=1000) == expected
+
+
+def test_the_learning_rate_follows_a_cosine() -> None:
+    settings = Settings.from_mapping({"rounds": 10, "learning-rate": 1.0})
+    rates = [settings.learning_rate_at(r) for r in range(1, 11)]
+    assert rates[0] == 1.0
+    assert rates[5] == pytest.approx(0.5)
+    assert all(a > b > 0 for a, b in pairwise(rates))
+
+
+def test_topk_is_single_elements() -> None:
+    assert Settings.from_mapping({"method": "topk"}).scheme().neighborhood == "element"

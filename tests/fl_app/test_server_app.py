@@ -1,0 +1,265 @@
+"""The whole application over an in-process grid: real server, real sites, real files."""
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from safetensors.numpy import load_file
+
+from rsdgc import protocol
+from rsdgc.errors import RunError
+from tests.federation import run, settings
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def model_of(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_run_leaves_a_complete_folder(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run"))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {
+        "config.json",
+        "rounds.jsonl",
+        "history.jsonl",
+        "summary.json",
+        "model.safetensors",
+        "report.html",
+    } <= names
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_sites"] == 3
+    assert summary["rounds"] == 3
+    assert sum(map(sum, summary["confusion"])) == summary["num_test"] == 18
+    history = lines(tmp_path / "run" / "history.jsonl")
+    assert [entry["round"] for entry in history] == [0, 1, 2, 3]
+    assert history[-1]["accuracy"] == pytest.approx(summary["accuracy"], abs=1e-6)
+
+
+def test_the_ledger_adds_up_to_the_messages_sent(data: Path, tmp_path: Path) -> None:
+    sent: dict[str, int] = {"up": 0, "down": 0}
+
+    def count(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "train":
+            for direction, content in (("down", message.content), ("up", reply.content)):
+                sent[direction] += sum(
+                    len(name) + record.count_bytes() for name, record in content.items()
+                )
+        return reply
+
+    run(settings(data, tmp_path / "run"), fault=count)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    rounds = lines(tmp_path / "run" / "rounds.jsonl")
+    assert summary["bytes_up"] == sent["up"] == sum(line["bytes_up"] for line in rounds)
+    assert summary["bytes_down"] == sent["down"] == sum(line["bytes_down"] for line in rounds)
+    for line in rounds:
+        assert sum(line["up_by_group"].values()) == line["bytes_up"]
+    model_bytes = 4 * sum(array.size for array in model_of(tmp_path / "run").values())
+    assert summary["dense_bytes_up"] == summary["dense_bytes_down"] == 9 * model_bytes
+
+
+def test_uploads_keep_to_the_budget(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run", budget="20x", rounds=6))
+    rounds = lines(tmp_path / "run" / "rounds.jsonl")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    budget = summary["dense_bytes_up"] / len(rounds) / 20
+    late = [line["bytes_up"] for line in rounds if line["round"] > 3]
+    assert np.mean(late) == pytest.approx(budget, rel=0.05)
+
+
+def test_ratio_one_in_float32_is_fedavg(data: Path, tmp_path: Path) -> None:
+    exact = {"budget": "1x", "values": "float32", "dense_values": "float32"}
+    run(settings(data, tmp_path / "sparse", **exact))
+    run(settings(data, tmp_path / "dense", method="fedavg"))
+    sparse, dense = model_of(tmp_path / "sparse"), model_of(tmp_path / "dense")
+    assert sparse.keys() == dense.keys()
+    for name, expected in dense.items():
+        error = np.linalg.norm(sparse[name] - expected) / np.linalg.norm(expected)
+        assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "topk", "fedavg"])
+def test_running_statistics_of_batch_normalisation_travel_too(
+    data: Path, tmp_path: Path, method: str
+) -> None:
+    run(settings(data, tmp_path / "run", model="mobilenet-v3", method=method, rounds=2))
+    state = model_of(tmp_path / "run")
+    variances = [array for name, array in state.items() if name.endswith("running_var")]
+    assert variances
+    assert all(np.isfinite(array).all() and (array >= 0).all() for array in variances)
+    assert any((array != 1).any() for array in variances)
+
+
+def test_the_same_seed_gives_the_same_model(data: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(settings(data, tmp_path / name))
+    one, two = model_of(tmp_path / "one"), model_of(tmp_path / "two")
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 5])
+def test_sites_do_not_depend_on_the_number_of_nodes(data: Path, tmp_path: Path, nodes: int) -> None:
+    run(settings(data, tmp_path / "run", rounds=2), nodes=nodes)
+    run(settings(data, tmp_path / "expected", rounds=2))
+    found, expected = model_of(tmp_path / "run"), model_of(tmp_path / "expected")
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_ratios_are_sent_and_change_over_the_rounds(data: Path, tmp_path: Path) -> None:
+    loopback = run(settings(data, tmp_path / "run"))
+    tasks = [
+        message.content.config_records[protocol.TASK]
+        for message in loopback.seen
+        if message.metadata.message_type == "train"
+    ]
+    by_round: dict[int, list[float]] = {
+        int(task[protocol.ROUND]): list(task[protocol.RATIOS]) for task in tasks
+    }
+    assert by_round[1] != by_round[2] != by_round[3]
+    history = lines(tmp_path / "run" / "history.jsonl")
+    for entry in history[1:]:
+        assert list(entry["ratios"].values()) == pytest.approx(by_round[entry["round"]], rel=1e-4)
+
+
+def test_a_lost_upload_is_refused_by_name_and_taken_back(data: Path, tmp_path: Path) -> None:
+    def lose(message: Message, reply: Message) -> Message | None:
+        task = message.content.config_records[protocol.TASK]
+        lost = message.metadata.message_type == "train" and task[protocol.ROUND] == 2
+        return None if lost and task[protocol.SITE] == "site-01" else reply
+
+    loopback = run(settings(data, tmp_path / "run", round_timeout_s=0.3, rounds=4), fault=lose)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["refused"] == {"no reply": 1}
+    accepted = [
+        message.content.config_records[protocol.TASK][protocol.ACCEPTED_ROUND]
+        for message in loopback.seen
+        if message.metadata.message_type == "train"
+        and message.content.config_records[protocol.TASK][protocol.SITE] == "site-01"
+    ]
+    assert accepted == [0, 1, 1, 3]
+
+
+def mutate_upload(reply: Message, change: Any) -> Message:
+    record = reply.content.array_records[protocol.UPDATE]
+    payload = bytearray(record[protocol.PACKED].numpy().tobytes())
+    change(payload)
+    array = Array(np.frombuffer(bytes(payload), dtype=np.uint8))
+    reply.content[protocol.UPDATE] = ArrayRecord({protocol.PACKED: array})
+    return reply
+
+
+def set_metric(key: str, value: Any) -> Any:
+    def change(reply: Message) -> Message:
+        reply.content.metric_records[protocol.METRICS][key] = value
+        return reply
+
+    return change
+
+
+def from_another_run(reply: Message) -> Message:
+    def change(payload: bytearray) -> None:
+        struct.pack_into("<Q", payload, 9, 8)
+        payload[37:41] = b""
+        payload[37:37] = struct.pack("<I", zlib.crc32(payload))
+
+    return mutate_upload(reply, change)
+
+
+HOSTILE = {
+    "flipped byte": (lambda r: mutate_upload(r, lambda p: p.__setitem__(60, p[60] ^ 1)), "valid"),
+    "truncated": (lambda r: mutate_upload(r, lambda p: p.__delitem__(slice(-5, None))), "valid"),
+    "empty": (lambda r: mutate_upload(r, lambda p: p.clear()), "valid"),
+    "another run": (from_another_run, "from another run"),
+    "no examples": (set_metric(protocol.NUM_EXAMPLES, 0), "num-examples out of range"),
+    "too many": (set_metric(protocol.NUM_EXAMPLES, 10**9), "num-examples out of range"),
+    "nan weight": (set_metric(protocol.NUM_EXAMPLES, float("nan")), "num-examples out of range"),
+    "no update": (lambda r: r.content.pop(protocol.UPDATE) and r, "valid"),
+    "nothing": (lambda r: Message(RecordDict(), reply_to=r), "incomplete report"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_bad_upload_is_refused_and_changes_nothing(data: Path, tmp_path: Path, case: str) -> None:
+    change, reason = HOSTILE[case]
+
+    def is_second_round_of_site_1(message: Message) -> bool:
+        task = message.content.config_records[protocol.TASK]
+        is_train = message.metadata.message_type == "train"
+        return is_train and task[protocol.SITE] == "site-01" and task[protocol.ROUND] == 2
+
+    def spoil(message: Message, reply: Message) -> Message:
+        if not is_second_round_of_site_1(message):
+            return reply
+        spoilt = change(reply)
+        spoilt.metadata.__dict__["_reply_to_message_id"] = message.metadata.message_id
+        return spoilt
+
+    def drop(message: Message, reply: Message) -> Message | None:
+        return None if is_second_round_of_site_1(message) else reply
+
+    chosen = {"rounds": 2, "round_timeout_s": 0.3}
+    run(settings(data, tmp_path / "spoilt", **chosen), fault=spoil)
+    run(settings(data, tmp_path / "dropped", **chosen), fault=drop)
+    refused = json.loads((tmp_path / "spoilt" / "summary.json").read_text())["refused"]
+    assert list(refused.values()) == [1]
+    assert reason in next(iter(refused))
+    spoilt, dropped = model_of(tmp_path / "spoilt"), model_of(tmp_path / "dropped")
+    assert all(np.array_equal(spoilt[name], dropped[name]) for name in dropped)
+
+
+def test_a_round_below_the_quorum_changes_nothing(data: Path, tmp_path: Path) -> None:
+    def lose_two(message: Message, reply: Message) -> Message | None:
+        task = message.content.config_records[protocol.TASK]
+        lost = message.metadata.message_type == "train" and task[protocol.ROUND] == 2
+        return None if lost and task[protocol.SITE] != "site-00" else reply
+
+    chosen = {"quorum": 2, "round_timeout_s": 0.3, "lr_schedule": "constant"}
+    run(settings(data, tmp_path / "two", rounds=2, **chosen), fault=lose_two)
+    run(settings(data, tmp_path / "one", rounds=1, **chosen))
+    assert lines(tmp_path / "two" / "history.jsonl")[2]["sites"] == 1
+    two, one = model_of(tmp_path / "two"), model_of(tmp_path / "one")
+    assert all(np.array_equal(two[name], one[name]) for name in one)
+
+
+def test_a_run_in_which_nothing_arrives_fails(data: Path, tmp_path: Path) -> None:
+    def lose(message: Message, reply: Message) -> Message | None:
+        return None if message.metadata.message_type == "train" else reply
+
+    chosen = settings(data, tmp_path / "run", rounds=2, round_timeout_s=0.1)
+    with pytest.raises(RunError, match=r"no round reached the quorum of 1: no reply \(6\)"):
+        run(chosen, fault=lose)
+
+
+def test_a_fraction_of_the_sites_is_drawn_anew_each_round(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run", fraction=0.34, rounds=6))
+    rounds = lines(tmp_path / "run" / "rounds.jsonl")
+    assert len(rounds) == 6
+    assert len({line["site"] for line in rounds}) > 1
+
+
+def test_too_few_sites_is_an_error_and_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+    chosen = settings(data, tmp_path / "run", min_sites=9, join_timeout_s=0.2)
+    with pytest.raises(RunError, match="3 of at least 9 sites joined"):
+        run(chosen)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_site_that_raises_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a folder"):
+        run(settings(tmp_path / "nowhere", tmp_path / "run"))
+
+
+def test_a_run_never_writes_over_another(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious.txt").write_text("keep")
+    with pytest.raises(RunError, match="is not empty"):
+        run(settings(data, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]

@@ -1,0 +1,75 @@
+"""A whole simulation through the real ``flwr run``, with Ray, as a person starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+WORDS = ["--model", "small-cnn", "--rounds", "2", "--budget", "10x", "batch-size=8", "device=cpu"]
+
+
+def simulate(tmp_path: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "rsdgc"), "simulate"]
+    environment = {**os.environ, "HOME": str(tmp_path), "RSDGC_HOME": str(tmp_path / "home")}
+    return subprocess.run(
+        [*command, *map(str, words)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def processes_of(folder: Path) -> list[str]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if str(folder).encode() in status.read_bytes():
+                found.append(status.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_simulation_ends_in_a_report_and_leaves_no_process(data: Path, tmp_path: Path) -> None:
+    done = simulate(tmp_path, "--data", data, "--out", tmp_path / "run", *WORDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith(f"report: {tmp_path / 'run' / 'report.html'} | accuracy ")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_sites"] == 3
+    assert summary["compression_up"] > 8
+    assert processes_of(tmp_path) == []
+
+
+def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) -> None:
+    words = ["--data", data, "--out", tmp_path / "run", *WORDS, "state-dir=/proc/nowhere"]
+    done = simulate(tmp_path, *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith("error: no round reached the quorum of 1: error at the site (6)")
+    assert done.stderr.count("\n") == 1
+    assert processes_of(tmp_path) == []
+
+
+def test_a_run_that_is_told_to_terminate_ends_what_it_started(data: Path, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "rsdgc"), "simulate", "--data", str(data)]
+    command += ["--out", str(tmp_path / "run"), *WORDS, "--rounds", "1000"]
+    with subprocess.Popen(
+        command, env={**os.environ, "HOME": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("round "):
+                break
+        running.send_signal(signal.SIGTERM)
+        running.stdout.read()
+        assert running.wait(timeout=60) == 128 + signal.SIGTERM
+    assert processes_of(tmp_path) == []

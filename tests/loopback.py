@@ -1,0 +1,84 @@
+"""A Flower grid inside the test's process: the real apps and strategies, without Ray or a network.
+
+It hands every message to a client function on the spot. Faults are chosen by the test: a function
+that sees each reply may change it, drop it (return None) or raise.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+Handler = Callable[[Message, Context], Message]
+Fault = Callable[[Message, Message], Message | None]
+
+
+class LoopbackGrid(Grid):
+    """Nodes are contexts; a message is worked on when it is pushed."""
+
+    def __init__(
+        self,
+        app: ClientApp | Handler,
+        node_configs: Iterable[Mapping[str, Any]],
+        run_config: Mapping[str, Any],
+        run_id: int = 7,
+        fault: Fault = lambda message, reply: reply,
+    ) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
+        self.app = app
+        self.fault = fault
+        self.contexts = {
+            node_id: Context(
+                run_id=run_id,
+                node_id=node_id,
+                node_config=dict(config),
+                state=RecordDict(),
+                run_config=dict(run_config),
+            )
+            for node_id, config in enumerate(node_configs, start=101)
+        }
+        self.replies: dict[str, Message] = {}
+        self.seen: list[Message] = []
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self.replies.pop(i) for i in list(message_ids) if i in self.replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        return self.pull_messages(self.push_messages(messages))
+
+    def _push(self, message: Message) -> str:
+        message_id = uuid.uuid4().hex
+        message.metadata.__dict__["_message_id"] = message_id
+        self.seen.append(message)
+        try:
+            reply = self.app(message, self.contexts[message.metadata.dst_node_id])
+        except Exception as error:  # Flower turns whatever a client raises into an error reply
+            reply = Message(Error(code=0, reason=f"{type(error)}:<'{error}'>"), reply_to=message)
+        changed = self.fault(message, reply)
+        if changed is not None:
+            self.replies[message_id] = changed
+        return message_id

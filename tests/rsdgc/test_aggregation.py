@@ -1,0 +1,122 @@
+import functools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsdgc import (
+    Compressor,
+    ModelSpec,
+    RunError,
+    Scheme,
+    Stamp,
+    WeightedMean,
+    WireError,
+    decode,
+    make_indicator,
+)
+from tests.rsdgc.examples import MIXED, heavy_tailed, schemes
+
+
+@functools.cache
+def upload(seed, ratio=0.2, scheme=None, spec=MIXED):
+    compressor = Compressor(spec, scheme or Scheme(), make_indicator("nsi"))
+    return compressor.compress(
+        heavy_tailed(spec.size, seed), [ratio] * len(spec.layers), Stamp(round=seed)
+    )
+
+
+def mean_of(uploads):
+    mean = WeightedMean(MIXED)
+    for key, payload, weight in uploads:
+        mean.add(key, payload, weight)
+    return mean.mean()
+
+
+@given(st.integers(1, 6), schemes, st.data())
+def test_bit_equal_in_every_arrival_order(num_sites, scheme, data):
+    weights = [data.draw(st.floats(1e-3, 1e6)) for _ in range(num_sites)]
+    uploads = [(f"site-{i}", upload(i, 0.5, scheme), weight) for i, weight in enumerate(weights)]
+    first = mean_of(uploads)
+    assert mean_of(data.draw(st.permutations(uploads))).tobytes() == first.tobytes()
+    total = math.fsum(weights)
+    expected = sum(
+        weight / total * decode(payload, MIXED).to_dense().astype(np.float64)
+        for _, payload, weight in uploads
+    )
+    assert first == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    assert first.dtype == np.float32
+
+
+def test_divides_by_the_total_weight_where_one_site_alone_speaks():
+    spec = ModelSpec.from_shapes({"fc": (2, 9)})
+    exact = Scheme(values="float32")
+    mean = WeightedMean(spec)
+    for key, scale in (("a", 1.0), ("b", 2.0)):
+        update = np.zeros(18, np.float32)
+        update[:9] = scale if key == "a" else 0
+        update[9:] = scale if key == "b" else 0
+        compressor = Compressor(spec, exact, make_indicator("rms"))
+        mean.add(key, compressor.compress(update, [0.5], Stamp()), 4 if key == "a" else 1)
+    assert mean.mean().tolist() == pytest.approx([0.8] * 9 + [0.4] * 9)
+    assert mean.total_weight == 5
+    assert len(mean) == 2
+
+
+def test_one_whole_upload_comes_back_exactly():
+    scheme = Scheme(values="float32", dense_values="float32")
+    assert np.array_equal(
+        mean_of([("a", upload(3, 1.0, scheme), 0.7)]), heavy_tailed(MIXED.size, 3)
+    )
+
+
+def test_decoded_updates_are_taken_too():
+    plain = mean_of([("a", upload(1), 2), ("b", upload(2), 3)])
+    taken = mean_of([("b", decode(upload(2), MIXED), 3), ("a", upload(1), 2)])
+    assert plain.tobytes() == taken.tobytes()
+
+
+@pytest.mark.parametrize("weight", [0, -1, -0.0, math.nan, math.inf, -math.inf, 1.79e308])
+def test_bad_weights_are_refused(weight):
+    mean = WeightedMean(MIXED)
+    mean.add("a", upload(1), 1e308)
+    with pytest.raises(WireError, match="weight"):
+        mean.add("b", upload(2), weight)
+    assert len(mean) == 1
+
+
+def test_repeated_keys_and_bad_uploads_change_nothing():
+    mean = WeightedMean(MIXED)
+    mean.add("a", upload(1), 1)
+    other = ModelSpec.from_shapes({"fc": (2, 9)})
+    for key, payload in [
+        ("a", upload(2)),
+        ("b", b""),
+        ("b", upload(2)[:-1]),
+        ("b", upload(2, spec=other)),
+        ("b", decode(upload(2, spec=other), other)),
+    ]:
+        with pytest.raises(WireError):
+            mean.add(key, payload, 1)
+    assert mean.mean().tobytes() == mean_of([("a", upload(1), 5)]).tobytes()
+
+
+def test_the_mean_can_be_asked_for_twice():
+    mean = WeightedMean(MIXED)
+    mean.add("a", upload(1), 1)
+    assert mean.mean().tobytes() == mean.mean().tobytes()
+
+
+def test_the_mean_of_nothing_is_an_error():
+    with pytest.raises(RunError, match="no update"):
+        WeightedMean(MIXED).mean()
+
+
+def test_extreme_values_stay_finite():
+    largest = np.full(MIXED.size, np.finfo(np.float32).max, np.float32)
+    exact = Scheme(values="float32", dense_values="float32")
+    payload = Compressor(MIXED, exact, make_indicator("l1")).compress(largest, [1.0] * 8, Stamp())
+    found = mean_of([("a", payload, 1), ("b", payload, 1), ("c", payload, 2)])
+    assert np.isfinite(found).all()

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsdgc import (
+    Compressor,
+    ErrorFeedback,
+    RsdgcError,
+    Scheme,
+    SettingError,
+    Stamp,
+    WireError,
+    decode,
+    make_indicator,
+)
+from tests.rsdgc.examples import (
+    MIXED,
+    exact_schemes,
+    gentle,
+    indicators,
+    normal,
+    ratio_vectors,
+    schemes,
+    specs,
+    vectors,
+)
+
+
+def feedback(spec, scheme, indicator=None, residual=None):
+    return ErrorFeedback(Compressor(spec, scheme, indicator or make_indicator("nsi")), residual)
+
+
+def same_bits(left, right):
+    """Equal to the last bit; zeros may differ in sign, which no sum can keep."""
+    return np.array_equal(left + np.float32(0), right + np.float32(0))
+
+
+@settings(max_examples=max(400, settings.default.max_examples))
+@given(st.data())
+def test_sent_plus_residual_is_the_change_exactly(data):
+    spec, scheme = data.draw(specs), data.draw(exact_schemes)
+    change = data.draw(vectors(spec.size))
+    site = feedback(spec, scheme, data.draw(indicators))
+    payload = site.compress(change, data.draw(ratio_vectors(spec)), Stamp())
+    sent = decode(payload, spec).to_dense()
+    assert same_bits(sent + site.residual, change)
+    assert not (sent.astype(bool) & site.residual.astype(bool)).any()
+
+
+@given(st.data())
+def test_exact_too_with_a_residual_from_before(data):
+    spec, scheme = data.draw(specs), data.draw(exact_schemes)
+    change, old = (data.draw(vectors(spec.size, gentle)) for _ in range(2))
+    site = feedback(spec, scheme, residual=old)
+    sent = decode(site.compress(change, data.draw(ratio_vectors(spec)), Stamp()), spec).to_dense()
+    assert same_bits(sent + site.residual, change + old)
+
+
+@given(st.data())
+def test_roll_back_restores_exactly(data):
+    spec, scheme = data.draw(specs), data.draw(exact_schemes)
+    change, old = (data.draw(vectors(spec.size, gentle)) for _ in range(2))
+    site = feedback(spec, scheme, residual=old)
+    site.roll_back(site.compress(change, data.draw(ratio_vectors(spec)), Stamp()))
+    assert same_bits(site.residual, change + old)
+
+
+@given(st.data())
+def test_rounding_of_values_is_fed_back(data):
+    spec, scheme = data.draw(specs), data.draw(schemes)
+    change = data.draw(vectors(spec.size, gentle))
+    site = feedback(spec, scheme)
+    sent = decode(site.compress(change, data.draw(ratio_vectors(spec)), Stamp()), spec).to_dense()
+    assert np.abs(sent + site.residual - change).max() <= 1e-5
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 3))
+@settings(max_examples=60)
+def test_conservation_over_rounds_with_lost_uploads(accepted, seed):
+    rng = np.random.default_rng(seed)
+    site = feedback(MIXED, Scheme())
+    received = np.zeros(MIXED.size, np.float64)
+    changes = np.zeros(MIXED.size, np.float64)
+    for number, arrives in enumerate(accepted):
+        change = rng.standard_normal(MIXED.size).astype(np.float32)
+        changes += change
+        payload = site.compress(change, [0.1] * 8, Stamp(round=number))
+        if arrives:
+            received += decode(payload, MIXED).to_dense()
+        else:
+            site.roll_back(payload)
+    scale = np.abs(changes).max()
+    assert np.abs(received + site.residual - changes).max() <= 1e-5 * scale
+
+
+def test_everything_is_sent_in_time():
+    site = feedback(MIXED, Scheme(values="float32", dense_values="float32"))
+    change = normal(MIXED.size)
+    received = decode(site.compress(change, [0.2] * 8, Stamp()), MIXED).to_dense()
+    for _ in range(12):
+        received += decode(site.compress(change * 0, [0.2] * 8, Stamp()), MIXED).to_dense()
+    assert np.array_equal(received, change)
+    assert not site.residual.any()
+
+
+def test_the_given_residual_is_copied():
+    old = normal(MIXED.size)
+    before = old.copy()
+    site = feedback(MIXED, Scheme(), residual=old)
+    for _ in range(3):
+        change = normal(MIXED.size, 1)
+        site.compress(change, [0.1] * 8, Stamp())
+        assert np.array_equal(change, normal(MIXED.size, 1))
+    assert np.array_equal(old, before)
+
+
+def test_errors_leave_the_residual_as_it_was():
+    site = feedback(MIXED, Scheme(), residual=normal(MIXED.size))
+    site.compress(normal(MIXED.size, 1), [0.1] * 8, Stamp())
+    before = site.residual.copy()
+    bad = normal(MIXED.size)
+    bad[5] = np.nan
+    with pytest.raises(RsdgcError):
+        site.compress(bad, [0.1] * 8, Stamp())
+    with pytest.raises(SettingError):
+        site.compress(normal(MIXED.size), [2.0] * 8, Stamp())
+    with pytest.raises(SettingError):
+        site.compress(normal(3), [0.1] * 8, Stamp())
+    with pytest.raises(WireError):
+        site.roll_back(b"not an upload")
+    assert np.array_equal(site.residual, before)
+
+
+def test_overflow_is_an_error_not_an_infinity():
+    largest = np.full(MIXED.size, np.finfo(np.float32).max, np.float32)
+    site = feedback(MIXED, Scheme(), residual=largest)
+    with pytest.raises(RsdgcError, match="inf"):
+        site.compress(largest, [0.1] * 8, Stamp())
+
+
+def test_residuals_that_do_not_fit_are_refused():
+    with pytest.raises(SettingError, match="the residual"):
+        feedback(MIXED, Scheme(), residual=np.zeros(3, np.float32))

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsdgc import Neighborhoods, Scheme, cut
+from tests.rsdgc.examples import normal, schemes, shapes
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "expected"),
+    [
+        ("kernel", (8, 4, 3, 3), Neighborhoods(8, 36, 1, 9)),
+        ("kernel", (8, 1, 5, 5), Neighborhoods(8, 25, 1, 25)),
+        ("kernel", (8, 4, 7), Neighborhoods(8, 28, 1, 7)),
+        ("kernel", (8, 2, 7, 3, 3), Neighborhoods(8, 126, 1, 63)),
+        ("kernel", (8, 4, 1, 1), Neighborhoods(8, 4, 1, 9)),
+        ("kernel", (10, 20), Neighborhoods(10, 20, 1, 9)),
+        ("kernel", (20,), Neighborhoods(1, 20, 1, 9)),
+        ("kernel", (), Neighborhoods(1, 1, 1, 9)),
+        ("tile", (8, 4, 3, 3), Neighborhoods(8, 36, 3, 3)),
+        ("tile", (20,), Neighborhoods(1, 20, 1, 9)),
+        ("element", (8, 4, 3, 3), Neighborhoods(8, 36, 1, 1)),
+    ],
+)
+def test_cut(kind, shape, expected):
+    assert cut(shape, Scheme(neighborhood=kind)) == expected
+
+
+def test_ragged_edges_have_true_counts():
+    hoods = Neighborhoods(4, 5, 3, 3)
+    assert hoods.count == 4
+    assert hoods.is_ragged
+    assert hoods.sizes().tolist() == [9, 6, 3, 2]
+    assert hoods.elements(np.array([3])).tolist() == [18, 19]
+    assert hoods.elements(np.array([0])).tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
+
+
+@given(shapes, schemes)
+def test_every_element_is_in_one_neighborhood(shape, scheme):
+    hoods = cut(shape, scheme)
+    ids = np.arange(hoods.count)
+    assert sorted(hoods.elements(ids)) == list(range(hoods.size))
+    assert hoods.sizes().sum() == hoods.size == hoods.num_members(ids)
+    assert [hoods.elements(ids[i : i + 1]).size for i in ids] == hoods.sizes().tolist()
+
+
+@given(shapes, schemes, st.data())
+def test_gather_and_add_follow_elements(shape, scheme, data):
+    hoods = cut(shape, scheme)
+    ids = np.array(sorted(data.draw(st.sets(st.integers(0, hoods.count - 1)))), dtype=np.int64)
+    values = normal(hoods.size)
+    index = hoods.elements(ids)
+    assert np.array_equal(hoods.gather(values, ids), values[index])
+    target, expected = np.ones(hoods.size, np.float32), np.ones(hoods.size, np.float32)
+    hoods.add_at(target, ids, values[index], 0.5)
+    expected[index] += np.float32(0.5) * values[index]
+    assert np.array_equal(target, expected)
+
+
+@given(shapes, schemes, st.integers(1, 50))
+def test_blocks_hold_every_neighborhood_once(shape, scheme, chunk):
+    hoods = cut(shape, scheme)
+    values = np.arange(hoods.size, dtype=np.float32)
+    found = np.zeros(hoods.grid, dtype=object)
+    for down, across, members in hoods.blocks(values, chunk):
+        assert np.shares_memory(members, values)
+        for i, row in enumerate(members):
+            for j, block in enumerate(row):
+                assert found[down.start + i, across.start + j] == 0
+                found[down.start + i, across.start + j] = block.ravel().tolist()
+    expected = [hoods.elements(np.array([i])).tolist() for i in range(hoods.count)]
+    assert found.ravel().tolist() == expected
+
+
+@pytest.mark.parametrize("hoods", [Neighborhoods(700, 700, 3, 3), Neighborhoods(2, 400_000, 1, 9)])
+def test_large_layers_go_through_in_chunks(hoods):
+    values = normal(hoods.size)
+    ids = np.arange(hoods.count)
+    out = np.zeros(hoods.size, np.float32)
+    hoods.add_at(out, ids, hoods.gather(values, ids))
+    assert np.array_equal(out, values)
+    assert sum(block.members.size for block in hoods.blocks(values)) == hoods.size

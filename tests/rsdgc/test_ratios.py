@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsdgc import (
+    Compressor,
+    Scheme,
+    SettingError,
+    Stamp,
+    decode,
+    estimate_bytes,
+    fit_ratios,
+    make_indicator,
+    uniform_shares,
+)
+from tests.rsdgc.examples import MIXED, heavy_tailed, normal, schemes, specs
+from tests.rsdgc.models import small_resnet, vgg19
+
+RESNET, VGG = small_resnet(), vgg19(divisor=8)
+SCHEMES = [
+    Scheme(),
+    Scheme(neighborhood="tile"),
+    Scheme(neighborhood="element"),
+    Scheme(values="float32"),
+    Scheme(neighborhood="element", values="float32"),
+    Scheme(values="float16", dense_values="float32"),
+]
+
+
+def encoded_bytes(spec, scheme, ratios, update):
+    compressor = Compressor(spec, scheme, make_indicator("nsi"))
+    return len(compressor.compress(update, ratios, Stamp()))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s.neighborhood}-{s.values}")
+@pytest.mark.parametrize("times", [10, 50, 100, 300])
+@pytest.mark.parametrize("spec", [RESNET, VGG], ids=["resnet", "vgg"])
+@pytest.mark.parametrize("draw", [normal, heavy_tailed])
+def test_real_size_is_within_three_per_cent_of_the_budget(spec, scheme, times, draw):
+    budget = spec.dense_bytes / times
+    ratios = fit_ratios(spec, scheme, uniform_shares(spec), budget)
+    assert estimate_bytes(spec, scheme, ratios) <= budget
+    assert encoded_bytes(spec, scheme, ratios, draw(spec.size)) == pytest.approx(budget, rel=0.03)
+
+
+@pytest.mark.parametrize("times", [10, 100])
+def test_uneven_shares_meet_the_budget_too(times):
+    shares = np.random.default_rng(0).random(len(RESNET.layers)) ** 3
+    budget = RESNET.dense_bytes / times
+    ratios = fit_ratios(RESNET, Scheme(), shares, budget)
+    assert encoded_bytes(RESNET, Scheme(), ratios, normal(RESNET.size)) == pytest.approx(
+        budget, rel=0.03
+    )
+
+
+def test_the_models_are_as_large_as_they_say():
+    assert 1.15e6 < RESNET.size < 1.3e6
+    assert vgg19().size == 139_754_605
+
+
+def test_small_layers_are_sent_whole_within_their_share():
+    budget = RESNET.dense_bytes / 100
+    ratios = fit_ratios(RESNET, Scheme(), uniform_shares(RESNET), budget)
+    whole = ratios == 1
+    sizes = np.array([layer.size for layer in RESNET.layers])
+    assert whole.any()
+    assert sizes[whole].max() < sizes[~whole].min()
+    assert 2 * sizes[whole].sum() <= 0.1 * budget
+    assert len(np.unique(ratios[~whole])) <= 3  # one ratio, but for single neighborhoods
+
+
+def test_ratios_follow_the_shares():
+    shares = np.ones(len(RESNET.layers))
+    shares[16] = 4
+    ratios = fit_ratios(RESNET, Scheme(), shares, RESNET.dense_bytes / 100, dense_share=0)
+    large = [i for i, layer in enumerate(RESNET.layers) if layer.size > 50_000]
+    assert ratios[16] == pytest.approx(4 * ratios[next(i for i in large if i != 16)])
+
+
+@pytest.mark.parametrize("times", [1, 0.5, 1.9])
+def test_large_budgets_send_everything_whole(times):
+    ratios = fit_ratios(RESNET, Scheme(), uniform_shares(RESNET), RESNET.dense_bytes / times)
+    assert ratios.tolist() == [1.0] * len(RESNET.layers)
+
+
+def test_budget_one_is_whole_with_float32_though_the_header_comes_on_top():
+    scheme = Scheme(values="float32", dense_values="float32")
+    ratios = fit_ratios(RESNET, scheme, uniform_shares(RESNET), RESNET.dense_bytes)
+    assert (ratios == 1).all()
+
+
+def test_layers_without_a_share_keep_one_neighborhood():
+    shares = np.zeros(len(RESNET.layers))
+    shares[16] = 1
+    scheme = Scheme()
+    ratios = fit_ratios(RESNET, scheme, shares, RESNET.dense_bytes / 100)
+    found = decode(
+        Compressor(RESNET, scheme, make_indicator("nsi")).compress(
+            normal(RESNET.size), ratios, Stamp()
+        ),
+        RESNET,
+    )
+    kept = [part.kept for part in found.parts]
+    assert min(kept) >= 1
+    assert {k for i, k in enumerate(kept) if found.parts[i].ids is not None and i != 16} == {1}
+
+
+def test_what_shares_of_zero_leave_over_is_spread():
+    shares = np.zeros(len(RESNET.layers))
+    shares[1] = 1
+    budget = RESNET.dense_bytes / 20
+    ratios = fit_ratios(RESNET, Scheme(), shares, budget)
+    assert ratios[1] == 1
+    assert estimate_bytes(RESNET, Scheme(), ratios) == pytest.approx(budget, rel=0.03)
+
+
+def test_the_least_budget_is_named_and_feasible():
+    with pytest.raises(SettingError, match="allow at least") as caught:
+        fit_ratios(RESNET, Scheme(), uniform_shares(RESNET), 100)
+    least = float(str(caught.value).split("at least ")[1].split()[0])
+    ratios = fit_ratios(RESNET, Scheme(), uniform_shares(RESNET), least)
+    assert encoded_bytes(RESNET, Scheme(), ratios, normal(RESNET.size)) <= least * 1.05
+    with pytest.raises(SettingError):
+        fit_ratios(RESNET, Scheme(), uniform_shares(RESNET), least - 2)
+
+
+@given(specs, schemes, st.floats(0.001, 2), st.integers(0, 9), st.floats(0, 1))
+def test_ratios_are_valid_and_inside_the_budget(spec, scheme, part, seed, dense_share):
+    shares = np.random.default_rng(seed).integers(0, 4, len(spec.layers)).astype(float)
+    budget = part * spec.dense_bytes
+    try:
+        ratios = fit_ratios(spec, scheme, shares, budget, dense_share)
+    except SettingError:
+        return
+    assert ratios.shape == (len(spec.layers),)
+    assert ((ratios > 0) & (ratios <= 1)).all()
+    assert (ratios == 1).all() or estimate_bytes(spec, scheme, ratios) <= budget
+
+
+@pytest.mark.parametrize(
+    ("shares", "budget", "dense_share"),
+    [
+        ([1.0] * 7, 1000, 0.1),
+        ([-1.0] * 8, 1000, 0.1),
+        ([np.nan] * 8, 1000, 0.1),
+        ([1.0] * 8, 1000, 1.5),
+        ([1.0] * 8, np.nan, 0.1),
+        ([1.0] * 8, -1, 0.1),
+    ],
+)
+def test_bad_arguments_are_refused(shares, budget, dense_share):
+    with pytest.raises(SettingError):
+        fit_ratios(MIXED, Scheme(), np.array(shares), budget, dense_share)

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsdgc import Compressor, ModelSpec, Scheme, Stamp, estimate_bytes, make_indicator
+from rsdgc.sizes import rice_bits
+from tests.rsdgc.examples import MIXED, normal, schemes
+
+
+def entropy(density):
+    rest = 1 - density
+    return -(np.log2(density) + rest / density * np.log2(rest))
+
+
+def test_rice_is_near_the_entropy():
+    density = np.array([1e-4, 1e-3, 1e-2, 0.1, 0.3])
+    found, bound = rice_bits(density), entropy(density)
+    assert (found >= bound).all()
+    assert found == pytest.approx(bound, rel=0.05)
+    assert rice_bits(np.array([1.0])) == 1
+
+
+@given(schemes, st.lists(st.sampled_from([0.0, 1.0]), min_size=8, max_size=8))
+def test_exact_where_no_index_is_coded(scheme, ratios):
+    data = Compressor(MIXED, scheme, make_indicator("l1")).compress(
+        normal(MIXED.size), ratios, Stamp()
+    )
+    assert estimate_bytes(MIXED, scheme, ratios) == len(data)
+
+
+@pytest.mark.parametrize("ratio", [0.001, 0.01, 0.05, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["kernel", "tile", "element"])
+def test_close_to_what_encoding_gives(ratio, kind):
+    spec = ModelSpec.from_shapes({"conv": (64, 64, 3, 3), "fc": (300, 401), "norm": (1000,)})
+    scheme = Scheme(neighborhood=kind)
+    data = Compressor(spec, scheme, make_indicator("random")).compress(
+        normal(spec.size), [ratio] * 3, Stamp()
+    )
+    assert estimate_bytes(spec, scheme, np.full(3, ratio)) == pytest.approx(
+        len(data), rel=0.03, abs=12
+    )

@@ -1,0 +1,59 @@
+import time
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+
+from strategies.exchange import exchange, last_line
+from tests.loopback import LoopbackGrid
+
+
+def echo(message: Message, context: Context) -> Message:
+    return Message(RecordDict({"c": message.content.config_records["c"]}), reply_to=message)
+
+
+def messages(count: int) -> list[Message]:
+    return [
+        Message(
+            content=RecordDict({"c": ConfigRecord({"number": number})}),
+            message_type=MessageType.QUERY,
+            dst_node_id=101,
+        )
+        for number in range(count)
+    ]
+
+
+def number(reply: Message | None) -> object:
+    return None if reply is None else reply.content.config_records["c"]["number"]
+
+
+def test_replies_come_in_the_order_sent() -> None:
+    grid = LoopbackGrid(echo, [{}], {})
+    assert [number(reply) for reply in exchange(grid, messages(5), 1.0)] == [0, 1, 2, 3, 4]
+
+
+def test_who_does_not_answer_in_time_is_none() -> None:
+    def drop_odd(message: Message, reply: Message) -> Message | None:
+        return None if message.content.config_records["c"]["number"] % 2 else reply
+
+    grid = LoopbackGrid(echo, [{}], {}, fault=drop_odd)
+    began = time.monotonic()
+    assert [number(reply) for reply in exchange(grid, messages(4), 0.3)] == [0, None, 2, None]
+    assert time.monotonic() - began < 5
+
+
+def test_nothing_to_send_is_nothing_to_wait_for() -> None:
+    assert exchange(LoopbackGrid(echo, [], {}), [], 60.0) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("Traceback:\n  File x\nDataError: no chips\n\n", "DataError: no chips"),
+        ("<class 'flwr.X'>:<'\nException X occurred. Message: no chips'>", "no chips"),
+        ("<class 'rsdgc.errors.DataError'>:<'no chips'>", "no chips"),
+        ("  ", "no reason given"),
+        (None, "no reason given"),
+    ],
+)
+def test_an_error_is_told_in_one_line(reason: str | None, line: str) -> None:
+    assert last_line(reason) == line

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rsdgc import Compressor, ModelSpec, Scheme, Stamp, make_indicator
+from strategies.rate_control import Policy, RateControl
+
+SPEC = ModelSpec.from_shapes(
+    {
+        "stem.weight": (16, 3, 3, 3),
+        "stem.bias": (16,),
+        "body.weight": (64, 16, 3, 3),
+        "tail.weight": (64, 64, 3, 3),
+        "head.weight": (10, 64),
+    }
+)
+
+
+def update(seed: int, loud: int = -1) -> NDArray[np.float32]:
+    flat = np.random.default_rng(seed).standard_t(3, SPEC.size).astype(np.float32)
+    if loud >= 0:
+        SPEC.views(flat)[loud][:] *= 20
+    return flat
+
+
+def control(policy: Policy, times: float = 20.0) -> RateControl:
+    rates = RateControl(SPEC, Scheme(), policy, SPEC.dense_bytes / times)
+    rates.begin(update(0))
+    return rates
+
+
+def encoded_bytes(rates: RateControl, seed: int) -> int:
+    compressor = Compressor(SPEC, Scheme(), make_indicator("nsi"))
+    return len(compressor.compress(update(seed), rates.ratios, Stamp(1, 1, 0)))
+
+
+@pytest.mark.parametrize("policy", ["weight", "update", "uniform"])
+def test_the_loop_keeps_uploads_with_their_overhead_on_budget(policy: Policy) -> None:
+    rates, overhead = control(policy), 400
+    for number in range(12):
+        measured = encoded_bytes(rates, number) + overhead
+        rates.follow(update(number), update(number + 50), measured)
+    assert measured == pytest.approx(rates.budget_bytes, rel=0.05)
+
+
+def test_a_loud_layer_gets_more_under_the_update_policy() -> None:
+    rates = control("update")
+    before = rates.ratios.copy()
+    for number in range(4):
+        rates.follow(update(0), update(number, loud=2), rates.budget_bytes)
+    assert rates.ratios[2] > 2 * before[2]
+    assert (rates.ratios > 0).all()
+
+
+def test_a_budget_of_the_whole_model_sends_everything() -> None:
+    rates = control("update", times=1.0)
+    assert (rates.ratios == 1.0).all()
+    rates.follow(update(0), update(1), 2.0 * SPEC.dense_bytes)
+    assert (rates.ratios == 1.0).all()
+
+
+def test_one_wild_measurement_moves_the_level_little() -> None:
+    rates = control("uniform")
+    rates.follow(update(0), update(1), 100 * rates.budget_bytes)
+    assert rates.target_bytes == pytest.approx(rates.budget_bytes / 1.25)
