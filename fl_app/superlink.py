@@ -18,6 +18,8 @@ from rsdgc.errors import RunError
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+QUIET_LOOKS = 4
+"""Looks in a row that must find no process before all are taken to have ended."""
 MARK = "RSDGC_STARTED_BY"
 """Environment variable by which a process and all that it started are found again."""
 CONNECTION = "here"
@@ -135,18 +137,23 @@ def _end_all_with(variable: str) -> None:
     """End every process that has a variable in its environment, by force if it does not go.
 
     Flower starts the simulation, and Ray its workers, in sessions of their own, so that neither a
-    process group nor a parent holds them together; the environment does.
+    process group nor a parent holds them together; the environment does. One look can miss a
+    process that its parent starts just after the list of processes was read, or that is in the
+    middle of its ``exec``, so only several looks in a row that find nothing end the search.
     """
     for step in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + STOP_TIMEOUT_S
         told: set[int] = set()
-        while (left := _processes_with(variable)) and time.monotonic() < deadline:
+        quiet = 0
+        while quiet < QUIET_LOOKS and time.monotonic() < deadline:
+            left = _processes_with(variable)
+            quiet = 0 if left else quiet + 1
             for pid in left - told:
                 with suppress(ProcessLookupError):
                     os.kill(pid, step)
             told |= left
             time.sleep(0.1)
-        if not left:
+        if quiet == QUIET_LOOKS:
             return
 
 
