@@ -137,7 +137,7 @@ class Site:
             change = flatten(self.model, self.spec)
             change -= weights
             stamp = Stamp(task.run, task.round, task.base)
-            payload = feedback.compress(change, task.ratios, stamp)
+            payload = feedback.compress(change, task.ratios, stamp, task.budget_bytes)
             result = self._result(received, report, begin, payload=payload)
             reply = _figures(result)
             folder.save(SiteState(task.round, digest, feedback.residual, payload, reply))

@@ -42,6 +42,8 @@ class RoundTask:
         How to compress (:mod:`rsdgc.scheme`, :mod:`rsdgc.indicator`).
     ratios : float64 [num_layers]
         The share of each layer's neighborhoods to send; unused by FedAvg.
+    budget_bytes : float
+        Size of the encoded update that dead-zone levels are fitted to.
     accepted_round : int
         Last round whose upload the server accepted from this site; 0 for none.
 
@@ -62,6 +64,7 @@ class RoundTask:
     mean_weight: float = 0.8
     std_weight: float = 0.2
     ratios: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    budget_bytes: float = 0.0
     accepted_round: int = 0
 
     def __post_init__(self) -> None:

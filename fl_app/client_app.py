@@ -155,6 +155,7 @@ def _round_task(settings: Settings, run_id: int, task: ConfigRecord) -> RoundTas
         mean_weight=settings.nsi_mean_weight,
         std_weight=settings.nsi_std_weight,
         ratios=np.asarray(task.get(protocol.RATIOS, []), dtype=np.float64),
+        budget_bytes=float(task.get(protocol.BUDGET_BYTES, 0.0)),  # type: ignore[arg-type]
         accepted_round=_integer(task, protocol.ACCEPTED_ROUND),
     )
 

@@ -63,8 +63,10 @@ class Settings(BaseModel):
     nsi_std_weight: float = Field(
         0.2, ge=0.0, description="Weight of the standard deviation in NSI."
     )
-    values: Literal["float32", "float16", "int8"] = Field(
-        "int8", description="Coding of the kept neighborhoods' values."
+    values: Literal["deadzone", "int8", "ternary", "float16", "float32"] = Field(
+        "deadzone",
+        description="Coding of the kept neighborhoods' values: levels of one step, entropy coded; "
+        "int8; signs; or floats.",
     )
     dense_values: Literal["float32", "float16"] = Field(
         "float16", description="Coding of layers that are sent whole."

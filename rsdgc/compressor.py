@@ -12,6 +12,7 @@ from rsdgc.arrays import peak
 from rsdgc.errors import RsdgcError, SettingError
 from rsdgc.neighborhoods import cut
 from rsdgc.selection import kept_count, top_k
+from rsdgc.sizes import estimate_bytes
 from rsdgc.wire import encode
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rsdgc.arrays import Float32, Float64, Int64
     from rsdgc.indicator import Indicator
     from rsdgc.scheme import Scheme
-    from rsdgc.sparse import Stamp
+    from rsdgc.sparse import SparseUpdate, Stamp
     from rsdgc.spec import Layer, ModelSpec
 
 
@@ -31,8 +32,8 @@ class Compressor:
     ::
 
         compressor = Compressor(spec, Scheme(), make_indicator("nsi"))
-        payload = compressor.compress(update, ratios, Stamp(run=1, round=3))
-        same_shape = decode(payload, spec).to_dense()
+        sent = compressor.compress(update, ratios, Stamp(run=1, round=3), budget_bytes=50_000)
+        buffer, decoded = sent.payload, sent.to_dense()
 
     Parameters
     ----------
@@ -48,7 +49,13 @@ class Compressor:
     scheme: Scheme
     indicator: Indicator
 
-    def compress(self, update: Float32, ratios: Float64 | Sequence[float], stamp: Stamp) -> bytes:
+    def compress(
+        self,
+        update: Float32,
+        ratios: Float64 | Sequence[float],
+        stamp: Stamp,
+        budget_bytes: float = 0.0,
+    ) -> SparseUpdate:
         """Encode the best neighborhoods of an update.
 
         Parameters
@@ -60,11 +67,13 @@ class Compressor:
             it, anything between at least one neighborhood.
         stamp : Stamp
             Run, round and base version; also the key of random scores.
+        budget_bytes : float
+            Size that dead-zone levels are fitted to; other values take what they take.
 
         Returns
         -------
-        bytes
-            What :func:`rsdgc.wire.decode` reads.
+        SparseUpdate
+            What was kept, as it decodes from the ``payload``.
 
         Raises
         ------
@@ -74,13 +83,14 @@ class Compressor:
             If the update holds NaN or infinity; the message names the layer.
         """
         ratios = self._checked(ratios)
+        whole = self._may_be_whole(ratios, budget_bytes)
         kept = [
-            self._select(index, layer, view, ratio, stamp)
+            self._select(index, layer, view, ratio, stamp, whole=whole)
             for index, (layer, view, ratio) in enumerate(
                 zip(self.spec.layers, self.spec.views(update), ratios.tolist(), strict=True)
             )
         ]
-        return encode(self.spec, self.scheme, stamp, update, kept)
+        return encode(self.spec, self.scheme, stamp, update, kept, budget_bytes)
 
     def _checked(self, ratios: Float64 | Sequence[float]) -> Float64:
         ratios = np.asarray(ratios, dtype=np.float64)
@@ -90,8 +100,15 @@ class Compressor:
             raise SettingError(msg)
         return ratios
 
+    def _may_be_whole(self, ratios: Float64, budget_bytes: float) -> bool:
+        """Return whether layers with a ratio of 1 are sent whole, or as levels like the others."""
+        if self.scheme.values != "deadzone":
+            return True
+        size = estimate_bytes(self.spec, self.scheme, np.ones(ratios.size))
+        return bool((ratios == 1).all()) and not 0 < budget_bytes < size
+
     def _select(
-        self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp
+        self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp, *, whole: bool
     ) -> Int64 | None:
         """Return the ids to keep, None for the whole layer."""
         largest = peak(view)
@@ -101,7 +118,7 @@ class Compressor:
                 "lower the learning rate or clip the gradients"
             )
             raise RsdgcError(msg)
-        if ratio == 1:
+        if ratio == 1 and whole:
             return None
         hoods = cut(layer.shape, self.scheme)
         kept = kept_count(ratio, hoods.count)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsdgc.arrays import Float32, Float64
-    from rsdgc.sparse import Stamp
+    from rsdgc.sparse import SparseUpdate, Stamp
     from rsdgc.spec import ModelSpec
 
 
@@ -33,7 +33,13 @@ class UpdateCompressor(Protocol):
         """The model."""
         ...
 
-    def compress(self, update: Float32, ratios: Float64 | Sequence[float], stamp: Stamp) -> bytes:
+    def compress(
+        self,
+        update: Float32,
+        ratios: Float64 | Sequence[float],
+        stamp: Stamp,
+        budget_bytes: float = 0.0,
+    ) -> SparseUpdate:
         """Encode an update; see :meth:`rsdgc.compressor.Compressor.compress`."""
         ...
 
@@ -72,7 +78,13 @@ class ErrorFeedback:
         """
         return self._residual
 
-    def compress(self, change: Float32, ratios: Float64 | Sequence[float], stamp: Stamp) -> bytes:
+    def compress(
+        self,
+        change: Float32,
+        ratios: Float64 | Sequence[float],
+        stamp: Stamp,
+        budget_bytes: float = 0.0,
+    ) -> bytes:
         """Encode a change plus the residual, and keep what the bytes do not say.
 
         Parameters
@@ -83,6 +95,8 @@ class ErrorFeedback:
             See :meth:`rsdgc.compressor.Compressor.compress`.
         stamp : Stamp
             Run, round and base version.
+        budget_bytes : float
+            See :meth:`rsdgc.compressor.Compressor.compress`.
 
         Returns
         -------
@@ -100,10 +114,10 @@ class ErrorFeedback:
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.add(change, self._residual, out=self._spare)
         self._spare = total  # also if an error follows: a fresh array costs more than the add
-        payload = self._compressor.compress(total, ratios, stamp)
-        decode(payload, self._compressor.spec).add_to(total, -1.0)
+        sent = self._compressor.compress(total, ratios, stamp, budget_bytes)
+        sent.add_to(total, -1.0)
         self._residual, self._spare = total, self._residual
-        return payload
+        return sent.payload
 
     def roll_back(self, payload: bytes) -> None:
         """Take back an upload that was not accepted: add it to the residual again.

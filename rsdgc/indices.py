@@ -1,172 +1,138 @@
-"""Golomb-Rice code of strictly increasing ids, in whole-array operations.
-
-The gaps ``g = id - previous id - 1`` (``previous`` starts at -1) are split at bit ``rice``:
-
-- *unary stream*: for each id ``g >> rice`` zero bits and a one bit;
-- *remainder stream*: the ``rice`` low bits of all gaps as bit planes, the highest plane first,
-  each plane one bit an id.
-
-Both are packed with the first bit highest and padded with zero bits to whole bytes. Gaps cannot
-be negative, so no byte string can stand for repeated or decreasing ids.
-"""
+"""Ids of the kept neighborhoods of sparse layers: codes, counts, and the ids themselves."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rsdgc.errors import SettingError, WireError
+from rsdgc.kept import Coded, Kept
+from rsdgc.rice import MAX_RICE, RiceWriter, best_rice, gaps_of
+from rsdgc.varint import varint
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
-    from rsdgc.arrays import Int64
+    from rsdgc.arrays import Float64, Int64
+    from rsdgc.neighborhoods import Neighborhoods
+    from rsdgc.reader import Reader
+    from rsdgc.rice import RiceReader
+    from rsdgc.scheme import IndexKind
 
-    Bytes = NDArray[np.uint8]
-
-MAX_RICE = 31
-
-
-class CodedIds(NamedTuple):
-    """The code of one layer's ids: the Rice parameter and the two streams."""
-
-    rice: int
-    unary: bytes
-    remainder: bytes
+WHOLE = 255
+"""Code of a layer that is sent whole."""
+ALL = 254
+"""Code of a sparse layer all of whose neighborhoods are kept; others have a Rice parameter."""
 
 
-def remainder_bytes(kept: int, rice: int) -> int:
-    """Return the length of the remainder stream of ``kept`` ids."""
-    return (kept * rice + 7) // 8
-
-
-def best_rice(gaps: Int64) -> int:
-    """Return the Rice parameter with the fewest bits for these gaps.
-
-    The cost ``k(rice + 1) + Σ (g >> rice)`` is convex in ``rice``, so walking downhill from
-    a guess ends at the optimum. The guess is at most the mean gap, and a parameter above the
-    largest gap never costs less than the next lower one: so ``2^rice`` stays within the gaps.
-
-    Parameters
-    ----------
-    gaps : int64 [k]
-        At least one, all 0 or more.
-    """
-
-    def cost(rice: int) -> int:
-        return gaps.size * (rice + 1) + int((gaps >> rice).sum())
-
-    rice = max(0, int(gaps.mean()).bit_length() - 1)
-    while rice > 0 and cost(rice - 1) <= cost(rice):  # ties go down: 2^rice stays below the range
-        rice -= 1
-    while rice < MAX_RICE and cost(rice + 1) < cost(rice):
-        rice += 1
-    return rice
-
-
-def encode_ids(ids: Int64, count: int) -> CodedIds:
-    """Code ids with the Rice parameter that suits them best.
-
-    Parameters
-    ----------
-    ids : int64 [k]
-        Strictly increasing, from 0 to ``count - 1``; may be empty.
-    count : int
-        Neighborhoods of the layer.
+def check_ids(ids: Int64, count: int) -> None:
+    """Refuse ids that do not increase strictly from 0 to ``count - 1``.
 
     Raises
     ------
     SettingError
-        If the ids are not strictly increasing or not in range.
+        If they do not.
     """
-    if ids.size == 0:
-        return CodedIds(0, b"", b"")
-    gaps = np.diff(ids, prepend=-1) - 1
-    if gaps.min() < 0 or ids[-1] >= count:
+    if ids.size and (ids[0] < 0 or ids[-1] >= count or (np.diff(ids) <= 0).any()):
         msg = f"ids must increase strictly within 0 to {count - 1}: sort and deduplicate them"
         raise SettingError(msg)
-    rice = best_rice(gaps)
-    ends = np.cumsum((gaps >> rice) + 1) - 1
-    bits = np.zeros(int(ends[-1]) + 1, dtype=np.uint8)
-    bits[ends] = 1
-    planes = np.empty((rice, ids.size), dtype=np.uint8)
-    for row in range(rice):
-        planes[row] = (gaps >> (rice - 1 - row)) & 1
-    return CodedIds(rice, np.packbits(bits).tobytes(), np.packbits(planes).tobytes())
 
 
-def decode_ids(unary: Bytes, remainder: Bytes, rice: int, kept: int, count: int) -> Int64:
-    """Decode ids that a peer sent; the inverse of :func:`encode_ids`.
+def code_ids(layers: Sequence[Kept], indices: IndexKind) -> Coded:
+    """Code the ids of all sparse layers, whose values are coded elsewhere."""
+    writer = RiceWriter()
+    if indices == "rice":
+        codes, bits = write_ids(layers, writer)
+        return Coded(list(layers), codes, *writer.finish(), bits)
+    codes = [ALL if layer.ids.size == layer.hoods.count else 0 for layer in layers]
+    some = [la.ids.astype("<u4") for la, code in zip(layers, codes, strict=True) if code != ALL]
+    return Coded(
+        list(layers), codes, b"", b"", np.zeros(len(codes)), raw_ids=b"".join(i.tobytes() for i in some)
+    )
 
-    What is allocated is bounded by the bytes that arrived and by ``count``, not by claims.
 
-    Parameters
-    ----------
-    unary, remainder : uint8 [...]
-        The two streams, each exactly its own bytes.
-    rice : int
-        Rice parameter.
-    kept : int
-        Number of ids.
-    count : int
-        Neighborhoods of the layer, at most 2³¹.
+def write_ids(layers: Sequence[Kept], writer: RiceWriter) -> tuple[list[int], Float64]:
+    """Append the ids of all layers to the streams; return their codes, and their bits."""
+    codes, marks = [], [writer.num_bits]
+    for layer in layers:
+        codes.append(_write(layer.ids, layer.hoods.count, writer))
+        marks.append(writer.num_bits)
+    return codes, np.diff(np.array(marks, dtype=np.float64))
 
-    Returns
-    -------
-    int64 [kept]
-        Strictly increasing, from 0 to ``count - 1``.
+
+def read_counts(
+    codes: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader
+) -> list[int]:
+    """Read how many neighborhoods of each sparse layer a peer claims to send.
 
     Raises
     ------
     WireError
-        If the streams are not exactly the code of such ids.
+        If there are no counts, or one is more than the layer has.
     """
-    zeros = _check_claims(unary, remainder, rice, kept, count)
-    if kept == 0:
-        return np.empty(0, dtype=np.int64)
-    ends = np.flatnonzero(np.unpackbits(unary))
-    gaps = np.diff(ends, prepend=-1) - 1
-    gaps <<= rice
-    planes = np.unpackbits(remainder)
-    if planes[kept * rice :].any():
-        msg = "the remainder stream ends in padding bits that are not zero: refuse the upload"
-        raise WireError(msg)
-    for row, plane in enumerate(planes[: kept * rice].reshape(rice, kept)):
-        gaps |= plane.astype(np.int64) << (rice - 1 - row)
-    gaps += 1
-    ids = np.cumsum(gaps, out=gaps)
-    ids -= 1
-    if ids[-1] >= count:
-        msg = f"id {ids[-1]} is out of range 0 to {count - 1} ({zeros} zeros): refuse the upload"
-        raise WireError(msg)
-    return ids.astype(np.int64, copy=False)
+    counts = []
+    for code, hoods in zip(codes, layers, strict=True):
+        count = hoods.count if code == ALL else reader.count()
+        if (code != ALL and (code > MAX_RICE or count >= hoods.count)) or (code and not count):
+            msg = f"{count} neighborhoods of {hoods.count} are claimed in code {code}"
+            raise WireError(f"{msg}: refuse the upload")
+        counts.append(count)
+    return counts
 
 
-def _check_claims(unary: Bytes, remainder: Bytes, rice: int, kept: int, count: int) -> int:
-    """Check all that can be checked before memory is taken; return the zeros before the ones."""
-    if not 0 <= kept <= count:
-        msg = f"{kept} neighborhoods are claimed of {count}: refuse the upload"
-        raise WireError(msg)
-    if not 0 <= rice <= MAX_RICE or (1 << rice) > max(count, 1) or (kept == 0 and rice):
-        msg = f"Rice parameter {rice} does not suit {kept} ids of {count}: refuse the upload"
-        raise WireError(msg)
-    if remainder.size != remainder_bytes(kept, rice):
-        msg = f"the remainder stream has {remainder.size} bytes for {kept} ids: refuse the upload"
-        raise WireError(msg)
-    used = _used_bits(unary)
-    zeros = used - kept
-    if unary.size != (used + 7) // 8 or not 0 <= zeros << rice <= count - kept:
-        msg = f"the unary stream of {unary.size} bytes does not hold {kept} ids: refuse the upload"
-        raise WireError(msg)
-    ones = int(np.bitwise_count(unary).sum(dtype=np.int64))
-    if ones != kept:
-        msg = f"the unary stream holds {ones} ids, the table says {kept}: refuse the upload"
-        raise WireError(msg)
-    return zeros
+def read_ids(
+    codes: Sequence[int],
+    counts: Sequence[int],
+    layers: Sequence[Neighborhoods],
+    streams: RiceReader,
+) -> tuple[list[Int64 | None], Float64]:
+    """Take the ids of all sparse layers off the streams that a peer sent.
+
+    Returns
+    -------
+    ids : list of (int64 [k] or None)
+        None where all neighborhoods are kept.
+    bits : float64 [num_layers]
+        That the ids took.
+
+    Raises
+    ------
+    WireError
+        If the streams do not hold them.
+    """
+    ids: list[Int64 | None] = []
+    marks = [streams.num_bits]
+    for code, count, hoods in zip(codes, counts, layers, strict=True):
+        ids.append(None if code == ALL else streams.ids(count, code, hoods.count))
+        marks.append(streams.num_bits)
+    return ids, np.diff(np.array(marks, dtype=np.float64))
 
 
-def _used_bits(unary: Bytes) -> int:
-    """Return the number of bits up to the last one bit, 0 if the last byte is zero."""
-    last = int(unary[-1]) if unary.size else 0
-    return 8 * int(unary.size) - ((last & -last).bit_length() - 1) if last else 0
+def read_raw_ids(
+    codes: Sequence[int], counts: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader
+) -> tuple[list[Int64 | None], Float64]:
+    """Take int32 ids off a buffer that a peer sent; otherwise as :func:`read_ids`."""
+    ids: list[Int64 | None] = []
+    for code, count, hoods in zip(codes, counts, layers, strict=True):
+        if code == ALL:
+            ids.append(None)
+            continue
+        raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
+        try:
+            check_ids(raw, hoods.count)
+        except SettingError as error:
+            raise WireError(str(error)) from None
+        ids.append(raw)
+    return ids, np.array([0.0 if some is None else 32.0 * some.size for some in ids])
+
+
+def _write(ids: Int64, count: int, writer: RiceWriter) -> int:
+    if ids.size == count:
+        return ALL
+    if not ids.size:
+        return 0
+    gaps = gaps_of(ids)
+    rice = best_rice(gaps)
+    writer.numbers(gaps, rice)
+    return rice

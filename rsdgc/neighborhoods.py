@@ -8,13 +8,16 @@ by all others; one row if it has fewer than two dimensions) and cut into rectang
 kind       layer                            height   width
 ========== ================================ ======== ==========
 kernel     convolution, kernel over 1 px    1        kernel px
-kernel     anything else                    1        tile_px²
+kernel     anything else                    1        about tile_px²
 tile       two or more dimensions           tile_px  tile_px
-tile       fewer                            1        tile_px²
+tile       fewer                            1        about tile_px²
 element    any                              1        1
 ========== ================================ ======== ==========
 
-Rectangles at the right and lower edges are ragged: smaller, never padded.
+Rectangles at the right and lower edges are ragged: smaller, never padded. A run of *about*
+``tile_px²`` elements is as long as the divisor of the row nearest to that, within a third of it,
+so that the usual widths (512 and 4096 with runs of 8) have no ragged edge; ``tile_px²`` if there
+is none.
 """
 
 from __future__ import annotations
@@ -30,8 +33,12 @@ from rsdgc.arrays import CHUNK, chunks
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from rsdgc.arrays import Float32, Int64
     from rsdgc.scheme import Scheme
+
+    Bools = NDArray[np.bool_]
 
 
 class Block(NamedTuple):
@@ -101,8 +108,15 @@ class Neighborhoods:
         top, left = self._corners(ids)
         return np.minimum(self.height, self.rows - top) * np.minimum(self.width, self.cols - left)
 
-    def num_members(self, ids: Int64) -> int:
-        """Return the number of elements in all the given neighborhoods together."""
+    @property
+    def is_flat(self) -> bool:
+        """Whether every neighborhood is as long as the others, and contiguous in memory."""
+        return self.height == 1 and self.cols % self.width == 0
+
+    def num_members(self, ids: Int64 | None) -> int:
+        """Return the number of elements in all the given neighborhoods together; None: in all."""
+        if ids is None:
+            return self.size
         if not self.is_ragged:
             return int(ids.size) * self.height * self.width
         return sum(int(self.sizes(ids[part]).sum()) for part in chunks(ids.size))
@@ -132,6 +146,8 @@ class Neighborhoods:
 
     def gather(self, values: Float32, ids: Int64) -> Float32:
         """Copy the members of the given neighborhoods out of a flat layer, in id order."""
+        if self.is_flat:
+            return np.take(values.reshape(-1, self.width), ids, axis=0).reshape(-1)
         out = np.empty(self.num_members(ids), dtype=np.float32)
         for part, index in self._element_chunks(ids):
             np.take(values, index, out=out[part], mode="clip")
@@ -152,8 +168,53 @@ class Neighborhoods:
             Rounded to float32 before it is used.
         """
         factor = np.float32(weight)
+        if self.is_flat:
+            hoods, added = target.reshape(-1, self.width), values.reshape(-1, self.width)
+            for part in chunks(ids.size, max(1, CHUNK // self.width)):
+                row = added[part]
+                hoods[ids[part]] += row if weight == 1.0 else row * factor
+            return
         for part, index in self._element_chunks(ids):
             target[index] += values[part] if weight == 1.0 else values[part] * factor
+
+    def peaks(self, values: Float32, ids: Int64) -> Float32:
+        """Return the largest magnitude in each of the given neighborhoods, float32 [k].
+
+        Parameters
+        ----------
+        values : float32 [num_members(ids)]
+            As :meth:`gather` orders them.
+        ids : int64 [k]
+            The neighborhoods.
+        """
+        if not ids.size:
+            return np.empty(0, dtype=np.float32)
+        if self.is_ragged:
+            ends = np.cumsum(self.sizes(ids))
+            found: Float32 = np.maximum.reduceat(np.abs(values), np.r_[0, ends[:-1]])
+            return found
+        members = values.reshape(ids.size, -1)
+        found = np.abs(members[:, 0])
+        other = np.empty_like(found)
+        for column in range(1, members.shape[1]):  # far quicker than a reduction over short rows
+            np.maximum(found, np.abs(members[:, column], out=other), out=found)
+        return found
+
+    def select(self, values: Float32, ids: Int64, chosen: Bools) -> Float32:
+        """Return the members of the chosen among the given neighborhoods, in id order.
+
+        Parameters
+        ----------
+        values : float32 [num_members(ids)]
+            As :meth:`gather` orders them.
+        ids : int64 [k]
+            The neighborhoods.
+        chosen : bool [k]
+            Which of them.
+        """
+        if self.is_ragged:
+            return values[np.repeat(chosen, self.sizes(ids))]
+        return values.reshape(ids.size, -1)[chosen].reshape(-1)
 
     def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
         """Walk over a flat layer in views of at most about ``chunk`` elements.
@@ -205,7 +266,7 @@ def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
     """
     rows = shape[0] if len(shape) > 1 else 1
     cols = math.prod(shape) // rows
-    run = scheme.tile_px**2
+    run = _run_length(cols, scheme.tile_px**2)
     if scheme.neighborhood == "element":
         return Neighborhoods(rows, cols, 1, 1)
     if scheme.neighborhood == "tile" and len(shape) > 1:
@@ -214,6 +275,13 @@ def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
     if scheme.neighborhood == "kernel" and kernel_px > 1:
         return Neighborhoods(rows, cols, 1, kernel_px)
     return Neighborhoods(rows, cols, 1, run)
+
+
+def _run_length(cols: int, wanted: int) -> int:
+    """Return the divisor of ``cols`` nearest to ``wanted``, if one is within a third of it."""
+    near = range(math.ceil(wanted * 2 / 3), wanted * 4 // 3 + 1)
+    divisors = [length for length in near if cols % length == 0]
+    return min(divisors, key=lambda length: abs(length - wanted), default=wanted)
 
 
 def _spans(size: int, step: int) -> Iterator[tuple[range, int]]:

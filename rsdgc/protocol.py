@@ -11,7 +11,8 @@ query ←    ``site`` (config)               ``names``, ``num-train``, ``num-tes
                                            ``bands``, ``chip-px``, ``dataset``, ``synthetic``
 train →    ``model`` (arrays)              the global model
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
-                                           compressed method ``accepted-round``, ``ratios``
+                                           compressed method ``accepted-round``, ``ratios``,
+                                           ``budget-bytes``
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
                                            ``seconds``, ``reference``, ``predicted``, ``correct``
@@ -39,6 +40,7 @@ ROUND = "round"
 ACCEPTED_ROUND = "accepted-round"
 LEARNING_RATE = "learning-rate"
 RATIOS = "ratios"
+BUDGET_BYTES = "budget-bytes"
 
 NAMES = "names"
 NUM_TRAIN = "num-train"

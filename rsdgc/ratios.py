@@ -34,8 +34,8 @@ def fit_ratios(
     """Turn layer shares into ratios so that an update takes the budgeted bytes.
 
     The smallest layers are sent whole, in order of size, while their values take no more than
-    ``dense_share`` of the budget (and wherever that is no dearer than one neighborhood). The
-    others get ``min(1, c · share)``, at least one neighborhood each, with one ``c`` for all,
+    ``dense_share`` of the budget (and wherever that is no dearer than one neighborhood); none of
+    them where values are levels, which cost an eighth of a float16. The others get ``min(1, c · share)``, at least one neighborhood each, with one ``c`` for all,
     found by bisection on :func:`rsdgc.sizes.estimate_bytes`. If layers with a share of 0 are all
     that is left to spend on, the rest is spread over them evenly.
 
@@ -55,7 +55,7 @@ def fit_ratios(
     Returns
     -------
     float64 [num_layers]
-        1 for layers sent whole. All 1 if the budget reaches the model's float32 bytes, or what
+        1 for layers sent whole (or, of levels, all of whose neighborhoods are sent). All 1 if the budget reaches the model's float32 bytes, or what
         it takes with all layers whole.
 
     Raises
@@ -72,7 +72,8 @@ def fit_ratios(
     everything = np.ones(shares.size)
     if budget_bytes >= min(spec.dense_bytes, model.total_bytes(everything)):
         return everything
-    whole = _whole_layers(spec, model, budget_bytes, dense_share)
+    levels = scheme.values == "deadzone"
+    whole = _whole_layers(spec, model, budget_bytes, dense_share, never=levels)
     return _fill(model, shares, whole, budget_bytes)
 
 
@@ -86,7 +87,7 @@ def _checked_shares(spec: ModelSpec, shares: Float64) -> Float64:
 
 
 def _whole_layers(
-    spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float
+    spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float, *, never: bool
 ) -> Bools:
     """Return which layers are sent whole.
 
@@ -97,6 +98,7 @@ def _whole_layers(
     """
     one_hood = 1 / model.counts
     cheap: Bools = model.whole_bytes <= model.layer_bytes(one_hood * (1 - 1e-9))
+    cheap &= not never
     least = model.total_bytes(np.where(cheap, 1.0, one_hood))
     if not budget_bytes >= least:
         msg = (
@@ -104,6 +106,8 @@ def _whole_layers(
             f"allow at least {np.ceil(least):.0f} bytes ({spec.dense_bytes / least:.1f}x)"
         )
         raise SettingError(msg)
+    if never:
+        return cheap
     order = np.argsort(model.whole_bytes, kind="stable")
     fits = np.cumsum(model.whole_bytes[order]) <= dense_share * budget_bytes
     whole = cheap.copy()

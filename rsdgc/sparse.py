@@ -106,8 +106,6 @@ class SparseUpdate:
         The model it is for.
     parts : tuple of Part
         One a layer, in the model's order.
-    header_bytes : int
-        Bytes of header and layer table.
     """
 
     payload: bytes
@@ -115,15 +113,20 @@ class SparseUpdate:
     scheme: Scheme
     spec: ModelSpec
     parts: tuple[Part, ...]
-    header_bytes: int
 
     @property
     def layer_bytes(self) -> Int64:
         """Bytes of indices and values of each layer, int64 [num_layers].
 
-        With :attr:`header_bytes` they add up to ``len(payload)``.
+        With :attr:`header_bytes` they add up to ``len(payload)``. Layers share streams, and the
+        bits of those are attributed to whole bytes.
         """
         return np.array([part.num_bytes for part in self.parts], dtype=np.int64)
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of header, tables and padding."""
+        return len(self.payload) - int(self.layer_bytes.sum())
 
     @property
     def densities(self) -> Float64:

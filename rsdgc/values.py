@@ -1,8 +1,11 @@
-"""Coding of values: float32, float16, or int8 with one float32 scale a layer.
+"""Coding of values layer by layer: floats, or one float32 scale and int8 or signs.
 
 All numbers are little-endian. int8 values are ``round(v / scale)`` in -127 to 127 with
 ``scale = max|v| / 127``, written before them; they decode to ``scale · q`` in float32, one IEEE
-multiplication each, so every machine gets the same bits. float16 saturates at ±65504.
+multiplication each, so every machine gets the same bits. Ternary values are a sign bit each (1 is
+negative), and decode to plus or minus the scale, which is ``mean|v|``. float16 saturates at ±65504.
+
+Levels of the dead-zone quantiser, one step for a whole update, are in :mod:`rsdgc.quantized`.
 """
 
 from __future__ import annotations
@@ -23,15 +26,15 @@ if TYPE_CHECKING:
 
     Buffer = bytes | memoryview
 
-ITEM_BYTES: dict[ValueKind, int] = {"float32": 4, "float16": 2, "int8": 1}
-SCALE_BYTES: dict[ValueKind, int] = {"float32": 0, "float16": 0, "int8": 4}
+ITEM_BITS: dict[ValueKind, int] = {"float32": 32, "float16": 16, "int8": 8, "ternary": 1}
+SCALE_BYTES: dict[ValueKind, int] = {"float32": 0, "float16": 0, "int8": 4, "ternary": 4}
 _FLOAT16_MAX = 65504.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def value_bytes(count: int, kind: ValueKind) -> int:
     """Return the encoded size of ``count`` values of one layer; 0 for none."""
-    return SCALE_BYTES[kind] + count * ITEM_BYTES[kind] if count else 0
+    return SCALE_BYTES[kind] + (count * ITEM_BITS[kind] + 7) // 8 if count else 0
 
 
 def encode_values(values: Float32, kind: ValueKind) -> list[Buffer]:
@@ -41,7 +44,7 @@ def encode_values(values: Float32, kind: ValueKind) -> list[Buffer]:
     ----------
     values : float32 [n]
         Finite, contiguous.
-    kind : {"float32", "float16", "int8"}
+    kind : {"float32", "float16", "int8", "ternary"}
         The coding.
 
     Returns
@@ -64,6 +67,9 @@ def encode_values(values: Float32, kind: ValueKind) -> list[Buffer]:
         return [_raw(values.astype("<f4", copy=False))]
     if kind == "float16":
         return [_raw(_halves(values))]
+    if kind == "ternary":
+        scale = np.float32(np.abs(values).mean(dtype=np.float64))
+        return [scale.astype("<f4").tobytes(), np.packbits(np.signbit(values)).data]
     scale = _int8_scale(largest)
     return [scale.astype("<f4").tobytes(), _raw(_quantize(values, scale))]
 
@@ -77,7 +83,7 @@ def decode_values(buffer: memoryview, count: int, kind: ValueKind) -> Float32:
         Exactly ``value_bytes(count, kind)`` long.
     count : int
         Number of values.
-    kind : {"float32", "float16", "int8"}
+    kind : {"float32", "float16", "int8", "ternary"}
         The coding.
 
     Returns
@@ -97,6 +103,8 @@ def decode_values(buffer: memoryview, count: int, kind: ValueKind) -> Float32:
         return np.empty(0, dtype=np.float32)
     if kind == "int8":
         return _dequantize(buffer)
+    if kind == "ternary":
+        return _signed(buffer, count)
     raw = np.frombuffer(buffer, dtype="<f4" if kind == "float32" else "<f2")
     values: Float32 = raw.astype(np.float32, copy=False)
     if not math.isfinite(peak(values)):
@@ -133,6 +141,19 @@ def _quantize(values: Float32, scale: np.float32) -> NDArray[np.int8]:
         np.clip(np.rint(levels, out=levels), -127, 127, out=levels)
         out[part] = levels
     return out
+
+
+def _signed(buffer: memoryview, count: int) -> Float32:
+    scale = np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])
+    if not 0 <= float(scale) <= _FLOAT32_MAX:
+        msg = f"the upload has a ternary scale of {scale}: it must be finite, 0 or more"
+        raise WireError(msg)
+    bits = np.unpackbits(np.frombuffer(buffer[4:], dtype=np.uint8))
+    if bits[count:].any():
+        msg = "the upload's signs end in padding bits that are not zero: refuse it"
+        raise WireError(msg)
+    values = np.full(count, scale, dtype=np.float32)
+    return np.negative(values, out=values, where=bits[:count].view(np.bool_))
 
 
 def _dequantize(buffer: memoryview) -> Float32:

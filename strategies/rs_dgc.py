@@ -87,6 +87,7 @@ class RsDgc(SiteRounds):
         return {
             protocol.ACCEPTED_ROUND: self.accepted_round.get(card.name, 0),
             protocol.RATIOS: [float(ratio) for ratio in self.rates.ratios],
+            protocol.BUDGET_BYTES: float(self.rates.target_bytes),
         }
 
     def ratios(self) -> dict[str, float]:

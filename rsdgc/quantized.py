@@ -1,0 +1,190 @@
+"""Updates whose kept values are levels of one step: choice of the step, coding, decoding.
+
+Neighborhoods in which every value falls into the dead zone are not sent; so each one sent has at
+least a sign bit, and no buffer can claim more neighborhoods than it has bits. Consecutive layers
+are joined into groups of at least :data:`GROUP` kept values, so that small layers share the few
+bytes that say how planes are coded (:mod:`rsdgc.levels`).
+
+What is written, beside the ids: the step (float32) and its three offsets (a signed byte each);
+then for each group the codes of its three planes, each followed by the number of ids (varint) if
+it is not :data:`rsdgc.levels.RAW`, and the Rice parameter of its large levels, a byte. An update
+that keeps nothing has neither step nor groups.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsdgc.errors import SettingError
+from rsdgc.indices import write_ids
+from rsdgc.kept import Coded, Kept
+from rsdgc.levels import PLANES, RAW, Levels, PlaneCode
+from rsdgc.quantizer import Quantizer
+from rsdgc.rate import StepSearch
+from rsdgc.rice import RiceWriter
+from rsdgc.varint import varint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rsdgc.arrays import Float32, Float64
+    from rsdgc.reader import Reader
+    from rsdgc.rice import RiceReader
+
+GROUP = 1024
+"""A group of layers is closed when it has this many kept values."""
+OVERRUN = 0.01
+"""Most by which an update may pass its budget."""
+_SHORTFALL = 0.01
+_TRIALS = 6
+
+
+def quantize(layers: Sequence[Kept], room_bytes: float) -> Coded:
+    """Quantise kept values with the step at which their code takes the given bytes.
+
+    Parameters
+    ----------
+    layers : sequence of Kept
+        What may be sent of each layer.
+    room_bytes : float
+        For ids, levels and tables together.
+
+    Returns
+    -------
+    Coded
+        Within 1 % of ``room_bytes``, or below it where even the finest step takes less.
+
+    Raises
+    ------
+    SettingError
+        If not even an update that says nothing fits.
+    """
+    peaks = [layer.hoods.peaks(layer.values, layer.ids) for layer in layers]
+    some = [index for index, layer in enumerate(layers) if layer.ids.size]
+    search = StepSearch(
+        [layers[index].values for index in some],
+        [peaks[index] for index in some],
+        [layers[index].hoods.count for index in some],
+    )
+    best: Coded | None = None
+    target = 8 * room_bytes
+    for _ in range(_TRIALS):
+        step = search.step(target)
+        found = _code(layers, peaks, search.quantizer(step))
+        if found.size <= (1 + OVERRUN) * room_bytes and (best is None or found.size > best.size):
+            best = found
+        finest = search.bits(step) < 0.99 * target
+        if best is found and (finest or found.size >= (1 - _SHORTFALL) * room_bytes):
+            break
+        target += 8 * (room_bytes - found.size)
+    if best is None:
+        msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
+        raise SettingError(msg)
+    return best
+
+
+def dequantize(
+    sizes: Sequence[int], table: Reader, streams: RiceReader
+) -> tuple[list[Float32], Float64]:
+    """Take the values of all layers off a buffer that a peer sent.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Kept values of each layer.
+    table : Reader
+        Stands before quantiser and groups, and is moved behind them.
+    streams : RiceReader
+        Stands behind the ids.
+
+    Returns
+    -------
+    values : list of float32 [n]
+        Of each layer.
+    bits : float64 [num_layers]
+        That its levels took; those of a group are shared out by size.
+
+    Raises
+    ------
+    WireError
+        If buffer and streams do not hold them.
+    """
+    values: list[Float32] = []
+    bits = np.zeros(len(sizes))
+    if not any(sizes):
+        return [np.empty(0, dtype=np.float32) for _ in sizes], bits
+    quantizer = Quantizer.unpack(table.take(Quantizer.NUM_BYTES, "the quantiser"))
+    for group in groups_of(sizes):
+        begin = streams.num_bits
+        total = sum(sizes[group])
+        levels = Levels.read(_read_codes(table), total, streams)
+        bits[group] = np.array(sizes[group]) * ((streams.num_bits - begin) / total)
+        values += _split(quantizer.values(levels), sizes[group])
+    return values + [np.empty(0, dtype=np.float32)] * (len(sizes) - len(values)), bits
+
+
+def groups_of(sizes: Sequence[int]) -> Iterator[slice]:
+    """Yield which layers make up each group, given the kept values of each layer."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        total += size
+        if total >= GROUP:
+            yield slice(start, index + 1)
+            start, total = index + 1, 0
+    if total:
+        yield slice(start, len(sizes))
+
+
+def _code(layers: Sequence[Kept], peaks: Sequence[Float32], quantizer: Quantizer) -> Coded:
+    writer = RiceWriter()
+    sent = [_outside(layer, peak, quantizer) for layer, peak in zip(layers, peaks, strict=True)]
+    codes, bits = write_ids(sent, writer)
+    sizes = [layer.values.size for layer in sent]
+    table = bytearray(quantizer.pack() if any(sizes) else b"")
+    decoded: list[Float32] = []
+    for group in groups_of(sizes):
+        begin = writer.num_bits
+        values = _joined([layer.values for layer in sent[group]])
+        levels = Levels.of(quantizer.magnitudes(values), np.signbit(values))
+        table += _pack_codes(levels.write(writer))
+        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / values.size)
+        decoded += _split(quantizer.values(levels), sizes[group])
+    decoded += [np.empty(0, dtype=np.float32)] * (len(sent) - len(decoded))
+    kept = [Kept(layer.hoods, layer.ids, found) for layer, found in zip(sent, decoded, strict=True)]
+    return Coded(kept, codes, *writer.finish(), bits, bytes(table))
+
+
+def _outside(layer: Kept, peaks: Float32, quantizer: Quantizer) -> Kept:
+    """Leave out the neighborhoods that lie in the dead zone whole."""
+    outside = quantizer.magnitudes(peaks) > 0
+    if outside.all():
+        return layer
+    values = layer.hoods.select(layer.values, layer.ids, outside)
+    return Kept(layer.hoods, layer.ids[outside], values)
+
+
+def _joined(parts: list[Float32]) -> Float32:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _split(values: Float32, sizes: Sequence[int]) -> list[Float32]:
+    return np.split(values, np.cumsum(sizes)[:-1])
+
+
+def _pack_codes(codes: Sequence[PlaneCode]) -> bytes:
+    found = bytearray()
+    for plane in codes[:-1]:
+        found.append(plane.code)
+        found += b"" if plane.code == RAW else varint(plane.num_ids)
+    found.append(codes[-1].code)
+    return bytes(found)
+
+
+def _read_codes(table: Reader) -> list[PlaneCode]:
+    codes = []
+    for _ in range(PLANES):
+        code = table.byte()
+        codes.append(PlaneCode(code, 0 if code == RAW else table.count()))
+    return [*codes, PlaneCode(table.byte())]

@@ -1,0 +1,116 @@
+"""Find the step at which a quantised update takes the budgeted bits.
+
+The expected size at a step comes from samples of every layer's kept values and of their
+neighborhoods' peaks, so a trial costs the same for every model. It counts what the wire format
+(:mod:`rsdgc.quantized`) writes: ids of the neighborhoods that have a level outside the dead
+zone, planes of flags, large levels, signs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsdgc.levels import MAX_LEVEL, PLANES
+from rsdgc.quantizer import Quantizer
+from rsdgc.sizes import rice_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rsdgc.arrays import Float32, Float64
+
+SAMPLE = 1 << 17
+"""Values looked at in all; as many of each layer."""
+_LARGEST_RICE = 12
+_TRIALS = 40
+_CLOSE = 1e-3
+
+
+class StepSearch:
+    """Expected bits of a quantised update as a function of the step.
+
+    Parameters
+    ----------
+    values : sequence of float32 [n]
+        The kept values of each layer, none of them empty.
+    peaks : sequence of float32 [k]
+        The largest magnitude of each kept neighborhood, layer by layer.
+    counts : sequence of int
+        Neighborhoods of each layer, kept or not.
+    """
+
+    def __init__(
+        self, values: Sequence[Float32], peaks: Sequence[Float32], counts: Sequence[int]
+    ) -> None:
+        share = max(1, SAMPLE // max(1, len(values)))
+        rng = np.random.default_rng(len(values))
+        self._sizes = np.array([part.size for part in values], dtype=np.float64)
+        self._kept = np.array([part.size for part in peaks], dtype=np.float64)
+        self._counts = np.array(counts, dtype=np.float64)
+        self._values = np.abs([part[rng.integers(part.size, size=share)] for part in values])
+        self._peaks = np.array([part[rng.integers(part.size, size=share)] for part in peaks])
+        self._weights = np.repeat((self._sizes / share)[:, None], share, axis=1)
+        self._largest = max((float(part.max()) for part in peaks), default=0.0)
+
+    def bits(self, step: float) -> float:
+        """Return the expected bits of ids and levels at a step."""
+        hoods = (self._peaks > step / 2).mean(axis=1)
+        kept = hoods * self._kept
+        total = float(_flag_bits(kept, self._counts).sum())
+        size = hoods * self._sizes
+        for plane in range(PLANES):
+            above = (self._values > (plane + 0.5) * step).mean(axis=1) * self._sizes
+            total += float(np.minimum(_flag_bits(above, size), size).sum())
+            total += float(above.sum()) if plane == 0 else 0.0  # signs
+            size = above
+        return total + self._large_bits(step)
+
+    def step(self, bits: float) -> float:
+        """Return the smallest step at which no more than the given bits are expected.
+
+        At least what keeps the largest level within range, at most what leaves nothing outside
+        the dead zone.
+        """
+        if self._largest == 0:
+            return 1.0
+        low, high = self._largest / MAX_LEVEL, 2.1 * self._largest
+        if self.bits(low) <= bits:
+            return low
+        for _ in range(_TRIALS):
+            middle = math.sqrt(low * high)
+            expected = self.bits(middle)
+            if expected > bits:
+                low = middle
+            else:
+                high = middle
+                if expected > (1 - _CLOSE) * bits:
+                    break
+        return high
+
+    def quantizer(self, step: float) -> Quantizer:
+        """Return the quantiser of a step, with the centroids of the sample."""
+        return Quantizer.fitted(step, self._values.reshape(-1), self._weights.reshape(-1))
+
+    def _large_bits(self, step: float) -> float:
+        large = self._values > (PLANES - 0.5) * step
+        numbers = np.rint(self._values[large] / step) - PLANES
+        weights = self._weights[large]
+        fewest = math.inf
+        for rice in range(_LARGEST_RICE):
+            bits = float(weights @ (np.floor(numbers / 2**rice) + rice + 1))
+            if bits >= fewest:
+                break
+            fewest = bits
+        return fewest
+
+
+def _flag_bits(ones: Float64, size: Float64) -> Float64:
+    """Return the expected bits of flags as coded gaps of the fewer, ones or zeros."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        density = np.clip(np.nan_to_num(ones / size), 0.0, 1.0)
+        both = [np.where(p > 0, p * rice_bits(np.maximum(p, 1e-12)), 0.0) for p in (density, 1 - density)]
+    bits: Float64 = size * np.minimum(*both)
+    return bits

@@ -1,0 +1,215 @@
+"""Golomb-Rice code of whole arrays, in two bit streams that a buffer's parts share.
+
+A number ``g ≥ 0`` is split at bit ``rice``:
+
+- *unary stream*: ``g >> rice`` zero bits and a one bit;
+- *plain stream*: the ``rice`` low bits of all numbers of an array as bit planes, the highest
+  plane first, each plane one bit a number.
+
+The plain stream also takes bits as they are. Both are packed with the first bit highest and
+padded with zero bits to whole bytes, once for the buffer; where an array ends in them follows
+from its count alone, so no lengths are stored. Strictly increasing ids are coded by their gaps
+``id - previous id - 1`` (the first previous is -1): no bits can stand for repeated or decreasing
+ids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsdgc.arrays import chunks
+from rsdgc.errors import WireError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rsdgc.arrays import Int64
+
+    Bits = NDArray[np.uint8] | NDArray[np.bool_]
+
+MAX_RICE = 31
+MAX_STREAM_BYTES = 1 << 28
+"""Longest unary stream: its bit positions stay within 32 bits."""
+
+
+def best_rice(numbers: Int64) -> int:
+    """Return the Rice parameter with the fewest bits for these numbers.
+
+    The cost ``k(rice + 1) + Σ (g >> rice)`` is convex in ``rice``, so walking downhill from
+    a guess ends at the optimum. The guess is at most the mean, and a parameter above the
+    largest number never costs less than the next lower one: so ``2^rice`` stays within them.
+
+    Parameters
+    ----------
+    numbers : int64 [k]
+        At least one, all 0 or more.
+    """
+    rice = max(0, int(numbers.mean()).bit_length() - 1)
+    while rice > 0 and rice_cost(numbers, rice - 1) <= rice_cost(numbers, rice):
+        rice -= 1  # ties go down: 2^rice stays below the range
+    while rice < MAX_RICE and rice_cost(numbers, rice + 1) < rice_cost(numbers, rice):
+        rice += 1
+    return rice
+
+
+def rice_cost(numbers: Int64, rice: int) -> int:
+    """Return the bits that these numbers take in both streams together."""
+    return numbers.size * (rice + 1) + int((numbers >> rice).sum())
+
+
+def gaps_of(ids: Int64) -> Int64:
+    """Return ``id - previous id - 1`` of strictly increasing ids, int64 [k]."""
+    return np.diff(ids, prepend=-1) - 1
+
+
+def ids_of(gaps: Int64) -> Int64:
+    """Return the ids that have these gaps; the array is reused."""
+    gaps += 1
+    ids = np.cumsum(gaps, out=gaps)
+    ids -= 1
+    return ids
+
+
+class RiceWriter:
+    """Collects arrays for the two streams.
+
+    Attributes
+    ----------
+    num_bits : int
+        Bits of both streams so far.
+    """
+
+    def __init__(self) -> None:
+        self._quotients: list[NDArray[np.int64]] = []
+        self._plain: list[Bits] = []
+        self.num_bits = 0
+
+    def numbers(self, numbers: Int64, rice: int) -> None:
+        """Append numbers, int64 [k], all 0 or more, with a Rice parameter."""
+        quotients = numbers >> rice
+        self._quotients.append(quotients)
+        self.num_bits += int(quotients.sum()) + numbers.size * (rice + 1)
+        for bit in range(rice - 1, -1, -1):
+            self._plain.append(((numbers >> bit) & 1).astype(np.uint8))
+
+    def bits(self, bits: Bits) -> None:
+        """Append bits as they are, one an element."""
+        self._plain.append(bits)
+        self.num_bits += bits.size
+
+    def finish(self) -> tuple[bytes, bytes]:
+        """Return the unary and the plain stream."""
+        plain = np.packbits(_joined(self._plain, np.uint8)).tobytes()
+        ends = _joined(self._quotients, np.int64)
+        if not ends.size:
+            return b"", plain
+        ends += 1
+        np.cumsum(ends, out=ends)
+        bits = np.zeros(int(ends[-1]), dtype=np.uint8)
+        ends -= 1
+        bits[ends] = 1
+        return np.packbits(bits).tobytes(), plain
+
+
+class RiceReader:
+    """Takes arrays off two streams that a peer sent; the inverse of :class:`RiceWriter`.
+
+    What is allocated is bounded by a small multiple of the bytes that arrived.
+
+    Parameters
+    ----------
+    unary, plain : bytes-like
+        The two streams.
+
+    Attributes
+    ----------
+    num_bits : int
+        Bits of both streams taken so far.
+
+    Raises
+    ------
+    WireError
+        From every method: the streams are not exactly what is asked for.
+    """
+
+    def __init__(self, unary: memoryview, plain: memoryview) -> None:
+        self._quotients = _quotients(np.frombuffer(unary, np.uint8))
+        self._plain = np.frombuffer(plain, np.uint8)
+        self._number = self._bit = 0
+        self.num_bits = 0
+
+    def numbers(self, count: int, rice: int) -> Int64:
+        """Return the next ``count`` numbers, int64 [count], each below 2⁶²."""
+        if not 0 <= rice <= MAX_RICE or (count == 0 and rice):
+            msg = f"Rice parameter {rice} does not suit {count} numbers: refuse the upload"
+            raise WireError(msg)
+        start, self._number = self._number, self._number + count
+        if self._number > self._quotients.size:
+            msg = f"the unary stream holds {self._quotients.size} numbers and more are claimed"
+            raise WireError(f"{msg}: refuse the upload")
+        numbers = self._quotients[start : self._number].astype(np.int64)
+        self.num_bits += int(numbers.sum()) + count
+        numbers <<= rice
+        for bit in range(rice - 1, -1, -1):
+            numbers |= self.bits(count).astype(np.int64) << bit
+        return numbers
+
+    def bits(self, count: int) -> NDArray[np.uint8]:
+        """Return the next ``count`` plain bits, uint8 [count] of 0 and 1."""
+        start, self._bit = self._bit, self._bit + count
+        if self._bit > 8 * self._plain.size:
+            msg = f"the plain stream holds {8 * self._plain.size} bits and more are claimed"
+            raise WireError(f"{msg}: refuse the upload")
+        self.num_bits += count
+        whole = np.unpackbits(self._plain[start // 8 : (self._bit + 7) // 8])
+        return whole[start % 8 : start % 8 + count]
+
+    def ids(self, count: int, rice: int, limit: int) -> Int64:
+        """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
+        if not 0 <= count <= limit:
+            msg = f"{count} ids are claimed of {limit}: refuse the upload"
+            raise WireError(msg)
+        if rice and 1 << rice > limit:
+            msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
+            raise WireError(msg)
+        gaps = self.numbers(count, rice)
+        if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
+            msg = f"the ids are not all below {limit}: refuse the upload"
+            raise WireError(msg)
+        return ids_of(gaps)
+
+    def finish(self) -> None:
+        """Check that both streams are used up, padding bits zero."""
+        left = self._quotients.size - self._number
+        if left:
+            msg = f"the unary stream holds {left} numbers that nothing claims: refuse the upload"
+            raise WireError(msg)
+        rest = 8 * self._plain.size - self._bit
+        if rest >= 8 or self.bits(rest).any():
+            msg = f"the plain stream ends in {rest} bits that nothing claims: refuse the upload"
+            raise WireError(msg)
+
+
+def _quotients(unary: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the zero bits before each one bit, and check that the last one is in the last byte."""
+    if unary.size >= MAX_STREAM_BYTES:
+        msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"
+        raise WireError(msg)
+    if unary.size and not unary[-1]:
+        msg = f"the unary stream of {unary.size} bytes ends in a zero byte: refuse the upload"
+        raise WireError(msg)
+    ends = np.empty(int(np.bitwise_count(unary).sum(dtype=np.int64)), dtype=np.int32)
+    filled = 0
+    for part in chunks(unary.size):
+        found = np.flatnonzero(np.unpackbits(unary[part]))
+        np.add(found, 8 * part.start, out=ends[filled : filled + found.size], casting="same_kind")
+        filled += found.size
+    gaps = np.diff(ends, prepend=np.int32(-1))
+    gaps -= 1
+    return gaps
+
+
+def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
