@@ -111,18 +111,16 @@ class Compressor:
         self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp, *, whole: bool
     ) -> Int64 | None:
         """Return the ids to keep, None for the whole layer."""
-        largest = peak(view)
-        if not math.isfinite(largest):
-            msg = (
-                f"the update of layer {layer.name!r} holds {largest}: "
-                "lower the learning rate or clip the gradients"
-            )
-            raise RsdgcError(msg)
-        if ratio == 1 and whole:
-            return None
         hoods = cut(layer.shape, self.scheme)
         kept = kept_count(ratio, hoods.count)
-        if kept in (0, hoods.count):
-            return np.arange(kept, dtype=np.int64)
-        scores = self.indicator.score(view, hoods, (stamp.run, stamp.round, index))
-        return top_k(scores, kept)
+        if 0 < kept < hoods.count:
+            try:
+                scores = self.indicator.score(view, hoods, (stamp.run, stamp.round, index))
+            except RsdgcError as error:
+                raise RsdgcError(f"layer {layer.name!r}: {error}") from None
+            return top_k(scores, kept)
+        largest = peak(view)
+        if not math.isfinite(largest):
+            msg = f"layer {layer.name!r}: the values hold {largest}: lower the learning rate"
+            raise RsdgcError(f"{msg} or clip the gradients")
+        return None if ratio == 1 and whole else np.arange(kept, dtype=np.int64)

@@ -52,7 +52,7 @@ class ErrorFeedback:
     compressor : UpdateCompressor
         Usually a :class:`rsdgc.compressor.Compressor`.
     residual : float32 [spec.size], optional
-        What earlier rounds left out; copied. Zero by default.
+        What earlier rounds left out; it now belongs to this object. Zero by default.
 
     Raises
     ------
@@ -62,19 +62,18 @@ class ErrorFeedback:
 
     def __init__(self, compressor: UpdateCompressor, residual: Float32 | None = None) -> None:
         self._compressor = compressor
-        self._spare: Float32 | None = None
         size = compressor.spec.size
         if residual is None:
             self._residual: Float32 = np.zeros(size, dtype=np.float32)
         else:
             check_flat(residual, size, "the residual")
-            self._residual = residual.copy()
+            self._residual = residual
 
     @property
     def residual(self) -> Float32:
         """What was left out so far, float32 [spec.size].
 
-        Do not write to it, and copy it to keep it: the next calls reuse its memory.
+        Do not write to it, and copy it to keep it: a roll-back changes it.
         """
         return self._residual
 
@@ -90,7 +89,7 @@ class ErrorFeedback:
         Parameters
         ----------
         change : float32 [spec.size]
-            This round's local change; left as it is.
+            This round's local change; it is used up, for it becomes the new residual.
         ratios : float [num_layers]
             See :meth:`rsdgc.compressor.Compressor.compress`.
         stamp : Stamp
@@ -112,11 +111,10 @@ class ErrorFeedback:
         """
         check_flat(change, self._compressor.spec.size, "the change")
         with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add(change, self._residual, out=self._spare)
-        self._spare = total  # also if an error follows: a fresh array costs more than the add
+            total = np.add(change, self._residual, out=change)  # a fresh array costs four adds
         sent = self._compressor.compress(total, ratios, stamp, budget_bytes)
         sent.add_to(total, -1.0)
-        self._residual, self._spare = total, self._residual
+        self._residual = total
         return sent.payload
 
     def roll_back(self, payload: bytes) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 INDICATORS = ("nsi", "rms", "l1", "random")
 
+_SAFE = (1e-15, 1e15)
+"""Largest mean magnitude with which the squares of what matters stay within float32."""
+
 
 class Indicator(Protocol):
     """Scores neighborhoods; higher means kept first."""
@@ -73,14 +76,7 @@ class NSI:
     def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
         del key
-        mean, std = (np.empty(hoods.grid, dtype=np.float32) for _ in range(2))
-        for at, members in _scaled_blocks(values, hoods, _scale(values)):
-            centre = _row_means(members)
-            mean[at] = _row_means(np.abs(members, out=members)).reshape(mean[at].shape)
-            spread = _row_means(np.square(members, out=members))
-            spread -= np.square(centre, out=centre)
-            np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
-            std[at] = spread.reshape(std[at].shape)
+        mean, std = _safely(_mean_and_std, values, hoods)
         total = _normalize(mean, self.mean_weight)
         total += _normalize(std, self.std_weight)
         return total.reshape(-1)
@@ -119,7 +115,7 @@ class Random:
 
     def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
-        del values
+        _check_finite(peak(values))
         rng = np.random.default_rng([self.seed, *key])
         return rng.random(hoods.count, dtype=np.float32)
 
@@ -156,45 +152,76 @@ def make_indicator(
     return makers[name]()
 
 
-def _scale(values: Float32) -> np.float32:
-    """Return the power of two that brings the largest magnitude near 1, so squares stay exact.
+def _mean_and_std(values: Float32, hoods: Neighborhoods) -> tuple[Float32, Float32]:
+    """Return mean |v| and standard deviation of every neighborhood."""
+    mean, std = (np.empty(hoods.grid, dtype=np.float32) for _ in range(2))
+    for at, members, scratch in _blocks(values, hoods):
+        centre = _row_means(members)
+        mean[at] = _row_means(np.abs(members, out=scratch)).reshape(mean[at].shape)
+        spread = _row_means(np.square(members, out=scratch))
+        spread -= np.square(centre, out=centre)
+        np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
+        std[at] = spread.reshape(std[at].shape)
+    return mean, std
 
-    Without it squares of values above 1e19 overflow and below 1e-19 vanish.
+
+def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufunc) -> Float32:
+    """Return ``outer(mean(inner(v)))`` of every neighborhood, in the values' own units."""
+
+    def means(values: Float32, hoods: Neighborhoods) -> tuple[Float32]:
+        out = np.empty(hoods.grid, dtype=np.float32)
+        for at, members, scratch in _blocks(values, hoods):
+            out[at] = _row_means(inner(members, out=scratch)).reshape(out[at].shape)
+        return (outer(out, out=out),)
+
+    return _safely(means, values, hoods)[0].reshape(-1)
+
+
+def _safely(
+    statistics: Callable[[Float32, Neighborhoods], tuple[Float32, ...]],
+    values: Float32,
+    hoods: Neighborhoods,
+) -> tuple[Float32, ...]:
+    """Return statistics in the values' units, such that no square overflows or vanishes.
+
+    Where the first statistic shows that squares may have, the values are scaled by the power of two
+    that brings the largest near 1, which changes no other bit, and the statistics are scaled back.
+
+    Raises
+    ------
+    RsdgcError
+        If a value is NaN or infinite.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = statistics(values, hoods)
+    if _SAFE[0] <= float(found[0].max()) <= _SAFE[1]:
+        return found
     largest = peak(values)
+    _check_finite(largest)
+    scale = np.float32(math.ldexp(1.0, min(126, -math.frexp(largest)[1])))
+    return tuple(part / scale for part in statistics(values * scale, hoods))
+
+
+def _check_finite(largest: float) -> None:
     if not math.isfinite(largest):
         msg = f"the values hold {largest}: lower the learning rate or clip the gradients"
         raise RsdgcError(msg)
-    return np.float32(math.ldexp(1.0, min(126, -math.frexp(largest)[1])))
 
 
-def _scaled_blocks(
-    values: Float32, hoods: Neighborhoods, scale: np.float32
-) -> Iterator[tuple[tuple[slice, slice], Float32]]:
-    """Yield (where, members [n, m] times the scale) in one reused buffer."""
+def _blocks(
+    values: Float32, hoods: Neighborhoods
+) -> Iterator[tuple[tuple[slice, slice], Float32, Float32]]:
+    """Yield (where, members [n, m], scratch space of that shape) block by block."""
     buffer = np.empty(min(values.size, max(CHUNK, hoods.height * hoods.width)), dtype=np.float32)
     for down, across, members in hoods.blocks(values):
-        scaled = buffer[: members.size].reshape(members.shape)
-        np.multiply(members, scale, out=scaled)
-        num_hoods = members.shape[0] * members.shape[1]
-        yield (down, across), scaled.reshape(num_hoods, -1)
+        rows = members.reshape(members.shape[0] * members.shape[1], -1)
+        yield (down, across), rows, buffer[: rows.size].reshape(rows.shape)
 
 
 def _row_means(members: Float32) -> Float32:
     """Return the mean of each row; a product with a vector is five times a reduction's speed."""
     width = members.shape[1]
     return members @ np.full(width, 1.0 / width, dtype=np.float32)
-
-
-def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufunc) -> Float32:
-    """Return ``outer(mean(inner(v)))`` of every neighborhood, in the values' own units."""
-    scale = _scale(values)
-    out = np.empty(hoods.grid, dtype=np.float32)
-    for at, members in _scaled_blocks(values, hoods, scale):
-        out[at] = _row_means(inner(members, out=members)).reshape(out[at].shape)
-    outer(out, out=out)
-    out /= scale
-    return out.reshape(-1)
 
 
 def _normalize(scores: Float32, weight: float) -> Float32:

@@ -48,7 +48,12 @@ def code_ids(layers: Sequence[Kept], indices: IndexKind) -> Coded:
     codes = [ALL if layer.ids.size == layer.hoods.count else 0 for layer in layers]
     some = [la.ids.astype("<u4") for la, code in zip(layers, codes, strict=True) if code != ALL]
     return Coded(
-        list(layers), codes, b"", b"", np.zeros(len(codes)), raw_ids=b"".join(i.tobytes() for i in some)
+        list(layers),
+        codes,
+        b"",
+        b"",
+        np.zeros(len(codes)),
+        raw_ids=b"".join(i.tobytes() for i in some),
     )
 
 
@@ -61,9 +66,7 @@ def write_ids(layers: Sequence[Kept], writer: RiceWriter) -> tuple[list[int], Fl
     return codes, np.diff(np.array(marks, dtype=np.float64))
 
 
-def read_counts(
-    codes: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader
-) -> list[int]:
+def read_counts(codes: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader) -> list[int]:
     """Read how many neighborhoods of each sparse layer a peer claims to send.
 
     Raises

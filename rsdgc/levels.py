@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rsdgc.arrays import pick
 from rsdgc.errors import WireError
 from rsdgc.rice import MAX_RICE, best_rice, gaps_of, rice_cost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rsdgc.arrays import Bools
     from rsdgc.rice import RiceReader, RiceWriter
-
-    Bools = NDArray[np.bool_]
 
 PLANES = 3
 """Planes of flags; larger magnitudes follow as numbers."""
 MAX_LEVEL = 2**16 - 1
+EVEN = 0.4
+"""Flags of which a share from this to one less this are ones never cost less than a bit each."""
 RAW = 255
 """Code of a plane whose flags are sent as they are."""
 ZEROS = MAX_RICE + 1
@@ -68,8 +70,8 @@ class Levels(NamedTuple):
         rest = magnitudes
         for plane in range(PLANES):
             flags.append(rest > plane)
-            rest = rest[flags[-1]]
-        return cls(flags, rest.astype(np.int64), negative[flags[0]])
+            rest = pick(rest, flags[-1])
+        return cls(flags, rest.astype(np.int64), pick(negative, flags[0]))
 
     def write(self, writer: RiceWriter) -> list[PlaneCode]:
         """Append these levels to the streams; return the codes that :meth:`read` needs."""
@@ -103,6 +105,9 @@ class Levels(NamedTuple):
 
 def _write_flags(flags: Bools, writer: RiceWriter) -> PlaneCode:
     ones = int(np.count_nonzero(flags))
+    if EVEN < ones / max(1, flags.size) < 1 - EVEN:
+        writer.bits(flags)
+        return PlaneCode(RAW)
     of_zeros = 2 * ones > flags.size
     gaps = gaps_of(np.flatnonzero(~flags if of_zeros else flags))
     rice = best_rice(gaps) if gaps.size else 0

@@ -28,17 +28,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, chunks
+from rsdgc.arrays import CHUNK, chunks, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Float32, Int64
+    from rsdgc.arrays import Bools, Float32, Int64
     from rsdgc.scheme import Scheme
-
-    Bools = NDArray[np.bool_]
 
 
 class Block(NamedTuple):
@@ -147,7 +145,7 @@ class Neighborhoods:
     def gather(self, values: Float32, ids: Int64) -> Float32:
         """Copy the members of the given neighborhoods out of a flat layer, in id order."""
         if self.is_flat:
-            return np.take(values.reshape(-1, self.width), ids, axis=0).reshape(-1)
+            return self._items(values).take(ids).view(np.float32)
         out = np.empty(self.num_members(ids), dtype=np.float32)
         for part, index in self._element_chunks(ids):
             np.take(values, index, out=out[part], mode="clip")
@@ -169,10 +167,12 @@ class Neighborhoods:
         """
         factor = np.float32(weight)
         if self.is_flat:
-            hoods, added = target.reshape(-1, self.width), values.reshape(-1, self.width)
+            hoods = self._items(target)
             for part in chunks(ids.size, max(1, CHUNK // self.width)):
-                row = added[part]
-                hoods[ids[part]] += row if weight == 1.0 else row * factor
+                added = values[part.start * self.width : part.stop * self.width]
+                some = hoods.take(ids[part]).view(np.float32)
+                some += added if weight == 1.0 else added * factor
+                hoods[ids[part]] = self._items(some)
             return
         for part, index in self._element_chunks(ids):
             target[index] += values[part] if weight == 1.0 else values[part] * factor
@@ -213,8 +213,9 @@ class Neighborhoods:
             Which of them.
         """
         if self.is_ragged:
-            return values[np.repeat(chosen, self.sizes(ids))]
-        return values.reshape(ids.size, -1)[chosen].reshape(-1)
+            return pick(values, np.repeat(chosen, self.sizes(ids)))
+        members = values.view(np.dtype((np.void, values.itemsize * self.height * self.width)))
+        return pick(members, chosen).view(np.float32)
 
     def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
         """Walk over a flat layer in views of at most about ``chunk`` elements.
@@ -236,6 +237,10 @@ class Neighborhoods:
         part = matrix[top : top + len(down) * height, left : left + len(across) * width]
         members = part.reshape(len(down), height, len(across), width).transpose(0, 2, 1, 3)
         return Block(slice(down.start, down.stop), slice(across.start, across.stop), members)
+
+    def _items(self, values: Float32) -> NDArray[np.void]:
+        """Return a view with one item a neighborhood: moved whole, a quarter of a row's time."""
+        return values.view(np.dtype((np.void, values.itemsize * self.width)))
 
     def _corners(self, ids: Int64) -> tuple[Int64, Int64]:
         down, across = np.divmod(ids, self.grid[1])

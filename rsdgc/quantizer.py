@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from rsdgc.arrays import chunks
+from rsdgc.arrays import chunks, place
 from rsdgc.errors import SettingError, WireError
 from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 
@@ -101,8 +101,10 @@ class Quantizer:
             flags, above = levels.flags[level], out
             out = np.full(flags.size, self._values_of(np.array([level]), level)[0])
             if level == 0:
-                np.negative(above, out=above, where=levels.negative)
-            out[flags] = above
+                for part in chunks(above.size):
+                    sign = levels.negative[part].astype(np.uint32) << 31
+                    above.view(np.uint32)[part] ^= sign
+            place(out, flags, above)
         return out
 
     def _values_of(self, magnitudes: NDArray[np.int64], kind: int) -> Float32:

@@ -111,6 +111,9 @@ def _flag_bits(ones: Float64, size: Float64) -> Float64:
     """Return the expected bits of flags as coded gaps of the fewer, ones or zeros."""
     with np.errstate(invalid="ignore", divide="ignore"):
         density = np.clip(np.nan_to_num(ones / size), 0.0, 1.0)
-        both = [np.where(p > 0, p * rice_bits(np.maximum(p, 1e-12)), 0.0) for p in (density, 1 - density)]
+        both = [
+            np.where(p > 0, p * rice_bits(np.maximum(p, 1e-12)), 0.0)
+            for p in (density, 1 - density)
+        ]
     bits: Float64 = size * np.minimum(*both)
     return bits

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsdgc.arrays import chunks
+from rsdgc.arrays import CHUNK, chunks
 from rsdgc.errors import WireError
 
 if TYPE_CHECKING:
@@ -82,17 +82,17 @@ class RiceWriter:
     """
 
     def __init__(self) -> None:
-        self._quotients: list[NDArray[np.int64]] = []
+        self._quotients: list[NDArray[np.int32]] = []
         self._plain: list[Bits] = []
         self.num_bits = 0
 
     def numbers(self, numbers: Int64, rice: int) -> None:
         """Append numbers, int64 [k], all 0 or more, with a Rice parameter."""
-        quotients = numbers >> rice
+        quotients = (numbers >> rice).astype(np.int32)
         self._quotients.append(quotients)
-        self.num_bits += int(quotients.sum()) + numbers.size * (rice + 1)
+        self.num_bits += int(quotients.sum(dtype=np.int64)) + numbers.size * (rice + 1)
         for bit in range(rice - 1, -1, -1):
-            self._plain.append(((numbers >> bit) & 1).astype(np.uint8))
+            self._plain.append((numbers >> bit).astype(np.uint8) & 1)
 
     def bits(self, bits: Bits) -> None:
         """Append bits as they are, one an element."""
@@ -102,7 +102,7 @@ class RiceWriter:
     def finish(self) -> tuple[bytes, bytes]:
         """Return the unary and the plain stream."""
         plain = np.packbits(_joined(self._plain, np.uint8)).tobytes()
-        ends = _joined(self._quotients, np.int64)
+        ends = _joined(self._quotients, np.int32)
         if not ends.size:
             return b"", plain
         ends += 1
@@ -200,16 +200,19 @@ def _quotients(unary: NDArray[np.uint8]) -> NDArray[np.int32]:
     if unary.size and not unary[-1]:
         msg = f"the unary stream of {unary.size} bytes ends in a zero byte: refuse the upload"
         raise WireError(msg)
-    ends = np.empty(int(np.bitwise_count(unary).sum(dtype=np.int64)), dtype=np.int32)
-    filled = 0
-    for part in chunks(unary.size):
-        found = np.flatnonzero(np.unpackbits(unary[part]))
-        np.add(found, 8 * part.start, out=ends[filled : filled + found.size], casting="same_kind")
-        filled += found.size
-    gaps = np.diff(ends, prepend=np.int32(-1))
-    gaps -= 1
+    gaps = np.empty(int(np.bitwise_count(unary).sum(dtype=np.int64)), dtype=np.int32)
+    filled, last = 0, -1
+    for part in chunks(unary.size, CHUNK // 8):
+        ends = np.flatnonzero(np.unpackbits(unary[part]))
+        ends += 8 * part.start
+        some = gaps[filled : filled + ends.size]
+        if some.size:
+            some[0] = ends[0] - last - 1
+            np.subtract(ends[1:], ends[:-1], out=some[1:], casting="same_kind")
+            some[1:] -= 1
+            filled, last = filled + some.size, int(ends[-1])
     return gaps
 
 
 def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
+    return np.concatenate(parts, dtype=dtype) if parts else np.empty(0, dtype)

@@ -1,0 +1,163 @@
+"""Time and memory of the codec on the shapes of real networks, as multiples of one read pass.
+
+The unit is M: the time that one thread takes to read the whole update once (float32 sum). Times
+are medians; memory is what is allocated beyond what was there, over the size of the update.
+
+    python -m benchmarks.codec --models vgg19 resnet50 resnet18 --budgets 100 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.weights import model_spec
+from fl_app.models import build_model
+from rsdgc import (
+    NSI,
+    Compressor,
+    ErrorFeedback,
+    ModelSpec,
+    Scheme,
+    Stamp,
+    WeightedMean,
+    decode,
+    fit_ratios,
+    update_shares,
+)
+from rsdgc.ratios import uniform_shares
+
+Flat = NDArray[np.float32]
+NUM_CLASSES, CHIP_PX = 45, 256
+STAMP = Stamp(1, 1, 0)
+
+
+def spec_of(name: str) -> ModelSpec:
+    """Return the layers of a network, without its memory."""
+    with torch.device("meta"):
+        return model_spec(build_model(name, 3, NUM_CLASSES, CHIP_PX))
+
+
+def synthetic_update(spec: ModelSpec, seed: int = 0) -> Flat:
+    """Return an update with the uneven scales of real ones: by layer, by row and by column."""
+    rng = np.random.default_rng(seed)
+    flat = np.empty(spec.size, dtype=np.float32)
+    for layer, view in zip(spec.layers, spec.views(flat), strict=True):
+        rows = layer.shape[0] if len(layer.shape) > 1 else 1
+        matrix = view.reshape(rows, -1)
+        matrix[:] = rng.standard_normal(matrix.shape, dtype=np.float32)
+        matrix *= rng.lognormal(0.0, 0.7, (rows, 1)).astype(np.float32)
+        matrix *= rng.lognormal(0.0, 0.7, (1, matrix.shape[1])).astype(np.float32)
+        matrix *= np.float32(1e-3 / np.sqrt(matrix.shape[1]))
+    return flat
+
+
+def median_s(
+    work: Callable[[], object], repeats: int, prepare: Callable[[], object] = lambda: None
+) -> float:
+    """Return the median time of a call, seconds, after one that is not counted."""
+    prepare()
+    work()
+    times = []
+    for _ in range(repeats):
+        prepare()
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Return the most bytes that a call had allocated at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> None:
+    """Print the figures of one network."""
+    spec = spec_of(name)
+    update, step = synthetic_update(spec), synthetic_update(spec, seed=1)
+    unit = median_s(lambda: float(update.sum()), repeats + 4)
+    print(f"\n{name}: {spec.size / 1e6:.1f} M parameters, M = {1e3 * unit:.1f} ms")
+    one_percent = spec.size // 100
+    magnitudes = np.abs(update)
+    rivals = {
+        "torch.topk, 1 % of |v|": lambda: torch.topk(torch.from_numpy(magnitudes), one_percent),
+        "np.partition, 1 % of |v|": lambda: np.partition(magnitudes, spec.size - one_percent),
+    }
+    for what, work in rivals.items():
+        print(f"  {what:<34} {median_s(work, max(1, repeats // 2)) / unit:7.1f} M")
+    for times in budgets:
+        _codec(spec, update, step, times, (repeats, threads, unit))
+
+
+def _codec(
+    spec: ModelSpec, update: Flat, step: Flat, times: float, how: tuple[int, int, float]
+) -> None:
+    repeats, threads, unit = how
+    scheme, budget = Scheme(), spec.dense_bytes / times
+    even = fit_ratios(spec, scheme, uniform_shares(spec), budget)
+    sizes = np.array([layer.size for layer in spec.layers])
+    top = float((even * sizes).sum() / sizes.sum())
+    ratios = fit_ratios(spec, scheme, update_shares(spec, scheme, step, top), budget)
+    compressor = Compressor(spec, scheme, NSI())
+    change, residual = update.copy(), 0.5 * step
+    payload = ErrorFeedback(compressor, residual).compress(change, ratios, STAMP, budget)
+
+    def fresh() -> None:
+        np.copyto(change, update)
+
+    def client() -> None:
+        ErrorFeedback(compressor, residual).compress(change, ratios, STAMP, budget)
+
+    target = np.ones(spec.size, dtype=np.float32)
+
+    def server() -> None:
+        decode(payload, spec).add_to(target, 0.5)
+
+    mean = WeightedMean(spec)
+    for site in range(8):
+        mean.add(f"site-{site}", payload, 1.0)
+
+    print(f"  {times:g}×: {len(payload)} bytes, {len(payload) / budget:.4f} of the budget")
+    rows: list[tuple[str, Callable[[], object]]] = [
+        ("client step", client),
+        ("server: decode and add", server),
+    ]
+    for what, work in rows:
+        took = median_s(work, repeats, fresh) / unit
+        memory = peak_bytes(work) / spec.dense_bytes
+        print(f"  {what:<34} {took:7.1f} M   peak memory {memory:.2f} of the update")
+    with ThreadPoolExecutor(threads) as pool:
+        took = median_s(lambda: list(pool.map(lambda _: decode(payload, spec), range(8))), repeats)
+    print(f"  {f'decode of 8 uploads, {threads} threads':<34} {took / unit / 8:7.1f} M each")
+
+
+def main() -> None:
+    """Print the figures of every network asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--models", nargs="+", default=["vgg19", "resnet50", "resnet18"])
+    parser.add_argument("--budgets", type=float, nargs="+", default=[100.0, 1000.0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in words.models:
+        measure(name, words.budgets, words.repeats, words.threads)
+
+
+if __name__ == "__main__":
+    main()
