@@ -3,15 +3,16 @@
 Trains a federation densely for some rounds, without Flower, and then encodes the sites' next
 updates with every scheme: what a byte buys before error feedback has its say.
 
-    python -m benchmarks.energy data/ --rounds 8 --budgets 50 100 200
+    python -m benchmarks.energy data/ --rounds 12 --budgets 50 100 200
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from clients.training import TrainSettings, train
 from clients.weights import flatten, load_flat, model_spec
 from data_prep.dataset import Dataset, open_data
 from fl_app.config import Settings
+from fl_app.methods import METHODS
 from fl_app.models import build_model
 from fl_app.site_data import split
 from rsdgc import (
@@ -32,13 +34,13 @@ from rsdgc import (
     Scheme,
     Stamp,
     decode,
-    fit_ratios,
-    uniform_shares,
-    update_shares,
-    weight_shares,
+    make_indicator,
 )
+from rsdgc.scheme import NeighborhoodKind, ValueKind
+from strategies.rate_control import Policy, RateControl
 
 Flat = NDArray[np.float32]
+VALUES: tuple[ValueKind, ...] = ("float32", "int8", "deadzone")
 NSI_WEIGHTS = ((1.0, 0.0), (0.9, 0.1), (0.8, 0.2), (0.6, 0.4), (0.5, 0.5), (0.3, 0.7), (0.0, 1.0))
 
 
@@ -80,40 +82,48 @@ def real_updates(dataset: Dataset, rounds: int, seed: int) -> Updates:
 
 
 def captured(
-    updates: Updates,
-    scheme: Scheme,
-    indicator: Indicator,
-    policy: str,
-    times: float,
+    updates: Updates, scheme: Scheme, indicator: Indicator, policy: str, times: float
 ) -> tuple[float, float]:
     """Mean captured energy over the sites, and the mean real compression."""
     spec = updates.spec
-    budget = spec.dense_bytes / times
-    even = fit_ratios(spec, scheme, uniform_shares(spec), budget)
-    sizes = np.array([layer.size for layer in spec.layers])
-    density = float((even * sizes).sum() / sizes.sum())
-    shares: dict[str, Callable[[], NDArray[np.float64]]] = {
-        "uniform": lambda: uniform_shares(spec),
-        "weight": lambda: weight_shares(spec, updates.weights),
-        "update": lambda: update_shares(spec, scheme, updates.step, density),
-    }
-    ratios = fit_ratios(spec, scheme, shares[policy](), budget)
+    rates = RateControl(spec, scheme, cast(Policy, policy), spec.dense_bytes / times)
+    rates.begin(updates.weights)
+    rates.follow(updates.weights, updates.step, rates.budget_bytes)
     compressor = Compressor(spec, scheme, indicator)
     energies, sizes_up = [], []
     for update in updates.sites:
-        payload = compressor.compress(update, ratios, Stamp(1, 1, 0))
-        error = update - decode(payload, spec).to_dense()
+        sent = compressor.compress(update, rates.ratios, Stamp(1, 1, 0), rates.budget_bytes)
+        error = update - decode(sent.payload, spec).to_dense()
         energies.append(1.0 - float(np.square(error).sum() / np.square(update).sum()))
-        sizes_up.append(len(payload))
+        sizes_up.append(len(sent.payload))
     return float(np.mean(energies)), spec.dense_bytes / float(np.mean(sizes_up))
+
+
+def methods(updates: Updates, budgets: list[float]) -> Iterator[str]:
+    """Yield a table of the app's methods, each in its own coding."""
+    yield "| method | " + " | ".join(f"{b:g}×" for b in budgets) + " |"
+    yield "|---|" + "---|" * len(budgets)
+    for name, method in METHODS.items():
+        if name == "fedavg":
+            continue
+        settings = Settings.from_mapping({"method": name})
+        indicator = make_indicator(settings.resolved("indicator"))
+        cells = []
+        for times in budgets:
+            energy, real = captured(
+                updates, settings.scheme(), indicator, method.ratio_policy, times
+            )
+            own = f" (at {real:.1f}×)" if abs(real / times - 1) > 0.02 else ""
+            cells.append(f"{energy:.3f}{own}")
+        yield f"| `{name}` | " + " | ".join(cells) + " |"
 
 
 def schemes(updates: Updates, budgets: list[float]) -> Iterator[str]:
     """Yield a table of neighborhoods × values × ratio policies."""
     yield "| neighborhood | values | ratios | " + " | ".join(f"{b:g}×" for b in budgets) + " |"
     yield "|---|---|---|" + "---|" * len(budgets)
-    for hood in ("element", "kernel", "tile"):
-        for values in ("float32", "int8"):
+    for hood in get_args(NeighborhoodKind):
+        for values in VALUES:
             for policy in ("uniform", "weight", "update"):
                 scheme = Scheme(neighborhood=hood, values=values)
                 cells = [captured(updates, scheme, NSI(), policy, b)[0] for b in budgets]
@@ -127,26 +137,31 @@ def indicators(updates: Updates, budget: float) -> Iterator[str]:
     yield "|---|---|---|"
     rows: list[tuple[str, Indicator]] = [(f"NSI {a} / {b}", NSI(a, b)) for a, b in NSI_WEIGHTS]
     for name, indicator in [*rows, ("RMS", RMS())]:
+        hoods: tuple[NeighborhoodKind, ...] = ("kernel", "tile")
         cells = [
             captured(updates, Scheme(neighborhood=hood), indicator, "update", budget)[0]
-            for hood in ("kernel", "tile")
+            for hood in hoods
         ]
         yield f"| {name} | {cells[0]:.4f} | {cells[1]:.4f} |"
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path, help="partition folder")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--budgets", type=float, nargs="+", default=[50.0, 100.0, 200.0])
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
     updates = real_updates(open_data(words.data), words.rounds, words.seed)
-    for line in schemes(updates, words.budgets):
-        print(line, flush=True)
-    for line in indicators(updates, 100.0):
-        print(line, flush=True)
+    for table in (
+        methods(updates, words.budgets),
+        schemes(updates, words.budgets),
+        indicators(updates, 100.0),
+    ):
+        print()
+        for line in table:
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

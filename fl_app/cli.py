@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsdgc.errors import RsdgcError, RunError
+from rsdgc.errors import RsdgcError, RunError, SettingError
 
 app = typer.Typer(
     help="Federated learning over thin links for remote-sensing archives.",
@@ -41,14 +41,6 @@ class PartitionScheme(StrEnum):
     SCENE = "scene"
     BLOCK = "block"
     FOLDER = "folder"
-
-
-class Method(StrEnum):
-    """How updates travel."""
-
-    RS_DGC = "rs-dgc"
-    TOPK = "topk"
-    FEDAVG = "fedavg"
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet.")]
@@ -194,7 +186,9 @@ def simulate(
         Path | None, typer.Option(help="Store or partition; default: the built-in synthetic one.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
-    method: Annotated[Method | None, typer.Option(help="How updates travel.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How updates travel, see `rsdgc methods`.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Size of an upload, '100x' or bytes.")] = None,
     model: Annotated[str | None, typer.Option(help="Network, see `rsdgc models`.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
@@ -219,6 +213,35 @@ def simulate(
 
 
 @app.command()
+def compare(
+    data: Annotated[Path, typer.Argument(help="Store or partition.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="More settings as key=value.", metavar="[KEY=VALUE]…")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods, with commas between; METHOD+key=value is a variant.")
+    ] = "fedavg,rs-dgc,topk",
+    budgets: Annotated[str, typer.Option(help="Sizes of an upload, with commas.")] = "100x",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    model: Annotated[str | None, typer.Option(help="Network, see `rsdgc models`.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
+    cpus_per_site: Annotated[int, typer.Option(help="CPUs of one site's work.", min=1)] = 1,
+) -> None:
+    """Run methods, budgets and seeds on the same data; go on where an earlier call stopped."""
+    from fl_app.compare import compare as run_all
+    from fl_app.compare import trials_of
+    from fl_app.config import parse_overrides
+
+    options = {"model": model, "rounds": rounds}
+    given = {key: value for key, value in options.items() if value is not None}
+    trials = trials_of(_words(methods), _words(budgets), [_seed(word) for word in _words(seeds)])
+    common = {**parse_overrides(overrides or []), **given}
+    table = run_all(data, out, trials, common, cpus_per_site=cpus_per_site)
+    typer.echo(f"{table.read_text(encoding='utf-8')}table: {table}")
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[Path | None, typer.Option(help="Its data, if they have moved since.")] = None,
@@ -239,11 +262,30 @@ def models() -> None:
 
 
 @app.command()
+def methods() -> None:
+    """List the methods."""
+    from fl_app.methods import METHODS
+
+    for name, method in METHODS.items():
+        typer.echo(f"{name:<14} {method.about}")
+
+
+@app.command()
 def settings() -> None:
     """Show every setting with its default, as a Markdown table."""
     from fl_app.config import markdown_table
 
     typer.echo(markdown_table(), nl=False)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _seed(word: str) -> int:
+    if not word.isdigit():
+        raise SettingError(f"seed '{word}' is no whole number")
+    return int(word)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def _round_task(settings: Settings, run_id: int, task: ConfigRecord) -> RoundTas
         run=run_id,
         round=number,
         base=number - 1,
-        method=settings.method,
+        method="fedavg" if settings.method == "fedavg" else "rs-dgc",
         train=TrainSettings(
             lr=float(task[protocol.LEARNING_RATE]),  # type: ignore[arg-type]
             momentum=settings.momentum,
@@ -151,7 +151,7 @@ def _round_task(settings: Settings, run_id: int, task: ConfigRecord) -> RoundTas
         ),
         seed=settings.seed,
         scheme=settings.scheme(),
-        indicator="l1" if settings.method == "topk" else settings.indicator,
+        indicator=settings.resolved("indicator"),
         mean_weight=settings.nsi_mean_weight,
         std_weight=settings.nsi_std_weight,
         ratios=np.asarray(task.get(protocol.RATIOS, []), dtype=np.float64),

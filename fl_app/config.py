@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from fl_app.methods import METHODS, MethodName
 from rsdgc import Scheme
 from rsdgc.errors import SettingError
 
@@ -44,40 +45,61 @@ class Settings(BaseModel):
         "", description="Where sites keep their state; empty: beside the run folder's report."
     )
 
-    method: Literal["rs-dgc", "topk", "fedavg"] = Field(
-        "rs-dgc", description="Compressed by neighborhoods, by single elements, or not at all."
+    method: MethodName = Field(
+        "rs-dgc",
+        description="How updates travel; it decides every setting that is left at `auto`.",
     )
     budget: str = Field(
         "100x",
         description="Size of an upload: `100x` is a hundredth of the float32 model, "
         "`50000` is bytes.",
     )
-    neighborhood: Literal["kernel", "tile", "element"] = Field(
-        "kernel", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
+    neighborhood: Literal["auto", "kernel", "tile", "element"] = Field(
+        "auto", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
     )
-    tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows p² long.")
-    indicator: Literal["nsi", "rms", "l1", "random"] = Field(
-        "nsi", description="What ranks neighborhoods."
+    tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows about p² long.")
+    indicator: Literal["auto", "nsi", "rms", "l1", "random"] = Field(
+        "auto", description="What ranks neighborhoods."
     )
     nsi_mean_weight: float = Field(0.8, ge=0.0, description="Weight of the mean magnitude in NSI.")
     nsi_std_weight: float = Field(
         0.2, ge=0.0, description="Weight of the standard deviation in NSI."
     )
-    values: Literal["deadzone", "int8", "ternary", "float16", "float32"] = Field(
-        "deadzone",
+    values: Literal["auto", "deadzone", "int8", "ternary", "float16", "float32"] = Field(
+        "auto",
         description="Coding of the kept neighborhoods' values: levels of one step, entropy coded; "
         "int8; signs; or floats.",
     )
-    dense_values: Literal["float32", "float16"] = Field(
-        "float16", description="Coding of layers that are sent whole."
+    dense_values: Literal["auto", "float32", "float16", "int8"] = Field(
+        "auto", description="Coding of layers that are sent whole."
+    )
+    indices: Literal["auto", "rice", "int32"] = Field(
+        "auto", description="Coding of the kept neighborhoods' ids."
     )
     dense_share: float = Field(
-        0.1, ge=0.0, le=1.0, description="Share of the budget for the smallest layers, sent whole."
+        0.1,
+        ge=0.0,
+        le=1.0,
+        description="Share of the budget for the smallest layers, sent whole unless values are "
+        "`deadzone`.",
     )
-    ratio_policy: Literal["weight", "update", "uniform"] = Field(
-        "update",
+    ratio_policy: Literal["auto", "weight", "update", "uniform", "whole"] = Field(
+        "auto",
         description="How the budget is shared over layers: by the paper's ranking of neurons "
-        "by mean |weight|, by the aggregated update, or evenly.",
+        "by mean |weight|, by the aggregated update, or evenly; `whole` sends all.",
+    )
+    warm_up_rounds: int = Field(
+        0,
+        ge=0,
+        description="Rounds at the start with larger uploads, from a quarter of the dense model "
+        "down; the rounds after them make up for it.",
+    )
+    momentum_correction: float = Field(
+        -1.0,
+        ge=-1.0,
+        lt=1.0,
+        description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
+        "step; -1: the method's own (0.9 for `dgc`, else 0).",
     )
     top_share: float = Field(
         0.0,
@@ -151,15 +173,15 @@ class Settings(BaseModel):
         """Return hyphenated keys and plain values, as Flower's run config takes them."""
         return self.model_dump(by_alias=True)
 
+    def resolved(self, name: str) -> Any:
+        """Return a setting's value, or the method's own where it is left at ``auto``."""
+        value = getattr(self, name)
+        return getattr(METHODS[self.method], name) if value in ("auto", -1.0) else value
+
     def scheme(self) -> Scheme:
-        """Return how updates are cut and coded under ``method``."""
-        hoods = "element" if self.method == "topk" else self.neighborhood
-        return Scheme(
-            neighborhood=hoods,
-            tile_px=self.tile_px,
-            values=self.values,
-            dense_values=self.dense_values,
-        )
+        """Return how updates are cut and coded."""
+        names = ("neighborhood", "values", "dense_values", "indices")
+        return Scheme(tile_px=self.tile_px, **{name: self.resolved(name) for name in names})
 
     def learning_rate_at(self, round_number: int) -> float:
         """Learning rate of a round, counted from 1."""

@@ -87,10 +87,12 @@ def _strategy(
     rates = RateControl(
         spec,
         settings.scheme(),
-        "uniform" if settings.method == "topk" else settings.ratio_policy,
+        settings.resolved("ratio_policy"),
         parse_budget(settings.budget, spec.dense_bytes),
         top_share=settings.top_share,
         dense_share=settings.dense_share,
+        rounds=settings.rounds,
+        warm_up_rounds=settings.warm_up_rounds,
     )
     return RsDgc(roster, ledger, rules, rates, run_id, arrays)
 

@@ -177,6 +177,11 @@ class Neighborhoods:
         for part, index in self._element_chunks(ids):
             target[index] += values[part] if weight == 1.0 else values[part] * factor
 
+    def clear_at(self, target: Float32, ids: Int64) -> None:
+        """Set the members of the given neighborhoods of a flat layer to zero, in place."""
+        for _, index in self._element_chunks(ids):
+            target[index] = 0.0
+
     def peaks(self, values: Float32, ids: Int64) -> Float32:
         """Return the largest magnitude in each of the given neighborhoods, float32 [k].
 

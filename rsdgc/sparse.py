@@ -89,6 +89,13 @@ class Part:
             values = self.values[part]
             target[part] += np.multiply(values, factor, out=buffer[: values.size])
 
+    def clear(self, target: Float32) -> None:
+        """Set the members of the kept neighborhoods to zero in the flat layer ``target``."""
+        if self.ids is None:
+            target[:] = 0.0
+        else:
+            self.hoods.clear_at(target, self.ids)
+
 
 @dataclass(frozen=True, eq=False)
 class SparseUpdate:

@@ -1,8 +1,9 @@
-"""From a byte budget to the layer-wise ratios of the next round.
+"""From a byte budget to the next round's layer-wise ratios and the size of its uploads.
 
 The share of each layer comes from a policy (the paper's ranking of neurons by mean |weight|, the
 aggregated update, or even), the level from the budget, and what was measured on the wire corrects
-the level for the next round.
+the level for the next round. Within the size, the step of dead-zone levels is found where the
+update is (:mod:`rsdgc.rate`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rsdgc import (
     weight_shares,
 )
 
-Policy = Literal["weight", "update", "uniform"]
+Policy = Literal["weight", "update", "uniform", "whole"]
 Flat = NDArray[np.float32]
 
 STEADY = 0.5
@@ -30,6 +31,26 @@ noisy, and a layer's turn comes when its residual has grown."""
 
 LARGEST_CORRECTION = 1.25
 """Most that one round's measurement may change the level."""
+
+WARM_UP_START = 4.0
+"""A warm-up begins with the dense model over this."""
+
+
+def round_weights(
+    budget_bytes: float, dense_bytes: int, rounds: int, warm_up_rounds: int
+) -> NDArray[np.float64]:
+    """Return what each round may take of a run's bytes, float64 [rounds], mean 1.
+
+    A warm-up (as in Deep Gradient Compression) begins with :data:`WARM_UP_START` and falls evenly
+    on a logarithmic scale; the rounds after it share what it leaves, so that the run keeps to its
+    budget.
+    """
+    weights = np.ones(rounds)
+    warm = min(warm_up_rounds, rounds - 1)
+    if warm > 0:
+        start = max(1.0, dense_bytes / WARM_UP_START / budget_bytes)
+        weights[:warm] = start ** (1.0 - np.arange(warm) / warm)
+    return np.asarray(weights * (rounds / weights.sum()), dtype=np.float64)
 
 
 class RateControl:
@@ -41,8 +62,8 @@ class RateControl:
         Layers of the model.
     scheme : Scheme
         How updates are cut and coded.
-    policy : {"weight", "update", "uniform"}
-        Where the layers' shares come from.
+    policy : {"weight", "update", "uniform", "whole"}
+        Where the layers' shares come from; "whole" sends every layer whole, whatever it takes.
     budget_bytes : float
         What one reply may weigh on the wire, report included.
     top_share : float
@@ -50,6 +71,16 @@ class RateControl:
         the density that the budget allows under ``update``.
     dense_share : float
         Share of the budget for the smallest layers, which are sent whole.
+    rounds, warm_up_rounds : int
+        See :func:`round_weights`; the budget is then the mean of the run's rounds. 0: the same
+        for every round.
+
+    Attributes
+    ----------
+    ratios : float64 [num_layers]
+        Of the next round.
+    target_bytes : float
+        What an encoded upload of the next round is to take, so that the reply keeps to its budget.
     """
 
     def __init__(
@@ -61,23 +92,35 @@ class RateControl:
         *,
         top_share: float = 0.0,
         dense_share: float = 0.1,
+        rounds: int = 0,
+        warm_up_rounds: int = 0,
     ) -> None:
         self.spec = spec
         self.scheme = scheme
         self.policy = policy
         self.budget_bytes = budget_bytes
         self.dense_share = dense_share
-        self.target_bytes = budget_bytes
+        self._weights = np.ones(1)
+        if rounds > 0:
+            self._weights = round_weights(budget_bytes, spec.dense_bytes, rounds, warm_up_rounds)
+        self._round = 0
+        self._level = 1.0
+        self.target_bytes = self.wanted_bytes
+        self.top_share = top_share
         self.shares = uniform_shares(spec)
         self.ratios: NDArray[np.float64] = np.ones(len(spec.layers))
         self._followed = False
         self._fit()
-        self.top_share = top_share or self._default_top()
+
+    @property
+    def wanted_bytes(self) -> float:
+        """What a reply of the next round may weigh on the wire."""
+        return self.budget_bytes * float(self._weights[min(self._round, self._weights.size - 1)])
 
     def begin(self, weights: Flat) -> None:
         """Set the first round's ratios from the initial model ``weights``, float32[size]."""
         if self.policy == "weight":
-            self.shares = weight_shares(self.spec, weights, self.top_share)
+            self.shares = weight_shares(self.spec, weights, self._top())
         self._fit()
 
     def follow(self, weights: Flat, update: Flat, measured_bytes: float) -> None:
@@ -91,30 +134,34 @@ class RateControl:
             Mean size of this round's accepted replies.
         """
         if self.policy == "weight":
-            self.shares = weight_shares(self.spec, weights, self.top_share)
+            self.shares = weight_shares(self.spec, weights, self._top())
         elif self.policy == "update":
-            fresh = update_shares(self.spec, self.scheme, update, self.top_share)
+            fresh = update_shares(self.spec, self.scheme, update, self._top())
             steady = STEADY if self._followed else 0.0  # even shares are on another scale
             self.shares = steady * self.shares + (1.0 - steady) * fresh
         self._followed = True
-        self._correct(measured_bytes)
+        correction = self.wanted_bytes / measured_bytes
+        correction = np.clip(correction, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+        self._level = float(np.clip(self._level * correction, 0.25, 4.0))
+        self._round += 1
+        self.target_bytes = self._level * self.wanted_bytes
         self._fit()
 
-    def _default_top(self) -> float:
-        """Half of all neurons for weights; for updates the density that the budget allows."""
+    def _top(self) -> float:
+        """Return the global top: half of all neurons for weights, else the budget's density."""
+        if self.top_share:
+            return self.top_share
         if self.policy == "weight":
             return 0.5
+        even = fit_ratios(
+            self.spec, self.scheme, uniform_shares(self.spec), self.target_bytes, self.dense_share
+        )
         sizes = np.array([layer.size for layer in self.spec.layers])
-        return float(np.clip((self.ratios * sizes).sum() / sizes.sum(), 1e-6, 1.0))
-
-    def _correct(self, measured_bytes: float) -> None:
-        wanted = self.budget_bytes / measured_bytes
-        step = float(np.clip(wanted, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION))
-        lowest, highest = 0.25 * self.budget_bytes, 4.0 * self.budget_bytes
-        self.target_bytes = float(np.clip(self.target_bytes * step, lowest, highest))
+        return float(np.clip((even * sizes).sum() / sizes.sum(), 1e-6, 1.0))
 
     def _fit(self) -> None:
-        if self.budget_bytes >= self.spec.dense_bytes:
+        if self.policy == "whole" or self.wanted_bytes >= self.spec.dense_bytes:
+            self.ratios = np.ones(len(self.spec.layers))
             return
         self.ratios = fit_ratios(
             self.spec, self.scheme, self.shares, self.target_bytes, self.dense_share

@@ -1,0 +1,117 @@
+"""The methods of the app: how each compresses an update, unless the settings say otherwise.
+
+Rivals stand here beside RS-DGC, each in the coding that its authors or the usual practice give it,
+so that all of them run through the same app, ledger and report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+MethodName = Literal[
+    "rs-dgc",
+    "rs-dgc-paper",
+    "rs-dgc-static",
+    "topk",
+    "topk-naive",
+    "dgc",
+    "random-k",
+    "stc",
+    "int8",
+    "fedavg",
+]
+METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method's settings are where they are left at ``auto``.
+
+    Attributes
+    ----------
+    about : str
+        One line for the documentation.
+    neighborhood, indicator, values, dense_values, indices : str
+        See :class:`rsdgc.scheme.Scheme` and :mod:`rsdgc.indicator`.
+    ratio_policy : str
+        See :mod:`strategies.rate_control`; ``whole`` sends every layer whole.
+    momentum_correction : float
+        Momentum that sites keep over rounds, with factor masking; 0: none.
+    """
+
+    about: str
+    neighborhood: str = "kernel"
+    indicator: str = "nsi"
+    values: str = "deadzone"
+    dense_values: str = "float16"
+    indices: str = "rice"
+    ratio_policy: str = "update"
+    momentum_correction: float = 0.0
+
+
+METHODS: dict[MethodName, Method] = {
+    "rs-dgc": Method(
+        "significant neighborhoods by NSI, dead-zone levels of one step, ratios by the "
+        "aggregated update"
+    ),
+    "rs-dgc-paper": Method(
+        "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|",
+        neighborhood="tile",
+        values="float32",
+        ratio_policy="weight",
+    ),
+    "rs-dgc-static": Method(
+        "as published, with the same ratio for every layer",
+        neighborhood="tile",
+        values="float32",
+        ratio_policy="uniform",
+    ),
+    "topk": Method(
+        "largest elements, int8 values, coded indices, error feedback",
+        neighborhood="element",
+        indicator="l1",
+        values="int8",
+        ratio_policy="uniform",
+    ),
+    "topk-naive": Method(
+        "largest elements, float32 values and int32 indices, error feedback",
+        neighborhood="element",
+        indicator="l1",
+        values="float32",
+        indices="int32",
+        ratio_policy="uniform",
+    ),
+    "dgc": Method(
+        "Deep Gradient Compression (Lin et al. 2018): top-k with momentum correction and "
+        "momentum factor masking, float32 values and int32 indices",
+        neighborhood="element",
+        indicator="l1",
+        values="float32",
+        indices="int32",
+        ratio_policy="uniform",
+        momentum_correction=0.9,
+    ),
+    "random-k": Method(
+        "random elements, float32 values, coded indices, error feedback",
+        neighborhood="element",
+        indicator="random",
+        values="float32",
+        ratio_policy="uniform",
+    ),
+    "stc": Method(
+        "sparse ternary compression (Sattler et al. 2019): largest elements as sign times mean, "
+        "Golomb-coded indices, error feedback",
+        neighborhood="element",
+        indicator="l1",
+        values="ternary",
+        ratio_policy="uniform",
+    ),
+    "int8": Method(
+        "every element as int8 with a scale a layer, error feedback; a quarter of the bytes",
+        values="int8",
+        dense_values="int8",
+        ratio_policy="whole",
+    ),
+    "fedavg": Method("the whole model in float32 both ways, Flower's own FedAvg"),
+}
