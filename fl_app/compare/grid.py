@@ -1,7 +1,8 @@
 """Which runs a comparison is made of.
 
 A method may carry settings of its own after plus signs, so that variants of one method stand
-beside each other: ``rs-dgc+ratio-policy=weight``.
+beside each other: ``rs-dgc+ratio-policy=weight``. A budget among them is instead of the common ones:
+``rs-dgc+budget=300x``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fl_app.methods import METHOD_NAMES, METHODS
 from rsdgc.errors import SettingError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One run of a comparison.
 
@@ -61,14 +62,24 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
                     f"unknown method '{method}'; choose from {', '.join(METHOD_NAMES)}"
                 )
             own = parse_overrides(words)
-            whole = method == "fedavg" or METHODS[method].ratio_policy == "whole"
-            for budget in [""] if whole else budgets:
+            name = "+".join([method, *(word for word in words if not word.startswith("budget="))])
+            for budget in _budgets(method, own.pop("budget", ""), budgets):
                 settings = {"method": method, "seed": seed, **own}
                 if budget:
                     settings["budget"] = budget
-                trials.append(Trial(label, budget, seed, settings))
+                trials.append(Trial(name, budget, seed, settings))
+    _check_once(trials)
+    return trials
+
+
+def _budgets(method: str, own: Scalar, common: Sequence[str]) -> Sequence[str]:
+    if method == "fedavg" or METHODS[method].ratio_policy == "whole":
+        return [""]
+    return [str(own)] if own else common
+
+
+def _check_once(trials: Sequence[Trial]) -> None:
     names = [trial.folder for trial in trials]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SettingError(f"asked for twice: {', '.join(twice)}")
-    return trials
