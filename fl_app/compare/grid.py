@@ -1,7 +1,7 @@
 """Which runs a comparison is made of.
 
 A method may carry settings of its own after plus signs, so that variants of one method stand
-beside each other: ``rs-dgc+ratio-policy=weight``. A budget among them is instead of the common ones:
+beside each other: ``rs-dgc+ratio-policy=weight``. Its own budget stands instead of the common ones:
 ``rs-dgc+budget=300x``.
 """
 
