@@ -9,15 +9,25 @@ message    record                          fields
 query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
                                            ``bands``, ``chip-px``, ``dataset``, ``synthetic``
-train →    ``model`` (arrays)              the global model
+train →    ``model`` (arrays)              ``patches`` that the site lacks, or the whole model;
+                                           left out where the site has everything
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
-                                           compressed method ``accepted-round``, ``ratios``
+                                           compressed method the *origin*, ``accepted-round``
+                                           and ``ratios``
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
-                                           ``seconds``, ``reference``, ``predicted``, ``correct``
-evaluate → ``model``, ``task``             as above; ``task`` has ``site``
-evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``
+                                           ``seconds``, ``reference``, ``predicted``, ``correct``,
+                                           and with a compressed method ``version``
+train ←    ``metrics`` (metrics)           ``resync`` alone: the replica here is not what the
+                                           patches start from; the whole model is needed
+evaluate → ``model``, ``task``             as above; ``task`` has ``site`` and the origin
+evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
+                                           ``resync`` alone
 =========  ==============================  =====================================================
+
+The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model, and,
+where they are not empty, ``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` tells what
+they are for.
 
 ``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split, of the
 model as received: enough for overall and balanced accuracy and Cohen's kappa at a fraction of a
@@ -34,11 +44,20 @@ METRICS = "metrics"
 
 PACKED = "packed"
 """Name of the one array that holds a packed model or an encoded upload."""
+PATCHES = "patches"
+"""Name of the one array that holds packed patches (:mod:`rsdgc.patches`)."""
 
 ROUND = "round"
 ACCEPTED_ROUND = "accepted-round"
 LEARNING_RATE = "learning-rate"
 RATIOS = "ratios"
+
+RUN = "run"
+VERSION = "version"
+FINGERPRINT = "fingerprint"
+RESUMED_ROUND = "resumed-round"
+KEPT_ROUNDS = "kept-rounds"
+RESYNC = "resync"
 
 NAMES = "names"
 NUM_TRAIN = "num-train"
