@@ -160,12 +160,12 @@ def _ask_for_the_whole(message: Message, reason: OutOfStep) -> Message:
 def _origin(context: Context, task: ConfigRecord) -> Origin:
     """Return which run asks: a resumed one keeps its number, and has a Flower run of its own."""
     run = task.get(protocol.RUN)
-    kept = task.get(protocol.KEPT_ROUNDS, [])
+    kept = task.get(protocol.KEPT_ROUNDS)
     return Origin(
         run=int.from_bytes(run, "little") if isinstance(run, bytes) else context.run_id,
         attempt=context.run_id,
         resumed_round=_integer(task, protocol.RESUMED_ROUND),
-        kept_rounds=tuple(int(number) for number in kept) if isinstance(kept, list) else (),
+        kept_rounds=protocol.unpack_rounds(kept) if isinstance(kept, bytes) else (),
     )
 
 

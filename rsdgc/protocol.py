@@ -25,9 +25,8 @@ evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, `
                                            ``resync`` alone
 =========  ==============================  =====================================================
 
-The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model, and,
-where they are not empty, ``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` tells what
-they are for.
+The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model,
+``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` tells what they are for.
 
 ``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split, of the
 model as received: enough for overall and balanced accuracy and Cohen's kappa at a fraction of a
@@ -35,6 +34,8 @@ confusion matrix's size. The whole matrix travels once, in the final evaluation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 MODEL = "model"
 TASK = "task"
@@ -76,3 +77,15 @@ REFERENCE = "reference"
 PREDICTED = "predicted"
 CORRECT = "correct"
 CONFUSION = "confusion"
+
+
+def pack_rounds(rounds: Sequence[int]) -> bytes:
+    """Pack numbers of rounds, four bytes each, little-endian; ``b"\\0"`` alone for none."""
+    return b"".join(number.to_bytes(4, "little") for number in rounds) or b"\0"
+
+
+def unpack_rounds(packed: bytes) -> tuple[int, ...]:
+    """Unpack what :func:`pack_rounds` packed."""
+    return tuple(
+        int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed) - 3, 4)
+    )

@@ -161,8 +161,15 @@ class SiteStrategy(Strategy):
         self.resumed_round = checkpoint.round
 
     def kept_rounds(self) -> list[int]:
-        """Return the rounds that the run could be resumed from; sites can go back to them."""
-        return [] if self.checkpoints is None else self.checkpoints.rounds()
+        """Return the rounds that the run could be resumed from; sites can go back to them.
+
+        As many numbers as checkpoints are to be kept, 0 (the start) for those not there yet: the
+        bytes of a message must not depend on when the run was last resumed.
+        """
+        if self.checkpoints is None:
+            return []
+        found = self.checkpoints.rounds()[-self.checkpoints.keep :]
+        return [0] * (self.checkpoints.keep - len(found)) + found
 
     def seconds(self) -> float:
         """Wall clock of the run, without the time between a stop and its resumption."""

@@ -104,8 +104,7 @@ class Checkpoints:
             for draft in self.folder.glob(f"*{DRAFT}"):
                 draft.unlink()
             replace_file(path, lambda draft: save_file(arrays, draft, metadata))
-            for old in self.rounds()[: -self.keep]:
-                self._path(old).unlink()
+            self._prune()
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"checkpoint {path} cannot be written ({error}): free space, then resume the run"
@@ -129,6 +128,7 @@ class Checkpoints:
         for number in self.rounds():
             if number > server_round:
                 self._path(number).unlink()
+        self._prune()
 
     def _read(self, number: int) -> Checkpoint:
         with safe_open(self._path(number), "np") as entries:
@@ -139,6 +139,10 @@ class Checkpoints:
         if metadata["checksum"] != _checksum(arrays, metadata["values"]):
             raise ValueError("its checksum does not match")
         return Checkpoint(number, arrays, json.loads(metadata["values"]))
+
+    def _prune(self) -> None:
+        for old in self.rounds()[: -self.keep]:
+            self._path(old).unlink()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:06}.safetensors"

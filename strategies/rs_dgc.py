@@ -100,11 +100,9 @@ class RsDgc(SiteRounds):
             protocol.RUN: self.model.run_id.to_bytes(8, "little"),
             protocol.VERSION: self.model.version,
             protocol.FINGERPRINT: self.model.fingerprint,
+            protocol.RESUMED_ROUND: self.resumed_round,
+            protocol.KEPT_ROUNDS: protocol.pack_rounds(self.kept_rounds()),
         }
-        if self.resumed_round:
-            fields[protocol.RESUMED_ROUND] = self.resumed_round
-        if kept := self.kept_rounds():
-            fields[protocol.KEPT_ROUNDS] = kept
         if kind == MessageType.TRAIN:
             fields[protocol.ACCEPTED_ROUND] = self.books.accepted.get(card.name, 0)
             fields[protocol.RATIOS] = [float(ratio) for ratio in self.rates.ratios]
@@ -226,9 +224,12 @@ class RsDgc(SiteRounds):
         return {"up": self.rates, "down": self.model.rates, "closing": self.closing}
 
     def _overhead(self) -> int:
-        """Bytes of this round's messages beside the patch: the task, names and headers."""
+        """Bytes of this round's messages beside the patch: the task, names and headers.
+
+        Without the list of checkpoints: how many are kept must not enter the result.
+        """
         tasks = [entry.down_by_group.get("task", 0) for entry in self._post.entries.values()]
-        return round(sum(tasks) / max(1, len(tasks)))
+        return round(sum(tasks) / max(1, len(tasks))) - 4 * len(self.kept_rounds())
 
     def _groups(
         self, layer_bytes: NDArray[np.int64], header_bytes: int, entry: SiteEntry
