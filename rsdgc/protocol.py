@@ -80,7 +80,7 @@ CONFUSION = "confusion"
 
 
 def pack_rounds(rounds: Sequence[int]) -> bytes:
-    """Pack numbers of rounds, four bytes each, little-endian; ``b"\\0"`` alone for none."""
+    """Pack numbers of rounds, four bytes each, little-endian; one zero byte for none."""
     return b"".join(number.to_bytes(4, "little") for number in rounds) or b"\0"
 
 

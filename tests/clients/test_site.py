@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.site import Delivery, Origin, OutOfStep, RoundTask, Site
+from clients.site import Delivery, Origin, RoundTask, Site
 from clients.state import StateFolder
 from clients.training import TrainSettings
 from clients.weights import flatten, model_spec

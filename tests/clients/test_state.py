@@ -46,9 +46,7 @@ def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) ->
         **names,
     )
     folder.commit(
-        history.then(
-            state, attempt=5, past=history.states, kept_rounds=kept_rounds, serial=serial
-        )
+        history.then(state, attempt=5, past=history.states, kept_rounds=kept_rounds, serial=serial)
     )
 
 

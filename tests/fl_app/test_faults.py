@@ -201,9 +201,13 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     ("seed", "chosen"),
     [
         (0, {}),
-        (1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
-        (2, {"quorum": 2, "budget_down": "4x"}),  # a log that holds four patches
-        (3, {"budget_down": "1x"}),
+        pytest.param(
+            *(1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
+            marks=pytest.mark.slow,
+        ),
+        # a log that holds four patches
+        pytest.param(*(2, {"quorum": 2, "budget_down": "4x"}), marks=pytest.mark.slow),
+        pytest.param(*(3, {"budget_down": "1x"}), marks=pytest.mark.slow),
     ],
     ids=["default", "elements", "quorum", "dense down"],
 )

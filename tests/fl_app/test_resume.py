@@ -16,6 +16,7 @@ import strategies.checkpoints
 from fl_app import client_app
 from rsdgc import protocol
 from rsdgc.errors import RunError, SettingError
+from strategies.checkpoints import Checkpoint, Checkpoints
 from tests.federation import grid, run, serve, settings
 from tests.loopback import LoopbackGrid
 
@@ -54,44 +55,45 @@ def die(*arguments: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def arm(step: str) -> None:
+    """Let a step of writing a checkpoint be this process's last."""
+    fsync, write = os.fsync, strategies.checkpoints.save_file
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(descriptor)
+        if (step, len(synced)) in (("sync", 1), ("sync folder", 2)):
+            die()
+        fsync(descriptor)
+
+    def half(arrays: Any, path: Path, metadata: Any) -> None:
+        write(arrays, path, metadata)
+        os.truncate(path, path.stat().st_size // 2)
+        die()
+
+    os.fsync = sync
+    if step == "begin":
+        die()
+    elif step == "half":
+        strategies.checkpoints.save_file = half
+    elif step == "rename":
+        os.replace = die
+    elif step == "delete":
+        Path.unlink = die
+
+
 def run_until_killed(chosen: Any, step: str, at_round: int) -> None:
     """Run in this process, which dies by SIGKILL at a step of writing a checkpoint."""
-    inner_save = strategies.checkpoints.Checkpoints.save
-    write = strategies.checkpoints.save_file
+    inner = Checkpoints.save
 
-    def save(self: Any, checkpoint: Any) -> None:
-        if checkpoint.round != at_round:
-            inner_save(self, checkpoint)
-            return
-        if step == "begin":
-            die()
-        fsync, unlink = os.fsync, Path.unlink
-        synced = []
-
-        def sync(descriptor: int) -> None:
-            synced.append(descriptor)
-            if (step, len(synced)) in (("sync", 1), ("sync folder", 2)):
-                die()
-            fsync(descriptor)
-
-        def half(arrays: Any, path: Path, metadata: Any) -> None:
-            write(arrays, path, metadata)
-            os.truncate(path, path.stat().st_size // 2)
+    def save(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        if checkpoint.round == at_round:
+            arm(step)
+        inner(self, checkpoint)
+        if checkpoint.round == at_round and step == "after":
             die()
 
-        os.fsync = sync
-        if step == "half":
-            strategies.checkpoints.save_file = half
-        if step == "rename":
-            os.replace = die
-        if step == "delete":
-            Path.unlink = die
-        inner_save(self, checkpoint)
-        os.fsync, Path.unlink = fsync, unlink
-        if step == "after":
-            die()
-
-    strategies.checkpoints.Checkpoints.save = save
+    Checkpoints.save = save
     run(chosen)
 
 
