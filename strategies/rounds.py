@@ -110,7 +110,7 @@ class SiteRounds(SiteStrategy):
         What is refused is named in the ledger and changes nothing. Replies are taken in the
         order of the sites' names, so that the result does not depend on their arrival.
         """
-        return (self.arrays() if self._collect(server_round, replies) else None), None
+        return (self.arrays() if self.collect(server_round, replies) else None), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -147,7 +147,7 @@ class SiteRounds(SiteStrategy):
             follow_up=lambda index, reply: self._second_try(index, reply, config),
             overdue=self._post.overdue,
         )
-        self._collect(number, [reply for reply in replies if reply is not None])
+        self.collect(number, [reply for reply in replies if reply is not None])
 
     def _address(
         self, kind: str, cards: list[SiteCard], number: int, config: ConfigRecord
@@ -175,7 +175,7 @@ class SiteRounds(SiteStrategy):
         task = self._task(letter.kind, letter.card, letter.round, config)
         return self._post.write_again(letter, task, self.parcel(letter.card, whole=True), reply)
 
-    def _collect(self, server_round: int, replies: Iterable[Message]) -> bool:
+    def collect(self, server_round: int, replies: Iterable[Message]) -> bool:
         """Take a round's replies in; return whether the model changed."""
         answered = self._post.by_site(replies)
         accepted = 0
