@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 from torchvision.models import vgg19
 
 from clients.weights import flatten, model_spec
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--stale-times", type=float, default=30.0, help="of the second table")
     words = parser.parse_args()
     torch.set_num_threads(1)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, 1, 1
     model = vgg19(num_classes=CLASSES)
     spec = model_spec(model)
     start = flatten(model, spec)
