@@ -10,7 +10,13 @@ module          gives
 ``augment``     flips and quarter turns
 ``training``    one round of local training
 ``scoring``     the confusion matrix and loss of a model on a split
-``state``       what must survive a restart, in one file replaced at once
+``vectors``     vectors that live in mapped files
+``history``     what a site remembers of a run, and may have to go back to
+``state``       the files of that memory, replaced at once
+``replica``     the site's copy of the published model, brought up to date by patches
+``upload``      change plus residual, compressed, the rest kept
+``turn``        one locked look at the state, and at most one change of it
+``cleaning``    states of old runs, listed and deleted
 ``task``        what the server asks of a site in one round, and the reply
 ``site``        a round's work from all of these
 ==============  ====================================================================

@@ -2,18 +2,24 @@
 
 The order of the steps is what makes every local change count exactly once, whatever dies when:
 
-1. **Settle the last upload.** The task says which round's upload the server accepted last. If the
+1. **Bring the replica up to date**: apply the patches to a copy, compare its fingerprint with
+   the server's. If they differ, say so: the server sends the whole model
+   (:mod:`clients.replica`).
+2. **Settle the last upload.** The task says which round's upload the server accepted last. If the
    site's last upload is a later one (lost, late or refused), it is added back to the residual.
-2. Load the received model, score it on the test split, train.
-3. Compress ``change + residual``; what is left is the new residual (:mod:`rsdgc.feedback`).
-4. **Make residual, upload and reply durable**, all at once (:mod:`clients.state`).
-5. Reply.
+3. Load the replica, score it on the test split, train.
+4. Compress ``change + residual``; what is left is the new residual (:mod:`rsdgc.feedback`).
+5. **Make replica, residual, upload and reply durable**, all at once (:mod:`clients.state`).
+6. Reply.
 
-Killed before step 4, the site stands where it stood and the change is as if it had never been
-made. Killed after it, the reply is lost, the server's next task says so, and step 1 mends it. The
+Killed before step 5, the site stands where it stood and the change is as if it had never been
+made. Killed after it, the reply is lost, the server's next task says so, and step 2 mends it. The
 same task delivered twice gets the same reply, from the file. So at every instant::
 
     Σ accepted uploads + Σ residuals (unsettled uploads added back) = Σ durable local changes
+
+A server that was resumed from a checkpoint finds the sites ahead of it. They go back to the state
+that they had at that checkpoint (:mod:`clients.history`).
 """
 
 from __future__ import annotations
@@ -21,23 +27,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from clients import vectors
+from clients.history import SiteState
+from clients.replica import OutOfStep, check_finite
 from clients.scoring import score
-from clients.state import SiteState, StateFolder
-from clients.task import RoundResult, RoundTask
+from clients.state import StateFolder
+from clients.task import Delivery, Origin, RoundResult, RoundTask
 from clients.training import train
+from clients.turn import Turn, take_turn
+from clients.upload import carry_over, compress
 from clients.weights import flatten, load_flat, model_spec
-from rsdgc.compressor import Compressor
 from rsdgc.errors import RunError
-from rsdgc.feedback import ErrorFeedback
-from rsdgc.indicator import make_indicator
 from rsdgc.sparse import Stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,7 +58,7 @@ if TYPE_CHECKING:
     from clients.scoring import Score
     from clients.training import TrainReport
 
-__all__ = ["RoundResult", "RoundTask", "Site"]
+__all__ = ["Delivery", "Origin", "OutOfStep", "RoundResult", "RoundTask", "Site"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +78,9 @@ class Site:
         K, the same at all sites.
     state_dir : path
         Root of the states on this machine.
+    initial : callable, optional
+        Makes the model before training, float32 [size], which is version 0 of the published one;
+        by default the weights that ``model`` has now, which costs a copy of them.
 
     Raises
     ------
@@ -83,6 +97,7 @@ class Site:
         test: Partition | None,
         num_classes: int,
         state_dir: Path | str,
+        initial: Callable[[], NDArray[np.float32]] | None = None,
     ) -> None:
         for split in (train, test):
             if split is not None:
@@ -95,16 +110,17 @@ class Site:
         self.test = test
         self.num_classes = num_classes
         self.state_dir = state_dir
+        self._initial = initial or _keep(flatten(self.model, self.spec))
 
-    def work(self, task: RoundTask, weights: NDArray[np.float32]) -> RoundResult:
+    def work(self, task: RoundTask, delivery: Delivery) -> RoundResult:
         """Work one round.
 
         Parameters
         ----------
         task : RoundTask
             From the server.
-        weights : float32 [spec.size]
-            The model as received; left as it is.
+        delivery : Delivery
+            The published model, or what the replica here lacks of it.
 
         Returns
         -------
@@ -113,6 +129,8 @@ class Site:
 
         Raises
         ------
+        OutOfStep
+            The replica needs the whole model; nothing was changed.
         RunError
             The received or the trained model is not finite, or the task is older than the state.
         StateError
@@ -122,76 +140,80 @@ class Site:
         """
         begin = time.perf_counter()
         if task.method == "fedavg":
-            received, report = self._learn(task, weights)
+            received, report = self._learn(task, _whole(delivery))
             trained = flatten(self.model, self.spec)
             return self._result(received, report, begin, weights=trained)
-        folder = StateFolder(self.state_dir, task.run, self.name, self.spec)
-        with folder.locked():
-            state = folder.load()
-            digest = task.digest(weights)
-            if state is not None and state.task == digest:
+        with self._turn(task.origin) as turn:
+            state, digest = turn.state, task.digest(delivery)
+            upload = turn.folder.upload(state) if state.task == digest else None
+            if upload is not None:
                 _log.info("round %d was worked already: the same reply again", task.round)
-                return self._from_state(state)
-            feedback = self._settle(task, state)
-            received, report = self._learn(task, weights)
-            change = flatten(self.model, self.spec)
-            change -= weights
-            stamp = Stamp(task.run, task.round, task.base)
-            payload = feedback.compress(change, task.ratios, stamp, task.budget_bytes)
-            result = self._result(received, report, begin, payload=payload)
-            reply = _figures(result)
-            folder.save(SiteState(task.round, digest, feedback.residual, payload, reply))
+                return _again(state, upload)
+            if state.round > task.round:
+                raise RunError(
+                    f"site {self.name} has worked round {state.round} of run {task.origin.run} "
+                    f"and cannot go back to round {task.round}: give the new run another number"
+                )
+            replica = turn.bring_up(delivery, self._initial)
+            received, report = self._learn(task, replica.weights)
+            name, residual = turn.folder.new_vector("residual", turn.serial)
+            flatten(self.model, self.spec, out=residual)
+            residual -= replica.weights
+            carry_over(residual, turn.folder, state, task.accepted_round, self.spec)
+            stamp = Stamp(task.origin.run, task.round, delivery.version)
+            payload = compress(residual, task, stamp, self.spec, self._seed(task.seed, 0))
+            result = self._result(received, report, begin, payload=payload, version=replica.version)
+            turn.folder.keep(name)
+            turn.commit(
+                SiteState(
+                    round=task.round,
+                    version=replica.version,
+                    replica=replica.name,
+                    residual=name,
+                    upload=turn.folder.keep_bytes("upload", turn.serial, payload),
+                    residual_check=vectors.checksum(residual),
+                    upload_check=vectors.checksum(payload),
+                    task=digest,
+                    reply=_figures(result),
+                )
+            )
         return result
 
-    def score_only(self, weights: NDArray[np.float32]) -> Score:
-        """Score a model on the test split, for the final evaluation.
+    def evaluate(self, origin: Origin, delivery: Delivery) -> Score:
+        """Score the published model on the test split, for the final evaluation.
 
         Parameters
         ----------
-        weights : float32 [spec.size]
-            Any finite model.
-        """
-        self._load(weights)
-        return score(self.model, self.test, self.num_classes)
+        origin : Origin
+            The run.
+        delivery : Delivery
+            As for :meth:`work`; the replica at its version is kept.
 
-    def _settle(self, task: RoundTask, state: SiteState | None) -> ErrorFeedback:
-        """Return the error feedback with the last upload settled."""
-        indicator = make_indicator(
-            task.indicator,
-            mean_weight=task.mean_weight,
-            std_weight=task.std_weight,
-            seed=self._seed(task.seed, 0),
-        )
-        compressor = Compressor(self.spec, task.scheme, indicator)
-        if state is None or state.round < task.accepted_round:
-            if task.accepted_round > 0:
-                _log.warning(
-                    "site %s has lost its state of round %d: what its uploads held back is lost",
-                    self.name,
-                    task.accepted_round,
-                )
-            return ErrorFeedback(compressor, None)
-        if state.round > task.round:
-            raise RunError(
-                f"site {self.name} has worked round {state.round} of run {task.run} and cannot go "
-                f"back to round {task.round}: give the new run another number"
-            )
-        feedback = ErrorFeedback(compressor, state.residual)
-        if state.round != task.accepted_round:
-            _log.info("the upload of round %d was not accepted: taken back", state.round)
-            feedback.roll_back(state.upload)
-        return feedback
+        Raises
+        ------
+        OutOfStep, RunError, StateError
+            As for :meth:`work`.
+        """
+        if not delivery.fingerprint:
+            return self._score(_whole(delivery))
+        with self._turn(origin) as turn:
+            replica = turn.bring_up(delivery, self._initial)
+            found = self._score(replica.weights)
+            turn.commit(replace(turn.state, version=replica.version, replica=replica.name))
+        return found
+
+    def _turn(self, origin: Origin) -> AbstractContextManager[Turn]:
+        folder = StateFolder(self.state_dir, origin.run, self.name, self.spec)
+        return take_turn(folder, origin, self.spec)
 
     def _learn(self, task: RoundTask, weights: NDArray[np.float32]) -> tuple[Score, TrainReport]:
-        self._load(weights)
-        received = score(self.model, self.test, self.num_classes)
+        received = self._score(weights)
         seed = self._seed(task.seed, task.round)
         return received, train(self.model, self.train, task.train, seed)
 
-    def _load(self, weights: NDArray[np.float32]) -> None:
-        if not np.isfinite(weights).all():
-            raise RunError("the received model is not finite: lower the learning rate")
+    def _score(self, weights: NDArray[np.float32]) -> Score:
         load_flat(self.model, self.spec, weights)
+        return score(self.model, self.test, self.num_classes)
 
     def _seed(self, seed: int, number: int) -> int:
         text = f"{seed}/{self.name}/{number}".encode()
@@ -205,6 +227,7 @@ class Site:
         *,
         payload: bytes = b"",
         weights: NDArray[np.float32] | None = None,
+        version: int = 0,
     ) -> RoundResult:
         return RoundResult(
             payload=payload,
@@ -214,11 +237,26 @@ class Site:
             loss=received.loss,
             train_loss=report.loss,
             seconds=time.perf_counter() - begin,
+            version=version,
         )
 
-    def _from_state(self, state: SiteState) -> RoundResult:
-        figures = state.reply | {"confusion": np.array(state.reply["confusion"], np.int64)}
-        return RoundResult(payload=state.upload, weights=None, **figures)
+
+def _again(state: SiteState, upload: bytes) -> RoundResult:
+    """Return the reply that a state was kept with."""
+    figures = state.reply | {"confusion": np.array(state.reply["confusion"], np.int64)}
+    return RoundResult(payload=upload, weights=None, version=state.version, **figures)
+
+
+def _whole(delivery: Delivery) -> NDArray[np.float32]:
+    """Return the whole model that a message without a replica must carry."""
+    if delivery.whole is None:
+        raise RunError("the message carries no model: run one release at all ends")
+    check_finite(delivery.whole)
+    return delivery.whole
+
+
+def _keep(weights: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
+    return lambda: weights
 
 
 def _figures(result: RoundResult) -> dict[str, Any]:

@@ -1,19 +1,25 @@
-"""What a site must not lose, in one file that is replaced at once.
+"""What a site must not lose: its replica, its residual and its last upload, in files.
 
-``<state_dir>/<run>/<site>/state.safetensors`` holds, for the last round that the site worked:
+``<state_dir>/<run>/<site>/`` holds
 
-==============  ==============  ==================================================================
-entry           type            is
-==============  ==============  ==================================================================
-``residual``    float32 [n]     what all uploads so far have held back
-``upload``      uint8 [m]       that round's upload, as sent
-metadata        text            run, round, the task's digest, the model's signature, the reply's
-                                figures, a checksum of both entries
-==============  ==============  ==================================================================
+======================  ===========================================================================
+file                    is
+======================  ===========================================================================
+``state.json``          which of the others make up the state, and its figures; replaced at once
+``replica-<n>.f32``     the published model as this site has it, float32 little-endian
+``residual-<n>.f32``    what all uploads so far have held back, float32 little-endian
+``upload-<n>.bin``      the last upload, as sent
+``spare-….f32``         memory for the next replica and residual
+``lock``                held by the process that works for this site
+======================  ===========================================================================
 
-A new state is written beside the old one, forced to disk, and renamed over it: killed at any
-instant, a site finds the old state or the new one. Upload and residual change together because
-one is only right with the other.
+A numbered file is never written again once ``state.json`` names it. A new state is a new set of
+files, then a new ``state.json``: killed at any instant, a site finds the old state or the new one.
+What ``state.json`` does not name is left from a killed process and goes with the next change.
+
+``state.json`` may name more states than the last: those that the site had at the checkpoints that
+the server still keeps. If the server is resumed from one, the site goes back with it, so that the
+run goes on as if the rounds since had never been (:mod:`clients.history`).
 """
 
 from __future__ import annotations
@@ -21,55 +27,27 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
-import zlib
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
+from clients import vectors
+from clients.history import History, SiteState
+from rsdgc.durable import make_folder, replace_bytes, sync
 from rsdgc.errors import SettingError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
+    from rsdgc.arrays import Float32
     from rsdgc.spec import ModelSpec
 
-SCHEMA = "rsdgc-site-1"
-FILE = "state.safetensors"
+SCHEMA = "rsdgc-site-2"
+FILE = "state.json"
+LOCK = "lock"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class SiteState:
-    """The state of a site after a round.
-
-    Parameters
-    ----------
-    round : int
-        The last one worked.
-    task : str
-        Digest of that round's task, to recognise the same message delivered twice.
-    residual : float32 [n]
-        After that round's upload was taken out.
-    upload : bytes
-        That round's upload.
-    reply : dict
-        The other figures of that round's reply, as JSON values.
-    """
-
-    round: int
-    task: str
-    residual: NDArray[np.float32]
-    upload: bytes
-    reply: dict[str, Any] = field(default_factory=dict)
 
 
 class StateFolder:
@@ -96,7 +74,6 @@ class StateFolder:
         if not site or site in (".", "..") or "/" in site or "\0" in site:
             raise SettingError(f"site name {site!r} cannot name a folder: use letters and digits")
         self.path = Path(state_dir) / str(run) / site
-        self._run = run
         self._spec = spec
 
     @contextmanager
@@ -108,11 +85,9 @@ class StateFolder:
         StateError
             The folder cannot be made or written.
         """
-        try:
-            self._make()
-            lock = (self.path / "lock").open("w")
-        except OSError as error:
-            raise self._unusable("written", error) from error
+        with self.explained("written"):
+            make_folder(self.path, levels=3)
+            lock = (self.path / LOCK).open("w")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,8 +96,8 @@ class StateFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def load(self) -> SiteState | None:
-        """Return the state, or None where there is none that can be used.
+    def load(self) -> History:
+        """Return what is remembered; nothing where there is nothing that can be used.
 
         A file that is damaged or of another model is passed over with a warning: the site goes on
         like one that lost its disk, and only what its uploads held back is lost.
@@ -134,18 +109,82 @@ class StateFolder:
         """
         path = self.path / FILE
         try:
-            path.open("rb").close()
-            with safe_open(path, "np") as entries:
-                return self._parse(entries)
+            return self._parse(json.loads(path.read_bytes()))
         except FileNotFoundError:
-            return None
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            return History()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("site state %s cannot be used (%s): starting without it", path, error)
-            return None
+            return History()
         except OSError as error:
             raise self._unusable("read", error) from error
 
-    def save(self, state: SiteState) -> None:
+    def replica(self, state: SiteState) -> Float32 | None:
+        """Map a state's replica for reading; None, with a warning, where it cannot be used."""
+        if not state.replica:
+            return None
+        with self._passed_over(state.replica):
+            return vectors.open_vector(self.path / state.replica, self._spec.size, "c")
+        return None
+
+    def residual(self, state: SiteState) -> Float32 | None:
+        """Map a state's residual for reading; None, with a warning, where it is damaged."""
+        with self._passed_over(state.residual):
+            found = vectors.open_vector(self.path / state.residual, self._spec.size, "c")
+            if vectors.checksum(found) == state.residual_check:
+                return found
+            raise ValueError("its checksum does not match")
+        return None
+
+    def upload(self, state: SiteState) -> bytes | None:
+        """Return a state's upload; None, with a warning, where it is damaged."""
+        with self._passed_over(state.upload):
+            found = (self.path / state.upload).read_bytes()
+            if vectors.checksum(found) == state.upload_check:
+                return found
+            raise ValueError("its checksum does not match")
+        return None
+
+    def new_vector(self, kind: str, serial: int) -> tuple[str, Float32]:
+        """Make a file for a vector.
+
+        Parameters
+        ----------
+        kind : {"replica", "residual"}
+            What it will be.
+        serial : int
+            A number that no file has.
+
+        Returns
+        -------
+        name : str
+            Of the file, for :class:`SiteState`.
+        vector : float32 [spec.size]
+            Its memory, to be written to; not yet part of any state.
+
+        Raises
+        ------
+        StateError
+            There is no room.
+        """
+        name = f"{kind}-{serial:06}.f32"
+        with self.explained("written"):
+            path, spare = self.path / name, self.path / f"spare-{kind}.f32"
+            return name, vectors.create(path, self._spec.size, spare)
+
+    def keep(self, name: str) -> None:
+        """Force a file to the disk; raises :class:`StateError` if it cannot be."""
+        with self.explained("written"):
+            sync(self.path / name)
+
+    def keep_bytes(self, kind: str, serial: int, content: bytes) -> str:
+        """Write a file and force it to the disk; return its name."""
+        name = f"{kind}-{serial:06}.bin"
+        with self.explained("written"):
+            (self.path / name).write_bytes(content)
+            sync(self.path / name)
+        return name
+
+    def commit(self, history: History) -> None:
         """Replace the state; when this returns, the new one survives a loss of power.
 
         Raises
@@ -154,58 +193,53 @@ class StateFolder:
             It could not be written (disk full, no permission). The round must not be replied to:
             its upload then counts as lost, whichever state the disk kept.
         """
-        entries: dict[str, NDArray[Any]] = {
-            "residual": state.residual,
-            "upload": np.frombuffer(state.upload, np.uint8),
-        }
-        metadata = {
+        content = {
             "schema": SCHEMA,
-            "run": str(self._run),
-            "round": str(state.round),
-            "task": state.task,
             "model": self._spec.signature.hex(),
-            "reply": json.dumps(state.reply),
-            "checksum": _checksum(entries),
+            "attempts": list(history.attempts),
+            "serial": history.serial,
+            "states": [asdict(state) for state in history.states],
         }
-        written = self.path / (FILE + ".new")
+        with self.explained("written"):
+            replace_bytes(self.path / FILE, json.dumps(content).encode())
+        self._tidy(history.states)
+
+    @contextmanager
+    def explained(self, verb: str) -> Iterator[None]:
+        """Turn what the system says into one line with a remedy."""
         try:
-            self._make()
-            save_file(entries, written, metadata)
-            _sync(written)
-            os.replace(written, self.path / FILE)
-            _sync(self.path)
-        except (OSError, SafetensorError) as error:
-            raise self._unusable("written", error) from error
+            yield
+        except OSError as error:
+            raise self._unusable(verb, error) from error
 
-    def _parse(self, entries: Any) -> SiteState:
-        metadata = entries.metadata() or {}
-        for key, expected in (
-            ("schema", SCHEMA),
-            ("run", str(self._run)),
-            ("model", self._spec.signature.hex()),
-        ):
-            if metadata[key] != expected:
-                raise ValueError(f"{key} {metadata[key]} instead of {expected}")
-        arrays = {name: entries.get_tensor(name) for name in ("residual", "upload")}
-        residual = arrays["residual"]
-        if residual.dtype != np.float32 or residual.shape != (self._spec.size,):
-            raise ValueError(f"residual of shape {residual.shape} instead of {self._spec.size}")
-        if metadata["checksum"] != _checksum(arrays):
-            raise ValueError("its checksum does not match")
-        return SiteState(
-            round=int(metadata["round"]),
-            task=metadata["task"],
-            residual=np.require(residual, np.float32, ["C", "W"]),
-            upload=arrays["upload"].tobytes(),
-            reply=json.loads(metadata["reply"]),
-        )
+    def _tidy(self, states: Sequence[SiteState]) -> None:
+        """Delete what no state names; the last of each kind is kept as memory for the next."""
+        named = {FILE, LOCK}.union(*(state.files for state in states))
+        with suppress(OSError):  # what is left over does no harm
+            for path in sorted(self.path.iterdir()):
+                if path.name in named or path.name.startswith("spare-"):
+                    continue
+                if path.suffix == ".f32":
+                    path.replace(self.path / f"spare-{path.name.partition('-')[0]}.f32")
+                else:
+                    path.unlink()
 
-    def _make(self) -> None:
-        if self.path.is_dir():
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        for folder in (self.path.parent, self.path.parent.parent):
-            _sync(folder)
+    def _parse(self, content: dict[str, Any]) -> History:
+        for key, expected in (("schema", SCHEMA), ("model", self._spec.signature.hex())):
+            if content[key] != expected:
+                raise ValueError(f"{key} {content[key]} instead of {expected}")
+        states = tuple(SiteState(**state) for state in content["states"])
+        for name in set().union(*(state.files for state in states)):
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is no file of this folder")
+        return History(tuple(map(int, content["attempts"])), states, int(content["serial"]))
+
+    @contextmanager
+    def _passed_over(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            _log.warning("%s cannot be used (%s): going on without it", self.path / name, error)
 
     def _unusable(self, verb: str, error: Exception) -> StateError:
         reason = getattr(error, "strerror", None) or error
@@ -213,19 +247,3 @@ class StateFolder:
             f"the site's state in {self.path} cannot be {verb} ({reason}): "
             "free space, mend permissions, or set another state-dir"
         )
-
-
-def _checksum(entries: dict[str, NDArray[Any]]) -> str:
-    total = 0
-    for name in ("residual", "upload"):
-        total = zlib.crc32(np.ascontiguousarray(entries[name]).data, total)
-    return f"{total:08x}"
-
-
-def _sync(path: Path) -> None:
-    """Force a file's content, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,18 +19,67 @@ if TYPE_CHECKING:
 METHODS = ("rs-dgc", "topk", "fedavg")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which start of which run a message comes from.
+
+    Parameters
+    ----------
+    run : int
+        Number of the run, unique to it: states of other runs are never touched.
+    attempt : int
+        Number of this start of the server; a resumed run has the same `run` and another attempt.
+    resumed_round : int
+        The last round that the server knew when it started; 0 if it started anew.
+    kept_rounds : tuple of int
+        Rounds that the server could be resumed from: the site must be able to go back to them.
+    """
+
+    run: int
+    attempt: int = 0
+    resumed_round: int = 0
+    kept_rounds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Delivery:
+    """How the published model reaches a site.
+
+    ::
+
+        Delivery(9, print9)                                 the site has it already
+        Delivery(9, print9, patches=(from7to8, from8to9))   what it lacks
+        Delivery(9, print9, whole=model)                    all of it
+
+    Parameters
+    ----------
+    version : int
+        Of the published model that the site is to work from.
+    fingerprint : bytes
+        Its :func:`rsdgc.fingerprint.fingerprint`; empty: not compared (FedAvg, which has one
+        message a round and no replica).
+    patches : tuple of bytes
+        Encoded, successive, oldest first; more than the site lacks does no harm.
+    whole : float32 [size] or None
+        The model itself.
+    """
+
+    version: int
+    fingerprint: bytes = b""
+    patches: tuple[bytes, ...] = ()
+    whole: NDArray[np.float32] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class RoundTask:
     """What the server asks of a site in one round.
 
     Parameters
     ----------
-    run : int
-        Number of the run, unique to it: states of other runs are never touched.
+    origin : Origin
+        The run, and this start of its server.
     round : int
         From 1, growing.
-    base : int
-        Version of the received model.
     method : {"rs-dgc", "topk", "fedavg"}
         ``"fedavg"`` sends the whole model back and keeps no state; ``"rs-dgc"`` and ``"topk"``
         send a compressed update and differ in their `scheme` alone.
@@ -53,9 +102,8 @@ class RoundTask:
         The method is unknown, or the round not after the accepted one.
     """
 
-    run: int
+    origin: Origin
     round: int
-    base: int
     method: Literal["rs-dgc", "topk", "fedavg"]
     train: TrainSettings
     seed: int = 0
@@ -78,12 +126,15 @@ class RoundTask:
                 f"{self.accepted_round}: number rounds from 1, each once"
             )
 
-    def digest(self, weights: NDArray[np.float32]) -> str:
-        """Return a text that tells this task, with these weights, from every other."""
+    def digest(self, delivery: Delivery) -> str:
+        """Return a text that tells this task, from this model, from every other.
+
+        The model counts by its version and fingerprint, whichever way it came.
+        """
         scalars = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ratios"}
-        digest = hashlib.blake2b(repr(scalars).encode(), digest_size=16)
+        text = repr((scalars, delivery.version, delivery.fingerprint))
+        digest = hashlib.blake2b(text.encode(), digest_size=16)
         digest.update(np.ascontiguousarray(self.ratios, np.float64).data)
-        digest.update(np.ascontiguousarray(weights, np.float32).data)
         return digest.hexdigest()
 
 
@@ -107,6 +158,8 @@ class RoundResult:
         Mean over the samples trained on.
     seconds : float
         Wall clock of the whole round at the site.
+    version : int
+        Of the published model that the site's replica now is, on its disk.
     """
 
     payload: bytes
@@ -116,3 +169,4 @@ class RoundResult:
     loss: float
     train_loss: float
     seconds: float
+    version: int = 0

@@ -35,8 +35,10 @@ def model_spec(model: nn.Module) -> ModelSpec:
     )
 
 
-def flatten(model: nn.Module, spec: ModelSpec) -> NDArray[np.float32]:
-    """Copy the model into a new vector on the CPU.
+def flatten(
+    model: nn.Module, spec: ModelSpec, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Copy the model into a vector on the CPU.
 
     Parameters
     ----------
@@ -44,16 +46,22 @@ def flatten(model: nn.Module, spec: ModelSpec) -> NDArray[np.float32]:
         On any device.
     spec : ModelSpec
         What :func:`model_spec` gave for it.
+    out : float32 [spec.size], optional
+        Where to; a new vector by default.
 
     Returns
     -------
     float32 [spec.size]
-        Writable, sharing no memory with the model.
+        ``out``, or a writable vector that shares no memory with the model.
     """
+    flat = np.empty(spec.size, np.float32) if out is None else out
+    _check_size(flat.size, spec, "the vector")
+    _check_size(sum(tensor.numel() for _, tensor in _float_entries(model)), spec, "the model")
+    target = torch.from_numpy(flat)
     with torch.no_grad():
-        parts = [tensor.reshape(-1).float() for _, tensor in _float_entries(model)]
-        flat: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
-    _check_size(flat.size, spec, "the model")
+        for index, (_, tensor) in enumerate(_float_entries(model)):
+            start, stop = int(spec.offsets[index]), int(spec.offsets[index + 1])
+            target[start:stop].view(tensor.shape).copy_(tensor)
     return flat
 
 

@@ -25,6 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+site = typer.Typer(help="What runs keep at a site.", no_args_is_help=True)
+app.add_typer(site, name="site")
+
 
 class Layout(StrEnum):
     """How imagery lies in a folder."""
@@ -195,9 +198,13 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     cpus_per_site: Annotated[int, typer.Option(help="CPUs of one site's work.", min=1)] = 1,
     force: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this unfinished run, with its settings.")
+    ] = None,
 ) -> None:
     """Run a federation on this machine, through Flower's simulation."""
     from fl_app.launch import launch
+    from fl_app.launch import resume as go_on
 
     options = {
         "data-dir": None if data is None else str(data),
@@ -209,7 +216,32 @@ def simulate(
         "seed": seed,
     }
     given = {key: value for key, value in options.items() if value is not None}
+    if resume is not None:
+        if given or overrides or force:
+            words = [f"--{key}" for key in given] + (overrides or []) + ["--force"] * force
+            raise SettingError(f"--resume takes the run's own settings: leave out {words[0]}")
+        go_on(resume, cpus_per_site=cpus_per_site)
+        return
     launch(overrides or [], given, cpus_per_site=cpus_per_site, force=force)
+
+
+@site.command()
+def clean(
+    state_dir: Annotated[Path, typer.Argument(help="A site's state-dir, or a run's state/.")],
+    run: Annotated[str | None, typer.Option(help="Of this run alone.")] = None,
+    name: Annotated[str | None, typer.Option("--site", help="Of this site alone.")] = None,
+    older_than_days: Annotated[
+        float, typer.Option(help="Only what was not changed for so many days.", min=0)
+    ] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list.")] = False,
+) -> None:
+    """List the states that runs have left at this site, and delete them."""
+    from clients.cleaning import clean_states
+
+    for line in clean_states(
+        state_dir, run=run, site=name, older_than_days=older_than_days, delete=yes
+    ):
+        typer.echo(line)
 
 
 @app.command()

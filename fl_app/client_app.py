@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common import log
 from numpy.typing import NDArray
 
 from clients.device import choose_device
-from clients.site import RoundResult, RoundTask, Site
+from clients.site import Delivery, Origin, OutOfStep, RoundResult, RoundTask, Site
 from clients.training import TrainSettings
+from clients.weights import flatten, model_spec
 from fl_app.config import Settings
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.site_data import Host, check_trainable, host, split
 from rsdgc import ModelSpec, protocol
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, WireError
+from rsdgc.patches import unpack_patches
 
 SITES_IN_MEMORY = 16
 """Sites whose chips and model one process keeps between rounds."""
@@ -59,8 +63,12 @@ def train(message: Message, context: Context) -> Message:
     settings = _settings(context)
     task = message.content.config_records[protocol.TASK]
     site = _site(context, str(task[protocol.SITE]))
-    weights = _weights(message, site.spec)
-    result = site.work(_round_task(settings, context.run_id, task), weights)
+    origin = _origin(context, task)
+    try:
+        delivery = _delivery(message, task, site.spec)
+        result = site.work(_round_task(settings, origin, task), delivery)
+    except OutOfStep as reason:
+        return _ask_for_the_whole(message, reason)
     content = RecordDict(
         {protocol.UPDATE: _update(result, site.spec), protocol.METRICS: _report(result)}
     )
@@ -72,7 +80,10 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the received model on the test split of the site that the task names."""
     task = message.content.config_records[protocol.TASK]
     site = _site(context, str(task[protocol.SITE]))
-    score = site.score_only(_weights(message, site.spec))
+    try:
+        score = site.evaluate(_origin(context, task), _delivery(message, task, site.spec))
+    except OutOfStep as reason:
+        return _ask_for_the_whole(message, reason)
     metrics = MetricRecord(
         {
             protocol.NUM_EXAMPLES: int(score.confusion.sum()),
@@ -112,13 +123,22 @@ def _open_site(context: Context, name: str) -> Site:
     check_trainable(here.dataset, {name: local})
     train_split = split(here.dataset, local, "train", device)
     assert train_split is not None
+
+    def make() -> torch.nn.Module:
+        return build_model(
+            settings.model, store.num_bands, num_classes, store.chip_px, settings.seed
+        )
+
+    model = make()
+    site_spec = model_spec(model)
     return Site(
         name,
-        build_model(settings.model, store.num_bands, num_classes, store.chip_px, settings.seed),
+        model,
         train=train_split,
         test=split(here.dataset, local, "test", device),
         num_classes=num_classes,
         state_dir=_state_dir(context, settings),
+        initial=lambda: flatten(make(), site_spec),
     )
 
 
@@ -131,12 +151,44 @@ def _state_dir(context: Context, settings: Settings) -> Path:
     return Path(settings.out) / "state" if settings.out else home() / "state"
 
 
-def _round_task(settings: Settings, run_id: int, task: ConfigRecord) -> RoundTask:
-    number = _integer(task, protocol.ROUND)
+def _ask_for_the_whole(message: Message, reason: OutOfStep) -> Message:
+    log(WARNING, "the whole model is needed: %s", reason)
+    metrics = MetricRecord({protocol.RESYNC: 1})
+    return Message(RecordDict({protocol.METRICS: metrics}), reply_to=message)
+
+
+def _origin(context: Context, task: ConfigRecord) -> Origin:
+    """Return which run asks: a resumed one keeps its number, and has a Flower run of its own."""
+    run = task.get(protocol.RUN)
+    kept = task.get(protocol.KEPT_ROUNDS)
+    return Origin(
+        run=int.from_bytes(run, "little") if isinstance(run, bytes) else context.run_id,
+        attempt=context.run_id,
+        resumed_round=_integer(task, protocol.RESUMED_ROUND),
+        kept_rounds=protocol.unpack_rounds(kept) if isinstance(kept, bytes) else (),
+    )
+
+
+def _delivery(message: Message, task: ConfigRecord, spec: ModelSpec) -> Delivery:
+    print_ = task.get(protocol.FINGERPRINT, b"")
+    version = _integer(task, protocol.VERSION)
+    print_ = print_ if isinstance(print_, bytes) else b""
+    record = message.content.array_records.get(protocol.MODEL)
+    if record is None:
+        return Delivery(version, print_)
+    if protocol.PATCHES not in record:
+        return Delivery(version, print_, whole=_weights(record, spec))
+    try:
+        patches = unpack_patches(record[protocol.PATCHES].numpy().tobytes())
+    except WireError as error:
+        raise OutOfStep(str(error)) from None
+    return Delivery(version, print_, patches=tuple(patches))
+
+
+def _round_task(settings: Settings, origin: Origin, task: ConfigRecord) -> RoundTask:
     return RoundTask(
-        run=run_id,
-        round=number,
-        base=number - 1,
+        origin=origin,
+        round=_integer(task, protocol.ROUND),
         method="fedavg" if settings.method == "fedavg" else "rs-dgc",
         train=TrainSettings(
             lr=float(task[protocol.LEARNING_RATE]),  # type: ignore[arg-type]
@@ -167,8 +219,7 @@ def _integer(task: ConfigRecord, key: str) -> int:
     return value
 
 
-def _weights(message: Message, spec: ModelSpec) -> NDArray[np.float32]:
-    record = message.content.array_records[protocol.MODEL]
+def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
     if protocol.PACKED in record:
         flat = record[protocol.PACKED].numpy()
     else:
@@ -204,6 +255,7 @@ def _report(result: RoundResult) -> MetricRecord:
             protocol.REFERENCE: confusion.sum(axis=1).tolist(),
             protocol.PREDICTED: confusion.sum(axis=0).tolist(),
             protocol.CORRECT: confusion.diagonal().tolist(),
+            **({} if result.weights is not None else {protocol.VERSION: result.version}),
         }
     )
 

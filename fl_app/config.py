@@ -133,11 +133,28 @@ class Settings(BaseModel):
         3600.0, gt=0.0, description="Longest wait for a round's replies, seconds."
     )
 
+    budget_down: str = Field(
+        "50x",
+        description="Size of a message to a site, as `budget`; `1x`: the whole model each round.",
+    )
+    budget_final: str = Field(
+        "10x",
+        description="Size of the last patch, which makes the published model the final one; "
+        "`1x`: the whole true model.",
+    )
+    checkpoint_every: int = Field(
+        10, ge=0, description="Rounds between two checkpoints of the server; 0: none."
+    )
+    checkpoint_keep: int = Field(2, ge=1, description="Checkpoints that are kept.")
+    resume: bool = Field(
+        False, description="Go on with the unfinished run in `out` from its last checkpoint."
+    )
+
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
     amp: bool = Field(True, description="Mixed precision on CUDA.")
     threads: int = Field(0, ge=0, description="CPU threads of a site; 0: leave as it is.")
 
-    @field_validator("budget")
+    @field_validator("budget", "budget_down", "budget_final")
     @classmethod
     def _budget_is_readable(cls, value: str) -> str:
         parse_budget(value, dense_bytes=1 << 20)

@@ -15,7 +15,7 @@ from fl_app.config import Settings, parse_budget, parse_overrides
 from fl_app.default_data import default_data, default_folder
 from fl_app.home import home
 from fl_app.models import build_model
-from fl_app.run_folder import in_use
+from fl_app.run_folder import in_use, read_settings, reopen
 from fl_app.simulate import Machine, simulate
 from fl_app.site_data import check_trainable
 from rsdgc import fit_ratios, uniform_shares
@@ -38,10 +38,16 @@ def launch(
         The run folder.
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
+    if settings.resume:
+        reopen(settings)  # says what is wrong before anything starts
     data = Path(settings.data_dir).absolute() if settings.data_dir else _built_in()
     dataset = open_data(data)
     _check(settings, dataset)
-    out = _run_folder(settings, dataset, force=force)
+    out = (
+        Path(settings.out).absolute()
+        if settings.resume
+        else _run_folder(settings, dataset, force=force)
+    )
     settings = settings.model_copy(
         update={
             "data_dir": str(data),
@@ -54,6 +60,27 @@ def launch(
     if not (out / "summary.json").exists():
         raise RunError(f"the run left no summary in {out}; see the log above")
     return out
+
+
+def resume(run: Path, *, cpus_per_site: int) -> Path:
+    """Go on with a simulation that did not finish, from its last checkpoint.
+
+    Parameters
+    ----------
+    run : Path
+        Its folder.
+    cpus_per_site : int
+        CPUs of one site's work; with another number of threads the result may differ in the
+        last bits.
+
+    Returns
+    -------
+    Path
+        The run folder.
+    """
+    settings, _ = read_settings(run.absolute())
+    options = {**settings.to_mapping(), "out": str(run.absolute()), "resume": True}
+    return launch([], options, cpus_per_site=cpus_per_site, force=False)
 
 
 def _built_in() -> Path:
@@ -72,9 +99,10 @@ def _check(settings: Settings, dataset: Dataset) -> None:
     with torch.device("meta"):
         model = build_model(settings.model, store.num_bands, len(store.classes), store.chip_px)
     spec = model_spec(model)
-    budget_bytes = parse_budget(settings.budget, spec.dense_bytes)
-    if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:
-        fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
+    for budget in (settings.budget, settings.budget_down, settings.budget_final):
+        budget_bytes = parse_budget(budget, spec.dense_bytes)
+        if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:
+            fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
 
 
 def _run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:

@@ -11,10 +11,20 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from fl_app.config import Settings
 from fl_app.files import replace_text
 from rsdgc import ModelSpec
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, SettingError
 from strategies import Ledger, Roster
+
+MAY_CHANGE = frozenset(
+    {
+        *("data-dir", "out", "state-dir", "resume", "device", "threads"),
+        *("min-sites", "join-timeout-s", "round-timeout-s"),
+        *("checkpoint-every", "checkpoint-keep"),
+    }
+)
+"""Settings that a resumed run may change: they do not enter its result."""
 
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
 
@@ -38,8 +48,66 @@ def create(out: Path) -> Path:
     return out
 
 
+def read_settings(out: Path) -> tuple[Settings, int]:
+    """Return the settings that a run was started with, and its number.
+
+    Raises
+    ------
+    RunError
+        There is no run, or its configuration is damaged.
+    """
+    path = out / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        keys = set(Settings.keys())
+        known = {key: value for key, value in config.items() if key in keys}
+        return Settings.from_mapping(known), int(config["run_id"])
+    except FileNotFoundError:
+        raise RunError(f"{out} holds no run to resume: it has no config.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}): the run cannot be resumed") from None
+
+
+def reopen(settings: Settings) -> tuple[Path, int]:
+    """Check that the run in ``settings.out`` can be resumed with these settings.
+
+    Returns
+    -------
+    folder : Path
+        The run folder.
+    run_id : int
+        Number of the run when it was first started: its sites' states go by it.
+
+    Raises
+    ------
+    RunError
+        There is no such run, or it is finished.
+    SettingError
+        A setting that the result depends on is another now.
+    """
+    if not settings.out:
+        raise SettingError("resume=true needs out: name the folder of the run to go on with")
+    folder = Path(settings.out).absolute()
+    before, run_id = read_settings(folder)
+    if (folder / "summary.json").exists():
+        raise RunError(f"the run in {folder} is finished: there is nothing to resume")
+    old, new = before.to_mapping(), settings.to_mapping()
+    for key in old:
+        if key not in MAY_CHANGE and old[key] != new[key]:
+            raise SettingError(
+                f"{key} was {old[key]!r} when the run in {folder} was started and is "
+                f"{new[key]!r} now: resume with the same settings"
+            )
+    return folder, run_id
+
+
 def write_config(
-    folder: Path, settings: dict[str, Any], roster: Roster, spec: ModelSpec, data_path: str
+    folder: Path,
+    settings: dict[str, Any],
+    roster: Roster,
+    spec: ModelSpec,
+    data_path: str,
+    run_id: int,
 ) -> None:
     """Write ``config.json``: all settings, the data, the layers, the versions."""
     data = roster.data
@@ -47,6 +115,7 @@ def write_config(
         folder / "config.json",
         {
             **settings,
+            "run_id": run_id,
             "data": {
                 "path": data_path,
                 "name": data.dataset,

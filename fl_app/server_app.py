@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from logging import ERROR, INFO
+from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context
+from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 from clients.weights import flatten, load_flat, model_spec
 from fl_app import run_folder
@@ -20,10 +21,12 @@ from fl_app.default_data import default_folder
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.report import write_report
-from rsdgc import ModelSpec
+from rsdgc import RMS, Compressor, ModelSpec
 from rsdgc.errors import RsdgcError, RunError
 from strategies import DenseFedAvg, Ledger, Roster, RsDgc, call_the_roll
+from strategies.checkpoints import Checkpoints
 from strategies.progress import human_bytes
+from strategies.published import PublishedModel
 from strategies.rate_control import RateControl
 from strategies.rounds import RoundRules, SiteRounds
 from strategies.rs_dgc import flatten as join_arrays
@@ -44,24 +47,30 @@ def main(grid: Grid, context: Context) -> None:
 
 def run(grid: Grid, context: Context) -> Path:
     """Run the federation and return its run folder."""
-    began = time.monotonic()
     settings = Settings.from_mapping(context.run_config)
+    known = run_folder.reopen(settings) if settings.resume else None
     roster = call_the_roll(grid, settings.min_sites, settings.join_timeout_s)
     data = roster.data
     model = build_model(
         settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
     )
     spec = model_spec(model)
-    out = Path(settings.out) if settings.out else _new_folder(settings, context.run_id)
-    folder = run_folder.create(out.absolute())
     mapping = settings.to_mapping()
-    here = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
-    run_folder.write_config(folder, mapping, roster, spec, str(here) if here.exists() else "")
+    if known is None:
+        out = Path(settings.out) if settings.out else _new_folder(settings, context.run_id)
+        folder, run_id = run_folder.create(out.absolute()), context.run_id
+        here = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
+        path = str(here) if here.exists() else ""
+        run_folder.write_config(folder, mapping, roster, spec, path, run_id)
+    else:
+        folder, run_id = known
     log(INFO, "run folder: %s", folder)
 
-    ledger = Ledger(folder, spec.dense_bytes)
-    arrays = unflatten(flatten(model, spec), spec)
-    strategy = _strategy(settings, roster, ledger, spec, arrays, context.run_id)
+    weights = flatten(model, spec)
+    strategy = _strategy(settings, roster, folder, spec, weights, run_id)
+    if known is not None:
+        resume(strategy)
+    ledger, arrays = strategy.ledger, unflatten(weights, spec)
     result = strategy.start(
         grid, arrays, num_rounds=settings.rounds, timeout=settings.round_timeout_s
     )
@@ -69,32 +78,62 @@ def run(grid: Grid, context: Context) -> Path:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in ledger.refusals.items())
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
     load_flat(model, spec, join_arrays(result.arrays, spec))
-    _finish(folder, mapping, strategy, model, time.monotonic() - began)
+    _finish(folder, mapping, strategy, model, strategy.seconds())
     return folder
 
 
 def _strategy(
     settings: Settings,
     roster: Roster,
-    ledger: Ledger,
+    folder: Path,
     spec: ModelSpec,
-    arrays: ArrayRecord,
+    weights: NDArray[np.float32],
     run_id: int,
 ) -> SiteRounds:
+    ledger = Ledger(folder, spec.dense_bytes)
     rules = RoundRules(settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at)
+    checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
     if settings.method == "fedavg":
-        return DenseFedAvg(roster, ledger, rules)
-    rates = RateControl(
+        return DenseFedAvg(roster, ledger, rules, checkpoints)
+    up = _rates(settings, spec, settings.budget, settings.warm_up_rounds)
+    down = _rates(settings, spec, settings.budget_down)
+    last = _rates(settings, spec, settings.budget_final)
+    compressor = Compressor(spec, settings.scheme(), RMS())
+    model = PublishedModel(weights, down, compressor, run_id)
+    return RsDgc(roster, ledger, rules, up, model, last, checkpoints)
+
+
+def _rates(
+    settings: Settings, spec: ModelSpec, budget: str, warm_up_rounds: int = 0
+) -> RateControl:
+    return RateControl(
         spec,
         settings.scheme(),
         settings.resolved("ratio_policy"),
-        parse_budget(settings.budget, spec.dense_bytes),
+        parse_budget(budget, spec.dense_bytes),
         top_share=settings.top_share,
         dense_share=settings.dense_share,
         rounds=settings.rounds,
-        warm_up_rounds=settings.warm_up_rounds,
+        warm_up_rounds=warm_up_rounds,
     )
-    return RsDgc(roster, ledger, rules, rates, run_id, arrays)
+
+
+def resume(strategy: SiteRounds) -> None:
+    """Take up the newest checkpoint that can be used, or start over where there is none."""
+    checkpoints = strategy.checkpoints
+    assert checkpoints is not None
+    for checkpoint in checkpoints.newest():
+        try:
+            strategy.resume(checkpoint)
+        except RunError as error:
+            log(WARNING, "checkpoint of round %d: %s; trying one before", checkpoint.round, error)
+            continue
+        checkpoints.forget_after(checkpoint.round)
+        log(INFO, "resumed after round %d", checkpoint.round)
+        return
+    checkpoints.forget_after(0)
+    strategy.ledger.start_over()
+    log(WARNING, "no checkpoint in %s: the run starts over", checkpoints.folder)
 
 
 def _finish(

@@ -9,16 +9,24 @@ message    record                          fields
 query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
                                            ``bands``, ``chip-px``, ``dataset``, ``synthetic``
-train →    ``model`` (arrays)              the global model
+train →    ``model`` (arrays)              ``patches`` that the site lacks, or the whole model;
+                                           left out where the site has everything
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
-                                           compressed method ``accepted-round``, ``ratios``,
-                                           ``budget-bytes``
+                                           compressed method the *origin*, ``accepted-round``,
+                                           ``ratios`` and ``budget-bytes``
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
-                                           ``seconds``, ``reference``, ``predicted``, ``correct``
-evaluate → ``model``, ``task``             as above; ``task`` has ``site``
-evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``
+                                           ``seconds``, ``reference``, ``predicted``, ``correct``,
+                                           and with a compressed method ``version``
+train ←    ``metrics`` (metrics)           ``resync`` alone: the replica here is not what the
+                                           patches start from; the whole model is needed
+evaluate → ``model``, ``task``             as above; ``task`` has ``site`` and the origin
+evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
+                                           ``resync`` alone
 =========  ==============================  =====================================================
+
+The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model,
+``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` tells what they are for.
 
 ``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split, of the
 model as received: enough for overall and balanced accuracy and Cohen's kappa at a fraction of a
@@ -26,6 +34,8 @@ confusion matrix's size. The whole matrix travels once, in the final evaluation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 MODEL = "model"
 TASK = "task"
@@ -35,12 +45,21 @@ METRICS = "metrics"
 
 PACKED = "packed"
 """Name of the one array that holds a packed model or an encoded upload."""
+PATCHES = "patches"
+"""Name of the one array that holds packed patches (:mod:`rsdgc.patches`)."""
 
 ROUND = "round"
 ACCEPTED_ROUND = "accepted-round"
 LEARNING_RATE = "learning-rate"
 RATIOS = "ratios"
 BUDGET_BYTES = "budget-bytes"
+
+RUN = "run"
+VERSION = "version"
+FINGERPRINT = "fingerprint"
+RESUMED_ROUND = "resumed-round"
+KEPT_ROUNDS = "kept-rounds"
+RESYNC = "resync"
 
 NAMES = "names"
 NUM_TRAIN = "num-train"
@@ -59,3 +78,15 @@ REFERENCE = "reference"
 PREDICTED = "predicted"
 CORRECT = "correct"
 CONFUSION = "confusion"
+
+
+def pack_rounds(rounds: Sequence[int]) -> bytes:
+    """Pack numbers of rounds, four bytes each, little-endian; one zero byte for none."""
+    return b"".join(number.to_bytes(4, "little") for number in rounds) or b"\0"
+
+
+def unpack_rounds(packed: bytes) -> tuple[int, ...]:
+    """Unpack what :func:`pack_rounds` packed."""
+    return tuple(
+        int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed) - 3, 4)
+    )

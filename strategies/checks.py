@@ -79,9 +79,14 @@ def packed_upload(reply: Message) -> bytes:
 
 
 def upload(
-    payload: bytes, spec: ModelSpec, scheme: Scheme, run_id: int, server_round: int
+    payload: bytes,
+    spec: ModelSpec,
+    scheme: Scheme,
+    run_id: int,
+    server_round: int,
+    version: int,
 ) -> SparseUpdate:
-    """Decode an upload and check that it belongs to this run, round and scheme."""
+    """Decode an upload and check that it belongs to this run, round, model and scheme."""
     try:
         update = decode(payload, spec)
     except WireError as error:
@@ -90,6 +95,8 @@ def upload(
         raise Refused("from another run", f"run {update.stamp.run}, not {run_id}")
     if update.stamp.round != server_round:
         raise Refused("from another round", f"round {update.stamp.round}, not {server_round}")
+    if update.stamp.base != version:
+        raise Refused("from another version", f"version {update.stamp.base}, not {version}")
     if update.scheme != scheme:
         raise Refused("not the agreed scheme", f"{update.scheme}, not {scheme}")
     return update

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvg
 
 from rsdgc import protocol
+from strategies.checkpoints import Arrays, Checkpoints
 from strategies.checks import Refused, metric, num_examples
-from strategies.ledger import Ledger, SiteEntry, layer_group
+from strategies.ledger import WHOLE, Ledger, SiteEntry, layer_group
+from strategies.parcels import Parcel
 from strategies.roster import Roster, SiteCard
 from strategies.rounds import RoundRules, SiteRounds
 from strategies.rs_dgc import finite
@@ -19,24 +23,46 @@ class DenseFedAvg(SiteRounds):
 
     Parameters
     ----------
-    roster, ledger, rules
-        See :class:`strategies.rounds.SiteRounds`.
+    roster, ledger, rules, checkpoints
+        See :class:`strategies.basis.SiteStrategy`.
     """
 
-    def __init__(self, roster: Roster, ledger: Ledger, rules: RoundRules) -> None:
-        super().__init__(roster, ledger, rules)
+    def __init__(
+        self,
+        roster: Roster,
+        ledger: Ledger,
+        rules: RoundRules,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        super().__init__(roster, ledger, rules, checkpoints)
         self._fedavg = FedAvg(weighted_by_key=protocol.NUM_EXAMPLES)
         self._replies: list[Message] = []
+        self._arrays = ArrayRecord()
         self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def pack(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the model as it is, and remember its shapes for the replies."""
-        self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        return arrays
+    def arrays(self) -> ArrayRecord:
+        """Return the global model."""
+        return self._arrays
 
-    def task(self, card: SiteCard) -> dict[str, int | float | str | list[float]]:
-        """Nothing beyond round, site and learning rate."""
-        return {}
+    def take_arrays(self, arrays: ArrayRecord) -> None:
+        """Start from a model, and remember its shapes for the replies."""
+        self._arrays = arrays
+        self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        size = sum(len(array.data) for array in arrays.values())
+        self._parcel = Parcel(arrays, {WHOLE: size})
+
+    def parcel(self, card: SiteCard, *, whole: bool = False) -> Parcel:
+        """Return the whole model."""
+        return self._parcel
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return the model."""
+        arrays = {name: array.numpy() for name, array in self._arrays.items()}
+        return arrays, {"layers": list(arrays)}
+
+    def restore(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        """Take up what :meth:`state` returned."""
+        self.take_arrays(ArrayRecord({name: Array(arrays[name]) for name in values["layers"]}))
 
     def accept(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
         """Check that the reply is a model of the same layers."""
@@ -55,12 +81,12 @@ class DenseFedAvg(SiteRounds):
         entry.up_by_group["report"] = entry.bytes_up - sum(entry.up_by_group.values())
         self._replies.append(reply)
 
-    def combine(self, server_round: int) -> ArrayRecord:
+    def combine(self, server_round: int) -> None:
         """Average by Flower's own aggregation, in the order of the sites' names."""
         arrays, _ = self._fedavg.aggregate_train(server_round, self._replies)
         self.discard()
         assert arrays is not None  # a quorum is one reply at least
-        return arrays
+        self.take_arrays(arrays)
 
     def discard(self) -> None:
         """Forget the models held."""

@@ -7,6 +7,10 @@ Two files in the run folder, written as the run goes, a line of JSON each time:
 ``history.jsonl``
     a line per round, with the accuracy of the global model after it (round 0: before training).
 
+A line of ``rounds.jsonl`` has a ``phase``: ``train`` for a round's own message and reply,
+``evaluate`` for the final evaluation, ``late`` for a reply that came after its round had ended.
+The bytes of all of them are counted, those of resynchronisations among them.
+
 Counted are the contents of the messages that were really sent, as Flower serialises them: arrays
 with their headers, and every other field of task and report.
 """
@@ -14,13 +18,20 @@ with their headers, and every other field of task and report.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
 
+from rsdgc.errors import RunError
 from strategies.scores import Scores
+
+FILES = ("rounds.jsonl", "history.jsonl")
+
+WHOLE = "whole model"
+"""Group of the bytes down of a model sent whole."""
 
 
 @dataclass
@@ -37,6 +48,17 @@ class SiteEntry:
     train_loss: float | None = None
     seconds: float = 0.0
     up_by_group: dict[str, int] = field(default_factory=dict)
+    down_by_group: dict[str, int] = field(default_factory=dict)
+    phase: str = "train"
+    resynced: bool = False
+    bytes_resync: int = 0
+
+    def send(self, groups: dict[str, int], num_bytes: int) -> None:
+        """Count a message to the site: its bytes by group, the rest of it as ``task``."""
+        self.bytes_down += num_bytes
+        rest = {"task": num_bytes - sum(groups.values())}
+        for group, count in {**groups, **rest}.items():
+            self.down_by_group[group] = self.down_by_group.get(group, 0) + count
 
 
 @dataclass
@@ -50,6 +72,8 @@ class RoundEntry:
     dense_bytes_down: int = 0
     sites: int = 0
     refused: int = 0
+    resyncs: int = 0
+    bytes_resync: int = 0
     seconds: float = 0.0
     ratios: dict[str, float] = field(default_factory=dict)
     accuracy: float | None = None
@@ -75,26 +99,42 @@ class Ledger:
         self.rounds: list[RoundEntry] = [RoundEntry(0)]
         self.refusals: dict[str, int] = {}
         self.final: Scores | None = None
+        self._scored = 0
 
     def close_round(
         self, entries: list[SiteEntry], ratios: dict[str, float], seconds: float
     ) -> None:
         """Enter a round's sites and its sums; its score follows with :meth:`score_round`."""
+        trained = [entry for entry in entries if entry.phase == "train"]
         entry = RoundEntry(
             round=len(self.rounds),
-            bytes_up=sum(e.bytes_up for e in entries),
-            bytes_down=sum(e.bytes_down for e in entries),
-            dense_bytes_up=self.dense_bytes * sum(e.bytes_up > 0 for e in entries),
-            dense_bytes_down=self.dense_bytes * len(entries),
-            sites=sum(e.accepted for e in entries),
+            sites=sum(e.accepted for e in trained),
             refused=sum(not e.accepted for e in entries),
             seconds=round(seconds, 3),
             ratios={name: float(f"{ratio:.5g}") for name, ratio in ratios.items()},
         )
         self.rounds.append(entry)
+        self.count(entries)
         for site in entries:
             if not site.accepted:
                 self.refusals[site.reason] = self.refusals.get(site.reason, 0) + 1
+
+    def count(self, entries: list[SiteEntry]) -> None:
+        """Add messages to the last round's bytes, and write their lines.
+
+        Dense FedAvg would have sent a model for every message to a site, resynchronisations
+        aside, and one back for every reply to a round's work.
+        """
+        entry = self.rounds[-1]
+        for site in entries:
+            entry.bytes_up += site.bytes_up
+            entry.bytes_down += site.bytes_down
+            entry.dense_bytes_up += self.dense_bytes * (
+                site.bytes_up > 0 and site.phase != "evaluate"
+            )
+            entry.dense_bytes_down += self.dense_bytes * (site.phase != "late")
+            entry.resyncs += site.resynced
+            entry.bytes_resync += site.bytes_resync
             self._append("rounds.jsonl", asdict(site))
 
     def score_round(self, round_number: int, scores: Scores | None) -> None:
@@ -106,6 +146,7 @@ class Ledger:
             entry.kappa = scores.kappa
             entry.loss = scores.loss
         self._append("history.jsonl", asdict(entry))
+        self._scored = round_number + 1
 
     def totals(self) -> dict[str, float]:
         """Return bytes and compression of the whole run, as ``summary.json`` has them."""
@@ -114,6 +155,8 @@ class Ledger:
             for name in ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
         )
         return {
+            "resyncs": sum(entry.resyncs for entry in self.rounds),
+            "bytes_resync": sum(entry.bytes_resync for entry in self.rounds),
             "bytes_up": up,
             "bytes_down": down,
             "dense_bytes_up": dense_up,
@@ -122,6 +165,48 @@ class Ledger:
             "compression_down": _ratio(dense_down, down),
             "compression_total": _ratio(dense_up + dense_down, up + down),
         }
+
+    # ---- checkpoints --------------------------------------------------------------------------
+
+    def position(self) -> dict[str, Any]:
+        """Return where the ledger stands, as JSON values, with its files forced to disk."""
+        lengths = {}
+        for name in FILES if self.folder else ():
+            assert self.folder is not None
+            with (self.folder / name).open("ab") as file:
+                os.fsync(file.fileno())
+                lengths[name] = file.tell()
+        pending = [asdict(entry) for entry in self.rounds[self._scored :]]
+        return {"lengths": lengths, "pending": pending, "refusals": self.refusals}
+
+    def return_to(self, position: dict[str, Any]) -> None:
+        """Cut the files back to a position, and take up the counts from there.
+
+        Raises
+        ------
+        RunError
+            The files are shorter than they were, or damaged.
+        """
+        assert self.folder is not None
+        for name, length in position["lengths"].items():
+            path = self.folder / name
+            if not path.exists() or path.stat().st_size < length:
+                raise RunError(f"{path} is shorter than at the checkpoint: the folder is damaged")
+            os.truncate(path, length)
+        scored = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        try:
+            self.rounds = [RoundEntry(**json.loads(line)) for line in scored]
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{self.folder / 'history.jsonl'} is damaged: {error}") from None
+        self._scored = len(self.rounds)
+        self.rounds += [RoundEntry(**entry) for entry in position["pending"]]
+        self.refusals = dict(position["refusals"])
+
+    def start_over(self) -> None:
+        """Empty the files, as for a run that begins."""
+        for name in FILES if self.folder else ():
+            assert self.folder is not None
+            (self.folder / name).unlink(missing_ok=True)
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         if self.folder is None:

@@ -14,10 +14,13 @@ class Progress:
     ----------
     num_rounds : int
         Rounds in all.
+    done : int
+        Of these, done before this start of the run.
     """
 
-    def __init__(self, num_rounds: int) -> None:
+    def __init__(self, num_rounds: int, done: int = 0) -> None:
         self.num_rounds = num_rounds
+        self.done = done
         self.began = time.monotonic()
 
     def line(self, entries: list[RoundEntry]) -> str:
@@ -28,7 +31,8 @@ class Progress:
         """
         before, now = entries[0], entries[1]
         accuracy = "  –  " if before.accuracy is None else f"{before.accuracy:.3f}"
-        left = (time.monotonic() - self.began) / now.round * (self.num_rounds - now.round)
+        each = (time.monotonic() - self.began) / (now.round - self.done)
+        left = each * (self.num_rounds - now.round)
         parts = [
             f"round {now.round:>{len(str(self.num_rounds))}}/{self.num_rounds}",
             f"accuracy {accuracy} (after round {before.round})",
@@ -37,6 +41,8 @@ class Progress:
             f"{now.seconds:.1f} s",
             f"left {human_seconds(left)}",
         ]
+        if now.resyncs:
+            parts.append(f"{now.resyncs} resynchronised")
         if now.refused:
             parts.append(f"{now.refused} refused")
         return " | ".join(parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -65,16 +65,40 @@ class Roster:
     data: DataCard
     sites: dict[str, SiteCard] = field(default_factory=dict)
 
-    def draw(self, fraction: float, seed: int, round_number: int) -> list[SiteCard]:
-        """Draw the sites of a round: a fixed share, at random, the same for the same seed."""
-        names = sorted(self.sites)
+    def draw(
+        self, fraction: float, seed: int, round_number: int, present: Collection[int] | None = None
+    ) -> list[SiteCard]:
+        """Draw the sites of a round: a fixed share, at random, the same for the same seed.
+
+        With ``present``, the nodes that are there, the sites of others are left out of the draw:
+        asking them would cost the round its whole time-out.
+        """
+        names = sorted(
+            name for name, card in self.sites.items() if present is None or card.node_id in present
+        )
+        if not names:
+            return []
         count = max(1, round(fraction * len(names)))
         chosen = random.Random(f"{seed}/{round_number}").sample(names, count)
         return [self.sites[name] for name in sorted(chosen)]
 
-    def everyone(self) -> list[SiteCard]:
-        """All sites in the order of their names."""
-        return [self.sites[name] for name in sorted(self.sites)]
+    def everyone(self, present: Collection[int] | None = None) -> list[SiteCard]:
+        """All sites, or those whose nodes are there, in the order of their names."""
+        return self.draw(1.0, 0, 0, present)
+
+    def admit(self, reply: Message, present: Collection[int]) -> list[str]:
+        """Enter the sites of a node that came after the start; return their names.
+
+        A site whose node has gone may come back behind another.
+
+        Raises
+        ------
+        RunError
+            The sites do not fit the others, or one of them is here already.
+        """
+        _enter(self, reply, present)
+        node = reply.metadata.src_node_id
+        return [name for name, card in self.sites.items() if card.node_id == node]
 
 
 def call_the_roll(grid: Grid, min_sites: int, join_timeout_s: float) -> Roster:
@@ -106,15 +130,20 @@ def call_the_roll(grid: Grid, min_sites: int, join_timeout_s: float) -> Roster:
 
 
 def _query(grid: Grid, node_ids: Sequence[int], timeout_s: float) -> Iterable[Message]:
+    replies = exchange(grid, roll_calls(node_ids), timeout_s)
+    return [reply for reply in replies if reply is not None]
+
+
+def roll_calls(node_ids: Sequence[int]) -> list[Message]:
+    """Return a message to each node that asks which sites it hosts."""
     content = RecordDict({protocol.TASK: ConfigRecord({"kind": "roll-call"})})
-    messages = [
+    return [
         Message(content=content, message_type=MessageType.QUERY, dst_node_id=node)
         for node in node_ids
     ]
-    return [reply for reply in exchange(grid, messages, timeout_s) if reply is not None]
 
 
-def _enter(roster: Roster | None, reply: Message) -> Roster:
+def _enter(roster: Roster | None, reply: Message, present: Collection[int] | None = None) -> Roster:
     if reply.has_error():
         raise RunError(f"a site could not join: {last_line(reply.error.reason)}")
     record = reply.content.config_records[protocol.SITE]
@@ -132,7 +161,8 @@ def _enter(roster: Roster | None, reply: Message) -> Roster:
     trains = _items(record, protocol.NUM_TRAIN)
     tests = _items(record, protocol.NUM_TEST)
     for name, num_train, num_test in zip(names, trains, tests, strict=True):
-        if name in roster.sites:
+        known = roster.sites.get(name)
+        if known is not None and (present is None or known.node_id in present):
             raise RunError(f"two sites are called '{name}'; give each its own site-name")
         node = reply.metadata.src_node_id
         roster.sites[name] = SiteCard(name, node, int(num_train), int(num_test))

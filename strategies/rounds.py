@@ -2,104 +2,43 @@
 
 A round is one train message to each site drawn and one reply from each. The reply carries the
 upload and, for the model as it was received, the counts that make its accuracy; so the figures of
-round r arrive with the replies of round r + 1, and those of the last with a final evaluation.
+round r arrive with the replies of round r + 1, and those of the last with a final evaluation. A
+site whose replica is not what the patches start from says so instead, and is sent the whole model
+within the same round.
 """
 
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from logging import INFO, WARNING
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.common import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 
 from rsdgc import protocol
 from strategies import tally
+from strategies.basis import RoundRules, SiteStrategy
 from strategies.checks import Refused
 from strategies.exchange import exchange, last_line
-from strategies.ledger import Ledger, SiteEntry, content_bytes
+from strategies.ledger import SiteEntry, content_bytes
+from strategies.post import Fields
 from strategies.progress import Progress
-from strategies.roster import Roster, SiteCard
+from strategies.roster import SiteCard
+
+__all__ = ["RoundRules", "SiteRounds"]
 
 
-@dataclass(frozen=True)
-class RoundRules:
-    """Settings of the rounds that do not depend on how updates are compressed.
-
-    Attributes
-    ----------
-    fraction : float
-        Share of the sites drawn for a round.
-    quorum : int
-        Fewest accepted uploads for a round to change the model.
-    seed : int
-        Seed of the draw.
-    learning_rate_at : callable
-        Learning rate of a round, counted from 1.
-    """
-
-    fraction: float
-    quorum: int
-    seed: int
-    learning_rate_at: Callable[[int], float]
-
-
-class SiteRounds(Strategy):
-    """Base of the strategies: the loop over rounds, with a ledger of bytes and of refusals.
+class SiteRounds(SiteStrategy):
+    """The loop over rounds, with a ledger of bytes and of refusals.
 
     Parameters
     ----------
-    roster : Roster
-        The sites, as :func:`strategies.roster.call_the_roll` found them.
-    ledger : Ledger
-        Where bytes and refusals are counted.
-    rules : RoundRules
-        Who is drawn, quorum, learning rate.
-
-    Attributes
-    ----------
-    confusion : int64[K, K] or None
-        Of the final evaluation, all sites' test splits together; the reference in rows.
-    rounds_combined : int
-        Rounds that reached the quorum and so changed the model.
+    roster, ledger, rules, checkpoints
+        See :class:`strategies.basis.SiteStrategy`.
     """
-
-    def __init__(self, roster: Roster, ledger: Ledger, rules: RoundRules) -> None:
-        self.roster = roster
-        self.ledger = ledger
-        self.rules = rules
-        self.confusion: np.ndarray | None = None
-        self.rounds_combined = 0
-        self._sent: list[tuple[Message, SiteCard]] = []
-        self._entries: dict[str, SiteEntry] = {}
-
-    # ---- what a strategy fills in -------------------------------------------------------------
-
-    @abstractmethod
-    def task(self, card: SiteCard) -> dict[str, int | float | str | list[float]]:
-        """Return fields of a site's task beside round, site and learning rate."""
-
-    @abstractmethod
-    def accept(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
-        """Check a reply and take its upload in; raises :class:`Refused`."""
-
-    @abstractmethod
-    def combine(self, server_round: int) -> ArrayRecord:
-        """Return the next global model from the uploads accepted in this round."""
-
-    def ratios(self) -> dict[str, float]:
-        """Compression ratios of this round by layer; empty for a dense method."""
-        return {}
-
-    def pack(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the global model as it travels to the sites."""
-        return arrays
 
     # ---- Flower's interface -------------------------------------------------------------------
 
@@ -130,36 +69,38 @@ class SiteRounds(Strategy):
         """Run all rounds and a final evaluation; see Flower's ``Strategy.start``.
 
         The result's ``arrays`` are the final global model. A round in which fewer sites than the
-        quorum delivered leaves the model as it was.
+        quorum delivered leaves the model as it was. A strategy that took up a checkpoint goes on
+        with the round after it, and leaves ``initial_arrays`` aside.
         """
         self.summary()
         result = Result(arrays=initial_arrays)
-        progress = Progress(num_rounds)
-        _evaluate_centrally(evaluate_fn, 0, result)
-        for server_round in range(1, num_rounds + 1):
+        if self.resumed_round == 0:
+            self.take_arrays(initial_arrays)
+            self._evaluate_centrally(evaluate_fn, 0, result)
+        progress = Progress(num_rounds, self.resumed_round)
+        for server_round in range(self.resumed_round + 1, num_rounds + 1):
             began = time.monotonic()
-            messages = self.configure_train(
-                server_round, result.arrays, train_config or ConfigRecord(), grid
-            )
-            replies = exchange(grid, list(messages), timeout)
-            arrays, metrics = self.aggregate_train(
-                server_round, [reply for reply in replies if reply is not None]
-            )
-            if arrays is not None:
-                result.arrays = arrays
-            if metrics is not None:
-                result.train_metrics_clientapp[server_round] = metrics
+            self._train(grid, server_round, timeout, train_config or ConfigRecord())
             self._close(server_round, time.monotonic() - began, progress)
-            _evaluate_centrally(evaluate_fn, server_round, result)
+            if self.checkpoints is not None and self.checkpoints.due(server_round):
+                self.save(self.checkpoints, server_round)
+            self._evaluate_centrally(evaluate_fn, server_round, result)
+        self.conclude()
         self._final_evaluation(grid, num_rounds, timeout, evaluate_config, result)
+        result.arrays = self.arrays()
         return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one train message for each site drawn."""
-        cards = self.roster.draw(self.rules.fraction, self.rules.seed, server_round)
-        return self._address(MessageType.TRAIN, cards, server_round, arrays, config, with_task=True)
+        """Return one train message for each site drawn from those that are connected.
+
+        ``arrays`` is Flower's; the model that travels is this strategy's own.
+        """
+        self.prepare()
+        present = self._joiners.look(grid)
+        cards = self.roster.draw(self.rules.fraction, self.rules.seed, server_round, present)
+        return self._address(MessageType.TRAIN, cards, server_round, config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -169,18 +110,86 @@ class SiteRounds(Strategy):
         What is refused is named in the ledger and changes nothing. Replies are taken in the
         order of the sites' names, so that the result does not depend on their arrival.
         """
-        answered = self._by_site(replies)
+        return (self.arrays() if self.collect(server_round, replies) else None), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message for each site, to score the global model on its test split."""
+        cards = self.roster.everyone(self._joiners.look(grid))
+        return self._address(MessageType.EVALUATE, cards, server_round, config)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Add up the sites' confusion matrices."""
+        answered = self._post.by_site(replies)
+        for name, reply in answered.items():
+            entry = self._post.entries[name]
+            entry.accepted = not reply.has_error()
+            entry.bytes_up += 0 if reply.has_error() else content_bytes(reply.content)
+        confusion, scores = tally.confusion(answered, len(self.roster.data.classes))
+        if scores is None:
+            return None
+        self.confusion = confusion
+        self.ledger.final = scores
+        return MetricRecord({"accuracy": scores.accuracy, "loss": scores.loss})
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _train(self, grid: Grid, number: int, timeout: float, config: ConfigRecord) -> None:
+        self._post.ttl_s = 2 * timeout  # longer than a round, so that a late reply is seen
+        messages = list(self.configure_train(number, ArrayRecord(), config, grid))
+        replies = exchange(
+            grid,
+            messages,
+            timeout,
+            follow_up=lambda index, reply: self._second_try(index, reply, config),
+            overdue=self._post.overdue,
+        )
+        self.collect(number, [reply for reply in replies if reply is not None])
+
+    def _address(
+        self, kind: str, cards: list[SiteCard], number: int, config: ConfigRecord
+    ) -> list[Message]:
+        self._post.begin("train" if kind == MessageType.TRAIN else "evaluate")
+        for card in cards:
+            self._post.write(
+                kind, card, number, self._task(kind, card, number, config), self.parcel(card)
+            )
+        return [letter.message for letter in self._post.letters]
+
+    def _task(self, kind: str, card: SiteCard, number: int, config: ConfigRecord) -> Fields:
+        task: Fields = {protocol.SITE: card.name, protocol.ROUND: number}
+        if kind == MessageType.TRAIN:
+            task[protocol.LEARNING_RATE] = self.rules.learning_rate_at(number)
+        return {**config, **task, **self.fields(card, kind)}
+
+    def _second_try(self, index: int, reply: Message, config: ConfigRecord) -> Message | None:
+        """Return a letter with the whole model to a site that asks for it, once a round."""
+        letter = self._post.letters[index]
+        entry = self._post.entries[letter.card.name]
+        if entry.resynced or not self.wants_whole(letter.card, reply):
+            return None
+        log(WARNING, "%s is out of step: it is sent the whole model", letter.card.name)
+        task = self._task(letter.kind, letter.card, letter.round, config)
+        return self._post.write_again(letter, task, self.parcel(letter.card, whole=True), reply)
+
+    def collect(self, server_round: int, replies: Iterable[Message]) -> bool:
+        """Take a round's replies in; return whether the model changed."""
+        answered = self._post.by_site(replies)
         accepted = 0
-        for _, card in self._sent:
-            entry = self._entries[card.name]
+        for letter in self._post.letters:
+            name = letter.card.name
+            entry = self._post.entries[name]
             try:
-                if card.name not in answered:
+                if name not in answered:
                     raise Refused("no reply", f"round {server_round} ended before it came")
-                self._take(card, answered[card.name], entry)
+                self._take(letter.card, answered[name], entry)
                 accepted += 1
             except Refused as refusal:
                 entry.reason = refusal.reason
-                log(WARNING, "%s refused in round %d: %s", card.name, server_round, refusal)
+                log(WARNING, "%s refused in round %d: %s", name, server_round, refusal)
         scores = tally.received_model(answered, len(self.roster.data.classes))
         self.ledger.score_round(server_round - 1, scores)
         if accepted < self.rules.quorum:
@@ -192,75 +201,20 @@ class SiteRounds(Strategy):
                 self.rules.quorum,
             )
             self.discard()
-            return None, None
+            return False
         self.rounds_combined += 1
-        return self.combine(server_round), None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Return one message for each site, to score the global model on its test split."""
-        return self._address(
-            MessageType.EVALUATE, self.roster.everyone(), server_round, arrays, config
-        )
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Add up the sites' confusion matrices."""
-        confusion, scores = tally.confusion(self._by_site(replies), len(self.roster.data.classes))
-        if scores is None:
-            return None
-        self.confusion = confusion
-        self.ledger.final = scores
-        return MetricRecord({"accuracy": scores.accuracy, "loss": scores.loss})
-
-    def discard(self) -> None:
-        """Forget the uploads of a round without quorum."""
-
-    # ---- inside -------------------------------------------------------------------------------
-
-    def _address(
-        self,
-        kind: str,
-        cards: list[SiteCard],
-        server_round: int,
-        arrays: ArrayRecord,
-        config: ConfigRecord,
-        *,
-        with_task: bool = False,
-    ) -> list[Message]:
-        model = self.pack(arrays)
-        self._sent, self._entries = [], {}
-        for card in cards:
-            task = {**config, protocol.SITE: card.name, protocol.ROUND: server_round}
-            if with_task:
-                task[protocol.LEARNING_RATE] = self.rules.learning_rate_at(server_round)
-                task.update(self.task(card))
-            content = RecordDict({protocol.MODEL: model, protocol.TASK: ConfigRecord(task)})
-            message = Message(content=content, message_type=kind, dst_node_id=card.node_id)
-            self._sent.append((message, card))
-            self._entries[card.name] = SiteEntry(server_round, card.name, content_bytes(content))
-        return [message for message, _ in self._sent]
-
-    def _by_site(self, replies: Iterable[Message]) -> dict[str, Message]:
-        owners = {message.metadata.message_id: card.name for message, card in self._sent}
-        found: dict[str, Message] = {}
-        for reply in replies:
-            name = owners.get(reply.metadata.reply_to_message_id)
-            if name is not None:
-                found.setdefault(name, reply)
-        return found
+        self.combine(server_round)
+        return True
 
     def _take(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
         if reply.has_error():
             raise Refused("error at the site", last_line(reply.error.reason))
-        entry.bytes_up = content_bytes(reply.content)
+        entry.bytes_up += content_bytes(reply.content)
         self.accept(card, reply, entry)
         entry.accepted = True
 
     def _close(self, server_round: int, seconds: float, progress: Progress) -> None:
-        entries = [self._entries[card.name] for _, card in self._sent]
+        entries = [*self._post.entries.values(), *self._post.late()]
         self.ledger.close_round(entries, self.ratios(), seconds)
         log(INFO, progress.line(self.ledger.rounds[server_round - 1 :]))
 
@@ -272,23 +226,29 @@ class SiteRounds(Strategy):
         config: ConfigRecord | None,
         result: Result,
     ) -> None:
-        messages = self.configure_evaluate(
-            server_round, result.arrays, config or ConfigRecord(), grid
+        config = config or ConfigRecord()
+        messages = self.configure_evaluate(server_round, ArrayRecord(), config, grid)
+        replies = exchange(
+            grid,
+            list(messages),
+            timeout,
+            follow_up=lambda index, reply: self._second_try(index, reply, config),
+            overdue=self._post.overdue,
         )
-        replies = exchange(grid, list(messages), timeout)
         metrics = self.aggregate_evaluate(server_round, [r for r in replies if r is not None])
         if metrics is not None:
             result.evaluate_metrics_clientapp[server_round] = metrics
+        self.ledger.count([*self._post.entries.values(), *self._post.late()])
         self.ledger.score_round(server_round, self.ledger.final)
 
-
-def _evaluate_centrally(
-    evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
-    server_round: int,
-    result: Result,
-) -> None:
-    if evaluate_fn is None:
-        return
-    metrics = evaluate_fn(server_round, result.arrays)
-    if metrics is not None:
-        result.evaluate_metrics_serverapp[server_round] = metrics
+    def _evaluate_centrally(
+        self,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        server_round: int,
+        result: Result,
+    ) -> None:
+        if evaluate_fn is None:
+            return
+        metrics = evaluate_fn(server_round, self.arrays())
+        if metrics is not None:
+            result.evaluate_metrics_serverapp[server_round] = metrics

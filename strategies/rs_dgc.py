@@ -1,42 +1,49 @@
-"""The RS-DGC strategy: sparse uploads in, a global model and the next layer-wise ratios out.
+"""The RS-DGC strategy: compressed both ways, with the layers' ratios steered from here.
 
 Xie et al., "Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing
-Image Interpretation", arXiv 2312.17530. Each round the server sends the sites the global model
-with the compression ratio of every layer; sites upload the neighborhoods that their indicator
-ranks highest; the server adds the sparse uploads up, divides by the total weight, and works out
-the next ratios.
+Image Interpretation", arXiv 2312.17530. Each round the server sends the sites the patches that
+they lack of the published model, with the compression ratio of every layer; sites upload the
+neighborhoods that their indicator ranks highest; the server adds the sparse uploads up, divides
+by the total weight, publishes a patch, and works out the next ratios.
 """
 
 from __future__ import annotations
 
 from logging import INFO
+from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message, MessageType
 from flwr.common import log
 from numpy.typing import NDArray
 
 from rsdgc import ModelSpec, WeightedMean, protocol
+from rsdgc.errors import RunError
+from strategies.books import Books
+from strategies.checkpoints import Arrays, Checkpoints, plain_values, put_back
 from strategies.checks import metric, num_examples, packed_upload, upload
 from strategies.ledger import Ledger, SiteEntry, layer_group
+from strategies.parcels import Parcel, Parcels
+from strategies.post import Fields
+from strategies.published import PublishedModel
 from strategies.rate_control import RateControl
 from strategies.roster import Roster, SiteCard
 from strategies.rounds import RoundRules, SiteRounds
 
 
 class RsDgc(SiteRounds):
-    """Aggregate neighborhood-sparsified updates and steer the layers' compression ratios.
+    """Aggregate neighborhood-sparsified updates and publish the model in patches.
 
     Parameters
     ----------
-    roster, ledger, rules
-        See :class:`strategies.rounds.SiteRounds`.
+    roster, ledger, rules, checkpoints
+        See :class:`strategies.basis.SiteStrategy`.
     rates : RateControl
-        Budget and policy of the ratios.
-    run_id : int
-        Number of the run; uploads of another are refused.
-    initial_arrays : ArrayRecord
-        The model to start from; its names and shapes are the layers.
+        Budget and policy of the uploads' ratios.
+    model : PublishedModel
+        The model before training, with the budget of its patches.
+    closing : RateControl
+        Budget of the last patch, after which the published model is the final one.
     """
 
     def __init__(
@@ -45,50 +52,69 @@ class RsDgc(SiteRounds):
         ledger: Ledger,
         rules: RoundRules,
         rates: RateControl,
-        run_id: int,
-        initial_arrays: ArrayRecord,
+        model: PublishedModel,
+        closing: RateControl,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        super().__init__(roster, ledger, rules)
+        super().__init__(roster, ledger, rules, checkpoints)
         self.rates = rates
-        self.run_id = run_id
-        self.weights = flatten(initial_arrays, rates.spec)
-        self._arrays = initial_arrays
-        self.accepted_round: dict[str, int] = {}
+        self.model = model
+        self.closing = closing
+        self.books = Books()
+        self._parcels = Parcels(model)
         self._mean = WeightedMean(rates.spec)
         self._taken: dict[str, int] = {}
         self._sent_ratios: dict[str, float] = {}
-        rates.begin(self.weights)
+        self._overhead_bytes = 0
+        rates.begin(model.weights)
 
     def summary(self) -> None:
         """Log who takes part and how updates are compressed."""
         super().summary()
-        scheme = self.rates.scheme
+        scheme, dense = self.rates.scheme, self.rates.spec.dense_bytes
         log(
             INFO,
-            "uploads of %.0f bytes (%.4g× less than %d), %s neighborhoods, %s values, ratios: %s",
+            "uploads of %.0f bytes (%.4g× less than %d), patches of %.0f (%.4g×), "
+            "%s neighborhoods, %s values, ratios: %s",
             self.rates.budget_bytes,
-            self.rates.spec.dense_bytes / self.rates.budget_bytes,
-            self.rates.spec.dense_bytes,
+            dense / self.rates.budget_bytes,
+            dense,
+            self.model.rates.budget_bytes,
+            dense / self.model.rates.budget_bytes,
             scheme.neighborhood,
             scheme.values,
             self.rates.policy,
         )
 
-    def pack(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the model as one float32 array: a handful of objects instead of hundreds."""
-        if arrays is not self._arrays:
-            self.weights = flatten(arrays, self.rates.spec)
+    def parcel(self, card: SiteCard, *, whole: bool = False) -> Parcel:
+        """Return the patches that a site lacks, or the whole model."""
+        if whole:
+            return self._parcels.whole()
+        return self._parcels.since(self.books.confirmed.get(card.name, 0))
+
+    def fields(self, card: SiteCard, kind: str) -> Fields:
+        """Return where the model stands, the ratios, and the last upload accepted."""
         names = (layer.name for layer in self.rates.spec.layers)
         self._sent_ratios = dict(zip(names, self.rates.ratios.tolist(), strict=True))
-        return ArrayRecord({protocol.PACKED: Array(self.weights)})
-
-    def task(self, card: SiteCard) -> dict[str, int | float | str | list[float]]:
-        """Return the ratios of all layers, and the last round accepted from this site."""
-        return {
-            protocol.ACCEPTED_ROUND: self.accepted_round.get(card.name, 0),
-            protocol.RATIOS: [float(ratio) for ratio in self.rates.ratios],
-            protocol.BUDGET_BYTES: float(self.rates.target_bytes),
+        fields: Fields = {
+            protocol.RUN: self.model.run_id.to_bytes(8, "little"),
+            protocol.VERSION: self.model.version,
+            protocol.FINGERPRINT: self.model.fingerprint,
+            protocol.RESUMED_ROUND: self.resumed_round,
+            protocol.KEPT_ROUNDS: protocol.pack_rounds(self.kept_rounds()),
         }
+        if kind == MessageType.TRAIN:
+            fields[protocol.ACCEPTED_ROUND] = self.books.accepted.get(card.name, 0)
+            fields[protocol.RATIOS] = [float(ratio) for ratio in self.rates.ratios]
+            fields[protocol.BUDGET_BYTES] = float(self.rates.target_bytes)
+        return fields
+
+    def wants_whole(self, card: SiteCard, reply: Message) -> bool:
+        """Return whether the site says that its replica is out of step."""
+        if reply.has_error():
+            return False
+        record = reply.content.metric_records.get(protocol.METRICS)
+        return record is not None and protocol.RESYNC in record
 
     def ratios(self) -> dict[str, float]:
         """Ratios that the sites were sent for this round."""
@@ -98,30 +124,113 @@ class RsDgc(SiteRounds):
         """Check an upload and hold it, still encoded, until the round is complete."""
         weight = num_examples(reply, card)
         payload = packed_upload(reply)
-        update = upload(payload, self.rates.spec, self.rates.scheme, self.run_id, entry.round)
+        update = upload(
+            payload,
+            self.rates.spec,
+            self.rates.scheme,
+            self.model.run_id,
+            entry.round,
+            self.model.version,
+        )
         self._mean.add(card.name, update, weight)
+        version = metric(reply, protocol.VERSION)
+        self.books.confirm(card.name, version, self.model.version)
         self._taken[card.name] = entry.bytes_up
         entry.num_examples = weight
         entry.train_loss = finite(metric(reply, protocol.TRAIN_LOSS))
         entry.seconds = finite(metric(reply, protocol.SECONDS)) or 0.0
         entry.up_by_group = self._groups(update.layer_bytes, update.header_bytes, entry)
 
-    def combine(self, server_round: int) -> ArrayRecord:
+    def combine(self, server_round: int) -> None:
         """Add the uploads up, step the model, and set the next round's ratios."""
         step = self._mean.mean()
-        self.weights = self.weights + step
+        self.model.step(step)
         for name in self._taken:
-            self.accepted_round[name] = server_round
+            self.books.accepted[name] = server_round
         measured = sum(self._taken.values()) / len(self._taken)
-        self.rates.follow(self.weights, step, measured)
+        self.rates.follow(self.model.weights, step, measured)
+        self._overhead_bytes = self._overhead()
         self.discard()
-        self._arrays = unflatten(self.weights, self.rates.spec)
-        return self._arrays
+
+    def prepare(self) -> None:
+        """Publish what the last round changed: not before, so that the last one has one patch."""
+        if self.model.pending:
+            self.model.publish(self._overhead_bytes)
 
     def discard(self) -> None:
         """Forget the uploads held; their sites take them back when they are next asked."""
         self._mean = WeightedMean(self.rates.spec)
         self._taken = {}
+
+    def conclude(self) -> None:
+        """Publish the last, larger patch: what it leads to is the final model, at every end."""
+        before = self.model.distance()
+        self.model.publish_more(self.closing)
+        log(
+            INFO,
+            "last patch: the published model was %.2g of the true one away from it, now %.2g",
+            before,
+            self.model.distance(),
+        )
+
+    def arrays(self) -> ArrayRecord:
+        """Return the published model, layer by layer."""
+        return unflatten(self.model.published, self.rates.spec)
+
+    def take_arrays(self, arrays: ArrayRecord) -> None:
+        """Check that the model to start from is the one that the sites start from."""
+        if not np.array_equal(flatten(arrays, self.rates.spec), self.model.published):
+            raise RunError("the strategy was made for another initial model: pass the same one")
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return both models, the log, the books, and where the rate controls stand."""
+        model, log_ = self.model, [patch.payload for patch in self.model.log]
+        arrays: Arrays = {
+            "weights": model.weights,
+            "published": model.published,
+            "log": np.frombuffer(b"".join(log_), np.uint8),
+            "log_lengths": np.array([len(payload) for payload in log_], np.int64),
+        }
+        values: dict[str, Any] = {
+            "version": model.version,
+            "pending": model.pending,
+            "overhead_bytes": self._overhead_bytes,
+            "books": self.books.to_json(),
+        }
+        for name, rates in self._all_rates().items():
+            own, values[name] = plain_values(rates)
+            arrays |= {f"{name}.{key}": array for key, array in own.items()}
+        return arrays, values
+
+    def restore(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        """Take up what :meth:`state` returned."""
+        ends = np.cumsum(arrays["log_lengths"]).tolist()
+        content = arrays["log"].tobytes()
+        patches = [content[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        self.model.restore(
+            arrays["weights"],
+            arrays["published"],
+            int(values["version"]),
+            patches,
+            pending=bool(values["pending"]),
+        )
+        self._overhead_bytes = int(values["overhead_bytes"])
+        self.books = Books.from_json(values["books"])
+        for name, rates in self._all_rates().items():
+            start = f"{name}."
+            own = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
+            put_back(rates, own, values[name])
+
+    def _all_rates(self) -> dict[str, RateControl]:
+        return {"up": self.rates, "down": self.model.rates, "closing": self.closing}
+
+    def _overhead(self) -> int:
+        """Bytes of this round's messages beside the patch: the task, names and headers.
+
+        Without the list of checkpoints: how many are kept must not enter the result.
+        """
+        tasks = [entry.down_by_group.get("task", 0) for entry in self._post.entries.values()]
+        return round(sum(tasks) / max(1, len(tasks))) - 4 * len(self.kept_rounds())
 
     def _groups(
         self, layer_bytes: NDArray[np.int64], header_bytes: int, entry: SiteEntry

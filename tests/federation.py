@@ -77,6 +77,7 @@ def settings(data: Path, out: Path, **changes: Any) -> Settings:
 def grid(
     chosen: Settings, nodes: int = 3, run_id: int = 7, fault: Fault | None = None
 ) -> LoopbackGrid:
+    """Return nodes that host the sites of a run's data."""
     configs = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
     faults = {} if fault is None else {"fault": fault}
     return LoopbackGrid(client_app, configs, chosen.to_mapping(), run_id, **faults)
@@ -87,6 +88,12 @@ def run(
 ) -> LoopbackGrid:
     """Run the real server app over the real client app, in this process."""
     loopback = grid(chosen, nodes, run_id, fault)
+    serve(loopback, chosen, run_id)
+    return loopback
+
+
+def serve(loopback: LoopbackGrid, chosen: Settings, run_id: int = 7) -> None:
+    """Run the real server app over a grid."""
     context = Context(
         run_id=run_id,
         node_id=1,
@@ -95,4 +102,3 @@ def run(
         run_config=chosen.to_mapping(),
     )
     server_app.run(loopback, context)
-    return loopback

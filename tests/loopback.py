@@ -1,7 +1,9 @@
 """A Flower grid inside the test's process: the real apps and strategies, without Ray or a network.
 
 It hands every message to a client function on the spot. Faults are chosen by the test: a function
-that sees each reply may change it, drop it (return None) or raise.
+that sees each reply may change it, drop it (return None) or raise; another says before that how
+often the message is delivered, and a site may be killed at its work. A reply that was dropped may
+be put into ``replies`` later, under its message's id.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ Handler = Callable[[Message, Context], Message]
 Fault = Callable[[Message, Message], Message | None]
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL at a site: no handler of ordinary errors sees it."""
+
+
 class LoopbackGrid(Grid):
     """Nodes are contexts; a message is worked on when it is pushed."""
 
@@ -29,10 +35,13 @@ class LoopbackGrid(Grid):
         run_config: Mapping[str, Any],
         run_id: int = 7,
         fault: Fault = lambda message, reply: reply,
+        times: Callable[[Message], int] = lambda message: 1,
     ) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
         self.app = app
         self.fault = fault
+        self.times = times
+        self.away: set[int] = set()
         self.contexts = {
             node_id: Context(
                 run_id=run_id,
@@ -57,7 +66,7 @@ class LoopbackGrid(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> list[int]:
-        return list(self.contexts)
+        return [node_id for node_id in self.contexts if node_id not in self.away]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         return [self._push(message) for message in messages]
@@ -74,11 +83,15 @@ class LoopbackGrid(Grid):
         message_id = uuid.uuid4().hex
         message.metadata.__dict__["_message_id"] = message_id
         self.seen.append(message)
+        reply: Message | None = None
         try:
-            reply = self.app(message, self.contexts[message.metadata.dst_node_id])
+            for _ in range(self.times(message)):
+                reply = self.app(message, self.contexts[message.metadata.dst_node_id])
+        except Killed:
+            reply = Message(Error(code=0, reason="the ClientApp crashed"), reply_to=message)
         except Exception as error:  # Flower turns whatever a client raises into an error reply
             reply = Message(Error(code=0, reason=f"{type(error)}:<'{error}'>"), reply_to=message)
-        changed = self.fault(message, reply)
+        changed = None if reply is None else self.fault(message, reply)
         if changed is not None:
             self.replies[message_id] = changed
         return message_id

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fl_app.config import Scalar, parse_overrides
-from fl_app.methods import METHOD_NAMES, METHODS
+from fl_app.methods import METHOD_NAMES, METHODS, MethodName
 from rsdgc.errors import SettingError
 
 
@@ -56,15 +56,12 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
     trials = []
     for seed in seeds:
         for label in methods:
-            method, *words = label.split("+")
-            if method not in METHODS:
-                raise SettingError(
-                    f"unknown method '{method}'; choose from {', '.join(METHOD_NAMES)}"
-                )
+            name, *words = label.split("+")
+            method = _known(name)
             own = parse_overrides(words)
             name = "+".join([method, *(word for word in words if not word.startswith("budget="))])
             for budget in _budgets(method, own.pop("budget", ""), budgets):
-                settings = {"method": method, "seed": seed, **own}
+                settings: dict[str, Scalar] = {"method": method, "seed": seed, **own}
                 if budget:
                     settings["budget"] = budget
                 trials.append(Trial(name, budget, seed, settings))
@@ -72,7 +69,14 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
     return trials
 
 
-def _budgets(method: str, own: Scalar, common: Sequence[str]) -> Sequence[str]:
+def _known(name: str) -> MethodName:
+    for method in METHOD_NAMES:
+        if method == name:
+            return method
+    raise SettingError(f"unknown method '{name}'; choose from {', '.join(METHOD_NAMES)}")
+
+
+def _budgets(method: MethodName, own: Scalar, common: Sequence[str]) -> Sequence[str]:
     if method == "fedavg" or METHODS[method].ratio_policy == "whole":
         return [""]
     return [str(own)] if own else common

@@ -41,9 +41,9 @@ class SiteTotal:
         self.bytes_down += visit.bytes_down
         for group, count in visit.up_by_group.items():
             self.up_by_group[group] = self.up_by_group.get(group, 0) + count
-        self.accepted += visit.accepted
+        self.accepted += visit.accepted and visit.phase == "train"
         self.silent += visit.silent
-        self.refused += not visit.accepted and not visit.silent
+        self.refused += visit.refused and not visit.silent
         self.num_examples = visit.num_examples or self.num_examples
 
 
@@ -64,7 +64,7 @@ def refusals_by_round(run: Run) -> dict[int, list[Visit]]:
     """Return the rounds with an upload refused or missing, and those visits."""
     rounds: dict[int, list[Visit]] = {}
     for visit in run.visits:
-        if not visit.accepted:
+        if visit.refused:
             rounds.setdefault(visit.round, []).append(visit)
     return rounds
 
@@ -81,7 +81,7 @@ def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
         counts.update(
             visit.reason or (missing if visit.silent else "no reason recorded")
             for visit in run.visits
-            if not visit.accepted
+            if visit.refused
         )
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 

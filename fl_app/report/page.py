@@ -73,6 +73,7 @@ def _headline(run: Run) -> dict[str, Any]:
         "synthetic": run.synthetic,
         "sentence": _sentence(run, method),
         "dense_total": dense_total,
+        "times_sign": numbers.TIMES,
         "times": {
             "up": summary.compression_up or _ratio(summary.dense_bytes_up, summary.bytes_up),
             "down": summary.compression_down
@@ -104,6 +105,9 @@ def _sentence(run: Run, method: str) -> str:
         text += ", sending the whole float32 model both ways"
     elif budget is not None:
         text += f"; uploads compressed by {name} to a budget of {_budget_text(str(budget))}"
+        down = str(run.config.settings.get("budget-down", "1x"))
+        patches = f"patches of the model to {_budget_text(down)}"
+        text += ", " + ("the whole model sent to the sites" if down == "1x" else patches)
     return f"{text}. It took {numbers.seconds_text(summary.seconds)} (seed {summary.seed})."
 
 

@@ -83,7 +83,15 @@ class Round:
 
 @dataclass(frozen=True)
 class Visit:
-    """A line of ``rounds.jsonl``: what passed between the server and one site in one round."""
+    """A line of ``rounds.jsonl``: what passed between the server and one site in one round.
+
+    Attributes
+    ----------
+    phase : str
+        ``train``; ``evaluate`` for the final evaluation; ``late`` for a reply after its round.
+    resynced : bool
+        Whether the site was sent the whole model because its replica was out of step.
+    """
 
     round: int
     site: str
@@ -95,11 +103,18 @@ class Visit:
     bytes_down: int = 0
     up_by_group: dict[str, int] = field(default_factory=dict)
     seconds: float | None = None
+    phase: str = "train"
+    resynced: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether an upload was asked for and is not in the model."""
+        return not self.accepted and self.phase != "evaluate"
 
     @property
     def silent(self) -> bool:
         """Whether the site was asked and nothing came back."""
-        return not self.accepted and self.bytes_up == 0
+        return self.refused and self.bytes_up == 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,8 @@ class Summary:
     classes: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
+    resyncs: int = 0
+    bytes_resync: int = 0
 
 
 @dataclass(frozen=True)

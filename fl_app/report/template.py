@@ -160,7 +160,10 @@ over the classes; what is shown is not in proportion.</p>
 
 <section id="sites">
 <h2>Bytes per site{{ mark() }}</h2>
-<p class="sub">Of the whole run, refused uploads included.{% if sites|length > max_sites %}
+<p class="sub">Of the whole run, refused uploads and the final evaluation included.
+{% if summary.resyncs %} A replica was out of step and the whole model sent anew:
+ {{ summary.resyncs|count }}{{ times_sign }}, {{ summary.bytes_resync|bytes }}.{% endif %}
+{% if sites|length > max_sites %}
  Drawn are the {{ max_sites }} sites with the most bytes.{% endif %}</p>
 {% if site_plot %}
 {{ plot(site_plot, "Left: up, from the site, by group of layers. Right: down, to the site.",

@@ -7,61 +7,111 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import clients.state
-from clients.state import FILE, SiteState, StateFolder
-from rsdgc.errors import SettingError, StateError
+from clients import vectors
+from clients.history import History, SiteState
+from clients.state import FILE, LOCK, StateFolder
+from rsdgc.errors import RunError, SettingError, StateError
 from rsdgc.spec import ModelSpec
 
 SPEC = ModelSpec.from_shapes({"w": (30, 10)})
 
 
-def state_of(number: int) -> SiteState:
-    """Make a state whose every part tells its round."""
-    return SiteState(
+def upload_of(number: int) -> bytes:
+    return bytes([number % 256]) * (100 + number)
+
+
+def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) -> None:
+    """Keep a state whose every part tells its round."""
+    history = folder.load()
+    serial = history.serial + 1
+    names = {}
+    for kind, value in (("replica", -number), ("residual", number)):
+        names[kind], target = folder.new_vector(kind, serial)
+        target[:] = value
+        folder.keep(names[kind])
+    state = SiteState(
         round=number,
+        version=number + 1,
+        residual_check=vectors.checksum(target),
+        upload=folder.keep_bytes("upload", serial, upload_of(number)),
+        upload_check=vectors.checksum(upload_of(number)),
         task=f"task {number}",
-        residual=np.full(SPEC.size, number, np.float32),
-        upload=bytes([number % 256]) * (100 + number),
         reply={"loss": number / 7, "confusion": [[number, 0], [0, 1]]},
+        **names,
+    )
+    folder.commit(
+        history.then(state, attempt=5, past=history.states, kept_rounds=kept_rounds, serial=serial)
     )
 
 
-def assert_whole(state: SiteState | None) -> int:
-    assert state is not None
-    expected = state_of(state.round)
-    np.testing.assert_array_equal(state.residual, expected.residual)
-    assert (state.task, state.upload, state.reply) == (
-        expected.task,
-        expected.upload,
-        expected.reply,
-    )
-    return state.round
+def assert_whole(folder: StateFolder, at: int = -1) -> int:
+    """Check that a state's parts belong together; return its round."""
+    state = folder.load().states[at]
+    number = state.round
+    assert (state.version, state.task) == (number + 1, f"task {number}")
+    assert state.reply == {"loss": number / 7, "confusion": [[number, 0], [0, 1]]}
+    np.testing.assert_array_equal(folder.replica(state), np.full(SPEC.size, -number))
+    np.testing.assert_array_equal(folder.residual(state), np.full(SPEC.size, number))
+    assert folder.upload(state) == upload_of(number)
+    return number
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> StateFolder:
-    return StateFolder(tmp_path / "state", 2**64 - 1, "site-00", SPEC)
+    folder = StateFolder(tmp_path / "state", 2**64 - 1, "site-00", SPEC)
+    with folder.locked():
+        pass
+    return folder
 
 
-def test_saved_state_comes_back(folder: StateFolder) -> None:
-    assert folder.load() is None
-    for number in (1, 2):
-        folder.save(state_of(number))
-        loaded = folder.load()
-        assert assert_whole(loaded) == number
-    loaded.residual[0] = 5
-    assert sorted(p.name for p in folder.path.iterdir()) == [FILE]
+def test_saved_state_comes_back_and_the_files_of_the_last_serve_again(folder: StateFolder) -> None:
+    assert folder.load() == History()
+    for number in (1, 2, 3):
+        save(folder, number)
+        assert assert_whole(folder) == number
+    names = {path.name.partition("-")[0] for path in folder.path.iterdir()}
+    assert names == {FILE, LOCK, "replica", "residual", "upload", "spare"}
+    assert len(list(folder.path.iterdir())) == 7
+
+
+def test_what_is_written_to_a_mapped_state_stays_out_of_the_file(folder: StateFolder) -> None:
+    save(folder, 1)
+    found = folder.replica(folder.load().states[-1])
+    found[:] = 9
+    assert assert_whole(folder) == 1
+
+
+def test_states_at_the_servers_checkpoints_are_kept(folder: StateFolder) -> None:
+    for number, kept in ((1, ()), (2, ()), (4, (3,)), (5, (3,)), (7, (3, 5)), (8, (3, 6))):
+        save(folder, number, kept)
+    assert [state.round for state in folder.load().states] == [2, 5, 8]
+    assert [assert_whole(folder, at) for at in range(3)] == [2, 5, 8]
+    save(folder, 9, (6, 8))
+    assert [state.round for state in folder.load().states] == [5, 8, 9]
+
+
+def test_a_resumed_server_finds_the_state_of_its_checkpoint(folder: StateFolder) -> None:
+    for number, kept in ((1, ()), (2, ()), (4, (3,)), (5, (3,))):
+        save(folder, number, kept)
+    history = folder.load()
+    assert [state.round for state in history.at(5, 0)] == [2, 5]  # the attempt it knows
+    assert [state.round for state in history.at(6, 3)] == [2]
+    assert history.at(6, 0) == ()
+    went_back = replace(history, attempts=(5, 6))
+    with pytest.raises(RunError, match="attempt 5 of this run is over"):
+        went_back.at(5, 0)
 
 
 def test_other_runs_and_sites_are_apart(folder: StateFolder, tmp_path: Path) -> None:
-    folder.save(state_of(1))
-    assert StateFolder(tmp_path / "state", 2, "site-00", SPEC).load() is None
-    assert StateFolder(tmp_path / "state", 2**64 - 1, "site-01", SPEC).load() is None
+    save(folder, 1)
+    assert not StateFolder(tmp_path / "state", 2, "site-00", SPEC).load().states
+    assert not StateFolder(tmp_path / "state", 2**64 - 1, "site-01", SPEC).load().states
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\0b"])
@@ -71,41 +121,58 @@ def test_names_that_leave_the_folder_are_refused(name: str, tmp_path: Path) -> N
 
 
 def damaged(content: bytes) -> list[bytes]:
-    flipped = bytearray(content)
-    flipped[-40] ^= 1
     return [
         b"",
         content[:7],
         content[: len(content) // 2],
         content + b"x",
-        bytes(flipped),
         b"\xff" * 64,
-        content.replace(b'"run":"1844', b'"run":"1845'),
-        content.replace(b"rsdgc-site-1", b"rsdgc-site-0"),
+        b"[" * 100_000,
+        b"[]",
+        content.replace(b"rsdgc-site-2", b"rsdgc-site-1"),
         content.replace(b'"task"', b'"tusk"'),
+        content.replace(b'"replica-', b'"../../x-'),
+        content.replace(b'"serial": ', b'"serial": "x'),
     ]
 
 
 def test_a_damaged_file_is_passed_over_with_a_warning(
     folder: StateFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder.save(state_of(1))
+    save(folder, 1)
     content = (folder.path / FILE).read_bytes()
     for wrong in damaged(content):
         assert wrong != content
         (folder.path / FILE).write_bytes(wrong)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert folder.load() is None
+            assert folder.load() == History()
         assert "cannot be used" in caplog.text
-    folder.save(state_of(2))
-    assert assert_whole(folder.load()) == 2
+    save(folder, 2)
+    assert assert_whole(folder) == 2
+
+
+@pytest.mark.parametrize("kind", ["residual", "upload"])
+@pytest.mark.parametrize("how", ["changed", "short", "gone"])
+def test_a_damaged_part_is_passed_over_with_a_warning(
+    folder: StateFolder, kind: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(folder, 1)
+    (path,) = folder.path.glob(f"{kind}-*")
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.unlink()
+    if how != "gone":
+        path.write_bytes(content if how == "changed" else content[:-4])
+    state = folder.load().states[-1]
+    assert (folder.residual if kind == "residual" else folder.upload)(state) is None
+    assert "cannot be used" in caplog.text
 
 
 def test_a_state_of_another_model_is_not_used(folder: StateFolder, tmp_path: Path) -> None:
-    folder.save(state_of(1))
+    save(folder, 1)
     other = ModelSpec.from_shapes({"v": (30, 10)})
-    assert StateFolder(tmp_path / "state", 2**64 - 1, "site-00", other).load() is None
+    assert not StateFolder(tmp_path / "state", 2**64 - 1, "site-00", other).load().states
 
 
 def test_an_unreadable_file_is_an_error_and_not_a_fresh_start(folder: StateFolder) -> None:
@@ -117,11 +184,20 @@ def test_an_unreadable_file_is_an_error_and_not_a_fresh_start(folder: StateFolde
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     blocked = StateFolder(tmp_path / "state", 1, "site-00", SPEC)
-    with pytest.raises(StateError, match="state-dir") as caught:
-        blocked.save(state_of(1))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(StateError), blocked.locked():
+    with pytest.raises(StateError, match="state-dir") as caught, blocked.locked():
         pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vector_that_finds_no_room_is_an_error_before_it_is_written(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StateError, match="No space left"):
+        folder.new_vector("residual", 1)
 
 
 class Killed(BaseException):
@@ -132,8 +208,8 @@ def killing(monkeypatch: pytest.MonkeyPatch, at: int, *, error: BaseException) -
     """Let the at-th durable step of a save raise instead; list the steps that ran."""
     steps: list[str] = []
 
-    def wrap(name: str, module: object, attribute: str) -> None:
-        inner = getattr(module, attribute)
+    def wrap(name: str, attribute: str) -> None:
+        inner = getattr(os, attribute)
 
         def step(*arguments: object) -> object:
             if len(steps) == at:
@@ -141,32 +217,37 @@ def killing(monkeypatch: pytest.MonkeyPatch, at: int, *, error: BaseException) -
             steps.append(name)
             return inner(*arguments)
 
-        monkeypatch.setattr(module, attribute, step)
+        monkeypatch.setattr(os, attribute, step)
 
-    wrap("write", clients.state, "save_file")
-    wrap("sync", os, "fsync")
-    wrap("rename", os, "replace")
+    wrap("claim", "posix_fallocate")
+    wrap("sync", "fsync")
+    wrap("rename", "replace")
     return steps
 
 
-@pytest.mark.parametrize("at", range(5))
+STEPS = ["claim", "sync", "claim", "sync", "sync", "sync", "rename", "sync"]
+TIDYING = ["rename", "rename"]
+
+
+@pytest.mark.parametrize("at", range(len(STEPS + TIDYING) + 1))
 @pytest.mark.parametrize("disk_full", [False, True])
 def test_killed_at_every_step_it_is_the_old_or_the_new(
     at: int, disk_full: bool, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder.save(state_of(1))
+    save(folder, 1)
     error = OSError(28, "No space left on device") if disk_full else Killed()
     with monkeypatch.context() as patch:
         steps = killing(patch, at, error=error)
-        if at < 4:
+        if at < len(STEPS) + (0 if disk_full else len(TIDYING)):
             with pytest.raises(StateError if disk_full else Killed):
-                folder.save(state_of(2))
+                save(folder, 2)
         else:
-            folder.save(state_of(2))
-            assert steps == ["write", "sync", "rename", "sync"]
-    assert assert_whole(folder.load()) == (2 if at >= 3 else 1)
-    folder.save(state_of(3))
-    assert assert_whole(folder.load()) == 3
+            save(folder, 2)  # tidying may fail: what is left over does no harm
+            assert steps == (STEPS + TIDYING)[:at]
+    assert assert_whole(folder) == (2 if at >= STEPS.index("rename") + 1 else 1)
+    save(folder, 3)
+    assert assert_whole(folder) == 3
+    assert len(list(folder.path.glob("*.f32"))) <= 4  # what was left over is gone
 
 
 def test_killed_for_real_it_is_whole(folder: StateFolder, tmp_path: Path) -> None:
@@ -175,17 +256,18 @@ def test_killed_for_real_it_is_whole(folder: StateFolder, tmp_path: Path) -> Non
         from tests.clients.test_state import *
         folder = StateFolder({str(tmp_path / "state")!r}, 2**64 - 1, "site-00", SPEC)
         for number in itertools.count(1):
-            folder.save(state_of(number))
+            save(folder, number, (number - 3,))
     """
     root = Path(__file__).parents[2]
-    for delay_s in (0.003, 0.017):
+    for delay_s in (0.003, 0.017, 0.029):
         with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=root) as child:
             give_up = time.monotonic() + 60
-            while folder.load() is None and time.monotonic() < give_up:
+            while not folder.load().states and time.monotonic() < give_up:
                 time.sleep(0.01)
             time.sleep(delay_s)
             child.send_signal(signal.SIGKILL)
-        assert assert_whole(folder.load()) >= 1
+        assert assert_whole(folder) >= 1
+        assert_whole(folder, 0)
         (folder.path / FILE).unlink()
 
 

@@ -63,7 +63,7 @@ def test_two_sites_train_over_supernodes(tmp_path: Path) -> None:
     assert summary["num_sites"] == len(SITES)
     assert summary["refused"] == {}
     for site in SITES:
-        assert len(list((tmp_path / "state" / site).rglob("state.safetensors"))) == 1
+        assert len(list((tmp_path / "state" / site).rglob("state.json"))) == 1
     # Flower's own count of the wire holds every byte of the ledger, and its own framing on top.
     traffic = run["network-traffic"]
     assert traffic["inbound-bytes"] > summary["bytes_up"]

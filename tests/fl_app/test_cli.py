@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fl_app import cli
+from tests.clients.test_cleaning import make_states
 from tests.federation import make_data, write_class_folders
 
 
@@ -71,3 +72,28 @@ def test_a_site_without_samples_is_refused(
     assert rsdgc(monkeypatch, "partition", tmp_path / "store", *words) == 2
     assert "error: " in capsys.readouterr().err
     assert not (tmp_path / "many").exists()
+
+
+def test_a_run_that_cannot_be_resumed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rsdgc(monkeypatch, "simulate", "--resume", tmp_path / "none") == 1
+    assert "holds no run to resume" in capsys.readouterr().err
+    for words, wrong in ((["--rounds", "9"], "--rounds"), (["seed=1"], "seed=1")):
+        assert rsdgc(monkeypatch, "simulate", "--resume", tmp_path, *words) == 2
+        assert f"leave out {wrong}" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, "simulate", "resume=true") == 2
+    assert "resume=true needs out" in capsys.readouterr().err
+
+
+def test_states_at_a_site_are_listed_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = make_states(tmp_path)
+    assert rsdgc(monkeypatch, "site", "clean", tmp_path) == 0
+    assert "add --yes to delete" in capsys.readouterr().out
+    assert rsdgc(monkeypatch, "site", "clean", tmp_path, "--run", "1", "--yes") == 0
+    assert "freed" in capsys.readouterr().out
+    assert [folder.path.exists() for folder in states.values()] == [False, False, True, True]
+    assert rsdgc(monkeypatch, "site", "clean", tmp_path / "nowhere") == 2
+    assert "is not a folder" in capsys.readouterr().err

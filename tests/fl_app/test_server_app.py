@@ -48,7 +48,7 @@ def test_the_ledger_adds_up_to_the_messages_sent(data: Path, tmp_path: Path) -> 
     sent: dict[str, int] = {"up": 0, "down": 0}
 
     def count(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == "train":
+        if message.metadata.message_type != "query":
             for direction, content in (("down", message.content), ("up", reply.content)):
                 sent[direction] += sum(
                     len(name) + record.count_bytes() for name, record in content.items()
@@ -61,22 +61,35 @@ def test_the_ledger_adds_up_to_the_messages_sent(data: Path, tmp_path: Path) -> 
     assert summary["bytes_up"] == sent["up"] == sum(line["bytes_up"] for line in rounds)
     assert summary["bytes_down"] == sent["down"] == sum(line["bytes_down"] for line in rounds)
     for line in rounds:
-        assert sum(line["up_by_group"].values()) == line["bytes_up"]
+        assert sum(line["down_by_group"].values()) == line["bytes_down"]
+        if line["phase"] == "train":
+            assert sum(line["up_by_group"].values()) == line["bytes_up"]
+    history = lines(tmp_path / "run" / "history.jsonl")
+    assert sum(line["bytes_down"] for line in history) == sent["down"]
     model_bytes = 4 * sum(array.size for array in model_of(tmp_path / "run").values())
-    assert summary["dense_bytes_up"] == summary["dense_bytes_down"] == 9 * model_bytes
+    assert summary["dense_bytes_up"] == 9 * model_bytes
+    assert summary["dense_bytes_down"] == 12 * model_bytes  # the final evaluation's, too
 
 
 def test_uploads_keep_to_the_budget(data: Path, tmp_path: Path) -> None:
-    run(settings(data, tmp_path / "run", budget="20x", rounds=6))
-    rounds = lines(tmp_path / "run" / "rounds.jsonl")
+    run(settings(data, tmp_path / "run", budget="20x", budget_down="10x", rounds=6))
+    lines_ = lines(tmp_path / "run" / "rounds.jsonl")
+    rounds = [line for line in lines_ if line["phase"] == "train"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     budget = summary["dense_bytes_up"] / len(rounds) / 20
-    late = [line["bytes_up"] for line in rounds if line["round"] > 3]
-    assert np.mean(late) == pytest.approx(budget, rel=0.05)
+    late = [line for line in rounds if line["round"] > 3]
+    assert np.mean([line["bytes_up"] for line in late]) == pytest.approx(budget, rel=0.05)
+    assert np.mean([line["bytes_down"] for line in late]) == pytest.approx(2 * budget, rel=0.05)
 
 
 def test_ratio_one_in_float32_is_fedavg(data: Path, tmp_path: Path) -> None:
-    exact = {"budget": "1x", "values": "float32", "dense_values": "float32"}
+    exact = {
+        "budget": "1x",
+        "budget_down": "1x",
+        "budget_final": "1x",
+        "values": "float32",
+        "dense_values": "float32",
+    }
     run(settings(data, tmp_path / "sparse", **exact))
     run(settings(data, tmp_path / "dense", method="fedavg"))
     sparse, dense = model_of(tmp_path / "sparse"), model_of(tmp_path / "dense")
@@ -222,6 +235,7 @@ def test_a_round_below_the_quorum_changes_nothing(data: Path, tmp_path: Path) ->
         return None if lost and task[protocol.SITE] != "site-00" else reply
 
     chosen = {"quorum": 2, "round_timeout_s": 0.3, "lr_schedule": "constant"}
+    chosen |= {"budget_down": "1x", "budget_final": "1x"}  # so that the true model is delivered
     run(settings(data, tmp_path / "two", rounds=2, **chosen), fault=lose_two)
     run(settings(data, tmp_path / "one", rounds=1, **chosen))
     assert lines(tmp_path / "two" / "history.jsonl")[2]["sites"] == 1
@@ -241,6 +255,7 @@ def test_a_run_in_which_nothing_arrives_fails(data: Path, tmp_path: Path) -> Non
 def test_a_fraction_of_the_sites_is_drawn_anew_each_round(data: Path, tmp_path: Path) -> None:
     run(settings(data, tmp_path / "run", fraction=0.34, rounds=6))
     rounds = lines(tmp_path / "run" / "rounds.jsonl")
+    rounds = [line for line in rounds if line["phase"] == "train"]
     assert len(rounds) == 6
     assert len({line["site"] for line in rounds}) > 1
 

@@ -3,7 +3,7 @@ import time
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
-from strategies.exchange import exchange, last_line
+from strategies.exchange import Overdue, exchange, last_line
 from tests.loopback import LoopbackGrid
 
 
@@ -57,3 +57,31 @@ def test_nothing_to_send_is_nothing_to_wait_for() -> None:
 )
 def test_an_error_is_told_in_one_line(reason: str | None, line: str) -> None:
     assert last_line(reason) == line
+
+
+def test_a_reply_may_be_answered_in_the_same_call() -> None:
+    def ask_again(index: int, reply: Message) -> Message | None:
+        return messages(9)[8] if index == 1 and number(reply) == 1 else None
+
+    grid = LoopbackGrid(echo, [{}], {})
+    found = exchange(grid, messages(3), 1.0, follow_up=ask_again)
+    assert [number(reply) for reply in found] == [0, 8, 2]
+
+
+def test_a_late_reply_is_recognised() -> None:
+    held: list[tuple[str, Message]] = []
+
+    def hold(message: Message, reply: Message) -> Message | None:
+        if message.content.config_records["c"]["number"] != 1 or held:
+            return reply
+        held.append((message.metadata.message_id, reply))
+        return None
+
+    grid, overdue = LoopbackGrid(echo, [{}], {}, fault=hold), Overdue()
+    assert number(exchange(grid, messages(3), 0.1, overdue=overdue)[1]) is None
+    assert overdue.waiting == {held[0][0]}
+    grid.replies.update(held)
+    found = exchange(grid, messages(3), 0.1, overdue=overdue)
+    assert [number(reply) for reply in found] == [0, 1, 2]
+    assert [number(reply) for reply in overdue.arrived] == [1]
+    assert overdue.waiting == set()

@@ -1,13 +1,14 @@
 from pathlib import Path
 
 from fl_app.report.ledger import (
+    SiteTotal,
     cumulative_bytes,
     layer_groups,
     refusals_by_reason,
     refusals_by_round,
     site_totals,
 )
-from fl_app.report.run_folder import read_run
+from fl_app.report.run_folder import Visit, read_run
 from tests.fl_app.report.fake_run import make_run
 
 
@@ -48,3 +49,12 @@ def test_a_site_never_asked_has_zeros(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", rounds=1))
     run.config.data.sites.append("site-99")
     assert site_totals(run)[-1].bytes_up == 0
+
+
+def test_the_final_evaluation_and_late_replies_cost_bytes_and_are_no_visits() -> None:
+    total = SiteTotal("a")
+    for phase, accepted in (("train", True), ("train", False), ("late", False), ("evaluate", True)):
+        total.add(Visit(1, "a", accepted, bytes_up=10 * accepted, bytes_down=5, phase=phase))
+    assert (total.accepted, total.silent, total.refused) == (1, 2, 0)
+    assert (total.bytes_up, total.bytes_down) == (20, 20)
+    assert not Visit(1, "a", False, phase="evaluate").refused

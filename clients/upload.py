@@ -1,0 +1,98 @@
+"""From a trained model to an upload: change plus residual, settled, compressed, the rest kept.
+
+The arithmetic is that of :class:`rsdgc.feedback.ErrorFeedback`; here it runs in the memory of the
+file that will hold the residual, without another array of the model's size.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from rsdgc.compressor import Compressor
+from rsdgc.indicator import make_indicator
+from rsdgc.wire import decode
+
+if TYPE_CHECKING:
+    from clients.history import SiteState
+    from clients.state import StateFolder
+    from clients.task import RoundTask
+    from rsdgc.arrays import Float32
+    from rsdgc.sparse import Stamp
+    from rsdgc.spec import ModelSpec
+
+_log = logging.getLogger(__name__)
+
+
+def carry_over(
+    target: Float32, folder: StateFolder, state: SiteState, accepted_round: int, spec: ModelSpec
+) -> None:
+    """Add what a site still owes to its change, in place.
+
+    Parameters
+    ----------
+    target : float32 [spec.size]
+        This round's change; the residual is added, and the last upload if it was not accepted.
+    folder : StateFolder
+        Where both are kept.
+    state : SiteState
+        The present state.
+    accepted_round : int
+        The last round whose upload the server accepted from this site; 0 for none.
+    spec : ModelSpec
+        The model.
+    """
+    if state.round < accepted_round:
+        _log.warning(
+            "%s has lost its state of round %d: what its uploads held back is lost",
+            folder.path,
+            accepted_round,
+        )
+        return
+    if not state.residual:
+        return
+    residual = folder.residual(state)
+    if residual is not None:
+        target += residual
+    if state.round != accepted_round:
+        upload = folder.upload(state)
+        if upload is not None:
+            _log.info("the upload of round %d was not accepted: taken back", state.round)
+            decode(upload, spec).add_to(target)
+
+
+def compress(target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, seed: int) -> bytes:
+    """Encode the best of ``target``, and leave in it what the bytes do not say.
+
+    Parameters
+    ----------
+    target : float32 [spec.size]
+        Change plus residual; the new residual afterwards.
+    task : RoundTask
+        Says how to compress.
+    stamp : Stamp
+        Of the upload.
+    spec : ModelSpec
+        The model.
+    seed : int
+        Of random scores.
+
+    Returns
+    -------
+    bytes
+        The upload.
+
+    Raises
+    ------
+    SettingError
+        The task's ratios, scheme or indicator do not fit.
+    RsdgcError
+        ``target`` holds NaN or infinity; it is as it was.
+    """
+    indicator = make_indicator(
+        task.indicator, mean_weight=task.mean_weight, std_weight=task.std_weight, seed=seed
+    )
+    compressor = Compressor(spec, task.scheme, indicator)
+    sent = compressor.compress(target, task.ratios, stamp, task.budget_bytes)
+    sent.add_to(target, -1.0)
+    return sent.payload

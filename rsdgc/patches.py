@@ -1,0 +1,126 @@
+"""Patches of the published model, packed for one message.
+
+A patch is one encoded update (:mod:`rsdgc.wire`) whose stamp says the run, the version it leads
+to (``round``) and the one it starts from (``base``, one less). Any number of successive ones
+travel in one buffer, all numbers little-endian:
+
+====== ===== ========= =====================================================
+offset bytes field     meaning
+====== ===== ========= =====================================================
+0      4     magic     ``RSDP``
+4      4     count     u32, N
+8      8·N   lengths   u64 each
+8+8·N        patches   one after another, nothing between or after them
+====== ===== ========= =====================================================
+
+Every patch carries its own checksum and model signature. A replica that applies the patches in
+their order, once each, on the CPU, equals the published model bit for bit: a patch decodes to
+values that both ends look up alike, and each is added once.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from rsdgc.errors import WireError
+from rsdgc.wire import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rsdgc.arrays import Float32
+    from rsdgc.sparse import SparseUpdate
+    from rsdgc.spec import ModelSpec
+
+MAGIC = b"RSDP"
+_HEAD = struct.Struct("<4sI")
+_LENGTH = struct.Struct("<Q")
+
+
+def pack_patches(patches: Sequence[bytes]) -> bytes:
+    """Pack encoded patches, oldest first, into one buffer."""
+    lengths = b"".join(_LENGTH.pack(len(patch)) for patch in patches)
+    return b"".join([_HEAD.pack(MAGIC, len(patches)), lengths, *patches])
+
+
+def unpack_patches(buffer: bytes) -> list[bytes]:
+    """Cut a buffer of packed patches; the patches themselves are not looked at.
+
+    Raises
+    ------
+    WireError
+        If it is no such buffer, or its lengths do not add up to what arrived.
+    """
+    if len(buffer) < _HEAD.size:
+        raise WireError(f"the patches of {len(buffer)} bytes are shorter than their header")
+    magic, count = _HEAD.unpack_from(buffer)
+    start = _HEAD.size + count * _LENGTH.size
+    if magic != MAGIC or start > len(buffer):
+        raise WireError(f"the buffer starts with {magic!r} and counts {count}: it is no patches")
+    patches = []
+    for (length,) in _LENGTH.iter_unpack(buffer[_HEAD.size : start]):
+        patches.append(buffer[start : start + length])
+        start += length
+    if start != len(buffer):
+        raise WireError(f"the patches need {start} bytes and {len(buffer)} arrived: resend them")
+    return patches
+
+
+def read_patch(payload: bytes, spec: ModelSpec, run: int) -> SparseUpdate:
+    """Decode a patch and check that it belongs to the run and leads one version on.
+
+    Raises
+    ------
+    WireError
+        If it does not.
+    """
+    update = decode(payload, spec)
+    stamp = update.stamp
+    if stamp.run != run or stamp.round != stamp.base + 1:
+        raise WireError(
+            f"the patch is of run {stamp.run} from version {stamp.base} to {stamp.round}: "
+            f"one version on in run {run} is expected"
+        )
+    return update
+
+
+def apply_patches(
+    target: Float32, version: int, patches: Sequence[bytes], spec: ModelSpec, run: int
+) -> int:
+    """Bring a replica up to date, in place.
+
+    Parameters
+    ----------
+    target : float32 [spec.size]
+        The published model at ``version``; on an error it may be half changed.
+    version : int
+        Of the replica; patches up to it are passed over, they are in it already.
+    patches : sequence of bytes
+        Successive patches.
+    spec : ModelSpec
+        The model.
+    run : int
+        The run that they must be of.
+
+    Returns
+    -------
+    int
+        The version reached.
+
+    Raises
+    ------
+    WireError
+        If a patch is not valid, or does not follow on.
+    """
+    for payload in patches:
+        update = read_patch(payload, spec, run)
+        if update.stamp.round <= version:
+            continue
+        if update.stamp.base != version:
+            raise WireError(
+                f"a patch from version {update.stamp.base} does not follow on version {version}"
+            )
+        update.add_to(target)
+        version = update.stamp.round
+    return version

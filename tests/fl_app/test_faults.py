@@ -1,0 +1,248 @@
+"""Fifty rounds in which whatever can go wrong does: nothing is lost, nothing is counted twice.
+
+The real server and the real sites over the loopback, with a schedule of faults: sites that are
+not drawn or not there, messages that never arrive or arrive twice, replies that are lost or late,
+sites killed at a step of their work, restarted, with a damaged replica, or without their disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+import clients.site
+from clients.state import StateFolder
+from fl_app import client_app, server_app
+from rsdgc import decode, protocol
+from strategies.published import PublishedModel
+from strategies.rs_dgc import RsDgc
+from tests.federation import grid, serve, settings
+from tests.loopback import Killed, LoopbackGrid
+
+ROUNDS = 50
+RUN = 7
+
+
+class Watch:
+    """The books of an onlooker who sees both ends."""
+
+    def __init__(self, state_dir: Path, seed: int) -> None:
+        self.state_dir = state_dir
+        self.rng = np.random.default_rng(seed)
+        self.published: dict[int, np.ndarray] = {}
+        self.changes: dict[str, Any] = defaultdict(float)
+        self.accepted: dict[str, Any] = defaultdict(float)
+        self.change: dict[str, np.ndarray] = {}
+        self.uploads: dict[tuple[str, int], bytes] = {}
+        self.counted: set[tuple[str, int]] = set()
+        self.held_back: list[tuple[str, Message]] = []
+        self.faults: Counter[str] = Counter()
+        self.damaged: set[Path] = set()
+        self.kill_in = -1
+        self.grid: LoopbackGrid
+        self.strategy: RsDgc
+
+    def folder(self, site: str) -> StateFolder:
+        return StateFolder(self.state_dir, RUN, site, self.strategy.rates.spec)
+
+    def chance(self, share: float, fault: str) -> bool:
+        happens = bool(self.rng.random() < share)
+        self.faults[fault] += happens
+        return happens
+
+    # ---- faults -------------------------------------------------------------------------------
+
+    def times(self, message: Message) -> int:
+        """Say how often a message arrives, and what happens to its site before."""
+        task = message.content.config_records[protocol.TASK]
+        if message.metadata.message_type != "train":
+            return 1
+        site = str(task[protocol.SITE])
+        if self.chance(0.2, "restarted"):
+            client_app._opened.clear()
+        if self.chance(0.05, "replica damaged"):
+            for path in self.folder(site).path.glob("replica-*"):
+                content = bytearray(path.read_bytes())
+                content[11] ^= 64
+                path.write_bytes(content)
+                self.damaged.add(path)
+        if self.chance(0.06, "disk lost"):
+            self.damaged -= set(self.folder(site).path.glob("*"))
+            self.changes[site] = self.changes[site] - self.outstanding(site)
+            shutil.rmtree(self.folder(site).path, ignore_errors=True)
+        self.kill_in = int(self.rng.integers(0, 9)) if self.chance(0.2, "killed") else -1
+        if self.chance(0.1, "message lost"):
+            return 0
+        return 2 if self.kill_in < 0 and self.chance(0.2, "message twice") else 1
+
+    def step(self, inner: Any) -> Any:
+        """Make a system call that may be the site's last."""
+
+        def call(*arguments: Any) -> Any:
+            self.kill_in -= 1
+            if self.kill_in == 0:
+                client_app._opened.clear()
+                raise Killed
+            return inner(*arguments)
+
+        return call
+
+    def fault(self, message: Message, reply: Message) -> Message | None:
+        """Lose a reply, hold it back, or let it through."""
+        self.kill_in = -1
+        if message.metadata.message_type != "train" or reply.has_error():
+            return reply
+        if protocol.RESYNC in reply.content.metric_records[protocol.METRICS]:
+            self.faults["resynchronised"] += 1
+            return reply
+        task = message.content.config_records[protocol.TASK]
+        payload = reply.content.array_records[protocol.UPDATE][protocol.PACKED].numpy().tobytes()
+        self.uploads[str(task[protocol.SITE]), int(task[protocol.ROUND])] = payload
+        if self.chance(0.1, "reply lost"):
+            return None
+        if self.chance(0.1, "reply late"):
+            self.held_back.append((message.metadata.message_id, reply))
+            return None
+        return reply
+
+    # ---- invariants ---------------------------------------------------------------------------
+
+    def outstanding(self, site: str) -> np.ndarray | float:
+        """Return what a site owes: its residual, with an unsettled upload added back."""
+        states = self.folder(site).load().states
+        if not states or not states[-1].residual:
+            return 0.0
+        folder, state = self.folder(site), states[-1]
+        owed = folder.residual(state).astype(np.float64)
+        if state.round > self.strategy.books.accepted.get(site, 0):
+            owed += decode(folder.upload(state), self.strategy.rates.spec).to_dense()
+        return owed
+
+    def round_ended(self, number: int) -> None:
+        for site in self.strategy.roster.sites:
+            states = self.folder(site).load().states
+            if states and states[-1].round == number and (site, number) not in self.counted:
+                self.counted.add((site, number))
+                self.changes[site] = self.changes[site] + self.change[site].astype(np.float64)
+            if self.strategy.books.accepted.get(site) == number:
+                update = decode(self.uploads[site, number], self.strategy.rates.spec)
+                self.accepted[site] = self.accepted[site] + update.to_dense()
+            total = self.accepted[site] + self.outstanding(site)
+            scale = np.abs(self.changes[site]).max()
+            np.testing.assert_allclose(total, self.changes[site], rtol=1e-5, atol=1e-5 * scale)
+        self.replicas()
+        for message_id, reply in self.held_back:
+            self.grid.replies[message_id] = reply
+        self.held_back.clear()
+        nodes = list(self.grid.contexts)
+        self.grid.away = {n for n in nodes if self.chance(0.1, "away")}
+        if 20 <= number < 32:
+            self.grid.away.add(nodes[0])
+
+    def replicas(self) -> None:
+        """Every undamaged replica is the published model of its version, bit for bit."""
+        for site in self.strategy.roster.sites:
+            folder = self.folder(site)
+            for state in folder.load().states:
+                if folder.path / state.replica in self.damaged:
+                    continue  # the site has not looked at it since
+                found = folder.replica(state)
+                np.testing.assert_array_equal(
+                    found.view(np.uint32), self.published[state.version].view(np.uint32)
+                )
+
+
+def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner_strategy, inner_carry = server_app._strategy, clients.site.carry_over
+
+    def strategy(*arguments: Any) -> RsDgc:
+        watch.strategy = inner_strategy(*arguments)
+        watch.published[0] = watch.strategy.model.published.copy()
+        close = watch.strategy.ledger.close_round
+
+        def close_round(*parts: Any) -> None:
+            close(*parts)
+            watch.round_ended(len(watch.strategy.ledger.rounds) - 1)
+
+        watch.strategy.ledger.close_round = close_round
+        return watch.strategy
+
+    def carry_over(target: np.ndarray, folder: StateFolder, *rest: Any) -> None:
+        watch.change[folder.path.name] = target.copy()
+        inner_carry(target, folder, *rest)
+
+    def recorded(method: str) -> None:
+        inner = getattr(PublishedModel, method)
+
+        def publish(self: PublishedModel, *arguments: Any) -> None:
+            inner(self, *arguments)
+            watch.published[self.version] = self.published.copy()
+
+        monkeypatch.setattr(PublishedModel, method, publish)
+
+    monkeypatch.setattr(server_app, "_strategy", strategy)
+    monkeypatch.setattr(clients.site, "carry_over", carry_over)
+    recorded("_patch")
+    recorded("publish_whole")
+    monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time
+    monkeypatch.setattr(os, "replace", watch.step(os.replace))
+    monkeypatch.setattr(os, "posix_fallocate", watch.step(os.posix_fallocate))
+
+
+@pytest.mark.parametrize(
+    ("seed", "chosen"),
+    [
+        (0, {}),
+        pytest.param(
+            *(1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
+            marks=pytest.mark.slow,
+        ),
+        # a log that holds four patches
+        pytest.param(*(2, {"quorum": 2, "budget_down": "4x"}), marks=pytest.mark.slow),
+        pytest.param(*(3, {"budget_down": "1x"}), marks=pytest.mark.slow),
+    ],
+    ids=["default", "elements", "quorum", "dense down"],
+)
+def test_replicas_are_exact_and_every_change_counts_once(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    chosen: dict[str, Any],
+) -> None:
+    run = settings(
+        data,
+        tmp_path / "run",
+        **{"rounds": ROUNDS, "local_steps": 1, "fraction": 0.7, "round_timeout_s": 0.15}
+        | {"checkpoint_every": 0, "lr_schedule": "constant", "seed": seed}
+        | chosen,
+    )
+    watch = Watch(tmp_path / "run" / "state", seed)
+    watched(watch, monkeypatch)
+    watch.grid = grid(run, fault=watch.fault)
+    watch.grid.times = watch.times
+    serve(watch.grid, run)
+    assert len(watch.counted) > ROUNDS / 2
+    named = ("restarted", "replica damaged", "disk lost", "killed", "message lost", "message twice")
+    for fault in (*named, "reply lost", "reply late", "away"):
+        assert watch.faults[fault] > 0, fault
+    dense = watch.strategy.model.lossless  # which resynchronises everybody every round
+    assert dense or watch.faults["resynchronised"] > 0
+    run_dir = tmp_path / "run"
+    refused = json.loads((run_dir / "summary.json").read_text())["refused"]
+    assert {"no reply", "late reply", "error at the site"} <= refused.keys()
+    visits = [json.loads(line) for line in (run_dir / "rounds.jsonl").read_text().splitlines()]
+    assert sum(visit["phase"] == "late" for visit in visits) == watch.faults["reply late"]
+    assert sum(visit["resynced"] for visit in visits) >= watch.faults["resynchronised"]
+    present = {card.name for card in watch.strategy.roster.everyone(watch.grid.get_node_ids())}
+    for site in present:  # the final evaluation has brought them all to the last version
+        assert watch.folder(site).load().states[-1].version == watch.strategy.model.version
+    watch.replicas()

@@ -1,0 +1,223 @@
+"""Killed at any step of writing a checkpoint, a run goes on and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+import strategies.checkpoints
+from fl_app import client_app
+from rsdgc import protocol
+from rsdgc.errors import RunError, SettingError
+from strategies.checkpoints import Checkpoint, Checkpoints
+from tests.federation import grid, run, serve, settings
+from tests.loopback import LoopbackGrid
+
+CHOSEN: dict[str, Any] = {
+    "rounds": 5,
+    "checkpoint_every": 1,
+    "fraction": 0.67,
+    "budget": "20x",
+    "budget_down": "10x",
+}
+STEPS = ("begin", "half", "sync", "rename", "sync folder", "delete", "after")
+KILLED_AT = 4  # two are before it, so that writing it deletes one
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines without the wall clock."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{**line, "seconds": 0.0} for line in found]
+
+
+def assert_equal_runs(one: Path, two: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    for name in ("rounds.jsonl", "history.jsonl"):
+        assert lines(one / name) == lines(two / name)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (one, two)]
+    assert {**summaries[0], "seconds": 0} == {**summaries[1], "seconds": 0}
+    for state in (one / "state").rglob("*"):
+        if state.suffix == ".f32" and not state.name.startswith("spare"):
+            (run_folder,) = (two / "state").iterdir()
+            twin = run_folder / state.parent.name
+            contents = [p.read_bytes() for p in twin.glob(state.name.partition("-")[0] + "-*")]
+            assert state.read_bytes() in contents
+
+
+def die(*arguments: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(step: str) -> None:
+    """Let a step of writing a checkpoint be this process's last."""
+    fsync, write = os.fsync, strategies.checkpoints.save_file
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(descriptor)
+        if (step, len(synced)) in (("sync", 1), ("sync folder", 2)):
+            die()
+        fsync(descriptor)
+
+    def half(arrays: Any, path: Path, metadata: Any) -> None:
+        write(arrays, path, metadata)
+        os.truncate(path, path.stat().st_size // 2)
+        die()
+
+    os.fsync = sync
+    if step == "begin":
+        die()
+    elif step == "half":
+        strategies.checkpoints.save_file = half
+    elif step == "rename":
+        os.replace = die
+    elif step == "delete":
+        Path.unlink = die
+
+
+def run_until_killed(chosen: Any, step: str, at_round: int) -> None:
+    """Run in this process, which dies by SIGKILL at a step of writing a checkpoint."""
+    inner = Checkpoints.save
+
+    def save(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        if checkpoint.round == at_round:
+            arm(step)
+        inner(self, checkpoint)
+        if checkpoint.round == at_round and step == "after":
+            die()
+
+    Checkpoints.save = save
+    run(chosen)
+
+
+def kill_a_run(chosen: Any, step: str, at_round: int = KILLED_AT) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fl_app.server_app", "fl_app.client_app", "tests.federation"])
+    process = context.Process(target=run_until_killed, args=(chosen, step, at_round))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(settings(data, folder, **CHOSEN))
+    return folder
+
+
+def resume(data: Path, folder: Path, run_id: int = 8, **changes: Any) -> LoopbackGrid:
+    client_app._opened.clear()  # the sites' processes have gone, too
+    return run(settings(data, folder, **CHOSEN, resume=True, **changes), run_id=run_id)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_killed_at_a_checkpoint_goes_on_as_if_nothing_had_happened(
+    data: Path, tmp_path: Path, whole: Path, step: str
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), step)
+    resume(data, tmp_path / "run")
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", range(4))
+@pytest.mark.parametrize("step", STEPS)
+def test_and_does_so_every_time(
+    data: Path, tmp_path: Path, whole: Path, step: str, repeat: int
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), step)
+    resume(data, tmp_path / "run")
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", ["topk", "fedavg"])
+def test_other_methods_resume_too(data: Path, tmp_path: Path, method: str) -> None:
+    chosen = {**CHOSEN, "method": method}
+    run(settings(data, tmp_path / "whole", **chosen))
+    kill_a_run(settings(data, tmp_path / "run", **chosen), "sync")
+    run(settings(data, tmp_path / "run", **chosen, resume=True), run_id=8)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_sites_ahead_of_the_server_go_back_with_it(data: Path, tmp_path: Path, whole: Path) -> None:
+    """Two rounds after its last checkpoint the server dies, and again at the next start."""
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "begin")
+    for attempt in (8, 9):
+
+        def die_in_round_5(message: Message, reply: Message) -> Message:
+            if message.content.config_records[protocol.TASK].get(protocol.ROUND) == 5:
+                raise KeyboardInterrupt
+            return reply
+
+        chosen = settings(data, tmp_path / "run", **CHOSEN, resume=True)
+        with pytest.raises(KeyboardInterrupt):
+            serve(grid(chosen, run_id=attempt, fault=die_in_round_5), chosen, attempt)
+        for checkpoint in (tmp_path / "run" / "checkpoints").glob("*4.safetensors"):
+            checkpoint.unlink()
+    resume(data, tmp_path / "run", run_id=10)
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    data: Path, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "after")
+    newest = tmp_path / "run" / "checkpoints" / "round-000004.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-100] ^= 1
+    newest.write_bytes(content)
+    resume(data, tmp_path / "run")
+    assert "its checksum does not match): trying the one before" in caplog.text
+    assert "resumed after round 3" in caplog.text
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_without_a_checkpoint_the_run_starts_over(
+    data: Path, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "half", at_round=1)
+    resume(data, tmp_path / "run")
+    assert "the run starts over" in caplog.text
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_a_message_of_a_server_that_was_resumed_since_is_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    chosen = settings(data, tmp_path / "run", **CHOSEN)
+    seen: list[Message] = []
+
+    def keep(message: Message, reply: Message) -> Message:
+        seen.append(message)
+        if len(seen) > 8:
+            raise KeyboardInterrupt
+        return reply
+
+    old = grid(chosen, fault=keep)
+    with pytest.raises(KeyboardInterrupt):
+        serve(old, chosen)
+    resume(data, tmp_path / "run")
+    late = next(m for m in seen[3:] if m.metadata.message_type == "train")
+    with pytest.raises(RunError, match="attempt 7 of this run is over"):
+        client_app.app(late, old.contexts[late.metadata.dst_node_id])
+
+
+def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path, whole: Path) -> None:
+    with pytest.raises(RunError, match="is finished"):
+        resume(data, whole)
+    with pytest.raises(RunError, match="no run to resume"):
+        resume(data, tmp_path / "nothing")
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "begin")
+    with pytest.raises(SettingError, match=r"learning-rate was 0.02 .* is 0.5 now"):
+        resume(data, tmp_path / "run", learning_rate=0.5)
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(RunError, match="is damaged"):
+        resume(data, tmp_path / "run")
