@@ -31,7 +31,16 @@ from clients.state import StateFolder
 from clients.turn import take_turn
 from clients.upload import carry_over
 from clients.weights import flatten, load_flat, model_spec
-from rsdgc import Compressor, ModelSpec, Scheme, Stamp, decode, make_indicator
+from rsdgc import (
+    Compressor,
+    ModelSpec,
+    Scheme,
+    Stamp,
+    decode,
+    fit_ratios,
+    make_indicator,
+    uniform_shares,
+)
 from rsdgc.fingerprint import fingerprint
 
 RUN = 1

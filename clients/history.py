@@ -27,9 +27,9 @@ class SiteState:
         The last one worked; 0 before the first.
     version : int
         Of the published model that the replica is.
-    replica, residual, upload : str
+    replica, residual, velocity, upload : str
         Names of files in the folder; empty for none.
-    residual_check, upload_check : int
+    residual_check, velocity_check, upload_check : int
         CRC-32 of their contents. The replica has none: it is compared with the server's
         fingerprint whenever it is used.
     task : str
@@ -42,8 +42,10 @@ class SiteState:
     version: int = 0
     replica: str = ""
     residual: str = ""
+    velocity: str = ""
     upload: str = ""
     residual_check: int = 0
+    velocity_check: int = 0
     upload_check: int = 0
     task: str = ""
     reply: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class SiteState:
     @property
     def files(self) -> set[str]:
         """Names of the files that make it up."""
-        return {self.replica, self.residual, self.upload} - {""}
+        return {self.replica, self.residual, self.velocity, self.upload} - {""}
 
 
 @dataclass(frozen=True)

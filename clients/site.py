@@ -41,9 +41,10 @@ from clients.state import StateFolder
 from clients.task import Delivery, Origin, RoundResult, RoundTask
 from clients.training import train
 from clients.turn import Turn, take_turn
-from clients.upload import carry_over, compress
+from clients.upload import carry_over, compress, gather_speed
 from clients.weights import flatten, load_flat, model_spec
 from rsdgc.errors import RunError
+from rsdgc.momentum import mask
 from rsdgc.sparse import Stamp
 
 if TYPE_CHECKING:
@@ -159,11 +160,18 @@ class Site:
             name, residual = turn.folder.new_vector("residual", turn.serial)
             flatten(self.model, self.spec, out=residual)
             residual -= replica.weights
+            velocity_name, velocity = gather_speed(
+                residual, turn.folder, state, task.momentum_correction, turn.serial
+            )
             carry_over(residual, turn.folder, state, task.accepted_round, self.spec)
             stamp = Stamp(task.origin.run, task.round, delivery.version)
-            payload = compress(residual, task, stamp, self.spec, self._seed(task.seed, 0))
+            sent = compress(residual, task, stamp, self.spec, self._seed(task.seed, 0))
+            payload = sent.payload
             result = self._result(received, report, begin, payload=payload, version=replica.version)
             turn.folder.keep(name)
+            if velocity is not None:
+                mask(velocity, sent)
+                turn.folder.keep(velocity_name)
             turn.commit(
                 SiteState(
                     round=task.round,
@@ -172,6 +180,8 @@ class Site:
                     residual=name,
                     upload=turn.folder.keep_bytes("upload", turn.serial, payload),
                     residual_check=vectors.checksum(residual),
+                    velocity=velocity_name,
+                    velocity_check=0 if velocity is None else vectors.checksum(velocity),
                     upload_check=vectors.checksum(payload),
                     task=digest,
                     reply=_figures(result),

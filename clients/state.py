@@ -8,8 +8,9 @@ file                    is
 ``state.json``          which of the others make up the state, and its figures; replaced at once
 ``replica-<n>.f32``     the published model as this site has it, float32 little-endian
 ``residual-<n>.f32``    what all uploads so far have held back, float32 little-endian
+``velocity-<n>.f32``    with momentum correction: the momentum kept over rounds, likewise
 ``upload-<n>.bin``      the last upload, as sent
-``spare-….f32``         memory for the next replica and residual
+``spare-….f32``         memory for the next of each
 ``lock``                held by the process that works for this site
 ======================  ===========================================================================
 
@@ -128,12 +129,11 @@ class StateFolder:
 
     def residual(self, state: SiteState) -> Float32 | None:
         """Map a state's residual for reading; None, with a warning, where it is damaged."""
-        with self._passed_over(state.residual):
-            found = vectors.open_vector(self.path / state.residual, self._spec.size, "c")
-            if vectors.checksum(found) == state.residual_check:
-                return found
-            raise ValueError("its checksum does not match")
-        return None
+        return self._checked(state.residual, state.residual_check)
+
+    def velocity(self, state: SiteState) -> Float32 | None:
+        """Map a state's velocity for reading; None, with a warning, where it is damaged."""
+        return self._checked(state.velocity, state.velocity_check) if state.velocity else None
 
     def upload(self, state: SiteState) -> bytes | None:
         """Return a state's upload; None, with a warning, where it is damaged."""
@@ -149,7 +149,7 @@ class StateFolder:
 
         Parameters
         ----------
-        kind : {"replica", "residual"}
+        kind : {"replica", "residual", "velocity"}
             What it will be.
         serial : int
             A number that no file has.
@@ -211,6 +211,14 @@ class StateFolder:
             yield
         except OSError as error:
             raise self._unusable(verb, error) from error
+
+    def _checked(self, name: str, check: int) -> Float32 | None:
+        with self._passed_over(name):
+            found = vectors.open_vector(self.path / name, self._spec.size, "c")
+            if vectors.checksum(found) == check:
+                return found
+            raise ValueError("its checksum does not match")
+        return None
 
     def _tidy(self, states: Sequence[SiteState]) -> None:
         """Delete what no state names; the last of each kind is kept as memory for the next."""

@@ -93,6 +93,8 @@ class RoundTask:
         The share of each layer's neighborhoods to send; unused by FedAvg.
     budget_bytes : float
         Size of the encoded update that dead-zone levels are fitted to.
+    momentum_correction : float
+        Momentum that the site keeps over rounds (:mod:`rsdgc.momentum`); 0 for none.
     accepted_round : int
         Last round whose upload the server accepted from this site; 0 for none.
 
@@ -113,6 +115,7 @@ class RoundTask:
     std_weight: float = 0.2
     ratios: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     budget_bytes: float = 0.0
+    momentum_correction: float = 0.0
     accepted_round: int = 0
 
     def __post_init__(self) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rsdgc.compressor import Compressor
 from rsdgc.indicator import make_indicator
+from rsdgc.momentum import accumulate
 from rsdgc.wire import decode
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from clients.state import StateFolder
     from clients.task import RoundTask
     from rsdgc.arrays import Float32
-    from rsdgc.sparse import Stamp
+    from rsdgc.sparse import SparseUpdate, Stamp
     from rsdgc.spec import ModelSpec
 
 _log = logging.getLogger(__name__)
@@ -61,7 +64,46 @@ def carry_over(
             decode(upload, spec).add_to(target)
 
 
-def compress(target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, seed: int) -> bytes:
+def gather_speed(
+    change: Float32, folder: StateFolder, state: SiteState, momentum: float, serial: int
+) -> tuple[str, Float32 | None]:
+    """Turn a change into the velocity that is to be sent, in place (momentum correction).
+
+    Parameters
+    ----------
+    change : float32 [spec.size]
+        This round's change; the velocity afterwards.
+    folder : StateFolder
+        Where the last velocity is kept, and this one will be.
+    state : SiteState
+        The present state.
+    momentum : float
+        0: nothing is done.
+    serial : int
+        A number that no file has.
+
+    Returns
+    -------
+    name : str
+        Of the velocity's file; empty without momentum.
+    velocity : float32 [spec.size] or None
+        Its memory, to be masked once the upload is made.
+    """
+    if not momentum:
+        return "", None
+    name, velocity = folder.new_vector("velocity", serial)
+    last = folder.velocity(state)
+    if last is None:
+        velocity[:] = 0.0
+    else:
+        np.copyto(velocity, last)
+    accumulate(velocity, change, momentum)
+    return name, velocity
+
+
+def compress(
+    target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, seed: int
+) -> SparseUpdate:
     """Encode the best of ``target``, and leave in it what the bytes do not say.
 
     Parameters
@@ -79,8 +121,8 @@ def compress(target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, se
 
     Returns
     -------
-    bytes
-        The upload.
+    SparseUpdate
+        The upload, decoded; its ``payload`` is what to send.
 
     Raises
     ------
@@ -95,4 +137,4 @@ def compress(target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, se
     compressor = Compressor(spec, task.scheme, indicator)
     sent = compressor.compress(target, task.ratios, stamp, task.budget_bytes)
     sent.add_to(target, -1.0)
-    return sent.payload
+    return sent

@@ -208,6 +208,7 @@ def _round_task(settings: Settings, origin: Origin, task: ConfigRecord) -> Round
         std_weight=settings.nsi_std_weight,
         ratios=np.asarray(task.get(protocol.RATIOS, []), dtype=np.float64),
         budget_bytes=float(task.get(protocol.BUDGET_BYTES, 0.0)),  # type: ignore[arg-type]
+        momentum_correction=settings.resolved("momentum_correction"),
         accepted_round=_integer(task, protocol.ACCEPTED_ROUND),
     )
 

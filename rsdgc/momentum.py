@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rsdgc.sparse import SparseUpdate
 
 
-def gather_speed(velocity: Float32, change: Float32, momentum: float) -> None:
+def accumulate(velocity: Float32, change: Float32, momentum: float) -> None:
     """Do ``u ← m · u + c``, in place, and turn the change into the velocity that is to be sent.
 
     Parameters

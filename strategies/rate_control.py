@@ -117,8 +117,18 @@ class RateControl:
         """What a reply of the next round may weigh on the wire."""
         return self.budget_bytes * float(self._weights[min(self._round, self._weights.size - 1)])
 
-    def begin(self, weights: Flat) -> None:
-        """Set the first round's ratios from the initial model ``weights``, float32[size]."""
+    def begin(self, weights: Flat, overhead_bytes: int = 0) -> None:
+        """Set the first round's ratios.
+
+        Parameters
+        ----------
+        weights : ndarray of float32, shape (size,)
+            The model before training.
+        overhead_bytes : int
+            What a reply weighs beside its upload.
+        """
+        self._level = max(0.25, 1.0 - overhead_bytes / self.wanted_bytes)
+        self.target_bytes = self._level * self.wanted_bytes
         if self.policy == "weight":
             self.shares = weight_shares(self.spec, weights, self._top())
         self._fit()

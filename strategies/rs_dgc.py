@@ -13,7 +13,7 @@ from logging import INFO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MessageType
+from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common import log
 from numpy.typing import NDArray
 
@@ -22,7 +22,7 @@ from rsdgc.errors import RunError
 from strategies.books import Books
 from strategies.checkpoints import Arrays, Checkpoints, plain_values, put_back
 from strategies.checks import metric, num_examples, packed_upload, upload
-from strategies.ledger import Ledger, SiteEntry, layer_group
+from strategies.ledger import Ledger, SiteEntry, content_bytes, layer_group
 from strategies.parcels import Parcel, Parcels
 from strategies.post import Fields
 from strategies.published import PublishedModel
@@ -66,7 +66,7 @@ class RsDgc(SiteRounds):
         self._taken: dict[str, int] = {}
         self._sent_ratios: dict[str, float] = {}
         self._overhead_bytes = 0
-        rates.begin(model.weights)
+        rates.begin(model.weights, _report_bytes(len(roster.data.classes)))
 
     def summary(self) -> None:
         """Log who takes part and how updates are compressed."""
@@ -241,6 +241,22 @@ class RsDgc(SiteRounds):
             groups[group] = groups.get(group, 0) + int(count)
         groups["report"] = entry.bytes_up - sum(groups.values())
         return groups
+
+
+def _report_bytes(num_classes: int) -> int:
+    """Return what a reply weighs beside its upload: names, headers, the report's counts."""
+    counts = (protocol.REFERENCE, protocol.PREDICTED, protocol.CORRECT)
+    numbers = (protocol.TRAIN_LOSS, protocol.SCORE_LOSS, protocol.SECONDS)
+    metrics = MetricRecord(
+        {
+            protocol.NUM_EXAMPLES: 0,
+            protocol.VERSION: 0,
+            **dict.fromkeys(numbers, 0.0),
+            **{name: [0] * num_classes for name in counts},
+        }
+    )
+    upload = ArrayRecord({protocol.PACKED: Array(np.zeros(0, np.uint8))})
+    return content_bytes(RecordDict({protocol.UPDATE: upload, protocol.METRICS: metrics}))
 
 
 def flatten(arrays: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:

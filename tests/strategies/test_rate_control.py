@@ -45,7 +45,7 @@ def test_the_loop_keeps_uploads_with_their_overhead_on_budget(policy: Policy) ->
 
 
 def test_a_loud_layer_gets_more_under_the_update_policy() -> None:
-    rates = control("update")
+    rates = control("update", times=100.0)
     before = rates.ratios.copy()
     for number in range(4):
         rates.follow(update(0), update(number, loud=2), rates.budget_bytes)
