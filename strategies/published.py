@@ -124,7 +124,7 @@ class PublishedModel:
         np.subtract(self.weights, self.published, out=self._difference)
         measured = len(self.log[-1].payload) + overhead_bytes if self.log else None
         self.rates.follow(self.weights, self._difference, measured or self.rates.budget_bytes)
-        self._patch(self.rates.ratios)
+        self._patch(self.rates)
 
     def publish_more(self, rates: RateControl) -> None:
         """Make the next version inside another budget, as the last patch of a run."""
@@ -133,7 +133,7 @@ class PublishedModel:
             return
         np.subtract(self.weights, self.published, out=self._difference)
         rates.follow(self.weights, self._difference, rates.budget_bytes)
-        self._patch(rates.ratios)
+        self._patch(rates)
 
     def publish_whole(self) -> None:
         """Make the true weights the next version; no patch leads to it."""
@@ -170,10 +170,9 @@ class PublishedModel:
         self.log = [Patch.of(payload, self.spec) for payload in log]
         self.fingerprint = fingerprint(self.published)
 
-    def _patch(self, ratios: NDArray[np.float64]) -> None:
+    def _patch(self, rates: RateControl) -> None:
         stamp = Stamp(self.run_id, self.version + 1, self.version)
-        # A codec that meets a budget by itself is given `rates.budget_bytes` here.
-        payload = self._compressor.compress(self._difference, ratios, stamp)
+        payload = self._compressor.compress(self._difference, rates.ratios, stamp)
         decode(payload, self.spec).add_to(self.published)
         self.version += 1
         self.pending = False
