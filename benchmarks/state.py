@@ -67,7 +67,7 @@ def patches(spec: ModelSpec, start: np.ndarray, count: int, density: float) -> I
     """Yield what a server would send: one patch a round."""
     model = start.copy()
     rng = np.random.default_rng(0)
-    compressor = Compressor(spec, Scheme(), make_indicator("rms"))
+    compressor = Compressor(spec, Scheme(values="int8"), make_indicator("rms"))
     change = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
     ratios = np.full(len(spec.layers), density)
     for version in range(1, count + 1):
