@@ -30,6 +30,9 @@ from strategies.roster import SiteCard
 
 __all__ = ["RoundRules", "SiteRounds"]
 
+WAIT_S = 0.5
+"""Between two looks for sites that are not connected."""
+
 
 class SiteRounds(SiteStrategy):
     """The loop over rounds, with a ledger of bytes and of refusals.
@@ -139,6 +142,7 @@ class SiteRounds(SiteStrategy):
 
     def _train(self, grid: Grid, number: int, timeout: float, config: ConfigRecord) -> None:
         self._post.ttl_s = 2 * timeout  # longer than a round, so that a late reply is seen
+        self._wait_for_quorum(grid, timeout)
         messages = list(self.configure_train(number, ArrayRecord(), config, grid))
         replies = exchange(
             grid,
@@ -148,6 +152,18 @@ class SiteRounds(SiteStrategy):
             overdue=self._post.overdue,
         )
         self.collect(number, [reply for reply in replies if reply is not None])
+
+    def _wait_for_quorum(self, grid: Grid, timeout: float) -> None:
+        """Wait while fewer sites are connected than a round needs, as long as a round may take.
+
+        A network that is down for a while must not use the run's rounds up.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            there = len(self.roster.everyone(self._joiners.look(grid)))
+            if there >= self.rules.quorum or time.monotonic() >= deadline:
+                return
+            time.sleep(min(WAIT_S, timeout))
 
     def _address(
         self, kind: str, cards: list[SiteCard], number: int, config: ConfigRecord

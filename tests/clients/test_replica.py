@@ -34,7 +34,7 @@ class Server:
             version = len(self.versions)
             rng = np.random.default_rng((self.seed, version))
             change = 0.01 * rng.standard_normal(SPEC.size).astype(np.float32)
-            compressor = Compressor(SPEC, Scheme(), NSI())
+            compressor = Compressor(SPEC, Scheme(values="int8"), NSI())
             stamp = Stamp(RUN, version, version - 1)
             sent = compressor.compress(change, np.full(LAYERS, 0.5), stamp, 200)
             self.patches.append(sent.payload)

@@ -179,9 +179,9 @@ def set_metric(key: str, value: Any) -> Any:
 
 def from_another_run(reply: Message) -> Message:
     def change(payload: bytearray) -> None:
-        struct.pack_into("<Q", payload, 9, 8)
-        payload[37:41] = b""
-        payload[37:37] = struct.pack("<I", zlib.crc32(payload))
+        struct.pack_into("<Q", payload, 10, 8)
+        payload[46:50] = b""
+        payload[46:46] = struct.pack("<I", zlib.crc32(payload))
 
     return mutate_upload(reply, change)
 
