@@ -9,7 +9,6 @@ import numpy as np
 from rsdgc.errors import SettingError, WireError
 from rsdgc.kept import Coded, Kept
 from rsdgc.rice import MAX_RICE, RiceWriter, best_rice, gaps_of
-from rsdgc.varint import varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

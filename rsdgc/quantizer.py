@@ -1,9 +1,9 @@
 """The dead-zone quantiser: one step for a whole update, reconstruction at the centroids.
 
-A value v has the level ``sign(v) · rint(|v| / step)``: what lies within half a step of zero falls in
-the dead zone. A level of magnitude m stands for ``step · (m + offset)``, where the offset brings it
-to the mean of the values that have it; levels of 3 and more share one. Offsets are whole
-256ths, and the product is rounded to float32 once, so every machine decodes the same bits.
+A value v has the level ``sign(v) · rint(|v| / step)``: what lies within half a step of zero falls
+in the dead zone. A level of magnitude m stands for ``step · (m + offset)``, where the offset
+brings it to the mean of the values that have it; levels of 3 and more share one. Offsets are
+whole 256ths, and the product is rounded to float32 once, so every machine decodes the same bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Float32
+    from rsdgc.arrays import Float32, Float64
 
 OFFSET_UNITS = 256
 """Offsets are stored as whole parts of this, in a signed byte: within half a step."""
@@ -73,8 +73,18 @@ class Quantizer:
             raise WireError(str(error)) from None
 
     @classmethod
-    def fitted(cls, step: float, magnitudes: Float32, weights: Float32) -> Quantizer:
-        """Return a quantiser with the centroids of weighted magnitudes, float32 [n] both."""
+    def fitted(cls, step: float, magnitudes: Float32, weights: Float64) -> Quantizer:
+        """Return a quantiser with the centroids of weighted magnitudes.
+
+        Parameters
+        ----------
+        step : float
+            As in the constructor.
+        magnitudes : float32 [n]
+            A sample of those outside and inside the dead zone.
+        weights : float64 [n]
+            How many values each stands for.
+        """
         scaled = np.minimum(magnitudes / np.float32(cls(step).step), MAX_LEVEL)
         nearest = np.rint(scaled)
         kinds = np.minimum(nearest, PLANES).astype(np.int64)

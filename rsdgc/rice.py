@@ -92,7 +92,7 @@ class RiceWriter:
         self._quotients.append(quotients)
         self.num_bits += int(quotients.sum(dtype=np.int64)) + numbers.size * (rice + 1)
         for bit in range(rice - 1, -1, -1):
-            self._plain.append((numbers >> bit).astype(np.uint8) & 1)
+            self._plain.append((numbers >> bit).astype(np.uint8) & np.uint8(1))
 
     def bits(self, bits: Bits) -> None:
         """Append bits as they are, one an element."""

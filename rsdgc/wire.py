@@ -176,7 +176,7 @@ def decode(
         ids, bits = read_ids(codes, counts, layers, streams)
     else:
         ids, bits = read_raw_ids(codes, counts, layers, reader)
-    values: list[Float32 | None] = [None] * len(sparse)
+    values: Sequence[Float32 | None] = [None] * len(sparse)
     if head.scheme.values == "deadzone":
         sizes = [hoods.num_members(some) for hoods, some in zip(layers, ids, strict=True)]
         values, level_bits = dequantize(sizes, reader, streams)
