@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,31 +38,46 @@ def check_ids(ids: Int64, count: int) -> None:
         raise SettingError(msg)
 
 
+class CodedIds(NamedTuple):
+    """Ids of all sparse layers, coded.
+
+    Attributes
+    ----------
+    codes : list of int
+        A byte a layer.
+    bits : float64 [num_layers]
+        That the ids take.
+    raw : bytes
+        The ids as plain integers, if they are not in the streams.
+    """
+
+    codes: list[int]
+    bits: Float64
+    raw: bytes = b""
+
+
 def code_ids(layers: Sequence[Kept], indices: IndexKind) -> Coded:
     """Code the ids of all sparse layers, whose values are coded elsewhere."""
     writer = RiceWriter()
-    if indices == "rice":
-        codes, bits = write_ids(layers, writer)
-        return Coded(list(layers), codes, *writer.finish(), bits)
-    codes = [ALL if layer.ids.size == layer.hoods.count else 0 for layer in layers]
-    some = [la.ids.astype("<u4") for la, code in zip(layers, codes, strict=True) if code != ALL]
-    return Coded(
-        list(layers),
-        codes,
-        b"",
-        b"",
-        np.zeros(len(codes)),
-        raw_ids=b"".join(i.tobytes() for i in some),
-    )
+    codes, bits, raw = write_ids(layers, indices, writer)
+    return Coded(list(layers), codes, *writer.finish(), bits, raw_ids=raw)
 
 
-def write_ids(layers: Sequence[Kept], writer: RiceWriter) -> tuple[list[int], Float64]:
-    """Append the ids of all layers to the streams; return their codes, and their bits."""
-    codes, marks = [], [writer.num_bits]
+def write_ids(layers: Sequence[Kept], indices: IndexKind, writer: RiceWriter) -> CodedIds:
+    """Code the ids of all layers, into the streams unless they are plain integers."""
+    codes: list[int] = []
+    if indices == "int32":
+        codes += [ALL if layer.ids.size == layer.hoods.count else 0 for layer in layers]
+        raw = [
+            b"" if code == ALL else layer.ids.astype("<u4").tobytes()
+            for code, layer in zip(codes, layers, strict=True)
+        ]
+        return CodedIds(codes, np.array([8.0 * len(ids) for ids in raw]), b"".join(raw))
+    marks = [writer.num_bits]
     for layer in layers:
         codes.append(_write(layer.ids, layer.hoods.count, writer))
         marks.append(writer.num_bits)
-    return codes, np.diff(np.array(marks, dtype=np.float64))
+    return CodedIds(codes, np.diff(np.array(marks, dtype=np.float64)))
 
 
 def read_counts(codes: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader) -> list[int]:
@@ -115,6 +130,9 @@ def read_raw_ids(
     codes: Sequence[int], counts: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader
 ) -> tuple[list[Int64 | None], Float64]:
     """Take int32 ids off a buffer that a peer sent; otherwise as :func:`read_ids`."""
+    if set(codes) - {0, ALL}:
+        msg = f"layers of plain ids have the codes {sorted(set(codes))}: refuse the upload"
+        raise WireError(msg)
     ids: list[Int64 | None] = []
     for code, count, hoods in zip(codes, counts, layers, strict=True):
         if code == ALL:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rsdgc.levels import MAX_LEVEL, PLANES
 from rsdgc.quantizer import Quantizer
-from rsdgc.sizes import rice_bits
+from rsdgc.sizes import RAW_ID_BITS, rice_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,16 +40,24 @@ class StepSearch:
         The largest magnitude of each kept neighborhood, layer by layer.
     counts : sequence of int
         Neighborhoods of each layer, kept or not.
+    raw_ids : bool
+        Whether ids are plain integers.
     """
 
     def __init__(
-        self, values: Sequence[Float32], peaks: Sequence[Float32], counts: Sequence[int]
+        self,
+        values: Sequence[Float32],
+        peaks: Sequence[Float32],
+        counts: Sequence[int],
+        *,
+        raw_ids: bool = False,
     ) -> None:
         share = max(1, SAMPLE // max(1, len(values)))
         rng = np.random.default_rng(len(values))
         self._sizes = np.array([part.size for part in values], dtype=np.float64)
         self._kept = np.array([part.size for part in peaks], dtype=np.float64)
         self._counts = np.array(counts, dtype=np.float64)
+        self._raw_ids = raw_ids
         self._values = np.abs([part[rng.integers(part.size, size=share)] for part in values])
         self._peaks = np.array([part[rng.integers(part.size, size=share)] for part in peaks])
         self._weights = np.repeat((self._sizes / share)[:, None], share, axis=1)
@@ -59,7 +67,10 @@ class StepSearch:
         """Return the expected bits of ids and levels at a step."""
         hoods = (self._peaks > step / 2).mean(axis=1)
         kept = hoods * self._kept
-        total = float(_flag_bits(kept, self._counts).sum())
+        if self._raw_ids:
+            total = float(RAW_ID_BITS * kept[kept < self._counts].sum())
+        else:
+            total = float(_flag_bits(kept, self._counts).sum())
         size = hoods * self._sizes
         for plane in range(PLANES):
             above = (self._values > (plane + 0.5) * step).mean(axis=1) * self._sizes

@@ -25,7 +25,7 @@ neighborhoods of coarser values; on real updates 2.0 captures the most energy at
 """
 _COUNT_BYTES = 2.0
 """Mean bytes of the count of kept neighborhoods."""
-_RAW_ID_BITS = 32.0
+RAW_ID_BITS = 32.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class SizeModel:
         float64 [num_layers]
         """
         kept = np.clip(np.rint(ratios * self.counts), 1, self.counts)
-        id_bits = _RAW_ID_BITS if self.raw_ids else rice_bits(kept / self.counts)
+        id_bits = RAW_ID_BITS if self.raw_ids else rice_bits(kept / self.counts)
         sparse = kept * id_bits / 8 + kept * self.hood_bytes + self.scale_bytes
         sparse = np.where(ratios > 0, sparse, 0.0) + _COUNT_BYTES
         return np.where(ratios == 1, self.whole_bytes, sparse)
