@@ -71,6 +71,8 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
     if best.size > (1 + OVERRUN) * room_bytes:
         msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
         raise SettingError(msg)
+    if not some:
+        return best
     search = StepSearch(
         [layers[index].values for index in some],
         [peaks[index] for index in some],
@@ -78,7 +80,7 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
         raw_ids=indices == "int32",
     )
     target, tried = 8 * room_bytes, set[float]()
-    while some and len(tried) < _TRIALS:
+    while len(tried) < _TRIALS:
         step = search.step(target)
         if step in tried:  # the finest or the coarsest
             break
