@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, peak
-from rsdgc.errors import RsdgcError, SettingError
+from rsdgc.arrays import CHUNK, check_finite, peak
+from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ class Random:
 
     def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
-        _check_finite(peak(values))
+        check_finite(peak(values))
         rng = np.random.default_rng([self.seed, *key])
         return rng.random(hoods.count, dtype=np.float32)
 
@@ -197,15 +197,9 @@ def _safely(
     if _SAFE[0] <= float(found[0].max()) <= _SAFE[1]:
         return found
     largest = peak(values)
-    _check_finite(largest)
+    check_finite(largest)
     scale = np.float32(math.ldexp(1.0, min(126, -math.frexp(largest)[1])))
     return tuple(part / scale for part in statistics(values * scale, hoods))
-
-
-def _check_finite(largest: float) -> None:
-    if not math.isfinite(largest):
-        msg = f"the values hold {largest}: lower the learning rate or clip the gradients"
-        raise RsdgcError(msg)
 
 
 def _blocks(

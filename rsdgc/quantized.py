@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.arrays import check_finite, peak
 from rsdgc.errors import SettingError
 from rsdgc.indices import write_ids
 from rsdgc.kept import Coded, Kept
@@ -63,8 +64,12 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
     ------
     SettingError
         If not even an update that says nothing fits.
+    RsdgcError
+        If a value is NaN or infinite.
     """
     peaks = [layer.hoods.peaks(layer.values, layer.ids) for layer in layers]
+    for some_peaks in peaks:
+        check_finite(peak(some_peaks))
     some = [index for index, layer in enumerate(layers) if layer.ids.size]
     nothing = [Kept(layer.hoods, layer.ids[:0], layer.values[:0]) for layer in layers]
     best = _code(nothing, Quantizer(1.0), indices)
@@ -86,7 +91,7 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
             break
         tried.add(step)
         quantizer = search.quantizer(step)
-        sent = [_outside(layer, peak, quantizer) for layer, peak in zip(layers, peaks, strict=True)]
+        sent = [_outside(*layer, quantizer) for layer in zip(layers, peaks, strict=True)]
         found = _code(sent, quantizer, indices)
         if best.size < found.size <= (1 + OVERRUN) * room_bytes:
             best = found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsdgc.levels import MAX_LEVEL, PLANES
-from rsdgc.quantizer import Quantizer
+from rsdgc.quantizer import COARSEST_STEP, FINEST_STEP, Quantizer
 from rsdgc.sizes import RAW_ID_BITS, rice_bits
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class StepSearch:
 
     def bits(self, step: float) -> float:
         """Return the expected bits of ids and levels at a step."""
-        kept = self._peaks.num_above(step / 2)
+        kept = self._peaks.num_above(0.5 * step)
         if self._raw_ids:
             total = float(RAW_ID_BITS * kept[kept < self._counts].sum())
         else:
@@ -79,11 +79,10 @@ class StepSearch:
         """Return the smallest step at which no more than the given bits are expected.
 
         At least what keeps the largest level within range, at most what leaves nothing outside
-        the dead zone.
+        the dead zone, and both within the range of steps.
         """
-        if self._largest == 0:
-            return 1.0
-        low, high = self._largest / MAX_LEVEL, 2.1 * self._largest
+        low = max(self._largest / MAX_LEVEL, FINEST_STEP)
+        high = min(max(2.1 * self._largest, low), COARSEST_STEP)
         if self.bits(low) <= bits:
             return low
         for _ in range(_TRIALS):
@@ -102,7 +101,7 @@ class StepSearch:
         return Quantizer.fitted(step, self._values.magnitudes, self._values.weights)
 
     def _large_bits(self, step: float) -> float:
-        large = self._values.magnitudes > (PLANES - 0.5) * step
+        large = self._values.magnitudes > min((PLANES - 0.5) * step, COARSEST_STEP)
         numbers = np.rint(self._values.magnitudes[large] / step) - PLANES
         weights = self._values.weights[large]
         fewest = math.inf
@@ -132,6 +131,8 @@ class _Sample:
 
     def num_above(self, limit: float) -> Float64:
         """Return the expected number of each layer's values above a limit."""
+        if limit > COARSEST_STEP:
+            return np.zeros(self._each.size)
         above = np.add.reduceat(self.magnitudes > limit, self._starts, dtype=np.int64)
         found: Float64 = above * self._each
         return found

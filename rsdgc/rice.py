@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsdgc.arrays import CHUNK, chunks
-from rsdgc.errors import WireError
+from rsdgc.errors import SettingError, WireError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +100,17 @@ class RiceWriter:
         self.num_bits += bits.size
 
     def finish(self) -> tuple[bytes, bytes]:
-        """Return the unary and the plain stream."""
+        """Return the unary and the plain stream.
+
+        Raises
+        ------
+        SettingError
+            If the unary stream is longer than any reader takes.
+        """
+        num_unary = sum(int(part.sum(dtype=np.int64)) + part.size for part in self._quotients)
+        if num_unary > 8 * (MAX_STREAM_BYTES - 1):
+            msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
+            raise SettingError(msg)
         plain = np.packbits(_joined(self._plain, np.uint8)).tobytes()
         ends = _joined(self._quotients, np.int32)
         if not ends.size:
