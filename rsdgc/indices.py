@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rsdgc.errors import SettingError, WireError
-from rsdgc.kept import Coded, Kept
+from rsdgc.kept import Coded, Kept, all_ids
 from rsdgc.rice import MAX_RICE, RiceWriter, best_rice, gaps_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def read_ids(
     Returns
     -------
     ids : list of (int64 [k] or None)
-        None where all neighborhoods are kept.
+        What :func:`rsdgc.kept.all_ids` returns where all neighborhoods are kept.
     bits : float64 [num_layers]
         That the ids took.
 
@@ -121,7 +121,7 @@ def read_ids(
     ids: list[Int64 | None] = []
     marks = [streams.num_bits]
     for code, count, hoods in zip(codes, counts, layers, strict=True):
-        ids.append(None if code == ALL else streams.ids(count, code, hoods.count))
+        ids.append(all_ids(hoods) if code == ALL else streams.ids(count, code, hoods.count))
         marks.append(streams.num_bits)
     return ids, np.diff(np.array(marks, dtype=np.float64))
 
@@ -136,7 +136,7 @@ def read_raw_ids(
     ids: list[Int64 | None] = []
     for code, count, hoods in zip(codes, counts, layers, strict=True):
         if code == ALL:
-            ids.append(None)
+            ids.append(all_ids(hoods))
             continue
         raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
         try:
@@ -144,7 +144,8 @@ def read_raw_ids(
         except SettingError as error:
             raise WireError(str(error)) from None
         ids.append(raw)
-    return ids, np.array([0.0 if some is None else 32.0 * some.size for some in ids])
+    bits = [0.0 if code == ALL else 32.0 * count for code, count in zip(codes, counts, strict=True)]
+    return ids, np.array(bits)
 
 
 def _write(ids: Int64, count: int, writer: RiceWriter) -> int:
