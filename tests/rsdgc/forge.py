@@ -157,7 +157,7 @@ class Forge:
         values, group = {}, []
         if any(sizes.values()):
             self.quantizer = {"step": rest.take(4), "offsets": rest.take(3)}
-        for i, size in sizes.items():
+        for i in sizes:
             group.append(i)
             total = sum(sizes[j] for j in group)
             if total >= 1024 or (total and i == max(sizes)):
