@@ -181,7 +181,7 @@ class RiceReader:
         if not 0 <= count <= limit:
             msg = f"{count} ids are claimed of {limit}: refuse the upload"
             raise WireError(msg)
-        if rice and 1 << rice > limit:
+        if rice > 0 and 1 << rice > limit:
             msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
             raise WireError(msg)
         gaps = self.numbers(count, rice)
