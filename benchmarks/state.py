@@ -76,7 +76,7 @@ def patches(spec: ModelSpec, start: np.ndarray, count: int, times: float) -> Ite
     """Yield what a server would send: one patch a round."""
     model = start.copy()
     rng = np.random.default_rng(0)
-    compressor = Compressor(spec, Scheme(values="int8"), make_indicator("rms"))
+    compressor = Compressor(spec, Scheme(), make_indicator("rms"))
     change = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
     budget_bytes = spec.dense_bytes / times
     ratios = fit_ratios(spec, compressor.scheme, uniform_shares(spec), budget_bytes)

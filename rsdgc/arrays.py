@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdgc.errors import SettingError
+from rsdgc.errors import RsdgcError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,19 @@ def peak(values: Float32) -> float:
                 return math.nan if math.isnan(high) or math.isnan(low) else math.inf
             largest = max(largest, high, low)
     return largest
+
+
+def check_finite(largest: float) -> None:
+    """Refuse values whose :func:`peak` is not finite.
+
+    Raises
+    ------
+    RsdgcError
+        If it is NaN or infinite.
+    """
+    if not math.isfinite(largest):
+        msg = f"the values hold {largest}: lower the learning rate or clip the gradients"
+        raise RsdgcError(msg)
 
 
 def check_flat(values: Float32, size: int, what: str) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, peak
-from rsdgc.errors import RsdgcError, SettingError
+from rsdgc.arrays import CHUNK, check_finite, peak
+from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 INDICATORS = ("nsi", "rms", "l1", "random")
 
-_SAFE = (1e-15, 1e15)
-"""Largest mean magnitude with which the squares of what matters stay within float32."""
+_SAFE = (1e-15, 1e14)
+"""Largest mean magnitude with which squares of what matters, and their sum over 2³¹ neighborhoods,
+stay within float32."""
 
 
 class Indicator(Protocol):
@@ -76,7 +77,7 @@ class NSI:
     def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
         del key
-        mean, std = _safely(_mean_and_std, values, hoods)
+        (mean, std), _ = _safely(_mean_and_std, values, hoods)  # a common scale cancels
         total = _normalize(mean, self.mean_weight)
         total += _normalize(std, self.std_weight)
         return total.reshape(-1)
@@ -115,7 +116,7 @@ class Random:
 
     def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
-        _check_finite(peak(values))
+        check_finite(peak(values))
         rng = np.random.default_rng([self.seed, *key])
         return rng.random(hoods.count, dtype=np.float32)
 
@@ -174,18 +175,19 @@ def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufu
             out[at] = _row_means(inner(members, out=scratch)).reshape(out[at].shape)
         return (outer(out, out=out),)
 
-    return _safely(means, values, hoods)[0].reshape(-1)
+    (found,), scale = _safely(means, values, hoods)
+    return (found if scale == 1 else found / scale).reshape(-1)
 
 
 def _safely(
     statistics: Callable[[Float32, Neighborhoods], tuple[Float32, ...]],
     values: Float32,
     hoods: Neighborhoods,
-) -> tuple[Float32, ...]:
-    """Return statistics in the values' units, such that no square overflows or vanishes.
+) -> tuple[tuple[Float32, ...], np.float32]:
+    """Return statistics, and what the values were scaled by so that no square leaves float32.
 
-    Where the first statistic shows that squares may have, the values are scaled by the power of two
-    that brings the largest near 1, which changes no other bit, and the statistics are scaled back.
+    Where the first statistic shows that squares may have, that is the power of two that brings
+    the largest value near 1, which changes no other bit; 1 elsewhere.
 
     Raises
     ------
@@ -195,17 +197,11 @@ def _safely(
     with np.errstate(over="ignore", invalid="ignore"):
         found = statistics(values, hoods)
     if _SAFE[0] <= float(found[0].max()) <= _SAFE[1]:
-        return found
+        return found, np.float32(1)
     largest = peak(values)
-    _check_finite(largest)
+    check_finite(largest)
     scale = np.float32(math.ldexp(1.0, min(126, -math.frexp(largest)[1])))
-    return tuple(part / scale for part in statistics(values * scale, hoods))
-
-
-def _check_finite(largest: float) -> None:
-    if not math.isfinite(largest):
-        msg = f"the values hold {largest}: lower the learning rate or clip the gradients"
-        raise RsdgcError(msg)
+    return statistics(values * scale, hoods), scale
 
 
 def _blocks(

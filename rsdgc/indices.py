@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from rsdgc.errors import SettingError, WireError
-from rsdgc.kept import Coded, Kept
+from rsdgc.kept import Coded, Kept, all_ids
 from rsdgc.rice import MAX_RICE, RiceWriter, best_rice, gaps_of
-from rsdgc.varint import varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,31 +38,46 @@ def check_ids(ids: Int64, count: int) -> None:
         raise SettingError(msg)
 
 
+class CodedIds(NamedTuple):
+    """Ids of all sparse layers, coded.
+
+    Attributes
+    ----------
+    codes : list of int
+        A byte a layer.
+    bits : float64 [num_layers]
+        That the ids take.
+    raw : bytes
+        The ids as plain integers, if they are not in the streams.
+    """
+
+    codes: list[int]
+    bits: Float64
+    raw: bytes = b""
+
+
 def code_ids(layers: Sequence[Kept], indices: IndexKind) -> Coded:
     """Code the ids of all sparse layers, whose values are coded elsewhere."""
     writer = RiceWriter()
-    if indices == "rice":
-        codes, bits = write_ids(layers, writer)
-        return Coded(list(layers), codes, *writer.finish(), bits)
-    codes = [ALL if layer.ids.size == layer.hoods.count else 0 for layer in layers]
-    some = [la.ids.astype("<u4") for la, code in zip(layers, codes, strict=True) if code != ALL]
-    return Coded(
-        list(layers),
-        codes,
-        b"",
-        b"",
-        np.zeros(len(codes)),
-        raw_ids=b"".join(i.tobytes() for i in some),
-    )
+    codes, bits, raw = write_ids(layers, indices, writer)
+    return Coded(list(layers), codes, *writer.finish(), bits, raw_ids=raw)
 
 
-def write_ids(layers: Sequence[Kept], writer: RiceWriter) -> tuple[list[int], Float64]:
-    """Append the ids of all layers to the streams; return their codes, and their bits."""
-    codes, marks = [], [writer.num_bits]
+def write_ids(layers: Sequence[Kept], indices: IndexKind, writer: RiceWriter) -> CodedIds:
+    """Code the ids of all layers, into the streams unless they are plain integers."""
+    codes: list[int] = []
+    if indices == "int32":
+        codes += [ALL if layer.ids.size == layer.hoods.count else 0 for layer in layers]
+        raw = [
+            b"" if code == ALL else layer.ids.astype("<u4").tobytes()
+            for code, layer in zip(codes, layers, strict=True)
+        ]
+        return CodedIds(codes, np.array([8.0 * len(ids) for ids in raw]), b"".join(raw))
+    marks = [writer.num_bits]
     for layer in layers:
         codes.append(_write(layer.ids, layer.hoods.count, writer))
         marks.append(writer.num_bits)
-    return codes, np.diff(np.array(marks, dtype=np.float64))
+    return CodedIds(codes, np.diff(np.array(marks, dtype=np.float64)))
 
 
 def read_counts(codes: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader) -> list[int]:
@@ -95,7 +109,7 @@ def read_ids(
     Returns
     -------
     ids : list of (int64 [k] or None)
-        None where all neighborhoods are kept.
+        What :func:`rsdgc.kept.all_ids` returns where all neighborhoods are kept.
     bits : float64 [num_layers]
         That the ids took.
 
@@ -107,7 +121,7 @@ def read_ids(
     ids: list[Int64 | None] = []
     marks = [streams.num_bits]
     for code, count, hoods in zip(codes, counts, layers, strict=True):
-        ids.append(None if code == ALL else streams.ids(count, code, hoods.count))
+        ids.append(all_ids(hoods) if code == ALL else streams.ids(count, code, hoods.count))
         marks.append(streams.num_bits)
     return ids, np.diff(np.array(marks, dtype=np.float64))
 
@@ -116,10 +130,13 @@ def read_raw_ids(
     codes: Sequence[int], counts: Sequence[int], layers: Sequence[Neighborhoods], reader: Reader
 ) -> tuple[list[Int64 | None], Float64]:
     """Take int32 ids off a buffer that a peer sent; otherwise as :func:`read_ids`."""
+    if set(codes) - {0, ALL}:
+        msg = f"layers of plain ids have the codes {sorted(set(codes))}: refuse the upload"
+        raise WireError(msg)
     ids: list[Int64 | None] = []
     for code, count, hoods in zip(codes, counts, layers, strict=True):
         if code == ALL:
-            ids.append(None)
+            ids.append(all_ids(hoods))
             continue
         raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
         try:
@@ -127,7 +144,8 @@ def read_raw_ids(
         except SettingError as error:
             raise WireError(str(error)) from None
         ids.append(raw)
-    return ids, np.array([0.0 if some is None else 32.0 * some.size for some in ids])
+    bits = [0.0 if code == ALL else 32.0 * count for code, count in zip(codes, counts, strict=True)]
+    return ids, np.array(bits)
 
 
 def _write(ids: Int64, count: int, writer: RiceWriter) -> int:

@@ -80,12 +80,20 @@ class Coded:
         return [
             Part(
                 layer.hoods,
-                None if layer.ids.size == layer.hoods.count else layer.ids,
+                all_ids(layer.hoods) if layer.ids.size == layer.hoods.count else layer.ids,
                 layer.values,
                 num_bytes,
             )
             for layer, num_bytes in zip(self.kept, whole_bytes(self.layer_bits), strict=True)
         ]
+
+
+def all_ids(hoods: Neighborhoods) -> Int64 | None:
+    """Return the ids of a part that keeps all neighborhoods.
+
+    None if their members, in id order, are the layer as it lies in memory; tiles are not.
+    """
+    return None if hoods.height == 1 else np.arange(hoods.count, dtype=np.int64)
 
 
 def whole_bytes(bits: Float64) -> list[int]:

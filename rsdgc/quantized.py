@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.arrays import check_finite, peak
 from rsdgc.errors import SettingError
 from rsdgc.indices import write_ids
 from rsdgc.kept import Coded, Kept
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rsdgc.arrays import Float32, Float64
     from rsdgc.reader import Reader
     from rsdgc.rice import RiceReader
+    from rsdgc.scheme import IndexKind
 
 GROUP = 1024
 """A group of layers is closed when it has this many kept values."""
@@ -41,7 +43,7 @@ _SHORTFALL = 0.01
 _TRIALS = 6
 
 
-def quantize(layers: Sequence[Kept], room_bytes: float) -> Coded:
+def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> Coded:
     """Quantise kept values with the step at which their code takes the given bytes.
 
     Parameters
@@ -50,6 +52,8 @@ def quantize(layers: Sequence[Kept], room_bytes: float) -> Coded:
         What may be sent of each layer.
     room_bytes : float
         For ids, levels and tables together.
+    indices : {"rice", "int32"}
+        Coding of the ids.
 
     Returns
     -------
@@ -60,28 +64,40 @@ def quantize(layers: Sequence[Kept], room_bytes: float) -> Coded:
     ------
     SettingError
         If not even an update that says nothing fits.
+    RsdgcError
+        If a value is NaN or infinite.
     """
     peaks = [layer.hoods.peaks(layer.values, layer.ids) for layer in layers]
+    for some_peaks in peaks:
+        check_finite(peak(some_peaks))
     some = [index for index, layer in enumerate(layers) if layer.ids.size]
+    nothing = [Kept(layer.hoods, layer.ids[:0], layer.values[:0]) for layer in layers]
+    best = _code(nothing, Quantizer(1.0), indices)
+    if best.size > (1 + OVERRUN) * room_bytes:
+        msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
+        raise SettingError(msg)
+    if not some:
+        return best
     search = StepSearch(
         [layers[index].values for index in some],
         [peaks[index] for index in some],
         [layers[index].hoods.count for index in some],
+        raw_ids=indices == "int32",
     )
-    best: Coded | None = None
-    target = 8 * room_bytes
-    for _ in range(_TRIALS):
+    target, tried = 8 * room_bytes, set[float]()
+    while len(tried) < _TRIALS:
         step = search.step(target)
-        found = _code(layers, peaks, search.quantizer(step))
-        if found.size <= (1 + OVERRUN) * room_bytes and (best is None or found.size > best.size):
+        if step in tried:  # the finest or the coarsest
+            break
+        tried.add(step)
+        quantizer = search.quantizer(step)
+        sent = [_outside(*layer, quantizer) for layer in zip(layers, peaks, strict=True)]
+        found = _code(sent, quantizer, indices)
+        if best.size < found.size <= (1 + OVERRUN) * room_bytes:
             best = found
-        finest = search.bits(step) < 0.99 * target
-        if best is found and (finest or found.size >= (1 - _SHORTFALL) * room_bytes):
+        if best is found and found.size >= (1 - _SHORTFALL) * room_bytes:
             break
         target += 8 * (room_bytes - found.size)
-    if best is None:
-        msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
-        raise SettingError(msg)
     return best
 
 
@@ -137,10 +153,10 @@ def groups_of(sizes: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(sizes))
 
 
-def _code(layers: Sequence[Kept], peaks: Sequence[Float32], quantizer: Quantizer) -> Coded:
+def _code(sent: Sequence[Kept], quantizer: Quantizer, indices: IndexKind) -> Coded:
+    """Code neighborhoods none of which lies in the dead zone whole."""
     writer = RiceWriter()
-    sent = [_outside(layer, peak, quantizer) for layer, peak in zip(layers, peaks, strict=True)]
-    codes, bits = write_ids(sent, writer)
+    codes, bits, raw_ids = write_ids(sent, indices, writer)
     sizes = [layer.values.size for layer in sent]
     table = bytearray(quantizer.pack() if any(sizes) else b"")
     decoded: list[Float32] = []
@@ -153,7 +169,7 @@ def _code(layers: Sequence[Kept], peaks: Sequence[Float32], quantizer: Quantizer
         decoded += _split(quantizer.values(levels), sizes[group])
     decoded += [np.empty(0, dtype=np.float32)] * (len(sent) - len(decoded))
     kept = [Kept(layer.hoods, layer.ids, found) for layer, found in zip(sent, decoded, strict=True)]
-    return Coded(kept, codes, *writer.finish(), bits, bytes(table))
+    return Coded(kept, codes, *writer.finish(), bits, bytes(table), raw_ids)
 
 
 def _outside(layer: Kept, peaks: Float32, quantizer: Quantizer) -> Kept:

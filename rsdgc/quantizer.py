@@ -1,9 +1,10 @@
 """The dead-zone quantiser: one step for a whole update, reconstruction at the centroids.
 
-A value v has the level ``sign(v) · rint(|v| / step)``: what lies within half a step of zero falls in
-the dead zone. A level of magnitude m stands for ``step · (m + offset)``, where the offset brings it
-to the mean of the values that have it; levels of 3 and more share one. Offsets are whole
-256ths, and the product is rounded to float32 once, so every machine decodes the same bits.
+A value v has the level ``sign(v) · rint(|v| / step)``: what lies within half a step of zero falls
+in the dead zone. A level of magnitude m stands for ``step · (m + offset)``, where the offset
+brings it to the mean of the values that have it; levels of 3 and more share one. Offsets are
+whole 256ths, and the product is rounded to float32 once, so every machine decodes the same bits;
+it saturates at the largest float32.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Float32
+    from rsdgc.arrays import Float32, Float64
 
+FINEST_STEP = float(np.finfo(np.float32).tiny)
+"""Smallest step: no denormals, which not every machine multiplies alike."""
+COARSEST_STEP = float(np.finfo(np.float32).max)
+"""Largest step, and largest magnitude that a level stands for."""
 OFFSET_UNITS = 256
 """Offsets are stored as whole parts of this, in a signed byte: within half a step."""
-
 
 _LAYOUT = struct.Struct(f"<f{PLANES}b")
 
@@ -37,14 +41,14 @@ class Quantizer:
     Parameters
     ----------
     step : float
-        Above 0; rounded to float32.
+        :data:`FINEST_STEP` to :data:`COARSEST_STEP`; rounded to float32.
     offsets : tuple of int
         256ths of a step to add to levels 1, 2, and 3 and more; -128 to 127.
 
     Raises
     ------
     SettingError
-        If the step is not above 0, or the largest level would not be finite.
+        If the step is out of range.
     """
 
     NUM_BYTES: ClassVar[int] = _LAYOUT.size
@@ -53,11 +57,10 @@ class Quantizer:
     offsets: tuple[int, ...] = (0,) * PLANES
 
     def __post_init__(self) -> None:
-        step = float(np.float32(self.step))
-        if not (step > 0 and step * (MAX_LEVEL + 1) <= float(np.finfo(np.float32).max)):
-            msg = f"the quantiser's step is {self.step}: it must be above 0, and its levels finite"
+        if not FINEST_STEP <= self.step <= COARSEST_STEP:
+            msg = f"the quantiser's step is {self.step}: choose {FINEST_STEP} to {COARSEST_STEP}"
             raise SettingError(msg)
-        object.__setattr__(self, "step", step)
+        object.__setattr__(self, "step", float(np.float32(self.step)))
 
     def pack(self) -> bytes:
         """Return step (float32) and offsets (a signed byte each), little-endian."""
@@ -73,8 +76,18 @@ class Quantizer:
             raise WireError(str(error)) from None
 
     @classmethod
-    def fitted(cls, step: float, magnitudes: Float32, weights: Float32) -> Quantizer:
-        """Return a quantiser with the centroids of weighted magnitudes, float32 [n] both."""
+    def fitted(cls, step: float, magnitudes: Float32, weights: Float64) -> Quantizer:
+        """Return a quantiser with the centroids of weighted magnitudes.
+
+        Parameters
+        ----------
+        step : float
+            As in the constructor.
+        magnitudes : float32 [n]
+            A sample of those outside and inside the dead zone.
+        weights : float64 [n]
+            How many values each stands for.
+        """
         scaled = np.minimum(magnitudes / np.float32(cls(step).step), MAX_LEVEL)
         nearest = np.rint(scaled)
         kinds = np.minimum(nearest, PLANES).astype(np.int64)
@@ -95,7 +108,7 @@ class Quantizer:
         return found
 
     def values(self, levels: Levels) -> Float32:
-        """Return what the levels stand for, float32 [n]: 0 in the dead zone."""
+        """Return what the levels stand for, float32 [n]: 0 in the dead zone, finite always."""
         out = self._values_of(levels.large, PLANES)
         for level in range(PLANES - 1, -1, -1):
             flags, above = levels.flags[level], out
@@ -111,4 +124,5 @@ class Quantizer:
         if kind == 0:
             return np.zeros(magnitudes.size, dtype=np.float32)
         exact = self.step * (magnitudes + self.offsets[kind - 1] / OFFSET_UNITS)
+        np.minimum(exact, COARSEST_STEP, out=exact)
         return exact.astype(np.float32)  # float64 until here: rounded once

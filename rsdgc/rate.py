@@ -1,7 +1,7 @@
 """Find the step at which a quantised update takes the budgeted bits.
 
 The expected size at a step comes from samples of every layer's kept values and of their
-neighborhoods' peaks, so a trial costs the same for every model. It counts what the wire format
+neighborhoods' peaks, so a trial costs no more for a large model. It counts what the wire format
 (:mod:`rsdgc.quantized`) writes: ids of the neighborhoods that have a level outside the dead
 zone, planes of flags, large levels, signs.
 """
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsdgc.levels import MAX_LEVEL, PLANES
-from rsdgc.quantizer import Quantizer
-from rsdgc.sizes import rice_bits
+from rsdgc.quantizer import COARSEST_STEP, FINEST_STEP, Quantizer
+from rsdgc.sizes import RAW_ID_BITS, rice_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rsdgc.arrays import Float32, Float64
 
 SAMPLE = 1 << 17
-"""Values looked at in all; as many of each layer."""
-_LARGEST_RICE = 12
+"""Most values looked at in all; as many of each layer, or all that it has."""
+_LARGEST_RICE = 16
 _TRIALS = 40
 _CLOSE = 1e-3
 
@@ -40,29 +40,36 @@ class StepSearch:
         The largest magnitude of each kept neighborhood, layer by layer.
     counts : sequence of int
         Neighborhoods of each layer, kept or not.
+    raw_ids : bool
+        Whether ids are plain integers.
     """
 
     def __init__(
-        self, values: Sequence[Float32], peaks: Sequence[Float32], counts: Sequence[int]
+        self,
+        values: Sequence[Float32],
+        peaks: Sequence[Float32],
+        counts: Sequence[int],
+        *,
+        raw_ids: bool = False,
     ) -> None:
-        share = max(1, SAMPLE // max(1, len(values)))
-        rng = np.random.default_rng(len(values))
         self._sizes = np.array([part.size for part in values], dtype=np.float64)
         self._kept = np.array([part.size for part in peaks], dtype=np.float64)
         self._counts = np.array(counts, dtype=np.float64)
-        self._values = np.abs([part[rng.integers(part.size, size=share)] for part in values])
-        self._peaks = np.array([part[rng.integers(part.size, size=share)] for part in peaks])
-        self._weights = np.repeat((self._sizes / share)[:, None], share, axis=1)
+        self._raw_ids = raw_ids
+        self._values = _Sample(values)
+        self._peaks = _Sample(peaks)
         self._largest = max((float(part.max()) for part in peaks), default=0.0)
 
     def bits(self, step: float) -> float:
         """Return the expected bits of ids and levels at a step."""
-        hoods = (self._peaks > step / 2).mean(axis=1)
-        kept = hoods * self._kept
-        total = float(_flag_bits(kept, self._counts).sum())
-        size = hoods * self._sizes
+        kept = self._peaks.num_above(0.5 * step)
+        if self._raw_ids:
+            total = float(RAW_ID_BITS * kept[kept < self._counts].sum())
+        else:
+            total = float(_flag_bits(kept, self._counts).sum())
+        size = kept / self._kept * self._sizes
         for plane in range(PLANES):
-            above = (self._values > (plane + 0.5) * step).mean(axis=1) * self._sizes
+            above = self._values.num_above((plane + 0.5) * step)
             total += float(np.minimum(_flag_bits(above, size), size).sum())
             total += float(above.sum()) if plane == 0 else 0.0  # signs
             size = above
@@ -72,11 +79,10 @@ class StepSearch:
         """Return the smallest step at which no more than the given bits are expected.
 
         At least what keeps the largest level within range, at most what leaves nothing outside
-        the dead zone.
+        the dead zone, and both within the range of steps.
         """
-        if self._largest == 0:
-            return 1.0
-        low, high = self._largest / MAX_LEVEL, 2.1 * self._largest
+        low = max(self._largest / MAX_LEVEL, FINEST_STEP)
+        high = min(max(2.1 * self._largest, low), COARSEST_STEP)
         if self.bits(low) <= bits:
             return low
         for _ in range(_TRIALS):
@@ -92,12 +98,12 @@ class StepSearch:
 
     def quantizer(self, step: float) -> Quantizer:
         """Return the quantiser of a step, with the centroids of the sample."""
-        return Quantizer.fitted(step, self._values.reshape(-1), self._weights.reshape(-1))
+        return Quantizer.fitted(step, self._values.magnitudes, self._values.weights)
 
     def _large_bits(self, step: float) -> float:
-        large = self._values > (PLANES - 0.5) * step
-        numbers = np.rint(self._values[large] / step) - PLANES
-        weights = self._weights[large]
+        large = self._values.magnitudes > min((PLANES - 0.5) * step, COARSEST_STEP)
+        numbers = np.rint(self._values.magnitudes[large] / step) - PLANES
+        weights = self._values.weights[large]
         fewest = math.inf
         for rice in range(_LARGEST_RICE):
             bits = float(weights @ (np.floor(numbers / 2**rice) + rice + 1))
@@ -105,6 +111,31 @@ class StepSearch:
                 break
             fewest = bits
         return fewest
+
+
+class _Sample:
+    """Magnitudes of several layers, as many of each or all that it has, with their weights."""
+
+    def __init__(self, layers: Sequence[Float32]) -> None:
+        share = max(1, SAMPLE // max(1, len(layers)))
+        rng = np.random.default_rng(len(layers))
+        some = [
+            part if part.size <= share else part[rng.integers(part.size, size=share)]
+            for part in layers
+        ]
+        sizes = np.array([part.size for part in some], dtype=np.int64)
+        self.magnitudes: Float32 = np.abs(np.concatenate(some))
+        self._each = np.array([part.size for part in layers]) / sizes
+        self.weights: Float64 = np.repeat(self._each, sizes)
+        self._starts = np.cumsum(sizes) - sizes
+
+    def num_above(self, limit: float) -> Float64:
+        """Return the expected number of each layer's values above a limit."""
+        if limit > COARSEST_STEP:
+            return np.zeros(self._each.size)
+        above = np.add.reduceat(self.magnitudes > limit, self._starts, dtype=np.int64)
+        found: Float64 = above * self._each
+        return found
 
 
 def _flag_bits(ones: Float64, size: Float64) -> Float64:

@@ -35,9 +35,10 @@ def fit_ratios(
 
     The smallest layers are sent whole, in order of size, while their values take no more than
     ``dense_share`` of the budget (and wherever that is no dearer than one neighborhood); none of
-    them where values are levels, which cost an eighth of a float16. The others get ``min(1, c · share)``, at least one neighborhood each, with one ``c`` for all,
-    found by bisection on :func:`rsdgc.sizes.estimate_bytes`. If layers with a share of 0 are all
-    that is left to spend on, the rest is spread over them evenly.
+    them where values are levels, which cost an eighth of a float16. The others get
+    ``min(1, c · share)``, at least one neighborhood each, with one ``c`` for all, found by
+    bisection on :func:`rsdgc.sizes.estimate_bytes`. If layers with a share of 0 are all that is
+    left to spend on, the rest is spread over them evenly.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ def fit_ratios(
     Returns
     -------
     float64 [num_layers]
-        1 for layers sent whole (or, of levels, all of whose neighborhoods are sent). All 1 if the budget reaches the model's float32 bytes, or what
-        it takes with all layers whole.
+        1 for layers sent whole (or, of levels, all of whose neighborhoods are sent). All 1 if the
+        budget reaches the model's float32 bytes, or what it takes with all layers whole.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsdgc.arrays import CHUNK, chunks
-from rsdgc.errors import WireError
+from rsdgc.errors import SettingError, WireError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,7 +92,7 @@ class RiceWriter:
         self._quotients.append(quotients)
         self.num_bits += int(quotients.sum(dtype=np.int64)) + numbers.size * (rice + 1)
         for bit in range(rice - 1, -1, -1):
-            self._plain.append((numbers >> bit).astype(np.uint8) & 1)
+            self._plain.append((numbers >> bit).astype(np.uint8) & np.uint8(1))
 
     def bits(self, bits: Bits) -> None:
         """Append bits as they are, one an element."""
@@ -100,7 +100,17 @@ class RiceWriter:
         self.num_bits += bits.size
 
     def finish(self) -> tuple[bytes, bytes]:
-        """Return the unary and the plain stream."""
+        """Return the unary and the plain stream.
+
+        Raises
+        ------
+        SettingError
+            If the unary stream is longer than any reader takes.
+        """
+        num_unary = sum(int(part.sum(dtype=np.int64)) + part.size for part in self._quotients)
+        if num_unary > 8 * (MAX_STREAM_BYTES - 1):
+            msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
+            raise SettingError(msg)
         plain = np.packbits(_joined(self._plain, np.uint8)).tobytes()
         ends = _joined(self._quotients, np.int32)
         if not ends.size:
@@ -171,7 +181,7 @@ class RiceReader:
         if not 0 <= count <= limit:
             msg = f"{count} ids are claimed of {limit}: refuse the upload"
             raise WireError(msg)
-        if rice and 1 << rice > limit:
+        if rice > 0 and 1 << rice > limit:
             msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
             raise WireError(msg)
         gaps = self.numbers(count, rice)

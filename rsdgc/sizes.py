@@ -11,6 +11,7 @@ from rsdgc.header import HEADER_BYTES
 from rsdgc.neighborhoods import cut
 from rsdgc.rice import MAX_RICE
 from rsdgc.values import ITEM_BITS, SCALE_BYTES
+from rsdgc.varint import MAX_BYTES
 
 if TYPE_CHECKING:
     from rsdgc.arrays import Float64
@@ -23,9 +24,7 @@ LEVEL_BITS = 2.0
 The step makes up for what they really take. With fewer bits the budget carries more
 neighborhoods of coarser values; on real updates 2.0 captures the most energy at 50× to 1000×.
 """
-_COUNT_BYTES = 2.0
-"""Mean bytes of the count of kept neighborhoods."""
-_RAW_ID_BITS = 32.0
+RAW_ID_BITS = 32.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +43,8 @@ class SizeModel:
         Bytes of a sparse layer's scale.
     raw_ids : bool
         Whether ids are plain integers.
+    levels : bool
+        Whether values are levels, which layers are coded in unless the whole model is sent.
     """
 
     counts: Float64
@@ -51,6 +52,7 @@ class SizeModel:
     hood_bytes: Float64
     scale_bytes: float
     raw_ids: bool
+    levels: bool
 
     @classmethod
     def of(cls, spec: ModelSpec, scheme: Scheme) -> SizeModel:
@@ -64,6 +66,7 @@ class SizeModel:
             sizes / counts * (LEVEL_BITS if levels else ITEM_BITS[scheme.values]) / 8,
             0.0 if levels else float(SCALE_BYTES[scheme.values]),
             scheme.indices == "int32",
+            levels,
         )
 
     @property
@@ -84,14 +87,24 @@ class SizeModel:
         float64 [num_layers]
         """
         kept = np.clip(np.rint(ratios * self.counts), 1, self.counts)
-        id_bits = _RAW_ID_BITS if self.raw_ids else rice_bits(kept / self.counts)
-        sparse = kept * id_bits / 8 + kept * self.hood_bytes + self.scale_bytes
-        sparse = np.where(ratios > 0, sparse, 0.0) + _COUNT_BYTES
-        return np.where(ratios == 1, self.whole_bytes, sparse)
+        id_bits = RAW_ID_BITS if self.raw_ids else rice_bits(kept / self.counts)
+        ids = np.where(kept < self.counts, kept * id_bits / 8 + _count_bytes(kept), 0.0)
+        sparse = ids + kept * self.hood_bytes + self.scale_bytes
+        sparse = np.where(ratios > 0, sparse, 1.0)
+        whole = ratios == 1
+        if self.levels and not whole.all():
+            return sparse
+        return np.where(whole, self.whole_bytes, sparse)
 
     def total_bytes(self, ratios: Float64) -> float:
         """Return the expected bytes of the whole update."""
         return self.fixed_bytes + float(self.layer_bytes(ratios).sum())
+
+
+def _count_bytes(kept: Float64) -> Float64:
+    """Return the bytes of counts (:mod:`rsdgc.varint`)."""
+    limits = 128.0 ** np.arange(1, MAX_BYTES)
+    return 1.0 + (kept[..., None] >= limits).sum(axis=-1)
 
 
 def rice_bits(density: Float64) -> Float64:

@@ -61,7 +61,8 @@ class Part:
     hoods : Neighborhoods
         The layer's grid.
     ids : int64 [k] or None
-        Kept neighborhoods, strictly increasing; None if the layer was sent whole.
+        Kept neighborhoods, strictly increasing; None if ``values`` is the layer as it lies in
+        memory: it was sent whole, or all its neighborhoods are kept and are one behind the other.
     values : float32 [n]
         Members of the kept neighborhoods in id order, or the whole layer; read-only.
     num_bytes : int
@@ -75,7 +76,7 @@ class Part:
 
     @property
     def kept(self) -> int:
-        """Number of neighborhoods kept; all of them if the layer was sent whole."""
+        """Number of neighborhoods kept; all of them if there are no ids."""
         return self.hoods.count if self.ids is None else self.ids.size
 
     def add_to(self, target: Float32, weight: float = 1.0) -> None:

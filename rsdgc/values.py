@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsdgc.arrays import chunks, peak
-from rsdgc.errors import RsdgcError, WireError
+from rsdgc.arrays import check_finite, chunks, peak
+from rsdgc.errors import WireError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,9 +58,7 @@ def encode_values(values: Float32, kind: ValueKind) -> list[Buffer]:
         If a value is NaN or infinite.
     """
     largest = peak(values)
-    if not math.isfinite(largest):
-        msg = f"the values hold {largest}: lower the learning rate or clip the gradients"
-        raise RsdgcError(msg)
+    check_finite(largest)
     if values.size == 0:
         return []
     if kind == "float32":

@@ -112,7 +112,7 @@ def encode(
     sparse, bodies = _take_apart(scheme, grids, spec.views(update), kept)
     if scheme.values == "deadzone":
         room = budget_bytes - HEADER_BYTES - len(grids) - sum(map(len, bodies))
-        coded = quantize(list(sparse.values()), room)
+        coded = quantize(list(sparse.values()), room, scheme.indices)
     else:
         coded = code_ids(list(sparse.values()), scheme.indices)
     codes = np.full(len(grids), WHOLE, dtype=np.uint8)
@@ -176,7 +176,7 @@ def decode(
         ids, bits = read_ids(codes, counts, layers, streams)
     else:
         ids, bits = read_raw_ids(codes, counts, layers, reader)
-    values: list[Float32 | None] = [None] * len(sparse)
+    values: Sequence[Float32 | None] = [None] * len(sparse)
     if head.scheme.values == "deadzone":
         sizes = [hoods.num_members(some) for hoods, some in zip(layers, ids, strict=True)]
         values, level_bits = dequantize(sizes, reader, streams)
@@ -222,9 +222,11 @@ def _check_claims(
             msg = f"{sum(counts)} neighborhoods are claimed in {head.plain_bytes} bytes of levels"
             raise WireError(f"{msg}: refuse the upload")
         return
-    least = 4 * sum(counts) if head.scheme.indices == "int32" else 0
+    least, id_bytes = 0, 4 if head.scheme.indices == "int32" else 0
     for hoods, count in zip(layers, counts, strict=True):
-        least += value_bytes(hoods.size if count == hoods.count else count, head.scheme.values)
+        everything = count == hoods.count
+        least += 0 if everything else id_bytes * count
+        least += value_bytes(hoods.size if everything else count, head.scheme.values)
     if least > remaining:
         msg = f"the claimed neighborhoods need {least} bytes and the upload has {remaining} left"
         raise WireError(f"{msg}: refuse it")

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rsdgc import INDICATORS, ModelSpec, Scheme, Stamp, make_indicator
+from rsdgc.header import HEADER_BYTES
 
 MIXED = ModelSpec.from_shapes(
     {
@@ -33,8 +34,9 @@ schemes = st.builds(
     Scheme,
     neighborhood=st.sampled_from(["kernel", "tile", "element"]),
     tile_px=st.integers(1, 4),
-    values=st.sampled_from(["float32", "float16", "int8"]),
-    dense_values=st.sampled_from(["float32", "float16"]),
+    values=st.sampled_from(["deadzone", "int8", "ternary", "float16", "float32"]),
+    dense_values=st.sampled_from(["float32", "float16", "int8"]),
+    indices=st.sampled_from(["rice", "int32"]),
 )
 exact_schemes = st.builds(
     Scheme,
@@ -42,6 +44,7 @@ exact_schemes = st.builds(
     tile_px=st.integers(1, 4),
     values=st.just("float32"),
     dense_values=st.just("float32"),
+    indices=st.sampled_from(["rice", "int32"]),
 )
 indicators = st.sampled_from(INDICATORS).map(make_indicator)
 stamps = st.builds(
@@ -63,6 +66,31 @@ def ratio_vectors(spec):
     one = st.one_of(st.just(0.0), st.just(1.0), st.floats(0, 1))
     several = st.lists(one, min_size=len(spec.layers), max_size=len(spec.layers))
     return st.one_of(several, st.just([1.0] * len(spec.layers)), st.just([0.0] * len(spec.layers)))
+
+
+def budgets(spec):
+    """Bytes that hold at least an update that says nothing of its sparse layers."""
+    least = HEADER_BYTES + 6 * len(spec.layers) + spec.dense_bytes
+    return st.integers(least, least + 2 * spec.dense_bytes + 40)
+
+
+def same_update(left, right):
+    """Whether two decoded updates are equal bit for bit, also in what they say of their bytes."""
+    parts = zip(left.parts, right.parts, strict=True)
+    return (left.payload, left.stamp, left.scheme, left.spec) == (
+        right.payload,
+        right.stamp,
+        right.scheme,
+        right.spec,
+    ) and all(
+        a.hoods == b.hoods
+        and a.num_bytes == b.num_bytes
+        and (a.ids is None) == (b.ids is None)
+        and (a.ids is None or (a.ids.dtype == b.ids.dtype and np.array_equal(a.ids, b.ids)))
+        and a.values.dtype == b.values.dtype == np.float32
+        and a.values.tobytes() == b.values.tobytes()
+        for a, b in parts
+    )
 
 
 def normal(size, seed=0):

@@ -19,7 +19,7 @@ def patch(version: int, run: int = RUN, base: int | None = None) -> bytes:
     update = rng.standard_normal(MIXED.size).astype(np.float32)
     stamp = Stamp(run, version, version - 1 if base is None else base)
     compressor = Compressor(MIXED, Scheme(values="int8"), NSI())
-    return compressor.compress(update, np.full(len(MIXED.layers), 0.5), stamp)
+    return compressor.compress(update, np.full(len(MIXED.layers), 0.5), stamp).payload
 
 
 def start() -> np.ndarray:
