@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from fl_app.config import Settings, markdown_table, parse_budget, parse_overrides
+from fl_app.methods import METHODS
+from rsdgc import Scheme, make_indicator
 from rsdgc.errors import SettingError
 
 ROOT = Path(__file__).parents[2]
@@ -69,5 +71,25 @@ def test_the_learning_rate_follows_a_cosine() -> None:
     assert all(a > b > 0 for a, b in pairwise(rates))
 
 
-def test_topk_is_single_elements() -> None:
-    assert Settings.from_mapping({"method": "topk"}).scheme().neighborhood == "element"
+def test_a_method_decides_what_is_left_at_auto() -> None:
+    topk = Settings.from_mapping({"method": "topk"})
+    assert topk.scheme() == Scheme("element", values="int8")
+    assert topk.resolved("ratio_policy") == "uniform"
+    naive = Settings.from_mapping({"method": "topk-naive", "values": "float16"})
+    assert naive.scheme() == Scheme("element", values="float16", indices="int32")
+
+
+def test_momentum_correction_is_the_methods_own_unless_given() -> None:
+    of = {"rs-dgc": {}, "dgc": {}, "stc": {"momentum-correction": 0.5}}
+    found = [
+        Settings.from_mapping({"method": name, **more}).resolved("momentum_correction")
+        for name, more in of.items()
+    ]
+    assert found == [0.0, 0.9, 0.5]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_resolves_to_a_scheme_and_an_indicator(name: str) -> None:
+    settings = Settings.from_mapping({"method": name})
+    assert settings.scheme().values
+    assert make_indicator(settings.resolved("indicator"))
