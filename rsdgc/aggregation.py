@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +15,8 @@ from rsdgc.sparse import SparseUpdate
 from rsdgc.wire import decode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rsdgc.arrays import Float32
     from rsdgc.spec import ModelSpec
 
@@ -19,19 +24,22 @@ if TYPE_CHECKING:
 class WeightedMean:
     """Weighted mean of updates, bit-identical for every order of arrival.
 
-    Encoded uploads are kept; when the mean is asked for they are decoded one at a time, in the
-    order of their keys, and added up. Memory: the encoded uploads, one decoded update and one
-    model. The sum is divided by the *total* weight, also where only some updates say anything
-    (else a lone sender would own a coordinate).
+    Encoded uploads are kept; when the mean is asked for they are decoded side by side on several
+    cores, and added up one at a time in the order of their keys. Memory: the encoded uploads, a
+    decoded update a core, and one model. The sum is divided by the *total* weight, also where only
+    some updates say anything (else a lone sender would own a coordinate).
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
+    threads : int
+        Uploads decoded at a time; 0: as many as there are cores.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, threads: int = 0) -> None:
         self._spec = spec
+        self._threads = threads or os.cpu_count() or 1
         self._uploads: dict[str, tuple[bytes, float]] = {}
 
     def __len__(self) -> int:
@@ -95,7 +103,16 @@ class WeightedMean:
             raise RunError(msg)
         total = np.zeros(self._spec.size, dtype=np.float32)
         total_weight = self.total_weight
-        for key in sorted(self._uploads):
-            payload, weight = self._uploads[key]
-            decode(payload, self._spec).add_to(total, weight / total_weight)
+        for update, weight in self._decoded():
+            update.add_to(total, weight / total_weight)
         return total
+
+    def _decoded(self) -> Iterator[tuple[SparseUpdate, float]]:
+        """Yield every update with its weight in the order of the keys, a few decoded ahead."""
+        uploads = [self._uploads[key] for key in sorted(self._uploads)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            ahead: deque[Future[SparseUpdate]] = deque()
+            for number, (_, weight) in enumerate(uploads):
+                for payload, _ in uploads[number + len(ahead) : number + self._threads]:
+                    ahead.append(pool.submit(decode, payload, self._spec))
+                yield ahead.popleft().result(), weight
