@@ -22,7 +22,7 @@ offset bytes field        meaning
 42     4     plain        u32, bytes of the plain stream
 46     4     checksum     CRC-32 of the whole buffer without these four bytes
 50     L     codes        a byte a layer: 255 sent whole, 254 all neighborhoods kept, else the
-                          Rice parameter of its ids, 0 to 31
+                          Rice parameter of its ids, 0 to 31 (0 if indices are int32)
 50+L   …     counts       kept neighborhoods of each layer with a code below 254 (varint)
 …            unary        the two streams (:mod:`rsdgc.rice`): the ids of all sparse layers,
 …            plain        then the levels of all groups
