@@ -4,9 +4,10 @@
 
     spec = ModelSpec.from_shapes({"conv.weight": (32, 4, 3, 3), "fc.weight": (10, 32)})
     scheme = Scheme()
-    ratios = fit_ratios(spec, scheme, uniform_shares(spec), budget_bytes=spec.dense_bytes / 5)
+    budget = spec.dense_bytes / 5
+    ratios = fit_ratios(spec, scheme, uniform_shares(spec), budget)
     feedback = ErrorFeedback(Compressor(spec, scheme, make_indicator("nsi")))
-    payload = feedback.compress(change, ratios, Stamp(run=1, round=1))  # at a site
+    payload = feedback.compress(change, ratios, Stamp(run=1, round=1), budget)  # at a site
 
     mean = WeightedMean(spec)  # at the server
     mean.add("site-00", payload, weight=312)

@@ -104,7 +104,8 @@ class SizeModel:
 def _count_bytes(kept: Float64) -> Float64:
     """Return the bytes of counts (:mod:`rsdgc.varint`)."""
     limits = 128.0 ** np.arange(1, MAX_BYTES)
-    return 1.0 + (kept[..., None] >= limits).sum(axis=-1)
+    found: Float64 = 1.0 + (kept[..., None] >= limits).sum(axis=-1)
+    return found
 
 
 def rice_bits(density: Float64) -> Float64:

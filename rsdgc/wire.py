@@ -22,7 +22,7 @@ offset bytes field        meaning
 42     4     plain        u32, bytes of the plain stream
 46     4     checksum     CRC-32 of the whole buffer without these four bytes
 50     L     codes        a byte a layer: 255 sent whole, 254 all neighborhoods kept, else the
-                          Rice parameter of its ids, 0 to 31
+                          Rice parameter of its ids, 0 to 31 (0 if indices are int32)
 50+L   …     counts       kept neighborhoods of each layer with a code below 254 (varint)
 …            unary        the two streams (:mod:`rsdgc.rice`): the ids of all sparse layers,
 …            plain        then the levels of all groups
@@ -110,7 +110,8 @@ def encode(
         raise SettingError(msg)
     grids = [cut(layer.shape, scheme) for layer in spec.layers]
     sparse, bodies = _take_apart(scheme, grids, spec.views(update), kept)
-    if scheme.values == "deadzone":
+    levels = scheme.values == "deadzone" and bool(sparse)
+    if levels:
         room = budget_bytes - HEADER_BYTES - len(grids) - sum(map(len, bodies))
         coded = quantize(list(sparse.values()), room, scheme.indices)
     else:
@@ -120,11 +121,11 @@ def encode(
     head = Header(scheme, stamp, len(coded.unary), len(coded.plain))
     streams = [coded.unary, coded.plain, coded.raw_ids]
     payload = head.seal(spec, [codes.tobytes(), coded.counts, *streams, coded.table, *bodies])
-    if scheme.values != "deadzone":
+    if not levels:
         return decode(payload, spec)
-    levels = dict(zip(sparse, coded.parts(), strict=True))
+    coded_parts = dict(zip(sparse, coded.parts(), strict=True))
     parts = tuple(
-        levels[i] if i in levels else _read_part(Reader(bodies[i]), hoods, scheme)
+        coded_parts[i] if i in coded_parts else _read_part(Reader(bodies[i]), hoods, scheme)
         for i, hoods in enumerate(grids)
     )
     return SparseUpdate(payload, stamp, scheme, spec, parts)
@@ -136,7 +137,9 @@ def decode(
     """Decode and check an update that a peer sent.
 
     Nothing is trusted: every size is checked against the bytes that arrived before memory is
-    taken for it, so decoding takes at most a small multiple of ``len(buffer)``.
+    taken for it. Levels take as much as the neighborhoods that have one sign bit each (a byte of
+    signs, eight of them), other values a small multiple of ``len(buffer)``; never more than a
+    small multiple of the model.
 
     Parameters
     ----------

@@ -23,9 +23,8 @@ from tests.rsdgc.examples import MIXED, heavy_tailed, schemes
 @functools.cache
 def upload(seed, ratio=0.2, scheme=None, spec=MIXED):
     compressor = Compressor(spec, scheme or Scheme(), make_indicator("nsi"))
-    return compressor.compress(
-        heavy_tailed(spec.size, seed), [ratio] * len(spec.layers), Stamp(round=seed)
-    )
+    update, ratios = heavy_tailed(spec.size, seed), [ratio] * len(spec.layers)
+    return compressor.compress(update, ratios, Stamp(round=seed), 600).payload
 
 
 def mean_of(uploads):
@@ -59,7 +58,7 @@ def test_divides_by_the_total_weight_where_one_site_alone_speaks():
         update[:9] = scale if key == "a" else 0
         update[9:] = scale if key == "b" else 0
         compressor = Compressor(spec, exact, make_indicator("rms"))
-        mean.add(key, compressor.compress(update, [0.5], Stamp()), 4 if key == "a" else 1)
+        mean.add(key, compressor.compress(update, [0.5], Stamp()).payload, 4 if key == "a" else 1)
     assert mean.mean().tolist() == pytest.approx([0.8] * 9 + [0.4] * 9)
     assert mean.total_weight == 5
     assert len(mean) == 2
@@ -117,6 +116,7 @@ def test_the_mean_of_nothing_is_an_error():
 def test_extreme_values_stay_finite():
     largest = np.full(MIXED.size, np.finfo(np.float32).max, np.float32)
     exact = Scheme(values="float32", dense_values="float32")
-    payload = Compressor(MIXED, exact, make_indicator("l1")).compress(largest, [1.0] * 8, Stamp())
+    compressor = Compressor(MIXED, exact, make_indicator("l1"))
+    payload = compressor.compress(largest, [1.0] * 8, Stamp()).payload
     found = mean_of([("a", payload, 1), ("b", payload, 1), ("c", payload, 2)])
     assert np.isfinite(found).all()

@@ -2,15 +2,50 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rsdgc.arrays import CHUNK, check_flat, chunks, peak
-from rsdgc.errors import SettingError
+from rsdgc.arrays import CHUNK, check_finite, check_flat, chunks, peak, pick, place
+from rsdgc.errors import RsdgcError, SettingError
 
 
 def test_chunks_cover_the_range_in_order():
     found = np.concatenate([np.arange(100)[part] for part in chunks(100, 7)])
     assert np.array_equal(found, np.arange(100))
     assert list(chunks(0)) == []
+
+
+flags = st.lists(st.booleans(), max_size=50).map(lambda found: np.array(found, bool))
+
+
+@given(flags, st.sampled_from([np.float32, np.uint16, np.int64, np.bool_]))
+def test_pick_and_place_are_boolean_indexing(chosen, dtype):
+    values = np.arange(chosen.size).astype(dtype)
+    found = pick(values, chosen)
+    assert found.dtype == dtype
+    assert np.array_equal(found, values[chosen])
+    target, expected = np.zeros_like(values), np.zeros_like(values)
+    place(target, chosen, values[chosen])
+    expected[chosen] = values[chosen]
+    assert np.array_equal(target, expected)
+
+
+@pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, 2 * CHUNK + 7])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
+def test_pick_and_place_go_through_in_chunks(size, share):
+    rng = np.random.default_rng(size)
+    values, chosen = rng.standard_normal(size, dtype=np.float32), rng.random(size) < share
+    assert np.array_equal(pick(values, chosen), values[chosen])
+    target = np.full(size, 7, np.float32)
+    place(target, chosen, values[chosen])
+    assert np.array_equal(target, np.where(chosen, values, np.float32(7)))
+
+
+@pytest.mark.parametrize("largest", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(largest):
+    with pytest.raises(RsdgcError, match="clip the gradients"):
+        check_finite(largest)
+    check_finite(3e38)
 
 
 @pytest.mark.parametrize("where", [0, CHUNK - 1, CHUNK, CHUNK + 5])

@@ -15,7 +15,17 @@ from rsdgc import (
     make_indicator,
     top_k,
 )
-from tests.rsdgc.examples import MIXED, indicators, normal, ratio_vectors, schemes, specs, vectors
+from tests.rsdgc.examples import (
+    MIXED,
+    budgets,
+    indicators,
+    normal,
+    ratio_vectors,
+    same_update,
+    schemes,
+    specs,
+    vectors,
+)
 
 
 @given(st.data())
@@ -26,22 +36,43 @@ def test_keeps_the_best_of_each_layer(data):
     update = data.draw(vectors(spec.size))
     before = update.copy()
     stamp = Stamp(1, 2, 3)
-    found = decode(Compressor(spec, scheme, indicator).compress(update, ratios, stamp), spec)
+    budget = data.draw(budgets(spec))
+    found = Compressor(spec, scheme, indicator).compress(update, ratios, stamp, budget)
+    assert same_update(decode(found.payload, spec), found)
     assert np.array_equal(update, before)
+    levels = scheme.values == "deadzone"
+    sends_whole = not levels or min(ratios) == 1
     for index, (layer, part) in enumerate(zip(spec.layers, found.parts, strict=True)):
         hoods = cut(layer.shape, scheme)
-        if ratios[index] == 1:
+        if ratios[index] == 1 and sends_whole:
             assert part.ids is None
             continue
         scores = indicator.score(spec.views(update)[index], hoods, (1, 2, index))
-        assert np.array_equal(part.ids, top_k(scores, kept_count(ratios[index], hoods.count)))
+        best = top_k(scores, kept_count(ratios[index], hoods.count))
+        kept = np.arange(hoods.count) if part.ids is None else part.ids
+        assert np.isin(kept, best).all() if levels else np.array_equal(kept, best)
+
+
+@pytest.mark.parametrize("budget", [0.0, 1e4, 300.0])
+def test_levels_go_whole_only_if_all_layers_do_and_fit(budget):
+    compressor = Compressor(MIXED, Scheme(), make_indicator("nsi"))
+    update = normal(MIXED.size)
+    found = compressor.compress(update, [1.0] * 8, Stamp(), budget)
+    if budget == 300.0:
+        assert len(found.payload) == pytest.approx(budget, rel=0.01)
+    else:
+        assert all(part.ids is None for part in found.parts)
+        assert found.to_dense() == pytest.approx(update, rel=1e-3)
+    mixed = compressor.compress(update, [1.0] * 7 + [0.5], Stamp(), 300.0)
+    assert len(mixed.payload) == pytest.approx(300, rel=0.01)
 
 
 def test_the_same_update_gives_the_same_bytes():
     compressor = Compressor(MIXED, Scheme(), make_indicator("nsi"))
     update = normal(MIXED.size)
-    first = compressor.compress(update, [0.3] * 8, Stamp())
-    assert compressor.compress(update.copy(), np.full(8, 0.3), Stamp()) == first
+    first = compressor.compress(update, [0.3] * 8, Stamp(), 200)
+    again = compressor.compress(update.copy(), np.full(8, 0.3), Stamp(), 200)
+    assert same_update(first, again)
 
 
 @pytest.mark.parametrize(

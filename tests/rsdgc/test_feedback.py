@@ -16,6 +16,7 @@ from rsdgc import (
 )
 from tests.rsdgc.examples import (
     MIXED,
+    budgets,
     exact_schemes,
     gentle,
     indicators,
@@ -42,7 +43,7 @@ def test_sent_plus_residual_is_the_change_exactly(data):
     spec, scheme = data.draw(specs), data.draw(exact_schemes)
     change = data.draw(vectors(spec.size))
     site = feedback(spec, scheme, data.draw(indicators))
-    payload = site.compress(change, data.draw(ratio_vectors(spec)), Stamp())
+    payload = site.compress(change.copy(), data.draw(ratio_vectors(spec)), Stamp())
     sent = decode(payload, spec).to_dense()
     assert same_bits(sent + site.residual, change)
     assert not (sent.astype(bool) & site.residual.astype(bool)).any()
@@ -52,17 +53,17 @@ def test_sent_plus_residual_is_the_change_exactly(data):
 def test_exact_too_with_a_residual_from_before(data):
     spec, scheme = data.draw(specs), data.draw(exact_schemes)
     change, old = (data.draw(vectors(spec.size, gentle)) for _ in range(2))
-    site = feedback(spec, scheme, residual=old)
-    sent = decode(site.compress(change, data.draw(ratio_vectors(spec)), Stamp()), spec).to_dense()
-    assert same_bits(sent + site.residual, change + old)
+    site = feedback(spec, scheme, residual=old.copy())
+    payload = site.compress(change.copy(), data.draw(ratio_vectors(spec)), Stamp())
+    assert same_bits(decode(payload, spec).to_dense() + site.residual, change + old)
 
 
 @given(st.data())
 def test_roll_back_restores_exactly(data):
     spec, scheme = data.draw(specs), data.draw(exact_schemes)
     change, old = (data.draw(vectors(spec.size, gentle)) for _ in range(2))
-    site = feedback(spec, scheme, residual=old)
-    site.roll_back(site.compress(change, data.draw(ratio_vectors(spec)), Stamp()))
+    site = feedback(spec, scheme, residual=old.copy())
+    site.roll_back(site.compress(change.copy(), data.draw(ratio_vectors(spec)), Stamp()))
     assert same_bits(site.residual, change + old)
 
 
@@ -71,21 +72,29 @@ def test_rounding_of_values_is_fed_back(data):
     spec, scheme = data.draw(specs), data.draw(schemes)
     change = data.draw(vectors(spec.size, gentle))
     site = feedback(spec, scheme)
-    sent = decode(site.compress(change, data.draw(ratio_vectors(spec)), Stamp()), spec).to_dense()
+    ratios, budget = data.draw(ratio_vectors(spec)), data.draw(budgets(spec))
+    payload = site.compress(change.copy(), ratios, Stamp(), budget)
+    sent = decode(payload, spec).to_dense()
     assert np.abs(sent + site.residual - change).max() <= 1e-5
+    site.roll_back(payload)
+    assert np.abs(site.residual - change).max() <= 1e-5
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 3))
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=30),
+    st.integers(0, 3),
+    st.sampled_from(["deadzone", "int8", "ternary"]),
+)
 @settings(max_examples=60)
-def test_conservation_over_rounds_with_lost_uploads(accepted, seed):
+def test_conservation_over_rounds_with_lost_uploads(accepted, seed, values):
     rng = np.random.default_rng(seed)
-    site = feedback(MIXED, Scheme())
+    site = feedback(MIXED, Scheme(values=values))
     received = np.zeros(MIXED.size, np.float64)
     changes = np.zeros(MIXED.size, np.float64)
     for number, arrives in enumerate(accepted):
         change = rng.standard_normal(MIXED.size).astype(np.float32)
         changes += change
-        payload = site.compress(change, [0.1] * 8, Stamp(round=number))
+        payload = site.compress(change, [0.1] * 8, Stamp(round=number), 150)
         if arrives:
             received += decode(payload, MIXED).to_dense()
         else:
@@ -97,36 +106,50 @@ def test_conservation_over_rounds_with_lost_uploads(accepted, seed):
 def test_everything_is_sent_in_time():
     site = feedback(MIXED, Scheme(values="float32", dense_values="float32"))
     change = normal(MIXED.size)
-    received = decode(site.compress(change, [0.2] * 8, Stamp()), MIXED).to_dense()
+    received = decode(site.compress(change.copy(), [0.2] * 8, Stamp()), MIXED).to_dense()
     for _ in range(12):
         received += decode(site.compress(change * 0, [0.2] * 8, Stamp()), MIXED).to_dense()
     assert np.array_equal(received, change)
     assert not site.residual.any()
 
 
-def test_the_given_residual_is_copied():
-    old = normal(MIXED.size)
+def test_levels_send_nearly_everything_in_time():
+    site = feedback(MIXED, Scheme())
+    change = normal(MIXED.size)
+    received = np.zeros(MIXED.size, np.float32)
+    for number in range(40):
+        step = change.copy() if number == 0 else change * 0
+        received += decode(site.compress(step, [0.5] * 8, Stamp(), 200), MIXED).to_dense()
+    assert np.square(site.residual).sum() < 1e-6 * np.square(change).sum()
+    assert received == pytest.approx(change, abs=1e-2)
+
+
+def test_the_memory_of_change_and_residual_is_used():
+    old, change = normal(MIXED.size), normal(MIXED.size, 1)
     before = old.copy()
     site = feedback(MIXED, Scheme(), residual=old)
-    for _ in range(3):
-        change = normal(MIXED.size, 1)
-        site.compress(change, [0.1] * 8, Stamp())
-        assert np.array_equal(change, normal(MIXED.size, 1))
+    assert site.residual is old
+    payload = site.compress(change, [0.1] * 8, Stamp(), 200)
+    assert site.residual is change
     assert np.array_equal(old, before)
+    site.roll_back(payload)
+    assert site.residual is change
 
 
 def test_errors_leave_the_residual_as_it_was():
     site = feedback(MIXED, Scheme(), residual=normal(MIXED.size))
-    site.compress(normal(MIXED.size, 1), [0.1] * 8, Stamp())
+    site.compress(normal(MIXED.size, 1), [0.1] * 8, Stamp(), 200)
     before = site.residual.copy()
     bad = normal(MIXED.size)
     bad[5] = np.nan
     with pytest.raises(RsdgcError):
-        site.compress(bad, [0.1] * 8, Stamp())
+        site.compress(bad, [0.1] * 8, Stamp(), 200)
     with pytest.raises(SettingError):
-        site.compress(normal(MIXED.size), [2.0] * 8, Stamp())
+        site.compress(normal(MIXED.size), [2.0] * 8, Stamp(), 200)
+    with pytest.raises(SettingError, match="allow more"):
+        site.compress(normal(MIXED.size), [0.1] * 8, Stamp(), 20)
     with pytest.raises(SettingError):
-        site.compress(normal(3), [0.1] * 8, Stamp())
+        site.compress(normal(3), [0.1] * 8, Stamp(), 200)
     with pytest.raises(WireError):
         site.roll_back(b"not an upload")
     assert np.array_equal(site.residual, before)
@@ -136,7 +159,8 @@ def test_overflow_is_an_error_not_an_infinity():
     largest = np.full(MIXED.size, np.finfo(np.float32).max, np.float32)
     site = feedback(MIXED, Scheme(), residual=largest)
     with pytest.raises(RsdgcError, match="inf"):
-        site.compress(largest, [0.1] * 8, Stamp())
+        site.compress(largest.copy(), [0.1] * 8, Stamp(), 200)
+    assert np.array_equal(site.residual, largest)
 
 
 def test_residuals_that_do_not_fit_are_refused():

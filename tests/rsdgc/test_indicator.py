@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsdgc import (
@@ -74,6 +74,20 @@ def test_ranking_does_not_depend_on_the_unit(name, unit):
     scored = make_indicator(name).score
     plain = np.argsort(scored(values, hoods))
     assert np.array_equal(plain, np.argsort(scored(values * np.float32(unit), hoods)))
+
+
+@pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
+@pytest.mark.parametrize("power", [-100, -70, -52, -48, 47, 52, 70, 100])
+@given(shape=shapes, scheme=schemes, seed=st.integers(0, 5))
+@settings(max_examples=20)
+def test_scores_of_scaled_values_are_the_same_to_the_last_bit(name, power, shape, scheme, seed):
+    """Far from 1 statistics take another path; powers of two change no bit but the exponent."""
+    hoods = cut(shape, scheme)
+    values = normal(hoods.size, seed)
+    plain = make_indicator(name).score(values, hoods)
+    unit = np.float32(2.0**power)
+    scaled = make_indicator(name).score(values * unit, hoods)
+    assert np.array_equal(scaled, plain if name == "nsi" else plain * unit)
 
 
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])

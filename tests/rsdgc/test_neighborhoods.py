@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import Neighborhoods, Scheme, cut
-from tests.rsdgc.examples import normal, schemes, shapes
+from tests.rsdgc.examples import normal, schemes, shapes, vectors
 
 
 @pytest.mark.parametrize(
@@ -15,11 +15,18 @@ from tests.rsdgc.examples import normal, schemes, shapes
         ("kernel", (8, 4, 7), Neighborhoods(8, 28, 1, 7)),
         ("kernel", (8, 2, 7, 3, 3), Neighborhoods(8, 126, 1, 63)),
         ("kernel", (8, 4, 1, 1), Neighborhoods(8, 4, 1, 9)),
-        ("kernel", (10, 20), Neighborhoods(10, 20, 1, 9)),
-        ("kernel", (20,), Neighborhoods(1, 20, 1, 9)),
+        ("kernel", (10, 20), Neighborhoods(10, 20, 1, 10)),
+        ("kernel", (20,), Neighborhoods(1, 20, 1, 10)),
+        ("kernel", (10, 41), Neighborhoods(10, 41, 1, 9)),
+        ("kernel", (4096, 512), Neighborhoods(4096, 512, 1, 8)),
+        ("kernel", (64, 256, 1, 1), Neighborhoods(64, 256, 1, 8)),
+        ("kernel", (5, 27), Neighborhoods(5, 27, 1, 9)),
+        ("kernel", (5, 14), Neighborhoods(5, 14, 1, 7)),
+        ("kernel", (5, 13), Neighborhoods(5, 13, 1, 9)),
         ("kernel", (), Neighborhoods(1, 1, 1, 9)),
         ("tile", (8, 4, 3, 3), Neighborhoods(8, 36, 3, 3)),
-        ("tile", (20,), Neighborhoods(1, 20, 1, 9)),
+        ("tile", (20,), Neighborhoods(1, 20, 1, 10)),
+        ("tile", (10, 20), Neighborhoods(10, 20, 3, 3)),
         ("element", (8, 4, 3, 3), Neighborhoods(8, 36, 1, 1)),
     ],
 )
@@ -56,6 +63,33 @@ def test_gather_and_add_follow_elements(shape, scheme, data):
     hoods.add_at(target, ids, values[index], 0.5)
     expected[index] += np.float32(0.5) * values[index]
     assert np.array_equal(target, expected)
+
+
+@given(st.integers(1, 5000), st.integers(1, 20))
+def test_runs_are_the_nearest_divisor_within_a_third(cols, tile_px):
+    wanted = tile_px**2
+    found = cut((3, cols), Scheme(tile_px=tile_px)).width
+    near = [n for n in range(1, cols + 1) if cols % n == 0 and 2 * wanted <= 3 * n <= 4 * wanted]
+    assert found in near or (not near and found == wanted)
+    assert all(abs(found - wanted) <= abs(n - wanted) for n in near)
+
+
+@given(shapes, schemes, st.data())
+def test_peaks_and_select_are_the_naive_ones(shape, scheme, data):
+    hoods = cut(shape, scheme)
+    ids = np.array(sorted(data.draw(st.sets(st.integers(0, hoods.count - 1)))), dtype=np.int64)
+    values = data.draw(vectors(hoods.size))
+    kept = hoods.gather(values, ids)
+    members = [values[hoods.elements(ids[i : i + 1])] for i in range(ids.size)]
+    peaks = hoods.peaks(kept, ids)
+    assert peaks.dtype == np.float32
+    assert peaks.tolist() == [np.abs(part).max() for part in members]
+    chosen = np.array(
+        data.draw(st.lists(st.booleans(), min_size=ids.size, max_size=ids.size)), bool
+    )
+    some = hoods.select(kept, ids, chosen)
+    assert some.dtype == np.float32
+    assert np.array_equal(some, hoods.gather(values, ids[chosen]))
 
 
 @given(shapes, schemes, st.integers(1, 50))

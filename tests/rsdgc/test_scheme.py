@@ -8,7 +8,10 @@ from rsdgc import Scheme, SettingError
     [
         {"neighborhood": "row"},
         {"values": "int4"},
-        {"dense_values": "int8"},
+        {"dense_values": "int4"},
+        {"dense_values": "ternary"},
+        {"dense_values": "deadzone"},
+        {"indices": "leb128"},
         {"tile_px": 0},
         {"tile_px": 65},
     ],
