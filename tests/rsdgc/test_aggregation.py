@@ -17,7 +17,7 @@ from rsdgc import (
     decode,
     make_indicator,
 )
-from tests.rsdgc.examples import MIXED, heavy_tailed, schemes
+from tests.rsdgc.examples import MIXED, heavy_tailed, normal, schemes
 
 
 @functools.cache
@@ -120,3 +120,14 @@ def test_extreme_values_stay_finite():
     payload = compressor.compress(largest, [1.0] * 8, Stamp()).payload
     found = mean_of([("a", payload, 1), ("b", payload, 1), ("c", payload, 2)])
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_the_mean_is_the_same_however_many_are_decoded_at_a_time(threads):
+    compressor = Compressor(MIXED, Scheme(), make_indicator("nsi"))
+    mean, alone = WeightedMean(MIXED, threads), np.zeros(MIXED.size, np.float32)
+    for number in range(5):
+        sent = compressor.compress(normal(MIXED.size, number), [0.5] * 8, Stamp(), 300)
+        mean.add(f"site-{number}", sent.payload, weight=number + 1)
+        sent.add_to(alone, (number + 1) / 15)
+    assert mean.mean().tobytes() == alone.tobytes()
