@@ -72,7 +72,7 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
         check_finite(peak(some_peaks))
     some = [index for index, layer in enumerate(layers) if layer.ids.size]
     nothing = [Kept(layer.hoods, layer.ids[:0], layer.values[:0]) for layer in layers]
-    best = _code(nothing, Quantizer(1.0), indices)
+    best, fitted = _code(nothing, Quantizer(1.0), indices), Quantizer(1.0)
     if best.size > (1 + OVERRUN) * room_bytes:
         msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
         raise SettingError(msg)
@@ -94,10 +94,12 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
         sent = [_outside(*layer, quantizer) for layer in zip(layers, peaks, strict=True)]
         found = _code(sent, quantizer, indices)
         if best.size < found.size <= (1 + OVERRUN) * room_bytes:
-            best = found
+            best, fitted = found, quantizer
         if best is found and found.size >= (1 - _SHORTFALL) * room_bytes:
             break
         target += 8 * (room_bytes - found.size)
+    for layer in best.kept:
+        fitted.round(layer.values)
     return best
 
 
@@ -154,22 +156,18 @@ def groups_of(sizes: Sequence[int]) -> Iterator[slice]:
 
 
 def _code(sent: Sequence[Kept], quantizer: Quantizer, indices: IndexKind) -> Coded:
-    """Code neighborhoods none of which lies in the dead zone whole."""
+    """Code neighborhoods none of which lies in the dead zone whole; values stay as they are."""
     writer = RiceWriter()
     codes, bits, raw_ids = write_ids(sent, indices, writer)
     sizes = [layer.values.size for layer in sent]
     table = bytearray(quantizer.pack() if any(sizes) else b"")
-    decoded: list[Float32] = []
     for group in groups_of(sizes):
         begin = writer.num_bits
         values = _joined([layer.values for layer in sent[group]])
         levels = Levels.of(quantizer.magnitudes(values), np.signbit(values))
         table += _pack_codes(levels.write(writer))
         bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / values.size)
-        decoded += _split(quantizer.values(levels), sizes[group])
-    decoded += [np.empty(0, dtype=np.float32)] * (len(sent) - len(decoded))
-    kept = [Kept(layer.hoods, layer.ids, found) for layer, found in zip(sent, decoded, strict=True)]
-    return Coded(kept, codes, *writer.finish(), bits, bytes(table), raw_ids)
+    return Coded(list(sent), codes, *writer.finish(), bits, bytes(table), raw_ids)
 
 
 def _outside(layer: Kept, peaks: Float32, quantizer: Quantizer) -> Kept:

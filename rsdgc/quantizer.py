@@ -120,6 +120,21 @@ class Quantizer:
             place(out, flags, above)
         return out
 
+    def round(self, values: Float32) -> None:
+        """Replace values, float32 [n] and finite, by what their levels stand for, in place.
+
+        The same bits as :meth:`values` of their levels, without arrays of their size.
+        """
+        table = np.array([self._values_of(np.array([m]), m)[0] for m in range(PLANES)])
+        table = np.append(table, np.float32(0))
+        for part in chunks(values.size):
+            magnitudes = self.magnitudes(values[part])
+            exact = table.take(np.minimum(magnitudes, PLANES))
+            large = np.flatnonzero(magnitudes >= PLANES)
+            exact[large] = self._values_of(magnitudes[large].astype(np.int64), PLANES)
+            np.copysign(exact, values[part], out=values[part])
+            values[part] += np.float32(0)  # no negative zeros: in the dead zone there is no sign
+
     def _values_of(self, magnitudes: NDArray[np.int64], kind: int) -> Float32:
         if kind == 0:
             return np.zeros(magnitudes.size, dtype=np.float32)

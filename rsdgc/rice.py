@@ -15,7 +15,7 @@ ids.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -73,54 +73,63 @@ def ids_of(gaps: Int64) -> Int64:
 
 
 class RiceWriter:
-    """Collects arrays for the two streams.
-
-    Attributes
-    ----------
-    num_bits : int
-        Bits of both streams so far.
-    """
+    """Collects arrays for the two streams, packed as they come."""
 
     def __init__(self) -> None:
-        self._quotients: list[NDArray[np.int32]] = []
-        self._plain: list[Bits] = []
-        self.num_bits = 0
+        self._unary, self._plain = _Packer(), _Packer()
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of both streams so far."""
+        return self._unary.num_bits + self._plain.num_bits
 
     def numbers(self, numbers: Int64, rice: int) -> None:
-        """Append numbers, int64 [k], all 0 or more, with a Rice parameter."""
-        quotients = (numbers >> rice).astype(np.int32)
-        self._quotients.append(quotients)
-        self.num_bits += int(quotients.sum(dtype=np.int64)) + numbers.size * (rice + 1)
+        """Append numbers, int64 [k], all 0 or more, with a Rice parameter.
+
+        Raises
+        ------
+        SettingError
+            If the unary stream becomes longer than any reader takes.
+        """
+        num_unary = self._unary.num_bits + int((numbers >> rice).sum()) + numbers.size
+        if num_unary > 8 * (MAX_STREAM_BYTES - 1):
+            msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
+            raise SettingError(msg)
+        for part in chunks(numbers.size):
+            ends = np.cumsum((numbers[part] >> rice) + 1)
+            bits = np.zeros(int(ends[-1]), dtype=np.uint8)
+            bits[ends - 1] = 1
+            self._unary.append(bits)
         for bit in range(rice - 1, -1, -1):
             self._plain.append((numbers >> bit).astype(np.uint8) & np.uint8(1))
 
     def bits(self, bits: Bits) -> None:
         """Append bits as they are, one an element."""
         self._plain.append(bits)
-        self.num_bits += bits.size
 
     def finish(self) -> tuple[bytes, bytes]:
-        """Return the unary and the plain stream.
+        """Return the unary and the plain stream."""
+        return self._unary.finish(), self._plain.finish()
 
-        Raises
-        ------
-        SettingError
-            If the unary stream is longer than any reader takes.
-        """
-        num_unary = sum(int(part.sum(dtype=np.int64)) + part.size for part in self._quotients)
-        if num_unary > 8 * (MAX_STREAM_BYTES - 1):
-            msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
-            raise SettingError(msg)
-        plain = np.packbits(_joined(self._plain, np.uint8)).tobytes()
-        ends = _joined(self._quotients, np.int32)
-        if not ends.size:
-            return b"", plain
-        ends += 1
-        np.cumsum(ends, out=ends)
-        bits = np.zeros(int(ends[-1]), dtype=np.uint8)
-        ends -= 1
-        bits[ends] = 1
-        return np.packbits(bits).tobytes(), plain
+
+class _Packer:
+    """Packs bits into bytes as they come; what does not fill a byte waits for the next."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._rest: Bits = np.empty(0, dtype=np.uint8)
+        self.num_bits = 0
+
+    def append(self, bits: Bits) -> None:
+        self.num_bits += bits.size
+        for part in chunks(bits.size):
+            some = np.concatenate([self._rest, bits[part]], dtype=np.uint8)
+            whole = some.size // 8 * 8
+            self._bytes += np.packbits(some[:whole]).data
+            self._rest = some[whole:].copy()
+
+    def finish(self) -> bytes:
+        return bytes(self._bytes + np.packbits(self._rest).data)
 
 
 class RiceReader:
@@ -222,7 +231,3 @@ def _quotients(unary: NDArray[np.uint8]) -> NDArray[np.int32]:
             some[1:] -= 1
             filled, last = filled + some.size, int(ends[-1])
     return gaps
-
-
-def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    return np.concatenate(parts, dtype=dtype) if parts else np.empty(0, dtype)

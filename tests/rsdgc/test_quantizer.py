@@ -90,3 +90,11 @@ def test_other_steps_are_refused(step):
         Quantizer(step)
     with pytest.raises(WireError):
         Quantizer.unpack(memoryview(struct.pack("<f3b", step, 0, 0, 0)))
+
+
+@given(st.integers(0, 60).flatmap(vectors), steps, offsets)
+def test_rounding_in_place_gives_the_same_bits(values, step, units):
+    quantizer = Quantizer(step, units)
+    expected = decoded(quantizer, values)
+    quantizer.round(values)
+    assert values.tobytes() == expected.tobytes()
