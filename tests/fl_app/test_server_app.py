@@ -1,6 +1,7 @@
 """The whole application over an in-process grid: real server, real sites, real files."""
 
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
+import strategies.rounds
 from rsdgc import protocol
 from rsdgc.errors import RunError
-from tests.federation import run, settings
+from tests.federation import grid, run, serve, settings
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -278,3 +280,53 @@ def test_a_run_never_writes_over_another(data: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not empty"):
         run(settings(data, tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+def test_a_network_that_is_down_for_a_while_uses_no_round_up(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(data, tmp_path / "run", rounds=2)
+    loopback = grid(chosen)
+    looks = 0
+
+    def get_node_ids() -> list[int]:
+        nonlocal looks
+        looks += 1
+        return [] if 1 < looks < 6 else list(loopback.contexts)
+
+    monkeypatch.setattr(loopback, "get_node_ids", get_node_ids)
+    monkeypatch.setattr(strategies.rounds, "WAIT_S", 0.01)
+    serve(loopback, chosen)
+    assert [line["sites"] for line in lines(tmp_path / "run" / "history.jsonl")] == [0, 3, 3]
+
+
+def test_a_site_out_of_step_is_sent_the_whole_model_in_the_same_round(
+    data: Path, tmp_path: Path
+) -> None:
+    def lose_the_disk(message: Message, reply: Message) -> Message:
+        task = message.content.config_records[protocol.TASK]
+        if message.metadata.message_type == "train" and task[protocol.ROUND] == 2:
+            shutil.rmtree(tmp_path / "run" / "state" / "7" / "site-01", ignore_errors=True)
+        return reply
+
+    loopback = run(settings(data, tmp_path / "run", rounds=4), fault=lose_the_disk)
+    visits = lines(tmp_path / "run" / "rounds.jsonl")
+    resynced = [(line["round"], line["site"]) for line in visits if line["resynced"]]
+    assert resynced == [(3, "site-01")]
+    assert all(line["accepted"] for line in visits)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["resyncs"], summary["refused"]) == (1, {})
+    whole = 4 * sum(array.size for array in model_of(tmp_path / "run").values())
+    assert whole < summary["bytes_resync"] < 1.1 * whole
+    ordinary = [message for message in loopback.seen if message.metadata.message_type == "train"]
+    assert len(ordinary) == 4 * 3 + 1  # one message a round and site, and the whole model once
+
+
+def test_the_sites_end_with_the_model_that_is_delivered(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run"))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    model = model_of(tmp_path / "run")
+    delivered = b"".join(model[layer["name"]].tobytes() for layer in config["layers"])
+    for site in ("site-00", "site-01", "site-02"):
+        (replica,) = (tmp_path / "run" / "state" / "7" / site).glob("replica-*")
+        assert replica.read_bytes() == delivered
