@@ -32,9 +32,9 @@ from rsdgc import (
     WeightedMean,
     decode,
     fit_ratios,
+    uniform_shares,
     update_shares,
 )
-from rsdgc.ratios import uniform_shares
 
 Flat = NDArray[np.float32]
 NUM_CLASSES, CHIP_PX = 45, 256
@@ -100,8 +100,27 @@ def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> 
     }
     for what, work in rivals.items():
         print(f"  {what:<34} {median_s(work, max(1, repeats // 2)) / unit:7.1f} M")
+    if torch.cuda.is_available():
+        _cuda(update, repeats, unit)
     for times in budgets:
         _codec(spec, update, step, times, (repeats, threads, unit))
+
+
+def _cuda(update: Flat, repeats: int, unit: float) -> None:
+    """Print what an update costs that lies on a GPU: the way to the codec, and torch.topk there."""
+    there = torch.from_numpy(update).cuda()
+    pinned = torch.empty(update.size, dtype=torch.float32, pin_memory=True)
+
+    def copy() -> None:
+        pinned.copy_(there, non_blocking=True)
+        torch.cuda.synchronize()
+
+    def topk() -> None:
+        torch.topk(there.abs(), update.size // 100)
+        torch.cuda.synchronize()
+
+    for what, work in (("GPU to pinned memory", copy), ("torch.topk on the GPU", topk)):
+        print(f"  {what:<34} {median_s(work, repeats) / unit:7.1f} M")
 
 
 def _codec(

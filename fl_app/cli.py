@@ -295,11 +295,10 @@ def models() -> None:
 
 @app.command()
 def methods() -> None:
-    """List the methods."""
-    from fl_app.methods import METHODS
+    """Show every method, as a Markdown table."""
+    from fl_app.methods import markdown_table
 
-    for name, method in METHODS.items():
-        typer.echo(f"{name:<14} {method.about}")
+    typer.echo(markdown_table(), nl=False)
 
 
 @app.command()

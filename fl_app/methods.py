@@ -115,3 +115,12 @@ METHODS: dict[MethodName, Method] = {
     ),
     "fedavg": Method("the whole model in float32 both ways, Flower's own FedAvg"),
 }
+
+
+def markdown_table() -> str:
+    """Return the table of all methods for the documentation."""
+    rows = [
+        f"| `{name}` | {method.about.replace('|', chr(92) + '|')} |"
+        for name, method in METHODS.items()
+    ]
+    return "\n".join(["| method | what it sends |", "|---|---|", *rows]) + "\n"
