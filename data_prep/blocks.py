@@ -115,6 +115,30 @@ def split_blocks(
     return best[1]
 
 
+def split_units(
+    units: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    groups: NDArray[Any],
+    shares: tuple[float, float],
+    seed: int,
+) -> SplitCodes:
+    """Split chips by whole units (scenes), stratified as far as they allow.
+
+    Parameters
+    ----------
+    units, labels : int64 [n]
+        Unit and class of each chip; units are numbered from 0 without gaps.
+    groups : [n]
+        Units of a group each give their share; groups of a single unit are taken together.
+    shares, seed
+        Of test and val, and of the draws.
+    """
+    first = np.unique(units, return_index=True)[1]
+    per_group = np.unique(groups[first].astype(str), return_counts=True)[1]
+    together = groups if per_group.min() > 1 else np.zeros(len(groups), np.int64)
+    return _BlockDraws(units, labels, together.astype(str), shares, seed).best()[0][units]
+
+
 def _block_sides(ground: Footprints, groups: NDArray[Any], chip_px: int) -> list[int]:
     """List the sides worth trying: large blocks lose less to the buffer, small ones mix better."""
     group_of = np.unique(groups, return_inverse=True)[1]

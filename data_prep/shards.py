@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,15 @@ from data_prep.schema import ShardMeta
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
 
 #: Largest size of one file.
 SHARD_BYTES = 4 * 2**30
+#: Parts of this size become a file of their own, without being copied.
+WHOLE_BYTES = 64 * 2**20
 
 
 class ShardWriter:
@@ -129,6 +133,58 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
         },
     )
     return file.tell()
+
+
+def join_shards(
+    folder: Path, name: str, parts: Sequence[tuple[Path, int]], shard_bytes: int = SHARD_BYTES
+) -> list[ShardMeta]:
+    """Turn finished ``.npy`` files into the shards of a modality, in order.
+
+    Large files are moved; smaller ones, one after another, are joined to a file of the largest
+    size. Either way the rows stay in order.
+
+    Parameters
+    ----------
+    folder, name
+        Where the shards go and how they start.
+    parts
+        Files of one row shape and type, and their rows; they are used up.
+    shard_bytes
+        Largest size of one joined file.
+    """
+    groups: list[list[tuple[Path, int]]] = []
+    room = 0
+    for path, rows in parts:
+        size = path.stat().st_size
+        large = size >= WHOLE_BYTES
+        if large or size > room:
+            groups.append([])
+            room = shard_bytes
+        groups[-1].append((path, rows))
+        room = 0 if large else room - size
+    shards = []
+    for number, group in enumerate(groups):
+        target = folder / f"{name}-{number:03d}.npy"
+        if len(group) == 1:
+            group[0][0].rename(target)
+        else:
+            _concatenate(target, [path for path, _ in group])
+        shards.append(ShardMeta(file=target.name, rows=sum(rows for _, rows in group)))
+    return shards
+
+
+def _concatenate(target: Path, parts: Sequence[Path]) -> None:
+    first = np.load(parts[0], mmap_mode="r", allow_pickle=False)
+    row_shape, dtype = first.shape[1:], first.dtype
+    row_bytes = max(1, int(np.prod(row_shape)) * dtype.itemsize)
+    with target.open("w+b") as file:
+        header = _write_header(file, (0, *row_shape), dtype)
+        for path in parts:
+            with path.open("rb") as part:
+                part.seek(header)
+                shutil.copyfileobj(part, file, 2**20)
+            path.unlink()
+        _write_header(file, ((file.tell() - header) // row_bytes, *row_shape), dtype)
 
 
 class ShardedArray:

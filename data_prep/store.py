@@ -115,8 +115,8 @@ class Store:
 
     def _check_counts(self) -> None:
         for modality, array in zip(self.meta.modalities, self._arrays, strict=True):
-            side = () if self._pixels else (self.meta.chip_px, self.meta.chip_px)
-            shape = (len(modality.bands), *side)
+            px = self.meta.chip_px // modality.factor
+            shape = (len(modality.bands), *(() if self._pixels else (px, px)))
             short = len(array) < len(self) if self._pixels else len(array) != len(self)
             if short or (len(array) and array.row_shape != shape):
                 raise DataError(

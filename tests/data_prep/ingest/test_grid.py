@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.ingest.grid import AlignedRaster, RowWindow, grid_of
+from data_prep.ingest.aligned import AlignedRaster, RowWindow
+from data_prep.ingest.grid import grid_of
 from data_prep.rasters import read_header
 from rsdgc.errors import DataError
 from tests.data_prep.archives import LEFT, TOP, noise, write_tif
