@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from data_prep.draws import BlockDraws, class_cost
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TRIALS = 64
-FINALISTS = 4
 #: Sides tried for a block, in chips, and the blocks that each group must then have.
 BLOCK_CHIPS = (8, 6, 5, 4, 3, 2)
 BLOCKS_PER_GROUP = 6
@@ -104,7 +103,7 @@ def split_blocks(
     group_of = np.unique(groups, return_inverse=True)[1]
     for side_px in [block_px] if block_px else _block_sides(ground, groups, chip_px):
         blocks = block_ids(ground, side_px)
-        draws = _BlockDraws(blocks, labels, groups, (test_share, val_share), seed)
+        draws = BlockDraws(blocks, labels, groups, (test_share, val_share), seed)
         for assigned in draws.best():
             codes = set_buffer(ground, assigned[blocks], buffer_px)
             codes = separate_equal(codes, hashes)
@@ -113,30 +112,6 @@ def split_blocks(
                 best = (cost, BlockSplit(codes, blocks, side_px))
     assert best is not None
     return best[1]
-
-
-def split_units(
-    units: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    groups: NDArray[Any],
-    shares: tuple[float, float],
-    seed: int,
-) -> SplitCodes:
-    """Split chips by whole units (scenes), stratified as far as they allow.
-
-    Parameters
-    ----------
-    units, labels : int64 [n]
-        Unit and class of each chip; units are numbered from 0 without gaps.
-    groups : [n]
-        Units of a group each give their share; groups of a single unit are taken together.
-    shares, seed
-        Of test and val, and of the draws.
-    """
-    first = np.unique(units, return_index=True)[1]
-    per_group = np.unique(groups[first].astype(str), return_counts=True)[1]
-    together = groups if per_group.min() > 1 else np.zeros(len(groups), np.int64)
-    return _BlockDraws(units, labels, together.astype(str), shares, seed).best()[0][units]
 
 
 def _block_sides(ground: Footprints, groups: NDArray[Any], chip_px: int) -> list[int]:
@@ -164,85 +139,6 @@ def block_ids(ground: Footprints, block_px: int) -> NDArray[np.int64]:
         ids[here, 2] = np.floor((centers[here, 0] - left) / side)
     blocks: NDArray[np.int64] = np.unique(ids, axis=0, return_inverse=True)[1].reshape(-1)
     return blocks
-
-
-class _BlockDraws:
-    """Random assignments of blocks to splits, group by group, scored on class counts alone."""
-
-    def __init__(
-        self,
-        blocks: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        groups: NDArray[Any],
-        shares: tuple[float, float],
-        seed: int,
-    ) -> None:
-        self.counts = np.zeros((int(blocks.max()) + 1, int(labels.max()) + 1))
-        np.add.at(self.counts, (blocks, labels), 1)
-        first = np.unique(blocks, return_index=True)[1]
-        group_of_block = np.unique(groups[first], return_inverse=True)[1]
-        self.members = [
-            np.flatnonzero(group_of_block == g) for g in range(group_of_block.max() + 1)
-        ]
-        self.shares = shares
-        self.rng = np.random.default_rng(seed)
-
-    def best(self) -> list[SplitCodes]:
-        """Return the assignments [blocks] of the best draws, best first."""
-        finalists = [np.full(len(self.counts), TRAIN, np.int8) for _ in range(FINALISTS)]
-        for members in self.members:
-            counts = self.counts[members]
-            draws = [self._draw(counts.sum(axis=1)) for _ in range(TRIALS)]
-            costs = [self._cost(counts, draw) for draw in draws]
-            ranked = np.argsort(costs, kind="stable")
-            for finalist, rank in zip(finalists, ranked, strict=False):
-                finalist[members] = draws[rank]
-        return finalists
-
-    def _draw(self, sizes: NDArray[np.float64]) -> SplitCodes:
-        codes = np.full(len(sizes), TRAIN, np.int8)
-        order = self.rng.permutation(len(sizes))
-        for code, share in zip((TEST, VAL), self.shares, strict=True):
-            taken = _prefix(sizes[order], share * float(sizes.sum()))
-            codes[order[:taken]] = code
-            order = order[taken:]
-        return codes
-
-    def _cost(self, counts: NDArray[np.float64], codes: SplitCodes) -> float:
-        inside = np.stack([counts[codes == code].sum(axis=0) for code in range(BUFFER)])
-        return class_cost(inside, counts.sum(axis=0), *self.shares)
-
-
-def _prefix(sizes: NDArray[np.float64], target: float) -> int:
-    """Count the blocks of an order that come closest to a number of chips: some, never all."""
-    if target == 0 or len(sizes) < 2:
-        return 0
-    filled = np.cumsum(sizes)[:-1]
-    return int(np.argmin(np.abs(filled - target))) + 1
-
-
-def class_cost(
-    inside: NDArray[Any], total: NDArray[Any], test_share: float, val_share: float
-) -> float:
-    """Rate class counts of the splits: distance from the shares, and half a point if all lack.
-
-    Parameters
-    ----------
-    inside : [3, K]
-        Samples in train, val and test by class.
-    total : [K]
-        Samples by class, before splitting.
-    test_share, val_share
-        Wished shares.
-    """
-    cost = 0.0
-    present = total > 0
-    for code, share in ((TRAIN, 1.0), (VAL, val_share), (TEST, test_share)):
-        if share:
-            cost += 0.5 * float((inside[code][present] == 0).mean())
-        if share and code != TRAIN:
-            cost += float(np.abs(inside[code] - share * total).sum() / total.sum())
-    return cost
 
 
 def set_buffer(ground: Footprints, codes: SplitCodes, buffer_px: int) -> SplitCodes:

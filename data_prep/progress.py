@@ -60,11 +60,8 @@ def _lines(unit: str) -> Callback:
         rate = done / (now - begin)
         left = (total - done) / rate
         scale, name = (1e6, "MB") if unit == "bytes" else (1, unit)
-        print(
-            f"{what}: {done / scale:.0f} of {total / scale:.0f} {name}, {rate / scale:.1f} {name}/s, "
-            f"{left:.0f} s left",
-            file=sys.stderr,
-        )
+        amount = f"{done / scale:.0f} of {total / scale:.0f} {name}"
+        print(f"{what}: {amount}, {rate / scale:.1f}/s, {left:.0f} s left", file=sys.stderr)
 
     return report
 

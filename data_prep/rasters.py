@@ -239,16 +239,13 @@ def usable_nodata(nodata: float | None, dtype: str) -> float | None:
 def real_values(values: NDArray[Any], file: RasterFile) -> NDArray[Any]:
     """Bring values as read to the stored type: float64 to float32, complex ones to real ones."""
     if file.complex_mode:
-        amplitude = np.abs(values).astype(np.float32)
+        amplitude: NDArray[np.float32] = np.abs(values).astype(np.float32)
         if file.complex_mode == "amp":
             return amplitude
         with np.errstate(divide="ignore"):
-            decibels: NDArray[Any] = 20 * np.log10(amplitude)
-        return decibels.astype(np.float32)
-    if values.dtype != np.dtype(file.dtype):
-        with np.errstate(over="ignore"):
-            return values.astype(file.dtype)
-    return values
+            return np.asarray(20 * np.log10(amplitude), np.float32)
+    with np.errstate(over="ignore"):
+        return values.astype(file.dtype, copy=False)
 
 
 def color_table(source: Any) -> NDArray[np.uint8]:

@@ -146,7 +146,7 @@ class ChipSums:
 def _sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     """Count, mean, squared deviations, least and greatest value [5, n, C] of values (n, C, p)."""
     small = flat.dtype.kind in "iu" and flat.dtype.itemsize <= 2
-    work = flat.astype(np.float32 if small else np.float64)
+    work: NDArray[np.floating[Any]] = flat.astype(np.float32 if small else np.float64)
     if mask is None:
         count = np.full(flat.shape[:2], float(flat.shape[2]))
         low, high = flat.min(axis=2), flat.max(axis=2)

@@ -154,9 +154,7 @@ def _warped(source: Any, file: RasterFile, grid: Grid, nearest: bool) -> WarpedV
         "width": grid.width,
     }
     marking = {} if file.gcps and _needs_alpha(file) else _marking(file)
-    return WarpedVRT(
-        source, src_crs=file.crs, resampling=_resampling(nearest), **place, **marking
-    )
+    return WarpedVRT(source, src_crs=file.crs, resampling=_resampling(nearest), **place, **marking)
 
 
 class RowWindow:

@@ -84,7 +84,7 @@ def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJo
     whole = int(np.lcm(block, rules.stride_px)) // rules.stride_px
     if whole <= per_job:
         per_job -= per_job % whole
-    jobs = []
+    jobs: list[ChipJob] = []
     for first in range(0, len(rows), per_job):
         some = tuple(rows[first : first + per_job])
         last = first + per_job >= len(rows)
@@ -93,9 +93,7 @@ def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJo
             share = (group[-1] + rules.chip_px - group[0]) / source.grid.width
             key = f"{number:05d}-{len(jobs):05d}"
             cost = int(max(1, covered) * source.row_bytes * min(1.0, share))
-            jobs.append(
-                ChipJob(key, source.scene.name, source, rules, some, group, last, cost)
-            )
+            jobs.append(ChipJob(key, source.scene.name, source, rules, some, group, last, cost))
     return jobs
 
 
@@ -122,9 +120,7 @@ def window_starts(length: int, rules: ChipRules, step: int = 1) -> list[int]:
     return [*starts, starts[-1] + stride if starts else 0]
 
 
-def _cut_row(
-    reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.int64]
-) -> Piece:
+def _cut_row(reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.int64]) -> Piece:
     side = rules.chip_px
     places = cols - cols[0]
     codes, labelled = reader.labels(row, row + side)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.archive import Archive
-from data_prep.ingest.classes import given_classes
-from data_prep.ingest.image_lists import Image, ImageList, expanded, find_images
+from data_prep.ingest.image_lists import Image, ImageList
+from data_prep.ingest.image_options import ImageOptions, plan_images
 from data_prep.ingest.images import common_side, read_chip
 from data_prep.ingest.parts import Part, Piece, part_file, run_jobs
 from data_prep.ingest.plan import stop_if_strict
@@ -22,70 +20,18 @@ from data_prep.manifest import Columns, join_columns, texts
 from data_prep.progress import Callback, reporting
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
 from data_prep.shards import join_shards
-from data_prep.splits import TRAIN, SplitCodes, check_shares, make_report, split_names, split_stratified
+from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_stratified
 from data_prep.staging import check_free
 from data_prep.statistics import ChipSums
 from data_prep.store import Store
 from data_prep.writer import chip_hashes, with_samples, write_records
-from rsdgc.errors import DataError, SettingError
+from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     import os
 
-    from numpy.typing import NDArray
-
 #: Images of one job.
 JOB_IMAGES = 128
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """Options of :func:`ingest_class_folders`.
-
-    Attributes
-    ----------
-    chip_px
-        Side of the chips; default: the common side, where nothing is resampled.
-    classes
-        Codes and names, or the path of a JSON file of them: one list for all sites. Default: the
-        classes that there are.
-    unknown
-        ``error`` or ``ignore``: what an image of a class outside that list is.
-    test_share, val_share, seed
-        Shares of each class (at each site), and the seed of the choice. Images of equal content
-        go to one split. A CSV file with a column ``split`` decides itself.
-    nodata
-        Value that marks invalid pixels, over what the files declare.
-    complex_mode
-        ``amp`` or ``db``: what complex values become.
-    strict
-        Fail at the first file that cannot be used, instead of listing it in ``meta.json``.
-    name, synthetic
-        Name of the data in reports (default: the archive's), and whether it is synthetic
-        (default: what ``archive.json`` says).
-    """
-
-    chip_px: int | None = None
-    classes: str | Path | Mapping[int, str] | None = None
-    unknown: str = "error"
-    test_share: float = 0.2
-    val_share: float = 0.0
-    seed: int = 0
-    nodata: float | None = None
-    complex_mode: str | None = None
-    strict: bool = False
-    name: str | None = None
-    synthetic: bool | None = None
-
-    def __post_init__(self) -> None:
-        check_shares(self.test_share, self.val_share)
-        if self.chip_px is not None and self.chip_px < 1:
-            raise SettingError(f"chip_px is {self.chip_px}: choose at least 1 px")
-
-    @property
-    def shares(self) -> dict[str, Any]:
-        """Arguments of a split."""
-        return {"test_share": self.test_share, "val_share": self.val_share, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -181,44 +127,6 @@ def ingest_class_folders(
     return Store.open(target)
 
 
-def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList:
-    """List what would be ingested, from headers alone.
-
-    Raises
-    ------
-    DataError
-        See :func:`ingest_class_folders`.
-    """
-    classes = None
-    if options.classes is not None:
-        nothing = Archive(Path(src), Path(src), "")
-        ignore = options.unknown == "ignore"
-        classes = given_classes(nothing, options.classes, ignore_unknown=ignore)
-    found = find_images(src, classes, options.complex_mode)
-    found.images = _agree([expanded(image) for image in found.images], found.skipped)
-    if options.nodata is not None:
-        found.images = [
-            replace(image, file=image.file.with_nodata(options.nodata)) for image in found.images
-        ]
-    stop_if_strict(options.strict, found.skipped)
-    return found
-
-
-def _agree(images: list[Image], skipped: list[Skipped]) -> list[Image]:
-    """Keep the images of the commonest number of bands and type."""
-    kinds = Counter((image.file.bands, image.file.dtype) for image in images)
-    common = kinds.most_common(1)[0][0]
-    kept = []
-    for image in images:
-        bands, dtype = image.file.bands, image.file.dtype
-        if (bands, dtype) == common:
-            kept.append(image)
-            continue
-        reason = f"{bands} band(s) of {dtype}, the others have {common[0]} of {common[1]}"
-        skipped.append(Skipped(path=image.name, reason=reason))
-    return kept
-
-
 def _jobs(images: Sequence[Image], common: int, side: int) -> list[ImageJob]:
     jobs = []
     for number, first in enumerate(range(0, len(images), JOB_IMAGES)):
@@ -278,9 +186,7 @@ def _finish(
     )
 
 
-def _split(
-    columns: Columns, found: ImageList, options: ImageOptions
-) -> tuple[SplitCodes, str]:
+def _split(columns: Columns, found: ImageList, options: ImageOptions) -> tuple[SplitCodes, str]:
     """Split as the CSV says, else class by class at each site."""
     given = columns.pop("given")
     if (given != "").any():
@@ -341,8 +247,3 @@ def _notes(images: Sequence[Image], common: int, side: int) -> list[str]:
     if side != common:
         notes.append(f"all images resampled from {common} to {side} px")
     return notes
-
-
-def image_labels(found: ImageList) -> NDArray[np.int64]:
-    """Class of every image."""
-    return np.array([image.label for image in found.images], np.int64)

@@ -222,10 +222,11 @@ def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
 
 
 def _layer(home: Path, name: str, entry: LayerEntry, options: SceneOptions) -> LayerFiles:
-    files: list[RasterFile] = []
-    for pattern in entry.files:
-        for path in _matching(home, pattern):
-            files.append(_with_tags(read_header(path, options.complex_mode).expanded(), entry))
+    files = [
+        _with_tags(read_header(path, options.complex_mode).expanded(), entry)
+        for pattern in entry.files
+        for path in _matching(home, pattern)
+    ]
     bands = sum(file.bands for file in files)
     if entry.bands is not None and len(entry.bands) != bands:
         raise DataError(f"layer {name} names {len(entry.bands)} bands, its files have {bands}")
@@ -242,7 +243,9 @@ def _matching(home: Path, pattern: str) -> list[Path]:
         return [home / pattern]
     folder = home / PurePosixPath(pattern).parent
     last = PurePosixPath(pattern).name
-    names = [p for p in folder.iterdir() if fnmatch.fnmatch(p.name, last)] if folder.is_dir() else []
+    names = (
+        [p for p in folder.iterdir() if fnmatch.fnmatch(p.name, last)] if folder.is_dir() else []
+    )
     if not names:
         raise DataError(f"{home} has no file like {pattern}: mend the description")
     return sorted(names, key=lambda path: natural_key(path.name))

@@ -71,7 +71,9 @@ def finish_chips(
         with_samples(modality, shards, ChipSums.join(sums).total(train))
         for modality, shards, sums in zip(modalities, harvest.shards, harvest.sums, strict=True)
     ]
-    columns["geometry"] = chip_geometries(columns, harvest.scenes, options.chip_px)
+    geometry = chip_geometries(columns, harvest.scenes, options.chip_px)
+    if geometry is not None:
+        columns["geometry"] = geometry
     write_records(
         folder,
         columns,
@@ -150,7 +152,9 @@ def finish_pixels(
         **split.shares,
     )
     columns |= {"chip": np.arange(len(split_of)), "split": split_names(split_of)}
-    columns["geometry"] = chip_geometries(columns, about["scenes"], 1)
+    geometry = chip_geometries(columns, about["scenes"], 1)
+    if geometry is not None:
+        columns["geometry"] = geometry
     writer.finish(
         columns,
         _middles(columns, patch_px)[split_of == TRAIN],

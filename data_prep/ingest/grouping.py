@@ -47,12 +47,12 @@ def by_names(folder: Path, files: list[RasterFile]) -> list[LayerFiles]:
     """
     groups: dict[tuple[object, ...], list[RasterFile]] = {}
     for file in files:
-        name = split_band(file.path.stem)
-        if len(file.indexes) > 1 or not name.band:
+        parsed = split_band(file.path.stem)
+        if len(file.indexes) > 1 or not parsed.band:
             key: tuple[object, ...] = (file.path.name,)
         else:
             grid = (file.height, file.width, tuple(file.transform), str(file.crs))
-            key = (name.prefix, file.dtype, *grid)
+            key = (parsed.prefix, file.dtype, *grid)
         groups.setdefault(key, []).append(file)
     named = [(_group_name(group), group) for group in groups.values()]
     repeated = {name for name, _ in named if sum(name == other for other, _ in named) > 1}
@@ -87,7 +87,8 @@ def without_coarser_twins(names: Sequence[str]) -> tuple[list[str], list[str]]:
         if band.resolution_m:
             key = (band.prefix, band.band)
             finest[key] = min(finest.get(key, band.resolution_m), band.resolution_m)
-    kept, coarser = [], []
+    kept: list[str] = []
+    coarser: list[str] = []
     for name, band in parsed.items():
         twin = band.resolution_m and band.resolution_m > finest[band.prefix, band.band]
         (coarser if twin else kept).append(name)

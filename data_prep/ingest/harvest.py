@@ -88,9 +88,7 @@ def gather(plan: Plan, made: Mapping[str, Part], parts: Path, store: Path) -> Ha
     return harvest
 
 
-def _fault(
-    of_scene: list[Part], seen: Mapping[str, str], plan: Plan, source: SceneSource
-) -> str:
+def _fault(of_scene: list[Part], seen: Mapping[str, str], plan: Plan, source: SceneSource) -> str:
     """Say why a scene cannot be used; empty if it can."""
     errors = [part.error for part in of_scene if part.error]
     if errors:

@@ -148,9 +148,7 @@ def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
         for child in sorted(archive.src.iterdir()):
             if child.is_dir() and not child.name.startswith(".") and child.name not in filled:
                 skipped.append(Skipped(path=child.name, reason="no image in it", refused=False))
-    return sorted(
-        entries, key=lambda entry: (natural_key(entry.folder), natural_key(entry.name))
-    )
+    return sorted(entries, key=lambda entry: (natural_key(entry.folder), natural_key(entry.name)))
 
 
 def _site_folders(archive: Archive) -> set[str]:

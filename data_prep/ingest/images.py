@@ -23,9 +23,7 @@ def common_side(files: list[RasterFile]) -> int:
     return min(best)
 
 
-def read_chip(
-    file: RasterFile, common: int, side: int
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read an image as a square chip.
 
     Parameters
@@ -56,7 +54,9 @@ def read_chip(
             shape = (len(indexes), *scaled)
             averaging = Resampling.average if side < common else Resampling.bilinear
             values = source.read(indexes, window=window, out_shape=shape, resampling=averaging)
-            mask = source.read_masks(indexes, window=window, out_shape=shape) > 0 if masked else None
+            mask = (
+                source.read_masks(indexes, window=window, out_shape=shape) > 0 if masked else None
+            )
     valid = own_valid(values, file.nodatas)
     if mask is not None:
         valid &= mask

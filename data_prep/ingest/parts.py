@@ -141,9 +141,7 @@ def run_jobs(
     return parts
 
 
-def _run_here(
-    jobs: Sequence[Job], folder: Path, processes: int
-) -> Iterator[tuple[Job, Part]]:
+def _run_here(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Job, Part]]:
     del processes
     failed: set[str] = set()
     for job in jobs:
@@ -154,9 +152,7 @@ def _run_here(
             yield job, part
 
 
-def _run_apart(
-    jobs: Sequence[Job], folder: Path, processes: int
-) -> Iterator[tuple[Job, Part]]:
+def _run_apart(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Job, Part]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_as_worker) as pool:
         waiting: dict[Future[Part], Job] = {
@@ -199,42 +195,64 @@ def _as_worker() -> None:
 
 def make_part(folder: Path, job: Job) -> Part:
     """Do a job and write its part; a failure that concerns its scene alone is its outcome."""
-    part = Part(job.key)
-    writers: list[ShardWriter] = []
-    columns: list[Columns] = []
-    sums: list[list[ChipSums]] = []
+    making = _Making(folder, job.key)
     try:
         for piece in job.run():
-            if not writers:
-                writers = [_writer(folder, job.key, i, a) for i, a in enumerate(piece.arrays)]
-            for name, count in piece.left_out.items():
-                part.left_out[name] = part.left_out.get(name, 0) + count
-            part.skipped += piece.skipped
-            if len(piece.arrays[0]):
-                columns.append(piece.columns)
-                sums.append(piece.sums)
-                for writer, values in zip(writers, piece.arrays, strict=True):
-                    writer.append(values)
-        for writer in writers:
-            writer.close()
+            making.add(piece)
+        part = making.finish()
     except UnknownLabelError:
         raise
     except DataError as error:
         return Part(job.key, error=str(error))
     finally:
-        for writer in writers:
-            writer.abandon()
-    if columns:
-        part.columns = join_columns(columns)
-        part.sums = [ChipSums.join(some) for some in zip(*sums, strict=True)]
+        making.close()
     _write(folder, part)
     return part
 
 
-def _writer(folder: Path, key: str, modality: int, array: NDArray[Any]) -> ShardWriter:
-    part_file(folder, key, modality).unlink(missing_ok=True)
-    # one file a part, however large
-    return ShardWriter(folder, f"{key}-{modality}", array.shape[1:], array.dtype, 2**62)
+class _Making:
+    """A part while its pieces come in: samples go to files, the rest stays in memory."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        self._part = Part(key)
+        self._writers: list[ShardWriter] = []
+        self._columns: list[Columns] = []
+        self._sums: list[list[ChipSums]] = []
+
+    def add(self, piece: Piece) -> None:
+        """Take a piece."""
+        for name, count in piece.left_out.items():
+            self._part.left_out[name] = self._part.left_out.get(name, 0) + count
+        self._part.skipped += piece.skipped
+        if not len(piece.arrays[0]):
+            return
+        self._columns.append(piece.columns)
+        self._sums.append(piece.sums)
+        if not self._writers:
+            self._writers = [self._writer(i, array) for i, array in enumerate(piece.arrays)]
+        for writer, values in zip(self._writers, piece.arrays, strict=True):
+            writer.append(values)
+
+    def finish(self) -> Part:
+        """Finish the files; return the part."""
+        for writer in self._writers:
+            writer.close()
+        if self._columns:
+            self._part.columns = join_columns(self._columns)
+            self._part.sums = [ChipSums.join(some) for some in zip(*self._sums, strict=True)]
+        return self._part
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers:
+            writer.abandon()
+
+    def _writer(self, modality: int, array: NDArray[Any]) -> ShardWriter:
+        part_file(self._folder, self._part.key, modality).unlink(missing_ok=True)
+        name = f"{self._part.key}-{modality}"
+        # one file a part, however large
+        return ShardWriter(self._folder, name, array.shape[1:], array.dtype, 2**62)
 
 
 def _write(folder: Path, part: Part) -> None:

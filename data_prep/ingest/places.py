@@ -11,8 +11,8 @@ from data_prep.manifest import Columns, texts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.ingest.scene import Scene
     from data_prep.ingest.grid import Grid
+    from data_prep.ingest.scene import Scene
 
 
 def place_columns(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -103,43 +103,6 @@ class Plan:
         )
         return self.most_chips * sample
 
-    def facts(self) -> dict[str, Any]:
-        """The plan as plain values, for a table or for JSON."""
-        return {
-            "source": str(self.archive.src),
-            "scenes": [
-                {
-                    "name": source.scene.name,
-                    "folder": source.scene.folder,
-                    "date": source.scene.date,
-                    "size": [source.grid.height, source.grid.width],
-                    "crs": source.grid.crs_text,
-                    "labels": str(source.scene.labels.path),
-                    "windows": sum(
-                        len(job.rows) * len(job.cols) for job in self.jobs if job.source is source
-                    ),
-                }
-                for source in self.sources
-            ],
-            "layers": [
-                {
-                    "name": m.name,
-                    "bands": m.bands,
-                    "dtype": m.dtype,
-                    "nodata": m.nodata,
-                    "resolution": m.resolution,
-                    "factor": factor,
-                }
-                for m, factor in zip(self.modalities, self.factors, strict=True)
-            ],
-            "classes": {code: name for code, name in self.classes.names.items()},
-            "most_samples": self.most_chips,
-            "most_bytes": self.most_bytes,
-            "read_bytes": sum(job.bytes for job in self.jobs),
-            "skipped": [item.model_dump() for item in self.skipped],
-            "notes": note_lines(self.notes),
-        }
-
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     """Look at the headers of an archive's files and settle what is done.
@@ -206,9 +169,7 @@ def stop_if_strict(strict: bool, skipped: list[Skipped]) -> None:
 
 
 def _classes(archive: Archive, options: SceneOptions, scenes: list[Scene]) -> ClassList:
-    given = given_classes(
-        archive, options.classes, ignore_unknown=options.unknown == "ignore"
-    )
+    given = given_classes(archive, options.classes, ignore_unknown=options.unknown == "ignore")
     if given is not None:
         return given
     vectors = {s.labels for s in scenes if isinstance(s.labels, VectorFile)}
@@ -322,6 +283,5 @@ def scene_meta(source: SceneSource) -> SceneMeta:
 
 
 def note_lines(notes: Counter[str]) -> list[str]:
-    """Notes with how many scenes each is about."""
+    """Return notes with how many scenes each is about."""
     return [f"{note} ({count} scene(s))" for note, count in notes.items()]
-

@@ -137,7 +137,8 @@ class SceneReader:
         """Read rows of all modalities; both ends are multiples of every modality's factor."""
         height, width = stop - start, self._cols[1] - self._cols[0] + self._missing_cols
         usable = np.ones((height, width), np.bool_)
-        images, valid = [], []
+        images: list[NDArray[Any]] = []
+        valid: list[NDArray[np.bool_] | None] = []
         for files, order, fill, factor in self._layers:
             values, seen = self._layer(files, order, start // factor, stop // factor, factor)
             images.append(fill.apply(values, seen))

@@ -107,9 +107,7 @@ def _ingest_chips(
     if not harvest.scenes:
         reasons = [item for item in harvest.skipped if item.refused]
         raise DataError(f"no scene can be used: {reasons[0].path}: {reasons[0].reason}")
-    finish_chips(
-        store, harvest, plan.classes, plan.options, about(plan, harvest), plan.modalities
-    )
+    finish_chips(store, harvest, plan.classes, plan.options, about(plan, harvest), plan.modalities)
 
 
 def about(plan: Plan, harvest: Harvest) -> dict[str, Any]:
@@ -173,4 +171,3 @@ def _check_pixels(scene: PixelScene, others: list[PixelScene]) -> None:
         raise DataError(f"the same pixels as scene {twin[0].scene.name}")
     if not scene.usable.any():
         raise DataError("no pixel is labelled and valid")
-

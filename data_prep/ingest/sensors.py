@@ -23,7 +23,12 @@ SENTINEL_TILE = re.compile(r"(?:^|_)T\d{2}[A-Z]{3}(?:_|$)", re.IGNORECASE)
 SENTINEL_PRODUCTS = re.compile(r"_(?:TCI|AOT|WVP|SCL|CLD|SNW|PVI|CLDPRB|SNWPRB)(?:_\d+m)?$", re.I)
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
 PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
-SENTINEL_BANDS = tuple("B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split())
+#: By the number that product metadata give them.
+SENTINEL_BANDS = (
+    *(f"B{number:02d}" for number in range(1, 9)),
+    "B8A",
+    *(f"B{number:02d}" for number in range(9, 13)),
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,6 +19,8 @@ from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from _typeshed import DataclassInstance
 
 SOURCES_FILE = "sources.json"
 #: Raised when the same options and files would give another store.
@@ -81,7 +83,7 @@ def _same(old: SourceFile, new: SourceFile) -> bool:
     return old.mtime_ns == new.mtime_ns or old.sha256 == hash_file(new.path)
 
 
-def sources_of(paths: Iterable[Path], options: Any) -> Sources:
+def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
     """Look at files, and what accompanies them, without reading them.
 
     Parameters
@@ -89,7 +91,7 @@ def sources_of(paths: Iterable[Path], options: Any) -> Sources:
     paths
         Files, also inside zip files.
     options
-        A dataclass or mapping of what was asked.
+        A dataclass of what was asked.
     """
     found: dict[str, SourceFile] = {}
     for path in paths:
@@ -102,8 +104,7 @@ def sources_of(paths: Iterable[Path], options: Any) -> Sources:
             except OSError:
                 continue
             found[name] = SourceFile(path=name, bytes=facts.st_size, mtime_ns=facts.st_mtime_ns)
-    values = dataclasses.asdict(options) if dataclasses.is_dataclass(options) else options
-    text = json.dumps(values, default=str, sort_keys=True)  # type: ignore[arg-type]
+    text = json.dumps(dataclasses.asdict(options), default=str, sort_keys=True)
     return Sources(options=text, files=[found[name] for name in sorted(found)])
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.blocks import Footprints, separate_equal, set_buffer, split_blocks, split_units
+from data_prep.blocks import Footprints, separate_equal, set_buffer, split_blocks
+from data_prep.draws import split_units
 from data_prep.schema import SPLITS
 from data_prep.splits import TEST, TRAIN, VAL, SplitCodes
 from rsdgc.errors import DataError

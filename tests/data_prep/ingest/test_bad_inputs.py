@@ -160,9 +160,7 @@ def on_grid(path: Path, src: Path, how: Resampling, nodata: float) -> np.ndarray
     with rasterio.open(path) as source, rasterio.open(src / "optical.tif") as grid:
         out = np.full((SIZE, SIZE), nodata, source.dtypes[0])
         place = {"dst_transform": grid.transform, "dst_crs": grid.crs}
-        reproject(
-            rasterio.band(source, 1), out, resampling=how, dst_nodata=nodata, **place
-        )
+        reproject(rasterio.band(source, 1), out, resampling=how, dst_nodata=nodata, **place)
     return out
 
 
@@ -543,8 +541,10 @@ def write_product(folder: Path, number: str, offset: int | None, left: float = L
         stem = f"T33UUP_20220702T100611_{band}"
         write_tif(folder / f"{stem}.tif", noise((SIZE, SIZE), int(left) + i), left=left)
     write_tif(folder / "labels.tif", stripes(SIZE, SIZE, 8, (1, 2)), left=left)
-    offsets = "" if offset is None else "".join(
-        f'<BOA_ADD_OFFSET band_id="{i}">{offset}</BOA_ADD_OFFSET>' for i in range(13)
+    offsets = (
+        ""
+        if offset is None
+        else "".join(f'<BOA_ADD_OFFSET band_id="{i}">{offset}</BOA_ADD_OFFSET>' for i in range(13))
     )
     (folder / "MTD_MSIL2A.xml").write_text(METADATA.format(number=number, offsets=offsets))
 
