@@ -79,7 +79,9 @@ def write_archive(folder: Path, size: int, form: dict[str, Any], seed: int) -> P
         for start in range(0, size, 512):
             stop = min(start + 512, size)
             row, col = np.mgrid[start:stop, :size] // 200
-            target.write((1 + (row * 3 + col) % 5).astype("uint8"), 1, window=((start, stop), (0, size)))
+            target.write(
+                (1 + (row * 3 + col) % 5).astype("uint8"), 1, window=((start, stop), (0, size))
+            )
     (folder / "done").write_text("")
     return folder
 

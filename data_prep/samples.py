@@ -38,9 +38,7 @@ class Samples:
         As :meth:`data_prep.dataset.SiteView.split` gives them.
     """
 
-    def __init__(
-        self, store: Store, chips: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, store: Store, chips: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
         if len(chips) != len(labels):
             raise DataError(f"{len(chips)} chips have {len(labels)} labels: give one each")
         self.store = store

@@ -266,6 +266,6 @@ def inspect(
 
     describe(path)
     if html is not None:
-        from data_prep.pages import write_page
+        from data_prep.page import write_page
 
         typer.echo(f"page: {write_page(path, html)}")

@@ -90,9 +90,9 @@ def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJo
         last = first + per_job >= len(rows)
         covered = (source.grid.height if last else some[-1] + rules.stride_px) - some[0]
         for group in groups:
-            share = (group[-1] + rules.chip_px - group[0]) / source.grid.width
+            share = len(group) / len(cols)
             key = f"{number:05d}-{len(jobs):05d}"
-            cost = int(max(1, covered) * source.row_bytes * min(1.0, share))
+            cost = int(max(1, covered) * source.row_bytes * share)
             jobs.append(ChipJob(key, source.scene.name, source, rules, some, group, last, cost))
     return jobs
 
@@ -158,13 +158,16 @@ def _windows(band: NDArray[Any], cols: NDArray[np.int64], side: int) -> NDArray[
 
 
 def majority_codes(
-    codes: NDArray[np.int64], labelled: NDArray[np.bool_], cols: NDArray[np.int64], side: int
+    codes: NDArray[np.integer[Any]],
+    labelled: NDArray[np.bool_],
+    cols: NDArray[np.int64],
+    side: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find each window's commonest code, and the share of its pixels that have a label.
 
     Parameters
     ----------
-    codes, labelled : int64, bool [side, W]
+    codes, labelled : integers, bool [side, W]
         Label codes of a band of rows, and which pixels have one.
     cols : int64 [n]
         First columns of the windows.
@@ -176,11 +179,19 @@ def majority_codes(
     tuple
         Codes int64 [n] (the least code where several are equally common) and shares [n].
     """
-    found, inverse = distinct(codes[labelled])
-    if not len(found):
-        return np.zeros(len(cols), np.int64), np.zeros(len(cols))
-    per_column = np.zeros((len(found), codes.shape[1] + 1), np.int64)
-    np.add.at(per_column, (inverse, np.nonzero(labelled)[1] + 1), 1)
-    running = np.cumsum(per_column, axis=1)
-    counts = running[:, cols + side] - running[:, cols]
-    return found[counts.argmax(axis=0)], counts.sum(axis=0) / (side * side)
+    whole = bool(labelled.all())
+    best = np.zeros(len(cols), np.int64)
+    most, filled = np.zeros(len(cols), np.int64), np.zeros(len(cols), np.int64)
+    # sums down a column of so few pixels fit a byte, which is added up fastest
+    kind = np.uint8 if side < 256 else np.uint32
+    for code in distinct(codes if whole else codes[labelled]).tolist():
+        here = codes == code
+        if not whole:
+            here &= labelled
+        running = np.zeros(codes.shape[1] + 1, np.int64)
+        np.cumsum(here.view(np.uint8).sum(axis=0, dtype=kind), out=running[1:])
+        counts = running[cols + side] - running[cols]
+        better = counts > most
+        best[better], most[better] = code, counts[better]
+        filled += counts
+    return best, filled / (side * side)

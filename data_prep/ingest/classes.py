@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class ClassList:
     ignore_unknown: bool = False
 
     def labelled(
-        self, codes: NDArray[np.int64], valid: NDArray[np.bool_], where: object
+        self, codes: NDArray[np.integer[Any]], valid: NDArray[np.bool_], where: object
     ) -> NDArray[np.bool_]:
         """Mark the pixels that have a label.
 
@@ -63,7 +63,7 @@ class ClassList:
         """
         valid = valid & (codes != 0) if self.zero_is_unlabelled else valid
         if self.closed:
-            found, _ = distinct(codes[valid])
+            found = distinct(codes[valid])
             unknown = found[~np.isin(found, list(self.names))]
             if len(unknown) and self.ignore_unknown:
                 return valid & ~np.isin(codes, unknown)
@@ -101,17 +101,16 @@ class ClassList:
         return codes, [self.names.get(code, f"class {code}") for code in codes]
 
 
-def distinct(codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the distinct codes, rising, and the place of each code among them.
-
-    As ``numpy.unique`` with ``return_inverse``, but without sorting where the codes lie close.
-    """
-    low, high = (int(codes.min()), int(codes.max())) if len(codes) else (0, 0)
+def distinct(codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the distinct codes, rising: ``numpy.unique``, without sorting where they lie close."""
+    if not codes.size:
+        return np.zeros(0, np.int64)
+    low, high = int(codes.min()), int(codes.max())
     if high - low >= 2**16:
-        found, places = np.unique(codes, return_inverse=True)
-        return found, places
-    occurs = np.bincount(codes - low) > 0
-    return np.flatnonzero(occurs) + low, (np.cumsum(occurs) - 1)[codes - low]
+        return np.unique(codes).astype(np.int64)
+    occurs = np.zeros(high - low + 1, np.bool_)
+    occurs[codes if low == 0 else codes.astype(np.int64) - low] = True
+    return np.flatnonzero(occurs) + low
 
 
 def given_classes(

@@ -232,7 +232,9 @@ def _layer(home: Path, name: str, entry: LayerEntry, options: SceneOptions) -> L
         raise DataError(f"layer {name} names {len(entry.bands)} bands, its files have {bands}")
     if len({file.dtype for file in files}) > 1:
         raise DataError(f"the files of layer {name} differ in type: split the layer")
-    return LayerFiles(name, tuple(files), tuple(entry.bands or ()))
+    # files of a lone band have other names in every scene
+    given = entry.bands or ([name] if bands == 1 else [])
+    return LayerFiles(name, tuple(files), tuple(given))
 
 
 def _matching(home: Path, pattern: str) -> list[Path]:

@@ -144,7 +144,7 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
         ("skipped", [f"{item['path']}: {item['reason']}" for item in facts["skipped"]]),
     ):
         for line in lines[:SHOWN]:
-            console.print(f"{title}: {line}", highlight=False, markup=False)
+            console.print(f"{title}: {line}", highlight=False, markup=False, soft_wrap=True)
         if len(lines) > SHOWN:
             console.print(f"{title}: {len(lines) - SHOWN} more", highlight=False)
     names = list(facts["classes"].values())

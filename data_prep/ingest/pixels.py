@@ -115,7 +115,7 @@ def write_scene(reader: SceneReader, writer: StoreWriter, patch_px: int) -> Pixe
     return PixelScene(
         scene=reader.scene,
         grid=reader.grid,
-        codes=codes,
+        codes=np.where(labelled, codes, 0).astype(np.int64),
         usable=labelled & valid,
         start=start,
         radius=radius,

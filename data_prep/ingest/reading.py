@@ -158,14 +158,15 @@ class SceneReader:
             usable &= seen[0]
         return Rows(images, valid, usable)
 
-    def labels(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Read rows of the labels: codes int64 (h, w), and which pixels have one."""
+    def labels(self, start: int, stop: int) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
+        """Read rows of the labels: codes (h, w) in whole numbers, and which pixels have one."""
         values, valid = self._labels.rows(start, min(stop, self.grid.height))
         values, valid = self._extended(values, valid, stop - start)
-        codes = np.where(valid[0], values[0], 0).astype(np.int64)
-        where = self.scene.labels.path
-        if values.dtype.kind == "f" and not np.array_equal(codes[valid[0]], values[0][valid[0]]):
-            raise DataError(f"{where} has fractions: labels are whole numbers")
+        codes, where = values[0], self.scene.labels.path
+        if values.dtype.kind == "f":
+            codes = np.where(valid[0], values[0], 0).astype(np.int64)
+            if not np.array_equal(codes[valid[0]], values[0][valid[0]]):
+                raise DataError(f"{where} has fractions: labels are whole numbers")
         return codes, self.source.classes.labelled(codes, valid[0], where)
 
     def drain(self, start: int) -> None:

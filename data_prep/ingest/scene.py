@@ -32,7 +32,10 @@ class LayerFiles:
             return list(self.given)
         names = [name for file in self.files for name in file.names]
         if names == ["band1"]:
-            return [self.files[0].path.stem]
+            stem = self.files[0].path.stem
+            band = split_band(stem).band
+            # B05 names a band, the number of nlcd2011 does not
+            return [band if band[:1].isalpha() else stem]
         if len(self.files) == 1:
             return names
         return [

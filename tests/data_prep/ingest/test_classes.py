@@ -16,10 +16,7 @@ from rsdgc.errors import DataError
 
 @given(arrays(np.int64, st.integers(0, 30), elements=st.integers(-5, 9) | st.just(10**6)))
 def test_distinct_codes_are_those_of_unique(codes: np.ndarray) -> None:
-    found, places = distinct(codes)
-    expected, inverse = np.unique(codes, return_inverse=True)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(places, inverse)
+    np.testing.assert_array_equal(distinct(codes), np.unique(codes))
 
 
 @given(
