@@ -105,10 +105,11 @@ def _read_scene(
 ) -> Scene:
     where = archive.path(folder)
     labels = find_labels(archive, folder, names, options)
+    used = [labels.path, *([Path(options.aoi)] if options.aoi else [])]
     skipped = [
         Skipped(path=name, reason="not a raster", refused=False)
         for name in names
-        if not (is_raster(name) or is_sidecar(name) or _is_known(name, archive, labels.path))
+        if not (is_raster(name) or is_sidecar(name) or _is_known(name, archive, used))
     ]
     rules = options.mask_rules
     masks = []
@@ -145,10 +146,11 @@ def _read_scene(
     )
 
 
-def _is_known(name: str, archive: Archive, label_path: Path) -> bool:
+def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
+    """Tell whether a file is a text beside the rasters, or is used in another way."""
     path = PurePosixPath(name)
     small = path.suffix.lower() in (".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html")
-    return small or _same(archive.path(name), label_path) or _stem_of(name, label_path)
+    return small or any(_same(archive.path(name), one) or _stem_of(name, one) for one in used)
 
 
 def _stem_of(name: str, label_path: Path) -> bool:

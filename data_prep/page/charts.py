@@ -83,17 +83,16 @@ def _bars(values: NDArray[Any]) -> str:
 def example_sheet(
     store: Store, samples: Sequence[int], modality: int, bands: Sequence[int]
 ) -> str:
-    """Examples side by side, each stretched on its own; a data URI."""
+    """Put examples side by side, stretched by the statistics of their bands; a data URI."""
     meta = store.meta.modalities[modality]
     values = store.take(list(samples))[modality][:, list(bands)].astype(np.float32)
     if meta.nodata is not None:
         values[values == np.float32(meta.nodata)] = np.nan
+    mean, std = (np.array(some)[list(bands), None, None] for some in (meta.mean, meta.std))
     tiles = []
     for chip in values:
-        known = np.isfinite(chip)
-        low, high = np.percentile(chip[known], [1, 99]) if known.any() else (0.0, 1.0)
-        scaled = ((np.nan_to_num(chip, nan=low) - low) / max(float(high - low), 1e-9)).clip(0, 1)
-        image = (scaled * 255).astype(np.uint8).transpose(1, 2, 0)
+        scaled = (np.nan_to_num((chip - mean) / np.maximum(std, 1e-9), nan=-2.0) + 2) / 4.5
+        image = (scaled.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
         image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
         sharp = Image.Resampling.NEAREST if image.shape[0] < EXAMPLE_PX else Image.Resampling.BOX
         tiles.append(np.asarray(Image.fromarray(image).resize((EXAMPLE_PX, EXAMPLE_PX), sharp)))

@@ -63,12 +63,13 @@ no site{% endif %}.</p>
 
 {% if scenes %}
 <h2>Maps</h2>
-<p>
+<p>Classes:
 {% for name, color in class_colors.items() %}
 <span class="key"><i style="background:{{ color }}"></i>{{ name }}</span>
 {% endfor %}</p>
 {% if facts.sites | length > 1 %}
-<p>{% for name, color in site_colors.items() %}
+<p>Sites:
+{% for name, color in site_colors.items() %}
 <span class="key"><i style="background:{{ color }}"></i>{{ name }}</span>
 {% endfor %}</p>
 {% endif %}
