@@ -12,11 +12,12 @@ a store of 13 × 64 × 64 uint16, and random windows from GeoTIFFs as torchgeo's
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def plain_reading(folder: Path, processes: int) -> float:
         with rasterio.open(folder / name) as source:
             blocks = -(-source.height // source.block_shapes[0][0])
         edges = np.linspace(0, blocks, processes * 4 + 1).astype(int)
-        jobs += [(folder / name, int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+        jobs += [(folder / name, int(a), int(b)) for a, b in itertools.pairwise(edges)]
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -230,13 +231,6 @@ def windows_per_second(path: Path, seed: int, count: int = 400) -> float:
         return count / (time.perf_counter() - begin)
 
 
-def timed(what: Callable[[], Any]) -> float:
-    """Seconds of a call."""
-    begin = time.perf_counter()
-    what()
-    return time.perf_counter() - begin
-
-
 def main() -> None:
     """Run all measurements and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -255,10 +249,8 @@ def main() -> None:
         folder = write_archive(args.work / name.replace(", ", "-"), args.size, form, args.seed)
         took = measure(folder, args.work / "store", args.processes, args.repeats)
         ratio = took.read_s / took.ingest_s
-        print(
-            f"| {name} | {took.read_s:.2f} | {took.ingest_s:.2f} | {ratio:.2f} | {took.peak_mb:.0f} |",
-            flush=True,
-        )
+        figures = f"{took.read_s:.2f} | {took.ingest_s:.2f} | {ratio:.2f} | {took.peak_mb:.0f}"
+        print(f"| {name} | {figures} |", flush=True)
     folder = write_loader_archive(args.work / "loader", args.chips, args.seed)
     if not (args.work / "loader-store").is_dir():
         ingest_scenes(folder, args.work / "loader-store", chip_px=64, processes=args.processes)

@@ -1,4 +1,4 @@
-"""Do random chips of a store hold what plain rasterio calls read at their places?
+"""Random chips of a store beside what plain rasterio calls read at their places.
 
 For a store of one scene. Layers on the scene's grid are read by window, chip by chip; others
 through rasterio's ``WarpedVRT`` on that grid, bilinear. All values must be equal.

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.schema import ShardMeta
+from data_prep.statistics import BandSums, valid_mask
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SHARD_BYTES = 4 * 2**30
 #: Parts of this size become a file of their own, without being copied.
 WHOLE_BYTES = 64 * 2**20
+#: Bytes that are read at once for statistics.
+BATCH_BYTES = 32 * 2**20
 
 
 class ShardWriter:
@@ -231,3 +234,14 @@ def _open_shard(path: Path, rows: int, dtype: str) -> NDArray[Any]:
             f"{remedy}"
         )
     return array
+
+
+def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:
+    """Add up the valid values of some rows, in batches: rows (n, C, …) of a modality."""
+    sums = BandSums.empty(array.row_shape[0])
+    row_bytes = int(np.prod(array.row_shape)) * 8
+    batch = max(1, BATCH_BYTES // row_bytes)
+    for start in range(0, len(rows), batch):
+        values = array.take(rows[start : start + batch])
+        sums = sums.merge(BandSums.of(values, valid_mask(values, nodata)))
+    return sums

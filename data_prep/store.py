@@ -16,7 +16,7 @@ import numpy as np
 
 from data_prep.manifest import MANIFEST_FILE, column, read_manifest
 from data_prep.schema import STORE_FILE, StoreMeta, read_record
-from data_prep.shards import ShardedArray
+from data_prep.shards import ShardedArray, band_sums
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from data_prep.statistics import BandSums
 
 
 class Store:
@@ -112,6 +114,20 @@ class Store:
         down = self._strides[chips, None, None] * side[:, None]
         rows = self._offsets[chips, None, None] + down + side
         return [_gather(array, rows) for array in self._arrays]
+
+    def band_sums(self, chips: NDArray[np.int64]) -> list[BandSums]:
+        """Add up the valid values of samples, one result a modality; of pixels, themselves alone.
+
+        Values are as they are stored: without scale and offset.
+        """
+        rows = np.asarray(chips, np.int64)
+        if self._pixels:
+            radius = self.meta.patch_px // 2
+            rows = self._offsets[rows] + radius * (self._strides[rows] + 1)
+        return [
+            band_sums(array, rows, modality.nodata)
+            for array, modality in zip(self._arrays, self.meta.modalities, strict=True)
+        ]
 
     def _check_counts(self) -> None:
         for modality, array in zip(self.meta.modalities, self._arrays, strict=True):

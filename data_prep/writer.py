@@ -9,17 +9,14 @@ import numpy as np
 
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
 from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
-from data_prep.shards import SHARD_BYTES, ShardedArray, ShardWriter
-from data_prep.statistics import BandSums, valid_mask
+from data_prep.shards import SHARD_BYTES, ShardedArray, ShardWriter, band_sums
+from data_prep.statistics import BandSums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-#: Bytes read at once for the statistics.
-BATCH_BYTES = 32 * 2**20
 
 
 class StoreWriter:
@@ -112,17 +109,6 @@ def write_records(
     record = StoreMeta(id=digest.hexdigest(), modalities=list(modalities), **meta)
     write_record(folder / STORE_FILE, record)
     return record
-
-
-def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:
-    """Add up the valid values of some rows, in batches: rows (n, C, …) of a modality."""
-    sums = BandSums.empty(array.row_shape[0])
-    row_bytes = int(np.prod(array.row_shape)) * 8
-    batch = max(1, BATCH_BYTES // row_bytes)
-    for start in range(0, len(rows), batch):
-        values = array.take(rows[start : start + batch])
-        sums = sums.merge(BandSums.of(values, valid_mask(values, nodata)))
-    return sums
 
 
 def chip_hashes(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

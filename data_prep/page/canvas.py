@@ -80,7 +80,13 @@ def scene_maps(store: Store, most: int) -> list[SceneMap]:
         width = max(-(-scene.width // step), int(cols[here].max()) // step + side)
         maps.append(
             SceneMap(
-                scene.name, here, rows[here] // step, cols[here] // step, side, (height, width), step
+                scene.name,
+                here,
+                rows[here] // step,
+                cols[here] // step,
+                side,
+                (height, width),
+                step,
             )
         )
     return sorted(maps, key=lambda scene: -len(scene.samples))[:most]

@@ -56,9 +56,7 @@ def histograms(store: Store, train: NDArray[np.int64], seed: int = 0) -> list[li
     charts = []
     for values, meta in zip(arrays, store.meta.modalities, strict=True):
         valid = valid_mask(values, meta.nodata)
-        charts.append(
-            [_bars(values[:, i][valid[:, i]]) for i in range(min(values.shape[1], 60))]
-        )
+        charts.append([_bars(values[:, i][valid[:, i]]) for i in range(min(values.shape[1], 60))])
     return charts
 
 
@@ -80,9 +78,7 @@ def _bars(values: NDArray[Any]) -> str:
     )
 
 
-def example_sheet(
-    store: Store, samples: Sequence[int], modality: int, bands: Sequence[int]
-) -> str:
+def example_sheet(store: Store, samples: Sequence[int], modality: int, bands: Sequence[int]) -> str:
     """Put examples side by side, stretched by the statistics of their bands; a data URI."""
     meta = store.meta.modalities[modality]
     values = store.take(list(samples))[modality][:, list(bands)].astype(np.float32)

@@ -47,7 +47,7 @@ label { font-size: 13px; margin-right: 12px; }
 <div><b>{{ facts.sites | length }}</b>site{{ 's' if facts.sites | length > 1 }}</div>
 <div><b>{{ '%.1f' | format(facts.bytes / 1e6) }} MB</b>on disk</div>
 {% if facts.splits.least_distance_px is not none %}
-<div><b>{{ '%g' | format(facts.splits.least_distance_px) }} px</b>least distance, train to test</div>
+<div><b>{{ '%g' | format(facts.splits.least_distance_px) }} px</b>from train to test</div>
 {% endif %}
 </div>
 <p>Split by {{ facts.splits.method }}, seed {{ facts.splits.seed }}:
@@ -106,7 +106,8 @@ onchange="document.body.classList.toggle('hide-{{ name }}', !this.checked)"> {{ 
 
 <h2>Classes</h2>
 <table>
-<tr><th>class</th>{% for site in facts.sites %}<th>{{ site }}</th><th class="n"></th>{% endfor %}</tr>
+<tr><th>class</th>
+{% for site in facts.sites %}<th>{{ site }}</th><th class="n"></th>{% endfor %}</tr>
 {% for row in classes %}
 <tr><td><span class="key"><i style="background:{{ class_colors[row.name] }}"></i>{{ row.name }}
 </span></td>

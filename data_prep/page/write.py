@@ -11,7 +11,15 @@ from jinja2 import Environment
 from data_prep.dataset import Dataset, open_data
 from data_prep.inspect import describe
 from data_prep.manifest import column
-from data_prep.page.canvas import SceneMap, mosaic, outline, paint, picture_bands, scene_maps, stretch
+from data_prep.page.canvas import (
+    SceneMap,
+    mosaic,
+    outline,
+    paint,
+    picture_bands,
+    scene_maps,
+    stretch,
+)
 from data_prep.page.charts import (
     EXAMPLES,
     SPLIT_COLORS,
@@ -59,19 +67,23 @@ def write_page(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> 
     data = open_data(path)
     scenes = scene_maps(data.store, MOST_SCENES)
     site_of = _sites(data)
-    page = Environment(autoescape=True).from_string(TEMPLATE).render(
-        facts=facts,
-        splits=[name for name in SPLITS if facts["splits"]["counts"].get(name)],
-        split_colors=SPLIT_COLORS,
-        site_colors={name: color_of(i) for i, name in enumerate(data.sites)},
-        class_colors={name: color_of(i) for i, name in enumerate(data.store.classes)},
-        scenes=[_draw(data, scene, site_of) for scene in scenes],
-        more_scenes=max(0, len(data.store.meta.scenes) - len(scenes)),
-        classes=_class_bars(facts),
-        bands=_bands(data, facts),
-        examples=_examples(data),
-        refused=[item for item in facts["skipped"] if item["refused"]],
-        passed=[item for item in facts["skipped"] if not item["refused"]],
+    page = (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE)
+        .render(
+            facts=facts,
+            splits=[name for name in SPLITS if facts["splits"]["counts"].get(name)],
+            split_colors=SPLIT_COLORS,
+            site_colors={name: color_of(i) for i, name in enumerate(data.sites)},
+            class_colors={name: color_of(i) for i, name in enumerate(data.store.classes)},
+            scenes=[_draw(data, scene, site_of) for scene in scenes],
+            more_scenes=max(0, len(data.store.meta.scenes) - len(scenes)),
+            classes=_class_bars(facts),
+            bands=_bands(data, facts),
+            examples=_examples(data),
+            refused=[item for item in facts["skipped"] if item["refused"]],
+            passed=[item for item in facts["skipped"] if not item["refused"]],
+        )
     )
     target = Path(target)
     try:
@@ -82,7 +94,7 @@ def write_page(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> 
 
 
 def _sites(data: Dataset) -> NDArray[np.int64]:
-    """Number of each sample's site; -1 for those at none."""
+    """Return the number of each sample's site; -1 for those at none."""
     out = np.full(len(data.store), -1, np.int64)
     for number, name in enumerate(data.sites):
         out[column(data.site(name).manifest, "chip").astype(np.int64)] = number
@@ -122,7 +134,7 @@ def _draw(data: Dataset, scene: SceneMap, site_of: NDArray[np.int64]) -> dict[st
 
 
 def _class_bars(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Samples of each class by site and split, with widths of bars in percent."""
+    """Count samples of each class by site and split, with widths of bars in percent."""
     most = max(
         (
             sum(counts[split][i] for split in SPLITS)
@@ -168,7 +180,7 @@ def _bands(data: Dataset, facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _examples(data: Dataset) -> list[dict[str, Any]]:
-    """Some samples of each class, of the layer that makes the best picture."""
+    """Pick samples of each class, of the layer that makes the best picture."""
     store = data.store
     counts = [len(meta.bands) for meta in store.meta.modalities]
     modality = next((i for i, count in enumerate(counts) if count >= 3), 0)

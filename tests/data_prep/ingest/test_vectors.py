@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
@@ -169,15 +171,13 @@ def test_rows_and_columns_burnt_apart_equal_the_whole(
     )
     burnt = BurntPolygons(shapes, codes, grid, (first, 40))
     edges = [0, *sorted(set(cuts)), 40]
-    parts = [burnt.read(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [burnt.read(a, b) for a, b in itertools.pairwise(edges)]
     np.testing.assert_array_equal(
         np.concatenate([values for values, _ in parts], axis=1)[0], whole[:, first:]
     )
 
 
 def read_grid() -> Any:
-    from affine import Affine
-
     return Affine(10, 0, LEFT, 0, -10, TOP)
 
 
