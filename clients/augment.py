@@ -59,8 +59,8 @@ def jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         (B, C, H, W), same type and device.
     """
     draws = torch.randn((2, *x.shape[:2], 1, 1), generator=generator) * strength
-    gain, offset = draws.to(x.device, x.dtype)
-    return x * (1 + gain) + offset
+    draws = draws.to(x.device, x.dtype)
+    return x * (1 + draws[0]) + draws[1]
 
 
 def drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -100,13 +100,14 @@ def split_blocks(
     """
     check_shares(test_share, val_share)
     best: tuple[float, BlockSplit] | None = None
-    group_of = np.unique(groups, return_inverse=True)[1]
-    for side_px in [block_px] if block_px else _block_sides(ground, groups, chip_px):
+    group_of = np.unique(groups.astype(str), return_inverse=True)[1]
+    equal = np.unique(hashes.astype(str), return_inverse=True)[1]
+    for side_px in [block_px] if block_px else _block_sides(ground, group_of, chip_px):
         blocks = block_ids(ground, side_px)
-        draws = BlockDraws(blocks, labels, groups, (test_share, val_share), seed)
+        draws = BlockDraws(blocks, labels, group_of, (test_share, val_share), seed)
         for assigned in draws.best():
             codes = set_buffer(ground, assigned[blocks], buffer_px)
-            codes = separate_equal(codes, hashes)
+            codes = separate_equal(codes, equal)
             cost = _cost(codes, labels, group_of, (test_share, val_share))
             if best is None or cost < best[0]:
                 best = (cost, BlockSplit(codes, blocks, side_px))
@@ -114,9 +115,8 @@ def split_blocks(
     return best[1]
 
 
-def _block_sides(ground: Footprints, groups: NDArray[Any], chip_px: int) -> list[int]:
+def _block_sides(ground: Footprints, group_of: NDArray[np.int64], chip_px: int) -> list[int]:
     """List the sides worth trying: large blocks lose less to the buffer, small ones mix better."""
-    group_of = np.unique(groups, return_inverse=True)[1]
     sides = []
     for chips in BLOCK_CHIPS:
         _, first = np.unique(block_ids(ground, chips * chip_px), return_index=True)
@@ -137,7 +137,10 @@ def block_ids(ground: Footprints, block_px: int) -> NDArray[np.int64]:
         left, top = ground.boxes[here, 0].min(), ground.boxes[here, 3].max()
         ids[here, 1] = np.floor((top - centers[here, 1]) / side)
         ids[here, 2] = np.floor((centers[here, 0] - left) / side)
-    blocks: NDArray[np.int64] = np.unique(ids, axis=0, return_inverse=True)[1].reshape(-1)
+    # one number in the order of plane, row, column: several columns are slow to sort
+    spans = ids.max(axis=0) + 1
+    number = (ids[:, 0] * spans[1] + ids[:, 1]) * spans[2] + ids[:, 2]
+    blocks: NDArray[np.int64] = np.unique(number, return_inverse=True)[1].reshape(-1)
     return blocks
 
 
@@ -168,14 +171,21 @@ def _near(
     return near
 
 
-def separate_equal(codes: SplitCodes, hashes: NDArray[Any]) -> SplitCodes:
-    """Keep chips of equal content in one split: copies outside the strictest go to the buffer."""
-    group = np.unique(hashes.astype(str), return_inverse=True)[1]
+def separate_equal(codes: SplitCodes, equal: NDArray[np.int64]) -> SplitCodes:
+    """Keep chips of equal content in one split: copies outside the strictest go to the buffer.
+
+    Parameters
+    ----------
+    codes
+        Splits.
+    equal : int64 [n]
+        The same number for chips of the same content, from 0 without gaps.
+    """
     rank = np.where(codes == BUFFER, -1, codes)
-    strictest = np.full(group.max() + 1, -1, np.int8)
-    np.maximum.at(strictest, group, rank.astype(np.int8))
+    strictest = np.full(equal.max() + 1, -1, np.int8)
+    np.maximum.at(strictest, equal, rank.astype(np.int8))
     out = codes.copy()
-    out[(rank >= 0) & (rank < strictest[group])] = BUFFER
+    out[(rank >= 0) & (rank < strictest[equal])] = BUFFER
     return out
 
 

@@ -20,6 +20,7 @@ from data_prep.statistics import valid_mask
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import ExitStack
 
     from numpy.typing import NDArray
@@ -31,11 +32,15 @@ READ_BYTES = 32 * 2**20
 WARP_TOLERANCE_PX = 1e-6
 
 
+#: Values (C, h, w), and which of them are data; None where all are.
+Band = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
+
+
 class RowSource(Protocol):
     """Whatever can be read in rows of a grid: a raster, polygons."""
 
-    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Rows [start, stop): values (C, h, w), and which are valid."""
+    def read(self, start: int, stop: int) -> Band:
+        """Rows [start, stop); they may be overwritten by the next call."""
         ...
 
 
@@ -79,20 +84,29 @@ class AlignedRaster:
         else:
             self._source = stack.enter_context(_warped(source, file, grid, nearest))
             self._alpha = self._source.count if _needs_alpha(file) else 0
+        self._all_valid = not (self._alpha or self._masked or file.expand) and (
+            set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
+        )
+        self._buffer = np.zeros(0, file.source_dtype)
 
-    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read rows [start, stop): values (C, h, W) in their stored type, and which are valid."""
+    def read(self, start: int, stop: int) -> Band:
+        """Read rows [start, stop): values (C, h, W) in their stored type, and which are valid.
+
+        The next call may overwrite the values.
+        """
         try:
             return self._read(start, stop)
         except RasterioError as error:
             raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
 
-    def _read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read(self, start: int, stop: int) -> Band:
+        if start < 0 or stop > self._source.height or start >= stop:
+            raise DataError(f"{self.file.path} has no rows {start} to {stop}: this is a defect")
         window = Window(self._first, start, self._width, stop - start)
         indexes = list(self.file.indexes)
-        values = self._source.read(indexes, window=window)
-        if values.shape != (len(indexes), stop - start, self._width):
-            raise DataError(f"{self.file.path} gave {values.shape} for rows {start} to {stop}")
+        values = self._source.read(indexes, window=window, out=self._room(stop - start))
+        if self._all_valid:
+            return real_values(values, self.file), None
         valid = own_valid(values, self.file.nodatas)
         if self._alpha:
             valid &= self._source.read(self._alpha, window=window) > 0
@@ -101,6 +115,14 @@ class AlignedRaster:
         if self._colors is None:
             return real_values(values, self.file), valid
         return expand_colors(values, valid, self._colors)
+
+    def _room(self, rows: int) -> NDArray[Any]:
+        """Return the same memory for every read: getting new pages takes as long as reading."""
+        shape = (len(self.file.indexes), rows, self._width)
+        size = int(np.prod(shape))
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, self.file.source_dtype)
+        return self._buffer[:size].reshape(shape)
 
 
 def own_valid(values: NDArray[Any], nodatas: tuple[float | None, ...]) -> NDArray[np.bool_]:
@@ -182,23 +204,29 @@ class RowWindow:
         self._values: NDArray[Any] | None = None
         self._valid: NDArray[np.bool_] | None = None
 
-    def rows(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Values (C, stop − start, W) and their validity; ``start`` never falls."""
+    def rows(self, start: int, stop: int) -> Band:
+        """Values (C, stop − start, W) and their validity; ``start`` never falls.
+
+        They may be overwritten by the next call.
+        """
         self._forget(start)
         while self._end < stop:
             first = max(self._end, start)
             # up to a multiple of the step, which is one of the block's height: no block twice
             last = min((first // self._step + 1) * self._step, self._height)
+            if self._values is not None:
+                # what is kept lies in memory that is read into now
+                self._values = self._values.copy()
             values, valid = self._source.read(first, last)
-            if self._values is None or self._valid is None:
+            if self._values is None:
                 self._start, self._values, self._valid = first, values, valid
-            else:
-                self._values = np.concatenate([self._values, values], axis=1)
-                self._valid = np.concatenate([self._valid, valid], axis=1)
+                continue
+            self._valid = joined([self._values, values], [self._valid, valid], axis=1)
+            self._values = np.concatenate([self._values, values], axis=1)
         assert self._values is not None
-        assert self._valid is not None
         here = slice(start - self._start, stop - self._start)
-        return self._values[:, here], self._valid[:, here]
+        valid = None if self._valid is None else self._valid[:, here]
+        return self._values[:, here], valid
 
     def drain(self, start: int) -> None:
         """Read the rows from ``start`` to the last, and forget them."""
@@ -210,14 +238,28 @@ class RowWindow:
         return self._start + (0 if self._values is None else self._values.shape[1])
 
     def _forget(self, start: int) -> None:
-        if self._values is None or self._valid is None:
+        if self._values is None:
             return
         if start >= self._end:
             self._start, self._values, self._valid = start, None, None
-        else:
-            gone = start - self._start
-            self._values, self._valid = self._values[:, gone:], self._valid[:, gone:]
-            self._start = start
+            return
+        gone = start - self._start
+        self._values = self._values[:, gone:]
+        self._valid = None if self._valid is None else self._valid[:, gone:]
+        self._start = start
+
+
+def joined(
+    values: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_] | None], axis: int = 0
+) -> NDArray[np.bool_] | None:
+    """Join the validity of several arrays; None where all of all is valid."""
+    if all(part is None for part in valid):
+        return None
+    parts = [
+        np.ones(array.shape, np.bool_) if part is None else part
+        for array, part in zip(values, valid, strict=True)
+    ]
+    return np.concatenate(parts, axis=axis)
 
 
 def read_step(row_bytes: int, block_height: int) -> int:

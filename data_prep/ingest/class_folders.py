@@ -119,11 +119,11 @@ def ingest_class_folders(
     common = common_side([image.file for image in found.images])
     side = chosen.chip_px or common
     jobs = _jobs(found.images, common, side)
-    with work_folder(target, sources.key, overwrite=overwrite) as work:
+    with work_folder(target, sources.key, overwrite=overwrite) as work, sources.hashing() as hashed:
         with reporting(progress, unit="bytes") as report:
             made = run_jobs(jobs, work.parts, processes=processes, report=report)
         _finish(found, [made[job.key] for job in jobs], work, chosen, (common, side))
-        sources.with_hashes().write(work.store)
+        hashed.result().write(work.store)
     return Store.open(target)
 
 

@@ -137,8 +137,6 @@ class Fill:
 
     def apply(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
         """Replace the invalid values; those that are not finite stay."""
-        if valid.all():
-            return values
         if self.nodata is not None:
             keep = valid | ~np.isfinite(values) if values.dtype.kind == "f" else valid
             return np.where(keep, values, values.dtype.type(self.nodata))

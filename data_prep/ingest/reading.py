@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.aligned import AlignedRaster, RowSource, RowWindow, read_step
+from data_prep.ingest.aligned import (
+    AlignedRaster,
+    Band,
+    RowSource,
+    RowWindow,
+    joined,
+    read_step,
+)
 from data_prep.ingest.classes import NO_CODE, ClassList
 from data_prep.ingest.grid import Grid
 from data_prep.ingest.layers import Fill, band_order, with_override
@@ -141,10 +148,11 @@ class SceneReader:
         valid: list[NDArray[np.bool_] | None] = []
         for files, order, fill, factor in self._layers:
             values, seen = self._layer(files, order, start // factor, stop // factor, factor)
-            images.append(fill.apply(values, seen))
-            if seen.all():
+            if seen is None or seen.all():
+                images.append(values)
                 valid.append(None)
                 continue
+            images.append(fill.apply(values, seen))
             valid.append(seen)
             every = seen.all(axis=0)
             if factor > 1:
@@ -152,22 +160,25 @@ class SceneReader:
             usable &= every
         for window, rule in self._masks:
             codes, seen = self._extended(*window.rows(start, min(stop, self.grid.height)), height)
-            usable &= rule.valid(codes[0]) & seen[0]
+            usable &= rule.valid(codes[0]) & _mask(codes, seen)
         if self._area is not None:
-            _, seen = self._extended(*self._area.rows(start, min(stop, self.grid.height)), height)
-            usable &= seen[0]
+            codes, seen = self._extended(
+                *self._area.rows(start, min(stop, self.grid.height)), height
+            )
+            usable &= _mask(codes, seen)
         return Rows(images, valid, usable)
 
     def labels(self, start: int, stop: int) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
         """Read rows of the labels: codes (h, w) in whole numbers, and which pixels have one."""
         values, valid = self._labels.rows(start, min(stop, self.grid.height))
-        values, valid = self._extended(values, valid, stop - start)
+        values, seen = self._extended(values, valid, stop - start)
+        valid = _mask(values, seen)
         codes, where = values[0], self.scene.labels.path
         if values.dtype.kind == "f":
-            codes = np.where(valid[0], values[0], 0).astype(np.int64)
-            if not np.array_equal(codes[valid[0]], values[0][valid[0]]):
+            codes = np.where(valid, values[0], 0).astype(np.int64)
+            if not np.array_equal(codes[valid], values[0][valid]):
                 raise DataError(f"{where} has fractions: labels are whole numbers")
-        return codes, self.source.classes.labelled(codes, valid[0], where)
+        return codes, self.source.classes.labelled(codes, valid, where)
 
     def drain(self, start: int) -> None:
         """Read on to the end, so that a file that is cut short cannot pass for a whole one."""
@@ -182,26 +193,26 @@ class SceneReader:
         start: int,
         stop: int,
         factor: int,
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    ) -> Band:
         last = min(stop, self.grid.height // factor)
         parts = [file.rows(start, last) for file in files]
-        if len(parts) == 1:
-            values, valid = parts[0]
-        else:
-            values = np.concatenate([part[0] for part in parts])
-            valid = np.concatenate([part[1] for part in parts])
+        values, valid = parts[0]
+        if len(parts) > 1:
+            arrays = [part[0] for part in parts]
+            values, valid = np.concatenate(arrays), joined(arrays, [part[1] for part in parts])
         if order is not None:
-            values, valid = values[order], valid[order]
+            values, valid = values[order], None if valid is None else valid[order]
         return self._extended(values, valid, stop - start, factor)
 
     def _extended(
-        self, values: NDArray[Any], valid: NDArray[np.bool_], height: int, factor: int = 1
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        self, values: NDArray[Any], valid: NDArray[np.bool_] | None, height: int, factor: int = 1
+    ) -> Band:
         """Fill what lies over the lower and right edges by reflection, as invalid pixels."""
         missing = (0, height - values.shape[1]), (0, self._missing_cols // factor)
         if not any(map(sum, missing)):
             return values, valid
         margins = [(0, 0), *missing]
+        valid = np.ones(values.shape, np.bool_) if valid is None else valid
         return np.pad(values, margins, mode="symmetric"), np.pad(valid, margins)
 
     def _raster(
@@ -234,3 +245,8 @@ class SceneReader:
         return RowWindow(
             BurntPolygons(shapes, codes, self.grid, self._cols), self.grid.height, BURN_ROWS
         )
+
+
+def _mask(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Validity (h, w) of a single band."""
+    return np.ones(values.shape[1:], np.bool_) if valid is None else valid[0]

@@ -79,12 +79,12 @@ def ingest_scenes(
     if sources.made(Path(out)):
         return Store.open(out)
     check_free(Path(out).absolute(), overwrite=overwrite)
-    with work_folder(out, sources.key, overwrite=overwrite) as work:
+    with work_folder(out, sources.key, overwrite=overwrite) as work, sources.hashing() as hashed:
         if plan.options.patch_px is None:
             _ingest_chips(plan, work.parts, work.store, processes, progress)
         else:
             _ingest_pixels(plan, work.store, progress)
-        sources.with_hashes().write(work.store)
+        hashed.result().write(work.store)
     return Store.open(out)
 
 

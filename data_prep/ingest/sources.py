@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,7 @@ from data_prep.schema import Record
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from _typeshed import DataclassInstance
 
@@ -53,10 +56,24 @@ class Sources(Record):
         text = json.dumps([self.version, self.options, plain])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def with_hashes(self) -> Sources:
-        """Return the same with the content of every file hashed."""
-        files = [file.model_copy(update={"sha256": hash_file(file.path)}) for file in self.files]
-        return self.model_copy(update={"files": files})
+    @contextmanager
+    def hashing(self) -> Iterator[Future[Sources]]:
+        """Hash the content of every file in a thread; the result is this with the hashes."""
+        stop = threading.Event()
+
+        def hash_all() -> Sources:
+            files = [
+                file.model_copy(update={"sha256": hash_file(file.path)})
+                for file in self.files
+                if not stop.is_set()
+            ]
+            return self.model_copy(update={"files": files})
+
+        with ThreadPoolExecutor(1, thread_name_prefix="hashes") as thread:
+            try:
+                yield thread.submit(hash_all)
+            finally:
+                stop.set()
 
     def made(self, out: Path) -> bool:
         """Tell whether the store at ``out`` was made of just this."""

@@ -63,6 +63,7 @@ def split_chips(
             **rules.shares,
         )
         return ChipSplit(result.codes, result.blocks, result.block_px, buffer_px)
+    equal = np.unique(columns["hash"].astype(str), return_inverse=True)[1]
     names, units = _units(columns, "date" if rules.method == "date" else "scene")
     if rules.method == "given":
         codes = _given(names, given)[units]
@@ -73,8 +74,8 @@ def split_chips(
         codes = split_units(units, labels, columns["folder"], shares, rules.seed)
     if rules.method == "date":
         note = "train and test may show the same ground, at different dates"
-        return ChipSplit(separate_equal(codes, columns["hash"]), units, 0, 0, [note])
-    codes = separate_equal(set_buffer(ground, codes, buffer_px), columns["hash"])
+        return ChipSplit(separate_equal(codes, equal), units, 0, 0, [note])
+    codes = separate_equal(set_buffer(ground, codes, buffer_px), equal)
     return ChipSplit(codes, units, 0, buffer_px)
 
 

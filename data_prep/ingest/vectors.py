@@ -236,7 +236,7 @@ class BurntPolygons:
         self._all_touched = all_touched
         self._tree = shapely.STRtree(shapes)
 
-    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Rows [start, stop): codes int32 (1, h, w), and where there is a polygon."""
         t = self._grid.transform
         shape = (stop - start, self._cols[1] - self._cols[0])

@@ -25,6 +25,7 @@ def test_windows_of_rows_equal_plain_slices(
         for row in range(0, 40 - side + 1, stride):
             got, valid = window.rows(row, row + side)
             np.testing.assert_array_equal(got, values[:, row : row + side])
+            assert valid is not None
             assert valid.all()
 
 
