@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
+import resource
 import shutil
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,34 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds of the ingestion and of plain reading, and the ingestion's peak memory in MB."""
+class Cost:
+    """Wall clock, and processor time of this process and its children, in seconds."""
 
-    ingest_s: float
-    read_s: float
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Costs of the ingestion and of plain reading, and the ingestion's peak memory in MB."""
+
+    ingest: Cost
+    read: Cost
     peak_mb: float
+
+
+@contextmanager
+def costing(into: list[Cost]) -> Iterator[None]:
+    """Measure what is inside."""
+    wall, cpu = time.perf_counter(), _cpu_s()
+    yield
+    into.append(Cost(time.perf_counter() - wall, _cpu_s() - cpu))
+
+
+def _cpu_s() -> float:
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    usages = [resource.getrusage(who) for who in both]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def write_archive(folder: Path, size: int, form: dict[str, Any], seed: int) -> Path:
@@ -114,19 +138,17 @@ def read_blocks(job: tuple[Path, int, int]) -> int:
     return total
 
 
-def plain_reading(folder: Path, processes: int) -> float:
-    """Seconds to read every block of an archive's files once, in several processes."""
+def plain_reading(folder: Path, processes: int) -> None:
+    """Read every block of an archive's files once, in several processes."""
     jobs = []
     for name in ("optical.tif", "labels.tif"):
         with rasterio.open(folder / name) as source:
             blocks = -(-source.height // source.block_shapes[0][0])
         edges = np.linspace(0, blocks, processes * 4 + 1).astype(int)
         jobs += [(folder / name, int(a), int(b)) for a, b in itertools.pairwise(edges)]
-    begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         list(pool.map(read_blocks, jobs))
-    return time.perf_counter() - begin
 
 
 class PeakMemory:
@@ -160,26 +182,24 @@ def _private_mb(pid: int | str | None) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def time_ingestion(folder: Path, out: Path, processes: int) -> tuple[float, float]:
-    """Seconds and peak memory (MB) of an ingestion."""
-    shutil.rmtree(out, ignore_errors=True)
-    with PeakMemory() as peak:
-        begin = time.perf_counter()
-        ingest_scenes(folder, out, chip_px=CHIP_PX, processes=processes)
-        seconds = time.perf_counter() - begin
-    return seconds, peak.mb
-
-
 def measure(folder: Path, out: Path, processes: int, repeats: int) -> Timing:
     """Time both by turns, and keep the best of each."""
-    read, ingest, peak = [], [], 0.0
+    read: list[Cost] = []
+    ingest: list[Cost] = []
     plain_reading(folder, processes)
+    peak = 0.0
     for _ in range(repeats):
-        read.append(plain_reading(folder, processes))
-        seconds, mb = time_ingestion(folder, out, processes)
-        ingest.append(seconds)
-        peak = max(peak, mb)
-    return Timing(min(ingest), min(read), peak)
+        with costing(read):
+            plain_reading(folder, processes)
+        shutil.rmtree(out, ignore_errors=True)
+        with PeakMemory() as memory, costing(ingest):
+            ingest_scenes(folder, out, chip_px=CHIP_PX, processes=processes)
+        peak = max(peak, memory.mb)
+    return Timing(_best(ingest), _best(read), peak)
+
+
+def _best(costs: list[Cost]) -> Cost:
+    return Cost(min(c.wall_s for c in costs), min(c.cpu_s for c in costs))
 
 
 def write_loader_archive(folder: Path, chips: int, seed: int) -> Path:
@@ -208,27 +228,27 @@ def write_loader_archive(folder: Path, chips: int, seed: int) -> Path:
 
 
 def batches_per_second(store: Store, batch: int, seed: int) -> float:
-    """Chips a second of random batches of a store, on one core; the page cache is warm."""
-    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64))
+    """Chips a second of one core's time, in random batches; the page cache is warm."""
+    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64), reused=2)
     order = np.random.default_rng(seed).permutation(len(store))
     best = 0.0
     for _ in range(4):
-        begin = time.perf_counter()
+        begin = time.process_time()
         for start in range(0, len(order), batch):
             samples.__getitems__(order[start : start + batch].tolist())
-        best = max(best, len(order) / (time.perf_counter() - begin))
+        best = max(best, len(order) / (time.process_time() - begin))
     return best
 
 
 def windows_per_second(path: Path, seed: int, count: int = 400) -> float:
-    """Windows a second read from a GeoTIFF at random places, the file kept open."""
+    """Windows a second of one core's time, at random places of a GeoTIFF that is kept open."""
     rng = np.random.default_rng(seed)
     with rasterio.open(path) as source:
         places = rng.integers(0, source.height - 64, (count, 2))
-        begin = time.perf_counter()
+        begin = time.process_time()
         for row, col in places.tolist():
             source.read(window=Window(col, row, 64, 64))
-        return count / (time.perf_counter() - begin)
+        return count / (time.process_time() - begin)
 
 
 def main() -> None:
@@ -243,23 +263,27 @@ def main() -> None:
     args = parser.parse_args()
     size_gb = args.size**2 * BANDS * 2 / 1e9
     print(f"{args.size}×{args.size}×{BANDS} uint16, {size_gb:.2f} GB, {args.processes} processes")
-    print("| form | reading every block, s | ingestion, s | reading / ingestion | peak, MB |")
+    print("| form | reading, s (CPU s) | ingestion, s (CPU s) | reading / ingestion | peak, MB |")
     print("|---|---|---|---|---|")
     for name, form in FORMS.items():
         folder = write_archive(args.work / name.replace(", ", "-"), args.size, form, args.seed)
         took = measure(folder, args.work / "store", args.processes, args.repeats)
-        ratio = took.read_s / took.ingest_s
-        figures = f"{took.read_s:.2f} | {took.ingest_s:.2f} | {ratio:.2f} | {took.peak_mb:.0f}"
-        print(f"| {name} | {figures} |", flush=True)
+        read, ingest = took.read, took.ingest
+        wall, cpu = read.wall_s / ingest.wall_s, read.cpu_s / ingest.cpu_s
+        print(
+            f"| {name} | {read.wall_s:.1f} ({read.cpu_s:.1f}) | {ingest.wall_s:.1f} "
+            f"({ingest.cpu_s:.1f}) | {wall:.2f} ({cpu:.2f}) | {took.peak_mb:.0f} |",
+            flush=True,
+        )
     folder = write_loader_archive(args.work / "loader", args.chips, args.seed)
     if not (args.work / "loader-store").is_dir():
         ingest_scenes(folder, args.work / "loader-store", chip_px=64, processes=args.processes)
     store = Store.open(args.work / "loader-store")
     for batch in (32, 256):
         rate = batches_per_second(store, batch, args.seed)
-        print(f"store, batches of {batch}, {LOADER_SHAPE} uint16: {rate:,.0f} chips/s")
+        print(f"store, batches of {batch}, {LOADER_SHAPE} uint16: {rate:,.0f} chips/CPU s")
     rate = windows_per_second(folder / "optical.tif", args.seed)
-    print(f"windows of the GeoTIFF (tiles, deflate): {rate:,.0f} chips/s")
+    print(f"windows of the GeoTIFF (tiles, deflate): {rate:,.0f} chips/CPU s")
 
 
 if __name__ == "__main__":

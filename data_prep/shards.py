@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SHARD_BYTES = 4 * 2**30
 #: Parts of this size become a file of their own, without being copied.
 WHOLE_BYTES = 64 * 2**20
+#: Rows from this size on are copied one by one: a call for each costs less than a second copy.
+LARGE_ROW_BYTES = 2**14
 #: Bytes that are read at once for statistics.
 BATCH_BYTES = 32 * 2**20
 
@@ -208,12 +210,24 @@ class ShardedArray:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for."""
-        if len(self._parts) == 1:
-            return np.asarray(self._parts[0][rows])
-        out = np.empty((len(rows), *self.row_shape), self.dtype)
+    def take(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for.
+
+        With ``out``, an array of that shape and type, into it.
+        """
+        if out is None:
+            if len(self._parts) == 1:
+                return np.asarray(self._parts[0][rows])
+            out = np.empty((len(rows), *self.row_shape), self.dtype)
+        if len(self._parts) == 1 and len(rows):
+            # the rows are in range already; checking them again would copy everything twice
+            return np.take(self._parts[0], rows, axis=0, out=out, mode="clip")
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        if out[:1].nbytes >= LARGE_ROW_BYTES:
+            places = (rows - self._starts[shard_of]).tolist()
+            for i, (shard, place) in enumerate(zip(shard_of.tolist(), places, strict=True)):
+                out[i] = self._parts[shard][place]
+            return out
         for shard in np.unique(shard_of):
             here = shard_of == shard
             out[here] = self._parts[shard][rows[here] - self._starts[shard]]
@@ -233,7 +247,8 @@ def _open_shard(path: Path, rows: int, dtype: str) -> NDArray[Any]:
             f"{path} holds {len(array)} rows of {array.dtype}, meta.json says {rows} of {dtype}: "
             f"{remedy}"
         )
-    return array
+    # still mapped, but without what numpy.memmap does at every look into it
+    return np.asarray(array)
 
 
 def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:

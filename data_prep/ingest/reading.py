@@ -248,5 +248,5 @@ class SceneReader:
 
 
 def _mask(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Validity (h, w) of a single band."""
+    """Return the validity (h, w) of a single band."""
     return np.ones(values.shape[1:], np.bool_) if valid is None else valid[0]
