@@ -194,6 +194,8 @@ def ingest(
     }
     images = layout is Layout.CLASS_FOLDERS
     options = common | ({"chip_px": chip} if images else scenes)
+    if images and isinstance(options["nodata"], dict):
+        raise SettingError("images have one layer: give nodata as a number")
     if dry_run:
         _show_plan(src, images, options)
         return
