@@ -126,6 +126,11 @@ class RasterFile:
         return replace(self, expand=True, names=EXPANDED_NAMES, dtype="uint8")
 
 
+def gdal_environment() -> Any:
+    """Return a context in which many rasters are opened: with a bounded cache, and set up once."""
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+
+
 @contextmanager
 def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a raster with rasterio; failures to open or to read become DataError."""
@@ -133,7 +138,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(path)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), source:
+        with source:
             yield source
     except RasterioError as error:
         raise DataError(f"{path} cannot be read: {one_line(error)}") from error

@@ -153,9 +153,9 @@ def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
     return small or any(_same(archive.path(name), one) or _stem_of(name, one) for one in used)
 
 
-def _stem_of(name: str, label_path: Path) -> bool:
-    """Tell whether a file is a part of a Shapefile of labels."""
-    return PurePosixPath(name).stem == label_path.stem and label_path.suffix.lower() == ".shp"
+def _stem_of(name: str, used: Path) -> bool:
+    """Tell whether a file is a part of a Shapefile, or the same labels in another format."""
+    return PurePosixPath(name).stem == used.stem
 
 
 def _same(first: Path, second: Path) -> bool:
@@ -179,6 +179,9 @@ def find_labels(
             if PurePosixPath(name).stem.lower() == DEFAULT_LABELS
             and (is_raster(name) or is_vector(name))
         ]
+        # the same labels may be there as a raster and as polygons
+        polygons = options.label_column is not None
+        candidates.sort(key=lambda path: is_vector(path.name) != polygons)
         remedy = "name the label raster (labels=FILE)"
         wanted = "labels.tif"
     else:

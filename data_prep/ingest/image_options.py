@@ -12,7 +12,7 @@ from data_prep.ingest.archive import Archive
 from data_prep.ingest.classes import given_classes
 from data_prep.ingest.image_lists import Image, ImageList, expanded, find_images
 from data_prep.ingest.plan import stop_if_strict
-from data_prep.rasters import COMPLEX_MODES
+from data_prep.rasters import COMPLEX_MODES, gdal_environment
 from data_prep.schema import Skipped
 from data_prep.splits import check_shares
 from rsdgc.errors import SettingError
@@ -90,7 +90,8 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
         nothing = Archive(Path(src), Path(src), "")
         ignore = options.unknown == "ignore"
         classes = given_classes(nothing, options.classes, ignore_unknown=ignore)
-    found = find_images(src, classes, options.complex_mode)
+    with gdal_environment():
+        found = find_images(src, classes, options.complex_mode)
     found.images = _agree([expanded(image) for image in found.images], found.skipped)
     if options.nodata is not None:
         found.images = [

@@ -20,6 +20,7 @@ import numpy as np
 
 from data_prep.ingest.classes import UnknownLabelError
 from data_prep.manifest import Columns, join_columns
+from data_prep.rasters import gdal_environment
 from data_prep.shards import ShardWriter
 from data_prep.statistics import ChipSums
 from rsdgc.errors import DataError, RunError, SettingError
@@ -197,8 +198,9 @@ def make_part(folder: Path, job: Job) -> Part:
     """Do a job and write its part; a failure that concerns its scene alone is its outcome."""
     making = _Making(folder, job.key)
     try:
-        for piece in job.run():
-            making.add(piece)
+        with gdal_environment():
+            for piece in job.run():
+                making.add(piece)
         part = making.finish()
     except UnknownLabelError:
         raise

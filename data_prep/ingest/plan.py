@@ -37,6 +37,7 @@ from data_prep.ingest.vectors import (
     read_polygons,
     vector_file,
 )
+from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, SceneMeta, Skipped
 from rsdgc.errors import DataError, SettingError
 
@@ -114,7 +115,8 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     SettingError
         An option does not fit the archive.
     """
-    archive, options, scenes, skipped = _find(src, options)
+    with gdal_environment():
+        archive, options, scenes, skipped = _find(src, options)
     stop_if_strict(options.strict, skipped)
     classes = _classes(archive, options, scenes)
     modalities = agree_modalities(scenes, options.nodata)

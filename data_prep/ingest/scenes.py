@@ -23,6 +23,7 @@ from data_prep.ingest.reading import SceneReader
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work import work_folder
 from data_prep.progress import Callback, reporting
+from data_prep.rasters import gdal_environment
 from data_prep.schema import Skipped
 from data_prep.staging import check_free
 from data_prep.store import Store
@@ -136,7 +137,7 @@ def _ingest_pixels(plan: Plan, folder: Path, progress: Callback | None) -> None:
                 report(source.scene.name, done, len(plan.sources))
                 before = writer.rows
                 try:
-                    with ExitStack() as stack:
+                    with gdal_environment(), ExitStack() as stack:
                         reader = SceneReader(stack, source)
                         scene = write_scene(reader, writer, plan.options.patch_px)
                     _check_pixels(scene, pixels)

@@ -59,6 +59,15 @@ def test_labels_beside_each_scene_are_found_and_share_one_class_list(src: Path) 
     assert (column(store.manifest, "label")[lake] == 1).all()
 
 
+def test_of_labels_in_two_formats_the_column_chooses_the_polygons(src: Path) -> None:
+    write_polygons(src / "labels.gpkg", BOXES)
+    write_tif(src / "labels.tif", stripes(64, 64, 8, (1, 2, 3)))
+    store = ingest(src, label_column=None)
+    assert store.classes == ["class 1", "class 2", "class 3"]
+    assert not store.meta.skipped
+    assert ingest(src).classes == ["field", "wood"]
+
+
 def test_what_cannot_be_used_is_named(src: Path) -> None:
     path = write_polygons(src / "labels.gpkg", BOXES)
     for options, message in (
