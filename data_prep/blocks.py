@@ -11,6 +11,7 @@ kept apart too. Scenes of different CRSs, and scenes without one, are planes of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class Footprints:
 
     def __len__(self) -> int:
         return len(self.plane)
+
+    @cached_property
+    def shapes(self) -> NDArray[Any]:
+        """The boxes as shapely polygons [n], made once."""
+        shapes: NDArray[Any] = shapely.box(*self.boxes.T)
+        return shapes
 
     def centers(self) -> NDArray[np.float64]:
         """Centers [n, 2]."""
@@ -166,7 +173,7 @@ def _near(
         reach = (buffer_px - 1e-3) * ground.pixel[rivals]
         boxes = ground.boxes[rivals] + reach[:, None] * np.array([-1, -1, 1, 1])
         tree = shapely.STRtree(shapely.box(*boxes.T))
-        hits = tree.query(shapely.box(*ground.boxes[mine[here]].T), predicate="intersects")[0]
+        hits = tree.query(ground.shapes[mine[here]], predicate="intersects")[0]
         near[here[hits]] = True
     return near
 
@@ -213,10 +220,8 @@ def least_distance(ground: Footprints, codes: SplitCodes) -> tuple[float, float]
         test = np.flatnonzero(here & (codes == TEST))
         if not len(train) or not len(test):
             continue
-        tree = shapely.STRtree(shapely.box(*ground.boxes[train].T))
-        _, gaps = tree.query_nearest(
-            shapely.box(*ground.boxes[test].T), return_distance=True, all_matches=False
-        )
+        tree = shapely.STRtree(ground.shapes[train])
+        _, gaps = tree.query_nearest(ground.shapes[test], return_distance=True, all_matches=False)
         gap = float(gaps.min())
         found = (gap / float(np.median(ground.pixel[here])), gap)
         best = found if best is None or found < best else best
