@@ -33,19 +33,26 @@ _WIDENED = {"uint16": (torch.int32, 0xFFFF), "uint32": (torch.int64, 0xFFFFFFFF)
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """How one modality's pixels become numbers around zero: (pixel − mean) / std, band by band.
+    """How one modality's pixels become numbers around zero, band by band.
+
+    ``(pixel * scale + offset − mean) / std``, after the cast to float32.
 
     Parameters
     ----------
     mean, std : float32 [C]
-        In the units of the pixels. A band with std 0 (constant) becomes 0.
+        In physical units. A band with std 0 (constant) becomes 0.
     nodata : float or None
-        The value of pixels without data, or None. They, and those not finite, become 0: the mean.
+        The value of pixels without data as they are stored, or None. They, and those not finite,
+        become 0: the mean.
+    scale, offset : float [C] or None
+        From stored to physical values; None for 1 and 0.
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     nodata: float | None = None
+    scale: NDArray[np.float64] | None = None
+    offset: NDArray[np.float64] | None = None
 
 
 def to_native(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -101,9 +108,13 @@ class Modality:
         with np.errstate(over="ignore"):  # a double's lowest value is a float's -inf: not finite
             nodata = np.float32(np.nan if normalization.nodata is None else normalization.nodata)
         self._nodata = float(nodata) if np.isfinite(nodata) else None
-        scale = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0).astype(np.float32)
-        self._mean = torch.from_numpy(mean.copy()).to(device).view(1, -1, 1, 1)
-        self._scale = torch.from_numpy(scale).to(device).view(1, -1, 1, 1)
+        # of the stored values: one subtraction and one multiplication, whatever the scaling
+        gain = _per_band(normalization.scale, 1.0, mean.size)
+        shift = _per_band(normalization.offset, 0.0, mean.size)
+        center = ((mean - shift) / gain).astype(np.float32)
+        slope = np.where(std > 0, gain / np.where(std > 0, std, 1), 0).astype(np.float32)
+        self._mean = torch.from_numpy(center).to(device).view(1, -1, 1, 1)
+        self._scale = torch.from_numpy(slope).to(device).view(1, -1, 1, 1)
 
     def normalise(self, native: Tensor) -> Tensor:
         """Map native (B, C, H, W) to new float32 (B, C, H, W), invalid pixels 0."""
@@ -122,6 +133,16 @@ class Modality:
             tagged = x == self._nodata
             invalid = tagged if invalid is None else invalid | tagged
         return invalid
+
+
+def _per_band(given: NDArray[np.float64] | None, default: float, bands: int) -> NDArray[np.float64]:
+    values = np.full(bands, default) if given is None else np.asarray(given, np.float64)
+    if values.shape != (bands,) or not np.isfinite(values).all() or (default and not values.all()):
+        raise DataError(
+            f"scale or offset {values.tolist()} cannot be applied to {bands} bands: they must be "
+            "finite, one value a band, and no scale 0"
+        )
+    return values
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:

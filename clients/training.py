@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import nn
 
-from clients.augment import flips_and_quarter_turns
+from clients.augment import drop_bands, flips_and_quarter_turns, jitter
 from rsdgc.errors import RunError, SettingError
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ class TrainSettings:
         Largest L2 norm of a step's gradient, over all parameters; 0 for no limit.
     augment : bool
         Flips and quarter turns.
+    jitter, band_dropout : float
+        Strength of the change of every band's gain and offset, and the probability that a band of
+        a chip is left out; 0 for neither.
     amp : bool
         Mixed precision, on CUDA alone.
 
@@ -68,6 +71,8 @@ class TrainSettings:
     clip_norm: float = 5.0
     augment: bool = True
     amp: bool = False
+    jitter: float = 0.0
+    band_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, fits, range_ in (
@@ -77,6 +82,8 @@ class TrainSettings:
             ("batch_size", self.batch_size, self.batch_size >= 1, "1 or above"),
             ("epochs", self.epochs, self.epochs >= 1 or self.steps > 0, "1 or above"),
             ("steps", self.steps, self.steps >= 0, "0 or above"),
+            ("jitter", self.jitter, 0 <= self.jitter < math.inf, "0 or above"),
+            ("band_dropout", self.band_dropout, 0 <= self.band_dropout < 1, "from 0 to below 1"),
             ("clip_norm", self.clip_norm, 0 <= self.clip_norm < math.inf, "0 or above"),
         ):
             if not fits:
@@ -133,14 +140,21 @@ def train(
     samples = steps = 0
     with _seeded(partition.device, seed):
         for x, y in _batches(partition, settings, seed):
-            if settings.augment:
-                x = flips_and_quarter_turns(x, generator)  # noqa: PLW2901  # a stage, not a new x
+            x = _augmented(x, settings, generator)  # noqa: PLW2901  # a stage, not a new x
             total += step(x, y) * len(y)
             samples, steps = samples + len(y), steps + 1
     # Looked at once, at the end: asking a GPU for every step's loss would stall it.
     loss = float(total) / samples
     _check_finite(model, loss, settings.lr)
     return TrainReport(loss, samples, steps, time.perf_counter() - begin)
+
+
+def _augmented(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
+    if settings.augment:
+        x = flips_and_quarter_turns(x, generator)
+    if settings.jitter:
+        x = jitter(x, settings.jitter, generator)
+    return drop_bands(x, settings.band_dropout, generator) if settings.band_dropout else x
 
 
 class _Step:

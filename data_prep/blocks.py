@@ -11,18 +11,18 @@ kept apart too. Scenes of different CRSs, and scenes without one, are planes of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
+from data_prep.draws import BlockDraws, class_cost
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TRIALS = 64
-FINALISTS = 4
 #: Sides tried for a block, in chips, and the blocks that each group must then have.
 BLOCK_CHIPS = (8, 6, 5, 4, 3, 2)
 BLOCKS_PER_GROUP = 6
@@ -48,6 +48,12 @@ class Footprints:
 
     def __len__(self) -> int:
         return len(self.plane)
+
+    @cached_property
+    def shapes(self) -> NDArray[Any]:
+        """The boxes as shapely polygons [n], made once."""
+        shapes: NDArray[Any] = shapely.box(*self.boxes.T)
+        return shapes
 
     def centers(self) -> NDArray[np.float64]:
         """Centers [n, 2]."""
@@ -101,13 +107,14 @@ def split_blocks(
     """
     check_shares(test_share, val_share)
     best: tuple[float, BlockSplit] | None = None
-    group_of = np.unique(groups, return_inverse=True)[1]
-    for side_px in [block_px] if block_px else _block_sides(ground, groups, chip_px):
+    group_of = np.unique(groups.astype(str), return_inverse=True)[1]
+    equal = np.unique(hashes.astype(str), return_inverse=True)[1]
+    for side_px in [block_px] if block_px else _block_sides(ground, group_of, chip_px):
         blocks = block_ids(ground, side_px)
-        draws = _BlockDraws(blocks, labels, groups, (test_share, val_share), seed)
+        draws = BlockDraws(blocks, labels, group_of, (test_share, val_share), seed)
         for assigned in draws.best():
             codes = set_buffer(ground, assigned[blocks], buffer_px)
-            codes = separate_equal(codes, hashes)
+            codes = separate_equal(codes, equal)
             cost = _cost(codes, labels, group_of, (test_share, val_share))
             if best is None or cost < best[0]:
                 best = (cost, BlockSplit(codes, blocks, side_px))
@@ -115,9 +122,8 @@ def split_blocks(
     return best[1]
 
 
-def _block_sides(ground: Footprints, groups: NDArray[Any], chip_px: int) -> list[int]:
+def _block_sides(ground: Footprints, group_of: NDArray[np.int64], chip_px: int) -> list[int]:
     """List the sides worth trying: large blocks lose less to the buffer, small ones mix better."""
-    group_of = np.unique(groups, return_inverse=True)[1]
     sides = []
     for chips in BLOCK_CHIPS:
         _, first = np.unique(block_ids(ground, chips * chip_px), return_index=True)
@@ -138,87 +144,11 @@ def block_ids(ground: Footprints, block_px: int) -> NDArray[np.int64]:
         left, top = ground.boxes[here, 0].min(), ground.boxes[here, 3].max()
         ids[here, 1] = np.floor((top - centers[here, 1]) / side)
         ids[here, 2] = np.floor((centers[here, 0] - left) / side)
-    blocks: NDArray[np.int64] = np.unique(ids, axis=0, return_inverse=True)[1].reshape(-1)
+    # one number in the order of plane, row, column: several columns are slow to sort
+    spans = ids.max(axis=0) + 1
+    number = (ids[:, 0] * spans[1] + ids[:, 1]) * spans[2] + ids[:, 2]
+    blocks: NDArray[np.int64] = np.unique(number, return_inverse=True)[1].reshape(-1)
     return blocks
-
-
-class _BlockDraws:
-    """Random assignments of blocks to splits, group by group, scored on class counts alone."""
-
-    def __init__(
-        self,
-        blocks: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        groups: NDArray[Any],
-        shares: tuple[float, float],
-        seed: int,
-    ) -> None:
-        self.counts = np.zeros((int(blocks.max()) + 1, int(labels.max()) + 1))
-        np.add.at(self.counts, (blocks, labels), 1)
-        first = np.unique(blocks, return_index=True)[1]
-        group_of_block = np.unique(groups[first], return_inverse=True)[1]
-        self.members = [
-            np.flatnonzero(group_of_block == g) for g in range(group_of_block.max() + 1)
-        ]
-        self.shares = shares
-        self.rng = np.random.default_rng(seed)
-
-    def best(self) -> list[SplitCodes]:
-        """Return the assignments [blocks] of the best draws, best first."""
-        finalists = [np.full(len(self.counts), TRAIN, np.int8) for _ in range(FINALISTS)]
-        for members in self.members:
-            counts = self.counts[members]
-            draws = [self._draw(counts.sum(axis=1)) for _ in range(TRIALS)]
-            costs = [self._cost(counts, draw) for draw in draws]
-            ranked = np.argsort(costs, kind="stable")
-            for finalist, rank in zip(finalists, ranked, strict=False):
-                finalist[members] = draws[rank]
-        return finalists
-
-    def _draw(self, sizes: NDArray[np.float64]) -> SplitCodes:
-        codes = np.full(len(sizes), TRAIN, np.int8)
-        order = self.rng.permutation(len(sizes))
-        for code, share in zip((TEST, VAL), self.shares, strict=True):
-            taken = _prefix(sizes[order], share * float(sizes.sum()))
-            codes[order[:taken]] = code
-            order = order[taken:]
-        return codes
-
-    def _cost(self, counts: NDArray[np.float64], codes: SplitCodes) -> float:
-        inside = np.stack([counts[codes == code].sum(axis=0) for code in range(BUFFER)])
-        return class_cost(inside, counts.sum(axis=0), *self.shares)
-
-
-def _prefix(sizes: NDArray[np.float64], target: float) -> int:
-    """Count the blocks of an order that come closest to a number of chips: some, never all."""
-    if target == 0 or len(sizes) < 2:
-        return 0
-    filled = np.cumsum(sizes)[:-1]
-    return int(np.argmin(np.abs(filled - target))) + 1
-
-
-def class_cost(
-    inside: NDArray[Any], total: NDArray[Any], test_share: float, val_share: float
-) -> float:
-    """Rate class counts of the splits: distance from the shares, and half a point if all lack.
-
-    Parameters
-    ----------
-    inside : [3, K]
-        Samples in train, val and test by class.
-    total : [K]
-        Samples by class, before splitting.
-    test_share, val_share
-        Wished shares.
-    """
-    cost = 0.0
-    present = total > 0
-    for code, share in ((TRAIN, 1.0), (VAL, val_share), (TEST, test_share)):
-        if share:
-            cost += 0.5 * float((inside[code][present] == 0).mean())
-        if share and code != TRAIN:
-            cost += float(np.abs(inside[code] - share * total).sum() / total.sum())
-    return cost
 
 
 def set_buffer(ground: Footprints, codes: SplitCodes, buffer_px: int) -> SplitCodes:
@@ -243,19 +173,26 @@ def _near(
         reach = (buffer_px - 1e-3) * ground.pixel[rivals]
         boxes = ground.boxes[rivals] + reach[:, None] * np.array([-1, -1, 1, 1])
         tree = shapely.STRtree(shapely.box(*boxes.T))
-        hits = tree.query(shapely.box(*ground.boxes[mine[here]].T), predicate="intersects")[0]
+        hits = tree.query(ground.shapes[mine[here]], predicate="intersects")[0]
         near[here[hits]] = True
     return near
 
 
-def separate_equal(codes: SplitCodes, hashes: NDArray[Any]) -> SplitCodes:
-    """Keep chips of equal content in one split: copies outside the strictest go to the buffer."""
-    group = np.unique(hashes.astype(str), return_inverse=True)[1]
+def separate_equal(codes: SplitCodes, equal: NDArray[np.int64]) -> SplitCodes:
+    """Keep chips of equal content in one split: copies outside the strictest go to the buffer.
+
+    Parameters
+    ----------
+    codes
+        Splits.
+    equal : int64 [n]
+        The same number for chips of the same content, from 0 without gaps.
+    """
     rank = np.where(codes == BUFFER, -1, codes)
-    strictest = np.full(group.max() + 1, -1, np.int8)
-    np.maximum.at(strictest, group, rank.astype(np.int8))
+    strictest = np.full(equal.max() + 1, -1, np.int8)
+    np.maximum.at(strictest, equal, rank.astype(np.int8))
     out = codes.copy()
-    out[(rank >= 0) & (rank < strictest[group])] = BUFFER
+    out[(rank >= 0) & (rank < strictest[equal])] = BUFFER
     return out
 
 
@@ -283,10 +220,8 @@ def least_distance(ground: Footprints, codes: SplitCodes) -> tuple[float, float]
         test = np.flatnonzero(here & (codes == TEST))
         if not len(train) or not len(test):
             continue
-        tree = shapely.STRtree(shapely.box(*ground.boxes[train].T))
-        _, gaps = tree.query_nearest(
-            shapely.box(*ground.boxes[test].T), return_distance=True, all_matches=False
-        )
+        tree = shapely.STRtree(ground.shapes[train])
+        _, gaps = tree.query_nearest(ground.shapes[test], return_distance=True, all_matches=False)
         gap = float(gaps.min())
         found = (gap / float(np.median(ground.pixel[here])), gap)
         best = found if best is None or found < best else best

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_prep.geometry import geo_metadata
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ CHIP_FIELDS: dict[str, Any] = {
     "hash": pa.string(),
 }
 PIXEL_FIELDS: dict[str, Any] = {**CHIP_FIELDS, "offset": pa.int64(), "stride": pa.int32()}
+#: Columns that not every manifest has.
+MORE_FIELDS: dict[str, Any] = {"date": pa.string(), "geometry": pa.binary()}
 
 
 def join_columns(parts: Sequence[Mapping[str, NDArray[Any]]]) -> Columns:
@@ -48,11 +51,17 @@ def texts(value: str, count: int) -> NDArray[Any]:
 
 
 def write_manifest(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Write columns as Parquet, in the order and with the types that stores have."""
+    """Write columns as Parquet, in the order and with the types that stores have.
+
+    With ``geometry`` (WKB) it is GeoParquet.
+    """
     fields = PIXEL_FIELDS if "offset" in columns else CHIP_FIELDS
+    fields = fields | {n: kind for n, kind in MORE_FIELDS.items() if columns.get(n) is not None}
     table = pa.table(
         {name: pa.array(columns[name], type=kind) for name, kind in fields.items()},
     )
+    if "geometry" in fields:
+        table = table.replace_schema_metadata({"geo": geo_metadata(columns["geometry"])})
     pq.write_table(table, path, compression="zstd")
 
 
@@ -67,7 +76,8 @@ def read_manifest(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path} is missing: make the store or the partition again")
     try:
-        table = pq.read_table(path)
+        # not read_table, which imports all of Arrow's data sets
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file: make it again") from error
     missing = [name for name in CHIP_FIELDS if name not in table.column_names]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SCHEMES = ("iid", "dirichlet", "scene", "block", "folder")
+SCHEMES = ("iid", "dirichlet", "classes", "scene", "block", "folder")
 #: Least train samples of a site under label skew.
 MIN_TRAIN = 10
 COLUMNS = ("label", "split", "scene", "folder", "row", "col", "x", "y", "crs")
@@ -35,6 +35,7 @@ def partition(
     sites: int | None = None,
     scheme: str = "iid",
     alpha: float = 0.5,
+    classes_per_site: int = 2,
     seed: int = 0,
     min_train: int = MIN_TRAIN,
     overwrite: bool = False,
@@ -55,12 +56,15 @@ def partition(
         scene).
     scheme
         ``iid``: at random. ``dirichlet``: label skew, the stronger the smaller ``alpha``.
+        ``classes``: each site has ``classes_per_site`` of the classes and no other.
         ``scene``: whole scenes. ``block``: compact areas with about as many samples each.
         ``folder``: the archive's own top-level folders.
     alpha, min_train
         For ``dirichlet``: its concentration, and the least train samples a site must have.
+    classes_per_site
+        For ``classes``.
     seed
-        For ``iid`` and ``dirichlet``.
+        For ``iid``, ``dirichlet`` and ``classes``.
     overwrite
         Replace an existing partition at ``out``.
 
@@ -75,13 +79,18 @@ def partition(
     check_free(Path(out).absolute(), overwrite=overwrite)
     opened = Store.open(store)
     columns = {name: column(opened.manifest, name) for name in COLUMNS}
-    site_of, names = _deal(columns, scheme, sites, alpha, seed, min_train)
+    if scheme == "classes" and sites is not None:
+        site_of = schemes.deal_classes(columns, sites, seed, classes_per_site)
+        names = [f"site-{index:02d}" for index in range(sites)]
+    else:
+        site_of, names = _deal(columns, scheme, sites, alpha, seed, min_train)
     _check_sites(site_of, names, columns["split"])
     record = PartitionMeta(
         scheme=scheme,
         sites=names,
         seed=seed,
         alpha=alpha if scheme == "dirichlet" else None,
+        classes_per_site=classes_per_site if scheme == "classes" else None,
         store=os.path.relpath(Path(store).resolve(), Path(out).resolve()),
         store_id=opened.meta.id,
         name=opened.meta.name,

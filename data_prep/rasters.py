@@ -13,47 +13,93 @@ import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import calculate_default_transform
 
-from rsdgc.errors import DataError
+from rsdgc.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 #: Files that are tried as rasters; all others are passed over.
 RASTER_SUFFIXES = frozenset(
-    (".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".bil")
+    (".tif", ".tiff", ".jp2", ".j2k", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".bil", ".nc")
 )
+#: How complex numbers become real ones: amplitude, or 20·log10 of it.
+COMPLEX_MODES = ("amp", "db")
+#: Names of the bands that a color table is expanded to.
+EXPANDED_NAMES = ("red", "green", "blue")
+#: Bytes of decoded blocks that GDAL keeps in one process; its own default is a share of the RAM.
+CACHE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class RasterFile:
-    """Header of a raster, and which of its bands are used.
+    """Header of a raster, which of its bands are used, and how their values are stored.
 
     Attributes
     ----------
     indexes, names
-        1-based numbers and names of the bands; an alpha band is not among them.
-    nodata
-        The declared value, or None if there is none, or if the type cannot hold it.
-    crs, transform
-        Rasterio's; ``crs`` is None where the file has none.
-    palette
-        The values are indices into a color table: categories, not measurements.
+        1-based numbers and names of the bands; an alpha band is not among them. A color table
+        that is expanded counts as the three bands it stands for.
+    source_dtype, dtype
+        NumPy names of the file's type and of the stored one: the same, but float32 for float64
+        and for complex numbers, and uint8 for an expanded color table.
+    nodatas
+        The declared value of each band read, or None if there is none, or the type cannot hold it.
+    crs, transform, height, width
+        Rasterio's; ``crs`` is None where the file has none. For a file that is placed by ground
+        control points (``gcps``) they describe the north-up grid that it is warped to.
+    scales, offsets
+        From stored values to physical ones, ``value * scale + offset``, a number a band; empty
+        where the file declares none.
+    alpha
+        There is an alpha band.
+    palette, expand
+        The values are indices into a color table; they are replaced by its colors.
+    complex_mode
+        How complex values become real ones; empty where they are real.
+    block_height
+        Rows of a tile or strip.
+    tiled
+        Stored in tiles; strips are slow to read in windows.
     """
 
     path: Path
     indexes: tuple[int, ...]
     names: tuple[str, ...]
+    source_dtype: str
     dtype: str
-    nodata: float | None
+    nodatas: tuple[float | None, ...]
     crs: Any
     transform: Any
     height: int
     width: int
-    alpha: bool
-    palette: bool
+    alpha: bool = False
+    palette: bool = False
+    expand: bool = False
+    gcps: bool = False
+    complex_mode: str = ""
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    block_height: int = 1
+    tiled: bool = False
+
+    @property
+    def nodata(self) -> float | None:
+        """Value that marks invalid pixels as they are stored: that of the first band with one."""
+        if self.expand or self.complex_mode:
+            return None
+        declared = next((value for value in self.nodatas if value is not None), None)
+        return None if declared is None else usable_nodata(declared, self.dtype)
+
+    @property
+    def bands(self) -> int:
+        """Bands that reading gives."""
+        return len(self.names)
 
     @property
     def resolution(self) -> float:
@@ -69,8 +115,20 @@ class RasterFile:
         return self.resolution * (111_320.0 if degrees else 1.0)
 
     def with_nodata(self, nodata: float | None) -> RasterFile:
-        """Return the header with another nodata value."""
-        return replace(self, nodata=usable_nodata(nodata, self.dtype))
+        """Return the header with another nodata value for all bands."""
+        value = usable_nodata(nodata, self.source_dtype)
+        return replace(self, nodatas=(value,) * len(self.indexes))
+
+    def expanded(self) -> RasterFile:
+        """Return the header of an image whose color table is replaced by its colors."""
+        if not self.palette:
+            return self
+        return replace(self, expand=True, names=EXPANDED_NAMES, dtype="uint8")
+
+
+def gdal_environment() -> Any:
+    """Return a context in which many rasters are opened: with a bounded cache, and set up once."""
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
 
 @contextmanager
@@ -93,14 +151,23 @@ def one_line(error: BaseException) -> str:
     return str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
 
 
-def read_header(path: Path) -> RasterFile:
+def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
     """Read what is known without touching pixels.
+
+    Parameters
+    ----------
+    path
+        A raster of any format that GDAL reads, also one in an archive (``/vsizip/…``).
+    complex_mode
+        ``amp`` or ``db``: how complex values become real ones. Without it they are refused.
 
     Raises
     ------
     DataError
-        Not a raster, bands of several types, or complex values.
+        Not a raster, bands of several types, or complex values without ``complex_mode``.
     """
+    if complex_mode not in (None, *COMPLEX_MODES):
+        raise SettingError(f"complex is {complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}")
     with open_raster(path) as source:
         colors = source.colorinterp
         indexes = tuple(i for i in source.indexes if colors[i - 1] != ColorInterp.alpha)
@@ -108,21 +175,52 @@ def read_header(path: Path) -> RasterFile:
         if len(dtypes) != 1:
             raise DataError(f"{path} has bands of types {sorted(dtypes)}: one type is needed")
         dtype = dtypes.pop()
-        if np.dtype(dtype).kind not in "uif":
-            raise DataError(f"{path} is of type {dtype}: real numbers are needed")
+        is_complex = dtype.startswith("complex")
+        if is_complex and complex_mode is None:
+            raise DataError(
+                f"{path} is of type {dtype}: say how it becomes real, with --complex amp or db"
+            )
+        native = "complex64" if dtype == "complex_int16" else dtype
+        crs, transform, height, width = _place(source)
+        scales, offsets = _scaling(source, indexes)
         return RasterFile(
             path=path,
             indexes=indexes,
             names=tuple(_band_name(source, i) for i in indexes),
-            dtype=dtype,
-            nodata=usable_nodata(source.nodata, dtype),
-            crs=source.crs,
-            transform=source.transform,
-            height=source.height,
-            width=source.width,
+            source_dtype=native,
+            dtype="float32" if is_complex or native == "float64" else native,
+            nodatas=tuple(usable_nodata(source.nodatavals[i - 1], native) for i in indexes),
+            crs=crs,
+            transform=transform,
+            height=height,
+            width=width,
             alpha=len(indexes) < source.count,
             palette=ColorInterp.palette in colors,
+            gcps=source.crs is None and crs is not None,
+            complex_mode=(complex_mode or "") if is_complex else "",
+            scales=scales,
+            offsets=offsets,
+            block_height=int(source.block_shapes[0][0]),
+            tiled=source.block_shapes[0][1] < source.width or source.height == 1,
         )
+
+
+def _place(source: Any) -> tuple[Any, Any, int, int]:
+    """CRS, transform, height and width; of the warped image where only control points place it."""
+    points, crs = source.gcps
+    if source.crs is not None or not points or crs is None:
+        return source.crs, source.transform, source.height, source.width
+    transform, width, height = calculate_default_transform(
+        crs, crs, source.width, source.height, gcps=points
+    )
+    return crs, transform, int(height), int(width)
+
+
+def _scaling(source: Any, indexes: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    scales = tuple(float(source.scales[i - 1]) for i in indexes)
+    offsets = tuple(float(source.offsets[i - 1]) for i in indexes)
+    declared = any(scale != 1 for scale in scales) or any(offsets)
+    return (scales, offsets) if declared else ((), ())
 
 
 def _band_name(source: Any, index: int) -> str:
@@ -130,15 +228,41 @@ def _band_name(source: Any, index: int) -> str:
 
 
 def usable_nodata(nodata: float | None, dtype: str) -> float | None:
-    """Return a nodata value if a type can hold it and it is not NaN (which never counts)."""
+    """Return a nodata value as a type holds it; None if it cannot, or is NaN (never valid)."""
     if nodata is None or not np.isfinite(nodata):
         return None
     kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return float(nodata)
+    if kind.kind in "fc":
+        with np.errstate(over="ignore"):
+            held = float(np.float32(nodata)) if kind.itemsize == 4 else float(nodata)
+        return held if np.isfinite(held) else None
     limits = np.iinfo(kind)
     fits = float(nodata).is_integer() and limits.min <= nodata <= limits.max
     return float(nodata) if fits else None
+
+
+def real_values(values: NDArray[Any], file: RasterFile) -> NDArray[Any]:
+    """Bring values as read to the stored type: float64 to float32, complex ones to real ones."""
+    if file.complex_mode:
+        amplitude: NDArray[np.float32] = np.abs(values).astype(np.float32)
+        if file.complex_mode == "amp":
+            return amplitude
+        with np.errstate(divide="ignore"):
+            return np.asarray(20 * np.log10(amplitude), np.float32)
+    with np.errstate(over="ignore"):
+        return values.astype(file.dtype, copy=False)
+
+
+def color_table(source: Any) -> NDArray[np.uint8]:
+    """Return the colors of a raster's first band: uint8 [256 or more, 4], red, green, blue, alpha.
+
+    Indices that the table does not have are transparent.
+    """
+    table = source.colormap(1)
+    colors = np.zeros((max(256, max(table) + 1), 4), np.uint8)
+    for index, color in table.items():
+        colors[index] = color
+    return colors
 
 
 def category_names(path: Path) -> dict[int, str]:

@@ -12,7 +12,9 @@ from rsdgc.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+#: Version that is written. Version 1 lacks dates, geometries, scales and coarser layers.
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 STORE_FILE = "meta.json"
 PARTITION_FILE = "partition.json"
 SPLITS = ("train", "val", "test", "buffer")
@@ -44,6 +46,11 @@ class ModalityMeta(Record):
         Value that marks an invalid pixel; None when only non-finite values do (or none).
     resolution
         Ground size of a source pixel in CRS units (px without a CRS), before warping.
+    factor
+        Pixels of the scene's grid that one of this layer covers, along a side: chips have
+        ``chip_px / factor`` pixels.
+    scale, offset
+        Per band, from stored to physical values, ``value * scale + offset``; empty: as they are.
     mean, std, min, max
         Per band, over the valid pixels of the train split. ``std`` is 0 for a constant band.
     count
@@ -57,6 +64,9 @@ class ModalityMeta(Record):
     dtype: str
     nodata: float | None = None
     resolution: float = 1.0
+    factor: int = 1
+    scale: list[float] = Field(default_factory=list)
+    offset: list[float] = Field(default_factory=list)
     mean: list[float] = Field(default_factory=list)
     std: list[float] = Field(default_factory=list)
     min: list[float] = Field(default_factory=list)
@@ -85,6 +95,7 @@ class SceneMeta(Record):
     width: int
     transform: tuple[float, float, float, float, float, float]
     crs: str = ""
+    date: str = ""
 
 
 class SplitReport(Record):
@@ -93,7 +104,8 @@ class SplitReport(Record):
     Attributes
     ----------
     method
-        ``stratified`` (single images), ``blocks`` (chips of scenes) or ``fields`` (pixels).
+        ``stratified`` (single images), ``blocks`` (chips of scenes), ``fields`` (pixels),
+        ``scene``, ``date`` or ``given``.
     counts
         Samples per split, ``buffer`` included.
     class_counts
@@ -152,6 +164,7 @@ class PartitionMeta(Record):
     sites: list[str]
     seed: int
     alpha: float | None = None
+    classes_per_site: int | None = None
     store: str
     store_id: str
     name: str
@@ -177,9 +190,10 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
     except ValueError as error:
         raise DataError(f"{path} is not JSON: make it again") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise DataError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
+            f"{path} has schema version {version}, this program reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: "
             "make it again with this version"
         )
     try:

@@ -1,4 +1,4 @@
-"""Ways to deal samples to sites: iid, by Dirichlet label skew, by scene, by folder, by area.
+"""Ways to deal samples to sites: iid, by label skew or classes, by scene, by folder, by area.
 
 Every scheme returns the number of each sample's site, int64 [n], with :data:`NOBODY` for the
 samples that no site gets.
@@ -108,6 +108,44 @@ def _shuffled_members(
             here = (columns["label"] == label) & (columns["split"] == name)
             members[int(label), name] = rng.permutation(np.flatnonzero(here))
     return members
+
+
+def deal_classes(
+    columns: Mapping[str, NDArray[Any]], sites: int, seed: int, per_site: int
+) -> Sites:
+    """Give each site a few classes and no other (pathological skew); the buffer goes to nobody.
+
+    Classes are dealt round the sites in random order, so that each is at about equally many; the
+    sites of a class share its samples equally.
+
+    Raises
+    ------
+    SettingError
+        More classes a site than there are, or so few that some class would be at no site.
+    """
+    classes = np.unique(columns["label"])
+    if not 1 <= per_site <= len(classes):
+        raise SettingError(
+            f"classes_per_site is {per_site}: choose from 1 to the {len(classes)} classes"
+        )
+    if sites * per_site < len(classes):
+        least = -(-len(classes) // sites)
+        raise SettingError(
+            f"{sites} sites of {per_site} classes leave some of {len(classes)} classes out: choose "
+            f"{least} classes a site or more, or more sites"
+        )
+    rng = np.random.default_rng(seed)
+    dealt: list[list[int]] = [[] for _ in range(sites)]
+    while any(len(own) < per_site for own in dealt):
+        for label in rng.permutation(classes).tolist():
+            free = [own for own in dealt if len(own) < per_site and label not in own]
+            if free:
+                min(free, key=len).append(label)
+    out = np.full(len(columns["split"]), NOBODY)
+    for (label, _split), chips in _shuffled_members(columns, rng).items():
+        holders = [site for site, own in enumerate(dealt) if label in own]
+        out[chips] = np.array(holders)[np.arange(len(chips)) % len(holders)]
+    return out
 
 
 def deal_scenes(columns: Mapping[str, NDArray[Any]], sites: int) -> Sites:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_prep.schema import ShardMeta
+from data_prep.statistics import BandSums, valid_mask
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
 
 #: Largest size of one file.
 SHARD_BYTES = 4 * 2**30
+#: Parts of this size become a file of their own, without being copied.
+WHOLE_BYTES = 64 * 2**20
+#: Rows from this size on are copied one by one: a call for each costs less than a second copy.
+LARGE_ROW_BYTES = 2**14
+#: Bytes that are read at once for statistics.
+BATCH_BYTES = 32 * 2**20
 
 
 class ShardWriter:
@@ -131,6 +140,58 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
     return file.tell()
 
 
+def join_shards(
+    folder: Path, name: str, parts: Sequence[tuple[Path, int]], shard_bytes: int = SHARD_BYTES
+) -> list[ShardMeta]:
+    """Turn finished ``.npy`` files into the shards of a modality, in order.
+
+    Large files are moved; smaller ones, one after another, are joined to a file of the largest
+    size. Either way the rows stay in order.
+
+    Parameters
+    ----------
+    folder, name
+        Where the shards go and how they start.
+    parts
+        Files of one row shape and type, and their rows; they are used up.
+    shard_bytes
+        Largest size of one joined file.
+    """
+    groups: list[list[tuple[Path, int]]] = []
+    room = 0
+    for path, rows in parts:
+        size = path.stat().st_size
+        large = size >= WHOLE_BYTES
+        if large or size > room:
+            groups.append([])
+            room = shard_bytes
+        groups[-1].append((path, rows))
+        room = 0 if large else room - size
+    shards = []
+    for number, group in enumerate(groups):
+        target = folder / f"{name}-{number:03d}.npy"
+        if len(group) == 1:
+            group[0][0].rename(target)
+        else:
+            _concatenate(target, [path for path, _ in group])
+        shards.append(ShardMeta(file=target.name, rows=sum(rows for _, rows in group)))
+    return shards
+
+
+def _concatenate(target: Path, parts: Sequence[Path]) -> None:
+    first = np.load(parts[0], mmap_mode="r", allow_pickle=False)
+    row_shape, dtype = first.shape[1:], first.dtype
+    row_bytes = max(1, int(np.prod(row_shape)) * dtype.itemsize)
+    with target.open("w+b") as file:
+        header = _write_header(file, (0, *row_shape), dtype)
+        for path in parts:
+            with path.open("rb") as part:
+                part.seek(header)
+                shutil.copyfileobj(part, file, 2**20)
+            path.unlink()
+        _write_header(file, ((file.tell() - header) // row_bytes, *row_shape), dtype)
+
+
 class ShardedArray:
     """The rows of a modality over all its files.
 
@@ -149,12 +210,24 @@ class ShardedArray:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for."""
-        if len(self._parts) == 1:
-            return np.asarray(self._parts[0][rows])
-        out = np.empty((len(rows), *self.row_shape), self.dtype)
+    def take(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for.
+
+        With ``out``, an array of that shape and type, into it.
+        """
+        if out is None:
+            if len(self._parts) == 1:
+                return np.asarray(self._parts[0][rows])
+            out = np.empty((len(rows), *self.row_shape), self.dtype)
+        if len(self._parts) == 1 and len(rows):
+            # the rows are in range already; checking them again would copy everything twice
+            return np.take(self._parts[0], rows, axis=0, out=out, mode="clip")
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        if out[:1].nbytes >= LARGE_ROW_BYTES:
+            places = (rows - self._starts[shard_of]).tolist()
+            for i, (shard, place) in enumerate(zip(shard_of.tolist(), places, strict=True)):
+                out[i] = self._parts[shard][place]
+            return out
         for shard in np.unique(shard_of):
             here = shard_of == shard
             out[here] = self._parts[shard][rows[here] - self._starts[shard]]
@@ -174,4 +247,16 @@ def _open_shard(path: Path, rows: int, dtype: str) -> NDArray[Any]:
             f"{path} holds {len(array)} rows of {array.dtype}, meta.json says {rows} of {dtype}: "
             f"{remedy}"
         )
-    return array
+    # still mapped, but without what numpy.memmap does at every look into it
+    return np.asarray(array)
+
+
+def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:
+    """Add up the valid values of some rows, in batches: rows (n, C, …) of a modality."""
+    sums = BandSums.empty(array.row_shape[0])
+    row_bytes = int(np.prod(array.row_shape)) * 8
+    batch = max(1, BATCH_BYTES // row_bytes)
+    for start in range(0, len(rows), batch):
+        values = array.take(rows[start : start + batch])
+        sums = sums.merge(BandSums.of(values, valid_mask(values, nodata)))
+    return sums

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -81,9 +83,94 @@ class BandSums:
         }
 
 
+#: Bytes of chips that are added up at once: what a core's cache holds.
+CACHED_BYTES = 2**18
+
+
+@dataclass
+class ChipSums:
+    """The sums of :class:`BandSums`, chip by chip: any choice of chips can be added up later.
+
+    Attributes
+    ----------
+    count, mean, m2, low, high : float64 [n, C]
+    """
+
+    count: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, chips: NDArray[Any], valid: NDArray[np.bool_] | None) -> ChipSums:
+        """Add up chips (n, C, h, w); ``valid`` has the same shape, or is None: all are valid."""
+        flat = chips.reshape(*chips.shape[:2], int(np.prod(chips.shape[2:])))
+        mask = None if valid is None or valid.all() else valid.reshape(flat.shape)
+        packed = np.zeros((5, *flat.shape[:2]))
+        step = max(1, CACHED_BYTES // max(1, flat[:1].nbytes))
+        for start in range(0, len(flat), step):
+            some = slice(start, start + step)
+            packed[:, some] = _sums(flat[some], None if mask is None else mask[some])
+        return cls(*packed)
+
+    @classmethod
+    def join(cls, parts: Sequence[ChipSums]) -> ChipSums:
+        """Concatenate over chips."""
+        return cls(*np.concatenate([part.packed() for part in parts], axis=1))
+
+    @classmethod
+    def unpacked(cls, packed: NDArray[np.float64]) -> ChipSums:
+        """Take what :meth:`packed` gave."""
+        return cls(*packed)
+
+    def packed(self) -> NDArray[np.float64]:
+        """All sums in one array, float64 [5, n, C]."""
+        return np.stack([self.count, self.mean, self.m2, self.low, self.high])
+
+    def total(self, chips: NDArray[np.int64]) -> BandSums:
+        """Add up some chips."""
+        count, mean, m2, low, high = self.packed()[:, chips]
+        total = count.sum(axis=0)
+        center = (count * mean).sum(axis=0) / np.maximum(total, 1)
+        spread = m2.sum(axis=0) + (count * (mean - center) ** 2).sum(axis=0)
+        return BandSums(
+            total,
+            center,
+            spread,
+            low.min(axis=0, initial=np.inf),
+            high.max(axis=0, initial=-np.inf),
+        )
+
+
+def _sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Count, mean, squared deviations, least and greatest value [5, n, C] of values (n, C, p)."""
+    small = flat.dtype.kind in "iu" and flat.dtype.itemsize <= 2
+    work: NDArray[np.floating[Any]] = flat.astype(np.float32 if small else np.float64)
+    if mask is None:
+        count = np.full(flat.shape[:2], float(flat.shape[2]))
+        low, high = flat.min(axis=2), flat.max(axis=2)
+    else:
+        count = mask.sum(axis=2, dtype=np.float64)
+        work[~mask] = 0
+        low = np.where(mask, work, np.inf).min(axis=2)
+        high = np.where(mask, work, -np.inf).max(axis=2)
+    per = np.maximum(count, 1)
+    mean = work.sum(axis=2) / per
+    # the second pass is over small numbers: it mends the rounding of the first
+    work -= mean[..., None].astype(work.dtype)
+    if mask is not None:
+        work[~mask] = 0
+    shift = mean.astype(work.dtype).astype(np.float64)
+    rest = work.sum(axis=2, dtype=work.dtype).astype(np.float64)
+    squares = np.einsum("ncp,ncp->nc", work, work).astype(np.float64)
+    m2 = np.maximum(squares - rest**2 / per, 0)
+    return np.stack([count, shift + rest / per, m2, low, high])
+
+
 def valid_mask(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """Mark the usable values: finite, and not ``nodata`` (which the type must be able to hold)."""
-    mask = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, np.bool_)
+    mask = np.isfinite(values) if values.dtype.kind in "fc" else np.ones(values.shape, np.bool_)
     if nodata is not None:
         mask &= values != values.dtype.type(nodata)
     return mask

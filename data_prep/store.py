@@ -16,7 +16,7 @@ import numpy as np
 
 from data_prep.manifest import MANIFEST_FILE, column, read_manifest
 from data_prep.schema import STORE_FILE, StoreMeta, read_record
-from data_prep.shards import ShardedArray
+from data_prep.shards import ShardedArray, band_sums
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from data_prep.statistics import BandSums
 
 
 class Store:
@@ -84,13 +86,19 @@ class Store:
         """Side of a chip, or of a pixel's patch."""
         return self.meta.chip_px
 
-    def take(self, chips: NDArray[np.int64] | Sequence[int]) -> list[NDArray[Any]]:
+    def take(
+        self,
+        chips: NDArray[np.int64] | Sequence[int],
+        out: Sequence[NDArray[Any]] | None = None,
+    ) -> list[NDArray[Any]]:
         """Copy samples out of the memory maps.
 
         Parameters
         ----------
         chips : int64 [n]
             Values of the manifest's column ``chip``, in any order, repeats allowed.
+        out
+            Arrays of the result's shapes and types to copy into; not for pixel patches.
 
         Returns
         -------
@@ -107,16 +115,31 @@ class Store:
             wrong = chips[(chips < 0) | (chips >= len(self))][0]
             raise DataError(f"chip {wrong} is not in {self.path}, which holds {len(self)}")
         if not self._pixels:
-            return [array.take(chips) for array in self._arrays]
+            targets = [None] * len(self._arrays) if out is None else out
+            return [a.take(chips, target) for a, target in zip(self._arrays, targets, strict=True)]
         side = np.arange(self.meta.patch_px)
         down = self._strides[chips, None, None] * side[:, None]
         rows = self._offsets[chips, None, None] + down + side
         return [_gather(array, rows) for array in self._arrays]
 
+    def band_sums(self, chips: NDArray[np.int64]) -> list[BandSums]:
+        """Add up the valid values of samples, one result a modality; of pixels, themselves alone.
+
+        Values are as they are stored: without scale and offset.
+        """
+        rows = np.asarray(chips, np.int64)
+        if self._pixels:
+            radius = self.meta.patch_px // 2
+            rows = self._offsets[rows] + radius * (self._strides[rows] + 1)
+        return [
+            band_sums(array, rows, modality.nodata)
+            for array, modality in zip(self._arrays, self.meta.modalities, strict=True)
+        ]
+
     def _check_counts(self) -> None:
         for modality, array in zip(self.meta.modalities, self._arrays, strict=True):
-            side = () if self._pixels else (self.meta.chip_px, self.meta.chip_px)
-            shape = (len(modality.bands), *side)
+            px = self.meta.chip_px // modality.factor
+            shape = (len(modality.bands), *(() if self._pixels else (px, px)))
             short = len(array) < len(self) if self._pixels else len(array) != len(self)
             if short or (len(array) and array.row_shape != shape):
                 raise DataError(

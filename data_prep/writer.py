@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
-from data_prep.schema import STORE_FILE, ModalityMeta, StoreMeta, write_record
-from data_prep.shards import SHARD_BYTES, ShardedArray, ShardWriter
-from data_prep.statistics import BandSums, valid_mask
+from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
+from data_prep.shards import SHARD_BYTES, ShardedArray, ShardWriter, band_sums
+from data_prep.statistics import BandSums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-#: Bytes read at once for the statistics.
-BATCH_BYTES = 32 * 2**20
 
 
 class StoreWriter:
@@ -89,25 +86,29 @@ class StoreWriter:
             shards = writer.close()
             array = ShardedArray(self.folder, shards, description.dtype)
             sums = band_sums(array, train_rows, description.nodata)
-            modalities.append(
-                description.model_copy(update={"shards": shards, **sums.as_meta()}),
-            )
-        write_manifest(self.folder / MANIFEST_FILE, columns)
-        digest = hashlib.blake2b((self.folder / MANIFEST_FILE).read_bytes(), digest_size=8)
-        record = StoreMeta(id=digest.hexdigest(), modalities=modalities, **meta)
-        write_record(self.folder / STORE_FILE, record)
-        return record
+            modalities.append(with_samples(description, shards, sums))
+        return write_records(self.folder, columns, modalities, **meta)
 
 
-def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:
-    """Add up the valid values of some rows, in batches: rows (n, C, …) of a modality."""
-    sums = BandSums.empty(array.row_shape[0])
-    row_bytes = int(np.prod(array.row_shape)) * 8
-    batch = max(1, BATCH_BYTES // row_bytes)
-    for start in range(0, len(rows), batch):
-        values = array.take(rows[start : start + batch])
-        sums = sums.merge(BandSums.of(values, valid_mask(values, nodata)))
-    return sums
+def with_samples(
+    modality: ModalityMeta, shards: Sequence[ShardMeta], sums: BandSums
+) -> ModalityMeta:
+    """Return a modality's description with its files and statistics."""
+    return modality.model_copy(update={"shards": list(shards), **sums.as_meta()})
+
+
+def write_records(
+    folder: Path, columns: Columns, modalities: Sequence[ModalityMeta], **meta: Any
+) -> StoreMeta:
+    """Write the manifest and ``meta.json`` of a store whose arrays are there.
+
+    ``meta`` has the fields of :class:`data_prep.schema.StoreMeta` other than id and modalities.
+    """
+    write_manifest(folder / MANIFEST_FILE, columns)
+    digest = hashlib.blake2b((folder / MANIFEST_FILE).read_bytes(), digest_size=8)
+    record = StoreMeta(id=digest.hexdigest(), modalities=list(modalities), **meta)
+    write_record(folder / STORE_FILE, record)
+    return record
 
 
 def chip_hashes(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -115,8 +116,9 @@ def chip_hashes(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     hashes = np.empty(len(arrays[0]), dtype=object)
     contiguous = [np.ascontiguousarray(values) for values in arrays]
     for i in range(len(hashes)):
-        digest = hashlib.blake2b(digest_size=8)
+        # of the library's hashes the one that processors have instructions for
+        digest = hashlib.sha256()
         for values in contiguous:
             digest.update(values[i].data)
-        hashes[i] = digest.hexdigest()
+        hashes[i] = digest.hexdigest()[:16]
     return hashes

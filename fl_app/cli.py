@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from fl_app.cli_data import add_data_commands
 from rsdgc.errors import RsdgcError, RunError, SettingError
 
 app = typer.Typer(
@@ -29,25 +29,7 @@ site = typer.Typer(help="What runs keep at a site.", no_args_is_help=True)
 app.add_typer(site, name="site")
 
 
-class Layout(StrEnum):
-    """How imagery lies in a folder."""
-
-    CLASS_FOLDERS = "class-folders"
-    SCENES = "scenes"
-
-
-class PartitionScheme(StrEnum):
-    """How chips are given to sites."""
-
-    IID = "iid"
-    DIRICHLET = "dirichlet"
-    SCENE = "scene"
-    BLOCK = "block"
-    FOLDER = "folder"
-
-
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+add_data_commands(app)
 
 
 def main() -> None:
@@ -59,125 +41,6 @@ def main() -> None:
     except RsdgcError as error:
         print(f"error: {error}", file=sys.stderr)  # the command's one line
         sys.exit(1 if isinstance(error, RunError) else 2)
-
-
-@app.command()
-def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
-    sites: Annotated[int, typer.Option(help="Number of sites.", min=1)] = 4,
-    seed: Seed = 0,
-) -> None:
-    """Write a synthetic archive: scenes in UTM with land cover, elevation and labels."""
-    from data_prep.synth import write_archive
-
-    report = write_archive(out, sites=sites, seed=seed)
-    typer.echo(f"{out}: synthetic archive of {sites} sites, {report.scenes} scenes")
-
-
-@app.command(name="indian-pines")
-def indian_pines(
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
-) -> None:
-    """Write the Indian Pines scene as GeoTIFF (needs the extra ``rsdgc[demo]``)."""
-    from data_prep.indian_pines import write_indian_pines
-
-    typer.echo(f"{write_indian_pines(out)}: Indian Pines, 145×145 px, 200 bands, 16 classes")
-
-
-@app.command()
-def ingest(
-    src: Annotated[Path, typer.Argument(help="Folder with imagery.")],
-    out: Out,
-    layout: Annotated[Layout, typer.Option(help="How the imagery lies in SRC.")] = Layout.SCENES,
-    labels: Annotated[
-        str | None, typer.Option(help="Label raster: a path, or a name within each scene.")
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer as NAME=GLOB; may be repeated.")
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="JSON file of label code → class name.")
-    ] = None,
-    chip: Annotated[int | None, typer.Option(help="Chip size in pixels.", min=1)] = None,
-    stride: Annotated[int | None, typer.Option(help="Step between chips, pixels.", min=1)] = None,
-    patch: Annotated[
-        int | None, typer.Option(help="A patch of this odd size round every labelled pixel.")
-    ] = None,
-    test: Annotated[float, typer.Option(help="Share of samples held out.")] = 0.2,
-    val: Annotated[float, typer.Option(help="Share of samples for validation.")] = 0.0,
-    buffer: Annotated[
-        int | None, typer.Option(help="Least distance of train and test, pixels.", min=0)
-    ] = None,
-    min_valid: Annotated[float, typer.Option(help="Least share of valid pixels in a chip.")] = 0.5,
-    min_label: Annotated[float, typer.Option(help="Least share of labelled pixels.")] = 0.5,
-    nodata: Annotated[float | None, typer.Option(help="Nodata value, over the files' own.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the data in reports.")] = None,
-    seed: Seed = 0,
-    strict: Annotated[bool, typer.Option(help="Fail on the first unusable file.")] = False,
-) -> None:
-    """Turn imagery into a store of training chips with a buffered train/test split."""
-    from data_prep.inspect import describe
-
-    common: dict[str, Any] = {
-        "test_share": test,
-        "val_share": val,
-        "nodata": nodata,
-        "name": name,
-        "seed": seed,
-        "strict": strict,
-    }
-    if layout is Layout.CLASS_FOLDERS:
-        from data_prep.ingest import ingest_class_folders
-
-        ingest_class_folders(src, out, chip_px=chip, **common)
-    else:
-        from data_prep.ingest import ingest_scenes
-
-        ingest_scenes(
-            src,
-            out,
-            labels=labels,
-            layers=layer,
-            classes=classes,
-            chip_px=chip or 64,
-            stride_px=stride,
-            patch_px=patch,
-            buffer_px=buffer,
-            min_valid=min_valid,
-            min_label=min_label,
-            **common,
-        )
-    describe(out)
-
-
-@app.command()
-def partition(
-    store: Annotated[Path, typer.Argument(help="Store that `rsdgc ingest` wrote.")],
-    out: Out,
-    scheme: Annotated[PartitionScheme, typer.Option(help="How chips are given to sites.")],
-    sites: Annotated[
-        int | None,
-        typer.Option(help="Number of sites; without it one a folder or scene.", min=1),
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="Dirichlet concentration; low is skewed.")] = 0.5,
-    seed: Seed = 0,
-) -> None:
-    """Share a store out over sites; pixels stay where they are."""
-    from data_prep.inspect import describe
-    from data_prep.partition import partition as share_out
-
-    share_out(store, out, sites=sites, scheme=scheme.value, alpha=alpha, seed=seed)
-    describe(out)
-
-
-@app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(help="Store or partition.")],
-) -> None:
-    """Show classes, sites, splits, bands and what was left out."""
-    from data_prep.inspect import describe
-
-    describe(path)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from clients.device import choose_device
 from clients.site import Delivery, Origin, OutOfStep, RoundResult, RoundTask, Site
 from clients.training import TrainSettings
 from clients.weights import flatten, model_spec
+from data_prep.common import site_sums
 from fl_app.config import Settings
 from fl_app.home import home
 from fl_app.models import build_model
@@ -55,6 +56,21 @@ def query(message: Message, context: Context) -> Message:
         }
     )
     return Message(RecordDict({protocol.SITE: card}), reply_to=message)
+
+
+@app.query("statistics")
+def statistics(message: Message, context: Context) -> Message:
+    """Tell the sums of this node's train samples, a record a site; no pixel leaves it.
+
+    The sums of all sites, added by :func:`data_prep.common.merge_sites`, are what all can
+    normalise by.
+    """
+    here = _host(context)
+    records = {
+        name: ConfigRecord(site_sums(here.dataset, local).to_mapping())  # type: ignore[arg-type]
+        for name, local in here.sites.items()
+    }
+    return Message(RecordDict(records), reply_to=message)  # type: ignore[arg-type]
 
 
 @app.train()
@@ -200,6 +216,8 @@ def _round_task(settings: Settings, origin: Origin, task: ConfigRecord) -> Round
             clip_norm=settings.clip_norm,
             augment=settings.augment,
             amp=settings.amp,
+            jitter=settings.jitter,
+            band_dropout=settings.band_dropout,
         ),
         seed=settings.seed,
         scheme=settings.scheme(),

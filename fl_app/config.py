@@ -154,6 +154,15 @@ class Settings(BaseModel):
     amp: bool = Field(True, description="Mixed precision on CUDA.")
     threads: int = Field(0, ge=0, description="CPU threads of a site; 0: leave as it is.")
 
+    jitter: float = Field(
+        0.0,
+        ge=0.0,
+        description="Random change of each band's gain and offset, in its standard deviations.",
+    )
+    band_dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Probability that a band of a chip is left out."
+    )
+
     @field_validator("budget", "budget_down", "budget_final")
     @classmethod
     def _budget_is_readable(cls, value: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from clients.partition import Normalization, Partition
+from data_prep.common import SiteSums, normalizing_statistics
 from data_prep.dataset import Dataset, open_data
 from data_prep.schema import ModalityMeta
 from fl_app.config import Settings
@@ -81,18 +82,36 @@ def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
             raise DataError(f"site {name} has no training samples; partition the data anew")
 
 
-def split(dataset: Dataset, site: str, name: str, device: torch.device) -> Partition | None:
-    """Return a split of a site on the device, or None if it has no samples."""
+def split(
+    dataset: Dataset,
+    site: str,
+    name: str,
+    device: torch.device,
+    common: SiteSums | None = None,
+) -> Partition | None:
+    """Return a split of a site on the device, or None if it has no samples.
+
+    With the ``common`` statistics of all sites, pixels are normalised by them, else by the store's
+    own.
+
+    Raises
+    ------
+    DataError
+        The common statistics are of other layers or bands.
+    """
     chips, labels = dataset.site(site).split(name)
     if len(chips) == 0:
         return None
-    normalization = [_normalization(modality) for modality in dataset.store.meta.modalities]
+    normalization = [_normalization(m, common) for m in dataset.store.meta.modalities]
     return Partition(dataset.store, chips, labels, normalization, device)
 
 
-def _normalization(modality: ModalityMeta) -> Normalization:
+def _normalization(modality: ModalityMeta, common: SiteSums | None) -> Normalization:
+    mean, std = normalizing_statistics(modality, common)
     return Normalization(
-        mean=np.asarray(modality.mean, dtype=np.float32),
-        std=np.asarray(modality.std, dtype=np.float32),
+        mean=np.asarray(mean, dtype=np.float32),
+        std=np.asarray(std, dtype=np.float32),
         nodata=modality.nodata,
+        scale=np.asarray(modality.scale) if modality.scale else None,
+        offset=np.asarray(modality.offset) if modality.offset else None,
     )

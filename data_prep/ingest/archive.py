@@ -1,31 +1,160 @@
-"""What an archive says of itself: its name, and whether it is synthetic."""
+"""An archive to ingest: a folder, a zip file, and what it says of itself."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from data_prep.rasters import RASTER_SUFFIXES, natural_key
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 ARCHIVE_FILE = "archive.json"
+#: Files beside rasters that are no rasters themselves, and not worth a line in a report.
+SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", ".j2w")
 
 
-def is_synthetic(src: Path) -> bool:
-    """Tell whether ``archive.json`` at an archive's root has ``"synthetic": true``.
+@dataclass(frozen=True)
+class Archive:
+    """Where imagery is read from; never written to.
+
+    Attributes
+    ----------
+    src
+        What was given: the folder or the zip file.
+    root
+        Prefix of the paths that rasterio opens; for a zip file a path of GDAL's ``/vsizip/``.
+    name
+        The folder's or the file's own name.
+    files
+        All files, as paths under the root with ``/``, by folder; in natural order.
+    """
+
+    src: Path
+    root: Path
+    name: str
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def zipped(self) -> bool:
+        """Whether the archive is a zip file."""
+        return self.root != self.src
+
+    def path(self, relative: str) -> Path:
+        """Path of a file for rasterio."""
+        return self.root / relative if relative else self.root
+
+    def text(self, relative: str) -> str | None:
+        """Text of a small file, or None if the archive does not have it."""
+        parent = str(PurePosixPath(relative).parent)
+        if relative not in self.files.get("" if parent == "." else parent, ()):
+            return None
+        try:
+            if not self.zipped:
+                return (self.src / relative).read_text(encoding="utf-8")
+            with zipfile.ZipFile(self.src) as archive:
+                prefix = _inside(self.root)
+                return archive.read(prefix + relative).decode("utf-8")
+        except (OSError, UnicodeDecodeError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{self.path(relative)} cannot be read: {error}") from error
+
+    def is_synthetic(self) -> bool:
+        """Tell whether ``archive.json`` at the root has ``"synthetic": true``.
+
+        Raises
+        ------
+        DataError
+            The file is there but is not a JSON object.
+        """
+        text = self.text(ARCHIVE_FILE)
+        if text is None:
+            return False
+        try:
+            return bool(json.loads(text).get("synthetic", False))
+        except (ValueError, AttributeError) as error:
+            raise DataError(
+                f"{self.path(ARCHIVE_FILE)} is not a JSON object: mend or remove it"
+            ) from error
+
+
+def open_archive(src: str | os.PathLike[str]) -> Archive:
+    """List an archive: a folder, a ``.zip`` file, ``zip://file.zip!folder`` or ``/vsizip/…``.
 
     Raises
     ------
     DataError
-        The file is there but is not a JSON object.
+        There is no such folder or file, or the zip file is broken.
     """
-    path = src / ARCHIVE_FILE
+    path, inside = _parse(str(src))
+    if path.is_dir() and not inside:
+        return Archive(path, path, path.resolve().name, _walk(path))
     if not path.is_file():
-        return False
+        raise DataError(f"{path} is not a folder: give the archive's folder, or a zip file")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip file: give the archive's folder")
+    prefix = inside.strip("/") + "/" if inside.strip("/") else ""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return bool(values.get("synthetic", False))
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is not a JSON object: mend or remove it") from error
+        with zipfile.ZipFile(path) as archive:
+            names = [n[len(prefix) :] for n in archive.namelist() if n.startswith(prefix)]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is a broken zip file ({error}): copy it again") from error
+    # braces keep the file's own path apart from the path within it
+    root = Path(f"/vsizip/{{{path.resolve()}}}/{prefix}")
+    return Archive(path, root, path.stem, _grouped(n for n in names if n and not n.endswith("/")))
+
+
+def _parse(src: str) -> tuple[Path, str]:
+    """Part a source into a path on disk and a path inside that file."""
+    if src.startswith("zip://"):
+        file, _, inside = src.removeprefix("zip://").partition("!")
+        return Path(file), inside
+    if src.startswith("/vsizip/"):
+        rest = src.removeprefix("/vsizip/")
+        match = re.match(r"\{(.+?)\}/?(.*)$", rest) or re.match(r"(.+?\.zip)(?:/(.*))?$", rest)
+        if match is None:
+            raise DataError(f"{src} names no .zip file: write /vsizip/FILE.zip/FOLDER")
+        return Path(match[1]), match[2] or ""
+    return Path(src), ""
+
+
+def _walk(root: Path) -> dict[str, list[str]]:
+    found = []
+    for folder, children, files in os.walk(root):
+        children[:] = [child for child in children if not child.startswith(".")]
+        place = Path(folder).relative_to(root).as_posix()
+        found += [name if place == "." else f"{place}/{name}" for name in files]
+    return _grouped(found)
+
+
+def _grouped(names: object) -> dict[str, list[str]]:
+    folders: dict[str, list[str]] = {}
+    for name in sorted(names, key=natural_key):  # type: ignore[call-overload]
+        path = PurePosixPath(name)
+        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            continue
+        folder = path.parent.as_posix()
+        folders.setdefault("" if folder == "." else folder, []).append(name)
+    return dict(sorted(folders.items(), key=lambda item: natural_key(item[0])))
+
+
+def _inside(root: Path) -> str:
+    """Path within the zip file that a root stands for, with a slash at its end if not empty."""
+    inside = root.as_posix().partition("}/")[2]
+    return f"{inside}/" if inside else ""
+
+
+def is_raster(name: str) -> bool:
+    """Tell by a file's name whether it is tried as a raster."""
+    return PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES
+
+
+def is_sidecar(name: str) -> bool:
+    """Tell by a file's name whether it accompanies a raster."""
+    return name.lower().endswith(SIDECARS)

@@ -2,92 +2,153 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from data_prep.ingest.classes import ClassList, distinct
-from data_prep.ingest.places import place_columns
-from data_prep.manifest import Columns
+from data_prep.ingest.classes import distinct
+from data_prep.ingest.parts import Piece
+from data_prep.ingest.reading import SceneReader, SceneSource
+from data_prep.statistics import ChipSums
 from data_prep.writer import chip_hashes
-from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.layers import SceneReader
+    from data_prep.ingest.options import ChipRules
+
+#: Source bytes of one job; the files of a store depend on it, not on the number of processes.
+JOB_BYTES = 96 * 2**20
+#: Columns are shared out over jobs only where a single row of blocks is larger than this.
+WIDE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class ChipRules:
-    """Which windows become chips.
+class ChipJob:
+    """Some rows of chips of a scene: what one process does at a time.
 
     Attributes
     ----------
-    chip_px, stride_px
-        Side of a chip and step of the grid. Windows that would leave the scene are dropped.
-    min_valid
-        Least share of pixels valid in all bands.
-    min_label
-        Least share of pixels that have a label.
+    key
+        Name of the job, and of its files while the store is made.
+    scene
+        Name of the scene.
+    rows, cols
+        First pixel rows and columns of the windows.
+    drain
+        Read on to the scene's end.
+    bytes
+        How much is read, for progress.
     """
 
-    chip_px: int
-    stride_px: int
-    min_valid: float
-    min_label: float
+    key: str
+    scene: str
+    source: SceneSource
+    rules: ChipRules
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
+    drain: bool
+    bytes: int
 
-    def __post_init__(self) -> None:
-        for name, pixels in (("chip_px", self.chip_px), ("stride_px", self.stride_px)):
-            if pixels < 1:
-                raise SettingError(f"{name} is {pixels}: choose at least 1 px")
-        for name, share in (("min_valid", self.min_valid), ("min_label", self.min_label)):
-            if not 0 <= share <= 1:
-                raise SettingError(f"{name} is {share}: choose a share from 0 to 1")
-
-
-@dataclass
-class ChipRow:
-    """Chips of one row of the grid: arrays per modality, columns, and how many were left out."""
-
-    arrays: list[NDArray[Any]]
-    columns: Columns
-    no_data: int
-    no_label: int
+    def run(self) -> Iterator[Piece]:
+        """Cut the windows, a row of chips at a time, from top to bottom."""
+        side = self.rules.chip_px
+        with ExitStack() as stack:
+            reader = SceneReader(stack, self.source, (self.cols[0], self.cols[-1] + side))
+            for row in self.rows:
+                yield _cut_row(reader, self.rules, row, np.array(self.cols))
+            if self.drain:
+                reader.drain(self.rows[-1] + side)
 
 
-def cut_scene(reader: SceneReader, rules: ChipRules, classes: ClassList) -> Iterator[ChipRow]:
-    """Cut a scene, a row of chips at a time, from top to bottom.
+def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJob]:
+    """Divide a scene in jobs of about :data:`JOB_BYTES`; none if no window fits.
 
-    The label of a chip is the code that most of its labelled pixels have; of several, the least.
-    Columns: all of the manifest's but chip, split and block; ``label`` is the code.
+    Jobs begin at the blocks of the reference layer where they can, so that few blocks are read
+    twice, and do not depend on how many processes there are.
     """
-    grid = reader.grid
+    step = int(np.lcm.reduce(source.factors))
+    rows = window_starts(source.grid.height, rules, step)
+    cols = window_starts(source.grid.width, rules, step)
+    if not rows or not cols:
+        return []
+    block = max(file.block_height for file in source.scene.images)
+    parts = -(-source.row_bytes * block // WIDE_BYTES)
+    groups = [tuple(int(c) for c in part) for part in np.array_split(cols, parts) if len(part)]
+    per_job = max(1, JOB_BYTES * len(groups) // (source.row_bytes * rules.stride_px))
+    whole = int(np.lcm(block, rules.stride_px)) // rules.stride_px
+    if whole <= per_job:
+        per_job -= per_job % whole
+    jobs: list[ChipJob] = []
+    for first in range(0, len(rows), per_job):
+        some = tuple(rows[first : first + per_job])
+        last = first + per_job >= len(rows)
+        covered = (source.grid.height if last else some[-1] + rules.stride_px) - some[0]
+        for group in groups:
+            share = len(group) / len(cols)
+            key = f"{number:05d}-{len(jobs):05d}"
+            cost = int(max(1, covered) * source.row_bytes * share)
+            jobs.append(ChipJob(key, source.scene.name, source, rules, some, group, last, cost))
+    return jobs
+
+
+def window_starts(length: int, rules: ChipRules, step: int = 1) -> list[int]:
+    """First pixels of the windows along one side of a scene, by the edge policy.
+
+    Parameters
+    ----------
+    length
+        Pixels along the side.
+    rules
+        Chip, stride and edge policy.
+    step
+        Starts are multiples of this (``shift`` moves windows).
+    """
+    side, stride = rules.chip_px, rules.stride_px
+    starts = list(range(0, length - side + 1, stride))
+    covered = starts[-1] + side if starts else 0
+    if covered >= length or rules.edge == "drop":
+        return starts
+    if rules.edge == "shift":
+        last = (length - side) // step * step
+        return [*starts, last] if starts and last > starts[-1] else starts
+    return [*starts, starts[-1] + stride if starts else 0]
+
+
+def _cut_row(reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.int64]) -> Piece:
     side = rules.chip_px
-    cols = np.arange(0, grid.width - side + 1, rules.stride_px)
-    if not len(cols):
-        return
-    for row in range(0, grid.height - side + 1, rules.stride_px):
-        codes, has_label = reader.labels(row, row + side)
-        labelled = classes.labelled(codes, has_label, reader.scene.labels.path)
-        images, valid = reader.images(row, row + side)
-        majority, label_share = majority_codes(codes, labelled, cols, side)
-        valid_share = _windows(valid, cols, side).mean(axis=(1, 2))
-        seen = valid_share >= rules.min_valid
-        known = (label_share >= rules.min_label) & (label_share > 0)
-        keep = seen & known
-        arrays = [_windows(image, cols[keep], side) for image in images]
-        rows = np.full(int(keep.sum()), row)
-        columns = place_columns(reader.scene, reader.grid, rows, cols[keep], side) | {
-            "label": majority[keep],
-            "valid": valid_share[keep],
-            "hash": chip_hashes(arrays),
-        }
-        yield ChipRow(arrays, columns, int((~seen).sum()), int((seen & ~known).sum()))
+    places = cols - cols[0]
+    codes, labelled = reader.labels(row, row + side)
+    rows = reader.rows(row, row + side)
+    majority, label_share = majority_codes(codes, labelled, places, side)
+    if rows.usable.all():
+        valid_share = np.ones(len(places))
+    else:
+        valid_share = _windows(rows.usable, places, side).mean(axis=(1, 2))
+    seen = valid_share >= rules.min_valid
+    known = (label_share >= rules.min_label) & (label_share > 0)
+    keep = seen & known
+    arrays, sums = [], []
+    for image, valid, factor in zip(rows.images, rows.valid, reader.source.factors, strict=True):
+        at, px = places[keep] // factor, side // factor
+        chips = _windows(image, at, px)
+        mask = None if valid is None else _windows(valid, at, px)
+        arrays.append(chips)
+        sums.append(ChipSums.of(chips, mask))
+    columns = {
+        "row": np.full(int(keep.sum()), row),
+        "col": cols[keep],
+        "label": majority[keep],
+        "valid": valid_share[keep],
+        "hash": chip_hashes(arrays),
+    }
+    left_out = {"no_data": int((~seen).sum()), "no_label": int((seen & ~known).sum())}
+    return Piece(arrays, columns, sums, left_out)
 
 
 def _windows(band: NDArray[Any], cols: NDArray[np.int64], side: int) -> NDArray[Any]:
@@ -97,13 +158,16 @@ def _windows(band: NDArray[Any], cols: NDArray[np.int64], side: int) -> NDArray[
 
 
 def majority_codes(
-    codes: NDArray[np.int64], labelled: NDArray[np.bool_], cols: NDArray[np.int64], side: int
+    codes: NDArray[np.integer[Any]],
+    labelled: NDArray[np.bool_],
+    cols: NDArray[np.int64],
+    side: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find each window's commonest code, and the share of its pixels that have a label.
 
     Parameters
     ----------
-    codes, labelled : int64, bool [side, W]
+    codes, labelled : integers, bool [side, W]
         Label codes of a band of rows, and which pixels have one.
     cols : int64 [n]
         First columns of the windows.
@@ -115,11 +179,19 @@ def majority_codes(
     tuple
         Codes int64 [n] (the least code where several are equally common) and shares [n].
     """
-    found, inverse = distinct(codes[labelled])
-    if not len(found):
-        return np.zeros(len(cols), np.int64), np.zeros(len(cols))
-    per_column = np.zeros((len(found), codes.shape[1] + 1), np.int64)
-    np.add.at(per_column, (inverse, np.nonzero(labelled)[1] + 1), 1)
-    running = np.cumsum(per_column, axis=1)
-    counts = running[:, cols + side] - running[:, cols]
-    return found[counts.argmax(axis=0)], counts.sum(axis=0) / (side * side)
+    whole = bool(labelled.all())
+    best = np.zeros(len(cols), np.int64)
+    most, filled = np.zeros(len(cols), np.int64), np.zeros(len(cols), np.int64)
+    # sums down a column of so few pixels fit a byte, which is added up fastest
+    kind = np.uint8 if side < 256 else np.uint32
+    for code in distinct(codes if whole else codes[labelled]).tolist():
+        here = codes == code
+        if not whole:
+            here &= labelled
+        running = np.zeros(codes.shape[1] + 1, np.int64)
+        np.cumsum(here.view(np.uint8).sum(axis=0, dtype=kind), out=running[1:])
+        counts = running[cols + side] - running[cols]
+        better = counts > most
+        best[better], most[better] = code, counts[better]
+        filled += counts
+    return best, filled / (side * side)

@@ -1,60 +1,76 @@
-"""Ingestion of class folders: one folder per class, one image per sample (UC Merced's layout)."""
+"""Ingestion of single images with a class each: class folders (UC Merced's layout), or a CSV."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.archive import is_synthetic
+from data_prep.ingest.image_lists import Image, ImageList
+from data_prep.ingest.image_options import ImageOptions, plan_images
 from data_prep.ingest.images import common_side, read_chip
+from data_prep.ingest.parts import Part, Piece, part_file, run_jobs
+from data_prep.ingest.plan import stop_if_strict
+from data_prep.ingest.sources import sources_of
+from data_prep.ingest.work import WorkFolder, work_folder
 from data_prep.manifest import Columns, join_columns, texts
 from data_prep.progress import Callback, reporting
-from data_prep.rasters import (
-    RASTER_SUFFIXES,
-    RasterFile,
-    natural_key,
-    read_header,
-)
-from data_prep.schema import ModalityMeta, Skipped
-from data_prep.splits import TRAIN, check_shares, make_report, split_names, split_stratified
-from data_prep.staging import check_free, staged_folder
+from data_prep.schema import SPLITS, ModalityMeta, Skipped
+from data_prep.shards import join_shards
+from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_stratified
+from data_prep.staging import check_free
+from data_prep.statistics import ChipSums
 from data_prep.store import Store
-from data_prep.writer import StoreWriter, chip_hashes
-from rsdgc.errors import DataError, SettingError
+from data_prep.writer import chip_hashes, with_samples, write_records
+from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     import os
 
-    from numpy.typing import NDArray
+#: Images of one job.
+JOB_IMAGES = 128
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image file of a class folder: its path under SRC, header and class number."""
+class ImageJob:
+    """Some images: what one process does at a time."""
 
-    name: str
-    file: RasterFile
-    label: int
+    key: str
+    scene: str
+    images: tuple[Image, ...]
+    first: int
+    common: int
+    side: int
+    bytes: int
+
+    def run(self) -> Iterator[Piece]:
+        """Read the images; those that cannot be read are skipped."""
+        for number, image in enumerate(self.images, start=self.first):
+            try:
+                values, valid = read_chip(image.file, self.common, self.side)
+            except DataError as error:
+                empty = np.zeros((0, image.file.bands, self.side, self.side), image.file.dtype)
+                yield Piece([empty], {}, [], skipped=[(image.name, str(error))])
+                continue
+            columns: Columns = {
+                "image": np.array([number]),
+                "valid": np.array([valid.all(axis=0).mean()]),
+                "hash": chip_hashes([values[None]]),
+            }
+            yield Piece([values[None]], columns, [ChipSums.of(values[None], valid[None])])
 
 
 def ingest_class_folders(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    chip_px: int | None = None,
-    test_share: float = 0.2,
-    val_share: float = 0.0,
-    seed: int = 0,
-    nodata: float | None = None,
-    strict: bool = False,
-    name: str | None = None,
-    synthetic: bool | None = None,
+    processes: int | None = None,
     overwrite: bool = False,
     progress: Callback | None = None,
+    **options: Any,
 ) -> Store:
     """Make a store from ``SRC/class/image.tif`` (also ``.png``, ``.jpg``, ``.jp2`` and others).
 
@@ -66,23 +82,17 @@ def ingest_class_folders(
     Parameters
     ----------
     src, out
-        The archive's folder, which is only read, and the store to make. The store appears whole
-        at the end, or not at all.
-    chip_px
-        Side of the chips; default: the common side, where nothing is resampled.
-    test_share, val_share, seed
-        Shares of each class, and the seed of the choice. Images of equal content go to one split.
-    nodata
-        Value that marks invalid pixels, over what the files declare.
-    strict
-        Fail at the first file that cannot be used, instead of listing it in ``meta.json``.
-    name, synthetic
-        Name of the data in reports (default: the folder's), and whether it is synthetic
-        (default: what ``archive.json`` says).
+        The archive, which is only read: a folder or zip file of class folders, the same for each
+        site (``SRC/site/class/image.tif``), or a CSV file with the columns ``file`` and ``label``.
+        And the store to make, which appears whole at the end, or not at all.
+    processes
+        Default: one a CPU, and a single one for little work.
     overwrite
-        Replace an existing store at ``out``.
+        Replace another store at ``out``.
     progress
-        Called with what is done, how many images are done, and of how many.
+        Called with what is done, how much is done, and of how much.
+    **options
+        Fields of :class:`ImageOptions`.
 
     Returns
     -------
@@ -94,179 +104,136 @@ def ingest_class_folders(
     DataError
         No class folder, no readable image, or nothing left to train on.
     SettingError
-        A setting is out of range.
+        An option is out of range.
     """
-    src = Path(src)
-    check_shares(test_share, val_share)
-    if chip_px is not None and chip_px < 1:
-        raise SettingError(f"chip_px is {chip_px}: choose at least 1 px")
-    check_free(Path(out).absolute(), overwrite=overwrite)
-    classes, images, skipped = find_images(src)
-    images = _agree(images, skipped)
-    if nodata is not None:
-        images = [replace(image, file=image.file.with_nodata(nodata)) for image in images]
-    _stop_if(strict, skipped)
-    common = common_side([image.file for image in images])
-    side = common if chip_px is None else chip_px
-    with staged_folder(out, overwrite=overwrite) as folder:
-        writer = StoreWriter(folder, [_describe(images)], side)
-        try:
-            columns = _read_all(images, writer, common, side, skipped, progress)
-        finally:
-            writer.abandon()
-        _stop_if(strict, skipped)
-        labels = columns["label"].astype(np.int64)
-        shares: dict[str, Any] = {
-            "test_share": test_share,
-            "val_share": val_share,
-            "seed": seed,
-        }
-        codes = split_stratified(labels, columns["hash"], **shares)
-        columns["split"] = split_names(codes)
-        columns["chip"] = np.arange(len(labels))
-        writer.finish(
-            columns,
-            np.flatnonzero(codes == TRAIN),
-            kind="chips",
-            name=name or src.resolve().name,
-            source=f"class folders of {src.resolve().name}: {len(labels)} images",
-            synthetic=is_synthetic(src) if synthetic is None else synthetic,
-            classes=classes,
-            class_codes=list(range(len(classes))),
-            chip_px=side,
-            stride_px=side,
-            splits=make_report("stratified", codes, labels, classes, **shares),
-            skipped=skipped,
-            notes=_notes(images, common, side),
-        )
-    return Store.open(out)
+    chosen = ImageOptions(**options)
+    target = Path(out)
+    found = plan_images(src, chosen)
+    paths = [image.file.path for image in found.images]
+    listed = [Path(src)] if Path(src).is_file() else []
+    given = [Path(chosen.classes)] if isinstance(chosen.classes, (str, Path)) else []
+    sources = sources_of([*paths, *listed, *given], chosen)
+    if sources.made(target):
+        return Store.open(target)
+    check_free(target.absolute(), overwrite=overwrite)
+    common = common_side([image.file for image in found.images])
+    side = chosen.chip_px or common
+    jobs = _jobs(found.images, common, side)
+    with work_folder(target, sources.key, overwrite=overwrite) as work, sources.hashing() as hashed:
+        with reporting(progress, unit="bytes") as report:
+            made = run_jobs(jobs, work.parts, processes=processes, report=report)
+        _finish(found, [made[job.key] for job in jobs], work, chosen, (common, side))
+        hashed.result().write(work.store)
+    return Store.open(target)
 
 
-def _stop_if(strict: bool, skipped: list[Skipped]) -> None:
-    refused = [item for item in skipped if item.refused]
-    if strict and refused:
-        raise DataError(f"{refused[0].path}: {refused[0].reason} (strict: nothing is skipped)")
+def _jobs(images: Sequence[Image], common: int, side: int) -> list[ImageJob]:
+    jobs = []
+    for number, first in enumerate(range(0, len(images), JOB_IMAGES)):
+        some = tuple(images[first : first + JOB_IMAGES])
+        cost = sum(_image_bytes(image) for image in some)
+        jobs.append(ImageJob(f"{number:05d}", f"{first}", some, first, common, side, cost))
+    return jobs
 
 
-def find_images(src: Path) -> tuple[list[str], list[Image], list[Skipped]]:
-    """List classes and images, both in natural order, and the files that are no images.
-
-    Raises
-    ------
-    DataError
-        No folder, or no folder with images in it.
-    """
-    if not src.is_dir():
-        raise DataError(f"{src} is not a folder: give the folder that holds the class folders")
-    folders = [p for p in src.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    classes: list[str] = []
-    images: list[Image] = []
-    skipped: list[Skipped] = []
-    for folder in sorted(folders, key=lambda path: natural_key(path.name)):
-        paths = sorted(
-            (p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")),
-            key=lambda path: natural_key(path.name),
-        )
-        rasters = [path for path in paths if path.suffix.lower() in RASTER_SUFFIXES]
-        if not rasters:
-            skipped.append(Skipped(path=folder.name, reason="no image in it", refused=False))
-            continue
-        for path in rasters:
-            relative = path.relative_to(src).as_posix()
-            try:
-                images.append(Image(relative, read_header(path), len(classes)))
-            except DataError as error:
-                skipped.append(Skipped(path=relative, reason=str(error)))
-        classes.append(folder.name)
-    if not classes:
-        raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
-    if not images:
-        raise DataError(f"{src} has no readable image: {skipped[0].reason}")
-    return classes, images, skipped
+def _image_bytes(image: Image) -> int:
+    file = image.file
+    return file.height * file.width * file.bands * np.dtype(file.dtype).itemsize
 
 
-def _agree(images: list[Image], skipped: list[Skipped]) -> list[Image]:
-    """Keep the images of the commonest number of bands and type."""
-    kinds = Counter(_kind(image.file) for image in images if not image.file.palette)
-    if not kinds:
-        raise DataError("all images have a color table: convert them to bands of values")
-    common = kinds.most_common(1)[0][0]
-    kept = []
-    for image in images:
-        bands, dtype = _kind(image.file)
-        if image.file.palette:
-            reason = "it has a color table: convert it to bands of values"
-        elif (bands, dtype) != common:
-            reason = f"{bands} band(s) of {dtype}, the others have {common[0]} of {common[1]}"
-        else:
-            kept.append(image)
-            continue
-        skipped.append(Skipped(path=image.name, reason=reason))
-    return kept
+def _finish(
+    found: ImageList,
+    parts: list[Part],
+    work: WorkFolder,
+    options: ImageOptions,
+    sides: tuple[int, int],
+) -> None:
+    skipped = [*found.skipped]
+    for part in parts:
+        skipped += [Skipped(path=path, reason=reason) for path, reason in part.skipped]
+    stop_if_strict(options.strict, skipped)
+    filled = [part for part in parts if part.rows]
+    if not filled:
+        raise DataError(f"no image can be read: {skipped[0].path}: {skipped[0].reason}")
+    read = join_columns([part.columns for part in filled])
+    columns = _columns([found.images[i] for i in read["image"]], read)
+    labels = columns["label"]
+    codes, method = _split(columns, found, options)
+    columns["split"] = split_names(codes)
+    columns["chip"] = np.arange(len(labels))
+    train = np.flatnonzero(codes == TRAIN)
+    if not len(train):
+        raise DataError("no train sample is left: choose a smaller test share")
+    sums = ChipSums.join([part.sums[0] for part in filled]).total(train)
+    files = [(part_file(work.parts, part.key, 0), part.rows) for part in filled]
+    shards = join_shards(work.store, "image", files)
+    synthetic = options.synthetic
+    write_records(
+        work.store,
+        columns,
+        [with_samples(_describe(found.images), shards, sums)],
+        kind="chips",
+        name=options.name or found.archive.name,
+        source=f"class folders of {found.archive.name}: {len(labels)} images",
+        synthetic=found.archive.is_synthetic() if synthetic is None else synthetic,
+        classes=found.classes,
+        class_codes=found.codes,
+        chip_px=sides[1],
+        stride_px=sides[1],
+        splits=make_report(method, codes, labels, found.classes, **options.shares),
+        skipped=skipped,
+        notes=_notes(found.images, *sides),
+    )
 
 
-def _kind(file: RasterFile) -> tuple[int, str]:
-    return len(file.indexes), file.dtype
+def _split(columns: Columns, found: ImageList, options: ImageOptions) -> tuple[SplitCodes, str]:
+    """Split as the CSV says, else class by class at each site."""
+    given = columns.pop("given")
+    if (given != "").any():
+        if (given == "").any():
+            lacking = columns["scene"][given == ""][0]
+            raise DataError(f"{lacking} has no split but others have: fill in the column split")
+        return np.array([SPLITS.index(name) for name in given], np.int8), "given"
+    sites = np.unique(columns["folder"].astype(str), return_inverse=True)[1]
+    groups = sites * len(found.classes) + columns["label"]
+    return split_stratified(groups, columns["hash"], **options.shares), "stratified"
 
 
-def _describe(images: list[Image]) -> ModalityMeta:
+def _columns(images: Sequence[Image], read: Columns) -> Columns:
+    count = len(images)
+    return {
+        "label": np.array([image.label for image in images], np.int64),
+        "scene": np.array([image.name for image in images], dtype=object),
+        "folder": np.array([image.folder for image in images], dtype=object),
+        "given": np.array([image.split for image in images], dtype=object),
+        "row": np.zeros(count, np.int64),
+        "col": np.zeros(count, np.int64),
+        "x": np.full(count, np.nan),
+        "y": np.full(count, np.nan),
+        "crs": texts("", count),
+        "block": texts("", count),
+        "valid": read["valid"],
+        "hash": read["hash"],
+    }
+
+
+def _describe(images: Sequence[Image]) -> ModalityMeta:
     files = [image.file for image in images]
     declared = [file.nodata for file in files if file.nodata is not None]
-    count = len(files[0].indexes)
     names = list(files[0].names)
-    if count == 3 and names == ["band1", "band2", "band3"] and files[0].dtype == "uint8":
+    if names == ["band1", "band2", "band3"] and files[0].dtype == "uint8":
         names = ["red", "green", "blue"]
     return ModalityMeta(
         name="image",
         bands=names,
         dtype=files[0].dtype,
         nodata=declared[0] if declared else None,
+        scale=list(files[0].scales),
+        offset=list(files[0].offsets),
     )
 
 
-def _read_all(
-    images: list[Image],
-    writer: StoreWriter,
-    common: int,
-    side: int,
-    skipped: list[Skipped],
-    progress: Callback | None,
-) -> Columns:
-    """Read and write every image; columns of those that could be read."""
-    rows: list[Columns] = []
-    with reporting(progress) as report:
-        for done, image in enumerate(images):
-            report(image.name, done, len(images))
-            try:
-                values, valid = read_chip(image.file, common, side)
-            except DataError as error:
-                skipped.append(Skipped(path=image.name, reason=str(error)))
-                continue
-            writer.append([values[None]])
-            rows.append(_row(image, values, float(valid)))
-        report("done", len(images), len(images))
-    if not rows:
-        raise DataError(f"no image can be read: {skipped[0].path}: {skipped[0].reason}")
-    return join_columns(rows)
-
-
-def _row(image: Image, values: NDArray[Any], valid: float) -> Columns:
-    return {
-        "label": np.array([image.label]),
-        "scene": texts(image.name, 1),
-        "folder": texts("", 1),
-        "row": np.zeros(1, np.int64),
-        "col": np.zeros(1, np.int64),
-        "x": np.full(1, np.nan),
-        "y": np.full(1, np.nan),
-        "crs": texts("", 1),
-        "block": texts("", 1),
-        "valid": np.array([valid]),
-        "hash": chip_hashes([values[None]]),
-    }
-
-
-def _notes(images: list[Image], common: int, side: int) -> list[str]:
+def _notes(images: Sequence[Image], common: int, side: int) -> list[str]:
     notes = []
     other = sum((image.file.height, image.file.width) != (common, common) for image in images)
     if other:
@@ -274,6 +241,9 @@ def _notes(images: list[Image], common: int, side: int) -> list[str]:
     alphas = sum(image.file.alpha for image in images)
     if alphas:
         notes.append(f"{alphas} images have an alpha band, which is not read as a band")
+    tables = sum(image.file.expand for image in images)
+    if tables:
+        notes.append(f"{tables} images have a color table, stored as red, green and blue")
     if side != common:
         notes.append(f"all images resampled from {common} to {side} px")
     return notes

@@ -1,21 +1,33 @@
-"""Finding scenes in a folder, and grouping their files to modalities.
+"""Finding scenes in an archive, and grouping their files to modalities.
 
-A folder that holds rasters is a scene. In it, a file of several bands is a modality, named by its
-stem; single-band files that share a prefix, a grid and a type (``landsat_b2.tif`` …
-``landsat_b5.tif``) are one modality, named by the prefix. The label raster is none, and neither
-are other rasters of categories: those with a color table, or named like the labels
-(``nlcd2011.tif`` beside ``--labels nlcd.tif``).
+A folder that holds rasters is a scene; folders ``R10m``, ``R20m`` and ``R60m`` are one. In it, a
+file of several bands is a modality, named by its stem; single-band files that share a prefix, a
+grid and a type (``landsat_b2.tif`` … ``landsat_b5.tif``) are one modality, named by the prefix.
+The labels are none, and neither are masks, by-products of Sentinel-2, and other rasters of
+categories: those with a color table, or named like the labels (``nlcd2011.tif`` beside
+``--labels nlcd.tif``).
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from data_prep.ingest.archive import Archive, is_raster, is_sidecar
+from data_prep.ingest.grouping import by_names, by_patterns, without_coarser_twins
+from data_prep.ingest.masks import MaskFile
+from data_prep.ingest.scene import Labels, Scene
+from data_prep.ingest.sensors import (
+    PRODUCT_METADATA,
+    Baseline,
+    date_of,
+    is_sentinel_product,
+    read_baseline,
+)
+from data_prep.ingest.vectors import VECTOR_SUFFIXES, vector_file
 from data_prep.rasters import RASTER_SUFFIXES, RasterFile, natural_key, read_header
 from data_prep.schema import Skipped
 from rsdgc.errors import DataError, SettingError
@@ -23,84 +35,14 @@ from rsdgc.errors import DataError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BAND_NAME = re.compile(
-    r"^(?P<prefix>.*?)[_\-. ]*(?P<band>(?:band|b)?[_\-. ]?\d+a?)$", re.IGNORECASE
-)
+    from data_prep.ingest.options import SceneOptions
+
 DEFAULT_LABELS = "labels"
+RESOLUTION_FOLDER = re.compile(r"^R\d+m$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class LayerFiles:
-    """A modality of a scene: its name, and its files in band order."""
-
-    name: str
-    files: tuple[RasterFile, ...]
-
-    @property
-    def bands(self) -> list[str]:
-        """Names of the bands over all files."""
-        names = [name for file in self.files for name in file.names]
-        if names == ["band1"]:
-            return [self.files[0].path.stem]
-        if len(self.files) == 1:
-            return names
-        return [
-            _band_label(file.path.stem) if len(file.names) == 1 else f"{file.path.stem} {name}"
-            for file in self.files
-            for name in file.names
-        ]
-
-
-@dataclass
-class Scene:
-    """A folder of layers and its label raster.
-
-    Attributes
-    ----------
-    name
-        Path under the archive; the archive's own name if it is a scene itself.
-    folder
-        First folder of that path if the scene lies deeper, else empty.
-    """
-
-    name: str
-    folder: str
-    layers: list[LayerFiles]
-    labels: RasterFile
-    skipped: list[Skipped] = field(default_factory=list)
-
-    @property
-    def reference(self) -> RasterFile:
-        """The file whose grid is the scene's: of the finest of the modalities with most say.
-
-        Modalities of several bands come before those of one; among them the finest; then the one
-        first by name.
-        """
-        layers = sorted(
-            self.layers,
-            key=lambda layer: (
-                len(layer.bands) < 2,
-                layer.files[0].resolution_m,
-                natural_key(layer.name),
-            ),
-        )
-        return layers[0].files[0]
-
-
-def find_scenes(
-    src: Path, labels: str | None, layers: Sequence[str] | None
-) -> tuple[list[Scene], list[Skipped]]:
+def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], list[Skipped]]:
     """List the scenes of an archive, in natural order of their names.
-
-    Parameters
-    ----------
-    src
-        The archive's folder.
-    labels
-        Name of the label raster in each scene folder, or the path of one for all; None means
-        ``labels.tif``.
-    layers
-        ``name=glob`` for each modality, instead of grouping by file names.
 
     Returns
     -------
@@ -110,28 +52,26 @@ def find_scenes(
     Raises
     ------
     DataError
-        The folder is missing, holds no raster, or no scene has labels.
+        The archive holds no raster, or no scene has labels.
     """
-    if not src.is_dir():
-        raise DataError(f"{src} is not a folder: give the archive's folder")
-    patterns = parse_layers(layers)
+    patterns = parse_layers(options.layers)
     scenes: list[Scene] = []
     skipped: list[Skipped] = []
-    found = False
-    for folder in sorted(_scene_folders(src), key=lambda path: natural_key(str(path))):
-        found = True
-        name = folder.relative_to(src).as_posix()
+    found = _scene_folders(archive)
+    for folder, names in found.items():
         try:
-            scene = _read_scene(src, folder, labels, patterns)
+            scene = _read_scene(archive, folder, names, patterns, options)
         except DataError as error:
-            skipped.append(Skipped(path=name, reason=str(error)))
+            skipped.append(Skipped(path=folder or ".", reason=str(error)))
         else:
             scenes.append(scene)
             skipped.extend(scene.skipped)
     if not found:
-        raise DataError(f"{src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
+        raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
     if not scenes:
-        raise DataError(f"{src} holds no usable scene: {skipped[0].path}: {skipped[0].reason}")
+        raise DataError(
+            f"{archive.src} holds no usable scene: {skipped[0].path}: {skipped[0].reason}"
+        )
     return scenes, skipped
 
 
@@ -146,74 +86,165 @@ def parse_layers(layers: Sequence[str] | None) -> list[tuple[str, str]]:
     return patterns
 
 
-def _scene_folders(src: Path) -> list[Path]:
-    folders = []
-    for root, children, files in os.walk(src):
-        children[:] = [child for child in children if not child.startswith(".")]
-        if any(_is_raster(Path(name)) for name in files):
-            folders.append(Path(root))
-    return folders
-
-
-def _is_raster(path: Path) -> bool:
-    return path.suffix.lower() in RASTER_SUFFIXES and not path.name.startswith(".")
+def _scene_folders(archive: Archive) -> dict[str, list[str]]:
+    """Files by scene folder, for the folders that hold rasters."""
+    folders: dict[str, list[str]] = {}
+    for folder, names in archive.files.items():
+        path = PurePosixPath(folder)
+        home = path.parent.as_posix() if RESOLUTION_FOLDER.match(path.name) else folder
+        folders.setdefault("" if home == "." else home, []).extend(names)
+    return {folder: names for folder, names in folders.items() if any(map(is_raster, names))}
 
 
 def _read_scene(
-    src: Path, folder: Path, labels: str | None, patterns: list[tuple[str, str]]
+    archive: Archive,
+    folder: str,
+    names: list[str],
+    patterns: list[tuple[str, str]],
+    options: SceneOptions,
 ) -> Scene:
-    name = folder.relative_to(src).as_posix()
-    parts = folder.relative_to(src).parts
-    label_path = _find_labels(src, folder, labels)
-    skipped: list[Skipped] = []
-    files = _image_files(src, folder, label_path, skipped, given=bool(patterns))
-    grouped = _by_patterns(folder, files, patterns) if patterns else _by_names(files)
-    if not grouped:
-        raise DataError(f"{folder} has no image layer beside its labels: add one, or give layers")
+    where = archive.path(folder)
+    labels = find_labels(archive, folder, names, options)
+    used = [labels.path, *([Path(options.aoi)] if options.aoi else [])]
+    skipped = [
+        Skipped(path=name, reason="not a raster", refused=False)
+        for name in names
+        if not (is_raster(name) or is_sidecar(name) or _is_known(name, archive, used))
+    ]
+    rules = options.mask_rules
+    masks = []
+    files = []
+    for name in names:
+        path = archive.path(name)
+        if not is_raster(name) or _same(path, labels.path):
+            continue
+        rule = next((rule for rule in rules if rule.matches(name)), None)
+        if rule is not None:
+            masks.append(MaskFile(read_header(path), rule))
+        elif not patterns and is_sentinel_product(path.stem):
+            reason = "a Sentinel-2 by-product, not a band: name it with a layer or a mask"
+            skipped.append(Skipped(path=name, reason=reason, refused=False))
+        else:
+            files.append(name)
+    for rule in rules:
+        if not any(mask.rule is rule for mask in masks):
+            raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave masks out")
+    images = _image_files(archive, files, labels.path, skipped, options, given=bool(patterns))
+    layers = by_patterns(where, images, patterns) if patterns else by_names(where, images)
+    if not layers:
+        raise DataError(f"{where} has no image layer beside its labels: add one, or give layers")
+    parts = PurePosixPath(folder).parts
     return Scene(
-        name=src.resolve().name if name == "." else name,
+        name=folder or archive.name,
         folder=parts[0] if len(parts) > 1 else "",
-        layers=grouped,
-        labels=read_header(label_path),
+        layers=layers,
+        labels=labels,
+        masks=masks,
+        date=date_of([*reversed(parts), *(file.path.stem for file in images)]),
+        baseline=find_baseline(archive, folder),
         skipped=skipped,
     )
 
 
-def _find_labels(src: Path, folder: Path, labels: str | None) -> Path:
-    if labels is None:
+def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
+    """Tell whether a file is a text beside the rasters, or is used in another way."""
+    path = PurePosixPath(name)
+    small = path.suffix.lower() in (".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html")
+    return small or any(_same(archive.path(name), one) or _stem_of(name, one) for one in used)
+
+
+def _stem_of(name: str, used: Path) -> bool:
+    """Tell whether a file is a part of a Shapefile, or the same labels in another format."""
+    return PurePosixPath(name).stem == used.stem
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first == second or (first.exists() and second.exists() and first.samefile(second))
+
+
+def find_labels(
+    archive: Archive, folder: str, names: Sequence[str], options: SceneOptions
+) -> Labels:
+    """Find a scene's labels: a raster, or polygons.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or polygons come without the name of the class column.
+    """
+    if options.labels is None:
         candidates = [
-            path
-            for path in sorted(folder.iterdir())
-            if path.stem.lower() == DEFAULT_LABELS and _is_raster(path)
+            archive.path(name)
+            for name in names
+            if PurePosixPath(name).stem.lower() == DEFAULT_LABELS
+            and (is_raster(name) or is_vector(name))
         ]
+        # the same labels may be there as a raster and as polygons
+        polygons = options.label_column is not None
+        candidates.sort(key=lambda path: is_vector(path.name) != polygons)
         remedy = "name the label raster (labels=FILE)"
         wanted = "labels.tif"
     else:
-        places = (folder / labels, Path(labels), src / labels)
-        candidates = [path for path in places if path.is_file()]
+        wanted = options.labels
+        inside = f"{folder}/{wanted}" if folder else wanted
+        candidates = [archive.path(name) for name in names if name == inside]
+        places = (Path(wanted), archive.src / wanted)
+        candidates += [path for path in places if path.is_file()]
+        candidates += [archive.path(n) for n in archive.files.get("", ()) if n == wanted]
+        if wanted.startswith("/vsi"):
+            candidates.append(Path(wanted))
         remedy = "give a file name found in each scene, or the path of one file"
-        wanted = labels
     if not candidates:
-        raise DataError(f"{folder} has no label raster {wanted}: {remedy}")
-    return candidates[0]
+        raise DataError(f"{archive.path(folder)} has no label raster {wanted}: {remedy}")
+    return read_labels(candidates[0], options)
+
+
+def read_labels(path: Path, options: SceneOptions) -> Labels:
+    """Read the header of a label raster, or check that a file of polygons can be used."""
+    if not is_vector(path.name):
+        file = read_header(path)
+        if file.bands != 1:
+            raise DataError(f"{path} has {file.bands} bands: a label raster has one")
+        return file
+    if options.label_column is None:
+        raise DataError(f"{path} holds polygons: name the column of the class (label_column)")
+    return vector_file(path, options.label_column, options.label_layer)
+
+
+def is_vector(name: str) -> bool:
+    """Tell by its name whether a file holds polygons."""
+    return PurePosixPath(name).suffix.lower() in VECTOR_SUFFIXES
 
 
 def _image_files(
-    src: Path, folder: Path, label_path: Path, skipped: list[Skipped], *, given: bool
+    archive: Archive,
+    names: Sequence[str],
+    label_path: Path,
+    skipped: list[Skipped],
+    options: SceneOptions,
+    *,
+    given: bool,
 ) -> list[RasterFile]:
     """Headers of a scene's image files; what is left out is added to ``skipped``."""
+    if not given:
+        names, coarser = without_coarser_twins(names)
+        reason = "the same band is there at a finer resolution"
+        skipped += [Skipped(path=name, reason=reason, refused=False) for name in coarser]
     files = []
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        if not path.is_file() or not _is_raster(path) or path.samefile(label_path):
+    for name in sorted(names, key=lambda name: natural_key(PurePosixPath(name).name)):
+        if given and not any(
+            fnmatch.fnmatch(PurePosixPath(name).name, pattern)
+            for _, pattern in parse_layers(options.layers)
+        ):
+            skipped.append(Skipped(path=name, reason="not in any layer", refused=False))
             continue
-        name = path.relative_to(src).as_posix()
         # a file that fails here leaves out the whole scene: without a band it means another thing
-        file = read_header(path)
+        file = read_header(archive.path(name), options.complex_mode)
         reason = "" if given else _category_reason(file, label_path)
         if reason:
             skipped.append(Skipped(path=name, reason=reason, refused=False))
         else:
-            files.append(file)
+            files.append(file.expanded() if given else file)
     return files
 
 
@@ -228,55 +259,17 @@ def _category_reason(file: RasterFile, label_path: Path) -> str:
     return ""
 
 
-def _by_patterns(
-    folder: Path, files: list[RasterFile], patterns: list[tuple[str, str]]
-) -> list[LayerFiles]:
-    layers = []
-    for name, pattern in patterns:
-        chosen = [file for file in files if fnmatch.fnmatch(file.path.name, pattern)]
-        if not chosen:
-            raise DataError(f"{folder} has no file like {pattern} for layer {name}")
-        if len({file.dtype for file in chosen}) > 1:
-            raise DataError(f"{folder}: files like {pattern} differ in type: split the layer")
-        layers.append(LayerFiles(name, tuple(chosen)))
-    return layers
+def find_baseline(archive: Archive, folder: str) -> Baseline | None:
+    """Read the Sentinel-2 product metadata in a scene's folder, or in one above it."""
+    place = PurePosixPath(folder)
+    for home in [place, *place.parents]:
+        key = "" if home.as_posix() == "." else home.as_posix()
+        for name in archive.files.get(key, ()):
+            if PRODUCT_METADATA.search(name):
+                return read_baseline(archive.text(name) or "", archive.path(name))
+    return None
 
 
-def _by_names(files: list[RasterFile]) -> list[LayerFiles]:
-    groups: dict[tuple[object, ...], list[RasterFile]] = {}
-    for file in files:
-        prefix, band = _split_band(file.path.stem)
-        if len(file.indexes) > 1 or not band:
-            key: tuple[object, ...] = (file.path.name,)
-        else:
-            grid = (file.height, file.width, tuple(file.transform), str(file.crs))
-            key = (prefix, file.dtype, *grid)
-        groups.setdefault(key, []).append(file)
-    named = [(_group_name(group), group) for group in groups.values()]
-    repeated = {name for name, _ in named if sum(name == other for other, _ in named) > 1}
-    layers = []
-    for name, group in named:
-        # bands of one sensor at several resolutions
-        full = f"{name}_{group[0].resolution_m:.0f}m" if name in repeated else name
-        layers.append(LayerFiles(full, tuple(group)))
-    names = [layer.name for layer in layers]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{files[0].path.parent} has two layers {name}: give layers name=glob")
-    return layers
-
-
-def _group_name(group: list[RasterFile]) -> str:
-    prefix = _split_band(group[0].path.stem)[0]
-    name = prefix or "bands" if len(group) > 1 else group[0].path.stem
-    return re.sub(r"[^\w-]+", "_", name)
-
-
-def _split_band(stem: str) -> tuple[str, str]:
-    """Part a stem like ``landsat_b2`` into prefix and band; no band if it has no number."""
-    match = BAND_NAME.match(stem)
-    return (match["prefix"], match["band"]) if match else (stem, "")
-
-
-def _band_label(stem: str) -> str:
-    return _split_band(stem)[1] or stem
+def with_split(scene: Scene, split: str) -> Scene:
+    """Return a scene whose samples all go to one split."""
+    return replace(scene, split=split)

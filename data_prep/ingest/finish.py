@@ -2,89 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.blocks import Footprints, least_distance, split_blocks
+from data_prep.blocks import Footprints, least_distance
 from data_prep.fields import least_distance_px, split_fields
+from data_prep.geometry import chip_geometries
+from data_prep.ingest.split import split_chips
 from data_prep.manifest import Columns, join_columns
-from data_prep.splits import TEST, TRAIN, SplitCodes, check_shares, make_report, split_names
-from rsdgc.errors import DataError, SettingError
+from data_prep.splits import TEST, TRAIN, SplitCodes, make_report, split_names
+from data_prep.statistics import ChipSums
+from data_prep.writer import with_samples, write_records
+from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.chips import ChipRules
     from data_prep.ingest.classes import ClassList
+    from data_prep.ingest.harvest import Harvest
+    from data_prep.ingest.options import SceneOptions, SplitRules
     from data_prep.ingest.pixels import PixelScene
-    from data_prep.schema import SceneMeta
+    from data_prep.schema import ModalityMeta, SceneMeta
     from data_prep.writer import StoreWriter
 
 
-@dataclass(frozen=True)
-class SplitRules:
-    """How samples are split; the fields are those of :func:`data_prep.ingest.ingest_scenes`."""
-
-    test_share: float
-    val_share: float
-    seed: int
-    buffer_px: int | None = None
-    block_px: int | None = None
-
-    def check(self) -> None:
-        """Raise SettingError if a value is out of range."""
-        check_shares(self.test_share, self.val_share)
-        if self.buffer_px is not None and self.buffer_px < 0:
-            raise SettingError(f"buffer_px is {self.buffer_px}: choose 0 or more")
-        if self.block_px is not None and self.block_px < 1:
-            raise SettingError(f"block_px is {self.block_px}: choose at least the chip's side")
-
-    @property
-    def shares(self) -> dict[str, Any]:
-        """Arguments that every split takes."""
-        return {"test_share": self.test_share, "val_share": self.val_share, "seed": self.seed}
-
-
 def finish_chips(
-    writer: StoreWriter,
-    parts: Sequence[Columns],
+    folder: Path,
+    harvest: Harvest,
     classes: ClassList,
-    rules: ChipRules,
-    split: SplitRules,
+    options: SceneOptions,
     about: dict[str, Any],
+    modalities: Sequence[ModalityMeta],
 ) -> None:
-    """Split chips by blocks and write the records of their store."""
-    columns = join_columns(parts)
+    """Split chips and write the records of their store."""
+    columns = join_columns(harvest.columns)
     codes, names = classes.settle(columns["label"])
     labels = np.searchsorted(codes, columns["label"]).astype(np.int64)
-    buffer_px = rules.chip_px // 2 if split.buffer_px is None else split.buffer_px
-    ground = footprints(columns, about["scenes"], rules.chip_px)
-    result = split_blocks(
-        ground,
-        labels,
-        columns["folder"].astype(str),
-        columns["hash"],
-        chip_px=rules.chip_px,
-        buffer_px=buffer_px,
-        block_px=split.block_px,
-        **split.shares,
-    )
+    ground = footprints(columns, harvest.scenes, options.chip_px)
+    result = split_chips(columns, ground, labels, options, harvest.splits)
     _check_trainable(result.codes)
+    split = options.split
     gap = least_distance(ground, result.codes)
     report = make_report(
-        "blocks",
+        split.method,
         result.codes,
         labels,
         names,
-        buffer_px=buffer_px,
+        buffer_px=result.buffer_px,
         block_px=result.block_px,
         blocks=int(result.blocks.max()) + 1,
         least_distance_px=gap[0] if gap else None,
         least_distance=gap[1] if gap and (columns["crs"] != "").all() else None,
+        notes=result.notes,
         **split.shares,
     )
     columns |= {
@@ -93,14 +66,23 @@ def finish_chips(
         "split": split_names(result.codes),
         "block": np.array([f"block-{i:05d}" for i in result.blocks], dtype=object),
     }
-    writer.finish(
+    train = np.flatnonzero(result.codes == TRAIN)
+    described = [
+        with_samples(modality, shards, ChipSums.join(sums).total(train))
+        for modality, shards, sums in zip(modalities, harvest.shards, harvest.sums, strict=True)
+    ]
+    geometry = chip_geometries(columns, harvest.scenes, options.chip_px)
+    if geometry is not None:
+        columns["geometry"] = geometry
+    write_records(
+        folder,
         columns,
-        np.flatnonzero(result.codes == TRAIN),
+        described,
         kind="chips",
         classes=names,
         class_codes=codes,
-        chip_px=rules.chip_px,
-        stride_px=rules.stride_px,
+        chip_px=options.chip_px,
+        stride_px=options.rules.stride_px,
         splits=report,
         **about,
     )
@@ -170,6 +152,9 @@ def finish_pixels(
         **split.shares,
     )
     columns |= {"chip": np.arange(len(split_of)), "split": split_names(split_of)}
+    geometry = chip_geometries(columns, about["scenes"], 1)
+    if geometry is not None:
+        columns["geometry"] = geometry
     writer.finish(
         columns,
         _middles(columns, patch_px)[split_of == TRAIN],

@@ -1,8 +1,7 @@
-"""The reference grid of a scene, and rasters read on it in bands of rows.
+"""The reference grid of a scene, and how other rasters lie on it.
 
-Every other layer is warped to the grid once, as it is read: bilinear for images, nearest for
-labels. Nothing ever gets an invented CRS: a layer without one must have the grid's size, and is
-then taken pixel by pixel.
+Nothing ever gets an invented CRS: a layer without one must have the grid's size, and is then
+taken pixel by pixel.
 """
 
 from __future__ import annotations
@@ -12,20 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
-from rasterio.windows import Window
 
-from data_prep.rasters import RasterFile, one_line, open_raster
-from data_prep.statistics import valid_mask
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from numpy.typing import NDArray
+
+    from data_prep.rasters import RasterFile
+
+#: Share of a pixel by which grids may differ and still count as the same.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,18 @@ class Grid:
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top."""
         return bounds_of(self.transform, self.height, self.width)
+
+    def coarser(self, factor: int) -> Grid:
+        """Return the grid whose pixels are ``factor`` × ``factor`` of these, which must fit in."""
+        t = self.transform
+        coarse = Affine(t.a * factor, t.b * factor, t.c, t.d * factor, t.e * factor, t.f)
+        return Grid(self.crs, coarse, self.height // factor, self.width // factor)
+
+    def window_transform(self, row: int, col: int) -> Any:
+        """Transform of a window that begins at a pixel."""
+        t = self.transform
+        x, y = t.c + t.a * col + t.b * row, t.f + t.d * col + t.e * row
+        return Affine(t.a, t.b, x, t.d, t.e, y)
 
     def boxes(
         self, rows: NDArray[np.int64], cols: NDArray[np.int64], side: int
@@ -91,7 +99,7 @@ def is_on_grid(file: RasterFile, grid: Grid) -> bool:
         return False
     if file.crs is None or grid.crs is None:
         return True
-    close = 1e-3 * abs(grid.transform.a)
+    close = TOLERANCE * abs(grid.transform.a)
     # how far the transforms move the farthest pixel apart
     shift = np.abs(np.subtract(file.transform[:6], grid.transform[:6]))
     reach = np.array([grid.width, grid.height, 1, grid.width, grid.height, 1])
@@ -120,129 +128,19 @@ def check_alignable(file: RasterFile, grid: Grid) -> None:
         )
 
 
-class AlignedRaster:
-    """A raster's bands on the grid, read in bands of rows.
+def nesting(file: RasterFile, grid: Grid, chip_px: int, stride_px: int) -> int:
+    """How many pixels of the grid, along a side, a raster's pixel covers exactly.
 
-    Parameters
-    ----------
-    stack
-        Keeps the files open.
-    file, grid
-        What is read, and on what.
-    labels
-        Resample by nearest neighbor instead of bilinear.
+    Returns
+    -------
+    int
+        2 for Sentinel-2's 20 m bands on the grid of those of 10 m. 1 where the pixels do not nest,
+        or chips and strides are no multiple of them: such a raster is warped to the grid itself.
     """
-
-    def __init__(
-        self, stack: ExitStack, file: RasterFile, grid: Grid, *, labels: bool = False
-    ) -> None:
-        check_alignable(file, grid)
-        self.file = file
-        self._grid = grid
-        source = stack.enter_context(open_raster(file.path))
-        self._masked = _has_own_mask(source, file)
-        if is_on_grid(file, grid):
-            self._source = source
-            self._alpha = 0
-        else:
-            self._source = stack.enter_context(_warped(source, file, grid, labels))
-            added = not file.alpha and file.nodata is None and file.dtype[0] != "f"
-            self._alpha = self._source.count if added else 0
-
-    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read rows [start, stop): values (C, h, W) in native dtype, and which are valid."""
-        try:
-            return self._read(start, stop)
-        except RasterioError as error:
-            raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
-
-    def _read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        window = Window(0, start, self._grid.width, stop - start)
-        indexes = list(self.file.indexes)
-        values = self._source.read(indexes, window=window)
-        if values.shape != (len(indexes), stop - start, self._grid.width):
-            raise DataError(f"{self.file.path} gave {values.shape} for rows {start} to {stop}")
-        valid = valid_mask(values, self.file.nodata)
-        if self._alpha:
-            valid &= self._source.read(self._alpha, window=window) > 0
-        elif self._masked:
-            valid &= self._source.read_masks(indexes, window=window) > 0
-        return values, valid
-
-
-def _has_own_mask(source: Any, file: RasterFile) -> bool:
-    """Tell whether a file marks invalid pixels by an alpha band or a mask band."""
-    flags = source.mask_flag_enums[file.indexes[0] - 1]
-    return MaskFlags.alpha in flags or MaskFlags.per_dataset in flags
-
-
-def _warped(source: Any, file: RasterFile, grid: Grid, labels: bool) -> WarpedVRT:
-    options: dict[str, Any] = {
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "height": grid.height,
-        "width": grid.width,
-        "resampling": Resampling.nearest if labels else Resampling.bilinear,
-        # each band has its own invalid pixels
-        "UNIFIED_SRC_NODATA": "NO",
-    }
-    nodata = file.nodata
-    if nodata is None and file.dtype.startswith("f"):
-        nodata = float("nan")
-    if nodata is not None:
-        options |= {"src_nodata": nodata, "nodata": nodata}
-    elif not file.alpha:
-        options["add_alpha"] = True
-    return WarpedVRT(source, src_crs=file.crs, **options)
-
-
-class RowWindow:
-    """Rows of a raster asked for in rising order, each read once.
-
-    Parameters
-    ----------
-    raster
-        What to read.
-    height
-        Rows of the grid.
-    step
-        Rows to read at once.
-    """
-
-    def __init__(self, raster: AlignedRaster, height: int, step: int) -> None:
-        self._raster = raster
-        self._height = height
-        self._step = step
-        self._start = 0
-        self._values: NDArray[Any] | None = None
-        self._valid: NDArray[np.bool_] | None = None
-
-    def rows(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Values (C, stop − start, W) and their validity; ``start`` never falls."""
-        self._forget(start)
-        while self._end < stop:
-            first = max(self._end, start)
-            values, valid = self._raster.read(first, min(first + self._step, self._height))
-            if self._values is None or self._valid is None:
-                self._start, self._values, self._valid = first, values, valid
-            else:
-                self._values = np.concatenate([self._values, values], axis=1)
-                self._valid = np.concatenate([self._valid, valid], axis=1)
-        assert self._values is not None
-        assert self._valid is not None
-        here = slice(start - self._start, stop - self._start)
-        return self._values[:, here], self._valid[:, here]
-
-    @property
-    def _end(self) -> int:
-        return self._start + (0 if self._values is None else self._values.shape[1])
-
-    def _forget(self, start: int) -> None:
-        if self._values is None or self._valid is None:
-            return
-        if start >= self._end:
-            self._start, self._values, self._valid = start, None, None
-        else:
-            gone = start - self._start
-            self._values, self._valid = self._values[:, gone:], self._valid[:, gone:]
-            self._start = start
+    if file.crs is None or grid.crs is None:
+        return 1
+    factor = round(file.resolution / abs(grid.transform.a))
+    sides = (chip_px, stride_px, grid.height, grid.width)
+    if factor < 2 or any(side % factor for side in sides):
+        return 1
+    return factor if is_on_grid(file, grid.coarser(factor)) else 1

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.grid import AlignedRaster, Grid, RowWindow, is_on_grid
+from data_prep.ingest.grid import is_on_grid
+from data_prep.ingest.scene import Scene
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError, SettingError
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
-    from data_prep.ingest.discovery import Scene
+    from data_prep.ingest.grid import Grid
+    from data_prep.ingest.options import Nodata
+    from data_prep.ingest.scene import LayerFiles
     from data_prep.rasters import RasterFile
 
-#: Pixels of one layer that are read at once, in bytes.
-READ_BYTES = 32 * 2**20
-
-Nodata = float | Mapping[str, float] | None
+_REMEDY = "make the scenes alike, or pick layers with name=glob"
 
 
 def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:
@@ -32,7 +31,7 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
     Raises
     ------
     DataError
-        Scenes differ in layers, bands or types.
+        Scenes differ in layers, bands, types, scaling or Sentinel-2 baseline.
     SettingError
         ``nodata`` names a layer that there is not.
     """
@@ -48,24 +47,53 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
 
 
 def _check_like(first: Scene, scene: Scene) -> None:
-    remedy = "make the scenes alike, or pick layers with name=glob"
     ours = {layer.name: layer for layer in scene.layers}
     theirs = {layer.name: layer for layer in first.layers}
     if set(ours) != set(theirs):
         raise DataError(
             f"scene {scene.name} has layers {', '.join(sorted(ours))} but {first.name} has "
-            f"{', '.join(sorted(theirs))}: {remedy}"
+            f"{', '.join(sorted(theirs))}: {_REMEDY}"
         )
     for name, layer in ours.items():
-        for what, mine, other in (
-            ("bands", layer.bands, theirs[name].bands),
-            ("type", layer.files[0].dtype, theirs[name].files[0].dtype),
+        other = theirs[name]
+        scaling, its_scaling = layer.scaling(scene.baseline), other.scaling(first.baseline)
+        if scaling != its_scaling and scene.baseline and first.baseline:
+            raise DataError(
+                f"scene {scene.name} is of processing baseline {scene.baseline.number} but "
+                f"{first.name} of {first.baseline.number}, with other offsets: ingest them apart, "
+                "or get all of one baseline"
+            )
+        band_order(layer, other.bands, scene.name, first.name)
+        for what, mine, its in (
+            ("type", layer.files[0].dtype, other.files[0].dtype),
+            ("scale and offset", scaling, its_scaling),
         ):
-            if mine != other:
+            if mine != its:
                 raise DataError(
                     f"layer {name} of scene {scene.name} has {what} {mine} but that of "
-                    f"{first.name} has {other}: {remedy}"
+                    f"{first.name} has {its}: {_REMEDY}"
                 )
+
+
+def band_order(
+    layer: LayerFiles, wanted: Sequence[str], scene: str = "", first: str = ""
+) -> list[int] | None:
+    """Order of a layer's bands that brings them to the wanted names; None if they are in it.
+
+    Raises
+    ------
+    DataError
+        The names are others.
+    """
+    bands = layer.bands
+    if bands == list(wanted):
+        return None
+    if sorted(bands) != sorted(wanted) or len(set(bands)) < len(bands):
+        raise DataError(
+            f"layer {layer.name} of scene {scene} has bands {bands} but that of {first} has "
+            f"{list(wanted)}: {_REMEDY}"
+        )
+    return [bands.index(name) for name in wanted]
 
 
 def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMeta:
@@ -78,12 +106,15 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
     ]
     declared = [file.nodata for file in files if file.nodata is not None]
     layer = next(layer for layer in scenes[0].layers if layer.name == name)
+    scales, offsets = layer.scaling(scenes[0].baseline)
     return ModalityMeta(
         name=name,
         bands=layer.bands,
         dtype=files[0].dtype,
         nodata=declared[0] if declared else None,
         resolution=files[0].resolution,
+        scale=scales,
+        offset=offsets,
     )
 
 
@@ -93,90 +124,65 @@ def with_override(file: RasterFile, layer: str, nodata: Nodata) -> RasterFile:
     return file if given is None else file.with_nodata(given)
 
 
-class SceneReader:
-    """All layers and the labels of a scene, in bands of rows, on its reference grid.
+@dataclass(frozen=True)
+class Fill:
+    """What invalid pixels hold in the store.
 
-    Parameters
-    ----------
-    stack
-        Keeps the files open.
-    scene, grid, modalities, nodata
-        What is read, on what grid, in which order, with which nodata override.
+    The modality's nodata value; NaN in floats without one; in whole numbers without one, what the
+    file has there.
     """
 
-    def __init__(
-        self,
-        stack: ExitStack,
-        scene: Scene,
-        grid: Grid,
-        modalities: Sequence[ModalityMeta],
-        nodata: Nodata,
-    ) -> None:
-        self.scene = scene
-        self.grid = grid
-        self._fills = [m.nodata for m in modalities]
-        layers = {layer.name: layer for layer in scene.layers}
-        self._layers = [
-            [
-                self._window(stack, with_override(file, m.name, nodata))
-                for file in layers[m.name].files
-            ]
-            for m in modalities
-        ]
-        self._labels = self._window(stack, scene.labels, labels=True)
+    nodata: float | None
+    dtype: str
 
-    def _window(self, stack: ExitStack, file: RasterFile, *, labels: bool = False) -> RowWindow:
-        raster = AlignedRaster(stack, file, self.grid, labels=labels)
-        row_bytes = self.grid.width * len(file.indexes) * np.dtype(file.dtype).itemsize
-        return RowWindow(raster, self.grid.height, min(1024, max(1, READ_BYTES // row_bytes)))
-
-    def images(self, start: int, stop: int) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
-        """Read rows of all modalities.
-
-        Returns
-        -------
-        tuple
-            One array (C, h, W) per modality, where invalid pixels hold the modality's nodata
-            value; and bool (h, W): valid in every band of every modality.
-        """
-        arrays = []
-        everywhere = np.ones((stop - start, self.grid.width), np.bool_)
-        for files, fill in zip(self._layers, self._fills, strict=True):
-            parts = [file.rows(start, stop) for file in files]
-            values = np.concatenate([part[0] for part in parts])
-            valid = np.concatenate([part[1] for part in parts])
-            if fill is not None:
-                values = np.where(valid | ~np.isfinite(values), values, values.dtype.type(fill))
-            arrays.append(values)
-            everywhere &= valid.all(axis=0)
-        return arrays, everywhere
-
-    def labels(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Read rows of the labels: codes int64 (h, W), and where there is a value."""
-        values, valid = self._labels.rows(start, stop)
-        codes = np.where(valid[0], values[0], 0).astype(np.int64)
-        if values.dtype.kind == "f" and not np.array_equal(codes[valid[0]], values[0][valid[0]]):
-            raise DataError(f"{self.scene.labels.path} has fractions: labels are whole numbers")
-        return codes, valid[0]
+    def apply(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+        """Replace the invalid values; those that are not finite stay."""
+        if self.nodata is not None:
+            keep = valid | ~np.isfinite(values) if values.dtype.kind == "f" else valid
+            return np.where(keep, values, values.dtype.type(self.nodata))
+        return np.where(valid, values, np.float32("nan")) if values.dtype.kind == "f" else values
 
 
-def alignment_notes(scene: Scene, grid: Grid) -> list[str]:
+def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> list[str]:
     """Say which rasters of a scene are warped, and which are taken on trust.
 
     The notes do not name the scene, so that equal ones can be counted.
     """
     notes = []
-    for file in [f for layer in scene.layers for f in layer.files] + [scene.labels]:
+    nested = {
+        id(file): factors.get(layer.name, 1) for layer in scene.layers for file in layer.files
+    }
+    for file in scene.rasters:
         if file.alpha:
             notes.append(f"{file.path.name} has an alpha band, which is a mask and not a band")
-        if not is_on_grid(file, grid):
-            method = "nearest" if file is scene.labels else "bilinear"
+        if file.gcps:
+            notes.append(f"{file.path.name} placed by its ground control points")
+        if file.source_dtype == "float64":
+            notes.append(f"{file.path.name} is float64, stored as float32")
+        if file.complex_mode:
+            how = "amplitude" if file.complex_mode == "amp" else "decibels of the amplitude"
+            notes.append(f"{file.path.name} is complex, stored as {how}")
+        if file.expand:
+            notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
+        on = grid.coarser(nested.get(id(file), 1))
+        if not is_on_grid(file, on):
+            sharp = file is scene.labels or file.expand or any(file is m.file for m in scene.masks)
+            method = "nearest" if sharp else "bilinear"
             was = f"{_short(file.crs)} at {file.resolution:.4g}"
             now = f"{_short(grid.crs)} at {abs(grid.transform.a):.4g}"
-            notes.append(f"{file.path.name} warped from {was} to {now}, {method}")
+            notes.append(f"{file.path.name} {_how(file)} from {was} to {now}, {method}")
         elif (file.crs is None) != (grid.crs is None):
             notes.append(f"{file.path.name} taken pixel by pixel: the sizes agree, one has no CRS")
+        if not file.tiled and file.block_height < file.height and file.width > 2048:
+            notes.append(f"{file.path.name} is stored in strips: read in whole rows")
     return notes
+
+
+def _how(file: RasterFile) -> str:
+    t = file.transform
+    if t.b or t.d:
+        return "turned and warped"
+    return "flipped" if t.e > 0 else "warped"
 
 
 def _short(crs: CRS) -> str:

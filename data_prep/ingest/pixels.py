@@ -11,15 +11,14 @@ import numpy as np
 from data_prep.fields import FieldImage, connected_fields
 from data_prep.ingest.places import place_columns
 from data_prep.manifest import Columns, texts
-from rsdgc.errors import DataError, SettingError
+from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.ingest.classes import ClassList
-    from data_prep.ingest.discovery import Scene
     from data_prep.ingest.grid import Grid
-    from data_prep.ingest.layers import SceneReader
+    from data_prep.ingest.reading import SceneReader
+    from data_prep.ingest.scene import Scene
     from data_prep.writer import StoreWriter
 
 #: Least number of padded rows that are written at once.
@@ -82,15 +81,7 @@ class PixelScene:
         }
 
 
-def check_patch(patch_px: int) -> None:
-    """Raise SettingError unless a patch has a middle pixel."""
-    if patch_px < 1 or patch_px % 2 == 0:
-        raise SettingError(f"patch_px is {patch_px}: choose an odd number such as 3, 5 or 11")
-
-
-def write_scene(
-    reader: SceneReader, writer: StoreWriter, patch_px: int, classes: ClassList
-) -> PixelScene:
+def write_scene(reader: SceneReader, writer: StoreWriter, patch_px: int) -> PixelScene:
     """Write a scene's padded pixels, band-interleaved by pixel, and read its labels.
 
     The padding reflects the scene at its edges.
@@ -104,8 +95,7 @@ def write_scene(
     height, width = reader.grid.height, reader.grid.width
     if min(height, width) <= radius:
         raise DataError(f"{height}×{width} px is too small for patches of {patch_px} px")
-    codes, has_label = reader.labels(0, height)
-    labelled = classes.labelled(codes, has_label, reader.scene.labels.path)
+    codes, labelled = reader.labels(0, height)
     valid = np.zeros((height, width), np.bool_)
     start = writer.rows
     digest = hashlib.blake2b(digest_size=8)
@@ -116,16 +106,16 @@ def write_scene(
     for first in range(0, len(row_of), step):
         wanted = row_of[first : first + step]
         low = int(wanted.min())
-        images, band_valid = reader.images(low, int(wanted.max()) + 1)
-        valid[low : low + len(band_valid)] = band_valid
-        rows = [_interleaved(image[:, wanted - low][:, :, col_of]) for image in images]
+        band = reader.rows(low, int(wanted.max()) + 1)
+        valid[low : low + len(band.usable)] = band.usable
+        rows = [_interleaved(image[:, wanted - low][:, :, col_of]) for image in band.images]
         for values in rows:
             digest.update(values.data)
         writer.append(rows)
     return PixelScene(
         scene=reader.scene,
         grid=reader.grid,
-        codes=codes,
+        codes=np.where(labelled, codes, 0).astype(np.int64),
         usable=labelled & valid,
         start=start,
         radius=radius,

@@ -11,8 +11,8 @@ from data_prep.manifest import Columns, texts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.ingest.discovery import Scene
     from data_prep.ingest.grid import Grid
+    from data_prep.ingest.scene import Scene
 
 
 def place_columns(
@@ -27,6 +27,7 @@ def place_columns(
     return {
         "scene": texts(scene.name, count),
         "folder": texts(scene.folder, count),
+        "date": texts(scene.date, count),
         "row": rows,
         "col": cols,
         "x": centers[:, 0],

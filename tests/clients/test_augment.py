@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from clients.augment import flips_and_quarter_turns
+from clients.augment import drop_bands, flips_and_quarter_turns, jitter
 
 
 def ways(x: torch.Tensor, count: int = 400) -> dict[tuple[float, ...], int]:
@@ -37,3 +38,31 @@ def test_bands_stay_together_and_the_input_as_it_is() -> None:
     assert torch.equal(x, before)
     assert torch.equal(out[:, 0], out[:, 2])
     assert torch.equal(out.flatten(1).sort(1).values, x.flatten(1).sort(1).values)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 13, 200])
+def test_jitter_changes_gain_and_offset_of_each_band_and_chip(bands: int) -> None:
+    x = torch.randn((64, bands, 4, 4), generator=torch.Generator().manual_seed(1))
+    out = jitter(x, 0.1, torch.Generator().manual_seed(0))
+    flat, changed = x.flatten(2), out.flatten(2)
+    gain = (changed[..., 0] - changed[..., 1]) / (flat[..., 0] - flat[..., 1])
+    offset = changed.mean(2) - gain * flat.mean(2)
+    # one line through all pixels of a band
+    assert torch.allclose(changed, gain[..., None] * flat + offset[..., None], atol=1e-3)
+    assert 0.05 < float((gain - 1).std()) < 0.2
+    assert 0.05 < float(offset.std()) < 0.2
+    assert torch.equal(out, jitter(x, 0.1, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize(("bands", "share"), [(1, 0.9), (2, 0.5), (13, 0.2), (4, 0.99)])
+def test_bands_are_left_out_whole_and_never_all(bands: int, share: float) -> None:
+    x = torch.ones((500, bands, 3, 3))
+    out = drop_bands(x, share, torch.Generator().manual_seed(0))
+    kept = out.amax(dim=(2, 3))
+    assert torch.equal(kept, out.amin(dim=(2, 3)))
+    assert (kept.sum(dim=1) >= 1).all()
+    if bands > 1:
+        dropped = 1 - float(kept.mean())
+        # what is kept against the odds is the best of a chip's bands
+        expected = share - share**bands / bands
+        assert abs(dropped - expected) < 0.05

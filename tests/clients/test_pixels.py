@@ -72,3 +72,24 @@ def test_modalities_of_another_size_are_resampled_to_the_first() -> None:
     x = join([torch.zeros(2, 4, 8, 8), coarse])
     assert x.shape == (2, 5, 8, 8)
     assert torch.equal(x[:, 4], torch.full((2, 8, 8), 3.0))
+
+
+def test_scale_and_offset_are_applied_after_the_cast() -> None:
+    array = np.array([0, 10_000, 65_535, 7], np.uint16).reshape(4, 1, 1, 1)
+    mean, std = np.array([0.2], np.float32), np.array([0.5], np.float32)
+    scaled = Normalization(mean, std, nodata=7, scale=np.array([1e-4]), offset=np.array([-0.1]))
+    expected = (array.ravel()[:3] * 1e-4 - 0.1 - 0.2) / 0.5
+    found = normalised(array, scaled).ravel()
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-5)
+    assert found[3] == 0
+    negative = Normalization(mean, std, scale=np.array([-1e-4]))
+    np.testing.assert_allclose(
+        normalised(array, negative).ravel(), (array.ravel() * -1e-4 - 0.2) / 0.5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("scale", [[0.0], [np.nan], [1.0, 2.0]])
+def test_scales_that_cannot_be_applied_are_refused(scale: list[float]) -> None:
+    normalization = Normalization(*np.ones((2, 1), np.float32), scale=np.array(scale))
+    with pytest.raises(DataError, match="cannot be applied to 1 bands"):
+        Modality(np.dtype("uint8"), normalization, CPU)

@@ -94,3 +94,14 @@ def test_divergence_names_the_remedy(lr: float) -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         TrainSettings(**({"lr": 0.1} | wrong))
+
+
+def test_augmentation_is_repeatable_and_changes_what_is_seen() -> None:
+    plain = TrainSettings(lr=0.05, batch_size=5, augment=False)
+    for more in ({"jitter": 0.2}, {"band_dropout": 0.5}):
+        settings = TrainSettings(lr=0.05, batch_size=5, augment=False, **more)
+        assert torch.equal(trained(settings, seed=4), trained(settings, seed=4))
+        assert not torch.equal(trained(settings, seed=4), trained(plain, seed=4))
+    for wrong in ({"jitter": -1.0}, {"band_dropout": 1.0}):
+        with pytest.raises(SettingError, match=next(iter(wrong))):
+            TrainSettings(lr=0.05, **wrong)

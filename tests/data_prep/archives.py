@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import rasterio
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.warp import transform
 
 UTM = "EPSG:32633"
 LEFT, TOP = 500_000.0, 5_000_000.0
@@ -29,6 +32,8 @@ def write_tif(
 ) -> Path:
     """Write (H, W) or (C, H, W) as a GeoTIFF."""
     values = values[None] if values.ndim == 2 else values
+    for stale in (path, path.with_name(path.name + ".aux.xml"), path.with_name(path.name + ".msk")):
+        stale.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     place = (
         {} if crs is None else {"transform": transform or Affine(pixel, 0, left, 0, -pixel, top)}
@@ -72,12 +77,52 @@ def stripes(height: int, width: int, side: int, codes: tuple[int, ...]) -> NDArr
     return np.repeat(row[None], height, axis=0)
 
 
-def write_scene(folder: Path, *, seed: int = 0, size: int = 96, **place: Any) -> Path:
+def write_scene(
+    folder: Path, *, seed: int = 0, size: int = 96, bands: int = 4, **place: Any
+) -> Path:
     """A scene of 4 bands and a label raster of the classes 1, 2 and 3 in stripes of 8 px."""
-    write_tif(folder / "optical.tif", noise((4, size, size), seed), nodata=0, **place)
+    write_tif(folder / "optical.tif", noise((bands, size, size), seed), nodata=0, **place)
     labels = stripes(size, size, 8, (1, 2, 3))
     write_tif(folder / "labels.tif", labels, nodata=0, **place)
     return folder
+
+
+def write_polygons(
+    path: Path,
+    boxes: list[tuple[tuple[float, float, float, float], Any]],
+    *,
+    crs: str | None = UTM,
+    column: str = "name",
+    pixel: float = 10.0,
+) -> Path:
+    """Write boxes, given as first column, first row, last column, last row in pixels, with a class.
+
+    They lie on the grid that :func:`write_tif` writes by default, in any CRS.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    shapes = [
+        shapely.box(LEFT + pixel * a, TOP - pixel * d, LEFT + pixel * c, TOP - pixel * b)
+        for (a, b, c, d), _ in boxes
+    ]
+    if crs not in (None, UTM):
+        densified = shapely.segmentize(np.array(shapes), 20.0)
+        shapes = list(
+            shapely.transform(
+                densified, lambda p: np.stack(transform(UTM, crs, p[:, 0], p[:, 1]), axis=1)
+            )
+        )
+    values = [value for _, value in boxes]
+    data = np.array(values, dtype=object if isinstance(values[0], str) else np.int64)
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb(np.array(shapes)),
+        [data],
+        [column],
+        geometry_type="Polygon",
+        crs=crs,
+    )
+    return path
 
 
 def write_class_folders(

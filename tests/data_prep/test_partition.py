@@ -19,6 +19,7 @@ from tests.data_prep.archives import write_class_folders
 PLANS: list[dict[str, Any]] = [
     {"scheme": "iid", "sites": 5},
     {"scheme": "dirichlet", "sites": 4, "alpha": 0.5},
+    {"scheme": "classes", "sites": 4, "classes_per_site": 2},
     {"scheme": "scene"},
     {"scheme": "scene", "sites": 3},
     {"scheme": "block", "sites": 5},
@@ -150,3 +151,34 @@ def test_blocks_are_compact_and_straight() -> None:
         here = dealt == site
         assert here.sum() == 36
         assert np.ptp(rows[here]) == np.ptp(cols[here]) == 5
+
+
+@pytest.mark.parametrize(("sites", "per_site"), [(3, 1), (2, 2), (5, 2), (4, 3), (7, 1)])
+def test_pathological_sites_have_just_so_many_classes(
+    scenes_store: Store, tmp_path: Path, sites: int, per_site: int
+) -> None:
+    how = {"scheme": "classes", "sites": sites, "classes_per_site": per_site}
+    data = partition(scenes_store.path, tmp_path / "data", **how)
+    held = []
+    for name in data.sites:
+        train, test = (set(data.site(name).split(part)[1].tolist()) for part in ("train", "test"))
+        assert len(train) == per_site
+        assert test <= train
+        held += train
+    counts = np.bincount(held, minlength=3)
+    assert counts.min() >= 1
+    assert counts.max() - counts.min() <= 1
+    assert data.partition is not None
+    assert data.partition.classes_per_site == per_site
+
+
+@pytest.mark.parametrize(
+    ("sites", "per_site", "message"),
+    [(3, 4, "choose from 1 to the 3 classes"), (2, 1, "choose 2 classes a site or more")],
+)
+def test_pathological_sites_that_cannot_be_are_named(
+    scenes_store: Store, tmp_path: Path, sites: int, per_site: int, message: str
+) -> None:
+    how = {"scheme": "classes", "sites": sites, "classes_per_site": per_site}
+    with pytest.raises(SettingError, match=message):
+        partition(scenes_store.path, tmp_path / "data", **how)

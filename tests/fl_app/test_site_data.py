@@ -1,11 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from flwr.app import Message, RecordDict
 
+from data_prep.common import SiteSums, merge_sites, site_sums
+from data_prep.dataset import open_data
+from fl_app.client_app import app as client_app
 from fl_app.config import Settings
 from fl_app.site_data import host, split
 from rsdgc.errors import DataError
+from tests.loopback import LoopbackGrid
 
 CPU = torch.device("cpu")
 
@@ -52,3 +58,45 @@ def test_a_node_without_usable_data_is_told_why(
     filled = {key: value.format(data=data) for key, value in config.items()}
     with pytest.raises(DataError, match=message):
         host(filled, Settings())
+
+
+def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
+    settings = Settings.from_mapping({"data-dir": str(data)})
+    here = host({"partition-id": 0, "num-partitions": 1}, settings)
+    common = merge_sites([site_sums(here.dataset, name) for name in here.sites])
+    alike = split(here.dataset, "site-00", "train", CPU, common)
+    own = split(here.dataset, "site-00", "train", CPU)
+    assert alike is not None
+    assert own is not None
+    x, _ = next(alike.batches(8, None))
+    y, _ = next(own.batches(8, None))
+    # all sites together are the store, whose statistics are what a partition of it has
+    assert torch.allclose(x, y, atol=1e-3)
+    wrong = SiteSums({}, common.classes, common.class_counts)
+    with pytest.raises(DataError, match="do not have layer image"):
+        split(here.dataset, "site-00", "train", CPU, wrong)
+
+
+def test_nodes_answer_a_query_for_statistics(data: Path) -> None:
+    grid = LoopbackGrid(
+        client_app,
+        [{"partition-id": part, "num-partitions": 2} for part in (0, 1)],
+        Settings.from_mapping({"data-dir": str(data)}).to_mapping(),
+    )
+    messages = [
+        Message(RecordDict(), dst_node_id=node, message_type="query.statistics")
+        for node in grid.get_node_ids()
+    ]
+    replies = list(grid.send_and_receive(messages))
+    sums = [
+        SiteSums.from_mapping(dict(record))
+        for reply in replies
+        for record in reply.content.config_records.values()
+    ]
+    assert len(sums) == 3
+    common = merge_sites(sums)
+    store = open_data(data).store
+    np.testing.assert_allclose(
+        common.layers["image"].mean, store.meta.modalities[0].mean, rtol=1e-6
+    )
+    assert sum(common.class_counts) == store.meta.splits.counts["train"]

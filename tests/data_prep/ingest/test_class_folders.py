@@ -109,8 +109,7 @@ def test_progress_goes_to_the_callback(tmp_path: Path) -> None:
     src = write_class_folders(tmp_path / "src", classes=1, images=2)
     seen: list[tuple[str, int, int]] = []
     ingest_class_folders(src, tmp_path / "a", progress=lambda *report: seen.append(report))
-    assert seen[0] == ("class-0/image-00.tif", 0, 2)
-    assert seen[-1] == ("done", 2, 2)
+    assert seen == [("0", 2 * 3 * 8 * 8, 2 * 3 * 8 * 8)]
 
 
 @pytest.mark.parametrize("options", [{"chip_px": 0}, {"test_share": 1.5}])

@@ -8,17 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from data_prep.ingest.archive import open_archive
 from data_prep.ingest.chips import majority_codes
-from data_prep.ingest.classes import distinct, read_classes
+from data_prep.ingest.classes import distinct, given_classes, named_classes, raster_classes
 from rsdgc.errors import DataError
 
 
 @given(arrays(np.int64, st.integers(0, 30), elements=st.integers(-5, 9) | st.just(10**6)))
 def test_distinct_codes_are_those_of_unique(codes: np.ndarray) -> None:
-    found, places = distinct(codes)
-    expected, inverse = np.unique(codes, return_inverse=True)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(places, inverse)
+    np.testing.assert_array_equal(distinct(codes), np.unique(codes))
 
 
 @given(
@@ -39,15 +37,24 @@ def test_majorities_equal_those_of_plain_counting(
 
 
 def test_an_open_list_takes_the_codes_that_occur(tmp_path: Path) -> None:
-    classes = read_classes(tmp_path, None, tmp_path / "labels.tif")
+    classes = raster_classes(tmp_path / "labels.tif")
     assert classes.settle(np.array([7, 2, 7])) == ([2, 7], ["class 2", "class 7"])
     assert not classes.zero_is_unlabelled
-    assert read_classes(tmp_path, None, tmp_path / "labels.tif", pixels=True).zero_is_unlabelled
+    assert raster_classes(tmp_path / "labels.tif", pixels=True).zero_is_unlabelled
+
+
+def test_names_of_polygons_are_numbered_and_codes_kept() -> None:
+    assert named_classes(["wood", "field", "wood"]).names == {1: "field", 2: "wood"}
+    assert named_classes([3, 7]).code_of(7, "x") == 7
+    mixed = named_classes([3, "wood"])
+    assert mixed.names == {1: "3", 2: "wood"}
 
 
 def test_lists_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    archive = open_archive(tmp_path)
+    assert given_classes(archive, None) is None
     for wrong, message in (({}, "empty"), ({1: "a", 2: "a"}, "repeats")):
         with pytest.raises(DataError, match=message):
-            read_classes(tmp_path, wrong, tmp_path / "labels.tif")
+            given_classes(archive, wrong)
     with pytest.raises(DataError, match=r"gone.json cannot be read"):
-        read_classes(tmp_path, tmp_path / "gone.json", tmp_path / "labels.tif")
+        given_classes(archive, tmp_path / "gone.json")

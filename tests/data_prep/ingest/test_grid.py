@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.ingest.grid import AlignedRaster, RowWindow, grid_of
+from data_prep.ingest.aligned import AlignedRaster, RowWindow
+from data_prep.ingest.grid import grid_of
 from data_prep.rasters import read_header
 from rsdgc.errors import DataError
 from tests.data_prep.archives import LEFT, TOP, noise, write_tif
@@ -24,6 +25,7 @@ def test_windows_of_rows_equal_plain_slices(
         for row in range(0, 40 - side + 1, stride):
             got, valid = window.rows(row, row + side)
             np.testing.assert_array_equal(got, values[:, row : row + side])
+            assert valid is not None
             assert valid.all()
 
 

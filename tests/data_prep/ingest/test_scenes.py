@@ -73,17 +73,26 @@ def test_single_band_files_group_by_prefix(tmp_path: Path) -> None:
     assert set(column(store.manifest, "folder")) == {""}
 
 
-def test_resolutions_of_one_sensor_are_told_apart(tmp_path: Path) -> None:
+def test_resolutions_of_one_sensor_are_told_apart_and_kept(tmp_path: Path) -> None:
     src = tmp_path / "src"
-    for band in ("B02", "B03"):
-        write_tif(src / f"T33_{band}.tif", noise((48, 48)))
-    for band in ("B05", "B06"):
-        write_tif(src / f"T33_{band}.tif", noise((24, 24)), pixel=20.0)
+    fine, coarse = noise((2, 48, 48)), noise((2, 24, 24), 1)
+    for band, values in zip(("B02", "B03"), fine, strict=True):
+        write_tif(src / f"T33_{band}.tif", values)
+    for band, values in zip(("B05", "B06"), coarse, strict=True):
+        write_tif(src / f"T33_{band}.tif", values, pixel=20.0)
     write_tif(src / "labels.tif", stripes(48, 48, 8, (1, 2)))
     store = ingest(src)
     assert [m.name for m in store.meta.modalities] == ["T33_10m", "T33_20m"]
-    assert [m.resolution for m in store.meta.modalities] == [10.0, 20.0]
-    assert [a.shape for a in store.take([0])] == [(1, 2, 8, 8)] * 2
+    assert [(m.resolution, m.factor) for m in store.meta.modalities] == [(10.0, 1), (20.0, 2)]
+    near, far = store.take(np.arange(len(store)))
+    assert (near.shape[1:], far.shape[1:]) == ((2, 8, 8), (2, 4, 4))
+    rows, cols = column(store.manifest, "row"), column(store.manifest, "col")
+    for a, b, r, c in zip(near, far, rows, cols, strict=True):
+        np.testing.assert_array_equal(a, fine[:, r : r + 8, c : c + 8])
+        np.testing.assert_array_equal(b, coarse[:, r // 2 : r // 2 + 4, c // 2 : c // 2 + 4])
+    warped = ingest(src, chip_px=7, overwrite=True)
+    assert [m.factor for m in warped.meta.modalities] == [1, 1]
+    assert [a.shape for a in warped.take([0])] == [(1, 2, 7, 7)] * 2
 
 
 def test_layers_may_be_named(tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""Rasters read on a scene's grid, in bands of rows.
+
+A layer that is not on the grid is warped to it once, as it is read: bilinear for images, nearest
+for labels and for color tables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from data_prep.ingest.grid import Grid, check_alignable, is_on_grid
+from data_prep.rasters import RasterFile, color_table, one_line, open_raster, real_values
+from data_prep.statistics import valid_mask
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+
+    from numpy.typing import NDArray
+
+#: Bytes of one layer that are read at once.
+READ_BYTES = 32 * 2**20
+#: Largest error, in pixels, of the places that a warp reads. GDAL's own, an eighth, changes values
+#: with the window that is read; this one makes them the same whichever way a scene is cut.
+WARP_TOLERANCE_PX = 1e-6
+
+
+#: Values (C, h, w), and which of them are data; None where all are.
+Band = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
+
+
+class RowSource(Protocol):
+    """Whatever can be read in rows of a grid: a raster, polygons."""
+
+    def read(self, start: int, stop: int) -> Band:
+        """Rows [start, stop); they may be overwritten by the next call."""
+        ...
+
+
+class AlignedRaster:
+    """A raster's bands on the grid, read in bands of rows.
+
+    Parameters
+    ----------
+    stack
+        Keeps the files open.
+    file, grid
+        What is read, and on what.
+    labels
+        Resample by nearest neighbor instead of bilinear.
+    cols
+        First column and the one after the last, of the grid; default: all.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        file: RasterFile,
+        grid: Grid,
+        *,
+        labels: bool = False,
+        cols: tuple[int, int] | None = None,
+    ) -> None:
+        check_alignable(file, grid)
+        self.file = file
+        self._first, self._width = (0, grid.width) if cols is None else (cols[0], cols[1] - cols[0])
+        source = stack.enter_context(open_raster(file.path))
+        self._colors = color_table(source) if file.expand else None
+        nearest = labels or file.expand
+        if file.gcps:
+            # first to the north-up image that the points describe; from there on like any other
+            source = stack.enter_context(_placed_by_points(source, file, nearest))
+        self._masked = has_own_mask(source, file)
+        if is_on_grid(file, grid):
+            self._source = source
+            self._alpha = source.count if file.gcps and _needs_alpha(file) else 0
+        else:
+            self._source = stack.enter_context(_warped(source, file, grid, nearest))
+            self._alpha = self._source.count if _needs_alpha(file) else 0
+        self._all_valid = not (self._alpha or self._masked or file.expand) and (
+            set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
+        )
+        self._buffer = np.zeros(0, file.source_dtype)
+
+    def read(self, start: int, stop: int) -> Band:
+        """Read rows [start, stop): values (C, h, W) in their stored type, and which are valid.
+
+        The next call may overwrite the values.
+        """
+        try:
+            return self._read(start, stop)
+        except RasterioError as error:
+            raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
+
+    def _read(self, start: int, stop: int) -> Band:
+        if start < 0 or stop > self._source.height or start >= stop:
+            raise DataError(f"{self.file.path} has no rows {start} to {stop}: this is a defect")
+        window = Window(self._first, start, self._width, stop - start)
+        indexes = list(self.file.indexes)
+        values = self._source.read(indexes, window=window, out=self._room(stop - start))
+        if self._all_valid:
+            return real_values(values, self.file), None
+        valid = own_valid(values, self.file.nodatas)
+        if self._alpha:
+            valid &= self._source.read(self._alpha, window=window) > 0
+        elif self._masked:
+            valid &= self._source.read_masks(indexes, window=window) > 0
+        if self._colors is None:
+            return real_values(values, self.file), valid
+        return expand_colors(values, valid, self._colors)
+
+    def _room(self, rows: int) -> NDArray[Any]:
+        """Return the same memory for every read: getting new pages takes as long as reading."""
+        shape = (len(self.file.indexes), rows, self._width)
+        size = int(np.prod(shape))
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, self.file.source_dtype)
+        return self._buffer[:size].reshape(shape)
+
+
+def own_valid(values: NDArray[Any], nodatas: tuple[float | None, ...]) -> NDArray[np.bool_]:
+    """Mark the usable values of each band by that band's own nodata value."""
+    if len(set(nodatas)) == 1:
+        return valid_mask(values, nodatas[0])
+    return np.stack([valid_mask(*pair) for pair in zip(values, nodatas, strict=True)])
+
+
+def expand_colors(
+    values: NDArray[Any], valid: NDArray[np.bool_], colors: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Replace indices (1, h, w) by their colors (3, h, w); transparent ones are invalid."""
+    found = np.moveaxis(colors[values[0]], -1, 0)
+    seen = valid & (found[3:] > 0)
+    return found[:3], np.repeat(seen, 3, axis=0)
+
+
+def has_own_mask(source: Any, file: RasterFile) -> bool:
+    """Tell whether a file marks invalid pixels by an alpha band or a mask band."""
+    flags = source.mask_flag_enums[file.indexes[0] - 1]
+    return MaskFlags.alpha in flags or MaskFlags.per_dataset in flags
+
+
+def _needs_alpha(file: RasterFile) -> bool:
+    """Tell whether nothing in a file could mark ground that it does not cover."""
+    return not file.alpha and file.nodatas[0] is None and file.source_dtype[0] not in "fc"
+
+
+def _marking(file: RasterFile) -> dict[str, Any]:
+    """Options of a warp that mark what the source does not cover."""
+    nodata = file.nodatas[0]
+    if nodata is None and file.source_dtype[0] in "fc":
+        nodata = float("nan")
+    if nodata is not None:
+        return {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "NO"}
+    return {} if file.alpha else {"add_alpha": True}
+
+
+def _resampling(nearest: bool) -> Resampling:
+    return Resampling.nearest if nearest else Resampling.bilinear
+
+
+def _placed_by_points(source: Any, file: RasterFile, nearest: bool) -> WarpedVRT:
+    # rasterio takes the points into account only where it chooses the grid itself
+    return WarpedVRT(source, crs=file.crs, resampling=_resampling(nearest), **_marking(file))
+
+
+def _warped(source: Any, file: RasterFile, grid: Grid, nearest: bool) -> WarpedVRT:
+    place: dict[str, Any] = {
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "height": grid.height,
+        "width": grid.width,
+        "tolerance": WARP_TOLERANCE_PX,
+    }
+    marking = {} if file.gcps and _needs_alpha(file) else _marking(file)
+    return WarpedVRT(source, src_crs=file.crs, resampling=_resampling(nearest), **place, **marking)
+
+
+class RowWindow:
+    """Rows of a source asked for in rising order, each read once.
+
+    Parameters
+    ----------
+    source
+        What to read.
+    height
+        Rows of the grid.
+    step
+        Rows to read at once.
+    """
+
+    def __init__(self, source: RowSource, height: int, step: int) -> None:
+        self._source = source
+        self._height = height
+        self._step = step
+        self._start = 0
+        self._values: NDArray[Any] | None = None
+        self._valid: NDArray[np.bool_] | None = None
+
+    def rows(self, start: int, stop: int) -> Band:
+        """Values (C, stop − start, W) and their validity; ``start`` never falls.
+
+        They may be overwritten by the next call.
+        """
+        self._forget(start)
+        while self._end < stop:
+            first = max(self._end, start)
+            # up to a multiple of the step, which is one of the block's height: no block twice
+            last = min((first // self._step + 1) * self._step, self._height)
+            if self._values is not None:
+                # what is kept lies in memory that is read into now
+                self._values = self._values.copy()
+            values, valid = self._source.read(first, last)
+            if self._values is None:
+                self._start, self._values, self._valid = first, values, valid
+                continue
+            self._valid = joined([self._values, values], [self._valid, valid], axis=1)
+            self._values = np.concatenate([self._values, values], axis=1)
+        assert self._values is not None
+        here = slice(start - self._start, stop - self._start)
+        valid = None if self._valid is None else self._valid[:, here]
+        return self._values[:, here], valid
+
+    def drain(self, start: int) -> None:
+        """Read the rows from ``start`` to the last, and forget them."""
+        for first in range(max(start, self._end), self._height, self._step):
+            self.rows(first, min(first + self._step, self._height))
+
+    @property
+    def _end(self) -> int:
+        return self._start + (0 if self._values is None else self._values.shape[1])
+
+    def _forget(self, start: int) -> None:
+        if self._values is None:
+            return
+        if start >= self._end:
+            self._start, self._values, self._valid = start, None, None
+            return
+        gone = start - self._start
+        self._values = self._values[:, gone:]
+        self._valid = None if self._valid is None else self._valid[:, gone:]
+        self._start = start
+
+
+def joined(
+    values: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_] | None], axis: int = 0
+) -> NDArray[np.bool_] | None:
+    """Join the validity of several arrays; None where all of all is valid."""
+    if all(part is None for part in valid):
+        return None
+    parts = [
+        np.ones(array.shape, np.bool_) if part is None else part
+        for array, part in zip(values, valid, strict=True)
+    ]
+    return np.concatenate(parts, axis=axis)
+
+
+def read_step(row_bytes: int, block_height: int) -> int:
+    """Rows to read at once: whole blocks, about :data:`READ_BYTES` and at most 1024 rows."""
+    blocks = min(READ_BYTES // max(1, row_bytes * block_height), 1024 // block_height)
+    return max(1, blocks) * block_height

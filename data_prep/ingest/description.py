@@ -1,0 +1,262 @@
+"""Scenes named one by one, in a TOML or a CSV file, instead of found in folders.
+
+``scenes.toml``; paths are relative to it, everything but ``layers`` may be left out::
+
+    labels = "landuse.gpkg"              # for all scenes that name none
+    label_column = "fclass"
+
+    [[scene]]
+    name = "zion"
+    folder = "utah"                      # the site it belongs to
+    date = 2015-06-01
+    split = "train"                      # with --split-by given
+    labels = "nlcd2011.tif"
+    masks = ["qa.tif=bits:3,4"]
+
+    [scene.layers]
+    landsat = ["landsat_b2.tif", "landsat_b3.tif"]
+    srtm = { files = ["srtm.tif"], bands = ["elevation"], nodata = 65535, scale = 0.1, offset = 0 }
+
+``scenes.csv``: one line a file, with the columns ``scene``, ``layer``, ``file`` and, where they
+are needed, ``labels``, ``folder``, ``date`` and ``split``.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from data_prep.ingest.archive import Archive
+from data_prep.ingest.discovery import read_labels
+from data_prep.ingest.masks import MaskFile, parse_mask
+from data_prep.ingest.scene import LayerFiles, Scene
+from data_prep.ingest.sensors import date_of
+from data_prep.rasters import RasterFile, natural_key, read_header
+from data_prep.schema import SPLITS, Skipped
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from data_prep.ingest.options import SceneOptions
+
+DESCRIPTION_SUFFIXES = (".toml", ".csv")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LayerEntry(_Strict):
+    """A layer of a description: its files, and what goes over what they declare."""
+
+    files: list[str] = Field(min_length=1)
+    bands: list[str] | None = None
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+
+
+class SceneEntry(_Strict):
+    """A scene of a description."""
+
+    name: str = Field(min_length=1)
+    layers: dict[str, LayerEntry] = Field(min_length=1)
+    labels: str | None = None
+    folder: str = ""
+    date: str = ""
+    split: str = ""
+    masks: list[str] = Field(default_factory=list)
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _short_form(cls, layers: Any) -> Any:
+        if not isinstance(layers, Mapping):
+            return layers
+        return {
+            name: {"files": [value] if isinstance(value, str) else value}
+            if isinstance(value, (str, list))
+            else value
+            for name, value in layers.items()
+        }
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _as_text(cls, date: Any) -> str:
+        return str(date)[:10]
+
+    @field_validator("split")
+    @classmethod
+    def _known(cls, split: str) -> str:
+        if split not in ("", *SPLITS[:3]):
+            raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS[:3])}")
+        return split
+
+
+class Description(_Strict):
+    """A description as a whole."""
+
+    scene: list[SceneEntry] = Field(min_length=1)
+    labels: str | None = None
+    label_column: str | None = None
+    label_layer: str | None = None
+    nodata: float | None = None
+
+
+def described_archive(path: Path) -> Archive:
+    """Return the archive of a description: the folder that it lies in, with nothing listed."""
+    return Archive(path.parent, path.parent, path.stem)
+
+
+def read_description(path: Path) -> Description:
+    """Read a TOML or CSV description.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or misses something.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else _table(text, path)
+        found = Description.model_validate(values)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): name a file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {where}: {first['msg']}: mend the description") from error
+    names = [scene.name for scene in found.scene]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} names the scene {twice} twice: give each scene its own name")
+    return found
+
+
+def _table(text: str, path: Path) -> dict[str, Any]:
+    reader = csv.DictReader(io.StringIO(text))
+    columns = set(reader.fieldnames or ())
+    if missing := {"scene", "layer", "file"} - columns:
+        raise DataError(f"{path} has no column {min(missing)}: it needs scene, layer and file")
+    scenes: dict[str, dict[str, Any]] = {}
+    for row in reader:
+        scene = scenes.setdefault(row["scene"], {"name": row["scene"], "layers": {}})
+        scene["layers"].setdefault(row["layer"], []).append(row["file"])
+        for key in ("labels", "folder", "date", "split"):
+            if row.get(key):
+                scene[key] = row[key]
+    return {"scene": list(scenes.values())}
+
+
+def describe_options(options: SceneOptions, description: Description) -> SceneOptions:
+    """Add what a description says of all scenes to the options; given options come first."""
+    return replace(
+        options,
+        labels=options.labels or description.labels,
+        label_column=options.label_column or description.label_column,
+        label_layer=options.label_layer or description.label_layer,
+        nodata=description.nodata if options.nodata is None else options.nodata,
+    )
+
+
+def described_scenes(
+    path: Path, description: Description, options: SceneOptions
+) -> tuple[list[Scene], list[Skipped]]:
+    """Read the headers of all scenes of a description.
+
+    Returns
+    -------
+    tuple
+        The scenes, and those that cannot be used, with reasons.
+
+    Raises
+    ------
+    DataError
+        No scene can be used.
+    """
+    scenes: list[Scene] = []
+    skipped: list[Skipped] = []
+    for entry in description.scene:
+        try:
+            scenes.append(_scene(path.parent, entry, options))
+        except DataError as error:
+            skipped.append(Skipped(path=entry.name, reason=str(error)))
+    if not scenes:
+        raise DataError(f"{path} has no usable scene: {skipped[0].path}: {skipped[0].reason}")
+    return scenes, skipped
+
+
+def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
+    layers = [_layer(home, name, layer, options) for name, layer in entry.layers.items()]
+    labels = entry.labels or options.labels
+    if labels is None:
+        raise DataError("no labels: name them in the description")
+    masks = []
+    for text in entry.masks:
+        rule = parse_mask(text)
+        masks.append(MaskFile(read_header(home / rule.pattern), rule))
+    for rule in options.mask_rules:
+        files = {f.path.parent for layer in layers for f in layer.files}
+        found = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
+        if not found:
+            raise DataError(f"no mask like {rule.pattern}: add it, or leave masks out")
+        masks.append(MaskFile(read_header(sorted(found)[0]), rule))
+    place = Path(labels) if entry.labels is None and Path(labels).is_file() else home / labels
+    return Scene(
+        name=entry.name,
+        folder=entry.folder,
+        layers=layers,
+        labels=read_labels(place, options),
+        masks=masks,
+        date=entry.date or date_of([entry.name]),
+        split=entry.split,
+    )
+
+
+def _layer(home: Path, name: str, entry: LayerEntry, options: SceneOptions) -> LayerFiles:
+    files = [
+        _with_tags(read_header(path, options.complex_mode).expanded(), entry)
+        for pattern in entry.files
+        for path in _matching(home, pattern)
+    ]
+    bands = sum(file.bands for file in files)
+    if entry.bands is not None and len(entry.bands) != bands:
+        raise DataError(f"layer {name} names {len(entry.bands)} bands, its files have {bands}")
+    if len({file.dtype for file in files}) > 1:
+        raise DataError(f"the files of layer {name} differ in type: split the layer")
+    # files of a lone band have other names in every scene
+    given = entry.bands or ([name] if bands == 1 else [])
+    return LayerFiles(name, tuple(files), tuple(given))
+
+
+def _matching(home: Path, pattern: str) -> list[Path]:
+    """Paths that a file entry names: one, or all that match its glob."""
+    if pattern.startswith("/vsi"):
+        return [Path(pattern)]
+    if not any(sign in pattern for sign in "*?["):
+        return [home / pattern]
+    folder = home / PurePosixPath(pattern).parent
+    last = PurePosixPath(pattern).name
+    names = (
+        [p for p in folder.iterdir() if fnmatch.fnmatch(p.name, last)] if folder.is_dir() else []
+    )
+    if not names:
+        raise DataError(f"{home} has no file like {pattern}: mend the description")
+    return sorted(names, key=lambda path: natural_key(path.name))
+
+
+def _with_tags(file: RasterFile, entry: LayerEntry) -> RasterFile:
+    if entry.nodata is not None:
+        file = file.with_nodata(entry.nodata)
+    if entry.scale is None and entry.offset is None:
+        return file
+    scale = 1.0 if entry.scale is None else entry.scale
+    return replace(file, scales=(scale,) * file.bands, offsets=(entry.offset or 0.0,) * file.bands)

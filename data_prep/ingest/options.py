@@ -1,0 +1,214 @@
+"""What can be asked of an ingestion of scenes, checked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.ingest.masks import MaskRule, parse_mask
+from data_prep.rasters import COMPLEX_MODES
+from data_prep.splits import check_shares
+from rsdgc.errors import SettingError
+
+#: What is done with ground at the right and lower edge that no whole window covers.
+EDGES = ("drop", "pad", "shift")
+#: How chips of scenes are split.
+SPLIT_METHODS = ("blocks", "scene", "date", "given")
+
+Nodata = float | Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class ChipRules:
+    """Which windows become chips.
+
+    Attributes
+    ----------
+    chip_px, stride_px
+        Side of a chip and step of the grid.
+    min_valid
+        Least share of pixels valid in all bands.
+    min_label
+        Least share of pixels that have a label.
+    edge
+        Windows that would leave the scene are dropped (``drop``), filled by reflection, which
+        counts as invalid (``pad``), or moved back to the edge, where they overlap (``shift``).
+    """
+
+    chip_px: int
+    stride_px: int
+    min_valid: float
+    min_label: float
+    edge: str = "drop"
+
+    def __post_init__(self) -> None:
+        for name, pixels in (("chip_px", self.chip_px), ("stride_px", self.stride_px)):
+            if pixels < 1:
+                raise SettingError(f"{name} is {pixels}: choose at least 1 px")
+        for name, share in (("min_valid", self.min_valid), ("min_label", self.min_label)):
+            if not 0 <= share <= 1:
+                raise SettingError(f"{name} is {share}: choose a share from 0 to 1")
+        if self.edge not in EDGES:
+            raise SettingError(f"edge is {self.edge!r}: choose {', '.join(EDGES)}")
+
+
+@dataclass(frozen=True)
+class SplitRules:
+    """How samples are split; the fields are those of :class:`SceneOptions`."""
+
+    test_share: float
+    val_share: float
+    seed: int
+    buffer_px: int | None = None
+    block_px: int | None = None
+    method: str = "blocks"
+
+    def __post_init__(self) -> None:
+        check_shares(self.test_share, self.val_share)
+        if self.buffer_px is not None and self.buffer_px < 0:
+            raise SettingError(f"buffer_px is {self.buffer_px}: choose 0 or more")
+        if self.block_px is not None and self.block_px < 1:
+            raise SettingError(f"block_px is {self.block_px}: choose at least the chip's side")
+        if self.method not in SPLIT_METHODS:
+            raise SettingError(f"split_by is {self.method!r}: choose {', '.join(SPLIT_METHODS)}")
+
+    @property
+    def shares(self) -> dict[str, Any]:
+        """Arguments that every split takes."""
+        return {"test_share": self.test_share, "val_share": self.val_share, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """Options of :func:`data_prep.ingest.ingest_scenes`.
+
+    ::
+
+        SceneOptions(chip_px=64)                                labels.tif in each scene folder
+        SceneOptions(labels="landuse.gpkg", label_column="fclass")            polygons
+        SceneOptions(layers=["optical=S2_*.tif", "dem=srtm*.tif"])   which files make which layer
+        SceneOptions(masks=["*_SCL=3,8,9,10"], min_valid=0.9)   clouds are invalid pixels
+        SceneOptions(patch_px=11)                               a patch round each labelled pixel
+
+    Attributes
+    ----------
+    labels
+        Name of the label file in each scene folder, or the path of one for all scenes; a raster
+        or polygons. Default: ``labels`` with any suffix.
+    label_column, label_layer
+        Of polygons: the field of the class, and the layer of the file where it has several.
+    priority
+        Classes by falling priority: where polygons overlap, the class named first wins; the rest
+        come after, the later one in the file first.
+    all_touched
+        Polygons take all pixels that they touch, not only those whose middle they hold.
+    unknown
+        ``error`` or ``ignore``: what a label outside a given class list is.
+    layers
+        ``name=glob`` for each modality, matched against the file names of a scene folder, instead
+        of grouping by names.
+    masks
+        ``glob=1,2,3`` (values) or ``glob=bits:3,4`` of files that mark invalid pixels, such as
+        clouds.
+    classes
+        Class codes and names, or the path of a JSON file of them; default ``classes.json`` of the
+        archive, else the category names of the label raster. A given list is closed: other codes
+        are an error, and code 0, if the list does not have it, means unlabelled.
+    aoi
+        Polygons outside of which pixels count as invalid.
+    chip_px, stride_px, edge
+        Side of a chip, step from one to the next (default: the side), and the edge policy.
+    patch_px
+        Pixel mode: a sample is a labelled pixel with the patch of this odd side round it.
+    buffer_px
+        Least gap between chips of different splits; default half a chip, which sets aside one
+        ring of chips round each test block. In pixel mode the distance that pixels of different
+        splits must exceed: at least the patch radius, which is the default.
+    block_px
+        Side of the blocks that are split; default: the best of several. Not for pixel mode, where
+        whole fields are split.
+    split_by
+        ``blocks`` of ground, whole scenes (``scene``), the latest dates (``date``), or as a
+        description says (``given``).
+    test_share, val_share, seed
+        Shares of the samples, and the seed of the choice.
+    nodata
+        Value (or value by layer) that marks invalid pixels, over what the files declare.
+    complex_mode
+        ``amp`` or ``db``: what complex values become.
+    min_valid, min_label
+        Least share of a chip's pixels that are valid in all bands, and that have a label.
+    strict
+        Fail at the first scene that cannot be used, instead of listing it in ``meta.json``.
+    name, synthetic
+        Name of the data in reports (default: the archive's), and whether it is synthetic
+        (default: what ``archive.json`` says).
+    """
+
+    labels: str | None = None
+    label_column: str | None = None
+    label_layer: str | None = None
+    priority: Sequence[str] = ()
+    all_touched: bool = False
+    unknown: str = "error"
+    layers: Sequence[str] | None = None
+    masks: Sequence[str] = ()
+    classes: str | Path | Mapping[int, str] | None = None
+    aoi: str | Path | None = None
+    chip_px: int = 64
+    stride_px: int | None = None
+    edge: str = "drop"
+    patch_px: int | None = None
+    buffer_px: int | None = None
+    block_px: int | None = None
+    split_by: str = "blocks"
+    test_share: float = 0.2
+    val_share: float = 0.0
+    seed: int = 0
+    nodata: Nodata = None
+    complex_mode: str | None = None
+    min_valid: float = 0.5
+    min_label: float = 0.5
+    strict: bool = False
+    name: str | None = None
+    synthetic: bool | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.split, self.rules, self.mask_rules
+        if self.patch_px is not None and (self.patch_px < 1 or self.patch_px % 2 == 0):
+            raise SettingError(
+                f"patch_px is {self.patch_px}: choose an odd number such as 3, 5 or 11"
+            )
+        if self.patch_px is not None and self.split_by != "blocks":
+            raise SettingError("split_by is not for pixel mode, which splits whole fields")
+        if self.unknown not in ("error", "ignore"):
+            raise SettingError(f"unknown is {self.unknown!r}: choose error or ignore")
+        if self.complex_mode not in (None, *COMPLEX_MODES):
+            raise SettingError(
+                f"complex is {self.complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}"
+            )
+
+    @property
+    def rules(self) -> ChipRules:
+        """Which windows become chips."""
+        stride = self.chip_px if self.stride_px is None else self.stride_px
+        return ChipRules(self.chip_px, stride, self.min_valid, self.min_label, self.edge)
+
+    @property
+    def split(self) -> SplitRules:
+        """How the samples are split."""
+        return SplitRules(
+            self.test_share,
+            self.val_share,
+            self.seed,
+            self.buffer_px,
+            self.block_px,
+            self.split_by,
+        )
+
+    @property
+    def mask_rules(self) -> list[MaskRule]:
+        """Files that mark invalid pixels."""
+        return [parse_mask(text) for text in self.masks]

@@ -1,0 +1,289 @@
+"""What an ingestion of scenes will do, from headers alone: also what ``--dry-run`` shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_prep.ingest.archive import Archive, is_raster, open_archive
+from data_prep.ingest.chips import ChipJob, chip_jobs
+from data_prep.ingest.classes import (
+    ClassList,
+    UnknownLabelError,
+    given_classes,
+    named_classes,
+    raster_classes,
+)
+from data_prep.ingest.description import (
+    DESCRIPTION_SUFFIXES,
+    describe_options,
+    described_archive,
+    described_scenes,
+    read_description,
+)
+from data_prep.ingest.discovery import find_scenes, is_vector
+from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
+from data_prep.ingest.layers import agree_modalities, alignment_notes
+from data_prep.ingest.reading import SceneSource
+from data_prep.ingest.vectors import (
+    VectorFile,
+    label_codes,
+    overlapping,
+    projected,
+    read_polygons,
+    vector_file,
+)
+from data_prep.rasters import gdal_environment
+from data_prep.schema import ModalityMeta, SceneMeta, Skipped
+from rsdgc.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    import os
+
+    from data_prep.ingest.options import SceneOptions
+    from data_prep.ingest.scene import Scene
+
+
+@dataclass
+class Plan:
+    """Everything that is known before pixels are read.
+
+    Attributes
+    ----------
+    archive, options
+        What is ingested, and how.
+    sources
+        The scenes that can be used, each with its grid.
+    modalities, factors
+        The layers of the store.
+    classes
+        What labels mean.
+    skipped, notes
+        What is left out, and what is done to the rest.
+    jobs
+        Work to do, in the order of the store; empty in pixel mode.
+    """
+
+    archive: Archive
+    options: SceneOptions
+    sources: list[SceneSource]
+    modalities: list[ModalityMeta]
+    factors: list[int]
+    classes: ClassList
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    jobs: list[ChipJob] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that the outcome depends on, also those that are skipped."""
+        paths = [path for source in self.sources for path in source.scene.paths]
+        paths += [Path(self.options.aoi)] if self.options.aoi else []
+        listed = [name for names in self.archive.files.values() for name in names]
+        paths += [self.archive.path(n) for n in listed if is_raster(n) or is_vector(n)]
+        return [*dict.fromkeys(paths)]
+
+    @property
+    def most_chips(self) -> int:
+        """Windows of all scenes: as many samples at most."""
+        if self.options.patch_px is not None:
+            return sum(source.grid.height * source.grid.width for source in self.sources)
+        return sum(len(job.rows) * len(job.cols) for job in self.jobs)
+
+    @property
+    def most_bytes(self) -> int:
+        """Size of the arrays if every window becomes a sample."""
+        side = 1 if self.options.patch_px else self.options.chip_px
+        sample = sum(
+            len(m.bands) * (side // factor) ** 2 * np.dtype(m.dtype).itemsize
+            for m, factor in zip(self.modalities, self.factors, strict=True)
+        )
+        return self.most_chips * sample
+
+
+def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
+    """Look at the headers of an archive's files and settle what is done.
+
+    Raises
+    ------
+    DataError
+        No scene can be used, or scenes differ in their layers.
+    SettingError
+        An option does not fit the archive.
+    """
+    with gdal_environment():
+        archive, options, scenes, skipped = _find(src, options)
+    stop_if_strict(options.strict, skipped)
+    classes = _classes(archive, options, scenes)
+    modalities = agree_modalities(scenes, options.nodata)
+    area = None if options.aoi is None else vector_file(Path(options.aoi))
+    plan = Plan(archive, options, [], modalities, [], classes, skipped)
+    grids = _grids(scenes, area, classes, plan)
+    plan.factors = _factors(modalities, grids, options)
+    plan.modalities = [
+        m.model_copy(update={"factor": f}) for m, f in zip(modalities, plan.factors, strict=True)
+    ]
+    by_name = {m.name: f for m, f in zip(modalities, plan.factors, strict=True)}
+    for scene, grid in grids:
+        source = SceneSource(
+            scene,
+            grid,
+            tuple(plan.modalities),
+            tuple(plan.factors),
+            classes,
+            _priority(options, classes),
+            options.all_touched,
+            options.nodata,
+            area,
+        )
+        plan.sources.append(source)
+        plan.notes.update(alignment_notes(scene, grid, by_name))
+        if options.patch_px is None:
+            _add_jobs(plan, source)
+    return plan
+
+
+def _find(
+    src: str | os.PathLike[str], options: SceneOptions
+) -> tuple[Archive, SceneOptions, list[Scene], list[Skipped]]:
+    path = Path(src)
+    if path.suffix.lower() in DESCRIPTION_SUFFIXES and path.is_file():
+        description = read_description(path)
+        options = describe_options(options, description)
+        return (
+            described_archive(path),
+            options,
+            *described_scenes(path, description, options),
+        )
+    archive = open_archive(src)
+    return archive, options, *find_scenes(archive, options)
+
+
+def stop_if_strict(strict: bool, skipped: list[Skipped]) -> None:
+    """Raise DataError for the first file or scene that is refused, if that is asked for."""
+    refused = [item for item in skipped if item.refused]
+    if strict and refused:
+        raise DataError(f"{refused[0].path}: {refused[0].reason} (strict: nothing is skipped)")
+
+
+def _classes(archive: Archive, options: SceneOptions, scenes: list[Scene]) -> ClassList:
+    given = given_classes(archive, options.classes, ignore_unknown=options.unknown == "ignore")
+    if given is not None:
+        return given
+    vectors = {s.labels for s in scenes if isinstance(s.labels, VectorFile)}
+    if not vectors:
+        return raster_classes(scenes[0].labels.path, pixels=options.patch_px is not None)
+    if len(vectors) < len({s.labels.path for s in scenes}):
+        raise DataError("some scenes have polygons for labels and some rasters: give a class list")
+    return named_classes(value for file in vectors for value in read_polygons(file).values)
+
+
+def _priority(options: SceneOptions, classes: ClassList) -> tuple[int, ...]:
+    by_name = {name: code for code, name in classes.names.items()}
+    by_name |= {str(code): code for code in classes.names}
+    codes = []
+    for name in options.priority:
+        if name not in by_name and not name.lstrip("-").isdigit():
+            raise SettingError(
+                f"priority {name!r} is no class: choose among {', '.join(classes.names.values())}"
+            )
+        codes.append(by_name.get(name, int(name) if name.lstrip("-").isdigit() else 0))
+    return tuple(codes)
+
+
+def _grids(
+    scenes: list[Scene], area: VectorFile | None, classes: ClassList, plan: Plan
+) -> list[tuple[Scene, Grid]]:
+    """Grids of the scenes; scenes whose files do not meet are skipped."""
+    grids = []
+    for scene in scenes:
+        grid = grid_of(scene.reference)
+        try:
+            for file in scene.rasters:
+                check_alignable(file, grid)
+            if isinstance(scene.labels, VectorFile):
+                _check_polygons(scene.labels, grid, classes, plan)
+            if area is not None:
+                projected(read_polygons(area), grid, area.path)
+        except UnknownLabelError:
+            raise
+        except DataError as error:
+            plan.skipped.append(Skipped(path=scene.name, reason=str(error)))
+            stop_if_strict(plan.options.strict, plan.skipped)
+        else:
+            grids.append((scene, grid))
+    if not grids:
+        refused = [item for item in plan.skipped if item.refused]
+        raise DataError(f"no scene can be used: {refused[0].path}: {refused[0].reason}")
+    return grids
+
+
+def _check_polygons(file: VectorFile, grid: Grid, classes: ClassList, plan: Plan) -> None:
+    polygons = read_polygons(file)
+    codes = label_codes(polygons, classes, file.path)
+    projected(polygons, grid, file.path)
+    plan.notes.update(polygons.notes)
+    if polygons.crs is not None and grid.crs is not None and polygons.crs != grid.crs:
+        plan.notes[f"{file.path.name} brought to {grid.crs_text}"] += 1
+    rivals = 0 if plan.options.priority else overlapping(polygons.shapes, codes)
+    if rivals:
+        plan.notes[
+            f"{file.path.name}: {rivals} polygons overlap one of another class, the later wins: "
+            "say which with a priority"
+        ] += 1
+
+
+def _factors(
+    modalities: list[ModalityMeta], grids: list[tuple[Scene, Grid]], options: SceneOptions
+) -> list[int]:
+    """How much coarser than the grid each layer is kept: its own pixels where they nest."""
+    if options.patch_px is not None:
+        return [1] * len(modalities)
+    rules = options.rules
+    factors = []
+    for modality in modalities:
+        found = {
+            nesting(file, grid, rules.chip_px, rules.stride_px)
+            for scene, grid in grids
+            for layer in scene.layers
+            if layer.name == modality.name
+            for file in layer.files
+        }
+        factors.append(found.pop() if len(found) == 1 else 1)
+    return factors
+
+
+def _add_jobs(plan: Plan, source: SceneSource) -> None:
+    rules = plan.options.rules
+    jobs = chip_jobs(source, rules, len(plan.sources))
+    if not jobs:
+        reason = (
+            f"no chip of {rules.chip_px} px in {source.grid.height}×{source.grid.width} px: "
+            "too small (edge pad fills it up)"
+        )
+        plan.skipped.append(Skipped(path=source.scene.name, reason=reason))
+        stop_if_strict(plan.options.strict, plan.skipped)
+    plan.jobs += jobs
+
+
+def scene_meta(source: SceneSource) -> SceneMeta:
+    """Describe a scene for ``meta.json``."""
+    t = source.grid.transform
+    return SceneMeta(
+        name=source.scene.name,
+        folder=source.scene.folder,
+        height=source.grid.height,
+        width=source.grid.width,
+        transform=(t.a, t.b, t.c, t.d, t.e, t.f),
+        crs=source.grid.crs_text,
+        date=source.scene.date,
+    )
+
+
+def note_lines(notes: Counter[str]) -> list[str]:
+    """Return notes with how many scenes each is about."""
+    return [f"{note} ({count} scene(s))" for note, count in notes.items()]

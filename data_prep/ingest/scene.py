@@ -1,0 +1,127 @@
+"""A scene: its layers, its labels, its masks, and where its files lie on its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.ingest.sensors import Baseline, split_band
+from data_prep.ingest.vectors import VectorFile
+from data_prep.rasters import RasterFile, natural_key
+
+if TYPE_CHECKING:
+    from data_prep.ingest.masks import MaskFile
+    from data_prep.schema import Skipped
+
+Labels = RasterFile | VectorFile
+
+
+@dataclass(frozen=True)
+class LayerFiles:
+    """A modality of a scene: its name, its files in band order, and band names if given."""
+
+    name: str
+    files: tuple[RasterFile, ...]
+    given: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> list[str]:
+        """Names of the bands over all files."""
+        if self.given:
+            return list(self.given)
+        names = [name for file in self.files for name in file.names]
+        if names == ["band1"]:
+            stem = self.files[0].path.stem
+            band = split_band(stem).band
+            # B05 names a band, the number of nlcd2011 does not
+            return [band if band[:1].isalpha() else stem]
+        if len(self.files) == 1:
+            return names
+        return [
+            band_label(file.path.stem) if len(file.names) == 1 else f"{file.path.stem} {name}"
+            for file in self.files
+            for name in file.names
+        ]
+
+    def scaling(self, baseline: Baseline | None) -> tuple[list[float], list[float]]:
+        """Scale and offset of each band; both empty where nothing is declared."""
+        tagged = any(file.scales for file in self.files)
+        if baseline is not None and not tagged and self.name.startswith("s2"):
+            scales, offsets = baseline.scaling(self.bands)
+            return list(scales), list(offsets)
+        if not tagged:
+            return [], []
+        scales_ = [s for f in self.files for s in (f.scales or (1.0,) * f.bands)]
+        offsets_ = [o for f in self.files for o in (f.offsets or (0.0,) * f.bands)]
+        return scales_, offsets_
+
+
+@dataclass
+class Scene:
+    """Layers of one place and time, and their labels.
+
+    Attributes
+    ----------
+    name
+        Path under the archive; the archive's own name if it is a scene itself.
+    folder
+        First folder of that path if the scene lies deeper, else empty.
+    layers, labels, masks
+        Its files.
+    date
+        ``YYYY-MM-DD``, or empty.
+    split
+        Split that all its samples go to, or empty.
+    baseline
+        Of a Sentinel-2 product that came with its metadata.
+    """
+
+    name: str
+    folder: str
+    layers: list[LayerFiles]
+    labels: Labels
+    masks: list[MaskFile] = field(default_factory=list)
+    date: str = ""
+    split: str = ""
+    baseline: Baseline | None = None
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def reference(self) -> RasterFile:
+        """The file whose grid is the scene's: of the finest of the modalities with most say.
+
+        Modalities of several bands come before those of one; among them the finest; then the one
+        first by name.
+        """
+        layers = sorted(
+            self.layers,
+            key=lambda layer: (
+                len(layer.bands) < 2,
+                layer.files[0].resolution_m,
+                natural_key(layer.name),
+            ),
+        )
+        return layers[0].files[0]
+
+    @property
+    def images(self) -> list[RasterFile]:
+        """Files of all layers."""
+        return [file for layer in self.layers for file in layer.files]
+
+    @property
+    def rasters(self) -> list[RasterFile]:
+        """Every raster: layers, masks, and the labels if they are one."""
+        labels = [self.labels] if isinstance(self.labels, RasterFile) else []
+        return [*self.images, *(mask.file for mask in self.masks), *labels]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that is read."""
+        paths = [file.path for file in self.rasters]
+        return [*paths, self.labels.path] if isinstance(self.labels, VectorFile) else paths
+
+
+def band_label(stem: str) -> str:
+    """Band that a file's stem names, or the stem."""
+    return split_band(stem).band or stem

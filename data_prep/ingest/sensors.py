@@ -1,0 +1,134 @@
+"""What file names and product metadata tell: band, sensor, date, Sentinel-2's offset."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BAND_NAME = re.compile(
+    r"^(?P<prefix>.*?)[_\-. ]*(?P<band>(?:band|b)?[_\-. ]?\d+a?)(?:_(?P<res>\d+)m)?$",
+    re.IGNORECASE,
+)
+#: Parts of a product's name that say where and when, but not what: tile, time, path and row.
+PLACE_AND_TIME = re.compile(r"^(?:T\d{2}[A-Z]{3}|\d{8}(?:T\d{6})?|\d{6})$", re.IGNORECASE)
+SENTINEL_TILE = re.compile(r"(?:^|_)T\d{2}[A-Z]{3}(?:_|$)", re.IGNORECASE)
+#: What comes with Sentinel-2 bands under the same name but is no band.
+SENTINEL_PRODUCTS = re.compile(r"_(?:TCI|AOT|WVP|SCL|CLD|SNW|PVI|CLDPRB|SNWPRB)(?:_\d+m)?$", re.I)
+DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
+PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
+#: By the number that product metadata give them.
+SENTINEL_BANDS = (
+    *(f"B{number:02d}" for number in range(1, 9)),
+    "B8A",
+    *(f"B{number:02d}" for number in range(9, 13)),
+)
+
+
+@dataclass(frozen=True)
+class BandName:
+    """A file's stem in parts: what stands before the band, the band, and a resolution (m) or 0."""
+
+    prefix: str
+    band: str
+    resolution_m: int = 0
+
+
+def split_band(stem: str) -> BandName:
+    """Part a stem like ``landsat_b2`` or ``T33UUP_20220702_B02_10m``; no band if it names none."""
+    match = BAND_NAME.match(stem)
+    if match is None:
+        return BandName(stem, "")
+    return BandName(match["prefix"], match["band"], int(match["res"] or 0))
+
+
+def layer_name(prefix: str) -> str:
+    """Name the layer of bands that share a prefix, alike in all scenes of a sensor.
+
+    Tile, date and time are left out; what then has no name, but a Sentinel-2 tile, is ``s2``.
+    """
+    tokens = [token for token in re.split(r"[_\-. ]+", prefix) if token]
+    kept = [token for token in tokens if not PLACE_AND_TIME.match(token)]
+    if not kept:
+        return "s2" if SENTINEL_TILE.search(prefix) else "bands"
+    return re.sub(r"[^\w-]+", "_", "_".join(kept) if len(kept) < len(tokens) else prefix)
+
+
+def is_sentinel_product(stem: str) -> bool:
+    """Tell whether a file is a by-product of Sentinel-2 (true color, scene classification, …)."""
+    return SENTINEL_PRODUCTS.search(stem) is not None
+
+
+def date_of(names: Iterable[str]) -> str:
+    """Return the first date (YYYY-MM-DD) in some names, or an empty text."""
+    for name in names:
+        match = DATE.search(name)
+        if match:
+            return "-".join(match.groups())
+    return ""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Radiometry of a Sentinel-2 product: ``(value + offset of the band) / quantification``.
+
+    Attributes
+    ----------
+    number
+        Processing baseline, such as ``04.00``.
+    quantification
+        Counts for a reflectance of 1.
+    offsets
+        Band (``B02``) to its offset in counts; 0 before baseline 04.00.
+    """
+
+    number: str
+    quantification: float
+    offsets: dict[str, float]
+
+    def scaling(self, bands: Iterable[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Scales and offsets of some bands, as GeoTIFF tags would give them."""
+        names = [_canonical(band) for band in bands]
+        scale = 1 / self.quantification
+        return (scale,) * len(names), tuple(self.offsets.get(b, 0.0) * scale for b in names)
+
+
+def read_baseline(text: str, where: object) -> Baseline:
+    """Read ``MTD_MSIL2A.xml`` or ``MTD_MSIL1C.xml``.
+
+    Raises
+    ------
+    DataError
+        The text is not XML, or names no quantification value.
+    """
+    try:
+        root = ET.fromstring(text)  # noqa: S314 - the site's own file; expat caps expansion
+        values = {node.tag.rpartition("}")[2]: node for node in root.iter()}
+        quantification = next(
+            float(values[tag].text or "")
+            for tag in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")
+            if tag in values
+        )
+        offsets = {
+            SENTINEL_BANDS[int(node.get("band_id", "0"))]: float(node.text or "0")
+            for node in root.iter()
+            if node.tag.rpartition("}")[2] in ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
+        }
+    except (ET.ParseError, StopIteration, ValueError, IndexError) as error:
+        raise DataError(f"{where} is no Sentinel-2 product metadata: mend or remove it") from error
+    number = values.get("PROCESSING_BASELINE")
+    return Baseline((number.text if number is not None else "") or "", quantification, offsets)
+
+
+def _canonical(band: str) -> str:
+    match = re.search(r"(\d+)(a?)$", band, re.IGNORECASE)
+    if match is None:
+        return band
+    number, letter = int(match[1]), match[2].upper()
+    return f"B{number}{letter}" if letter else f"B{number:02d}"

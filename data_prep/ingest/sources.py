@@ -1,0 +1,155 @@
+"""Which files a store was made of, so that making it again from the same ones does nothing.
+
+``sources.json`` in a store holds the options and, of every file, size, time and a hash of its
+content. A file whose size and time are the same counts as the same; else its content decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from data_prep.schema import Record
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from _typeshed import DataclassInstance
+
+SOURCES_FILE = "sources.json"
+#: Raised when the same options and files would give another store.
+VERSION = 1
+#: What GDAL reads beside a file: its statistics and categories, mask, the parts of a Shapefile.
+SIDECARS = (".aux.xml", ".msk")
+SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
+
+
+class SourceFile(Record):
+    """A file that was read: path, size in bytes, time of its last change, SHA-256."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str = ""
+
+
+class Sources(Record):
+    """All that a store depends on."""
+
+    version: int = VERSION
+    options: str
+    files: list[SourceFile]
+
+    @property
+    def key(self) -> str:
+        """Short text that is the same for the same options, sizes and times."""
+        plain = [(file.path, file.bytes, file.mtime_ns) for file in self.files]
+        text = json.dumps([self.version, self.options, plain])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @contextmanager
+    def hashing(self) -> Iterator[Future[Sources]]:
+        """Hash the content of every file in a thread; the result is this with the hashes."""
+        stop = threading.Event()
+
+        def hash_all() -> Sources:
+            files = [
+                file.model_copy(update={"sha256": hash_file(file.path)})
+                for file in self.files
+                if not stop.is_set()
+            ]
+            return self.model_copy(update={"files": files})
+
+        with ThreadPoolExecutor(1, thread_name_prefix="hashes") as thread:
+            try:
+                yield thread.submit(hash_all)
+            finally:
+                stop.set()
+
+    def made(self, out: Path) -> bool:
+        """Tell whether the store at ``out`` was made of just this."""
+        try:
+            text = (out / SOURCES_FILE).read_text(encoding="utf-8")
+            old = Sources.model_validate_json(text)
+        except (OSError, ValidationError):
+            return False
+        if (old.version, old.options) != (self.version, self.options):
+            return False
+        if [file.path for file in old.files] != [file.path for file in self.files]:
+            return False
+        return all(map(_same, old.files, self.files))
+
+    def write(self, folder: Path) -> None:
+        """Write ``sources.json``."""
+        text = self.model_dump_json(indent=1) + "\n"
+        (folder / SOURCES_FILE).write_text(text, encoding="utf-8")
+
+
+def _same(old: SourceFile, new: SourceFile) -> bool:
+    if old.bytes != new.bytes:
+        return False
+    return old.mtime_ns == new.mtime_ns or old.sha256 == hash_file(new.path)
+
+
+def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
+    """Look at files, and what accompanies them, without reading them.
+
+    Parameters
+    ----------
+    paths
+        Files, also inside zip files.
+    options
+        A dataclass of what was asked.
+    """
+    found: dict[str, SourceFile] = {}
+    for path in paths:
+        for file in [on_disk(path), *_companions(on_disk(path))]:
+            name = str(file.absolute())
+            if name in found:
+                continue
+            try:
+                facts = file.stat()
+            except OSError:
+                continue
+            found[name] = SourceFile(path=name, bytes=facts.st_size, mtime_ns=facts.st_mtime_ns)
+    text = json.dumps(dataclasses.asdict(options), default=str, sort_keys=True)
+    return Sources(options=text, files=[found[name] for name in sorted(found)])
+
+
+def on_disk(path: Path) -> Path:
+    """Return the file on disk that holds a path: itself, or the zip file round it."""
+    text = path.as_posix()
+    if not text.startswith("/vsizip/"):
+        return path
+    return Path(text.partition("{")[2].partition("}")[0] or text.removeprefix("/vsizip/"))
+
+
+def _companions(path: Path) -> list[Path]:
+    beside = [path.with_name(path.name + suffix) for suffix in SIDECARS]
+    if path.suffix.lower() == ".shp":
+        beside += [path.with_suffix(suffix) for suffix in SHAPEFILE_PARTS]
+    return [file for file in beside if file.is_file()]
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file's content.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error

@@ -1,0 +1,273 @@
+"""The commands of ``rsdgc`` that make and look at data: synth, ingest, partition, inspect."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsdgc.errors import SettingError
+
+
+class Layout(StrEnum):
+    """How imagery lies in a folder."""
+
+    CLASS_FOLDERS = "class-folders"
+    SCENES = "scenes"
+
+
+class PartitionScheme(StrEnum):
+    """How chips are given to sites."""
+
+    IID = "iid"
+    DIRICHLET = "dirichlet"
+    CLASSES = "classes"
+    SCENE = "scene"
+    BLOCK = "block"
+    FOLDER = "folder"
+
+
+class Edge(StrEnum):
+    """What is done with ground that no whole window covers."""
+
+    DROP = "drop"
+    PAD = "pad"
+    SHIFT = "shift"
+
+
+class SplitBy(StrEnum):
+    """What is split as a whole."""
+
+    BLOCKS = "blocks"
+    SCENE = "scene"
+    DATE = "date"
+    GIVEN = "given"
+
+
+class Unknown(StrEnum):
+    """What a label outside the class list is."""
+
+    ERROR = "error"
+    IGNORE = "ignore"
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+
+
+def add_data_commands(app: typer.Typer) -> None:
+    """Add the commands, in the order of ``rsdgc --help``."""
+    app.command()(synth)
+    app.command(name="indian-pines")(indian_pines)
+    app.command()(ingest)
+    app.command()(partition)
+    app.command()(inspect)
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+    sites: Annotated[int, typer.Option(help="Number of sites.", min=1)] = 4,
+    seed: Seed = 0,
+) -> None:
+    """Write a synthetic archive: scenes in UTM with land cover, elevation and labels."""
+    from data_prep.synth import write_archive
+
+    report = write_archive(out, sites=sites, seed=seed)
+    typer.echo(f"{out}: synthetic archive of {sites} sites, {report.scenes} scenes")
+
+
+def indian_pines(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+) -> None:
+    """Write the Indian Pines scene as GeoTIFF (needs the extra ``rsdgc[demo]``)."""
+    from data_prep.indian_pines import write_indian_pines
+
+    typer.echo(f"{write_indian_pines(out)}: Indian Pines, 145×145 px, 200 bands, 16 classes")
+
+
+def ingest(
+    src: Annotated[
+        str, typer.Argument(help="Folder or zip file with imagery; a TOML or CSV description.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Store to make; it must not exist yet.")] = None,
+    layout: Annotated[Layout, typer.Option(help="How the imagery lies in SRC.")] = Layout.SCENES,
+    labels: Annotated[
+        str | None, typer.Option(help="Raster or polygons: a path, or a name within each scene.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of polygons: the column of the class.")
+    ] = None,
+    label_layer: Annotated[
+        str | None, typer.Option(help="Of polygons: the layer, where there are several.")
+    ] = None,
+    priority: Annotated[
+        list[str] | None,
+        typer.Option(help="A class that wins where polygons overlap; repeat, strongest first."),
+    ] = None,
+    all_touched: Annotated[
+        bool, typer.Option(help="Polygons take every pixel that they touch.")
+    ] = False,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer as NAME=GLOB; may be repeated.")
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
+    ] = None,
+    aoi: Annotated[
+        Path | None, typer.Option(help="Polygons; pixels outside count as invalid.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON file of label code → class name.")
+    ] = None,
+    unknown: Annotated[
+        Unknown, typer.Option(help="A label that the class list does not have.")
+    ] = Unknown.ERROR,
+    chip: Annotated[int | None, typer.Option(help="Chip size in pixels.", min=1)] = None,
+    stride: Annotated[int | None, typer.Option(help="Step between chips, pixels.", min=1)] = None,
+    edge: Annotated[Edge, typer.Option(help="Windows over the scene's edge.")] = Edge.DROP,
+    patch: Annotated[
+        int | None, typer.Option(help="A patch of this odd size round every labelled pixel.")
+    ] = None,
+    split_by: Annotated[SplitBy, typer.Option(help="What is split as a whole.")] = SplitBy.BLOCKS,
+    test: Annotated[float, typer.Option(help="Share of samples held out.")] = 0.2,
+    val: Annotated[float, typer.Option(help="Share of samples for validation.")] = 0.0,
+    buffer: Annotated[
+        int | None, typer.Option(help="Least distance of train and test, pixels.", min=0)
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(help="Side of a block, pixels; default: the best.", min=1)
+    ] = None,
+    min_valid: Annotated[float, typer.Option(help="Least share of valid pixels in a chip.")] = 0.5,
+    min_label: Annotated[float, typer.Option(help="Least share of labelled pixels.")] = 0.5,
+    nodata: Annotated[
+        list[str] | None,
+        typer.Option(help="Nodata value over the files' own: V, or LAYER=V; may be repeated."),
+    ] = None,
+    complex_mode: Annotated[
+        str | None, typer.Option("--complex", help="Complex values become amp or db.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data in reports.")] = None,
+    seed: Seed = 0,
+    strict: Annotated[bool, typer.Option(help="Fail on the first unusable file.")] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes; default: one a CPU.", min=1)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be made; write nothing.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace another store at --out.")] = False,
+) -> None:
+    """Turn imagery into a store of training chips with a buffered train/test split.
+
+    A call that was killed goes on where it left off; a call that was made already does nothing.
+    """
+    common: dict[str, Any] = {
+        "classes": classes,
+        "unknown": unknown.value,
+        "test_share": test,
+        "val_share": val,
+        "nodata": _nodata(nodata or []),
+        "complex_mode": complex_mode,
+        "name": name,
+        "seed": seed,
+        "strict": strict,
+    }
+    scenes: dict[str, Any] = {
+        "labels": labels,
+        "label_column": label_column,
+        "label_layer": label_layer,
+        "priority": priority or (),
+        "all_touched": all_touched,
+        "layers": layer,
+        "masks": mask or (),
+        "aoi": aoi,
+        "chip_px": chip or 64,
+        "stride_px": stride,
+        "edge": edge.value,
+        "patch_px": patch,
+        "split_by": split_by.value,
+        "buffer_px": buffer,
+        "block_px": block,
+        "min_valid": min_valid,
+        "min_label": min_label,
+    }
+    images = layout is Layout.CLASS_FOLDERS
+    options = common | ({"chip_px": chip} if images else scenes)
+    if images and isinstance(options["nodata"], dict):
+        raise SettingError("images have one layer: give nodata as a number")
+    if dry_run:
+        _show_plan(src, images, options)
+        return
+    if out is None:
+        raise SettingError("no --out: name the store to make, or ask for a --dry-run")
+    from data_prep.ingest import ingest_class_folders, ingest_scenes
+    from data_prep.inspect import describe
+
+    make = ingest_class_folders if images else ingest_scenes
+    make(src, out, processes=processes, overwrite=force, **options)
+    describe(out)
+
+
+def _show_plan(src: str, images: bool, options: dict[str, Any]) -> None:
+    from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
+
+    print_plan((plan_image_facts if images else plan_facts)(src, **options))
+
+
+def _nodata(texts: list[str]) -> float | dict[str, float] | None:
+    """Read ``V`` and ``LAYER=V`` texts."""
+    by_layer: dict[str, float] = {}
+    for text in texts:
+        layer, _, value = text.rpartition("=")
+        try:
+            by_layer[layer] = float(value)
+        except ValueError as error:
+            raise SettingError(f"nodata {text!r} is no number: write V or LAYER=V") from error
+    if "" in by_layer and len(by_layer) > 1:
+        raise SettingError("nodata is given for all layers and for one: choose one of the two")
+    return by_layer.get("", by_layer or None)
+
+
+def partition(
+    store: Annotated[Path, typer.Argument(help="Store that `rsdgc ingest` wrote.")],
+    out: Out,
+    scheme: Annotated[PartitionScheme, typer.Option(help="How chips are given to sites.")],
+    sites: Annotated[
+        int | None,
+        typer.Option(help="Number of sites; without it one a folder or scene.", min=1),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Dirichlet concentration; low is skewed.")] = 0.5,
+    classes_per_site: Annotated[
+        int, typer.Option(help="Classes of a site, with the scheme classes.", min=1)
+    ] = 2,
+    seed: Seed = 0,
+) -> None:
+    """Share a store out over sites; pixels stay where they are."""
+    from data_prep.inspect import describe
+    from data_prep.partition import partition as share_out
+
+    share_out(
+        store,
+        out,
+        sites=sites,
+        scheme=scheme.value,
+        alpha=alpha,
+        classes_per_site=classes_per_site,
+        seed=seed,
+    )
+    describe(out)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Store or partition.")],
+    html: Annotated[Path | None, typer.Option(help="Page to write, with maps and charts.")] = None,
+) -> None:
+    """Show classes, sites, splits, bands and what was left out."""
+    from data_prep.inspect import describe
+
+    describe(path)
+    if html is not None:
+        from data_prep.page import write_page
+
+        typer.echo(f"page: {write_page(path, html)}")

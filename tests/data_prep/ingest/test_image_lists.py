@@ -1,0 +1,77 @@
+"""Images named in a CSV, and class folders of several sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.ingest import ingest_class_folders
+from data_prep.manifest import column
+from data_prep.partition import partition
+from rsdgc.errors import DataError
+from tests.data_prep.archives import noise, write_class_folders, write_tif
+
+
+def test_a_csv_of_files_and_labels(tmp_path: Path) -> None:
+    lines = ["file,label,split"]
+    for i in range(12):
+        write_tif(tmp_path / "img" / f"{i}.tif", noise((3, 8, 8), i, 0, 256, "uint8"), crs=None)
+        lines.append(f"img/{i}.tif,{'wood' if i % 3 else 'field'},{'test' if i > 8 else 'train'}")
+    lines.append("img/gone.tif,wood,train")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    store = ingest_class_folders(tmp_path / "labels.csv", tmp_path / "store")
+    assert store.classes == ["field", "wood"]
+    assert store.meta.splits.method == "given"
+    assert [item.path for item in store.meta.skipped] == ["img/gone.tif"]
+    table = store.manifest.to_pydict()
+    (values,) = store.take(np.arange(12))
+    for chip, name, label, split in zip(
+        values, table["scene"], table["label"], table["split"], strict=True
+    ):
+        i = int(Path(name).stem)
+        np.testing.assert_array_equal(chip, noise((3, 8, 8), i, 0, 256, "uint8"))
+        assert (label, split) == (int(i % 3 > 0), "test" if i > 8 else "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file\na.tif", "no column label"),
+        ("file,label\na.tif,\n", "line 2: file or label is empty"),
+        ("file,label,split\na.tif,x,tset\n", "line 2: split 'tset' is not one of"),
+        ("file,label\n", "no class folders"),
+    ],
+)
+def test_wrong_lists_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        ingest_class_folders(tmp_path / "labels.csv", tmp_path / "store")
+
+
+def test_folders_of_clients_are_taken_as_they_are(tmp_path: Path) -> None:
+    for client in range(3):
+        write_class_folders(
+            tmp_path / "src" / f"client_{client}", classes=2, images=6, seed=1000 * client
+        )
+    store = ingest_class_folders(tmp_path / "src", tmp_path / "store")
+    assert store.classes == ["class-0", "class-1"]
+    data = partition(tmp_path / "store", tmp_path / "data", scheme="folder")
+    assert data.sites == ["client_0", "client_1", "client_2"]
+    for name in data.sites:
+        for split, count in (("train", 5), ("test", 1)):
+            labels = data.site(name).split(split)[1]
+            assert np.bincount(labels).tolist() == [count, count]
+
+
+def test_one_class_list_for_all_sites(tmp_path: Path) -> None:
+    src = write_class_folders(tmp_path / "src", classes=2, images=4)
+    names = {1: "class-1", 2: "rare", 5: "class-0"}
+    store = ingest_class_folders(src, tmp_path / "store", classes=names)
+    assert (store.classes, store.meta.class_codes) == (["class-1", "rare", "class-0"], [1, 2, 5])
+    assert np.bincount(column(store.manifest, "label")).tolist() == [4, 0, 4]
+    with pytest.raises(DataError, match=r"has the class 'class-1', which is not in"):
+        ingest_class_folders(src, tmp_path / "no", classes={0: "class-0"})
+    ignoring = {"classes": {0: "class-0"}, "unknown": "ignore"}
+    assert len(ingest_class_folders(src, tmp_path / "some", **ignoring)) == 4

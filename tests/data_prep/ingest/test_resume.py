@@ -1,0 +1,244 @@
+"""Killed ingestions go on, finished ones are not made again, and broken ones leave nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.ingest import ingest_class_folders, ingest_scenes, parts
+from data_prep.ingest.chips import ChipJob
+from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
+from data_prep.ingest.options import ChipRules, SceneOptions
+from data_prep.ingest.plan import plan_scenes
+from data_prep.manifest import column
+from data_prep.store import Store
+from rsdgc.errors import DataError, RunError, SettingError
+from tests.data_prep.archives import (
+    LEFT,
+    noise,
+    stripes,
+    write_class_folders,
+    write_scene,
+    write_tif,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    for i in range(4):
+        write_scene(tmp_path / "src" / f"scene-{i}", seed=i, size=64, left=LEFT + 5000 * i)
+    return tmp_path / "src"
+
+
+def same(first: Path, second: Path) -> bool:
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    return all((first / n).read_bytes() == (second / n).read_bytes() for n in names)
+
+
+def test_a_killed_call_goes_on_with_what_is_left(
+    src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ingest_scenes(src, src.parent / "whole", chip_px=8)
+    done: list[str] = []
+    make_part = parts.make_part
+
+    def dying(folder: Path, job: ChipJob) -> parts.Part:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(job.scene)
+        return make_part(folder, job)
+
+    monkeypatch.setattr(parts, "make_part", dying)
+    out = src.parent / "store"
+    with pytest.raises(KeyboardInterrupt):
+        ingest_scenes(src, out, chip_px=8)
+    assert not out.exists()
+    assert (src.parent / ".store.ingest").is_dir()
+
+    def counting(folder: Path, job: ChipJob) -> parts.Part:
+        done.append(job.scene)
+        return make_part(folder, job)
+
+    monkeypatch.setattr(parts, "make_part", counting)
+    ingest_scenes(src, out, chip_px=8)
+    assert done == [f"scene-{i}" for i in range(4)]
+    assert same(out, whole.path)
+    assert sorted(p.name for p in src.parent.iterdir()) == ["src", "store", "whole"]
+
+
+@pytest.mark.slow
+def test_a_process_killed_without_warning_goes_on(src: Path) -> None:
+    out = src.parent / "store"
+    size = 1500
+    for i in range(4):
+        values = noise((4, size, size), i)
+        write_tif(src / f"scene-{i}" / "optical.tif", values, left=LEFT + 50_000 * i)
+        labels = stripes(size, size, 8, (1, 2))
+        write_tif(src / f"scene-{i}" / "labels.tif", labels, left=LEFT + 50_000 * i)
+    code = (
+        "from data_prep.ingest import ingest_scenes\n"
+        "if __name__ == '__main__':\n"
+        f"    ingest_scenes({str(src)!r}, {str(out)!r}, chip_px=10, processes=2)\n"
+    )
+    script = src.parent / "run.py"
+    script.write_text(code)
+    command = [sys.executable, str(script)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        work = src.parent / ".store.ingest" / "parts"
+        while not list(work.glob("*.npz")) and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    made = len(list(work.glob("*.npz")))
+    assert made >= 1
+    assert not out.exists()
+    # the workers end with their parent, and give the lock back
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with (src.parent / ".store.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.1)
+    subprocess.run(command, env=environment, check=True)
+    whole = ingest_scenes(src, src.parent / "whole", chip_px=10, processes=1)
+    assert same(out, whole.path)
+
+
+def test_the_same_call_does_nothing_and_a_change_is_seen(src: Path) -> None:
+    out = src.parent / "store"
+    ingest_scenes(src, out, chip_px=8)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    ingest_scenes(src, out, chip_px=8)
+    # touched, but the content is the same
+    os.utime(src / "scene-0" / "optical.tif")
+    ingest_scenes(src, out, chip_px=8)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    with pytest.raises(DataError, match="exists already"):
+        ingest_scenes(src, out, chip_px=16)
+    write_tif(src / "scene-0" / "optical.tif", noise((4, 64, 64), 77), nodata=0)
+    with pytest.raises(DataError, match="exists already"):
+        ingest_scenes(src, out, chip_px=8)
+    store = ingest_scenes(src, out, chip_px=8, overwrite=True)
+    np.testing.assert_array_equal(store.take([0])[0][0], noise((4, 64, 64), 77)[:, :8, :8])
+
+
+def test_class_folders_are_not_made_again_either(tmp_path: Path) -> None:
+    src = write_class_folders(tmp_path / "src", classes=2, images=3)
+    ingest_class_folders(src, tmp_path / "store")
+    before = (tmp_path / "store" / "meta.json").stat().st_mtime_ns
+    ingest_class_folders(src, tmp_path / "store")
+    assert (tmp_path / "store" / "meta.json").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match="exists already"):
+        ingest_class_folders(src, tmp_path / "store", seed=1)
+
+
+def test_another_process_at_the_same_store_is_refused(src: Path) -> None:
+    with (src.parent / ".store.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match=r"another process is making .*store"):
+            ingest_scenes(src, src.parent / "store", chip_px=8)
+
+
+def test_a_dead_worker_is_named_and_its_parts_stay(
+    src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "make_part", _die)
+    with pytest.raises(RunError, match="a process of the ingestion ended"):
+        ingest_scenes(src, src.parent / "store", chip_px=8, processes=2)
+    assert (src.parent / ".store.ingest").is_dir()
+    monkeypatch.undo()
+    assert len(ingest_scenes(src, src.parent / "store", chip_px=8)) == 256
+
+
+def _die(folder: Path, job: ChipJob) -> parts.Part:
+    del folder, job
+    os._exit(9)
+
+
+def test_progress_counts_bytes_to_the_end(src: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    ingest_scenes(src, src.parent / "s", chip_px=8, progress=lambda *r: seen.append(r))
+    total = 4 * 4 * 64 * 64 * 2
+    assert [done for _, done, _ in seen] == [total // 4 * i for i in (1, 2, 3, 4)]
+    assert {whole for _, _, whole in seen} == {total}
+    with pytest.raises(SettingError, match="processes is 0"):
+        ingest_scenes(src, src.parent / "t", chip_px=8, processes=0)
+
+
+def test_dry_runs_say_what_would_be_made_and_write_nothing(
+    src: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (src / "scene-1" / "optical.tif").write_text("broken")
+    facts = plan_facts(src, chip_px=10)
+    print_plan(facts)
+    assert [(s["name"], s["windows"]) for s in facts["scenes"]] == [
+        (f"scene-{i}", 36) for i in (0, 2, 3)
+    ]
+    assert facts["most_samples"] == 108
+    assert facts["most_bytes"] == 108 * 4 * 100 * 2
+    assert facts["read_bytes"] == 3 * 4 * 64 * 64 * 2
+    assert [item["path"] for item in facts["skipped"]] == ["scene-1"]
+    text = capsys.readouterr().out
+    for words in ("scene-3", "64×64", "at most 108 samples", "scene-1: ", "nothing was written"):
+        assert words in text
+    assert [path.name for path in src.parent.iterdir()] == ["src"]
+    store = ingest_scenes(src, src.parent / "store", chip_px=10)
+    assert len(store) == 108
+
+
+def test_dry_runs_of_images_and_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    src = write_class_folders(tmp_path / "images", classes=2, images=3)
+    facts = plan_image_facts(src)
+    print_plan(facts)
+    assert facts["images"] == {"class-0": 3, "class-1": 3}
+    assert (facts["most_samples"], facts["most_bytes"]) == (6, 6 * 3 * 64)
+    assert "class-1" in capsys.readouterr().out
+    write_scene(tmp_path / "scene", size=16)
+    assert plan_facts(tmp_path / "scene", patch_px=3)["most_bytes"] == 16 * 16 * 4 * 2
+
+
+def test_jobs_do_not_depend_on_processes_and_cover_every_window(
+    src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.ingest.chips.JOB_BYTES", 4 * 64 * 2 * 20)
+    monkeypatch.setattr("data_prep.ingest.chips.WIDE_BYTES", 4 * 64 * 2 * 16)
+    options = SceneOptions(chip_px=8, stride_px=5, min_valid=0.0, min_label=0.0)
+    plan = plan_scenes(src, options)
+    windows = [(j.scene, r, c) for j in plan.jobs for r in j.rows for c in j.cols]
+    assert len(plan.jobs) > 8
+    assert len(windows) == len(set(windows)) == 4 * 12 * 12
+    store = ingest_scenes(
+        src, src.parent / "store", chip_px=8, stride_px=5, min_valid=0.0, min_label=0.0
+    )
+    monkeypatch.undo()
+    plain = ingest_scenes(
+        src, src.parent / "plain", chip_px=8, stride_px=5, min_valid=0.0, min_label=0.0
+    )
+    np.testing.assert_array_equal(by_place(store), by_place(plain))
+
+
+def by_place(store: Store) -> np.ndarray:
+    order = np.lexsort([column(store.manifest, n).astype(str) for n in ("col", "row", "scene")])
+    return store.take(order)[0]
+
+
+@pytest.mark.parametrize("options", [{"edge": "wrap"}, {"split_by": "x"}, {"unknown": "x"}])
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(iter(options))):
+        SceneOptions(**options)
+    with pytest.raises(SettingError):
+        ChipRules(0, 1, 0.5, 0.5)

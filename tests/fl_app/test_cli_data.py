@@ -1,0 +1,151 @@
+"""The data commands as a person types them, from files to pages."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from data_prep.store import Store
+from fl_app import cli
+from tests.data_prep.archives import (
+    LEFT,
+    TOP,
+    UTM,
+    noise,
+    stripes,
+    write_class_folders,
+    write_polygons,
+    write_scene,
+    write_tif,
+)
+
+
+def rsdgc(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["rsdgc", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_a_sentinel_folder_with_polygons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for pixel, bands in ((10, ("B02", "B03")), (20, ("B05", "B11"))):
+        for i, band in enumerate(bands):
+            side = 2560 // pixel
+            path = tmp_path / "S2_FOLDER" / f"T33UUP_20220702T100611_{band}.jp2"
+            path.parent.mkdir(exist_ok=True)
+            with rasterio.open(
+                path,
+                "w",
+                driver="JP2OpenJPEG",
+                count=1,
+                height=side,
+                width=side,
+                dtype="uint16",
+                crs=UTM,
+                transform=Affine(pixel, 0, LEFT, 0, -pixel, TOP),
+                QUALITY=100,
+                REVERSIBLE="YES",
+            ) as target:
+                target.write(noise((side, side), 7 * pixel + i), 1)
+    boxes = [((0, 0, 128, 256), "farm"), ((128, 0, 256, 256), "forest")]
+    write_polygons(tmp_path / "landuse.gpkg", boxes, crs="EPSG:4326", column="fclass")
+    monkeypatch.chdir(tmp_path)
+    words = "--layout scenes --labels landuse.gpkg --label-column fclass --chip 32 --stride 32"
+    assert rsdgc(monkeypatch, "ingest", "S2_FOLDER", *words.split(), "--out", "store/") == 0
+    store = Store.open("store")
+    assert store.classes == ["farm", "forest"]
+    assert [m.factor for m in store.meta.modalities] == [1, 2]
+    assert [a.shape for a in store.take([0])] == [(1, 2, 32, 32), (1, 2, 16, 16)]
+
+
+def test_a_description_within_an_area(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_scene(tmp_path / "data", size=96)
+    (tmp_path / "data" / "scenes.toml").write_text(
+        '[[scene]]\nname = "one"\nlabels = "labels.tif"\nlayers = {optical = "optical.tif"}\n'
+    )
+    write_polygons(tmp_path / "park.gpkg", [((0, 0, 96, 48), "park")])
+    words = ["--aoi", tmp_path / "park.gpkg", "--chip", "8", "--out", tmp_path / "store"]
+    assert rsdgc(monkeypatch, "ingest", tmp_path / "data" / "scenes.toml", *words) == 0
+    assert len(Store.open(tmp_path / "store")) == 6 * 12
+
+
+def test_dry_runs_write_nothing_and_pages_are_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src = write_scene(tmp_path / "src")
+    (src / "labels.tif").rename(src / "nlcd.tif")
+    words = ["ingest", src, "--layout", "scenes", "--labels", "nlcd.tif", "--chip", "8"]
+    assert rsdgc(monkeypatch, *words, "--dry-run") == 0
+    assert "at most 144 samples" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "no --out" in capsys.readouterr().err
+    store = tmp_path / "store"
+    assert rsdgc(monkeypatch, *words, "--out", store) == 0
+    assert rsdgc(monkeypatch, *words, "--out", store) == 0
+    assert rsdgc(monkeypatch, *words, "--seed", "1", "--out", store) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, *words, "--seed", "1", "--out", store, "--force") == 0
+    assert rsdgc(monkeypatch, "inspect", store, "--html", tmp_path / "store.html") == 0
+    assert (tmp_path / "store.html").read_text().startswith("<!doctype html>")
+
+
+def test_options_reach_the_ingestion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    write_tif(src / "optical.tif", noise((2, 60, 60)))
+    write_tif(src / "dem.tif", noise((60, 60), 3))
+    clouds = np.zeros((60, 60), "uint8")
+    clouds[:, :8] = 9
+    write_tif(src / "SCL.tif", clouds)
+    write_tif(src / "labels.tif", stripes(60, 60, 8, (1, 2, 3)))
+    (tmp_path / "classes.json").write_text('{"1": "a", "2": "b"}')
+    words = "--chip 8 --edge shift --mask SCL=8,9 --unknown ignore --block 16 --buffer 4 --val 0.1"
+    more = ["--classes", tmp_path / "classes.json", "--nodata", "dem=5", "--nodata", "optical=3"]
+    out = ["--out", tmp_path / "store", "--min-label", "0.4", "--processes", "1"]
+    assert rsdgc(monkeypatch, "ingest", src, *words.split(), *more, *out) == 0
+    meta = Store.open(tmp_path / "store").meta
+    assert {m.name: m.nodata for m in meta.modalities} == {"optical": 3, "dem": 5}
+    assert meta.classes == ["a", "b"]
+    assert (meta.splits.block_px, meta.splits.buffer_px, meta.splits.val_share) == (16, 4, 0.1)
+    assert meta.left_out["no_data"] == 8
+
+
+def test_class_partitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "src", classes=4)
+    words = ["--layout", "class-folders", "--out", tmp_path / "store"]
+    assert rsdgc(monkeypatch, "ingest", tmp_path / "src", *words, "--dry-run") == 0
+    assert rsdgc(monkeypatch, "ingest", tmp_path / "src", *words) == 0
+    words = ["--scheme", "classes", "--classes-per-site", "2", "--sites", "4"]
+    assert (
+        rsdgc(monkeypatch, "partition", tmp_path / "store", *words, "--out", tmp_path / "data") == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nodata", "x"], "nodata 'x' is no number"),
+        (["--nodata", "1", "--nodata", "dem=2"], "for all layers and for one"),
+        (["--complex", "phase"], "choose amp or db"),
+        (["--mask", "SCL"], "is not glob=values"),
+        (["--layout", "class-folders", "--nodata", "a=1"], "images have one layer"),
+    ],
+)
+def test_mistakes_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    write_scene(tmp_path / "src", size=16)
+    assert rsdgc(monkeypatch, "ingest", tmp_path / "src", *words, "--out", tmp_path / "store") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
