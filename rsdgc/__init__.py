@@ -19,6 +19,7 @@ Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
 
 from rsdgc.aggregation import WeightedMean
 from rsdgc.compressor import Compressor
+from rsdgc.cutting import cut
 from rsdgc.errors import (
     DataError,
     RsdgcError,
@@ -37,7 +38,7 @@ from rsdgc.indicator import (
     Random,
     make_indicator,
 )
-from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.ratios import (
     estimate_bytes,
     fit_ratios,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsdgc.arrays import peak
+from rsdgc.cutting import cut
 from rsdgc.errors import RsdgcError, SettingError
-from rsdgc.neighborhoods import cut
 from rsdgc.selection import kept_count, top_k
 from rsdgc.sizes import estimate_bytes
 from rsdgc.wire import encode

@@ -1,28 +1,11 @@
-"""Cut a layer into neighborhoods: the groups of elements that are kept or held back together.
+"""Neighborhoods: the groups of elements of a layer that are kept or held back together.
 
-Every kind is one grid. The layer is read as a matrix of ``rows × cols`` (its first dimension
-by all others; one row if it has fewer than two dimensions) and cut into rectangles of
-``height × width``, numbered row by row:
-
-========== ================================ ======== ==========
-kind       layer                            height   width
-========== ================================ ======== ==========
-kernel     convolution, kernel over 1 px    1        kernel px
-kernel     anything else                    1        about tile_px²
-tile       two or more dimensions           tile_px  tile_px
-tile       fewer                            1        about tile_px²
-element    any                              1        1
-========== ================================ ======== ==========
-
-Rectangles at the right and lower edges are ragged: smaller, never padded. A run of *about*
-``tile_px²`` elements is as long as the divisor of the row nearest to that, within a third of it,
-so that the usual widths (512 and 4096 with runs of 8) have no ragged edge; ``tile_px²`` if there
-is none.
+Every kind is one grid. The layer is read as a matrix and cut into rectangles, numbered row by
+row (:mod:`rsdgc.cutting`). Those at the right and lower edges are ragged: smaller, never padded.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,12 +14,11 @@ import numpy as np
 from rsdgc.arrays import CHUNK, chunks, pick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from rsdgc.arrays import Bools, Float32, Int64
-    from rsdgc.scheme import Scheme
 
 
 class Block(NamedTuple):
@@ -53,7 +35,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """A grid of neighborhoods over one layer; :func:`cut` makes it.
+    """A grid of neighborhoods over one layer; :func:`rsdgc.cutting.cut` makes it.
 
     Parameters
     ----------
@@ -257,41 +239,6 @@ class Neighborhoods:
             index = self.elements(ids[part])
             yield slice(start, start + index.size), index
             start += index.size
-
-
-def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
-    """Cut a layer of the given shape into neighborhoods (paper: gradient neighborhoods).
-
-    Parameters
-    ----------
-    shape : sequence of int
-        The layer's shape, output channels first; ``()`` is a single number.
-    scheme : Scheme
-        Which kind of neighborhood, and how large.
-
-    Returns
-    -------
-    Neighborhoods
-        The grid over the layer.
-    """
-    rows = shape[0] if len(shape) > 1 else 1
-    cols = math.prod(shape) // rows
-    run = _run_length(cols, scheme.tile_px**2)
-    if scheme.neighborhood == "element":
-        return Neighborhoods(rows, cols, 1, 1)
-    if scheme.neighborhood == "tile" and len(shape) > 1:
-        return Neighborhoods(rows, cols, scheme.tile_px, scheme.tile_px)
-    kernel_px = math.prod(shape[2:]) if len(shape) > 2 else 1
-    if scheme.neighborhood == "kernel" and kernel_px > 1:
-        return Neighborhoods(rows, cols, 1, kernel_px)
-    return Neighborhoods(rows, cols, 1, run)
-
-
-def _run_length(cols: int, wanted: int) -> int:
-    """Return the divisor of ``cols`` nearest to ``wanted``, if one is within a third of it."""
-    near = range(math.ceil(wanted * 2 / 3), wanted * 4 // 3 + 1)
-    divisors = [length for length in near if cols % length == 0]
-    return min(divisors, key=lambda length: abs(length - wanted), default=wanted)
 
 
 def _spans(size: int, step: int) -> Iterator[tuple[range, int]]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.cutting import cut
 from rsdgc.errors import SettingError
 from rsdgc.indicator import L1, RMS
-from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.selection import top_k
 
 if TYPE_CHECKING:

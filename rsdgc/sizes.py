@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.cutting import cut
 from rsdgc.header import HEADER_BYTES
-from rsdgc.neighborhoods import cut
 from rsdgc.rice import MAX_RICE
 from rsdgc.values import ITEM_BITS, SCALE_BYTES
 from rsdgc.varint import MAX_BYTES

@@ -45,11 +45,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.cutting import cut
 from rsdgc.errors import SettingError, WireError
 from rsdgc.header import HEADER_BYTES, VERSION, Header
 from rsdgc.indices import WHOLE, check_ids, code_ids, read_counts, read_ids, read_raw_ids
 from rsdgc.kept import Kept, whole_bytes
-from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.quantized import dequantize, quantize
 from rsdgc.reader import Reader
 from rsdgc.rice import RiceReader
