@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -268,8 +267,3 @@ def find_baseline(archive: Archive, folder: str) -> Baseline | None:
             if PRODUCT_METADATA.search(name):
                 return read_baseline(archive.text(name) or "", archive.path(name))
     return None
-
-
-def with_split(scene: Scene, split: str) -> Scene:
-    """Return a scene whose samples all go to one split."""
-    return replace(scene, split=split)
