@@ -108,6 +108,33 @@ def test_whole_layers_equal_fedavg(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_momentum_correction_keeps_the_masked_velocity_over_rounds(tmp_path: Path) -> None:
+    weights = start()
+
+    def velocity() -> np.ndarray:
+        folder = StateFolder(tmp_path, 7, "site-00", SPEC)
+        found = folder.velocity(folder.load().states[-1])
+        assert found is not None
+        return found.copy()
+
+    def changed(round_: int) -> np.ndarray:
+        model = make_site(tmp_path / "dense").work(
+            make_task(round_, method="fedavg"), whole(weights)
+        )
+        assert model.weights is not None
+        return model.weights - weights
+
+    first = make_site(tmp_path).work(make_task(momentum_correction=0.5), whole(weights))
+    kept = velocity()
+    sent = dense(first.payload) != 0
+    assert not kept[sent].any()
+    np.testing.assert_allclose(kept[~sent], changed(1)[~sent], atol=1e-7)
+    residual = residual_of(tmp_path)
+    second = make_site(tmp_path).work(make_task(2, 1, momentum_correction=0.5), whole(weights))
+    expected = 0.5 * kept + changed(2) + residual
+    np.testing.assert_allclose(dense(second.payload) + residual_of(tmp_path), expected, atol=1e-6)
+
+
 def test_sites_and_rounds_draw_differently_and_each_repeats_itself(tmp_path: Path) -> None:
     def trained(folder: str, name: str, round_: int) -> np.ndarray:
         site = make_site(tmp_path / folder, name)
