@@ -112,24 +112,23 @@ def _follow(environment: Mapping[str, str], run_id: str) -> LogView:
     """Pass the log through until the run is over; return what was made of it."""
     view = LogView()
     command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
-    process = subprocess.Popen(  # noqa: S603  # our own command, no shell
+    with subprocess.Popen(  # noqa: S603  # our own command, no shell
         command,
         env=dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            shown = view.show(line)
-            if shown is not None:
-                print(shown, flush=True)  # the log is what the command prints
-        process.wait()
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                shown = view.show(line)
+                if shown is not None:
+                    print(shown, flush=True)  # the log is what the command prints
+            process.wait()
+        finally:
+            process.kill()
     return view
 
 
