@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from clients.training import TrainSettings, train
-from clients.weights import flatten, load_flat, model_spec
+from benchmarks.federation import Federation, Flat
 from data_prep.dataset import Dataset, open_data
 from fl_app.config import Settings
 from fl_app.methods import METHODS
-from fl_app.models import build_model
-from fl_app.site_data import split
 from rsdgc import (
     NSI,
     RMS,
@@ -39,7 +34,6 @@ from rsdgc import (
 from rsdgc.scheme import NeighborhoodKind, ValueKind
 from strategies.rate_control import Policy, RateControl
 
-Flat = NDArray[np.float32]
 VALUES: tuple[ValueKind, ...] = ("float32", "int8", "deadzone")
 NSI_WEIGHTS = ((1.0, 0.0), (0.9, 0.1), (0.8, 0.2), (0.6, 0.4), (0.5, 0.5), (0.3, 0.7), (0.0, 1.0))
 
@@ -56,29 +50,14 @@ class Updates:
 
 def real_updates(dataset: Dataset, rounds: int, seed: int) -> Updates:
     """Train densely and return the last round's updates."""
-    settings = Settings.from_mapping({"rounds": 60, "seed": seed})
-    device = torch.device("cpu")
-    store = dataset.store
-    model = build_model("small-resnet", store.num_bands, len(store.classes), store.chip_px, seed)
-    model = model.to(memory_format=torch.channels_last)
-    spec = model_spec(model)
-    weights = flatten(model, spec)
-    found = [split(dataset, site, "train", device) for site in dataset.sites]
-    parts = [part for part in found if part is not None]
-    total = sum(len(part) for part in parts)
+    federation = Federation(dataset, seed)
+    weights = federation.start
     for number in range(1, rounds + 1):
-        updates = []
-        for index, part in enumerate(parts):
-            load_flat(model, spec, weights)
-            rate = settings.learning_rate_at(number)
-            train(model, part, TrainSettings(lr=rate), seed=1000 * number + index)
-            updates.append(flatten(model, spec) - weights)
-        step = np.zeros_like(weights)
-        for part, update in zip(parts, updates, strict=True):
-            step += update * np.float32(len(part) / total)
+        updates, _ = federation.changes(weights, number)
+        step = federation.mean(updates)
         weights = weights + step
         print(f"round {number}/{rounds} trained", flush=True)
-    return Updates(spec, weights, step, updates)
+    return Updates(federation.spec, weights, step, updates)
 
 
 def captured(

@@ -1,0 +1,85 @@
+"""A federation without Flower: what every site changes in a round, and how a model scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.scoring import score
+from clients.training import TrainSettings, train
+from clients.weights import flatten, load_flat, model_spec
+from data_prep.dataset import Dataset
+from fl_app.config import Settings
+from fl_app.models import build_model
+from fl_app.site_data import split
+
+Flat = NDArray[np.float32]
+MODEL = "small-resnet"
+ROUNDS = 60
+"""Rounds of the learning rate's schedule."""
+
+
+class Federation:
+    """The sites of a partition and one model for all, on the CPU.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Shared out over sites.
+    seed : int
+        Of the model before training.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        The model's layers.
+    start : float32 [spec.size]
+        The model before training.
+    shares : list of float
+        Weight of every site in a mean, by its number of training chips.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        store = dataset.store
+        self._settings = Settings.from_mapping({"rounds": ROUNDS, "seed": seed})
+        self._classes = len(store.classes)
+        model = build_model(MODEL, store.num_bands, self._classes, store.chip_px, seed)
+        self._model = model.to(memory_format=torch.channels_last)
+        self.spec = model_spec(self._model)
+        self.start: Flat = flatten(self._model, self.spec)
+        device = torch.device("cpu")
+        self._train, self._test = (
+            [part for site in dataset.sites if (part := split(dataset, site, name, device))]
+            for name in ("train", "test")
+        )
+        total = sum(len(part) for part in self._train)
+        self.shares = [len(part) / total for part in self._train]
+
+    def rate(self, number: int) -> float:
+        """Return the learning rate of a round."""
+        return self._settings.learning_rate_at(number)
+
+    def changes(self, weights: Flat, number: int) -> tuple[list[Flat], float]:
+        """Train every site from the same weights; return the changes and the mean loss."""
+        changes, loss = [], 0.0
+        for index, (part, share) in enumerate(zip(self._train, self.shares, strict=True)):
+            load_flat(self._model, self.spec, weights)
+            settings = TrainSettings(lr=self.rate(number))
+            report = train(self._model, part, settings, seed=1000 * number + index)
+            changes.append(flatten(self._model, self.spec) - weights)
+            loss += share * report.loss
+        return changes, loss
+
+    def mean(self, updates: list[Flat]) -> Flat:
+        """Return the weighted mean of the sites' updates."""
+        step = np.zeros_like(self.start)
+        for share, update in zip(self.shares, updates, strict=True):
+            step += update * np.float32(share)
+        return step
+
+    def accuracy(self, weights: Flat) -> float:
+        """Score a model on the test chips of all sites."""
+        load_flat(self._model, self.spec, weights)
+        confusion = sum(score(self._model, part, self._classes).confusion for part in self._test)
+        return float(np.trace(confusion) / np.sum(confusion))

@@ -1,0 +1,239 @@
+"""Error feedback over a whole run: what the residuals hold, and what could be done about it.
+
+Runs variants of the default method in a loop without Flower, sites and server in one process, the
+download uncompressed, and prints for each how far the training lags behind dense FedAvg.
+
+    python -m benchmarks.feedback data/ --budgets 100 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.federation import ROUNDS, Federation, Flat
+from data_prep.dataset import open_data
+from rsdgc import NSI, Compressor, Scheme, Stamp
+from strategies.rate_control import RateControl
+
+WINDOW = 5
+LOOKED_AT = (15, 30, 45)
+"""Rounds at which residuals are looked at."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of running the method.
+
+    Parameters
+    ----------
+    name : str
+        In the table.
+    first, last : float
+        Budget of the first and the last round in parts of the mean; evenly between.
+    scaled : bool
+        Residuals shrink with the learning rate, as if they were kept as gradients.
+    predicted : float
+        Part of the last global step that sites subtract before they compress, and the server adds.
+    drift : float
+        Rate at which a site learns its own lasting deviation from the global step, which it
+        then subtracts before it compresses; over all sites the deviations cancel.
+    """
+
+    name: str
+    first: float = 1.0
+    last: float = 1.0
+    scaled: bool = False
+    predicted: float = 0.0
+    drift: float = 0.0
+
+
+VARIANTS = (
+    Variant("as it is"),
+    Variant("budget rising from 0.4 to 1.6", first=0.4, last=1.6),
+    Variant("budget falling from 1.6 to 0.4", first=1.6, last=0.4),
+    Variant("residual scaled with the learning rate", scaled=True),
+    Variant("half the last global step predicted", predicted=0.5),
+    Variant("sites' lasting drift left out", drift=0.3),
+)
+
+
+@dataclass
+class Trace:
+    """What was seen of a run.
+
+    Attributes
+    ----------
+    losses : list of float
+        Training loss of every round.
+    looks : list of tuple of float
+        At the rounds looked at: ‖residual‖ / ‖change‖, the cosines of a change with the site's
+        last change and with the last global step, and the share of energy that the upload
+        captures of change plus residual; means over the sites.
+    accuracy, with_residuals : float
+        Of the final model, and of the same with all that was held back added.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    looks: list[tuple[float, ...]] = field(default_factory=list)
+    accuracy: float = 0.0
+    with_residuals: float = 0.0
+
+
+def dense(federation: Federation) -> Trace:
+    """Run FedAvg."""
+    trace, weights = Trace(), federation.start
+    for number in range(1, ROUNDS + 1):
+        changes, loss = federation.changes(weights, number)
+        trace.losses.append(loss)
+        weights = weights + federation.mean(changes)
+    trace.accuracy = federation.accuracy(weights)
+    return trace
+
+
+class Run:
+    """The default method at all sites and at the server.
+
+    Parameters
+    ----------
+    federation : Federation
+        Data and model.
+    variant : Variant
+        How.
+    times : float
+        Mean size of an upload: the dense model over this.
+    """
+
+    def __init__(self, federation: Federation, variant: Variant, times: float) -> None:
+        self._federation = federation
+        self._variant = variant
+        self._spec = federation.spec
+        self._mean_bytes = self._spec.dense_bytes / times
+        self._compressor = Compressor(self._spec, Scheme(), NSI())
+        self._rates = RateControl(self._spec, Scheme(), "update", self._budget(1))
+        self._weights = federation.start
+        self._rates.begin(self._weights)
+        self._step = np.zeros_like(self._weights)
+        count = len(federation.shares)
+        self._residuals = [np.zeros_like(self._weights) for _ in range(count)]
+        self._drifts = [np.zeros_like(self._weights) for _ in range(count)]
+
+    def trace(self) -> Trace:
+        """Run all rounds."""
+        trace, last = Trace(), self._residuals
+        for number in range(1, ROUNDS + 1):
+            changes, loss = self._federation.changes(self._weights, number)
+            trace.losses.append(loss)
+            looks = [
+                (norm(held) / norm(change), cosine(change, before), cosine(change, self._step))
+                for change, held, before in zip(changes, self._residuals, last, strict=True)
+            ]
+            captured = self._round(changes, number)
+            if number in LOOKED_AT:
+                trace.looks.append((*np.mean(looks, axis=0).tolist(), captured))
+            last = changes
+        trace.accuracy = self._federation.accuracy(self._weights)
+        everything = self._weights + self._federation.mean(self._residuals)
+        trace.with_residuals = self._federation.accuracy(everything)
+        return trace
+
+    def _round(self, changes: list[Flat], number: int) -> float:
+        """Compress, add up, step; return the mean share of energy that was captured."""
+        variant, federation, rates = self._variant, self._federation, self._rates
+        keep = federation.rate(number) / federation.rate(number - 1) if number > 1 else 1.0
+        decay = np.float32(keep if variant.scaled else 1.0)
+        guess = np.float32(variant.predicted) * self._step
+        uploads, captured = [], []
+        for index, change in enumerate(changes):
+            wanted = change + decay * self._residuals[index] - self._drifts[index] - guess
+            stamp = Stamp(1, number, 0)
+            sent = self._compressor.compress(wanted, rates.ratios, stamp, rates.target_bytes)
+            left = wanted.copy()
+            sent.add_to(left, -1.0)
+            captured.append(1.0 - (norm(left) / norm(wanted)) ** 2)
+            uploads.append(wanted - left)
+            self._residuals[index] = left
+        self._step = federation.mean(uploads) + guess
+        if variant.drift:
+            for index, upload in enumerate(uploads):
+                self._drifts[index] += np.float32(variant.drift) * (upload + guess - self._step)
+        self._weights = self._weights + self._step
+        rates.budget_bytes = self._budget(number + 1)
+        rates.follow(self._weights, self._step, rates.budget_bytes)
+        return float(np.mean(captured))
+
+    def _budget(self, number: int) -> float:
+        """Return what an upload of this round may take, in bytes."""
+        first, last = self._variant.first, self._variant.last
+        return self._mean_bytes * (first + (last - first) * (number - 0.5) / ROUNDS)
+
+
+def norm(vector: Flat) -> float:
+    """L2 norm."""
+    return float(np.linalg.norm(vector))
+
+
+def cosine(a: Flat, b: Flat) -> float:
+    """Of the angle between two vectors; 0 where one of them is 0."""
+    lengths = norm(a) * norm(b)
+    return float(a @ b) / lengths if lengths else 0.0
+
+
+def lag(losses: list[float], reference: list[float]) -> float:
+    """Return by how many rounds the loss trails the reference's, as a mean over the run.
+
+    Both are smoothed; looked at are the rounds in which the reference still falls.
+    """
+    kernel = np.ones(WINDOW) / WINDOW
+    own, base = (np.convolve(values, kernel, "valid") for values in (losses, reference))
+    lowest = int(base.argmin())
+    behind = [
+        number - float(np.interp(-own[number], -base[: lowest + 1], np.arange(lowest + 1.0)))
+        for number in range(WINDOW, lowest)
+        if own[number] >= base[lowest]
+    ]
+    return float(np.mean(behind)) if behind else math.nan
+
+
+def table(federation: Federation, budgets: list[float]) -> Iterator[str]:
+    """Yield a row for each budget, and for each variant at the last of them."""
+    reference = dense(federation)
+    yield "| budget | variant | accuracy | and residuals added | loss, last rounds | lag, rounds |"
+    yield "|---|---|---|---|---|---|"
+    final = np.mean(reference.losses[-WINDOW:])
+    yield f"| 1× | dense FedAvg | {reference.accuracy:.3f} | | {final:.3f} | |"
+    traces = {}
+    for times in budgets:
+        for variant in VARIANTS if times == budgets[-1] else VARIANTS[:1]:
+            trace = Run(federation, variant, times).trace()
+            traces[times, variant.name] = trace
+            behind = lag(trace.losses, reference.losses)
+            final = np.mean(trace.losses[-WINDOW:])
+            ends = f"{trace.accuracy:.3f} | {trace.with_residuals:.3f} | {final:.3f}"
+            yield f"| {times:g}× | {variant.name} | {ends} | {behind:.1f} |"
+    yield ""
+    yield "| budget | round | residual / change | with its last | with the last step | captured |"
+    yield "|---|---|---|---|---|---|"
+    for times in budgets:
+        for number, look in zip(LOOKED_AT, traces[times, VARIANTS[0].name].looks, strict=True):
+            yield f"| {times:g}× | {number} | " + " | ".join(f"{v:.2f}" for v in look) + " |"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("data", type=Path, help="partition folder")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[100.0, 200.0])
+    parser.add_argument("--seed", type=int, default=0)
+    words = parser.parse_args()
+    for line in table(Federation(open_data(words.data), words.seed), words.budgets):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
