@@ -101,6 +101,13 @@ class Settings(BaseModel):
         description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
         "step; -1: the method's own (0.9 for `dgc`, else 0).",
     )
+    server_momentum: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Part of the last step that the global model takes once more (FedAvgM); makes "
+        "up for the rounds by which compression delays.",
+    )
     top_share: float = Field(
         0.0,
         ge=0.0,

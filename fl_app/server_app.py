@@ -94,13 +94,16 @@ def _strategy(
     rules = RoundRules(settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at)
     checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
     if settings.method == "fedavg":
-        return DenseFedAvg(roster, ledger, rules, checkpoints)
+        return DenseFedAvg(
+            roster, ledger, rules, checkpoints, server_momentum=settings.server_momentum
+        )
     up = _rates(settings, spec, settings.budget, settings.warm_up_rounds)
     down = _rates(settings, spec, settings.budget_down)
     last = _rates(settings, spec, settings.budget_final)
     compressor = Compressor(spec, settings.scheme(), RMS())
     model = PublishedModel(weights, down, compressor, run_id)
-    return RsDgc(roster, ledger, rules, up, model, last, checkpoints)
+    momentum = settings.server_momentum
+    return RsDgc(roster, ledger, rules, up, model, last, checkpoints, server_momentum=momentum)
 
 
 def _rates(

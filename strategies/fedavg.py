@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvgM
 
 from rsdgc import protocol
 from strategies.checkpoints import Arrays, Checkpoints
@@ -17,14 +17,19 @@ from strategies.roster import Roster, SiteCard
 from strategies.rounds import RoundRules, SiteRounds
 from strategies.rs_dgc import finite
 
+VELOCITY = "velocity."
+"""Before a layer's name in a checkpoint."""
+
 
 class DenseFedAvg(SiteRounds):
-    """Whole float32 models both ways, averaged by Flower's ``FedAvg``.
+    """Whole float32 models both ways, averaged by Flower's ``FedAvg``, or ``FedAvgM``.
 
     Parameters
     ----------
     roster, ledger, rules, checkpoints
         See :class:`strategies.basis.SiteStrategy`.
+    server_momentum : float
+        Of the global model, 0 to below 1; 0 is ``FedAvg``.
     """
 
     def __init__(
@@ -33,9 +38,13 @@ class DenseFedAvg(SiteRounds):
         ledger: Ledger,
         rules: RoundRules,
         checkpoints: Checkpoints | None = None,
+        *,
+        server_momentum: float = 0.0,
     ) -> None:
         super().__init__(roster, ledger, rules, checkpoints)
-        self._fedavg = FedAvg(weighted_by_key=protocol.NUM_EXAMPLES)
+        self._fedavg = FedAvgM(
+            weighted_by_key=protocol.NUM_EXAMPLES, server_momentum=server_momentum
+        )
         self._replies: list[Message] = []
         self._arrays = ArrayRecord()
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -46,7 +55,7 @@ class DenseFedAvg(SiteRounds):
 
     def take_arrays(self, arrays: ArrayRecord) -> None:
         """Start from a model, and remember its shapes for the replies."""
-        self._arrays = arrays
+        self._arrays = self._fedavg.current_arrays = arrays
         self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         size = sum(len(array.data) for array in arrays.values())
         self._parcel = Parcel(arrays, {WHOLE: size})
@@ -56,13 +65,19 @@ class DenseFedAvg(SiteRounds):
         return self._parcel
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return the model."""
+        """Return the model and its velocity."""
+        layers = list(self._arrays)
         arrays = {name: array.numpy() for name, array in self._arrays.items()}
-        return arrays, {"layers": list(arrays)}
+        velocity = self._fedavg.momentum_vector or []
+        arrays |= {VELOCITY + name: v for name, v in zip(layers, velocity, strict=False)}
+        return arrays, {"layers": layers}
 
     def restore(self, arrays: Arrays, values: dict[str, Any]) -> None:
         """Take up what :meth:`state` returned."""
-        self.take_arrays(ArrayRecord({name: Array(arrays[name]) for name in values["layers"]}))
+        layers = values["layers"]
+        self.take_arrays(ArrayRecord({name: Array(arrays[name]) for name in layers}))
+        velocity = [arrays[VELOCITY + name] for name in layers if VELOCITY + name in arrays]
+        self._fedavg.momentum_vector = velocity or None
 
     def accept(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
         """Check that the reply is a model of the same layers."""

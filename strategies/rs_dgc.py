@@ -29,6 +29,7 @@ from strategies.published import PublishedModel
 from strategies.rate_control import RateControl
 from strategies.roster import Roster, SiteCard
 from strategies.rounds import RoundRules, SiteRounds
+from strategies.server_momentum import ServerMomentum
 
 
 class RsDgc(SiteRounds):
@@ -44,6 +45,8 @@ class RsDgc(SiteRounds):
         The model before training, with the budget of its patches.
     closing : RateControl
         Budget of the last patch, after which the published model is the final one.
+    server_momentum : float
+        See :class:`strategies.server_momentum.ServerMomentum`.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class RsDgc(SiteRounds):
         model: PublishedModel,
         closing: RateControl,
         checkpoints: Checkpoints | None = None,
+        *,
+        server_momentum: float = 0.0,
     ) -> None:
         super().__init__(roster, ledger, rules, checkpoints)
         self.rates = rates
@@ -62,6 +67,7 @@ class RsDgc(SiteRounds):
         self.closing = closing
         self.books = Books()
         self._parcels = Parcels(model)
+        self._momentum = ServerMomentum(server_momentum, rates.spec.size)
         self._mean = WeightedMean(rates.spec)
         self._taken: dict[str, int] = {}
         self._sent_ratios: dict[str, float] = {}
@@ -143,12 +149,12 @@ class RsDgc(SiteRounds):
 
     def combine(self, server_round: int) -> None:
         """Add the uploads up, step the model, and set the next round's ratios."""
-        step = self._mean.mean()
-        self.model.step(step)
+        mean = self._mean.mean()
+        self.model.step(self._momentum.step(mean))
         for name in self._taken:
             self.books.accepted[name] = server_round
         measured = sum(self._taken.values()) / len(self._taken)
-        self.rates.follow(self.model.weights, step, measured)
+        self.rates.follow(self.model.weights, mean, measured)
         self._overhead_bytes = self._overhead()
         self.discard()
 
@@ -188,6 +194,7 @@ class RsDgc(SiteRounds):
         arrays: Arrays = {
             "weights": model.weights,
             "published": model.published,
+            "velocity": self._momentum.velocity,
             "log": np.frombuffer(b"".join(log_), np.uint8),
             "log_lengths": np.array([len(payload) for payload in log_], np.int64),
         }
@@ -214,6 +221,7 @@ class RsDgc(SiteRounds):
             patches,
             pending=bool(values["pending"]),
         )
+        self._momentum.velocity[:] = arrays["velocity"]
         self._overhead_bytes = int(values["overhead_bytes"])
         self.books = Books.from_json(values["books"])
         for name, rates in self._all_rates().items():
