@@ -139,8 +139,10 @@ def test_and_does_so_every_time(
 
 
 @pytest.mark.parametrize("method", ["topk", "fedavg"])
-def test_other_methods_resume_too(data: Path, tmp_path: Path, method: str) -> None:
-    chosen = {**CHOSEN, "method": method}
+def test_other_methods_resume_too_with_their_velocity(
+    data: Path, tmp_path: Path, method: str
+) -> None:
+    chosen = {**CHOSEN, "method": method, "server_momentum": 0.5}
     run(settings(data, tmp_path / "whole", **chosen))
     kill_a_run(settings(data, tmp_path / "run", **chosen), "sync")
     run(settings(data, tmp_path / "run", **chosen, resume=True), run_id=8)
