@@ -93,6 +93,11 @@ class Neighborhoods:
         """Whether every neighborhood is as long as the others, and contiguous in memory."""
         return self.height == 1 and self.cols % self.width == 0
 
+    @property
+    def in_a_row(self) -> Neighborhoods:
+        """The same neighborhoods with the same numbers, in one long row if they are flat."""
+        return Neighborhoods(1, self.size, 1, self.width) if self.is_flat else self
+
     def num_members(self, ids: Int64 | None) -> int:
         """Return the number of elements in all the given neighborhoods together; None: in all."""
         if ids is None:
@@ -181,10 +186,12 @@ class Neighborhoods:
             found: Float32 = np.maximum.reduceat(np.abs(values), np.r_[0, ends[:-1]])
             return found
         members = values.reshape(ids.size, -1)
-        found = np.abs(members[:, 0])
-        other = np.empty_like(found)
-        for column in range(1, members.shape[1]):  # far quicker than a reduction over short rows
-            np.maximum(found, np.abs(members[:, column], out=other), out=found)
+        found = np.empty(ids.size, dtype=np.float32)
+        for part in chunks(ids.size, max(1, CHUNK // members.shape[1])):
+            sizes = np.abs(members[part])
+            found[part] = sizes[:, 0]
+            for column in range(1, sizes.shape[1]):  # far quicker than to reduce short rows
+                np.maximum(found[part], sizes[:, column], out=found[part])
         return found
 
     def select(self, values: Float32, ids: Int64, chosen: Bools) -> Float32:
