@@ -163,24 +163,19 @@ def _code(sent: Sequence[Kept], quantizer: Quantizer, indices: IndexKind) -> Cod
     table = bytearray(quantizer.pack() if any(sizes) else b"")
     for group in groups_of(sizes):
         begin = writer.num_bits
-        values = _joined([layer.values for layer in sent[group]])
-        levels = Levels.of(quantizer.magnitudes(values), np.signbit(values))
+        levels = quantizer.levels([layer.values for layer in sent[group]])
         table += _pack_codes(levels.write(writer))
-        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / values.size)
+        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / sum(sizes[group]))
     return Coded(list(sent), codes, *writer.finish(), bits, bytes(table), raw_ids)
 
 
 def _outside(layer: Kept, peaks: Float32, quantizer: Quantizer) -> Kept:
     """Leave out the neighborhoods that lie in the dead zone whole."""
-    outside = quantizer.magnitudes(peaks) > 0
+    outside = quantizer.is_outside(peaks)
     if outside.all():
         return layer
     values = layer.hoods.select(layer.values, layer.ids, outside)
     return Kept(layer.hoods, layer.ids[outside], values)
-
-
-def _joined(parts: list[Float32]) -> Float32:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _split(values: Float32, sizes: Sequence[int]) -> list[Float32]:
