@@ -157,7 +157,7 @@ def make_indicator(
 
 def _mean_and_std(values: Float32, hoods: Neighborhoods) -> tuple[Float32, Float32]:
     """Return mean |v| and standard deviation of every neighborhood."""
-    mean, std = (np.empty(hoods.grid, dtype=np.float32) for _ in range(2))
+    mean, std = _grid(hoods), _grid(hoods)
     for at, members, weights, scratch in _blocks(values, hoods):
         centre = members @ weights
         mean[at] = (np.abs(members, out=scratch) @ weights).reshape(mean[at].shape)
@@ -172,7 +172,7 @@ def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufu
     """Return ``outer(mean(inner(v)))`` of every neighborhood, in the values' own units."""
 
     def means(values: Float32, hoods: Neighborhoods) -> tuple[Float32]:
-        out = np.empty(hoods.grid, dtype=np.float32)
+        out = _grid(hoods)
         for at, members, weights, scratch in _blocks(values, hoods):
             out[at] = (inner(members, out=scratch) @ weights).reshape(out[at].shape)
         return (outer(out, out=out).reshape(-1),)
@@ -196,7 +196,6 @@ def _safely(
     RsdgcError
         If a value is NaN or infinite.
     """
-    hoods = hoods.in_a_row
     with np.errstate(over="ignore", invalid="ignore"):
         found = statistics(values, hoods)
     if _SAFE[0] <= float(found[0].max()) <= _SAFE[1]:
@@ -207,20 +206,37 @@ def _safely(
     return statistics(values * scale, hoods), scale
 
 
+def _grid(hoods: Neighborhoods) -> Float32:
+    """Return room for a number a neighborhood, indexed by what :func:`_blocks` yields first."""
+    return np.empty(hoods.count if hoods.is_flat else hoods.grid, dtype=np.float32)
+
+
 def _blocks(
     values: Float32, hoods: Neighborhoods
-) -> Iterator[tuple[tuple[slice, slice], Float32, Float32, Float32]]:
+) -> Iterator[tuple[slice | tuple[slice, slice], Float32, Float32, Float32]]:
     """Yield (where, members [n, m], weights [m], scratch space [n, m]) block by block.
 
     ``members @ weights`` are the means of rows, in a fifth of a reduction's time.
     """
     buffer = np.empty(min(values.size, max(CHUNK, hoods.height * hoods.width)), dtype=np.float32)
     weights = np.empty(0, dtype=np.float32)
-    for down, across, members in hoods.blocks(values):
-        rows = members.reshape(members.shape[0] * members.shape[1], -1)
+    for at, rows in _rows(values, hoods):
         if weights.size != rows.shape[1]:
             weights = np.full(rows.shape[1], 1.0 / rows.shape[1], dtype=np.float32)
-        yield (down, across), rows, weights, buffer[: rows.size].reshape(rows.shape)
+        yield at, rows, weights, buffer[: rows.size].reshape(rows.shape)
+
+
+def _rows(
+    values: Float32, hoods: Neighborhoods
+) -> Iterator[tuple[slice | tuple[slice, slice], Float32]]:
+    """Yield (where, neighborhoods as rows) block by block, without a copy if they are flat."""
+    if hoods.is_flat:
+        rows = values.reshape(-1, hoods.width)
+        for part in chunks(hoods.count, max(1, CHUNK // hoods.width)):
+            yield part, rows[part]
+        return
+    for down, across, members in hoods.blocks(values):
+        yield (down, across), members.reshape(members.shape[0] * members.shape[1], -1)
 
 
 def _over_norm(weight: float, scores: Float32) -> np.float32:

@@ -93,11 +93,6 @@ class Neighborhoods:
         """Whether every neighborhood is as long as the others, and contiguous in memory."""
         return self.height == 1 and self.cols % self.width == 0
 
-    @property
-    def in_a_row(self) -> Neighborhoods:
-        """The same neighborhoods with the same numbers, in one long row if they are flat."""
-        return Neighborhoods(1, self.size, 1, self.width) if self.is_flat else self
-
     def num_members(self, ids: Int64 | None) -> int:
         """Return the number of elements in all the given neighborhoods together; None: in all."""
         if ids is None:
