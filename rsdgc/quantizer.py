@@ -20,7 +20,7 @@ from rsdgc.errors import SettingError, WireError
 from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -105,7 +105,7 @@ class Quantizer:
             found: Bools = np.abs(values / np.float32(self.step)) > _HALF
         return found
 
-    def levels(self, layers: Sequence[Float32]) -> Levels:
+    def levels(self, layers: Iterable[Float32]) -> Levels:
         """Return the levels of the finite values of several layers, one behind the other."""
         outside = [np.empty(0, dtype=np.bool_)]
         magnitudes = [np.empty(0, dtype=np.uint16)]
