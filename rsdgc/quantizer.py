@@ -20,7 +20,7 @@ from rsdgc.errors import SettingError, WireError
 from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -110,13 +110,13 @@ class Quantizer:
         outside = [np.empty(0, dtype=np.bool_)]
         magnitudes = [np.empty(0, dtype=np.uint16)]
         negative = [np.empty(0, dtype=np.bool_)]
-        for values in layers:
-            for part in chunks(values.size):
-                flags, _, scaled = self._outside(values[part])
-                outside.append(flags)
-                magnitudes.append(_magnitudes(scaled))
-                negative.append(np.signbit(scaled))
-        return Levels.of(*map(np.concatenate, (outside, magnitudes, negative)))
+        for flags, scaled in self._pieces(layers):
+            outside.append(flags)
+            magnitudes.append(_magnitudes(scaled))
+            negative.append(np.signbit(scaled))
+        return Levels.of(
+            np.concatenate(outside), np.concatenate(magnitudes), np.concatenate(negative)
+        )
 
     def values(self, levels: Levels) -> Float32:
         """Return what the levels stand for, float32 [n]: 0 in the dead zone, finite always."""
@@ -142,6 +142,12 @@ class Quantizer:
             table = self._table(int(magnitudes.max(initial=0)))
             values[part] = 0.0
             values[part][where] = np.copysign(table.take(magnitudes), scaled)
+
+    def _pieces(self, layers: Iterable[Float32]) -> Iterator[tuple[Bools, Float32]]:
+        for values in layers:
+            for part in chunks(values.size):
+                flags, _, scaled = self._outside(values[part])
+                yield flags, scaled
 
     def _outside(self, values: Float32) -> tuple[Bools, Int64, Float32]:
         """Return which values lie outside the dead zone, their places, and they over the step."""

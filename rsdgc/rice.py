@@ -36,7 +36,7 @@ MAX_STREAM_BYTES = 1 << 28
 """Longest unary stream: its bit positions stay within 32 bits."""
 
 
-def best_rice(numbers: Int64) -> int:
+def best_rice(numbers: Numbers) -> int:
     """Return the Rice parameter with the fewest bits for these numbers.
 
     The cost ``k(rice + 1) + Σ (g >> rice)`` is convex in ``rice``, so walking downhill from
