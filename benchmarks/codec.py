@@ -158,6 +158,7 @@ def _codec(
     ]
     for what, work in rows:
         took = median_s(work, repeats, fresh) / unit
+        fresh()
         memory = peak_bytes(work) / spec.dense_bytes
         print(f"  {what:<34} {took:7.1f} M   peak memory {memory:.2f} of the update")
     with ThreadPoolExecutor(threads) as pool:

@@ -1,7 +1,7 @@
 """From a trained model to an upload: change plus residual, settled, compressed, the rest kept.
 
-The arithmetic is that of :class:`rsdgc.feedback.ErrorFeedback`; here it runs in the memory of the
-file that will hold the residual, without another array of the model's size.
+What :class:`rsdgc.feedback.ErrorFeedback` does in memory runs here in the file that will hold the
+residual, without another array of the model's size.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsdgc.compressor import Compressor
+from rsdgc.feedback import take_out
 from rsdgc.indicator import make_indicator
 from rsdgc.momentum import accumulate
 from rsdgc.wire import decode
@@ -135,6 +136,4 @@ def compress(
         task.indicator, mean_weight=task.mean_weight, std_weight=task.std_weight, seed=seed
     )
     compressor = Compressor(spec, task.scheme, indicator)
-    sent = compressor.compress(target, task.ratios, stamp, task.budget_bytes)
-    sent.add_to(target, -1.0)
-    return sent
+    return take_out(compressor, target, task.ratios, stamp, task.budget_bytes)

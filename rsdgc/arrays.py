@@ -17,11 +17,13 @@ Item = TypeVar("Item", bound=np.generic)
 Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
+UInt16: TypeAlias = NDArray[np.uint16]
+UInt32: TypeAlias = NDArray[np.uint32]
 
 Bools: TypeAlias = NDArray[np.bool_]
 
-CHUNK = 1 << 17
-"""Elements worked on at a time: 512 KiB of float32 stay in a core's cache."""
+CHUNK = 1 << 16
+"""Elements worked on at a time: 256 KiB of float32, and as much again, stay in a core's cache."""
 
 
 def chunks(size: int, step: int = CHUNK) -> Iterator[slice]:
@@ -30,7 +32,7 @@ def chunks(size: int, step: int = CHUNK) -> Iterator[slice]:
         yield slice(start, min(start + step, size))
 
 
-def pick(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
+def pick(values: NDArray[Item], flags: Bools, out: NDArray[Item] | None = None) -> NDArray[Item]:
     """Return ``values[flags]``, in a tenth of the time that a boolean index takes.
 
     Parameters
@@ -39,14 +41,17 @@ def pick(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
         Any dtype.
     flags : bool [n]
         Which to return.
+    out : [n or more], optional
+        Where to put them, from its start; ``values`` itself closes the gaps in place.
     """
-    out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
+    if out is None:
+        out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
     filled = 0
     for part in chunks(flags.size):
         index = np.flatnonzero(flags[part])
         np.take(values[part], index, out=out[filled : filled + index.size], mode="clip")
         filled += index.size
-    return out
+    return out[:filled]
 
 
 def place(target: NDArray[Item], flags: Bools, values: NDArray[Item]) -> None:

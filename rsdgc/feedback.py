@@ -44,6 +44,34 @@ class UpdateCompressor(Protocol):
         ...
 
 
+def take_out(
+    compressor: UpdateCompressor,
+    total: Float32,
+    ratios: Float64 | Sequence[float],
+    stamp: Stamp,
+    budget_bytes: float = 0.0,
+) -> SparseUpdate:
+    """Encode the best of change plus residual, and leave in it what the bytes do not say.
+
+    Parameters
+    ----------
+    compressor : UpdateCompressor
+        Usually a :class:`rsdgc.compressor.Compressor`.
+    total : float32 [spec.size]
+        Change plus residual; the new residual afterwards. If an error is raised, it is as it was.
+    ratios, stamp, budget_bytes
+        See :meth:`rsdgc.compressor.Compressor.compress`, also for the errors.
+
+    Returns
+    -------
+    SparseUpdate
+        The upload, decoded; its ``payload`` is what to send.
+    """
+    sent = compressor.compress(total, ratios, stamp, budget_bytes)
+    sent.add_to(total, -1.0)
+    return sent
+
+
 class ErrorFeedback:
     """A compressor with memory.
 
@@ -112,8 +140,7 @@ class ErrorFeedback:
         check_flat(change, self._compressor.spec.size, "the change")
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.add(change, self._residual, out=change)  # a fresh array costs four adds
-        sent = self._compressor.compress(total, ratios, stamp, budget_bytes)
-        sent.add_to(total, -1.0)
+        sent = take_out(self._compressor, total, ratios, stamp, budget_bytes)
         self._residual = total
         return sent.payload
 

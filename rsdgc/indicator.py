@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, check_finite, peak
+from rsdgc.arrays import CHUNK, check_finite, chunks, peak
 from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ class NSI:
         """Score every neighborhood; see :class:`Indicator`."""
         del key
         (mean, std), _ = _safely(_mean_and_std, values, hoods)  # a common scale cancels
-        total = _normalize(mean, self.mean_weight)
-        total += _normalize(std, self.std_weight)
-        return total.reshape(-1)
+        factors = _over_norm(self.mean_weight, mean), _over_norm(self.std_weight, std)
+        for part in chunks(mean.size):
+            mean[part] *= factors[0]
+            mean[part] += np.multiply(std[part], factors[1], out=std[part])
+        return mean
 
 
 @dataclass(frozen=True)
@@ -155,28 +157,28 @@ def make_indicator(
 
 def _mean_and_std(values: Float32, hoods: Neighborhoods) -> tuple[Float32, Float32]:
     """Return mean |v| and standard deviation of every neighborhood."""
-    mean, std = (np.empty(hoods.grid, dtype=np.float32) for _ in range(2))
-    for at, members, scratch in _blocks(values, hoods):
-        centre = _row_means(members)
-        mean[at] = _row_means(np.abs(members, out=scratch)).reshape(mean[at].shape)
-        spread = _row_means(np.square(members, out=scratch))
+    mean, std = _grid(hoods), _grid(hoods)
+    for at, members, weights, scratch in _blocks(values, hoods):
+        centre = members @ weights
+        mean[at] = (np.abs(members, out=scratch) @ weights).reshape(mean[at].shape)
+        spread = np.square(members, out=scratch) @ weights
         spread -= np.square(centre, out=centre)
         np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
         std[at] = spread.reshape(std[at].shape)
-    return mean, std
+    return mean.reshape(-1), std.reshape(-1)
 
 
 def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufunc) -> Float32:
     """Return ``outer(mean(inner(v)))`` of every neighborhood, in the values' own units."""
 
     def means(values: Float32, hoods: Neighborhoods) -> tuple[Float32]:
-        out = np.empty(hoods.grid, dtype=np.float32)
-        for at, members, scratch in _blocks(values, hoods):
-            out[at] = _row_means(inner(members, out=scratch)).reshape(out[at].shape)
-        return (outer(out, out=out),)
+        out = _grid(hoods)
+        for at, members, weights, scratch in _blocks(values, hoods):
+            out[at] = (inner(members, out=scratch) @ weights).reshape(out[at].shape)
+        return (outer(out, out=out).reshape(-1),)
 
     (found,), scale = _safely(means, values, hoods)
-    return (found if scale == 1 else found / scale).reshape(-1)
+    return found if scale == 1 else found / scale
 
 
 def _safely(
@@ -204,24 +206,40 @@ def _safely(
     return statistics(values * scale, hoods), scale
 
 
+def _grid(hoods: Neighborhoods) -> Float32:
+    """Return room for a number a neighborhood, indexed by what :func:`_blocks` yields first."""
+    return np.empty(hoods.count if hoods.is_flat else hoods.grid, dtype=np.float32)
+
+
 def _blocks(
     values: Float32, hoods: Neighborhoods
-) -> Iterator[tuple[tuple[slice, slice], Float32, Float32]]:
-    """Yield (where, members [n, m], scratch space of that shape) block by block."""
+) -> Iterator[tuple[slice | tuple[slice, slice], Float32, Float32, Float32]]:
+    """Yield (where, members [n, m], weights [m], scratch space [n, m]) block by block.
+
+    ``members @ weights`` are the means of rows, in a fifth of a reduction's time.
+    """
     buffer = np.empty(min(values.size, max(CHUNK, hoods.height * hoods.width)), dtype=np.float32)
+    weights = np.empty(0, dtype=np.float32)
+    for at, rows in _rows(values, hoods):
+        if weights.size != rows.shape[1]:
+            weights = np.full(rows.shape[1], 1.0 / rows.shape[1], dtype=np.float32)
+        yield at, rows, weights, buffer[: rows.size].reshape(rows.shape)
+
+
+def _rows(
+    values: Float32, hoods: Neighborhoods
+) -> Iterator[tuple[slice | tuple[slice, slice], Float32]]:
+    """Yield (where, neighborhoods as rows) block by block, without a copy if they are flat."""
+    if hoods.is_flat:
+        rows = values.reshape(-1, hoods.width)
+        for part in chunks(hoods.count, max(1, CHUNK // hoods.width)):
+            yield part, rows[part]
+        return
     for down, across, members in hoods.blocks(values):
-        rows = members.reshape(members.shape[0] * members.shape[1], -1)
-        yield (down, across), rows, buffer[: rows.size].reshape(rows.shape)
+        yield (down, across), members.reshape(members.shape[0] * members.shape[1], -1)
 
 
-def _row_means(members: Float32) -> Float32:
-    """Return the mean of each row; a product with a vector is five times a reduction's speed."""
-    width = members.shape[1]
-    return members @ np.full(width, 1.0 / width, dtype=np.float32)
-
-
-def _normalize(scores: Float32, weight: float) -> Float32:
-    """Scale scores in place so that their L2 norm over the layer is the weight."""
+def _over_norm(weight: float, scores: Float32) -> np.float32:
+    """Return the factor that brings the L2 norm of scores to the weight; 0 if all are zero."""
     norm = math.sqrt(float(np.vdot(scores, scores)))
-    scores *= np.float32(weight / norm if norm > 0 else 0.0)
-    return scores
+    return np.float32(weight / norm if norm > 0 else 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,7 @@ class Coded:
     table: bytes = b""
     raw_ids: bytes = b""
 
-    @property
+    @cached_property
     def counts(self) -> bytes:
         """The number of ids of each layer that does not keep all its neighborhoods."""
         return b"".join(

@@ -20,12 +20,12 @@ import numpy as np
 
 from rsdgc.arrays import pick
 from rsdgc.errors import WireError
-from rsdgc.rice import MAX_RICE, best_rice, gaps_of, rice_cost
+from rsdgc.rice import MAX_RICE, best_rice, gaps_in, rice_cost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Bools
+    from rsdgc.arrays import Bools, UInt16
     from rsdgc.rice import RiceReader, RiceWriter
 
 PLANES = 3
@@ -64,14 +64,23 @@ class Levels(NamedTuple):
     negative: Bools
 
     @classmethod
-    def of(cls, magnitudes: NDArray[np.uint16], negative: Bools) -> Levels:
-        """Take magnitudes, uint16 [n], and signs, bool [n], apart into planes."""
-        flags: list[Bools] = []
-        rest = magnitudes
-        for plane in range(PLANES):
+    def of(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
+        """Take levels apart into planes.
+
+        Parameters
+        ----------
+        outside : bool [n]
+            Which magnitudes are above 0.
+        magnitudes : uint16 [n₁]
+            Those.
+        negative : bool [n₁]
+            Their signs.
+        """
+        flags, rest = [outside], magnitudes
+        for plane in range(1, PLANES):
             flags.append(rest > plane)
             rest = pick(rest, flags[-1])
-        return cls(flags, rest.astype(np.int64), pick(negative, flags[0]))
+        return cls(flags, rest.astype(np.int64), negative)
 
     def write(self, writer: RiceWriter) -> list[PlaneCode]:
         """Append these levels to the streams; return the codes that :meth:`read` needs."""
@@ -109,7 +118,7 @@ def _write_flags(flags: Bools, writer: RiceWriter) -> PlaneCode:
         writer.bits(flags)
         return PlaneCode(RAW)
     of_zeros = 2 * ones > flags.size
-    gaps = gaps_of(np.flatnonzero(~flags if of_zeros else flags))
+    gaps = gaps_in(~flags if of_zeros else flags)
     rice = best_rice(gaps) if gaps.size else 0
     if rice_cost(gaps, rice) >= flags.size > 0:
         writer.bits(flags)

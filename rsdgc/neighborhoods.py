@@ -181,13 +181,17 @@ class Neighborhoods:
             found: Float32 = np.maximum.reduceat(np.abs(values), np.r_[0, ends[:-1]])
             return found
         members = values.reshape(ids.size, -1)
-        found = np.abs(members[:, 0])
-        other = np.empty_like(found)
-        for column in range(1, members.shape[1]):  # far quicker than a reduction over short rows
-            np.maximum(found, np.abs(members[:, column], out=other), out=found)
+        found = np.empty(ids.size, dtype=np.float32)
+        for part in chunks(ids.size, max(1, CHUNK // members.shape[1])):
+            sizes = np.abs(members[part])
+            found[part] = sizes[:, 0]
+            for column in range(1, sizes.shape[1]):  # far quicker than to reduce short rows
+                np.maximum(found[part], sizes[:, column], out=found[part])
         return found
 
-    def select(self, values: Float32, ids: Int64, chosen: Bools) -> Float32:
+    def select(
+        self, values: Float32, ids: Int64, chosen: Bools, *, in_place: bool = False
+    ) -> Float32:
         """Return the members of the chosen among the given neighborhoods, in id order.
 
         Parameters
@@ -198,11 +202,16 @@ class Neighborhoods:
             The neighborhoods.
         chosen : bool [k]
             Which of them.
+        in_place : bool
+            Whether to use the memory of ``values``.
         """
+        if chosen.all():
+            return values
         if self.is_ragged:
-            return pick(values, np.repeat(chosen, self.sizes(ids)))
+            flags = np.repeat(chosen, self.sizes(ids))
+            return pick(values, flags, values if in_place else None)
         members = values.view(np.dtype((np.void, values.itemsize * self.height * self.width)))
-        return pick(members, chosen).view(np.float32)
+        return pick(members, chosen, members if in_place else None).view(np.float32)
 
     def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
         """Walk over a flat layer in views of at most about ``chunk`` elements.

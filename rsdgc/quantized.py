@@ -13,11 +13,12 @@ that keeps nothing has neither step nor groups.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import check_finite, peak
+from rsdgc.arrays import check_finite, peak, pick
 from rsdgc.errors import SettingError
 from rsdgc.indices import write_ids
 from rsdgc.kept import Coded, Kept
@@ -30,7 +31,7 @@ from rsdgc.varint import varint
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rsdgc.arrays import Float32, Float64
+    from rsdgc.arrays import Bools, Float32, Float64
     from rsdgc.reader import Reader
     from rsdgc.rice import RiceReader
     from rsdgc.scheme import IndexKind
@@ -49,7 +50,7 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
     Parameters
     ----------
     layers : sequence of Kept
-        What may be sent of each layer.
+        What may be sent of each layer; the memory of their values is used up.
     room_bytes : float
         For ids, levels and tables together.
     indices : {"rice", "int32"}
@@ -71,13 +72,13 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
     for some_peaks in peaks:
         check_finite(peak(some_peaks))
     some = [index for index, layer in enumerate(layers) if layer.ids.size]
-    nothing = [Kept(layer.hoods, layer.ids[:0], layer.values[:0]) for layer in layers]
-    best, fitted = _code(nothing, Quantizer(1.0), indices), Quantizer(1.0)
+    fitted, outside = Quantizer(1.0), [np.zeros(layer.ids.size, np.bool_) for layer in layers]
+    best = _code(layers, outside, fitted, indices)
     if best.size > (1 + OVERRUN) * room_bytes:
         msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
         raise SettingError(msg)
     if not some:
-        return best
+        return replace(best, kept=list(layers))
     search = StepSearch(
         [layers[index].values for index in some],
         [peaks[index] for index in some],
@@ -91,16 +92,19 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
             break
         tried.add(step)
         quantizer = search.quantizer(step)
-        sent = [_outside(*layer, quantizer) for layer in zip(layers, peaks, strict=True)]
-        found = _code(sent, quantizer, indices)
+        chosen = [quantizer.is_outside(some_peaks) for some_peaks in peaks]
+        found = _code(layers, chosen, quantizer, indices)
         if best.size < found.size <= (1 + OVERRUN) * room_bytes:
-            best, fitted = found, quantizer
+            best, fitted, outside = found, quantizer, chosen
         if best is found and found.size >= (1 - _SHORTFALL) * room_bytes:
             break
         target += 8 * (room_bytes - found.size)
-    for layer in best.kept:
-        fitted.round(layer.values)
-    return best
+    sent = []
+    for layer, flags, ids in zip(layers, outside, best.kept, strict=True):
+        values = layer.hoods.select(layer.values, layer.ids, flags, in_place=True)
+        fitted.round(values)
+        sent.append(replace(ids, values=values))
+    return replace(best, kept=sent)
 
 
 def dequantize(
@@ -155,32 +159,28 @@ def groups_of(sizes: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(sizes))
 
 
-def _code(sent: Sequence[Kept], quantizer: Quantizer, indices: IndexKind) -> Coded:
-    """Code neighborhoods none of which lies in the dead zone whole; values stay as they are."""
+def _code(
+    layers: Sequence[Kept], outside: Sequence[Bools], quantizer: Quantizer, indices: IndexKind
+) -> Coded:
+    """Code the neighborhoods that do not lie in the dead zone whole; what is kept has no values."""
     writer = RiceWriter()
+    nothing = np.empty(0, dtype=np.float32)
+    sent = [
+        Kept(layer.hoods, pick(layer.ids, flags), nothing)
+        for layer, flags in zip(layers, outside, strict=True)
+    ]
     codes, bits, raw_ids = write_ids(sent, indices, writer)
-    sizes = [layer.values.size for layer in sent]
+    sizes = [layer.hoods.num_members(layer.ids) for layer in sent]
     table = bytearray(quantizer.pack() if any(sizes) else b"")
     for group in groups_of(sizes):
         begin = writer.num_bits
-        values = _joined([layer.values for layer in sent[group]])
-        levels = Levels.of(quantizer.magnitudes(values), np.signbit(values))
+        levels = quantizer.levels(
+            layer.hoods.select(layer.values, layer.ids, flags)
+            for layer, flags in zip(layers[group], outside[group], strict=True)
+        )
         table += _pack_codes(levels.write(writer))
-        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / values.size)
-    return Coded(list(sent), codes, *writer.finish(), bits, bytes(table), raw_ids)
-
-
-def _outside(layer: Kept, peaks: Float32, quantizer: Quantizer) -> Kept:
-    """Leave out the neighborhoods that lie in the dead zone whole."""
-    outside = quantizer.magnitudes(peaks) > 0
-    if outside.all():
-        return layer
-    values = layer.hoods.select(layer.values, layer.ids, outside)
-    return Kept(layer.hoods, layer.ids[outside], values)
-
-
-def _joined(parts: list[Float32]) -> Float32:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / sum(sizes[group]))
+    return Coded(sent, codes, *writer.finish(), bits, bytes(table), raw_ids)
 
 
 def _split(values: Float32, sizes: Sequence[int]) -> list[Float32]:

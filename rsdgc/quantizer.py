@@ -20,9 +20,11 @@ from rsdgc.errors import SettingError, WireError
 from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Float32, Float64
+    from rsdgc.arrays import Bools, Float32, Float64, Int64, UInt16
 
 FINEST_STEP = float(np.finfo(np.float32).tiny)
 """Smallest step: no denormals, which not every machine multiplies alike."""
@@ -31,6 +33,7 @@ COARSEST_STEP = float(np.finfo(np.float32).max)
 OFFSET_UNITS = 256
 """Offsets are stored as whole parts of this, in a signed byte: within half a step."""
 
+_HALF = np.float32(0.5)
 _LAYOUT = struct.Struct(f"<f{PLANES}b")
 
 
@@ -96,16 +99,24 @@ class Quantizer:
         units = np.rint(OFFSET_UNITS * total / np.maximum(count, np.finfo(np.float64).tiny))
         return cls(step, tuple(int(unit) for unit in np.clip(units, -128, 127)[1:]))
 
-    def magnitudes(self, values: Float32) -> NDArray[np.uint16]:
-        """Return the magnitudes of the levels of finite values; uint16 [n] of float32 [n]."""
-        found = np.empty(values.size, dtype=np.uint16)
-        for part in chunks(values.size):
-            scaled = np.abs(values[part])
-            with np.errstate(over="ignore"):
-                scaled /= np.float32(self.step)
-            np.minimum(np.rint(scaled, out=scaled), np.float32(MAX_LEVEL), out=scaled)
-            found[part] = scaled
+    def is_outside(self, values: Float32) -> Bools:
+        """Return which finite values lie outside the dead zone; bool [n] of float32 [n]."""
+        with np.errstate(over="ignore"):
+            found: Bools = np.abs(values / np.float32(self.step)) > _HALF
         return found
+
+    def levels(self, layers: Iterable[Float32]) -> Levels:
+        """Return the levels of the finite values of several layers, one behind the other."""
+        outside = [np.empty(0, dtype=np.bool_)]
+        magnitudes = [np.empty(0, dtype=np.uint16)]
+        negative = [np.empty(0, dtype=np.bool_)]
+        for flags, scaled in self._pieces(layers):
+            outside.append(flags)
+            magnitudes.append(_magnitudes(scaled))
+            negative.append(np.signbit(scaled))
+        return Levels.of(
+            np.concatenate(outside), np.concatenate(magnitudes), np.concatenate(negative)
+        )
 
     def values(self, levels: Levels) -> Float32:
         """Return what the levels stand for, float32 [n]: 0 in the dead zone, finite always."""
@@ -125,15 +136,32 @@ class Quantizer:
 
         The same bits as :meth:`values` of their levels, without arrays of their size.
         """
-        table = np.array([self._values_of(np.array([m]), m)[0] for m in range(PLANES)])
-        table = np.append(table, np.float32(0))
         for part in chunks(values.size):
-            magnitudes = self.magnitudes(values[part])
-            exact = table.take(np.minimum(magnitudes, PLANES))
-            large = np.flatnonzero(magnitudes >= PLANES)
-            exact[large] = self._values_of(magnitudes[large].astype(np.int64), PLANES)
-            np.copysign(exact, values[part], out=values[part])
-            values[part] += np.float32(0)  # no negative zeros: in the dead zone there is no sign
+            _, where, scaled = self._outside(values[part])
+            magnitudes = _magnitudes(scaled)
+            table = self._table(int(magnitudes.max(initial=0)))
+            values[part] = 0.0
+            values[part][where] = np.copysign(table.take(magnitudes), scaled)
+
+    def _pieces(self, layers: Iterable[Float32]) -> Iterator[tuple[Bools, Float32]]:
+        for values in layers:
+            for part in chunks(values.size):
+                flags, _, scaled = self._outside(values[part])
+                yield flags, scaled
+
+    def _outside(self, values: Float32) -> tuple[Bools, Int64, Float32]:
+        """Return which values lie outside the dead zone, their places, and they over the step."""
+        with np.errstate(over="ignore"):
+            scaled = values / np.float32(self.step)
+        flags = np.abs(scaled) > _HALF
+        where = np.flatnonzero(flags)
+        return flags, where, scaled.take(where)
+
+    def _table(self, largest: int) -> Float32:
+        """Return what magnitudes from 0 to the largest stand for."""
+        table = [self._values_of(np.array([m]), m) for m in range(PLANES)]
+        large = np.arange(PLANES, largest + 1)
+        return np.concatenate([*table, self._values_of(large, PLANES)])
 
     def _values_of(self, magnitudes: NDArray[np.int64], kind: int) -> Float32:
         if kind == 0:
@@ -141,3 +169,9 @@ class Quantizer:
         exact = self.step * (magnitudes + self.offsets[kind - 1] / OFFSET_UNITS)
         np.minimum(exact, COARSEST_STEP, out=exact)
         return exact.astype(np.float32)  # float64 until here: rounded once
+
+
+def _magnitudes(scaled: Float32) -> UInt16:
+    """Return the magnitudes of the levels of values over the step."""
+    found = np.rint(np.abs(scaled))
+    return np.minimum(found, np.float32(MAX_LEVEL), out=found).astype(np.uint16)

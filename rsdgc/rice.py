@@ -23,18 +23,20 @@ from rsdgc.arrays import CHUNK, chunks
 from rsdgc.errors import SettingError, WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Int64
+    from rsdgc.arrays import Bools, Int64, UInt32
 
-    Bits = NDArray[np.uint8] | NDArray[np.bool_]
+    Numbers = Int64 | UInt32
 
 MAX_RICE = 31
 MAX_STREAM_BYTES = 1 << 28
 """Longest unary stream: its bit positions stay within 32 bits."""
 
 
-def best_rice(numbers: Int64) -> int:
+def best_rice(numbers: Numbers) -> int:
     """Return the Rice parameter with the fewest bits for these numbers.
 
     The cost ``k(rice + 1) + Σ (g >> rice)`` is convex in ``rice``, so walking downhill from
@@ -43,25 +45,37 @@ def best_rice(numbers: Int64) -> int:
 
     Parameters
     ----------
-    numbers : int64 [k]
+    numbers : int64 or uint32 [k]
         At least one, all 0 or more.
     """
     rice = max(0, int(numbers.mean()).bit_length() - 1)
-    while rice > 0 and rice_cost(numbers, rice - 1) <= rice_cost(numbers, rice):
-        rice -= 1  # ties go down: 2^rice stays below the range
-    while rice < MAX_RICE and rice_cost(numbers, rice + 1) < rice_cost(numbers, rice):
-        rice += 1
+    guess, cost = rice, rice_cost(numbers, rice)
+    while rice > 0 and (lower := rice_cost(numbers, rice - 1)) <= cost:
+        rice, cost = rice - 1, lower  # ties go down: 2^rice stays below the range
+    if rice < guess:
+        return rice
+    while rice < MAX_RICE and (higher := rice_cost(numbers, rice + 1)) < cost:
+        rice, cost = rice + 1, higher
     return rice
 
 
-def rice_cost(numbers: Int64, rice: int) -> int:
+def rice_cost(numbers: Numbers, rice: int) -> int:
     """Return the bits that these numbers take in both streams together."""
-    return numbers.size * (rice + 1) + int((numbers >> rice).sum())
+    quotients = sum(int((numbers[part] >> rice).sum()) for part in chunks(numbers.size))
+    return numbers.size * (rice + 1) + quotients
 
 
 def gaps_of(ids: Int64) -> Int64:
     """Return ``id - previous id - 1`` of strictly increasing ids, int64 [k]."""
-    return np.diff(ids, prepend=-1) - 1
+    gaps = ids.copy()
+    gaps[1:] -= ids[:-1]
+    gaps[1:] -= 1
+    return gaps
+
+
+def gaps_in(flags: Bools) -> UInt32:
+    """Return the gaps of the ids of the ones among flags, uint32 [k]."""
+    return _gaps((flags[part] for part in chunks(flags.size)), int(np.count_nonzero(flags)))
 
 
 def ids_of(gaps: Int64) -> Int64:
@@ -83,27 +97,28 @@ class RiceWriter:
         """Bits of both streams so far."""
         return self._unary.num_bits + self._plain.num_bits
 
-    def numbers(self, numbers: Int64, rice: int) -> None:
-        """Append numbers, int64 [k], all 0 or more, with a Rice parameter.
+    def numbers(self, numbers: Numbers, rice: int) -> None:
+        """Append numbers, int64 or uint32 [k], all 0 or more, with a Rice parameter.
 
         Raises
         ------
         SettingError
             If the unary stream becomes longer than any reader takes.
         """
-        num_unary = self._unary.num_bits + int((numbers >> rice).sum()) + numbers.size
-        if num_unary > 8 * (MAX_STREAM_BYTES - 1):
-            msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
-            raise SettingError(msg)
         for part in chunks(numbers.size):
-            ends = np.cumsum((numbers[part] >> rice) + 1)
-            bits = np.zeros(int(ends[-1]), dtype=np.uint8)
-            bits[ends - 1] = 1
+            ends = ids_of((numbers[part] >> rice).astype(np.int64))
+            num_unary = self._unary.num_bits + int(ends[-1]) + 1
+            if num_unary > 8 * (MAX_STREAM_BYTES - 1):
+                msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
+                raise SettingError(msg)
+            bits = np.zeros(int(ends[-1]) + 1, dtype=np.bool_)
+            bits[ends] = True
             self._unary.append(bits)
         for bit in range(rice - 1, -1, -1):
-            self._plain.append((numbers >> bit).astype(np.uint8) & np.uint8(1))
+            for part in chunks(numbers.size):
+                self._plain.append((numbers[part] & (1 << bit)).astype(np.bool_))
 
-    def bits(self, bits: Bits) -> None:
+    def bits(self, bits: Bools) -> None:
         """Append bits as they are, one an element."""
         self._plain.append(bits)
 
@@ -113,23 +128,31 @@ class RiceWriter:
 
 
 class _Packer:
-    """Packs bits into bytes as they come; what does not fill a byte waits for the next."""
+    """Packs bits into bytes, many together; what does not fill a byte waits for the next."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
-        self._rest: Bits = np.empty(0, dtype=np.uint8)
-        self.num_bits = 0
+        self._waiting: list[Bools] = []
+        self._num_packed = self.num_bits = 0
 
-    def append(self, bits: Bits) -> None:
-        self.num_bits += bits.size
+    def append(self, bits: Bools) -> None:
         for part in chunks(bits.size):
-            some = np.concatenate([self._rest, bits[part]], dtype=np.uint8)
-            whole = some.size // 8 * 8
-            self._bytes += np.packbits(some[:whole]).data
-            self._rest = some[whole:].copy()
+            self._waiting.append(bits[part])
+            self.num_bits += self._waiting[-1].size
+            if self.num_bits - self._num_packed >= CHUNK:
+                self._pack()
 
     def finish(self) -> bytes:
-        return bytes(self._bytes + np.packbits(self._rest).data)
+        self._waiting.append(np.zeros(-self.num_bits % 8, dtype=np.bool_))
+        self._pack()
+        return bytes(self._bytes)
+
+    def _pack(self) -> None:
+        bits = np.concatenate(self._waiting)
+        whole = bits.size // 8 * 8
+        self._bytes += np.packbits(bits[:whole]).data
+        self._waiting = [bits[whole:]]
+        self._num_packed += whole
 
 
 class RiceReader:
@@ -211,7 +234,7 @@ class RiceReader:
             raise WireError(msg)
 
 
-def _quotients(unary: NDArray[np.uint8]) -> NDArray[np.int32]:
+def _quotients(unary: NDArray[np.uint8]) -> UInt32:
     """Return the zero bits before each one bit, and check that the last one is in the last byte."""
     if unary.size >= MAX_STREAM_BYTES:
         msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"
@@ -219,15 +242,22 @@ def _quotients(unary: NDArray[np.uint8]) -> NDArray[np.int32]:
     if unary.size and not unary[-1]:
         msg = f"the unary stream of {unary.size} bytes ends in a zero byte: refuse the upload"
         raise WireError(msg)
-    gaps = np.empty(int(np.bitwise_count(unary).sum(dtype=np.int64)), dtype=np.int32)
-    filled, last = 0, -1
-    for part in chunks(unary.size, CHUNK // 8):
-        ends = np.flatnonzero(np.unpackbits(unary[part]))
-        ends += 8 * part.start
-        some = gaps[filled : filled + ends.size]
+    pieces = (np.unpackbits(unary[part]).view(np.bool_) for part in chunks(unary.size, CHUNK // 8))
+    return _gaps(pieces, int(np.bitwise_count(unary).sum(dtype=np.int64)))
+
+
+def _gaps(pieces: Iterable[Bools], count: int) -> UInt32:
+    """Return the gaps of the ids of ``count`` ones among flags that come in pieces."""
+    gaps = np.empty(count, dtype=np.uint32)
+    filled, last, start = 0, -1, 0
+    for flags in pieces:
+        ids = np.flatnonzero(flags)
+        ids += start
+        some = gaps[filled : filled + ids.size]
         if some.size:
-            some[0] = ends[0] - last - 1
-            np.subtract(ends[1:], ends[:-1], out=some[1:], casting="same_kind")
+            some[0] = ids[0] - last - 1
+            np.subtract(ids[1:], ids[:-1], out=some[1:], casting="unsafe")
             some[1:] -= 1
-            filled, last = filled + some.size, int(ends[-1])
+            filled, last = filled + some.size, int(ids[-1])
+        start += flags.size
     return gaps

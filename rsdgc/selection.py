@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.arrays import pick
 from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
@@ -63,27 +65,31 @@ def top_k(scores: Float32, k: int) -> Int64:
         raise SettingError(msg)
     if k == scores.size:
         return np.arange(k, dtype=np.int64)
-    candidates = _candidates(scores, k)
-    best = scores[candidates]
-    threshold = np.partition(best, best.size - k)[best.size - k]
+    low, high = _guess(scores, k)
+    candidates = np.flatnonzero(scores >= low).astype(np.int64, copy=False)
+    if candidates.size < k:
+        candidates = np.arange(scores.size, dtype=np.int64)
+    best = scores.take(candidates)
+    between = pick(best, best <= high)
+    if best.size - between.size >= k:
+        between = best
+    rank = best.size - k  # from below; all that is above the guess stays above
+    threshold = np.partition(between, rank)[rank]
     keep = best > threshold
     ties = np.flatnonzero(best == threshold)
     keep[ties[: k - np.count_nonzero(keep)]] = True
-    chosen: Int64 = candidates[keep]
-    return chosen
+    return pick(candidates, keep)
 
 
-def _candidates(scores: Float32, k: int) -> Int64:
-    """Return increasing ids that hold the k best and all their ties, few if that is cheap.
+def _guess(scores: Float32, k: int) -> tuple[float, float]:
+    """Return what somewhat more than k scores should reach, and what somewhat fewer should exceed.
 
-    A sample gives a bound that somewhat more than k scores should reach; if fewer do, all are
-    candidates. So the sample decides the time only, never the result.
+    From a sample, which decides how much is to be sorted and never the result.
     """
-    if scores.size > _SMALL and k < scores.size // 4:
-        sample = scores[:: scores.size // _SAMPLE]
-        rank = min(sample.size, int(1.2 * k / scores.size * sample.size) + 50)
-        bound = np.partition(sample, sample.size - rank)[sample.size - rank]
-        ids = np.flatnonzero(scores >= bound)
-        if ids.size >= k:
-            return ids.astype(np.int64, copy=False)
-    return np.arange(scores.size, dtype=np.int64)
+    if scores.size <= _SMALL:
+        return -math.inf, math.inf
+    sample = np.sort(scores[:: scores.size // _SAMPLE])
+    rank = k / scores.size * sample.size
+    more, fewer = int(1.2 * rank) + 50, int(0.8 * rank) - 50
+    low = float(sample[-more]) if more <= sample.size else -math.inf
+    return low, float(sample[-fewer]) if fewer > 0 else math.inf

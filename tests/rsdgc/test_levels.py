@@ -14,9 +14,15 @@ magnitudes = st.one_of(
 )
 
 
+def levels_of(found, negative):
+    found, negative = np.array(found, np.uint16), np.array(negative, bool)
+    outside = found > 0
+    return Levels.of(outside, found[outside], negative[outside])
+
+
 def coded(found, negative):
     writer = RiceWriter()
-    levels = Levels.of(np.array(found, np.uint16), np.array(negative, bool))
+    levels = levels_of(found, negative)
     codes = levels.write(writer)
     streams = writer.finish()
     return levels, codes, RiceReader(*map(memoryview, streams)), writer.num_bits
@@ -68,7 +74,7 @@ def test_the_largest_level_is_read_and_none_above():
     _, codes, reader, _ = coded([MAX_LEVEL], [True])
     assert Levels.read(codes, 1, reader).large.tolist() == [MAX_LEVEL]
     writer = RiceWriter()
-    levels = Levels.of(np.array([MAX_LEVEL], np.uint16), np.array([True]))
+    levels = levels_of([MAX_LEVEL], [True])
     codes = levels._replace(large=levels.large + 1).write(writer)
     with pytest.raises(WireError, match="above 65535"):
         Levels.read(codes, 1, RiceReader(*map(memoryview, writer.finish())))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rsdgc import Neighborhoods, Scheme, cut
 from rsdgc.indices import write_ids
 from rsdgc.kept import Kept
-from rsdgc.levels import MAX_LEVEL, Levels
+from rsdgc.levels import MAX_LEVEL
 from rsdgc.quantizer import COARSEST_STEP, FINEST_STEP
 from rsdgc.rate import SAMPLE, StepSearch
 from rsdgc.rice import RiceWriter
@@ -36,13 +36,12 @@ def real_bits(layers, quantizer, indices):
     writer = RiceWriter()
     sent = []
     for layer in layers:
-        outside = quantizer.magnitudes(layer.hoods.peaks(layer.values, layer.ids)) > 0
+        outside = quantizer.is_outside(layer.hoods.peaks(layer.values, layer.ids))
         values = layer.hoods.select(layer.values, layer.ids, outside)
         sent.append(Kept(layer.hoods, layer.ids[outside], values))
     raw = write_ids(sent, indices, writer).raw
     for layer in sent:
-        levels = Levels.of(quantizer.magnitudes(layer.values), np.signbit(layer.values))
-        levels.write(writer)
+        quantizer.levels([layer.values]).write(writer)
     return writer.num_bits + 8 * len(raw)
 
 
