@@ -158,11 +158,14 @@ def headline(summary: dict[str, Any], report: Path) -> str:
     """Return the line that a run ends with: the report, the accuracy, the bytes."""
     accuracy = "not scored" if summary["accuracy"] is None else f"{summary['accuracy']:.3f}"
     synthetic = " (synthetic data)" if summary["synthetic"] else ""
+    lost = sum(summary["refused"].values())
+    missing = f" | {lost} uploads refused or lost" if lost else ""
     return (
         f"report: {report} | accuracy {accuracy}{synthetic} | "
         f"up {human_bytes(summary['bytes_up'])}, down {human_bytes(summary['bytes_down'])} | "
         f"fewer bytes than dense FedAvg: {summary['compression_up']:.1f}× up, "
         f"{summary['compression_down']:.1f}× down, {summary['compression_total']:.1f}× in total"
+        f"{missing}"
     )
 
 

@@ -16,7 +16,7 @@ from fl_app.compare.grid import Trial
 from fl_app.compare.table import write_csv, write_markdown
 from fl_app.config import Settings
 from fl_app.launch import launch
-from rsdgc.errors import SettingError
+from rsdgc.errors import RunError, SettingError
 
 
 def compare(
@@ -54,13 +54,14 @@ def compare(
     SettingError
         If a setting is wrong, or a folder holds a run with other settings.
     RunError
-        If a run fails; the runs before it stand.
+        If a run fails, or lost uploads of its sites; the runs before it stand.
     """
     chosen = {trial: _settings(trial, data, out, common) for trial in trials}
     for trial, settings in chosen.items():
         if not _is_done(out / trial.folder, settings):
             print(f"{trial.folder}:", flush=True)  # the log of a run follows
             launch([], settings.to_mapping(), cpus_per_site=cpus_per_site, force=True)
+        _check_whole(out / trial.folder)
         _write(out, [done for done in chosen if (out / done.folder / "summary.json").exists()])
     return out / "compare.md"
 
@@ -84,6 +85,17 @@ def _is_done(folder: Path, settings: Settings) -> bool:
             "choose another --out, or remove that folder"
         )
     return True
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse a run that was trained on less than it should have been."""
+    refused: dict[str, int] = _summary(folder)["refused"]
+    if refused:
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in refused.items())
+        raise RunError(
+            f"{folder} lost {sum(refused.values())} uploads and cannot be compared: {reasons}; "
+            "remove that folder and start the comparison again"
+        )
 
 
 def _write(out: Path, trials: Sequence[Trial]) -> None:

@@ -1,11 +1,12 @@
 """A whole comparison through real simulations: what is complete is not run again."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from fl_app.compare import compare, trials_of
-from rsdgc.errors import SettingError
+from rsdgc.errors import RunError, SettingError
 
 COMMON = {"model": "small-cnn", "rounds": 2, "batch-size": 8, "device": "cpu"}
 
@@ -26,3 +27,8 @@ def test_a_comparison_goes_on_where_it_stopped(
     assert (out / "compare.svg").exists()
     with pytest.raises(SettingError, match="holds a run with rounds=2 instead of 3"):
         compare(data, out, trials_of(["stc"], ["10x"], [0]), {**COMMON, "rounds": 3})
+    summary = out / "stc_10x_seed0" / "summary.json"
+    lost = {"error at the site": 3}
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "refused": lost}))
+    with pytest.raises(RunError, match=r"stc_10x_seed0 lost 3 uploads .* error at the site \(3\)"):
+        compare(data, out, trials_of(["rs-dgc", "stc"], ["10x"], [0]), COMMON)
