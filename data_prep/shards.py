@@ -72,20 +72,6 @@ class ShardWriter:
             if self._rows % self.rows_per_shard == 0:
                 self._close()
 
-    def roll_back(self, rows: int) -> None:
-        """Forget everything after the first ``rows`` rows."""
-        self._close()
-        for shard in range(rows // self.rows_per_shard, self._shards()):
-            keep = rows - shard * self.rows_per_shard
-            path = self._path(shard)
-            if keep <= 0:
-                path.unlink()
-            else:
-                with path.open("r+b") as file:
-                    header = _write_header(file, (0, *self.row_shape), self.dtype)
-                    file.truncate(header + keep * self.row_bytes)
-        self._rows = rows
-
     def close(self) -> list[ShardMeta]:
         """Finish the files' headers and list the files."""
         self._close()
