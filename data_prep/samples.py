@@ -70,7 +70,7 @@ class Samples:
 
     def _room(self, count: int) -> list[NDArray[Any]] | None:
         """Return memory for a batch, or None for new memory."""
-        if not self._kept or self.store.meta.kind == "pixels":
+        if not self._kept:
             return None
         self._turn = (self._turn + 1) % len(self._kept)
         kept = self._kept[self._turn]

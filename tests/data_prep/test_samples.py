@@ -36,6 +36,15 @@ def test_memory_is_used_again_in_turn(scenes_store: Store) -> None:
     np.testing.assert_array_equal(third, scenes_store.take(chips[9:10])[0])
 
 
+def test_memory_of_patches_is_used_again_too(pixels_store: Store) -> None:
+    chips, labels = open_data(pixels_store.path).site(0).split("train")
+    samples = Samples(pixels_store, chips, labels, reused=1)
+    first = samples.__getitems__([0, 1, 2])[0][0]
+    second = samples.__getitems__([5, 4])[0][0]
+    assert np.shares_memory(first, second)
+    np.testing.assert_array_equal(second, pixels_store.take(chips[[5, 4]])[0])
+
+
 def test_lengths_must_agree(scenes_store: Store) -> None:
     with pytest.raises(DataError, match="2 chips have 1 labels"):
         Samples(scenes_store, np.arange(2), np.arange(1))
