@@ -236,7 +236,7 @@ def write_loader_archive(folder: Path, chips: int, seed: int) -> Path:
 
 def batches_per_second(store: Store, batch: int, seed: int) -> float:
     """Chips a second of one core's time, in random batches; the page cache is warm."""
-    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64), reused=2)
+    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64))
     order = np.random.default_rng(seed).permutation(len(store))
     best = 0.0
     for _ in range(4):

@@ -27,13 +27,8 @@ _LOAD_CHIPS = 256
 class ChipSource(Protocol):
     """Whatever gives chips by their position: a store on disk, arrays in memory."""
 
-    def take(
-        self, positions: NDArray[np.int64], out: Sequence[NDArray[Any]] | None = None, /
-    ) -> list[NDArray[Any]]:
-        """Return one (n, C, H, W) array a modality, in native type, for n positions.
-
-        With ``out``, arrays of those shapes and types, they are copied into those.
-        """
+    def take(self, positions: NDArray[np.int64], /) -> list[NDArray[Any]]:
+        """Return one (n, C, H, W) array a modality, in native type, for n positions."""
         ...
 
 
@@ -89,7 +84,6 @@ class Partition:
         self._labels = np.array(labels, np.int64)
         probe = source.take(self._positions[:1])
         self._modalities = _modalities(probe, normalization, device)
-        self._native = [(array.shape[1:], array.dtype) for array in probe]
         chip_bytes = sum(array.nbytes for array in probe)
         fits = chip_bytes * len(self) <= cache_share * _free_bytes(device)
         self._cache = self._load(probe) if fits else None
@@ -150,26 +144,16 @@ class Partition:
             yield [part.index_select(0, index) for part in self._cache]
 
     def _from_source(self, chunks: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        # One batch is read while another is in use. New memory for each of 256 chips of 13 bands
-        # would take as long as copying them.
-        rooms = [self._room(len(chunks[0])) for _ in chunks[:2]]
-
-        def read(number: int) -> list[Tensor]:
-            positions = self._positions[chunks[number].numpy()]
-            room = [array[: len(positions)] for array in rooms[number % len(rooms)]]
-            taken = self._source.take(positions, room)
+        def read(chunk: Tensor) -> list[Tensor]:
+            taken = self._source.take(self._positions[chunk.numpy()])
             return [to_native(array, self.device) for array in taken]
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="chips") as reader:
-            ahead = reader.submit(read, 0)
-            for number in range(1, len(chunks)):
-                ready, ahead = ahead.result(), reader.submit(read, number)
+            ahead = reader.submit(read, chunks[0])
+            for chunk in chunks[1:]:
+                ready, ahead = ahead.result(), reader.submit(read, chunk)
                 yield ready
             yield ahead.result()
-
-    def _room(self, count: int) -> list[NDArray[Any]]:
-        """Return memory for a batch."""
-        return [np.empty((count, *shape), dtype) for shape, dtype in self._native]
 
     def _load(self, probe: list[NDArray[Any]]) -> list[Tensor]:
         cache = [

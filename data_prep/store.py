@@ -86,19 +86,13 @@ class Store:
         """Side of a chip, or of a pixel's patch."""
         return self.meta.chip_px
 
-    def take(
-        self,
-        chips: NDArray[np.int64] | Sequence[int],
-        out: Sequence[NDArray[Any]] | None = None,
-    ) -> list[NDArray[Any]]:
+    def take(self, chips: NDArray[np.int64] | Sequence[int]) -> list[NDArray[Any]]:
         """Copy samples out of the memory maps.
 
         Parameters
         ----------
         chips : int64 [n]
             Values of the manifest's column ``chip``, in any order, repeats allowed.
-        out
-            Arrays of the result's shapes and types to copy into.
 
         Returns
         -------
@@ -114,13 +108,12 @@ class Store:
         if len(chips) and (chips.min() < 0 or chips.max() >= len(self)):
             wrong = chips[(chips < 0) | (chips >= len(self))][0]
             raise DataError(f"chip {wrong} is not in {self.path}, which holds {len(self)}")
-        targets = [None] * len(self._arrays) if out is None else out
         if not self._pixels:
-            return [a.take(chips, target) for a, target in zip(self._arrays, targets, strict=True)]
+            return [array.take(chips) for array in self._arrays]
         side = np.arange(self.meta.patch_px)
         down = self._strides[chips, None, None] * side[:, None]
         rows = self._offsets[chips, None, None] + down + side
-        return [_gather(a, rows, target) for a, target in zip(self._arrays, targets, strict=True)]
+        return [_gather(array, rows) for array in self._arrays]
 
     def band_sums(self, chips: NDArray[np.int64]) -> list[BandSums]:
         """Add up the valid values of samples, one result a modality; of pixels, themselves alone.
@@ -148,11 +141,7 @@ class Store:
                 )
 
 
-def _gather(array: ShardedArray, rows: NDArray[np.int64], out: NDArray[Any] | None) -> NDArray[Any]:
+def _gather(array: ShardedArray, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Collect pixels (n, P, P) of a pixel-interleaved array as (n, C, P, P)."""
     pixels = array.take(rows.reshape(-1)).reshape(*rows.shape, -1)
-    patches = np.moveaxis(pixels, -1, 1)
-    if out is None:
-        return np.ascontiguousarray(patches)
-    out[...] = patches
-    return out
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -47,16 +45,6 @@ def test_streamed_and_cached_batches_are_equal() -> None:
     for (x, _), (other, _) in zip(cached.batches(7, 1), streamed.batches(7, 1), strict=True):
         assert torch.equal(x, other)
     assert source.reads == 1 + 4
-
-
-def test_streaming_uses_the_memory_of_two_batches_in_turn() -> None:
-    partition, source = numbered(25, cache_share=0.0)
-    kept = list(partition.batches(4, None))  # what was given out stays as it is
-    first = [len(room) for room in source.rooms]
-    assert first == [4] * 6 + [1]
-    assert all(np.shares_memory(a, b) for a, b in pairwise(source.rooms[::2]))
-    assert not np.shares_memory(*source.rooms[:2])
-    assert torch.cat([x for x, _ in kept])[:, 0, 0, 0].long().tolist() == list(range(25))
 
 
 def test_a_cached_split_is_read_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,6 @@ from torch import nn
 from clients.partition import Normalization, Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 CPU = torch.device("cpu")
@@ -25,19 +23,10 @@ class Arrays:
 
     modalities: list[NDArray[Any]]
     reads: int = 0
-    rooms: list[NDArray[Any]] = field(default_factory=list)
 
-    def take(
-        self, positions: NDArray[np.int64], out: Sequence[NDArray[Any]] | None = None
-    ) -> list[NDArray[Any]]:
+    def take(self, positions: NDArray[np.int64]) -> list[NDArray[Any]]:
         self.reads += 1
-        taken = [array[positions] for array in self.modalities]
-        if out is None:
-            return taken
-        for room, array in zip(out, taken, strict=True):
-            room[...] = array
-        self.rooms.append(out[0])
-        return list(out)
+        return [array[positions] for array in self.modalities]
 
 
 def unit(bands: int, nodata: float | None = None) -> Normalization:
