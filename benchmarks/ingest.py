@@ -7,11 +7,13 @@ a store of 13 × 64 × 64 uint16, and random windows from GeoTIFFs as torchgeo's
 
     python -m benchmarks.ingest work/ --processes 2
     python -m benchmarks.ingest work/ --size 2000 --chips 2000        # small, to try it out
+    python -m benchmarks.ingest work/ --profile                       # where the time goes
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import itertools
 import multiprocessing
 import resource
@@ -31,9 +33,14 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest import chips, ingest_scenes
+from data_prep.ingest.aligned import AlignedRaster
+from data_prep.ingest.finish import finish_chips
 from data_prep.samples import Samples
+from data_prep.shards import ShardWriter
+from data_prep.statistics import ChipSums
 from data_prep.store import Store
+from data_prep.writer import chip_hashes
 
 BANDS = 4
 CHIP_PX = 64
@@ -229,7 +236,7 @@ def write_loader_archive(folder: Path, chips: int, seed: int) -> Path:
 
 def batches_per_second(store: Store, batch: int, seed: int) -> float:
     """Chips a second of one core's time, in random batches; the page cache is warm."""
-    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64), reused=2)
+    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64))
     order = np.random.default_rng(seed).permutation(len(store))
     best = 0.0
     for _ in range(4):
@@ -275,10 +282,44 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loader-only", action="store_true", help="leave the scenes out")
+    parser.add_argument("--profile", action="store_true", help="profile, and nothing else")
     args = parser.parse_args()
+    if args.profile:
+        profile_ingestion(args)
+        return
     if not args.loader_only:
         compare_ingestion(args)
     compare_loading(args)
+
+
+STEPS = {
+    "all": [ingest_scenes.__code__],
+    "reading": [AlignedRaster.read.__code__],
+    "writing": [ShardWriter.append.__code__],
+    "statistics": [ChipSums.of.__code__],
+    "windows": [chips._windows.__code__],  # noqa: SLF001
+    "hashes of the chips": [chip_hashes.__code__],
+    "majority labels": [chips.majority_codes.__code__],
+    "split and records": [finish_chips.__code__],
+}
+"""Steps of an ingestion, and the functions that do them."""
+
+
+def profile_ingestion(args: argparse.Namespace) -> None:
+    """Print processor seconds of the steps, in one process; source files are hashed beside it."""
+    for name, form in FORMS.items():
+        folder = write_archive(args.work / name.replace(", ", "-"), args.size, form, args.seed)
+        shutil.rmtree(args.work / "store", ignore_errors=True)
+        profile = cProfile.Profile(time.process_time)
+        profile.enable()
+        ingest_scenes(folder, args.work / "store", chip_px=CHIP_PX, processes=1)
+        profile.disable()
+        found = {
+            step: sum(entry.totaltime for entry in profile.getstats() if entry.code in codes)
+            for step, codes in STEPS.items()
+        }
+        steps = ", ".join(f"{step} {took:.2f} s" for step, took in found.items())
+        print(f"{name}: {steps}", flush=True)
 
 
 def compare_ingestion(args: argparse.Namespace) -> None:

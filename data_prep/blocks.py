@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 #: Sides tried for a block, in chips, and the blocks that each group must then have.
 BLOCK_CHIPS = (8, 6, 5, 4, 3, 2)
 BLOCKS_PER_GROUP = 6
+#: Close pairs of chips are kept up to so many (16 bytes each), estimated from so many chips.
+MOST_PAIRS = 2**23
+PROBED = 256
+
+
+Pairs = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,12 @@ def split_blocks(
     best: tuple[float, BlockSplit] | None = None
     group_of = np.unique(groups.astype(str), return_inverse=True)[1]
     equal = np.unique(hashes.astype(str), return_inverse=True)[1]
+    close = close_pairs(ground, buffer_px)
     for side_px in [block_px] if block_px else _block_sides(ground, group_of, chip_px):
         blocks = block_ids(ground, side_px)
         draws = BlockDraws(blocks, labels, group_of, (test_share, val_share), seed)
         for assigned in draws.best():
-            codes = set_buffer(ground, assigned[blocks], buffer_px)
+            codes = set_buffer(ground, assigned[blocks], buffer_px, close)
             codes = separate_equal(codes, equal)
             cost = _cost(codes, labels, group_of, (test_share, val_share))
             if best is None or cost < best[0]:
@@ -151,31 +158,57 @@ def block_ids(ground: Footprints, block_px: int) -> NDArray[np.int64]:
     return blocks
 
 
-def set_buffer(ground: Footprints, codes: SplitCodes, buffer_px: int) -> SplitCodes:
-    """Set aside chips that come too close to another split's: train yields to all, val to test."""
+def set_buffer(
+    ground: Footprints, codes: SplitCodes, buffer_px: int, close: Pairs | None = None
+) -> SplitCodes:
+    """Set aside chips that come too close to another split's: train yields to all, val to test.
+
+    ``close`` is what :func:`close_pairs` gave, for many splits of the same chips.
+    """
     out = codes.copy()
     for code, rivals in ((VAL, (TEST,)), (TRAIN, (TEST, VAL))):
-        mine = np.flatnonzero(out == code)
-        close = _near(ground, mine, np.flatnonzero(np.isin(out, rivals)), buffer_px)
-        out[mine[close]] = BUFFER
+        rival = np.isin(out, rivals)
+        if close is not None:
+            mine, other = close
+            out[mine[(out[mine] == code) & rival[other]]] = BUFFER
+        else:
+            own = np.flatnonzero(out == code)
+            out[own[_close(ground, own, np.flatnonzero(rival), buffer_px)[0]]] = BUFFER
     return out
 
 
-def _near(
+def close_pairs(ground: Footprints, buffer_px: int) -> Pairs | None:
+    """Find all pairs of chips with a gap under the buffer; None where they are very many.
+
+    Returns
+    -------
+    tuple of int64 [k]
+        Chips, and chips that are close to them. Chips of strides far below their side have so many
+        that looking for them anew, split by split, takes less memory and time.
+    """
+    every = np.arange(len(ground))
+    probe = every[:: max(1, len(ground) // PROBED)]
+    if len(_close(ground, probe, every, buffer_px)[0]) * len(ground) > MOST_PAIRS * len(probe):
+        return None
+    return _close(ground, every, every, buffer_px)
+
+
+def _close(
     ground: Footprints, mine: NDArray[np.int64], others: NDArray[np.int64], buffer_px: int
-) -> NDArray[np.bool_]:
-    """Mark the chips of ``mine`` whose gap to any of ``others`` is under the buffer."""
-    near = np.zeros(len(mine), np.bool_)
+) -> Pairs:
+    """Pairs of one of ``mine`` and one of ``others`` with a gap under the buffer: their places."""
+    pairs = [np.zeros((2, 0), np.int64)]
     for plane in np.unique(ground.plane[others]):
-        rivals = others[ground.plane[others] == plane]
+        there = np.flatnonzero(ground.plane[others] == plane)
         here = np.flatnonzero(ground.plane[mine] == plane)
         # a thousandth of a pixel less: gaps equal to the buffer, and edges that touch, are allowed
-        reach = (buffer_px - 1e-3) * ground.pixel[rivals]
-        boxes = ground.boxes[rivals] + reach[:, None] * np.array([-1, -1, 1, 1])
+        reach = (buffer_px - 1e-3) * ground.pixel[others[there]]
+        boxes = ground.boxes[others[there]] + reach[:, None] * np.array([-1, -1, 1, 1])
         tree = shapely.STRtree(shapely.box(*boxes.T))
-        hits = tree.query(ground.shapes[mine[here]], predicate="intersects")[0]
-        near[here[hits]] = True
-    return near
+        found = tree.query(ground.shapes[mine[here]], predicate="intersects")
+        pairs.append(np.stack([here[found[0]], there[found[1]]]))
+    first, second = np.concatenate(pairs, axis=1)
+    return first, second
 
 
 def separate_equal(codes: SplitCodes, equal: NDArray[np.int64]) -> SplitCodes:

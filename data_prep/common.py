@@ -3,8 +3,8 @@
 Each site adds up its own train pixels (:func:`site_sums`): counts, means and squared deviations of
 every band in physical units, and samples of each class. The sums of several sites add up to what
 one would get from all pixels together (:func:`merge_sites`), whatever the grouping; from them each
-site normalises alike (:func:`normalizing_statistics`). Of a site's imagery nothing else is told: no
-extremes, no histogram of values, no place.
+site can normalise alike (:mod:`data_prep.normalizing`). Of a site's imagery nothing else is told:
+no extremes, no histogram of values, no place. Of very few samples the sums still tell much.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ class SiteSums:
     classes: tuple[str, ...]
     class_counts: tuple[int, ...]
 
+    @property
+    def described(self) -> str:
+        """Layers and their bands, both in their order, which is that of the model's input."""
+        layers = self.layers.items()
+        return "; ".join(f"{name} ({', '.join(layer.bands)})" for name, layer in layers)
+
     def to_mapping(self) -> dict[str, list[float] | list[int] | list[str]]:
         """Return plain lists by name, as a Flower ConfigRecord takes them."""
         out: dict[str, Any] = {
@@ -102,8 +108,8 @@ def _layer(values: Mapping[str, Any], name: str) -> LayerSums:
     for sums in (count, mean, m2):
         if sums.shape != (len(bands),) or not np.isfinite(sums).all():
             raise ValueError(f"layer {name} has {sums.tolist()} for {len(bands)} bands")
-    if (count < 0).any() or (m2 < 0).any():
-        raise ValueError(f"layer {name} has negative counts or squares")
+    if (count < 0).any() or (m2 < 0).any() or m2[count == 0].any():
+        raise ValueError(f"layer {name} has negative counts or squares, or squares of no pixels")
     return LayerSums(bands, count, mean, m2)
 
 
@@ -121,17 +127,34 @@ def site_sums(dataset: Dataset, site: int | str) -> SiteSums:
     -------
     SiteSums
         In physical units: scale and offset of the bands are applied.
+
+    Notes
+    -----
+    A store that is a site as a whole knows its statistics from its ingestion; the samples of a
+    partition's site are read.
     """
     store = dataset.store
     chips, labels = dataset.site(site).split("train")
+    known = [_known_sums(modality) for modality in store.meta.modalities]
+    counted = [sums for sums in known if sums is not None]
+    if dataset.partition is not None or len(counted) < len(known):
+        counted = store.band_sums(chips)
     layers = {}
-    for modality, sums in zip(store.meta.modalities, store.band_sums(chips), strict=True):
-        scale, offset = _scaling(modality)
+    for modality, sums in zip(store.meta.modalities, counted, strict=True):
+        scale, offset = scaling(modality)
         layers[modality.name] = LayerSums(
             tuple(modality.bands), sums.count, sums.mean * scale + offset, sums.m2 * scale**2
         )
     counts = np.bincount(labels, minlength=len(store.classes)).tolist()
     return SiteSums(layers, tuple(store.classes), tuple(counts))
+
+
+def _known_sums(modality: ModalityMeta) -> BandSums | None:
+    if not modality.count:
+        return None
+    count, std = np.array(modality.count, np.float64), np.array(modality.std)
+    low, high = np.array(modality.min), np.array(modality.max)
+    return BandSums(count, np.array(modality.mean), count * std**2, low, high)
 
 
 def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
@@ -148,11 +171,10 @@ def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
     layers = dict(first.layers)
     counts = np.array(first.class_counts, np.int64)
     for site in sites[1:]:
-        described = {name: layer.bands for name, layer in site.layers.items()}
-        if described != {name: layer.bands for name, layer in layers.items()}:
+        if site.described != first.described:
             raise DataError(
-                f"sites differ in layers or bands: {described} and "
-                f"{ {name: layer.bands for name, layer in layers.items()} }; ingest them alike"
+                f"sites differ in layers or bands: {site.described} and {first.described}; "
+                "ingest them alike"
             )
         if site.classes != first.classes:
             raise DataError(
@@ -164,29 +186,8 @@ def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
     return SiteSums(layers, first.classes, tuple(counts.tolist()))
 
 
-def normalizing_statistics(
-    modality: ModalityMeta, common: SiteSums | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation [C] in physical units: the store's own, or the common ones.
-
-    Raises
-    ------
-    DataError
-        The common statistics do not have the layer, or it has other bands.
-    """
-    if common is None:
-        scale, offset = _scaling(modality)
-        return np.array(modality.mean) * scale + offset, np.array(modality.std) * np.abs(scale)
-    layer = common.layers.get(modality.name)
-    if layer is None or list(layer.bands) != modality.bands:
-        raise DataError(
-            f"the common statistics do not have layer {modality.name} with the bands "
-            f"{', '.join(modality.bands)}: ingest all sites alike"
-        )
-    return layer.mean, layer.std
-
-
-def _scaling(modality: ModalityMeta) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scaling(modality: ModalityMeta) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and offset [C] from stored to physical values; 1 and 0 where none are declared."""
     bands = len(modality.bands)
     scale = np.array(modality.scale) if modality.scale else np.ones(bands)
     offset = np.array(modality.offset) if modality.offset else np.zeros(bands)

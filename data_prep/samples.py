@@ -36,9 +36,6 @@ class Samples:
         Where the chips are.
     chips, labels : int64 [n]
         As :meth:`data_prep.dataset.SiteView.split` gives them.
-    reused
-        Batches whose memory is used again, in turn: a batch is overwritten by the one so many
-        later. Getting new memory takes longer than copying a batch; 0 for new memory always.
     """
 
     def __init__(
@@ -46,16 +43,12 @@ class Samples:
         store: Store,
         chips: NDArray[np.int64],
         labels: NDArray[np.int64],
-        *,
-        reused: int = 0,
     ) -> None:
         if len(chips) != len(labels):
             raise DataError(f"{len(chips)} chips have {len(labels)} labels: give one each")
         self.store = store
         self.chips = np.asarray(chips, np.int64)
         self.labels = np.asarray(labels, np.int64)
-        self._kept: list[list[NDArray[Any]]] = [[] for _ in range(reused)]
-        self._turn = 0
 
     def __len__(self) -> int:
         return len(self.chips)
@@ -66,21 +59,4 @@ class Samples:
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Copy a batch out of the memory map, in native types."""
         some = np.asarray(indices, np.int64)
-        return self.store.take(self.chips[some], self._room(len(some))), self.labels[some]
-
-    def _room(self, count: int) -> list[NDArray[Any]] | None:
-        """Return memory for a batch, or None for new memory."""
-        if not self._kept or self.store.meta.kind == "pixels":
-            return None
-        self._turn = (self._turn + 1) % len(self._kept)
-        kept = self._kept[self._turn]
-        if not kept or len(kept[0]) < count:
-            shapes = [
-                (count, len(m.bands), *(self.store.chip_px // m.factor,) * 2)
-                for m in self.store.meta.modalities
-            ]
-            kept[:] = [
-                np.empty(shape, m.dtype)
-                for shape, m in zip(shapes, self.store.meta.modalities, strict=True)
-            ]
-        return [array[:count] for array in kept]
+        return self.store.take(self.chips[some]), self.labels[some]

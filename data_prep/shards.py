@@ -72,20 +72,6 @@ class ShardWriter:
             if self._rows % self.rows_per_shard == 0:
                 self._close()
 
-    def roll_back(self, rows: int) -> None:
-        """Forget everything after the first ``rows`` rows."""
-        self._close()
-        for shard in range(rows // self.rows_per_shard, self._shards()):
-            keep = rows - shard * self.rows_per_shard
-            path = self._path(shard)
-            if keep <= 0:
-                path.unlink()
-            else:
-                with path.open("r+b") as file:
-                    header = _write_header(file, (0, *self.row_shape), self.dtype)
-                    file.truncate(header + keep * self.row_bytes)
-        self._rows = rows
-
     def close(self) -> list[ShardMeta]:
         """Finish the files' headers and list the files."""
         self._close()
@@ -210,18 +196,11 @@ class ShardedArray:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for.
-
-        With ``out``, an array of that shape and type, into it.
-        """
-        if out is None:
-            if len(self._parts) == 1:
-                return np.asarray(self._parts[0][rows])
-            out = np.empty((len(rows), *self.row_shape), self.dtype)
-        if len(self._parts) == 1 and len(rows):
-            # the rows are in range already; checking them again would copy everything twice
-            return np.take(self._parts[0], rows, axis=0, out=out, mode="clip")
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for."""
+        if len(self._parts) == 1:
+            return np.asarray(self._parts[0][rows])
+        out = np.empty((len(rows), *self.row_shape), self.dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         if out[:1].nbytes >= LARGE_ROW_BYTES:
             places = (rows - self._starts[shard_of]).tolist()

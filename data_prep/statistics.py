@@ -85,6 +85,8 @@ class BandSums:
 
 #: Bytes of chips that are added up at once: what a core's cache holds.
 CACHED_BYTES = 2**18
+#: One pixel of so many gives the value that others are taken as differences from.
+PROBED = 64
 
 
 @dataclass
@@ -147,25 +149,28 @@ def _sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.floa
     """Count, mean, squared deviations, least and greatest value [5, n, C] of values (n, C, p)."""
     small = flat.dtype.kind in "iu" and flat.dtype.itemsize <= 2
     work: NDArray[np.floating[Any]] = flat.astype(np.float32 if small else np.float64)
+    # the sums are of differences from about the mean: small numbers, which round little
     if mask is None:
         count = np.full(flat.shape[:2], float(flat.shape[2]))
         low, high = flat.min(axis=2), flat.max(axis=2)
+        about = work[..., ::PROBED].mean(axis=2)
     else:
         count = mask.sum(axis=2, dtype=np.float64)
         work[~mask] = 0
         low = np.where(mask, work, np.inf).min(axis=2)
         high = np.where(mask, work, -np.inf).max(axis=2)
-    per = np.maximum(count, 1)
-    mean = work.sum(axis=2) / per
-    # the second pass is over small numbers: it mends the rounding of the first
-    work -= mean[..., None].astype(work.dtype)
+        about = (work.sum(axis=2) / np.maximum(count, 1)).astype(work.dtype)
+    work -= about[..., None]
     if mask is not None:
         work[~mask] = 0
-    shift = mean.astype(work.dtype).astype(np.float64)
-    rest = work.sum(axis=2, dtype=work.dtype).astype(np.float64)
+    per = np.maximum(count, 1)
+    rest = np.einsum("ncp->nc", work).astype(np.float64)
     squares = np.einsum("ncp,ncp->nc", work, work).astype(np.float64)
-    m2 = np.maximum(squares - rest**2 / per, 0)
-    return np.stack([count, shift + rest / per, m2, low, high])
+    sums = np.empty((5, *flat.shape[:2]))
+    sums[0], sums[1] = count, about + rest / per
+    sums[2] = np.maximum(squares - rest**2 / per, 0)
+    sums[3], sums[4] = low, high
+    return sums
 
 
 def valid_mask(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

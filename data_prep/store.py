@@ -86,19 +86,13 @@ class Store:
         """Side of a chip, or of a pixel's patch."""
         return self.meta.chip_px
 
-    def take(
-        self,
-        chips: NDArray[np.int64] | Sequence[int],
-        out: Sequence[NDArray[Any]] | None = None,
-    ) -> list[NDArray[Any]]:
+    def take(self, chips: NDArray[np.int64] | Sequence[int]) -> list[NDArray[Any]]:
         """Copy samples out of the memory maps.
 
         Parameters
         ----------
         chips : int64 [n]
             Values of the manifest's column ``chip``, in any order, repeats allowed.
-        out
-            Arrays of the result's shapes and types to copy into; not for pixel patches.
 
         Returns
         -------
@@ -115,8 +109,7 @@ class Store:
             wrong = chips[(chips < 0) | (chips >= len(self))][0]
             raise DataError(f"chip {wrong} is not in {self.path}, which holds {len(self)}")
         if not self._pixels:
-            targets = [None] * len(self._arrays) if out is None else out
-            return [a.take(chips, target) for a, target in zip(self._arrays, targets, strict=True)]
+            return [array.take(chips) for array in self._arrays]
         side = np.arange(self.meta.patch_px)
         down = self._strides[chips, None, None] * side[:, None]
         rows = self._offsets[chips, None, None] + down + side

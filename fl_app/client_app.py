@@ -19,6 +19,7 @@ from clients.site import Delivery, Origin, OutOfStep, RoundResult, RoundTask, Si
 from clients.training import TrainSettings
 from clients.weights import flatten, model_spec
 from data_prep.common import site_sums
+from data_prep.normalizing import CommonStatistics
 from fl_app.config import Settings
 from fl_app.home import home
 from fl_app.models import build_model
@@ -58,19 +59,18 @@ def query(message: Message, context: Context) -> Message:
     return Message(RecordDict({protocol.SITE: card}), reply_to=message)
 
 
-@app.query("statistics")
+@app.query(protocol.STATISTICS)
 def statistics(message: Message, context: Context) -> Message:
-    """Tell the sums of this node's train samples, a record a site; no pixel leaves it.
+    """Tell the sums of a site's train samples; no pixel leaves it.
 
     The sums of all sites, added by :func:`data_prep.common.merge_sites`, are what all can
     normalise by.
     """
     here = _host(context)
-    records = {
-        name: ConfigRecord(site_sums(here.dataset, local).to_mapping())  # type: ignore[arg-type]
-        for name, local in here.sites.items()
-    }
-    return Message(RecordDict(records), reply_to=message)  # type: ignore[arg-type]
+    name = str(message.content.config_records[protocol.TASK][protocol.SITE])
+    sums = site_sums(here.dataset, _local(here, name))
+    record = ConfigRecord(sums.to_mapping())  # type: ignore[arg-type]
+    return Message(RecordDict({protocol.SUMS: record}), reply_to=message)
 
 
 @app.train()
@@ -78,7 +78,7 @@ def train(message: Message, context: Context) -> Message:
     """Work one round at the site that the task names."""
     settings = _settings(context)
     task = message.content.config_records[protocol.TASK]
-    site = _site(context, str(task[protocol.SITE]))
+    site = _site(context, task)
     origin = _origin(context, task)
     try:
         delivery = _delivery(message, task, site.spec)
@@ -95,7 +95,7 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Score the received model on the test split of the site that the task names."""
     task = message.content.config_records[protocol.TASK]
-    site = _site(context, str(task[protocol.SITE]))
+    site = _site(context, task)
     try:
         score = site.evaluate(_origin(context, task), _delivery(message, task, site.spec))
     except OutOfStep as reason:
@@ -118,26 +118,35 @@ def _host(context: Context) -> Host:
     return host(context.node_config, _settings(context))
 
 
-def _site(context: Context, name: str) -> Site:
-    """Return a site, from memory where this process has worked for it before."""
-    configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
-    key = (context.run_id, name, repr(configs))
-    return _kept(key, lambda: _open_site(context, name))
-
-
-def _open_site(context: Context, name: str) -> Site:
-    settings = _settings(context)
-    here = _host(context)
+def _local(here: Host, name: str) -> str:
+    """Return the name that a site has in the node's data."""
     if name not in here.sites:
         raise RunError(f"site '{name}' is not at this node, which has {', '.join(here.sites)}")
+    return here.sites[name]
+
+
+def _site(context: Context, task: ConfigRecord) -> Site:
+    """Return a site, from memory where this process has worked for it before."""
+    name, packed = str(task[protocol.SITE]), task.get(protocol.NORMALIZATION, b"")
+    configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
+    key = (context.run_id, name, packed, repr(configs))
+    return _kept(key, lambda: _open_site(context, name, packed))
+
+
+def _open_site(context: Context, name: str, packed: object) -> Site:
+    settings = _settings(context)
+    here = _host(context)
+    local = _local(here, name)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
     store = here.dataset.store
     num_classes = len(store.classes)
-    local = here.sites[name]
     check_trainable(here.dataset, {name: local})
-    train_split = split(here.dataset, local, "train", device)
+    common = None
+    if isinstance(packed, bytes) and packed:
+        common = CommonStatistics.unpack(packed, store.meta.modalities)
+    train_split = split(here.dataset, local, "train", device, common)
     assert train_split is not None
 
     def make() -> torch.nn.Module:
@@ -151,7 +160,7 @@ def _open_site(context: Context, name: str) -> Site:
         name,
         model,
         train=train_split,
-        test=split(here.dataset, local, "test", device),
+        test=split(here.dataset, local, "test", device, common),
         num_classes=num_classes,
         state_dir=_state_dir(context, settings),
         initial=lambda: flatten(make(), site_spec),

@@ -115,6 +115,11 @@ class Settings(BaseModel):
         description="Global top that a layer's share is counted in; 0: the policy's own default.",
     )
 
+    normalization: Literal["site", "common"] = Field(
+        "site",
+        description="What pixels are normalised by: the statistics of the site's own store, or "
+        "those of all sites together, which are asked for before the first round.",
+    )
     model: str = Field("small-resnet", description="Network, see `rsdgc models`.")
     rounds: int = Field(60, ge=1, description="Federated rounds.")
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")

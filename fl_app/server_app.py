@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context
+from flwr.app import ConfigRecord, Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from clients.weights import flatten, load_flat, model_spec
 from fl_app import run_folder
+from fl_app.common_statistics import agree, run_statistics, write_statistics
 from fl_app.config import Settings, parse_budget
 from fl_app.default_data import default_folder
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.report import write_report
-from rsdgc import RMS, Compressor, ModelSpec
+from rsdgc import RMS, Compressor, ModelSpec, protocol
 from rsdgc.errors import RsdgcError, RunError
 from strategies import DenseFedAvg, Ledger, Roster, RsDgc, call_the_roll
 from strategies.checkpoints import Checkpoints
@@ -71,8 +72,14 @@ def run(grid: Grid, context: Context) -> Path:
     if known is not None:
         resume(strategy)
     ledger, arrays = strategy.ledger, unflatten(weights, spec)
+    every_task = _normalization(grid, settings, strategy, folder)
     result = strategy.start(
-        grid, arrays, num_rounds=settings.rounds, timeout=settings.round_timeout_s
+        grid,
+        arrays,
+        num_rounds=settings.rounds,
+        timeout=settings.round_timeout_s,
+        train_config=every_task,
+        evaluate_config=every_task,
     )
     if strategy.rounds_combined == 0:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in ledger.refusals.items())
@@ -80,6 +87,22 @@ def run(grid: Grid, context: Context) -> Path:
     load_flat(model, spec, join_arrays(result.arrays, spec))
     _finish(folder, mapping, strategy, model, strategy.seconds())
     return folder
+
+
+def _normalization(
+    grid: Grid, settings: Settings, strategy: SiteRounds, folder: Path
+) -> ConfigRecord:
+    """Return what every task says of normalisation: nothing, or what the sites agreed on."""
+    if settings.normalization == "site":
+        return ConfigRecord()
+    common = run_statistics(folder) if strategy.resumed_round else None
+    if common is None and strategy.resumed_round:
+        raise RunError(f"{folder} has lost its normalization.json: the run cannot be resumed")
+    if common is None:
+        timeout_s = settings.join_timeout_s
+        common = agree(grid, strategy.roster, strategy.ledger, settings.min_sites, timeout_s)
+        write_statistics(folder, common)
+    return ConfigRecord({protocol.NORMALIZATION: common.pack()})
 
 
 def _strategy(

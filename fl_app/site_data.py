@@ -7,7 +7,7 @@ nodes, so that all take part however many nodes there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from clients.partition import Normalization, Partition
-from data_prep.common import SiteSums, normalizing_statistics
 from data_prep.dataset import Dataset, open_data
+from data_prep.normalizing import CommonStatistics, normalizing_statistics
 from data_prep.schema import ModalityMeta
 from fl_app.config import Settings
 from fl_app.default_data import default_data
@@ -87,7 +87,7 @@ def split(
     site: str,
     name: str,
     device: torch.device,
-    common: SiteSums | None = None,
+    common: CommonStatistics | None = None,
 ) -> Partition | None:
     """Return a split of a site on the device, or None if it has no samples.
 
@@ -102,11 +102,24 @@ def split(
     chips, labels = dataset.site(site).split(name)
     if len(chips) == 0:
         return None
-    normalization = [_normalization(m, common) for m in dataset.store.meta.modalities]
+    normalization = normalizations(dataset.store.meta.modalities, common)
     return Partition(dataset.store, chips, labels, normalization, device)
 
 
-def _normalization(modality: ModalityMeta, common: SiteSums | None) -> Normalization:
+def normalizations(
+    modalities: Sequence[ModalityMeta], common: CommonStatistics | None = None
+) -> list[Normalization]:
+    """Return how each modality of a store is normalised: by its own statistics or the common ones.
+
+    Raises
+    ------
+    DataError
+        The common statistics are of other layers or bands.
+    """
+    return [_normalization(modality, common) for modality in modalities]
+
+
+def _normalization(modality: ModalityMeta, common: CommonStatistics | None) -> Normalization:
     mean, std = normalizing_statistics(modality, common)
     return Normalization(
         mean=np.asarray(mean, dtype=np.float32),

@@ -9,18 +9,25 @@ message    record                          fields
 query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
                                            ``bands``, ``chip-px``, ``dataset``, ``synthetic``
+sums →     ``task`` (config)               ``site``; once, before the first round, where sites
+                                           normalise by common statistics
+sums ←     ``sums`` (config)               ``layers``, ``classes``, ``class-counts``, and of each
+                                           layer its bands, and their counts, means and squared
+                                           deviations
 train →    ``model`` (arrays)              ``patches`` that the site lacks, or the whole model;
                                            left out where the site has everything
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
                                            compressed method the *origin*, ``accepted-round``,
-                                           ``ratios`` and ``budget-bytes``
+                                           ``ratios`` and ``budget-bytes``; ``normalization``
+                                           where sites normalise by common statistics
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
                                            ``seconds``, ``reference``, ``predicted``, ``correct``,
                                            and with a compressed method ``version``
 train ←    ``metrics`` (metrics)           ``resync`` alone: the replica here is not what the
                                            patches start from; the whole model is needed
-evaluate → ``model``, ``task``             as above; ``task`` has ``site`` and the origin
+evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin, and
+                                           ``normalization``
 evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
                                            ``resync`` alone
 =========  ==============================  =====================================================
@@ -41,7 +48,11 @@ MODEL = "model"
 TASK = "task"
 SITE = "site"
 UPDATE = "update"
+SUMS = "sums"
 METRICS = "metrics"
+
+STATISTICS = "statistics"
+"""Name of the query that asks for the sums of a site's train samples."""
 
 PACKED = "packed"
 """Name of the one array that holds a packed model or an encoded upload."""
@@ -53,6 +64,8 @@ ACCEPTED_ROUND = "accepted-round"
 LEARNING_RATE = "learning-rate"
 RATIOS = "ratios"
 BUDGET_BYTES = "budget-bytes"
+NORMALIZATION = "normalization"
+"""Means and standard deviations that the site normalises by, packed; absent: by its own."""
 
 RUN = "run"
 VERSION = "version"

@@ -8,7 +8,8 @@ Two files in the run folder, written as the run goes, a line of JSON each time:
     a line per round, with the accuracy of the global model after it (round 0: before training).
 
 A line of ``rounds.jsonl`` has a ``phase``: ``train`` for a round's own message and reply,
-``evaluate`` for the final evaluation, ``late`` for a reply that came after its round had ended.
+``evaluate`` for the final evaluation, ``late`` for a reply that came after its round had ended,
+``statistics`` for a site's sums, which are asked for before the first round.
 The bytes of all of them are counted, those of resynchronisations among them.
 
 Counted are the contents of the messages that were really sent, as Flower serialises them: arrays
@@ -101,6 +102,12 @@ class Ledger:
         self.final: Scores | None = None
         self._scored = 0
 
+    def begin(self, entries: list[SiteEntry]) -> None:
+        """Enter what was asked of the sites before the first round."""
+        self.rounds[0].refused = sum(not entry.accepted for entry in entries)
+        self.count(entries)
+        self._count_refusals(entries)
+
     def close_round(
         self, entries: list[SiteEntry], ratios: dict[str, float], seconds: float
     ) -> None:
@@ -115,9 +122,7 @@ class Ledger:
         )
         self.rounds.append(entry)
         self.count(entries)
-        for site in entries:
-            if not site.accepted:
-                self.refusals[site.reason] = self.refusals.get(site.reason, 0) + 1
+        self._count_refusals(entries)
 
     def count(self, entries: list[SiteEntry]) -> None:
         """Add messages to the last round's bytes, and write their lines.
@@ -130,9 +135,9 @@ class Ledger:
             entry.bytes_up += site.bytes_up
             entry.bytes_down += site.bytes_down
             entry.dense_bytes_up += self.dense_bytes * (
-                site.bytes_up > 0 and site.phase != "evaluate"
+                site.bytes_up > 0 and site.phase in ("train", "late")
             )
-            entry.dense_bytes_down += self.dense_bytes * (site.phase != "late")
+            entry.dense_bytes_down += self.dense_bytes * (site.phase in ("train", "evaluate"))
             entry.resyncs += site.resynced
             entry.bytes_resync += site.bytes_resync
             self._append("rounds.jsonl", asdict(site))
@@ -207,6 +212,11 @@ class Ledger:
         for name in FILES if self.folder else ():
             assert self.folder is not None
             (self.folder / name).unlink(missing_ok=True)
+
+    def _count_refusals(self, entries: list[SiteEntry]) -> None:
+        for site in entries:
+            if not site.accepted:
+                self.refusals[site.reason] = self.refusals.get(site.reason, 0) + 1
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         if self.folder is None:

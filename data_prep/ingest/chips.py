@@ -55,6 +55,11 @@ class ChipJob:
     drain: bool
     bytes: int
 
+    @property
+    def windows(self) -> int:
+        """Most samples."""
+        return len(self.rows) * len(self.cols)
+
     def run(self) -> Iterator[Piece]:
         """Cut the windows, a row of chips at a time, from top to bottom."""
         side = self.rules.chip_px

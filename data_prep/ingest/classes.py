@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CLASSES_FILE = "classes.json"
 #: Code of what is no class.
 NO_CODE = -(2**31)
+#: So few codes are looked for one by one.
+FEW_CODES = 24
 #: Category names that mean that nothing is known of a pixel.
 NO_LABEL_NAMES = frozenset(("", "na", "n/a", "nodata", "no data", "unlabelled", "unlabeled"))
 
@@ -106,6 +108,9 @@ def distinct(codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     if not codes.size:
         return np.zeros(0, np.int64)
     low, high = int(codes.min()), int(codes.max())
+    if high - low < FEW_CODES:
+        near = range(low, high + 1)
+        return np.array([code for code in near if (codes == code).any()], np.int64)
     if high - low >= 2**16:
         return np.unique(codes).astype(np.int64)
     occurs = np.zeros(high - low + 1, np.bool_)

@@ -41,7 +41,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     plan = plan_scenes(src, SceneOptions(**options))
     windows = {source.scene.name: 0 for source in plan.sources}
     for job in plan.jobs:
-        windows[job.scene] += len(job.rows) * len(job.cols)
+        windows[job.scene] += job.windows
     return {
         "source": str(plan.archive.src),
         "scenes": [

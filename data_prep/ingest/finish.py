@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from data_prep.fields import least_distance_px, split_fields
 from data_prep.geometry import chip_geometries
 from data_prep.ingest.split import split_chips
 from data_prep.manifest import Columns, join_columns
+from data_prep.shards import ShardedArray, band_sums
 from data_prep.splits import TEST, TRAIN, SplitCodes, make_report, split_names
 from data_prep.statistics import ChipSums
 from data_prep.writer import with_samples, write_records
@@ -24,10 +26,8 @@ if TYPE_CHECKING:
 
     from data_prep.ingest.classes import ClassList
     from data_prep.ingest.harvest import Harvest
-    from data_prep.ingest.options import SceneOptions, SplitRules
-    from data_prep.ingest.pixels import PixelScene
+    from data_prep.ingest.options import SceneOptions
     from data_prep.schema import ModalityMeta, SceneMeta
-    from data_prep.writer import StoreWriter
 
 
 def finish_chips(
@@ -107,14 +107,17 @@ def footprints(columns: Columns, scenes: Sequence[SceneMeta], side: int) -> Foot
 
 
 def finish_pixels(
-    writer: StoreWriter,
-    scenes: Sequence[PixelScene],
+    folder: Path,
+    harvest: Harvest,
     classes: ClassList,
-    patch_px: int,
-    split: SplitRules,
+    options: SceneOptions,
     about: dict[str, Any],
+    modalities: Sequence[ModalityMeta],
 ) -> None:
     """Split labelled pixels by fields and write the records of their store."""
+    assert options.patch_px is not None
+    scenes, patch_px = harvest.pixels, options.patch_px
+    split = replace(options.split, method="blocks")
     found = np.unique(np.concatenate([np.unique(s.codes[s.usable]) for s in scenes]))
     codes, names = classes.settle(found)
     images = []
@@ -155,9 +158,16 @@ def finish_pixels(
     geometry = chip_geometries(columns, about["scenes"], 1)
     if geometry is not None:
         columns["geometry"] = geometry
-    writer.finish(
+    middles = _middles(columns, patch_px)[split_of == TRAIN]
+    described = []
+    for modality, shards in zip(modalities, harvest.shards, strict=True):
+        array = ShardedArray(folder, shards, modality.dtype)
+        sums = band_sums(array, middles, modality.nodata)
+        described.append(with_samples(modality, shards, sums))
+    write_records(
+        folder,
         columns,
-        _middles(columns, patch_px)[split_of == TRAIN],
+        described,
         kind="pixels",
         classes=names,
         class_codes=codes,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from data_prep.ingest.parts import Part, part_file
+from data_prep.ingest.pixels import PixelScene, scene_pixels
 from data_prep.ingest.places import place_columns
 from data_prep.ingest.plan import scene_meta
 from data_prep.schema import SceneMeta, ShardMeta, Skipped
@@ -36,6 +37,10 @@ class Harvest:
         By modality: the chips' sums, part by part, and the files.
     scenes, skipped, left_out
         Scenes that gave samples, what was left out and why, and windows that were.
+    splits
+        Split that a scene was given, by its name.
+    pixels
+        Labels of the scenes in pixel mode, which has no columns and no sums yet.
     """
 
     columns: list[Columns] = field(default_factory=list)
@@ -45,6 +50,7 @@ class Harvest:
     skipped: list[Skipped] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=lambda: {"no_data": 0, "no_label": 0})
     splits: dict[str, str] = field(default_factory=dict)
+    pixels: list[PixelScene] = field(default_factory=list)
 
 
 def gather(plan: Plan, made: Mapping[str, Part], parts: Path, store: Path) -> Harvest:
@@ -75,12 +81,10 @@ def gather(plan: Plan, made: Mapping[str, Part], parts: Path, store: Path) -> Ha
         seen[_digest(of_scene)] = name
         harvest.scenes.append(scene_meta(source))
         harvest.splits[name] = source.scene.split
-        for part in of_scene:
-            if part.rows:
-                harvest.columns.append(_with_places(source, part, plan.options.chip_px))
-                for i, sums in enumerate(part.sums):
-                    harvest.sums[i].append(sums)
-                    files[i].append((part_file(parts, part.key, i), part.rows))
+        used = [part for part in of_scene if part.rows]
+        _take(harvest, plan, source, used, sum(rows for _, rows in files[0]))
+        for i, some in enumerate(files):
+            some += [(part_file(parts, part.key, i), part.rows) for part in used]
     harvest.shards = [
         join_shards(store, modality.name, some)
         for modality, some in zip(plan.modalities, files, strict=True)
@@ -88,12 +92,26 @@ def gather(plan: Plan, made: Mapping[str, Part], parts: Path, store: Path) -> Ha
     return harvest
 
 
+def _take(harvest: Harvest, plan: Plan, source: SceneSource, used: list[Part], start: int) -> None:
+    """Take a scene's samples in; in pixel mode its pixels, which begin at row ``start``."""
+    if plan.options.patch_px is not None:
+        harvest.pixels.append(scene_pixels(source, used, start, plan.options.patch_px // 2))
+        return
+    for part in used:
+        harvest.columns.append(_with_places(source, part, plan.options.chip_px))
+        for i, sums in enumerate(part.sums):
+            harvest.sums[i].append(sums)
+
+
 def _fault(of_scene: list[Part], seen: Mapping[str, str], plan: Plan, source: SceneSource) -> str:
     """Say why a scene cannot be used; empty if it can."""
     errors = [part.error for part in of_scene if part.error]
     if errors:
         return errors[0]
-    if not any(part.rows for part in of_scene):
+    if plan.options.patch_px is not None:
+        if not any(part.columns["usable"].any() for part in of_scene):
+            return "no pixel is labelled and valid"
+    elif not any(part.rows for part in of_scene):
         grid = source.grid
         return (
             f"no chip of {plan.options.chip_px} px in {grid.height}×{grid.width} px: no window "

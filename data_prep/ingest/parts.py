@@ -73,7 +73,10 @@ class Job(Protocol):
 
 @dataclass
 class Part:
-    """Outcome of a job: columns and sums, or the reason why there are none."""
+    """Outcome of a job: columns and sums, or the reason why there are none.
+
+    ``rows`` are those of its files: samples, or the pixels round them.
+    """
 
     key: str
     columns: Columns = field(default_factory=dict)
@@ -81,11 +84,7 @@ class Part:
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     error: str = ""
-
-    @property
-    def rows(self) -> int:
-        """Samples."""
-        return len(next(iter(self.columns.values()))) if self.columns else 0
+    rows: int = 0
 
 
 def part_file(folder: Path, key: str, modality: int) -> Path:
@@ -240,6 +239,7 @@ class _Making:
         """Finish the files; return the part."""
         for writer in self._writers:
             writer.close()
+            self._part.rows = writer.rows
         if self._columns:
             self._part.columns = join_columns(self._columns)
             self._part.sums = [ChipSums.join(some) for some in zip(*self._sums, strict=True)]
@@ -259,7 +259,7 @@ class _Making:
 
 def _write(folder: Path, part: Part) -> None:
     partial = folder / f"{part.key}.partial"
-    facts = json.dumps({"left_out": part.left_out, "skipped": part.skipped})
+    facts = json.dumps({"left_out": part.left_out, "skipped": part.skipped, "rows": part.rows})
     arrays: dict[str, NDArray[Any]] = {
         f"column {name}": values.astype("S16") if name == "hash" else values
         for name, values in part.columns.items()
@@ -286,4 +286,4 @@ def read_part(folder: Path, key: str) -> Part | None:
     if "hash" in columns:
         columns["hash"] = columns["hash"].astype(str).astype(object)
     skipped = [(path, reason) for path, reason in facts["skipped"]]
-    return Part(key, columns, sums, facts["left_out"], skipped)
+    return Part(key, columns, sums, facts["left_out"], skipped, rows=facts["rows"])

@@ -3,26 +3,147 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_prep.fields import FieldImage, connected_fields
+from data_prep.ingest.chips import JOB_BYTES
+from data_prep.ingest.parts import Piece
 from data_prep.ingest.places import place_columns
+from data_prep.ingest.reading import SceneReader, SceneSource
 from data_prep.manifest import Columns, texts
+from data_prep.writer import chip_hashes
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from data_prep.ingest.grid import Grid
-    from data_prep.ingest.reading import SceneReader
+    from data_prep.ingest.parts import Part
     from data_prep.ingest.scene import Scene
-    from data_prep.writer import StoreWriter
 
 #: Least number of padded rows that are written at once.
 BAND_ROWS = 64
+
+
+@dataclass(frozen=True)
+class PixelJob:
+    """Some rows of a padded scene: what one process does at a time.
+
+    Attributes
+    ----------
+    key
+        Name of the job, and of its files while the store is made.
+    scene
+        Name of the scene.
+    radius
+        Patch radius, which is the padding, in pixels.
+    first, stop
+        Rows of the padded scene.
+    bytes
+        How much is read, for progress.
+    """
+
+    key: str
+    scene: str
+    source: SceneSource
+    radius: int
+    first: int
+    stop: int
+    bytes: int
+
+    @property
+    def windows(self) -> int:
+        """Most samples: the scene's pixels in these rows."""
+        return len(self._own(self.first, self.stop)) * self.source.grid.width
+
+    def run(self) -> Iterator[Piece]:
+        """Give bands of padded pixels (n, C), and labels and use of the scene's pixels in them.
+
+        The padding reflects the scene at its edges.
+
+        Raises
+        ------
+        DataError
+            The scene is smaller than the padding needs, or has a label outside the class list.
+        """
+        grid, radius = self.source.grid, self.radius
+        if min(grid.height, grid.width) <= radius:
+            raise DataError(
+                f"{grid.height}×{grid.width} px is too small for patches of {2 * radius + 1} px"
+            )
+        row_of = np.pad(np.arange(grid.height), radius, mode="reflect")
+        col_of = np.pad(np.arange(grid.width), radius, mode="reflect")
+        step = _step(radius)
+        with ExitStack() as stack:
+            reader = SceneReader(stack, self.source)
+            for first in range(self.first, self.stop, step):
+                stop = min(first + step, self.stop)
+                wanted = row_of[first:stop]
+                low = int(wanted.min())
+                band = reader.rows(low, int(wanted.max()) + 1)
+                pixels = [_interleaved(im[:, wanted - low][:, :, col_of]) for im in band.images]
+                own = self._own(first, stop)
+                facts = _labels(reader, own, band.usable[own.start - low : own.stop - low])
+                facts["hash"] = chip_hashes([values[None] for values in pixels])
+                yield Piece(pixels, facts, [])
+
+    def _own(self, first: int, stop: int) -> range:
+        """Rows of the scene that some padded rows are, those of the padding left out."""
+        height = self.source.grid.height
+        low, high = (min(max(row - self.radius, 0), height) for row in (first, stop))
+        return range(low, high)
+
+
+def pixel_jobs(source: SceneSource, patch_px: int, number: int) -> list[PixelJob]:
+    """Divide a scene in jobs of about the size of those of chips."""
+    radius, height = patch_px // 2, source.grid.height
+    step = _step(radius)
+    rows = max(1, JOB_BYTES // (source.row_bytes * step)) * step
+    jobs: list[PixelJob] = []
+    for first in range(0, height + 2 * radius, rows):
+        stop = min(first + rows, height + 2 * radius)
+        key = f"{number:05d}-{len(jobs):05d}"
+        cost = (stop - first) * source.row_bytes
+        jobs.append(PixelJob(key, source.scene.name, source, radius, first, stop, cost))
+    return jobs
+
+
+def _step(radius: int) -> int:
+    """Rows of a band: so many that the reflected rows of none lie before the one read last."""
+    return max(BAND_ROWS, 2 * radius + 2)
+
+
+def _labels(reader: SceneReader, own: range, usable: NDArray[np.bool_]) -> Columns:
+    if not own:
+        return {"code": np.zeros(0, np.uint8), "usable": np.zeros(0, np.bool_)}
+    codes, labelled = reader.labels(own.start, own.stop)
+    known = np.where(labelled, codes, 0)
+    kind = np.result_type(*(np.min_scalar_type(int(end)) for end in (known.min(), known.max())))
+    return {"code": known.astype(kind).ravel(), "usable": (labelled & usable).ravel()}
+
+
+def scene_pixels(source: SceneSource, parts: Sequence[Part], start: int, radius: int) -> PixelScene:
+    """Put a scene's labels together; its padded pixels begin at row ``start`` of the arrays."""
+    shape = (source.grid.height, source.grid.width)
+    codes, usable, hashes = (
+        np.concatenate([part.columns[name] for part in parts])
+        for name in ("code", "usable", "hash")
+    )
+    return PixelScene(
+        scene=source.scene,
+        grid=source.grid,
+        codes=codes.astype(np.int64).reshape(shape),
+        usable=usable.reshape(shape),
+        start=start,
+        radius=radius,
+        digest=hashlib.blake2b("".join(hashes).encode(), digest_size=8).hexdigest(),
+    )
 
 
 @dataclass
@@ -79,48 +200,6 @@ class PixelScene:
             "offset": self.start + rows * self.stride + cols,
             "stride": np.full(count, self.stride),
         }
-
-
-def write_scene(reader: SceneReader, writer: StoreWriter, patch_px: int) -> PixelScene:
-    """Write a scene's padded pixels, band-interleaved by pixel, and read its labels.
-
-    The padding reflects the scene at its edges.
-
-    Raises
-    ------
-    DataError
-        The scene is smaller than the padding needs, or has a label outside the class list.
-    """
-    radius = patch_px // 2
-    height, width = reader.grid.height, reader.grid.width
-    if min(height, width) <= radius:
-        raise DataError(f"{height}×{width} px is too small for patches of {patch_px} px")
-    codes, labelled = reader.labels(0, height)
-    valid = np.zeros((height, width), np.bool_)
-    start = writer.rows
-    digest = hashlib.blake2b(digest_size=8)
-    row_of = np.pad(np.arange(height), radius, mode="reflect")
-    col_of = np.pad(np.arange(width), radius, mode="reflect")
-    # bands so high that the reflected rows of none lie before the band that was read last
-    step = max(BAND_ROWS, 2 * radius + 2)
-    for first in range(0, len(row_of), step):
-        wanted = row_of[first : first + step]
-        low = int(wanted.min())
-        band = reader.rows(low, int(wanted.max()) + 1)
-        valid[low : low + len(band.usable)] = band.usable
-        rows = [_interleaved(image[:, wanted - low][:, :, col_of]) for image in band.images]
-        for values in rows:
-            digest.update(values.data)
-        writer.append(rows)
-    return PixelScene(
-        scene=reader.scene,
-        grid=reader.grid,
-        codes=np.where(labelled, codes, 0).astype(np.int64),
-        usable=labelled & valid,
-        start=start,
-        radius=radius,
-        digest=digest.hexdigest(),
-    )
 
 
 def _interleaved(image: NDArray[Any]) -> NDArray[Any]:

@@ -28,6 +28,7 @@ from data_prep.ingest.description import (
 from data_prep.ingest.discovery import find_scenes, is_vector
 from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
 from data_prep.ingest.layers import agree_modalities, alignment_notes
+from data_prep.ingest.pixels import PixelJob, pixel_jobs
 from data_prep.ingest.reading import SceneSource
 from data_prep.ingest.vectors import (
     VectorFile,
@@ -65,7 +66,7 @@ class Plan:
     skipped, notes
         What is left out, and what is done to the rest.
     jobs
-        Work to do, in the order of the store; empty in pixel mode.
+        Work to do, in the order of the store.
     """
 
     archive: Archive
@@ -76,7 +77,7 @@ class Plan:
     classes: ClassList
     skipped: list[Skipped] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
-    jobs: list[ChipJob] = field(default_factory=list)
+    jobs: list[ChipJob | PixelJob] = field(default_factory=list)
 
     @property
     def paths(self) -> list[Path]:
@@ -89,10 +90,8 @@ class Plan:
 
     @property
     def most_chips(self) -> int:
-        """Windows of all scenes: as many samples at most."""
-        if self.options.patch_px is not None:
-            return sum(source.grid.height * source.grid.width for source in self.sources)
-        return sum(len(job.rows) * len(job.cols) for job in self.jobs)
+        """Windows or pixels of all scenes: as many samples at most."""
+        return sum(job.windows for job in self.jobs)
 
     @property
     def most_bytes(self) -> int:
@@ -142,8 +141,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
         )
         plan.sources.append(source)
         plan.notes.update(alignment_notes(scene, grid, by_name))
-        if options.patch_px is None:
-            _add_jobs(plan, source)
+        _add_jobs(plan, source)
     return plan
 
 
@@ -258,8 +256,12 @@ def _factors(
 
 
 def _add_jobs(plan: Plan, source: SceneSource) -> None:
+    patch_px, number = plan.options.patch_px, len(plan.sources)
+    if patch_px is not None:
+        plan.jobs += pixel_jobs(source, patch_px, number)
+        return
     rules = plan.options.rules
-    jobs = chip_jobs(source, rules, len(plan.sources))
+    jobs = chip_jobs(source, rules, number)
     if not jobs:
         reason = (
             f"no chip of {rules.chip_px} px in {source.grid.height}×{source.grid.width} px: "

@@ -7,27 +7,19 @@ with it in :mod:`data_prep.ingest.plan`, how layers are brought on one grid in
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.ingest.classes import UnknownLabelError
 from data_prep.ingest.finish import finish_chips, finish_pixels
 from data_prep.ingest.harvest import Harvest, gather
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.parts import run_jobs
-from data_prep.ingest.pixels import PixelScene, write_scene
-from data_prep.ingest.plan import Plan, note_lines, plan_scenes, scene_meta, stop_if_strict
-from data_prep.ingest.reading import SceneReader
+from data_prep.ingest.plan import Plan, note_lines, plan_scenes, stop_if_strict
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work import work_folder
 from data_prep.progress import Callback, reporting
-from data_prep.rasters import gdal_environment
-from data_prep.schema import Skipped
 from data_prep.staging import check_free
 from data_prep.store import Store
-from data_prep.writer import StoreWriter
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -81,10 +73,7 @@ def ingest_scenes(
         return Store.open(out)
     check_free(Path(out).absolute(), overwrite=overwrite)
     with work_folder(out, sources.key, overwrite=overwrite) as work, sources.hashing() as hashed:
-        if plan.options.patch_px is None:
-            _ingest_chips(plan, work.parts, work.store, processes, progress)
-        else:
-            _ingest_pixels(plan, work.store, progress)
+        _ingest(plan, work.parts, work.store, processes, progress)
         hashed.result().write(work.store)
     return Store.open(out)
 
@@ -98,7 +87,7 @@ def _described_by(src: str | os.PathLike[str], options: SceneOptions) -> list[Pa
     return [file for file in (path, *beside, *given) if file.is_file()]
 
 
-def _ingest_chips(
+def _ingest(
     plan: Plan, parts: Path, store: Path, processes: int | None, progress: Callback | None
 ) -> None:
     with reporting(progress, unit="bytes") as report:
@@ -108,7 +97,9 @@ def _ingest_chips(
     if not harvest.scenes:
         reasons = [item for item in harvest.skipped if item.refused]
         raise DataError(f"no scene can be used: {reasons[0].path}: {reasons[0].reason}")
-    finish_chips(store, harvest, plan.classes, plan.options, about(plan, harvest), plan.modalities)
+    facts = about(plan, harvest)
+    finish = finish_chips if plan.options.patch_px is None else finish_pixels
+    finish(store, harvest, plan.classes, plan.options, facts, plan.modalities)
 
 
 def about(plan: Plan, harvest: Harvest) -> dict[str, Any]:
@@ -124,51 +115,3 @@ def about(plan: Plan, harvest: Harvest) -> dict[str, Any]:
         "notes": note_lines(plan.notes),
         "left_out": harvest.left_out,
     }
-
-
-def _ingest_pixels(plan: Plan, folder: Path, progress: Callback | None) -> None:
-    assert plan.options.patch_px is not None
-    writer = StoreWriter(folder, plan.modalities, None)
-    harvest = Harvest(skipped=list(plan.skipped))
-    pixels: list[PixelScene] = []
-    try:
-        with reporting(progress) as report:
-            for done, source in enumerate(plan.sources):
-                report(source.scene.name, done, len(plan.sources))
-                before = writer.rows
-                try:
-                    with gdal_environment(), ExitStack() as stack:
-                        reader = SceneReader(stack, source)
-                        scene = write_scene(reader, writer, plan.options.patch_px)
-                    _check_pixels(scene, pixels)
-                except UnknownLabelError:
-                    raise
-                except DataError as error:
-                    writer.roll_back(before)
-                    harvest.skipped.append(Skipped(path=source.scene.name, reason=str(error)))
-                    stop_if_strict(plan.options.strict, harvest.skipped)
-                else:
-                    pixels.append(scene)
-                    harvest.scenes.append(scene_meta(source))
-            report("done", len(plan.sources), len(plan.sources))
-    finally:
-        writer.abandon()
-    if not pixels:
-        reasons = [item for item in harvest.skipped if item.refused]
-        raise DataError(f"no scene can be used: {reasons[0].path}: {reasons[0].reason}")
-    finish_pixels(
-        writer,
-        pixels,
-        plan.classes,
-        plan.options.patch_px,
-        replace(plan.options.split, method="blocks"),
-        about(plan, harvest),
-    )
-
-
-def _check_pixels(scene: PixelScene, others: list[PixelScene]) -> None:
-    twin = [other for other in others if other.digest == scene.digest]
-    if twin:
-        raise DataError(f"the same pixels as scene {twin[0].scene.name}")
-    if not scene.usable.any():
-        raise DataError("no pixel is labelled and valid")

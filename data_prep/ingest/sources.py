@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SOURCES_FILE = "sources.json"
 #: Raised when the same options and files would give another store.
-VERSION = 1
+VERSION = 2
 #: What GDAL reads beside a file: its statistics and categories, mask, the parts of a Shapefile.
 SIDECARS = (".aux.xml", ".msk")
 SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")

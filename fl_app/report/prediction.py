@@ -10,8 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from clients.device import choose_device
-from clients.partition import Normalization, Partition
+from clients.partition import Partition
+from fl_app.common_statistics import run_statistics
 from fl_app.models import build_model
+from fl_app.site_data import normalizations
 from rsdgc.errors import RunError
 
 if TYPE_CHECKING:
@@ -43,17 +45,13 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     ------
     RunError
         The model is missing or does not fit the store.
+    DataError
+        The statistics that the run normalised by do not fit the store.
     """
     device = choose_device("auto")
     model = saved_model(run, store).to(device).eval()
-    normalization = [
-        Normalization(
-            np.asarray(modality.mean, dtype=np.float32),
-            np.asarray(modality.std, dtype=np.float32),
-            modality.nodata,
-        )
-        for modality in store.meta.modalities
-    ]
+    common = run_statistics(run.folder)
+    normalization = normalizations(store.meta.modalities, common)
     labels = np.zeros(len(chips), dtype=np.int64)
     partition = Partition(store, chips, labels, normalization, device)
     with torch.inference_mode():

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.blocks import Footprints, block_ids, least_distance, separate_equal, split_blocks
+import data_prep.blocks
+from data_prep.blocks import (
+    Footprints,
+    block_ids,
+    close_pairs,
+    least_distance,
+    separate_equal,
+    set_buffer,
+    split_blocks,
+)
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL
 
 
@@ -63,6 +72,31 @@ def test_splits_never_overlap_nor_come_within_the_buffer(
     if (codes == TRAIN).any():
         assert least is not None
         assert least[0] >= buffer - 0.05
+
+
+@given(
+    stride=st.integers(2, 5),
+    buffer=st.integers(0, 9),
+    planes=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_pairs_found_once_give_the_same_buffer(
+    stride: int, buffer: int, planes: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = np.concatenate([lattice(7, 9, stride, 4, 10.0, 3.0 * p) for p in range(planes)])
+    ground = Footprints(np.repeat(np.arange(planes), 63), boxes, rng.uniform(9, 11, len(boxes)))
+    codes = rng.integers(0, 4, len(boxes)).astype(np.int8)
+    once = set_buffer(ground, codes, buffer, close_pairs(ground, buffer))
+    assert once.tolist() == set_buffer(ground, codes, buffer).tolist()
+
+
+def test_too_many_pairs_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = lattice(12, 12, 1, 8, 1.0)
+    ground = Footprints(np.zeros(144, np.int64), boxes, np.ones(144))
+    assert close_pairs(ground, 4) is not None
+    monkeypatch.setattr(data_prep.blocks, "MOST_PAIRS", 1000)
+    assert close_pairs(ground, 4) is None
 
 
 def test_no_buffer_and_touching_chips_lose_nothing() -> None:

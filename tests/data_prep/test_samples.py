@@ -25,17 +25,6 @@ def test_a_torch_loader_takes_whole_batches(scenes_store: Store) -> None:
     assert label.tolist() == [labels[3]]
 
 
-def test_memory_is_used_again_in_turn(scenes_store: Store) -> None:
-    chips, labels = open_data(scenes_store.path).site(0).split("train")
-    samples = Samples(scenes_store, chips, labels, reused=2)
-    first, second = (samples.__getitems__([i, i + 1])[0][0] for i in (0, 2))
-    np.testing.assert_array_equal(first, scenes_store.take(chips[:2])[0])
-    np.testing.assert_array_equal(second, scenes_store.take(chips[2:4])[0])
-    third = samples.__getitems__([9])[0][0]
-    assert np.shares_memory(first, third)
-    np.testing.assert_array_equal(third, scenes_store.take(chips[9:10])[0])
-
-
 def test_lengths_must_agree(scenes_store: Store) -> None:
     with pytest.raises(DataError, match="2 chips have 1 labels"):
         Samples(scenes_store, np.arange(2), np.arange(1))

@@ -32,20 +32,6 @@ def test_rows_come_back_whatever_the_batches_and_shards(
         np.testing.assert_array_equal(array.take(wanted), rows(0, total)[wanted])
 
 
-@pytest.mark.parametrize("keep", [0, 1, 3, 4, 6, 7])
-def test_roll_back_then_append(tmp_path: Path, keep: int) -> None:
-    writer = ShardWriter(tmp_path, "m", (2, 3), "uint16", shard_bytes=36)
-    writer.append(rows(100, 3))
-    writer.roll_back(0)
-    writer.append(rows(0, keep))
-    writer.append(rows(500, 4))
-    writer.roll_back(keep)
-    writer.append(rows(keep, 5))
-    array = ShardedArray(tmp_path, writer.close(), "uint16")
-    np.testing.assert_array_equal(array.take(np.arange(keep + 5)), rows(0, keep + 5))
-    assert len(list(tmp_path.iterdir())) == -(-(keep + 5) // 3)
-
-
 def test_missing_cut_and_wrong_shards_are_named(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "m", (2, 3), "uint16")
     writer.append(rows(0, 5))

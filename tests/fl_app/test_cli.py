@@ -1,22 +1,12 @@
 """The commands as a person types them: exit codes, one clear line for every mistake."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from fl_app import cli
 from tests.clients.test_cleaning import make_states
+from tests.command import rsdgc
 from tests.federation import make_data, write_class_folders
-
-
-def rsdgc(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["rsdgc", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_from_images_to_a_partition(

@@ -1,6 +1,5 @@
 """The data commands as a person types them, from files to pages."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import rasterio
 from affine import Affine
 
 from data_prep.store import Store
-from fl_app import cli
+from tests.command import rsdgc
 from tests.data_prep.archives import (
     LEFT,
     TOP,
@@ -21,15 +20,6 @@ from tests.data_prep.archives import (
     write_scene,
     write_tif,
 )
-
-
-def rsdgc(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["rsdgc", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_a_sentinel_folder_with_polygons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

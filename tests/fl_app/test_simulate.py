@@ -10,7 +10,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+
+from data_prep.ingest import ingest_class_folders
+from data_prep.partition import partition
+from tests.federation import write_class_folders, write_image
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +57,34 @@ def test_a_simulation_ends_in_a_report_and_leaves_no_process(data: Path, tmp_pat
     assert summary["num_sites"] == 3
     assert summary["compression_up"] > 8
     assert processes_of(tmp_path) == []
+
+
+def test_sites_of_two_sensors_agree_on_one_normalisation(tmp_path: Path) -> None:
+    """Two folders of one archive, from sensors of other gains; then each with its own samples."""
+    for number, site in enumerate(("agency-a", "agency-b")):
+        write_class_folders(tmp_path / "archive" / site, seed=number)
+    for path in (tmp_path / "archive" / "agency-b").rglob("*.tif"):
+        with rasterio.open(path) as source:
+            image = source.read()
+        write_image(path, image // 2 + 1)
+    store = ingest_class_folders(tmp_path / "archive", tmp_path / "store")
+    data = partition(tmp_path / "store", tmp_path / "data", scheme="folder")
+    pixels = []
+    for site in data.sites:
+        (values,) = store.take(data.site(site).split("train")[0])
+        pixels.append(np.moveaxis(values, 1, 0).reshape(3, -1).astype(float))
+    assert pixels[0].mean() > 1.5 * pixels[1].mean()
+    words = [*WORDS, "normalization=common", "--out", tmp_path / "run"]
+    done = simulate(tmp_path, "--data", tmp_path / "data", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all sites normalise by the statistics of agency-a, agency-b" in done.stdout
+    found = json.loads((tmp_path / "run" / "normalization.json").read_text())["image"]
+    together = np.concatenate(pixels, axis=1)
+    np.testing.assert_allclose(found["mean"], together.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found["std"], together.std(axis=1), rtol=1e-6)
+    visits = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
+    phases = [json.loads(line)["phase"] for line in visits]
+    assert phases == ["statistics"] * 2 + ["train"] * 4 + ["evaluate"] * 2
 
 
 def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) -> None:

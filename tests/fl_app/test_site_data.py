@@ -3,13 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from data_prep.common import SiteSums, merge_sites, site_sums
 from data_prep.dataset import open_data
+from data_prep.normalizing import CommonStatistics
 from fl_app.client_app import app as client_app
 from fl_app.config import Settings
 from fl_app.site_data import host, split
+from rsdgc import protocol
 from rsdgc.errors import DataError
 from tests.loopback import LoopbackGrid
 
@@ -63,7 +65,9 @@ def test_a_node_without_usable_data_is_told_why(
 def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     settings = Settings.from_mapping({"data-dir": str(data)})
     here = host({"partition-id": 0, "num-partitions": 1}, settings)
-    common = merge_sites([site_sums(here.dataset, name) for name in here.sites])
+    common = CommonStatistics.of(
+        merge_sites([site_sums(here.dataset, name) for name in here.sites])
+    )
     alike = split(here.dataset, "site-00", "train", CPU, common)
     own = split(here.dataset, "site-00", "train", CPU)
     assert alike is not None
@@ -72,28 +76,30 @@ def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     y, _ = next(own.batches(8, None))
     # all sites together are the store, whose statistics are what a partition of it has
     assert torch.allclose(x, y, atol=1e-3)
-    wrong = SiteSums({}, common.classes, common.class_counts)
     with pytest.raises(DataError, match="do not have layer image"):
-        split(here.dataset, "site-00", "train", CPU, wrong)
+        split(here.dataset, "site-00", "train", CPU, CommonStatistics({}))
 
 
-def test_nodes_answer_a_query_for_statistics(data: Path) -> None:
+def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
     grid = LoopbackGrid(
         client_app,
         [{"partition-id": part, "num-partitions": 2} for part in (0, 1)],
         Settings.from_mapping({"data-dir": str(data)}).to_mapping(),
     )
+    nodes = {"site-00": 101, "site-01": 102, "site-02": 101}
     messages = [
-        Message(RecordDict(), dst_node_id=node, message_type="query.statistics")
-        for node in grid.get_node_ids()
+        Message(
+            RecordDict({protocol.TASK: ConfigRecord({protocol.SITE: site})}),
+            dst_node_id=node,
+            message_type="query.statistics",
+        )
+        for site, node in nodes.items()
     ]
     replies = list(grid.send_and_receive(messages))
     sums = [
-        SiteSums.from_mapping(dict(record))
+        SiteSums.from_mapping(dict(reply.content.config_records[protocol.SUMS]))
         for reply in replies
-        for record in reply.content.config_records.values()
     ]
-    assert len(sums) == 3
     common = merge_sites(sums)
     store = open_data(data).store
     np.testing.assert_allclose(

@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest import ingest_scenes, parts
+from data_prep.ingest.options import SceneOptions
+from data_prep.ingest.pixels import PixelJob
+from data_prep.ingest.plan import plan_scenes
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError
@@ -77,3 +80,59 @@ def test_copies_small_scenes_and_unlabelled_ones_are_refused(tmp_path: Path) -> 
         write_tif(src / name / "labels.tif", quadrants(40, 40, (0, 0, 0, 0)), crs=None)
     with pytest.raises(DataError, match="no pixel is labelled"):
         ingest_scenes(src, tmp_path / "no", patch_px=3)
+
+
+@pytest.fixture
+def cubes(tmp_path: Path) -> Path:
+    for i in range(3):
+        place = {"left": 500_000 + 1e4 * i}
+        write_tif(tmp_path / "src" / f"scene-{i}" / "cube.tif", noise((3, 300, 40), i), **place)
+        labels = quadrants(300, 40, (1, 2, 2, 1))
+        labels[::9] = 0
+        write_tif(tmp_path / "src" / f"scene-{i}" / "labels.tif", labels, **place)
+    return tmp_path / "src"
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.path.iterdir()}
+
+
+def test_processes_and_jobs_do_not_change_the_store(
+    cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = ingest_scenes(cubes, tmp_path / "alone", patch_px=5, processes=1)
+    together = ingest_scenes(cubes, tmp_path / "together", patch_px=5, processes=2)
+    assert contents(alone) == contents(together)
+    monkeypatch.setattr("data_prep.ingest.pixels.JOB_BYTES", 1)
+    plan = plan_scenes(cubes, SceneOptions(patch_px=5))
+    assert len(plan.jobs) == 3 * 5
+    assert plan.most_chips == 3 * 300 * 40
+    cut = ingest_scenes(cubes, tmp_path / "cut", patch_px=5)
+    assert (
+        cut.take(np.arange(len(cut)))[0].tobytes() == alone.take(np.arange(len(alone)))[0].tobytes()
+    )
+    for name in ("label", "split", "row", "col", "offset"):
+        assert column(cut.manifest, name).tolist() == column(alone.manifest, name).tolist()
+
+
+def test_a_killed_call_goes_on_with_what_is_left(
+    cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ingest_scenes(cubes, tmp_path / "whole", patch_px=5)
+    done: list[str] = []
+    make_part = parts.make_part
+
+    def dying(folder: Path, job: PixelJob) -> parts.Part:
+        if len(done) == 2:
+            done.append("killed")
+            raise KeyboardInterrupt
+        done.append(job.scene)
+        return make_part(folder, job)
+
+    monkeypatch.setattr(parts, "make_part", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ingest_scenes(cubes, tmp_path / "store", patch_px=5)
+    assert not (tmp_path / "store").exists()
+    store = ingest_scenes(cubes, tmp_path / "store", patch_px=5)
+    assert done == ["scene-0", "scene-1", "killed", "scene-2"]
+    assert contents(store) == contents(whole)

@@ -223,12 +223,15 @@ class FakeStore:
         self.chip_px = arrays[0].shape[-1]
         modalities = [
             SimpleNamespace(
+                name=f"layer-{number}",
                 bands=names,
                 nodata=nodata,
+                scale=[],
+                offset=[],
                 mean=array.mean(axis=(0, 2, 3)).tolist(),
                 std=array.std(axis=(0, 2, 3)).tolist(),
             )
-            for names, array in zip(bands, arrays, strict=True)
+            for number, (names, array) in enumerate(zip(bands, arrays, strict=True))
         ]
         self.meta = SimpleNamespace(modalities=modalities, kind=kind)
 

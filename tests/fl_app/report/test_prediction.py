@@ -5,6 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from data_prep.normalizing import CommonStatistics, LayerStatistics
+from fl_app.common_statistics import write_statistics
 from fl_app.models import build_model
 from fl_app.report.prediction import predict
 from fl_app.report.run_folder import read_run
@@ -40,6 +42,24 @@ def test_the_saved_model_predicts(tmp_path: Path, store: FakeStore) -> None:
         expected = model(x).argmax(1).numpy()
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, expected)
+
+
+def test_chips_are_normalised_as_the_run_s_sites_agreed_on(
+    tmp_path: Path, store: FakeStore
+) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    model = build_model("small-resnet", 3, len(CLASSES), 16, seed=3).eval()
+    save(run.folder, model)
+    mean, std = np.array([10, 90, 50], np.float32), np.array([9, 30, 99], np.float32)
+    bands = tuple(store.meta.modalities[0].bands)
+    common = CommonStatistics({"layer-0": LayerStatistics(bands, mean, std)})
+    write_statistics(run.folder, common)
+    chips = np.arange(12)
+    pixels = store.take(chips)[0].astype(np.float32)
+    with torch.inference_mode():
+        x = torch.from_numpy((pixels - mean[:, None, None]) / std[:, None, None])
+        expected = model(x).argmax(1).numpy()
+    np.testing.assert_array_equal(predict(run, store, chips), expected)
 
 
 def test_a_missing_model_is_named(tmp_path: Path, store: FakeStore) -> None:
