@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,8 +26,11 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+from benchmarks.netns import terminated
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
+from fl_app.superlink import process
+from rsdgc.errors import RsdgcError, RunError
 
 CLASSES = 4
 PER_CLASS = 5
@@ -90,14 +92,14 @@ def measure(sites: int, words: argparse.Namespace) -> str:
         command = [sys.executable, "-m", "fl_app.cli", "simulate", "--data", str(data)]
         command += ["--out", str(run), "--method", words.method, "--rounds", str(words.rounds)]
         command += [f"model={words.model}", "local-steps=1", "batch-size=8", "device=cpu"]
-        with subprocess.Popen(
-            command, env={**os.environ, MARK: mark}, stdout=sys.stderr, cwd=Path.cwd()
-        ) as running:
+        environment, log = {**os.environ, MARK: mark}, folder / "simulate.log"
+        with terminated(), process(command, environment, log) as running:
             while running.poll() is None:
                 memory.look(mark)
                 time.sleep(SAMPLE_S)
         if running.returncode:
-            sys.exit(f"error: the simulation of {sites} sites ended with {running.returncode}")
+            lines = log.read_text(errors="replace").splitlines()
+            raise RunError(f"{sites} sites: {lines[-1] if lines else 'no output'}")
         history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
         seconds = statistics.median([line["seconds"] for line in history[1:]])
         state = sum(path.stat().st_size for path in (run / "state").rglob("*") if path.is_file())
@@ -139,8 +141,11 @@ def main() -> None:
         "| SuperLink, GB | state a site, MB | ledger a round, kB | report, kB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    for sites in words.sites:
-        print(measure(sites, words), flush=True)
+    try:
+        for sites in words.sites:
+            print(measure(sites, words), flush=True)
+    except RsdgcError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
