@@ -17,7 +17,7 @@ from strategies.rounds import RoundRules
 from strategies.rs_dgc import unflatten
 from tests.loopback import LoopbackGrid
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CLASSES = ("a", "b", "c")
 RUN = 7
