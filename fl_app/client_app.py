@@ -27,6 +27,7 @@ from fl_app.site_data import Host, check_trainable, host, split
 from rsdgc import ModelSpec, protocol
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
+from strategies.pieces import in_pieces
 
 SITES_IN_MEMORY = 16
 """Sites whose chips and model one process keeps between rounds."""
@@ -262,7 +263,7 @@ def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
 
 def _update(result: RoundResult, spec: ModelSpec) -> ArrayRecord:
     if result.weights is None:
-        return ArrayRecord({protocol.PACKED: Array(np.frombuffer(result.payload, dtype=np.uint8))})
+        return in_pieces(result.payload)
     views = spec.views(result.weights)
     return ArrayRecord(
         {

@@ -28,9 +28,13 @@ CONNECTION = "here"
 
 @contextmanager
 def superlink(
-    home: Path, *, simulation: bool, variables: Mapping[str, str] | None = None
+    home: Path,
+    *,
+    simulation: bool,
+    variables: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[tuple[dict[str, str], int]]:
-    """Run a SuperLink on loopback while the context lasts.
+    """Run a SuperLink while the context lasts, without TLS.
 
     Parameters
     ----------
@@ -40,6 +44,8 @@ def superlink(
         Whether the SuperLink simulates the nodes, or waits for SuperNodes to connect.
     variables : mapping of str to str, optional
         More of the environment, for it and all that it starts.
+    host : str
+        Address to listen on: the loopback, or 0.0.0.0, which the loopback is part of.
 
     Yields
     ------
@@ -60,7 +66,7 @@ def superlink(
         f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
         encoding="utf-8",
     )
-    command = [tool("flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port)]
+    command = [tool("flower-superlink"), "--insecure", "--host", host, "--port", str(port)]
     command += ["--isolation", "subprocess", *(["--simulation"] if simulation else [])]
     with process(command, environment, home / "superlink.log") as running:
         _wait_until_healthy(running, port, home / "superlink.log")

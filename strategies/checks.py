@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rsdgc import ModelSpec, Scheme, SparseUpdate, decode, protocol
 from rsdgc.errors import WireError
 from strategies.exchange import last_line
+from strategies.pieces import joined
 from strategies.roster import SiteCard
 
 
@@ -66,16 +67,12 @@ def class_counts(reply: Message, key: str, length: int) -> tuple[NDArray[np.int6
 def packed_upload(reply: Message) -> bytes:
     """Return the one encoded upload of a reply."""
     record = reply.content.array_records.get(protocol.UPDATE)
-    if record is None or set(record) != {protocol.PACKED}:
-        raise Refused("not a valid upload", f"the reply has no '{protocol.PACKED}' array")
-    array = record[protocol.PACKED]
+    if record is None:
+        raise Refused("not a valid upload", f"the reply has no '{protocol.UPDATE}' arrays")
     try:
-        values = array.numpy()
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        raise Refused("not a valid upload", f"its array cannot be read ({error})") from None
-    if values.dtype != np.uint8 or values.ndim != 1:
-        raise Refused("not a valid upload", f"{values.dtype}{list(values.shape)}, not bytes")
-    return values.tobytes()
+        return joined(record)
+    except WireError as error:
+        raise Refused("not a valid upload", str(error)) from None
 
 
 def upload(

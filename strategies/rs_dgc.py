@@ -129,6 +129,9 @@ class RsDgc(SiteRounds):
     def accept(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
         """Check an upload and hold it, still encoded, until the round is complete."""
         weight = num_examples(reply, card)
+        version, loss, seconds = (
+            metric(reply, key) for key in (protocol.VERSION, protocol.TRAIN_LOSS, protocol.SECONDS)
+        )
         payload = packed_upload(reply)
         update = upload(
             payload,
@@ -138,13 +141,13 @@ class RsDgc(SiteRounds):
             entry.round,
             self.model.version,
         )
-        self._mean.add(card.name, update, weight)
-        version = metric(reply, protocol.VERSION)
+        self._mean.add(card.name, update, weight)  # nothing below may refuse: it is in the mean
+        del reply.content[protocol.UPDATE]  # held once, not twice: there may be many sites
         self.books.confirm(card.name, version, self.model.version)
         self._taken[card.name] = entry.bytes_up
         entry.num_examples = weight
-        entry.train_loss = finite(metric(reply, protocol.TRAIN_LOSS))
-        entry.seconds = finite(metric(reply, protocol.SECONDS)) or 0.0
+        entry.train_loss = finite(loss)
+        entry.seconds = finite(seconds) or 0.0
         entry.up_by_group = self._groups(update.layer_bytes, update.header_bytes, entry)
 
     def combine(self, server_round: int) -> None:

@@ -179,6 +179,14 @@ def set_metric(key: str, value: Any) -> Any:
     return change
 
 
+def without(key: str) -> Any:
+    def change(reply: Message) -> Message:
+        reply.content.metric_records[protocol.METRICS].pop(key)
+        return reply
+
+    return change
+
+
 def from_another_run(reply: Message) -> Message:
     def change(payload: bytearray) -> None:
         struct.pack_into("<Q", payload, 10, 8)
@@ -197,6 +205,9 @@ HOSTILE = {
     "too many": (set_metric(protocol.NUM_EXAMPLES, 10**9), "num-examples out of range"),
     "nan weight": (set_metric(protocol.NUM_EXAMPLES, float("nan")), "num-examples out of range"),
     "no update": (lambda r: r.content.pop(protocol.UPDATE) and r, "valid"),
+    "no version": (without(protocol.VERSION), "incomplete report"),
+    "no loss": (without(protocol.TRAIN_LOSS), "incomplete report"),
+    "no seconds": (without(protocol.SECONDS), "incomplete report"),
     "nothing": (lambda r: Message(RecordDict(), reply_to=r), "incomplete report"),
 }
 

@@ -1,0 +1,186 @@
+"""Sites on links of their own on one machine: network namespaces, veth pairs, a token bucket.
+
+::
+
+    server namespace                     a namespace a site
+    10.89.1.1 ──── veth, tc tbf ──────── 10.89.1.2
+    10.89.2.1 ──── veth, tc tbf ──────── 10.89.2.2
+    …
+
+Both ends of every pair are shaped, so that a site has the rate up and the same rate down, and no
+site takes from another's. Packets are never larger than the MTU, as on a real link: merged ones
+would slip through the bucket as one. A queue holds 400 ms; there is no delay and no loss but what
+overflows a queue. Root is needed, and Linux with ``ip`` and ``tc``; everything made is removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Never
+
+from rsdgc.errors import RunError
+
+CLONE_NEWNET = 0x40000000
+QUEUE_MS = 400
+MTU_BYTES = 1500
+LEAST_BURST_BYTES = 4 * MTU_BYTES
+BURST_S = 0.02
+"""Length of the bucket at the link's rate."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A site's own network and its way to the server.
+
+    Attributes
+    ----------
+    namespace : str
+        Where the site's processes run.
+    device : str
+        Its end of the link.
+    server : str
+        Address of the server as this site sees it.
+    """
+
+    namespace: str
+    device: str
+    server: str
+
+    def wire_bytes(self) -> tuple[int, int]:
+        """Bytes that the site's end has sent and received so far, all headers included."""
+        with inside(self.namespace):
+            shown = _run("ip", "-stats", "-oneline", "link", "show", self.device).split()
+        received, sent = (shown.index(word) for word in ("RX:", "TX:"))
+        return _first_number(shown[sent:]), _first_number(shown[received:])
+
+
+@dataclass(frozen=True)
+class Network:
+    """A server's namespace and the links of the sites."""
+
+    server: str
+    links: tuple[Link, ...]
+
+
+@contextmanager
+def network(rates_mbit: Sequence[float | None]) -> Iterator[Network]:
+    """Make a namespace for the server and one for each site; remove all of it at the end.
+
+    Parameters
+    ----------
+    rates_mbit : sequence of float or None
+        Rate of each site's link in Mbit/s, the same up and down; None: not limited.
+
+    Raises
+    ------
+    RunError
+        Not root, ``ip`` or ``tc`` is missing, or the kernel refuses.
+    """
+    check_able()
+    tag = f"rsdgc{os.getpid()}"
+    server = f"{tag}-srv"
+    with ExitStack() as stack, terminated():
+        stack.enter_context(_namespace(server))
+        links = []
+        for number, rate in enumerate(rates_mbit, start=1):
+            namespace = f"{tag}-{number}"
+            stack.enter_context(_namespace(namespace))
+            links.append(_connect(server, namespace, number, rate))
+        yield Network(server, tuple(links))
+
+
+def check_able() -> None:
+    """Raise :class:`RunError` where namespaces cannot be made."""
+    if os.geteuid() != 0:
+        raise RunError("network namespaces need root: run this benchmark with sudo")
+    for tool, package in (("ip", "iproute2"), ("tc", "iproute2")):
+        if shutil.which(tool) is None:
+            raise RunError(f"the command '{tool}' is missing: install the package {package}")
+
+
+@contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Put this thread, and the processes that it starts meanwhile, into a namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as before, _entry(namespace).open() as there:
+        _enter(libc, there.fileno(), namespace)
+        try:
+            yield
+        finally:
+            _enter(libc, before.fileno(), "the network before")
+
+
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what was made is removed then, too."""
+
+    def leave(number: int, _: FrameType | None) -> Never:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _namespace(name: str) -> Iterator[None]:
+    _run("ip", "netns", "add", name)
+    try:
+        _run("ip", "-n", name, "link", "set", "lo", "up")
+        yield
+    finally:
+        _run("ip", "netns", "del", name)  # its ends of links, and so the links, go with it
+
+
+def _connect(server: str, namespace: str, number: int, rate_mbit: float | None) -> Link:
+    near, far = f"site{number}", "uplink"
+    pair = ("type", "veth", "peer", "name", far, "netns", namespace)
+    _run("ip", "-n", server, "link", "add", near, *pair)
+    for where, device, address in (
+        (server, near, f"10.89.{number}.1"),
+        (namespace, far, f"10.89.{number}.2"),
+    ):
+        _run("ip", "-n", where, "link", "set", device, "gso_max_segs", "1")
+        _run("ip", "-n", where, "address", "add", f"{address}/30", "dev", device)
+        _run("ip", "-n", where, "link", "set", device, "mtu", str(MTU_BYTES), "up")
+        if rate_mbit is not None:
+            _shape(where, device, rate_mbit)
+    return Link(namespace, far, f"10.89.{number}.1")
+
+
+def _shape(namespace: str, device: str, rate_mbit: float) -> None:
+    bits = round(rate_mbit * 1e6)
+    burst = max(LEAST_BURST_BYTES, round(bits / 8 * BURST_S))
+    shape = ("rate", f"{bits}bit", "burst", f"{burst}b", "latency", f"{QUEUE_MS}ms")
+    _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", *shape)
+
+
+def _entry(namespace: str) -> Path:
+    return Path("/run/netns") / namespace
+
+
+def _enter(libc: ctypes.CDLL, descriptor: int, name: str) -> None:
+    if libc.setns(descriptor, CLONE_NEWNET) != 0:
+        raise RunError(f"cannot enter {name}: {os.strerror(ctypes.get_errno())}")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RunError(f"'{' '.join(command)}' failed: {done.stderr.strip() or 'no reason given'}")
+    return done.stdout
+
+
+def _first_number(words: Sequence[str]) -> int:
+    return next(int(word) for word in words if word.isdigit())

@@ -1,0 +1,152 @@
+"""Memory and time of a simulation against the number of its sites.
+
+Makes an archive as benchmarks of many clients lay theirs out (``client_k/class/image.tif``, a few
+chips each), ingests it, and simulates. Memory is sampled from the kernel while the run goes:
+proportional set sizes, in which a page that several processes share counts once in all.
+
+    python -m benchmarks.scale --sites 6 34 135 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+from benchmarks.netns import terminated
+from data_prep.ingest import ingest_class_folders
+from data_prep.partition import partition
+from fl_app.superlink import process
+from rsdgc.errors import RsdgcError, RunError
+
+CLASSES = 4
+PER_CLASS = 5
+CHIP_PX = 16
+SAMPLE_S = 1.0
+KINDS = {
+    "server": "flwr-simulation",
+    "workers": "ClientAppActor",
+    "SuperLink": "flower-superlink",
+}
+MARK = "RSDGC_SCALE"
+
+
+@dataclass
+class Memory:
+    """Peak of each kind of process, bytes, and the most that one worker had."""
+
+    peaks: dict[str, int] = field(default_factory=dict)
+    worker: int = 0
+
+    def look(self, mark: str) -> None:
+        """Take a sample of the processes that carry a mark."""
+        sums: dict[str, int] = {}
+        for pid in _marked(mark):
+            with suppress(OSError, IndexError, ValueError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                size = _proportional(pid)
+                kind = next((k for k, name in KINDS.items() if name in words), "other")
+                sums[kind] = sums.get(kind, 0) + size
+                self.worker = max(self.worker, size if kind == "workers" else 0)
+        for kind, size in sums.items():
+            self.peaks[kind] = max(self.peaks.get(kind, 0), size)
+
+
+def make_data(folder: Path, sites: int) -> Path:
+    """Write ``client_k/class/`` folders, ingest them, and make each client a site."""
+    rng = np.random.default_rng(0)
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
+    size = {"width": CHIP_PX, "height": CHIP_PX, "transform": from_origin(5e5, 5e6, 10, 10)}
+    for site in range(sites):
+        for code in range(CLASSES):
+            images = folder / "archive" / f"client_{site}" / f"class-{code}"
+            images.mkdir(parents=True)
+            for number in range(PER_CLASS):
+                image = rng.integers(1, 150 + 30 * code, (3, CHIP_PX, CHIP_PX), dtype=np.uint8)
+                with rasterio.open(images / f"{number}.tif", "w", **profile, **size) as file:
+                    file.write(image)
+    ingest_class_folders(folder / "archive", folder / "store", processes=1)
+    partition(folder / "store", folder / "data", scheme="folder", min_train=1)
+    return folder / "data"
+
+
+def measure(sites: int, words: argparse.Namespace) -> str:
+    """Simulate so many sites; return the table's row."""
+    with tempfile.TemporaryDirectory(prefix="rsdgc-scale-", dir=words.work) as name:
+        folder = Path(name)
+        data, run = make_data(folder, sites), folder / "run"
+        memory, mark = Memory(), uuid.uuid4().hex
+        command = [sys.executable, "-m", "fl_app.cli", "simulate", "--data", str(data)]
+        command += ["--out", str(run), "--method", words.method, "--rounds", str(words.rounds)]
+        command += [f"model={words.model}", "local-steps=1", "batch-size=8", "device=cpu"]
+        environment, log = {**os.environ, MARK: mark}, folder / "simulate.log"
+        with terminated(), process(command, environment, log) as running:
+            while running.poll() is None:
+                memory.look(mark)
+                time.sleep(SAMPLE_S)
+        if running.returncode:
+            lines = log.read_text(errors="replace").splitlines()
+            raise RunError(f"{sites} sites: {lines[-1] if lines else 'no output'}")
+        history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        seconds = statistics.median([line["seconds"] for line in history[1:]])
+        state = sum(path.stat().st_size for path in (run / "state").rglob("*") if path.is_file())
+        ledger, report = ((run / n).stat().st_size for n in ("rounds.jsonl", "report.html"))
+    gigabytes = [memory.peaks.get(kind, 0) / 1e9 for kind in ("server", "workers", "SuperLink")]
+    return (
+        f"| {sites} | {seconds:.1f} | {seconds / sites:.3f} | {gigabytes[0]:.2f} "
+        f"| {gigabytes[1]:.2f} | {memory.worker / 1e9:.2f} | {gigabytes[2]:.2f} "
+        f"| {state / sites / 1e6:.1f} | {ledger / 1e3 / words.rounds:.0f} | {report / 1e3:.0f} |"
+    )
+
+
+def _marked(mark: str) -> Iterator[str]:
+    wanted = f"{MARK}={mark}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                yield path.parent.name
+
+
+def _proportional(pid: str) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--sites", type=int, nargs="+", default=[6, 34, 135])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="small-resnet")
+    parser.add_argument("--method", default="rs-dgc")
+    parser.add_argument("--work", type=Path, help="folder for the runs' files; default: /tmp")
+    words = parser.parse_args()
+    print(
+        "| sites | s per round | of it a site, s | server, GB | all workers, GB | one worker, GB "
+        "| SuperLink, GB | state a site, MB | ledger a round, kB | report, kB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    try:
+        for sites in words.sites:
+            print(measure(sites, words), flush=True)
+    except RsdgcError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
