@@ -51,7 +51,7 @@ def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
     """
     own = node_config.get("data-dir")
     if own:
-        return _own(Path(str(own)), str(node_config.get("site-name") or ""))
+        return own_data(Path(str(own)), str(node_config.get("site-name") or ""))
     part, parts = node_config.get("partition-id"), node_config.get("num-partitions")
     if part is None or parts is None:
         raise DataError(
@@ -63,7 +63,21 @@ def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
     return Host(dataset, {name: name for name in names})
 
 
-def _own(path: Path, site_name: str) -> Host:
+def own_data(path: Path, site_name: str) -> Host:
+    """Return the data of a machine that hosts one site.
+
+    Parameters
+    ----------
+    path : Path
+        A store, or a partition that has the site.
+    site_name : str
+        As the server knows the site; empty: as the data has it.
+
+    Raises
+    ------
+    DataError
+        The data cannot be used, or have no such site.
+    """
     dataset = open_data(path)
     if len(dataset.sites) == 1:
         return Host(dataset, {site_name or dataset.sites[0]: dataset.sites[0]})
