@@ -185,12 +185,15 @@ def stop(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
 def resume(
     out: Annotated[str, typer.Argument(help="Name of the run's folder in runs-dir.")],
     config: ServerFile = SERVER_FILE,
+    min_sites: Annotated[
+        int | None, typer.Option(help="Sites to wait for; default: as at the start.", min=1)
+    ] = None,
 ) -> None:
     """Go on with a run that did not finish, from its last checkpoint, with its settings."""
     from fl_app.deploy.parties import read_server
     from fl_app.deploy.server_runs import resume as go_on
 
-    go_on(read_server(config), out)
+    go_on(read_server(config), out, min_sites)
 
 
 def start_site(config: SiteFile = SITE_FILE) -> None:

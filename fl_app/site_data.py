@@ -20,7 +20,6 @@ from data_prep.common import SiteSums, normalizing_statistics
 from data_prep.dataset import Dataset, open_data
 from data_prep.schema import ModalityMeta
 from fl_app.config import Settings
-from fl_app.default_data import default_data
 from rsdgc.errors import DataError
 
 
@@ -58,9 +57,16 @@ def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
             'this node has no data-dir: start it with --node-config \'data-dir="/path" '
             'site-name="name"\''
         )
-    dataset = open_data(Path(settings.data_dir) if settings.data_dir else default_data())
+    dataset = open_data(Path(settings.data_dir) if settings.data_dir else _built_in())
     names = dataset.sites[int(part) :: int(parts)]
     return Host(dataset, {name: name for name in names})
+
+
+def _built_in() -> Path:
+    # A site that has data must not load what makes some, for every message anew.
+    from fl_app.default_data import default_data  # noqa: PLC0415
+
+    return default_data()
 
 
 def own_data(path: Path, site_name: str) -> Host:

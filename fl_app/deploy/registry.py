@@ -48,8 +48,10 @@ def register(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
     if not keys:
         raise SettingError(f"no site's public key in {config.keys}: rsdgc deploy add-site")
     prints = {site: fingerprint(read_public(path)) for site, path in keys.items()}
-    there = _node_states(flower)
-    known = {s: entry for s, entry in registered(config).items() if entry.node_id in there}
+    known = registered(config)
+    if known:
+        there = _node_states(flower)  # without those of a database that is no more
+        known = {site: entry for site, entry in known.items() if entry.node_id in there}
     for site, entry in list(known.items()):
         if prints.get(site) != entry.key:
             _expect(flower.ask("supernode", "unregister", entry.node_id, flower.connection))

@@ -60,8 +60,17 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     return _submit(flower, settings, folder)
 
 
-def resume(config: ServerConfig, out: str) -> Path:
+def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path:
     """Go on with a run that did not finish, from its last checkpoint, and follow it to its end.
+
+    Parameters
+    ----------
+    config : ServerConfig
+        The server.
+    out : str
+        Name of the run's folder in ``runs-dir``, or its absolute path.
+    min_sites : int, optional
+        Sites to wait for; as at the start if left out.
 
     Returns
     -------
@@ -76,7 +85,10 @@ def resume(config: ServerConfig, out: str) -> Path:
     """
     folder = config.runs_dir / out
     before, _ = read_settings(folder)
-    settings = before.model_copy(update={"out": str(folder), "resume": True})
+    changes = {"out": str(folder), "resume": True}
+    settings = before.model_copy(
+        update=changes if min_sites is None else {**changes, "min_sites": min_sites}
+    )
     reopen(settings)
     flower = connect(config)
     going_on = [run.run_id for run in flower.runs() if not run.over]

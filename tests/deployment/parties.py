@@ -13,11 +13,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from fl_app.deploy.parties import read_server
+from fl_app.deploy.server_checks import own_endpoint
 from fl_app.superlink import free_ports, process
+from rsdgc.errors import RunError
 
 ROOT = Path(__file__).parents[2]
-STEP_TIMEOUT_S = 240.0
-"""For what takes seconds on a quiet machine."""
+STEP_TIMEOUT_S = 900.0
+"""For what takes a minute at most on a quiet machine."""
 
 
 def rsdgc(*words: str | Path, timeout_s: float = STEP_TIMEOUT_S) -> tuple[int, str]:
@@ -115,7 +118,7 @@ class Loopback:
 
     def start_server(self) -> Process:
         server = self.start("server", "server", "start", "--config", self.server_file)
-        until(lambda: self.server_answers(), "the server answers", server)
+        until(self.server_answers, "the server answers", server)
         return server
 
     def start_site(self, site: str) -> Process:
@@ -125,10 +128,6 @@ class Loopback:
         return rsdgc("server", word, *words, "--config", self.server_file)
 
     def server_answers(self) -> bool:
-        from fl_app.deploy.parties import read_server
-        from fl_app.deploy.server_checks import own_endpoint
-        from rsdgc.errors import RunError
-
         try:
             return own_endpoint(read_server(self.server_file)).health().status == 200
         except RunError:
