@@ -13,7 +13,6 @@ import fcntl
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -153,7 +152,8 @@ def _run(config: SiteConfig, lock: IO[bytes], before: NodeRecord | None) -> None
         pass_fds=(lock.fileno(),),
     )
     joined, told = threading.Event(), threading.Event()
-    threading.Thread(target=_pass_on, args=(node, joined), daemon=True).start()
+    log = threading.Thread(target=_pass_on, args=(node, joined), daemon=True)
+    log.start()
 
     def stop(_: int, __: FrameType | None) -> None:
         told.set()
@@ -166,6 +166,7 @@ def _run(config: SiteConfig, lock: IO[bytes], before: NodeRecord | None) -> None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log a little longer
     now = time.time()
     if told.is_set():
         _write_record(config, NodeRecord(node.pid, now, now, orderly=node.returncode == 0))
@@ -184,11 +185,11 @@ def _run(config: SiteConfig, lock: IO[bytes], before: NodeRecord | None) -> None
 def _pass_on(node: subprocess.Popen[bytes], joined: threading.Event) -> None:
     """Pass the SuperNode's log through; note when the server has let it in."""
     assert node.stdout is not None
-    for line in node.stdout:
-        if _LET_IN in line:
-            joined.set()
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+    with node.stdout as log:
+        for line in log:
+            if _LET_IN in line:
+                joined.set()
+            print(line.decode(errors="replace"), end="", flush=True)
 
 
 def _watch(config: SiteConfig, node: subprocess.Popen[bytes], told: threading.Event) -> None:
