@@ -168,11 +168,13 @@ def _run(config: SiteConfig, lock: IO[bytes], before: NodeRecord | None) -> None
             signal.signal(number, handler)
     log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log a little longer
     now = time.time()
+    if joined.is_set():
+        orderly = told.is_set() and node.returncode == 0
+        _write_record(config, NodeRecord(node.pid, now, now, orderly))
+    else:  # it never was there: the gap, if any, began before it
+        _write_record(config, before or NodeRecord(node.pid, now, now, orderly=True))
     if told.is_set():
-        _write_record(config, NodeRecord(node.pid, now, now, orderly=node.returncode == 0))
         return
-    if not joined.is_set() and before is not None:
-        _write_record(config, before)  # it never was there: the gap began before it
     # Flower ends with 0 even when the server has refused it.
     raise RunError(
         f"site {config.name}: the SuperNode ended by itself, see its log above"

@@ -31,6 +31,7 @@ from rsdgc.errors import RunError
 
 Configure = Callable[[int], SiteConfig]
 JOINS = "print('SuperNode ID: 7', flush=True)\n"
+WAITS = "import time; open(READY, 'w').close(); time.sleep(600)"
 
 
 def test_flowers_constants_are_what_is_built_on() -> None:
@@ -63,16 +64,18 @@ def node(
     monkeypatch.setattr(site_node, "SEEN_AFTER_S", 0.0)
 
     def configure(script: str) -> SiteConfig:
+        config = site(free_ports(1)[0])
+        script = script.replace("READY", repr(str(config.state_dir / "ready")))
         monkeypatch.setattr(site_node, "command", lambda _: [sys.executable, "-c", script])
-        return site(free_ports(1)[0])
+        return config
 
     return configure
 
 
 def test_an_orderly_end(node: Callable[[str], SiteConfig]) -> None:
     config = node(
-        "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + JOINS + "time.sleep(600)"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + JOINS + WAITS
     )
     threading.Thread(target=stop_once_it_runs, args=(config,), daemon=True).start()
     site_node.start(config)
@@ -104,7 +107,7 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
 
 
 def test_two_nodes_of_one_site_are_refused(node: Callable[[str], SiteConfig]) -> None:
-    config = node(JOINS + "import time; time.sleep(600)")
+    config = node(JOINS + WAITS)
     failures: list[BaseException] = []
 
     def second() -> None:
@@ -135,9 +138,8 @@ def test_a_damaged_record_counts_as_a_kill(node: Callable[[str], SiteConfig]) ->
 
 
 def wait_until_running(config: SiteConfig) -> None:
-    while site_node.read_record(config) is None:
+    while not (config.state_dir / "ready").exists():
         time.sleep(0.02)
-    time.sleep(0.5)  # for the stand-in to have its handler
 
 
 def stop_once_it_runs(config: SiteConfig) -> None:
