@@ -36,7 +36,7 @@ test: lint types
 
 # The part to run at every change.
 check: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not deployment"
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(CHECKED)

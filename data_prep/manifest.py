@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_prep.geometry import geo_metadata
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def write_manifest(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
         {name: pa.array(columns[name], type=kind) for name, kind in fields.items()},
     )
     if "geometry" in fields:
+        from data_prep.geometry import geo_metadata  # noqa: PLC0415  # PROJ, for writing alone
+
         table = table.replace_schema_metadata({"geo": geo_metadata(columns["geometry"])})
     pq.write_table(table, path, compression="zstd")
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from fl_app.cli_data import add_data_commands
+from fl_app.cli_deploy import add_deploy_commands
 from rsdgc.errors import RsdgcError, RunError, SettingError
 
 app = typer.Typer(
@@ -25,11 +26,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-site = typer.Typer(help="What runs keep at a site.", no_args_is_help=True)
+site = typer.Typer(help="A site of a federation, and what runs keep there.", no_args_is_help=True)
 app.add_typer(site, name="site")
 
-
 add_data_commands(app)
+add_deploy_commands(app, site)
 
 
 def main() -> None:

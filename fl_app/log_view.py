@@ -24,11 +24,14 @@ class LogView:
         traceback that follows one is not shown: the line says it all.
     headline : str
         The line that names the report; kept back, to be shown last.
+    folder : str
+        Where the run is written, as soon as it has said so.
     """
 
     def __init__(self) -> None:
         self.error = ""
         self.headline = ""
+        self.folder = ""
 
     def show(self, raw: str) -> str | None:
         """Return the line to show, or None."""
@@ -41,6 +44,8 @@ class LogView:
         if level == "INFO" and text.startswith("report: "):
             self.headline = text
             return None
+        if level == "INFO" and text.startswith("run folder: "):
+            self.folder = text.removeprefix("run folder: ")
         if not text.strip() or _CHATTER.search(text) or (self.error and level in ("", "ERROR")):
             return None
         return text if level in ("", "INFO") else f"{level.lower()}: {text}"

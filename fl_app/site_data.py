@@ -20,7 +20,6 @@ from data_prep.dataset import Dataset, open_data
 from data_prep.normalizing import CommonStatistics, normalizing_statistics
 from data_prep.schema import ModalityMeta
 from fl_app.config import Settings
-from fl_app.default_data import default_data
 from rsdgc.errors import DataError
 
 
@@ -51,19 +50,40 @@ def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
     """
     own = node_config.get("data-dir")
     if own:
-        return _own(Path(str(own)), str(node_config.get("site-name") or ""))
+        return own_data(Path(str(own)), str(node_config.get("site-name") or ""))
     part, parts = node_config.get("partition-id"), node_config.get("num-partitions")
     if part is None or parts is None:
         raise DataError(
             'this node has no data-dir: start it with --node-config \'data-dir="/path" '
             'site-name="name"\''
         )
-    dataset = open_data(Path(settings.data_dir) if settings.data_dir else default_data())
+    dataset = open_data(Path(settings.data_dir) if settings.data_dir else _built_in())
     names = dataset.sites[int(part) :: int(parts)]
     return Host(dataset, {name: name for name in names})
 
 
-def _own(path: Path, site_name: str) -> Host:
+def _built_in() -> Path:
+    # A site that has data must not load what makes some, for every message anew.
+    from fl_app.default_data import default_data  # noqa: PLC0415
+
+    return default_data()
+
+
+def own_data(path: Path, site_name: str) -> Host:
+    """Return the data of a machine that hosts one site.
+
+    Parameters
+    ----------
+    path : Path
+        A store, or a partition that has the site.
+    site_name : str
+        As the server knows the site; empty: as the data has it.
+
+    Raises
+    ------
+    DataError
+        The data cannot be used, or have no such site.
+    """
     dataset = open_data(path)
     if len(dataset.sites) == 1:
         return Host(dataset, {site_name or dataset.sites[0]: dataset.sites[0]})

@@ -60,7 +60,7 @@ def superlink(
         If it does not start.
     """
     (port,) = free_ports(1)
-    environment = {**_environment(home), **(variables or {})}
+    environment = {**flower_environment(home), **(variables or {})}
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n\n'
         f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
@@ -100,6 +100,29 @@ def tool(name: str) -> str:
     return str(path) if path.exists() else name
 
 
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return the environment for Flower's commands: the present one, private, quick to act.
+
+    Parameters
+    ----------
+    home : Path
+        Folder for everything that Flower writes.
+    """
+    bin_folder = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": bin_folder + os.pathsep + os.environ.get("PATH", ""),
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Between two looks for work; Flower's own default is 1 s, at either end of a message.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 def free_ports(count: int) -> list[int]:
     """Return ports of the loopback that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
@@ -110,20 +133,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def _environment(home: Path) -> dict[str, str]:
-    bin_folder = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "PATH": bin_folder + os.pathsep + os.environ.get("PATH", ""),
-        "FLWR_HOME": str(home),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
 
 
 def _wait_until_healthy(running: subprocess.Popen[bytes], port: int, log: Path) -> None:

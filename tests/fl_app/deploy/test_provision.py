@@ -1,0 +1,218 @@
+"""The folders of a federation's parties: complete, private, and never written over."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from fl_app.deploy.node_keys import fingerprint, make_pair, read_private, read_public
+from fl_app.deploy.parties import read_party, read_server, read_site
+from fl_app.deploy.provision import Federation, add_site, init, open_federation, renew
+from fl_app.deploy.secret_files import write_once
+from fl_app.deploy.server_checks import certificate
+from rsdgc.errors import SettingError
+
+SECRET = {"authority/ca.key", "server/server.key"}
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_secrets_are_private_and_where_they_belong(made: Federation) -> None:
+    files = everything(made.folder)
+    secret = {name for name, content in files.items() if b"PRIVATE KEY" in content}
+    assert secret == {*SECRET, "sites/alpha/node.key", "sites/beta-2/node.key"}
+    for name in files:
+        mode = stat.S_IMODE((made.folder / name).stat().st_mode)
+        assert mode == (0o600 if name in secret else 0o644), name
+    for folder in (made.folder, *(path for path in made.folder.rglob("*") if path.is_dir())):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    assert {name for name in files if name.startswith("sites/alpha/")} == {
+        f"sites/alpha/{name}"
+        for name in (
+            *("site.toml", "ca.crt", "node.key", "node.pub"),
+            *("compose.yaml", "rsdgc-site.service"),
+        )
+    }
+    assert files["sites/alpha/ca.crt"] == files["server/ca.crt"] == files["authority/ca.crt"]
+    assert files["sites/alpha/node.pub"] == files["server/sites/alpha.pub"]
+    assert files["sites/alpha/node.key"] != files["sites/beta-2/node.key"]
+
+
+def test_a_hostile_umask_opens_nothing(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_once(tmp_path / "key", b"x", 0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_what_is_made_is_what_flower_and_openssl_read(made: Federation) -> None:
+    server, alpha = made.folder / "server", made.folder / "sites" / "alpha"
+    assert certificate(read_server(server / "server.toml")).outcome == "ok"
+    words = ["openssl", "verify", "-x509_strict", "-CAfile", alpha / "ca.crt"]
+    subprocess.run([*words, server / "server.crt"], check=True, capture_output=True)
+    subprocess.run(
+        [*words, "-verify_ip", "127.0.0.1", "-verify_hostname", "fl.example.org",
+         server / "server.crt"], check=True, capture_output=True,
+    )  # fmt: skip
+    key = load_ssh_private_key((alpha / "node.key").read_bytes(), password=None)
+    assert key.public_key() == read_public(server / "sites" / "alpha.pub")
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", alpha / "node.pub"], check=True, capture_output=True, text=True
+    ).stdout
+    assert fingerprint(read_public(alpha / "node.pub")) in shown
+
+
+def test_a_second_call_changes_nothing_and_makes_what_is_missing(made: Federation) -> None:
+    before = everything(made.folder)
+    path = made.folder / "sites" / "alpha" / "site.toml"
+    path.write_text(path.read_text() + "# mine\n")
+    (made.folder / "sites" / "beta-2" / "ca.crt").unlink()
+    init(made.folder, list(made.names), made.port, ["alpha", "gamma"])
+    add_site(made, "beta-2")
+    after = everything(made.folder)
+    assert after.pop("sites/alpha/site.toml").endswith(b"# mine\n")
+    assert {name for name in after if name not in before} == {
+        "server/sites/gamma.pub",
+        *(name for name in after if name.startswith("sites/gamma/")),
+    }
+    for name in before:
+        assert name in ("sites/alpha/site.toml", "compose.yaml") or after[name] == before[name], (
+            name
+        )
+
+
+def test_a_folder_that_was_handed_over_gets_no_second_key(made: Federation) -> None:
+    registered = (made.folder / "server" / "sites" / "alpha.pub").read_bytes()
+    (made.folder / "sites" / "alpha" / "node.key").unlink()
+    folder = add_site(made, "alpha")
+    assert not (folder / "node.key").exists()
+    assert (made.folder / "server" / "sites" / "alpha.pub").read_bytes() == registered
+
+
+def test_a_site_may_bring_its_own_key(made: Federation, tmp_path: Path) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", tmp_path / "node.key"],
+        check=True,
+    )
+    folder = add_site(made, "gamma", tmp_path / "node.key.pub")
+    assert not (folder / "node.key").exists()
+    own = read_private(tmp_path / "node.key").public_key()
+    assert read_public(made.folder / "server" / "sites" / "gamma.pub") == own
+    assert open_federation(made.folder).sites == ["alpha", "beta-2", "gamma"]
+    other = tmp_path / "other.pub"
+    other.write_bytes(make_pair("gamma")[1])
+    with pytest.raises(SettingError, match="another key already"):
+        add_site(made, "gamma", other)
+
+
+def test_renewal_changes_the_server_alone(made: Federation) -> None:
+    before = everything(made.folder)
+    renew(made)
+    after = everything(made.folder)
+    assert {name for name in after if after[name] != before.get(name)} == {
+        *("server/server.crt", "server/server.key"),
+        *("server/server.crt.old", "server/server.key.old"),
+    }
+    assert certificate(read_server(made.folder / "server" / "server.toml")).outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    ("names", "port", "sites", "message"),
+    [
+        ([], 443, ["a"], "names no server"),
+        (["bad name"], 443, ["a"], "neither a DNS name nor an IP"),
+        (["-x.org"], 443, ["a"], "neither a DNS name nor an IP"),
+        (["x.org"], 0, ["a"], "port 0"),
+        (["x.org"], 443, ["a/b"], "no site's name"),
+        (["x.org"], 443, ["../a"], "no site's name"),
+        (["x.org"], 443, [""], "no site's name"),
+    ],
+)
+def test_a_wrong_name_leaves_nothing(
+    tmp_path: Path, names: list[str], port: int, sites: list[str], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        init(tmp_path / "f", names, port, sites)
+    assert not (tmp_path / "f").exists()
+
+
+def test_another_federation_is_not_written_into(made: Federation, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="is of a federation at"):
+        init(made.folder, ["other.org"], 443, [])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(SettingError, match="is not empty"):
+        init(tmp_path / "full", ["x.org"], 443, [])
+    with pytest.raises(SettingError, match="deploy init first"):
+        open_federation(tmp_path)
+
+
+def test_the_configuration_is_read_as_it_was_made(made: Federation) -> None:
+    server = read_server(made.folder / "server" / "server.toml")
+    assert server.public == "127.0.0.1:8443"
+    assert server.listen == "127.0.0.1:8000"
+    assert server.keys == made.folder / "server" / "sites"
+    site = read_party(made.folder / "sites" / "alpha" / "site.toml")
+    assert site == read_site(made.folder / "sites" / "alpha" / "site.toml")
+    assert site.private_key == made.folder / "sites" / "alpha" / "node.key"
+    assert site.state_dir == Path("/var/lib/rsdgc")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('server = "nowhere"', "write host:port"),
+        ('server = "x:99999"', "write host:port"),
+        ("port = 0", "port: "),
+        ('colour = "red"', "colour: is no setting of site.toml"),
+        ("data-dir = '/a \"b\"'", "quotes"),
+        ('name = "a b"', "no site's name"),
+        ("name = ", "is not TOML"),
+    ],
+)
+def test_a_wrong_configuration_is_one_clear_line(made: Federation, line: str, message: str) -> None:
+    path = made.folder / "sites" / "alpha" / "site.toml"
+    key = line.split(" ", maxsplit=1)[0]
+    kept = [row for row in path.read_text().splitlines() if not row.startswith(f"{key} = ")]
+    path.write_text("\n".join([*kept, line]))
+    with pytest.raises(SettingError, match=message) as caught:
+        read_site(path)
+    assert "\n" not in str(caught.value) or "TOML" in message
+
+
+def test_an_open_key_is_refused(made: Federation) -> None:
+    key = made.folder / "sites" / "alpha" / "node.key"
+    key.chmod(0o644)
+    with pytest.raises(SettingError, match="chmod 600"):
+        read_private(key)
+    with pytest.raises(SettingError, match="ssh-keygen"):
+        read_public(made.folder / "server" / "server.crt")
+
+
+def test_compose_files_agree_with_the_folders(made: Federation) -> None:
+    included = yaml.safe_load((made.folder / "compose.yaml").read_text())["include"]
+    services = {}
+    for name in included:
+        path = made.folder / name
+        for service, how in yaml.safe_load(path.read_text())["services"].items():
+            services[service] = how
+            for volume in how["volumes"]:
+                source = volume.split(":")[0]
+                if source.startswith("./"):
+                    assert (path.parent / source).exists(), volume
+    assert set(services) == {"server", "proxy", "alpha", "beta-2"}
+    assert services["proxy"]["network_mode"] == "service:server"
+    assert services["server"]["ports"] == ["8443:8443"]
+    assert services["server"]["networks"]["default"]["aliases"] == ["fl.example.org"]
+    assert all(how["command"][-2:-1] == ["--config"] for s, how in services.items() if s != "proxy")
