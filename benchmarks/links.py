@@ -35,8 +35,8 @@ from benchmarks.netns import Network, check_able, inside, network
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.config import Scalar, Settings, parse_overrides
+from fl_app.flower_cli import app_folder
 from fl_app.log_view import LogView
-from fl_app.simulate import app_folder
 from fl_app.superlink import CONNECTION, process, superlink, tool
 from rsdgc.errors import RsdgcError, RunError
 

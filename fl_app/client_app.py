@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
 from numpy.typing import NDArray
 
 from clients.device import choose_device
-from clients.site import Delivery, Origin, OutOfStep, RoundResult, RoundTask, Site
+from clients.site import Delivery, Origin, OutOfStep, RoundTask, Site
 from clients.training import TrainSettings
 from clients.weights import flatten, model_spec
 from data_prep.common import site_sums
@@ -23,11 +23,11 @@ from data_prep.normalizing import CommonStatistics
 from fl_app.config import Settings
 from fl_app.home import home
 from fl_app.models import build_model
+from fl_app.round_reply import round_reply
 from fl_app.site_data import Host, check_trainable, host, split
 from rsdgc import ModelSpec, protocol
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
-from strategies.pieces import in_pieces
 
 SITES_IN_MEMORY = 16
 """Sites whose chips and model one process keeps between rounds."""
@@ -86,10 +86,7 @@ def train(message: Message, context: Context) -> Message:
         result = site.work(_round_task(settings, origin, task), delivery)
     except OutOfStep as reason:
         return _ask_for_the_whole(message, reason)
-    content = RecordDict(
-        {protocol.UPDATE: _update(result, site.spec), protocol.METRICS: _report(result)}
-    )
-    return Message(content, reply_to=message)
+    return Message(round_reply(result, site.spec), reply_to=message)
 
 
 @app.evaluate()
@@ -259,34 +256,6 @@ def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
             f"float32[{spec.size}]; use the same version and data at all sites"
         )
     return flat
-
-
-def _update(result: RoundResult, spec: ModelSpec) -> ArrayRecord:
-    if result.weights is None:
-        return in_pieces(result.payload)
-    views = spec.views(result.weights)
-    return ArrayRecord(
-        {
-            layer.name: Array(view.reshape(layer.shape))
-            for layer, view in zip(spec.layers, views, strict=True)
-        }
-    )
-
-
-def _report(result: RoundResult) -> MetricRecord:
-    confusion = result.confusion
-    return MetricRecord(
-        {
-            protocol.NUM_EXAMPLES: int(result.num_examples),
-            protocol.TRAIN_LOSS: float(result.train_loss),
-            protocol.SCORE_LOSS: float(result.loss),
-            protocol.SECONDS: float(result.seconds),
-            protocol.REFERENCE: confusion.sum(axis=1).tolist(),
-            protocol.PREDICTED: confusion.sum(axis=0).tolist(),
-            protocol.CORRECT: confusion.diagonal().tolist(),
-            **({} if result.weights is not None else {protocol.VERSION: result.version}),
-        }
-    )
 
 
 _opened: dict[Any, Site] = {}
