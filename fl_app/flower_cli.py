@@ -139,7 +139,7 @@ class FlowerCli:
         """
         answer = self.ask("list", self.connection, "--run-id", run_id)
         if not answer.get("runs"):
-            raise RunError(f"there is no run {run_id}: {last_line(answer.get('error-message'))}")
+            raise RunError(f"run {run_id} is not found: {last_line(answer.get('error-message'))}")
         return _run(answer["runs"][0])
 
     def outcome(self, run_id: str) -> FlowerRun:

@@ -166,11 +166,14 @@ def _submit(flower: FlowerCli, settings: Settings, folder: Path) -> Path:
 
 def _follow(flower: FlowerCli, run_id: str) -> Path | None:
     log = flower.follow(run_id)
-    ended = flower.outcome(run_id)
+    again = f"; to go on: rsdgc server resume {Path(log.folder).name}" if log.folder else ""
+    try:
+        ended = flower.outcome(run_id)
+    except RunError as error:
+        raise RunError(f"the server answers no more ({error}); start it{again}") from None
     if not ended.over:
         raise RunError(f"run {run_id} goes on, but its log has ended: rsdgc server watch")
     if not ended.complete:
-        again = f"; to go on: rsdgc server resume {Path(log.folder).name}" if log.folder else ""
         reason = log.error or f"it ended as {ended.status}: {last_line(ended.details)}"
         raise RunError(f"run {run_id}: {reason}{again}")
     if log.folder and (traffic := reconcile(Path(log.folder), ended)) is not None:
