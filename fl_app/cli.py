@@ -16,6 +16,7 @@ import typer
 
 from fl_app.cli_data import add_data_commands
 from fl_app.cli_deploy import add_deploy_commands
+from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
 from rsdgc.errors import RsdgcError, RunError, SettingError
 
 app = typer.Typer(
@@ -46,20 +47,16 @@ def main() -> None:
 
 @app.command()
 def simulate(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="More settings as key=value.", metavar="[KEY=VALUE]…")
-    ] = None,
+    overrides: Overrides = None,
     data: Annotated[
         Path | None, typer.Option(help="Store or partition; default: the built-in synthetic one.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="How updates travel, see `rsdgc methods`.")
-    ] = None,
-    budget: Annotated[str | None, typer.Option(help="Size of an upload, '100x' or bytes.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network, see `rsdgc models`.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    method: Method = None,
+    budget: Budget = None,
+    model: Model = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
     cpus_per_site: Annotated[int, typer.Option(help="CPUs of one site's work.", min=1)] = 1,
     force: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
     resume: Annotated[
@@ -79,14 +76,14 @@ def simulate(
         "rounds": rounds,
         "seed": seed,
     }
-    given = {key: value for key, value in options.items() if value is not None}
+    chosen = given(options)
     if resume is not None:
-        if given or overrides or force:
-            words = [f"--{key}" for key in given] + (overrides or []) + ["--force"] * force
-            raise SettingError(f"--resume takes the run's own settings: leave out {words[0]}")
+        if chosen or overrides or force:
+            too_many = [f"--{key}" for key in chosen] + (overrides or []) + ["--force"] * force
+            raise SettingError(f"--resume takes the run's own settings: leave out {too_many[0]}")
         go_on(resume, cpus_per_site=cpus_per_site)
         return
-    launch(overrides or [], given, cpus_per_site=cpus_per_site, force=force)
+    launch(overrides or [], chosen, cpus_per_site=cpus_per_site, force=force)
 
 
 @site.command()
@@ -112,16 +109,14 @@ def clean(
 def compare(
     data: Annotated[Path, typer.Argument(help="Store or partition.")],
     out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="More settings as key=value.", metavar="[KEY=VALUE]…")
-    ] = None,
+    overrides: Overrides = None,
     methods: Annotated[
         str, typer.Option(help="Methods, with commas between; METHOD+key=value is a variant.")
     ] = "fedavg,rs-dgc,topk",
     budgets: Annotated[str, typer.Option(help="Sizes of an upload, with commas.")] = "100x",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
-    model: Annotated[str | None, typer.Option(help="Network, see `rsdgc models`.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
+    model: Model = None,
+    rounds: Rounds = None,
     cpus_per_site: Annotated[int, typer.Option(help="CPUs of one site's work.", min=1)] = 1,
 ) -> None:
     """Run methods, budgets and seeds on the same data; go on where an earlier call stopped."""
@@ -129,10 +124,9 @@ def compare(
     from fl_app.compare import trials_of
     from fl_app.config import parse_overrides
 
-    options = {"model": model, "rounds": rounds}
-    given = {key: value for key, value in options.items() if value is not None}
-    trials = trials_of(_words(methods), _words(budgets), [_seed(word) for word in _words(seeds)])
-    common = {**parse_overrides(overrides or []), **given}
+    trials = trials_of(words(methods), words(budgets), [_seed(word) for word in words(seeds)])
+    chosen = given({"model": model, "rounds": rounds})
+    common = {**parse_overrides(overrides or []), **chosen}
     table = run_all(data, out, trials, common, cpus_per_site=cpus_per_site)
     typer.echo(f"{table.read_text(encoding='utf-8')}table: {table}")
 
@@ -171,10 +165,6 @@ def settings() -> None:
     from fl_app.config import markdown_table
 
     typer.echo(markdown_table(), nl=False)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _seed(word: str) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
 from rsdgc.errors import RunError, SettingError
 
 ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.toml.")]
@@ -52,7 +53,7 @@ def init(
     """
     from fl_app.deploy.provision import init as make
 
-    federation = make(out, _words(server), port, _words(sites))
+    federation = make(out, words(server), port, words(sites))
     typer.echo(
         f"{out / 'authority'}: keep it off every network; it is needed for rsdgc deploy renew\n"
         f"{out / 'server'}: to the server, as /etc/rsdgc"
@@ -132,19 +133,15 @@ def register(config: ServerFile = SERVER_FILE) -> None:
 
 
 def run(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="More settings as key=value.", metavar="[KEY=VALUE]…")
-    ] = None,
+    overrides: Overrides = None,
     *,
     out: Annotated[str, typer.Option(help="Name of the run's folder in runs-dir.")],
     config: ServerFile = SERVER_FILE,
-    method: Annotated[
-        str | None, typer.Option(help="How updates travel, see `rsdgc methods`.")
-    ] = None,
-    budget: Annotated[str | None, typer.Option(help="Size of an upload, '100x' or bytes.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network, see `rsdgc models`.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    method: Method = None,
+    budget: Budget = None,
+    model: Model = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
     min_sites: Annotated[
         int | None, typer.Option(help="Sites to wait for; default: all that are registered.")
     ] = None,
@@ -161,8 +158,7 @@ def run(
         "seed": seed,
         "min-sites": min_sites,
     }
-    given = {key: value for key, value in options.items() if value is not None}
-    go(read_server(config), out, overrides or [], given)
+    go(read_server(config), out, overrides or [], given(options))
 
 
 def watch(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
@@ -214,7 +210,3 @@ def site_status(config: SiteFile = SITE_FILE) -> None:
         typer.echo(line)
     if not is_running(party):
         raise RunError(f"site {party.name} is not running: rsdgc site start")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -142,6 +142,16 @@ class FlowerCli:
             raise RunError(f"run {run_id} is not found: {last_line(answer.get('error-message'))}")
         return _run(answer["runs"][0])
 
+    def going_on(self) -> list[str]:
+        """Return the numbers of the runs that are not over, the newest first.
+
+        Raises
+        ------
+        RunError
+            The SuperLink does not answer.
+        """
+        return [run.run_id for run in self.runs() if not run.over]
+
     def outcome(self, run_id: str) -> FlowerRun:
         """Return a run once its end has been entered, at most ten seconds after its log's."""
         for _ in range(20):
@@ -171,6 +181,19 @@ class FlowerCli:
             lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise RunError(f"flwr {words[0]} failed: {lines[-1] if lines else 'no output'}")
         answer: dict[str, Any] = json.loads(done.stdout[start:])
+        return answer
+
+    def order(self, *words: str) -> dict[str, Any]:
+        """As :meth:`ask`, for what Flower may refuse.
+
+        Raises
+        ------
+        RunError
+            It gave no answer, or refused.
+        """
+        answer = self.ask(*words)
+        if not answer.get("success"):
+            raise RunError(f"Flower refused: {last_line(answer.get('error-message'))}")
         return answer
 
 

@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -121,9 +120,3 @@ def authority(path: Path) -> Finding:
         "make a new federation: every party needs the new ca.crt",
         begins=certificate.not_valid_before_utc,
     )
-
-
-def worst_first(findings: Sequence[Finding]) -> list[Finding]:
-    """Order findings so that what failed stands at the end, next to the prompt."""
-    order = {"ok": 0, "warning": 1, "FAILED": 2}
-    return sorted(findings, key=lambda finding: order[finding.outcome])

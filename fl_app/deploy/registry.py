@@ -11,8 +11,7 @@ from fl_app.deploy.node_keys import fingerprint, read_public
 from fl_app.deploy.parties import ServerConfig
 from fl_app.files import replace_text
 from fl_app.flower_cli import FlowerCli
-from rsdgc.errors import RunError, SettingError
-from strategies.exchange import last_line
+from rsdgc.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def register(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
         known = {site: entry for site, entry in known.items() if entry.node_id in there}
     for site, entry in list(known.items()):
         if prints.get(site) != entry.key:
-            _expect(flower.ask("supernode", "unregister", entry.node_id, flower.connection))
+            flower.order("supernode", "unregister", entry.node_id, flower.connection)
             del known[site]
             _write(config, known)
             yield f"{site}: its old key is let in no more"
@@ -62,8 +61,7 @@ def register(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
         if site in known:
             yield f"{site}: registered as node {known[site].node_id}"
             continue
-        answer = flower.ask("supernode", "register", str(path), flower.connection, "--name", site)
-        _expect(answer)
+        answer = flower.order("supernode", "register", str(path), flower.connection, "--name", site)
         known[site] = RegisteredSite(str(answer["node-id"]), prints[site])
         _write(config, known)
         yield f"{site}: now registered as node {known[site].node_id}"
@@ -103,18 +101,12 @@ def presence(config: ServerConfig, flower: FlowerCli) -> dict[str, str]:
 
 
 def _node_states(flower: FlowerCli) -> dict[str, str]:
-    answer = flower.ask("supernode", "list", flower.connection)
-    _expect(answer)
+    answer = flower.order("supernode", "list", flower.connection)
     return {
         str(node["node-id"]): str(node["status"])
         for node in answer["nodes"]
         if node["status"] != "unregistered"
     }
-
-
-def _expect(answer: Mapping[str, object]) -> None:
-    if not answer.get("success"):
-        raise RunError(f"Flower refused: {last_line(str(answer.get('error-message') or ''))}")
 
 
 def _write(config: ServerConfig, known: Mapping[str, RegisteredSite]) -> None:

@@ -91,8 +91,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     )
     reopen(settings)
     flower = connect(config)
-    going_on = [run.run_id for run in flower.runs() if not run.over]
-    if going_on:
+    if going_on := flower.going_on():
         raise RunError(
             f"run {going_on[0]} is still going on: rsdgc server watch, or rsdgc server stop, first"
         )
@@ -146,14 +145,12 @@ def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
     """
     flower = connect(config)
     if run_id is None:
-        going_on = [one.run_id for one in flower.runs() if not one.over]
+        going_on = flower.going_on()
         if len(going_on) != 1:
             which = f"several runs go on ({', '.join(going_on)}): name one"
             raise RunError(which if going_on else "no run is going on")
         run_id = going_on[0]
-    answer = flower.ask("stop", run_id, flower.connection)
-    if not answer.get("success"):
-        raise RunError(f"Flower refused: {last_line(answer.get('error-message'))}")
+    flower.order("stop", run_id, flower.connection)
     return flower.outcome(run_id)
 
 
