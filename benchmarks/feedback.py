@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.federation import ROUNDS, Federation, Flat
 from data_prep.dataset import open_data
 from rsdgc import NSI, Compressor, Scheme, Stamp
+from rsdgc.feedback import take_out
 from strategies.rate_control import RateControl
 from strategies.server_momentum import ServerMomentum
 
@@ -159,10 +160,8 @@ class Run:
         uploads, captured = [], []
         for index, change in enumerate(changes):
             wanted = change + decay * self._residuals[index] - self._drifts[index] - guess
-            stamp = Stamp(1, number, 0)
-            sent = self._compressor.compress(wanted, rates.ratios, stamp, rates.target_bytes)
-            left = wanted.copy()
-            sent.add_to(left, -1.0)
+            stamp, left = Stamp(1, number, 0), wanted.copy()
+            take_out(self._compressor, left, rates.ratios, stamp, rates.target_bytes)
             captured.append(1.0 - (norm(left) / norm(wanted)) ** 2)
             uploads.append(wanted - left)
             self._residuals[index] = left

@@ -28,14 +28,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.transform import from_origin
 
 from benchmarks.netns import Network, check_able, inside, network
+from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.config import Scalar, Settings, parse_overrides
-from fl_app.flower_cli import app_folder
+from fl_app.flower_cli import FlowerCli
 from fl_app.log_view import LogView
 from fl_app.superlink import CONNECTION, process, superlink, tool
 from rsdgc.errors import RsdgcError, RunError
@@ -119,10 +118,6 @@ def _run(
 ) -> None:
     home = work / "flower"
     home.mkdir()
-    settings = _settings(found, work, words)
-    config = work / "run.toml"
-    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.to_mapping().items()]
-    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with inside(net.server):
         link = superlink(home, simulation=False, variables={"OMP_NUM_THREADS": "1"}, host="0.0.0.0")
         environment, port = stack.enter_context(link)
@@ -134,8 +129,8 @@ def _run(
         with inside(link_of.namespace):
             stack.enter_context(process(command, environment, work / f"{name}.log"))
     with inside(net.server):
-        command = [tool("flwr"), "run", str(app_folder(work)), CONNECTION, "--stream"]
-        command += ["--run-config", str(config)]
+        run_id = FlowerCli(environment, CONNECTION).submit(_settings(found, work, words))
+        command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
         log = work / "flwr.log"
         running = stack.enter_context(process(command, environment, log))
         _follow(found, running, log, words)
@@ -213,16 +208,9 @@ def _account(found: Outcome, net: Network, run: Path) -> None:
 def make_data(folder: Path, sites: int) -> Path:
     """Write a few chips of noise as class folders, ingest them, and share them out."""
     rng = np.random.default_rng(0)
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
-    place = from_origin(500_000, 5_000_000, 10, 10)
     for code in range(CLASSES):
         images = folder / "images" / f"class-{code}"
-        images.mkdir(parents=True)
-        for number in range(PER_CLASS):
-            image = rng.integers(1, 200 + 5 * code, (3, CHIP_PX, CHIP_PX), dtype=np.uint8)
-            size = {"width": CHIP_PX, "height": CHIP_PX, "transform": place}
-            with rasterio.open(images / f"{number:02}.tif", "w", **profile, **size) as file:
-                file.write(image)
+        write_images(images, PER_CLASS, CHIP_PX, 200 + 5 * code, rng)
     ingest_class_folders(folder / "images", folder / "store")
     partition(folder / "store", folder / "data", sites=sites, scheme="iid")
     return folder / "data"

@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.transform import from_origin
 
 from benchmarks.netns import terminated
+from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.superlink import process
@@ -68,16 +67,10 @@ class Memory:
 def make_data(folder: Path, sites: int) -> Path:
     """Write ``client_k/class/`` folders, ingest them, and make each client a site."""
     rng = np.random.default_rng(0)
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
-    size = {"width": CHIP_PX, "height": CHIP_PX, "transform": from_origin(5e5, 5e6, 10, 10)}
     for site in range(sites):
         for code in range(CLASSES):
             images = folder / "archive" / f"client_{site}" / f"class-{code}"
-            images.mkdir(parents=True)
-            for number in range(PER_CLASS):
-                image = rng.integers(1, 150 + 30 * code, (3, CHIP_PX, CHIP_PX), dtype=np.uint8)
-                with rasterio.open(images / f"{number}.tif", "w", **profile, **size) as file:
-                    file.write(image)
+            write_images(images, PER_CLASS, CHIP_PX, 150 + 30 * code, rng)
     ingest_class_folders(folder / "archive", folder / "store", processes=1)
     partition(folder / "store", folder / "data", scheme="folder", min_train=1)
     return folder / "data"
