@@ -36,7 +36,8 @@ from data_prep.partition import partition
 from fl_app.config import Scalar, Settings, parse_overrides
 from fl_app.flower_cli import FlowerCli
 from fl_app.log_view import LogView
-from fl_app.superlink import CONNECTION, process, superlink, tool
+from fl_app.processes import process
+from fl_app.superlink import CONNECTION, superlink, tool
 from rsdgc.errors import RsdgcError, RunError
 
 CLASSES = 10

@@ -28,7 +28,7 @@ from benchmarks.netns import terminated
 from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
-from fl_app.superlink import process
+from fl_app.processes import process
 from rsdgc.errors import RsdgcError, RunError
 
 CLASSES = 4

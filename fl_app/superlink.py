@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from fl_app.processes import process
 from rsdgc.errors import RunError
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 20.0
-QUIET_LOOKS = 4
-"""Looks in a row that must find no process before all are taken to have ended."""
-MARK = "RSDGC_STARTED_BY"
-"""Environment variable by which a process and all that it started are found again."""
 CONNECTION = "here"
 """Name of the connection in the private Flower home's ``config.toml``."""
 
@@ -71,27 +65,6 @@ def superlink(
     with process(command, environment, home / "superlink.log") as running:
         _wait_until_healthy(running, port, home / "superlink.log")
         yield environment, port
-
-
-@contextmanager
-def process(
-    command: list[str], environment: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a session of its own; at the end, end it and all that it started."""
-    mark = uuid.uuid4().hex
-    with log.open("wb") as file:
-        running = subprocess.Popen(  # noqa: S603  # our own command, no shell
-            command,
-            env={**environment, MARK: mark},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield running
-    finally:
-        _end_all_with(f"{MARK}={mark}")
-        running.wait()
 
 
 def tool(name: str) -> str:
@@ -146,36 +119,3 @@ def _wait_until_healthy(running: subprocess.Popen[bytes], port: int, log: Path) 
         time.sleep(0.1)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise RunError(f"Flower's SuperLink did not start: {lines[-1] if lines else 'no output'}")
-
-
-def _end_all_with(variable: str) -> None:
-    """End every process that has a variable in its environment, by force if it does not go.
-
-    Flower starts the simulation, and Ray its workers, in sessions of their own, so that neither a
-    process group nor a parent holds them together; the environment does. One look can miss a
-    process that its parent starts just after the list of processes was read, or that is in the
-    middle of its ``exec``, so only several looks in a row that find nothing end the search.
-    """
-    for step in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        told: set[int] = set()
-        quiet = 0
-        while quiet < QUIET_LOOKS and time.monotonic() < deadline:
-            left = _processes_with(variable)
-            quiet = 0 if left else quiet + 1
-            for pid in left - told:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, step)
-            told |= left
-            time.sleep(0.1)
-        if quiet == QUIET_LOOKS:
-            return
-
-
-def _processes_with(variable: str) -> set[int]:
-    found: set[int] = set()
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if variable.encode() in environ.read_bytes().split(b"\0"):
-                found.add(int(environ.parent.name))
-    return found

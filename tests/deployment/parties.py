@@ -15,7 +15,8 @@ from typing import Any
 
 from fl_app.deploy.parties import read_server
 from fl_app.deploy.server_checks import own_endpoint
-from fl_app.superlink import free_ports, process
+from fl_app.processes import process
+from fl_app.superlink import free_ports
 from rsdgc.errors import RunError
 
 ROOT = Path(__file__).parents[2]
