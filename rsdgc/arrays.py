@@ -32,7 +32,7 @@ def chunks(size: int, step: int = CHUNK) -> Iterator[slice]:
         yield slice(start, min(start + step, size))
 
 
-def pick(values: NDArray[Item], flags: Bools, out: NDArray[Item] | None = None) -> NDArray[Item]:
+def pick(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
     """Return ``values[flags]``, in a tenth of the time that a boolean index takes.
 
     Parameters
@@ -41,17 +41,14 @@ def pick(values: NDArray[Item], flags: Bools, out: NDArray[Item] | None = None) 
         Any dtype.
     flags : bool [n]
         Which to return.
-    out : [n or more], optional
-        Where to put them, from its start; ``values`` itself closes the gaps in place.
     """
-    if out is None:
-        out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
+    out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
     filled = 0
     for part in chunks(flags.size):
         index = np.flatnonzero(flags[part])
         np.take(values[part], index, out=out[filled : filled + index.size], mode="clip")
         filled += index.size
-    return out[:filled]
+    return out
 
 
 def place(target: NDArray[Item], flags: Bools, values: NDArray[Item]) -> None:

@@ -159,12 +159,11 @@ def _mean_and_std(values: Float32, hoods: Neighborhoods) -> tuple[Float32, Float
     """Return mean |v| and standard deviation of every neighborhood."""
     mean, std = _grid(hoods), _grid(hoods)
     for at, members, weights, scratch in _blocks(values, hoods):
-        centre = members @ weights
-        mean[at] = (np.abs(members, out=scratch) @ weights).reshape(mean[at].shape)
-        spread = np.square(members, out=scratch) @ weights
-        spread -= np.square(centre, out=centre)
+        centre = np.dot(members, weights)
+        _dot(np.abs(members, out=scratch), weights, mean[at])
+        spread = _dot(np.square(scratch, out=scratch), weights, std[at])
+        spread -= np.square(centre, out=centre).reshape(spread.shape)
         np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
-        std[at] = spread.reshape(std[at].shape)
     return mean.reshape(-1), std.reshape(-1)
 
 
@@ -174,7 +173,7 @@ def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufu
     def means(values: Float32, hoods: Neighborhoods) -> tuple[Float32]:
         out = _grid(hoods)
         for at, members, weights, scratch in _blocks(values, hoods):
-            out[at] = (inner(members, out=scratch) @ weights).reshape(out[at].shape)
+            _dot(inner(members, out=scratch), weights, out[at])
         return (outer(out, out=out).reshape(-1),)
 
     (found,), scale = _safely(means, values, hoods)
@@ -237,6 +236,15 @@ def _rows(
         return
     for down, across, members in hoods.blocks(values):
         yield (down, across), members.reshape(members.shape[0] * members.shape[1], -1)
+
+
+def _dot(members: Float32, weights: Float32, out: Float32) -> Float32:
+    """Write ``members @ weights`` to ``out``, straight to where it lies if it is contiguous."""
+    if out.flags.c_contiguous:
+        np.dot(members, weights, out=out.reshape(-1))
+    else:
+        out[...] = np.dot(members, weights).reshape(out.shape)
+    return out
 
 
 def _over_norm(weight: float, scores: Float32) -> np.float32:

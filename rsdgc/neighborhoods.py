@@ -189,10 +189,8 @@ class Neighborhoods:
                 np.maximum(found[part], sizes[:, column], out=found[part])
         return found
 
-    def select(
-        self, values: Float32, ids: Int64, chosen: Bools, *, in_place: bool = False
-    ) -> Float32:
-        """Return the members of the chosen among the given neighborhoods, in id order.
+    def select(self, values: Float32, ids: Int64, chosen: Bools) -> Iterator[Float32]:
+        """Yield the members of the chosen among the given neighborhoods, in id order.
 
         Parameters
         ----------
@@ -202,16 +200,23 @@ class Neighborhoods:
             The neighborhoods.
         chosen : bool [k]
             Which of them.
-        in_place : bool
-            Whether to use the memory of ``values``.
+
+        Yields
+        ------
+        float32 [n]
+            Members, in pieces that stay in a core's cache. Once a piece is yielded, ``values``
+            may be written to up to where it ended.
         """
         if chosen.all():
-            return values
-        if self.is_ragged:
+            yield from (values[part] for part in chunks(values.size))
+        elif self.is_ragged:
             flags = np.repeat(chosen, self.sizes(ids))
-            return pick(values, flags, values if in_place else None)
-        members = values.view(np.dtype((np.void, values.itemsize * self.height * self.width)))
-        return pick(members, chosen, members if in_place else None).view(np.float32)
+            for part in chunks(flags.size):
+                yield pick(values[part], flags[part])
+        else:
+            members = self._items(values)
+            for part in chunks(chosen.size, max(1, CHUNK // (self.height * self.width))):
+                yield pick(members[part], chosen[part]).view(np.float32)
 
     def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
         """Walk over a flat layer in views of at most about ``chunk`` elements.
@@ -236,7 +241,7 @@ class Neighborhoods:
 
     def _items(self, values: Float32) -> NDArray[np.void]:
         """Return a view with one item a neighborhood: moved whole, a quarter of a row's time."""
-        return values.view(np.dtype((np.void, values.itemsize * self.width)))
+        return values.view(np.dtype((np.void, values.itemsize * self.height * self.width)))
 
     def _corners(self, ids: Int64) -> tuple[Int64, Int64]:
         down, across = np.divmod(ids, self.grid[1])

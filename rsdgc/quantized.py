@@ -101,9 +101,8 @@ def quantize(layers: Sequence[Kept], room_bytes: float, indices: IndexKind) -> C
         target += 8 * (room_bytes - found.size)
     sent = []
     for layer, flags, ids in zip(layers, outside, best.kept, strict=True):
-        values = layer.hoods.select(layer.values, layer.ids, flags, in_place=True)
-        fitted.round(values)
-        sent.append(replace(ids, values=values))
+        pieces = layer.hoods.select(layer.values, layer.ids, flags)
+        sent.append(replace(ids, values=fitted.round(pieces, out=layer.values)))
     return replace(best, kept=sent)
 
 
@@ -174,12 +173,15 @@ def _code(
     table = bytearray(quantizer.pack() if any(sizes) else b"")
     for group in groups_of(sizes):
         begin = writer.num_bits
-        levels = quantizer.levels(
-            layer.hoods.select(layer.values, layer.ids, flags)
+        total = sum(sizes[group])
+        pieces = (
+            piece
             for layer, flags in zip(layers[group], outside[group], strict=True)
+            for piece in layer.hoods.select(layer.values, layer.ids, flags)
         )
+        levels = quantizer.levels(pieces, total)
         table += _pack_codes(levels.write(writer))
-        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / sum(sizes[group]))
+        bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / total)
     return Coded(sent, codes, *writer.finish(), bits, bytes(table), raw_ids)
 
 

@@ -20,7 +20,7 @@ from rsdgc.errors import SettingError, WireError
 from rsdgc.levels import MAX_LEVEL, PLANES, Levels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -105,18 +105,18 @@ class Quantizer:
             found: Bools = np.abs(values / np.float32(self.step)) > _HALF
         return found
 
-    def levels(self, layers: Iterable[Float32]) -> Levels:
-        """Return the levels of the finite values of several layers, one behind the other."""
-        outside = [np.empty(0, dtype=np.bool_)]
+    def levels(self, pieces: Iterable[Float32], size: int) -> Levels:
+        """Return the levels of ``size`` finite values that come in pieces."""
+        outside, filled = np.empty(size, dtype=np.bool_), 0
         magnitudes = [np.empty(0, dtype=np.uint16)]
         negative = [np.empty(0, dtype=np.bool_)]
-        for flags, scaled in self._pieces(layers):
-            outside.append(flags)
+        for values in pieces:
+            flags, _, scaled = self._outside(values)
+            outside[filled : filled + flags.size] = flags
             magnitudes.append(_magnitudes(scaled))
             negative.append(np.signbit(scaled))
-        return Levels.of(
-            np.concatenate(outside), np.concatenate(magnitudes), np.concatenate(negative)
-        )
+            filled += flags.size
+        return Levels.of(outside, np.concatenate(magnitudes), np.concatenate(negative))
 
     def values(self, levels: Levels) -> Float32:
         """Return what the levels stand for, float32 [n]: 0 in the dead zone, finite always."""
@@ -131,23 +131,33 @@ class Quantizer:
             place(out, flags, above)
         return out
 
-    def round(self, values: Float32) -> None:
-        """Replace values, float32 [n] and finite, by what their levels stand for, in place.
+    def round(self, pieces: Iterable[Float32], out: Float32) -> Float32:
+        """Write what the levels of pieces of finite values stand for, one behind the other.
 
         The same bits as :meth:`values` of their levels, without arrays of their size.
+
+        Parameters
+        ----------
+        pieces : iterable of float32 [n]
+            Taken one by one, each before what it becomes is written.
+        out : float32
+            Where to write, from its start; it may be the memory that the pieces come from.
+
+        Returns
+        -------
+        float32
+            The part of ``out`` that was written.
         """
-        for part in chunks(values.size):
-            _, where, scaled = self._outside(values[part])
+        filled = 0
+        for values in pieces:
+            _, where, scaled = self._outside(values)
             magnitudes = _magnitudes(scaled)
             table = self._table(int(magnitudes.max(initial=0)))
-            values[part] = 0.0
-            values[part][where] = np.copysign(table.take(magnitudes), scaled)
-
-    def _pieces(self, layers: Iterable[Float32]) -> Iterator[tuple[Bools, Float32]]:
-        for values in layers:
-            for part in chunks(values.size):
-                flags, _, scaled = self._outside(values[part])
-                yield flags, scaled
+            part = out[filled : filled + values.size]
+            part[:] = 0.0
+            part[where] = np.copysign(table.take(magnitudes), scaled)
+            filled += values.size
+        return out[:filled]
 
     def _outside(self, values: Float32) -> tuple[Bools, Int64, Float32]:
         """Return which values lie outside the dead zone, their places, and they over the step."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Numbers = Int64 | UInt32
 
 MAX_RICE = 31
+SAMPLE = 1 << 17
+"""Most numbers that the choice of a Rice parameter looks at."""
 MAX_STREAM_BYTES = 1 << 28
 """Longest unary stream: its bit positions stay within 32 bits."""
 
@@ -46,8 +48,9 @@ def best_rice(numbers: Numbers) -> int:
     Parameters
     ----------
     numbers : int64 or uint32 [k]
-        At least one, all 0 or more.
+        At least one, all 0 or more. Of more than :data:`SAMPLE` a regular sample is looked at.
     """
+    numbers = numbers[:: -(-numbers.size // SAMPLE)]
     rice = max(0, int(numbers.mean()).bit_length() - 1)
     guess, cost = rice, rice_cost(numbers, rice)
     while rice > 0 and (lower := rice_cost(numbers, rice - 1)) <= cost:

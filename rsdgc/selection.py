@@ -88,8 +88,9 @@ def _guess(scores: Float32, k: int) -> tuple[float, float]:
     """
     if scores.size <= _SMALL:
         return -math.inf, math.inf
-    sample = np.sort(scores[:: scores.size // _SAMPLE])
+    sample = np.sort(scores.take(np.random.default_rng(0).integers(scores.size, size=_SAMPLE)))
     rank = k / scores.size * sample.size
-    more, fewer = int(1.2 * rank) + 50, int(0.8 * rank) - 50
+    margin = 5 * math.sqrt(rank) + 5  # at least five standard deviations of the sample's rank
+    more, fewer = math.ceil(rank + margin), math.floor(rank - margin)
     low = float(sample[-more]) if more <= sample.size else -math.inf
     return low, float(sample[-fewer]) if fewer > 0 else math.inf

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from rsdgc import SettingError, WireError
 from rsdgc.levels import MAX_LEVEL
+from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.quantizer import COARSEST_STEP, FINEST_STEP, Quantizer
 from tests.rsdgc.examples import heavy_tailed, normal, vectors
 
@@ -15,7 +16,7 @@ steps = st.floats(FINEST_STEP, COARSEST_STEP, width=32)
 
 
 def decoded(quantizer, values):
-    return quantizer.values(quantizer.levels([values[:7], values[7:]]))
+    return quantizer.values(quantizer.levels([values[:7], values[7:]], values.size))
 
 
 @given(st.integers(0, 60).flatmap(vectors), steps, offsets)
@@ -96,5 +97,17 @@ def test_other_steps_are_refused(step):
 def test_rounding_in_place_gives_the_same_bits(values, step, units):
     quantizer = Quantizer(step, units)
     expected = decoded(quantizer, values)
-    quantizer.round(values)
+    quantizer.round([values[:7], values[7:]], out=values)
     assert values.tobytes() == expected.tobytes()
+
+
+@given(st.integers(0, 60).flatmap(vectors), steps, offsets, st.data())
+def test_rounding_closes_the_gaps_of_what_is_left_out(values, step, units, data):
+    quantizer = Quantizer(step, units)
+    flags = st.lists(st.booleans(), min_size=values.size, max_size=values.size)
+    chosen = np.array(data.draw(flags), bool)
+    expected = decoded(quantizer, values[chosen])
+    hoods = Neighborhoods(1, values.size, 1, 1)
+    found = quantizer.round(hoods.select(values, np.arange(values.size), chosen), out=values)
+    assert found.tobytes() == expected.tobytes()
+    assert found.size == 0 or np.shares_memory(found, values)

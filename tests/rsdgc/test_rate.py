@@ -37,11 +37,12 @@ def real_bits(layers, quantizer, indices):
     sent = []
     for layer in layers:
         outside = quantizer.is_outside(layer.hoods.peaks(layer.values, layer.ids))
-        values = layer.hoods.select(layer.values, layer.ids, outside)
+        pieces = list(layer.hoods.select(layer.values, layer.ids, outside))
+        values = np.concatenate([np.empty(0, np.float32), *pieces])
         sent.append(Kept(layer.hoods, layer.ids[outside], values))
     raw = write_ids(sent, indices, writer).raw
     for layer in sent:
-        quantizer.levels([layer.values]).write(writer)
+        quantizer.levels([layer.values], layer.values.size).write(writer)
     return writer.num_bits + 8 * len(raw)
 
 
