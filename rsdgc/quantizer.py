@@ -148,11 +148,12 @@ class Quantizer:
         float32
             The part of ``out`` that was written.
         """
-        filled = 0
+        filled, table = 0, self._table(PLANES)
         for values in pieces:
             _, where, scaled = self._outside(values)
             magnitudes = _magnitudes(scaled)
-            table = self._table(int(magnitudes.max(initial=0)))
+            if (largest := int(magnitudes.max(initial=0))) >= table.size:
+                table = self._table(largest)
             part = out[filled : filled + values.size]
             part[:] = 0.0
             part[where] = np.copysign(table.take(magnitudes), scaled)
