@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import nn
+from torch.optim.sgd import sgd
 
 from clients.augment import drop_bands, flips_and_quarter_turns, jitter
 from rsdgc.errors import RunError, SettingError
@@ -54,7 +55,7 @@ class TrainSettings:
         Strength of the change of every band's gain and offset, and the probability that a band of
         a chip is left out; 0 for neither.
     amp : bool
-        Mixed precision, on CUDA alone.
+        Mixed precision with bfloat16, on GPUs that have it; float32 elsewhere.
 
     Raises
     ------
@@ -158,39 +159,49 @@ def _augmented(x: Tensor, settings: TrainSettings, generator: torch.Generator) -
 
 
 class _Step:
-    """Forward, backward, clip, update; in mixed precision where asked and possible."""
+    """Forward, backward, clip, update; in mixed precision where asked and possible.
+
+    The update is :func:`torch.optim.sgd.sgd`, what ``torch.optim.SGD`` calls: making one of those
+    imports PyTorch's compiler, longer than a small site trains, in every message's process.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device, settings: TrainSettings) -> None:
         self._model = model
-        self._clip_norm = settings.clip_norm
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.SGD(
-            self._parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self._amp = settings.amp and device.type == "cuda"
-        bfloat = self._amp and torch.cuda.is_bf16_supported()
-        self._amp_type = torch.bfloat16 if bfloat else torch.float16
-        self._scaler = torch.amp.GradScaler("cuda", enabled=self._amp and not bfloat)
+        self._settings = settings
+        self._parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self._momenta: list[Tensor | None] = [None] * len(self._parameters)
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self._amp = settings.amp and has_bf16
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         with (
             _lone_chip(self._model, len(y)),
-            torch.autocast(x.device.type, dtype=self._amp_type, enabled=self._amp),
+            torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._amp),
         ):
             loss = F.cross_entropy(self._model(x).float(), y)
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self._scaler.scale(loss))
-        if self._clip_norm > 0:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        torch.autograd.backward(loss)
+        if self._settings.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
+        self._update()
         return loss.detach()
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        sgd(
+            self._parameters,
+            [p.grad for p in self._parameters if p.grad is not None],  # each of them has one
+            self._momenta,
+            fused=True,
+            lr=self._settings.lr,
+            momentum=self._settings.momentum,
+            weight_decay=self._settings.weight_decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        for parameter in self._parameters:
+            parameter.grad = None
 
 
 def _batches(

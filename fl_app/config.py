@@ -163,7 +163,7 @@ class Settings(BaseModel):
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
-    amp: bool = Field(True, description="Mixed precision on CUDA.")
+    amp: bool = Field(True, description="Mixed precision with bfloat16, on GPUs that have it.")
     threads: int = Field(0, ge=0, description="CPU threads of a site; 0: leave as it is.")
 
     jitter: float = Field(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +97,40 @@ def test_divergence_names_the_remedy(lr: float) -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         TrainSettings(**({"lr": 0.1} | wrong))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_are_those_of_pytorch_s_optimizer(momentum: float) -> None:
+    """Batches hold the whole split, in which order hardly matters."""
+    model, twin, partition = TinyNet(), TinyNet(), make_partition()
+    settings = TrainSettings(
+        lr=0.1, momentum=momentum, weight_decay=0.01, clip_norm=1.0, augment=False
+    )
+    train(model, partition, replace(settings, batch_size=len(partition), steps=4), seed=0)
+    optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=momentum, weight_decay=0.01)
+    ((x, y),) = partition.batches(len(partition), 0)
+    for _ in range(4):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(twin(x), y).backward()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
+        optimizer.step()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_process_that_trains_does_not_import_the_compiler() -> None:
+    """It takes longer than a small site's round, and every message has a process of its own."""
+    program = """
+import sys
+from clients.training import TrainSettings, train
+from tests.clients.toys import TinyNet, make_partition
+train(TinyNet(), make_partition(), TrainSettings(0.01), 0)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_augmentation_is_repeatable_and_changes_what_is_seen() -> None:
