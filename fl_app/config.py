@@ -50,7 +50,7 @@ class Settings(BaseModel):
         description="How updates travel; it decides every setting that is left at `auto`.",
     )
     budget: str = Field(
-        "100x",
+        "200x",
         description="Size of an upload: `100x` is a hundredth of the float32 model, "
         "`50000` is bytes.",
     )
@@ -102,11 +102,12 @@ class Settings(BaseModel):
         "step; -1: the method's own (0.9 for `dgc`, else 0).",
     )
     server_momentum: float = Field(
-        0.0,
-        ge=0.0,
+        -1.0,
+        ge=-1.0,
         lt=1.0,
         description="Part of the last step that the global model takes once more (FedAvgM); makes "
-        "up for the rounds by which compression delays.",
+        "up for the rounds by which compression delays; -1: the method's own (0.4 for `rs-dgc`, "
+        "else 0).",
     )
     top_share: float = Field(
         0.0,
@@ -146,7 +147,7 @@ class Settings(BaseModel):
     )
 
     budget_down: str = Field(
-        "50x",
+        "67x",
         description="Size of a message to a site, as `budget`; `1x`: the whole model each round.",
     )
     budget_final: str = Field(

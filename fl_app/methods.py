@@ -38,6 +38,8 @@ class Method:
         See :mod:`strategies.rate_control`; ``whole`` sends every layer whole.
     momentum_correction : float
         Momentum that sites keep over rounds, with factor masking; 0: none.
+    server_momentum : float
+        Momentum of the global model, see :mod:`strategies.server_momentum`; 0: none.
     """
 
     about: str
@@ -48,12 +50,14 @@ class Method:
     indices: str = "rice"
     ratio_policy: str = "update"
     momentum_correction: float = 0.0
+    server_momentum: float = 0.0
 
 
 METHODS: dict[MethodName, Method] = {
     "rs-dgc": Method(
         "significant neighborhoods by NSI, dead-zone levels of one step, ratios by the "
-        "aggregated update"
+        "aggregated update, momentum of the global model",
+        server_momentum=0.4,
     ),
     "rs-dgc-paper": Method(
         "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|",

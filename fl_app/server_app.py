@@ -116,16 +116,14 @@ def _strategy(
     ledger = Ledger(folder, spec.dense_bytes)
     rules = RoundRules(settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at)
     checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
+    momentum = settings.resolved("server_momentum")
     if settings.method == "fedavg":
-        return DenseFedAvg(
-            roster, ledger, rules, checkpoints, server_momentum=settings.server_momentum
-        )
+        return DenseFedAvg(roster, ledger, rules, checkpoints, server_momentum=momentum)
     up = _rates(settings, spec, settings.budget, settings.warm_up_rounds)
     down = _rates(settings, spec, settings.budget_down)
     last = _rates(settings, spec, settings.budget_final)
     compressor = Compressor(spec, settings.scheme(), RMS())
     model = PublishedModel(weights, down, compressor, run_id)
-    momentum = settings.server_momentum
     return RsDgc(roster, ledger, rules, up, model, last, checkpoints, server_momentum=momentum)
 
 

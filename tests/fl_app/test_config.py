@@ -91,6 +91,15 @@ def test_momentum_correction_is_the_methods_own_unless_given() -> None:
     assert found == [0.0, 0.9, 0.5]
 
 
+def test_server_momentum_is_the_methods_own_unless_given() -> None:
+    of = {"rs-dgc": {}, "topk": {}, "fedavg": {"server-momentum": 0.5}}
+    found = [
+        Settings.from_mapping({"method": name, **more}).resolved("server_momentum")
+        for name, more in of.items()
+    ]
+    assert found == [0.4, 0.0, 0.5]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_resolves_to_a_scheme_and_an_indicator(name: str) -> None:
     settings = Settings.from_mapping({"method": name})
