@@ -135,7 +135,7 @@ def split_blocks(
 def _blocks_by_side(
     ground: Footprints, group_of: NDArray[np.int64], chip_px: int
 ) -> dict[int, NDArray[np.int64]]:
-    """Find blocks of the sides worth trying: large ones lose less to the buffer, small mix better."""
+    """Find blocks of the sides worth trying: large lose less to the buffer, small mix better."""
     tried = {}
     for chips in BLOCK_CHIPS:
         blocks = block_ids(ground, chips * chip_px)
