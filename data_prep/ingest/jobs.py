@@ -1,4 +1,9 @@
-"""Jobs done by this process and by others beside it, each taking the next one when it is free."""
+"""Jobs done by this process and by others beside it, each taking the next one when it is free.
+
+Work that GDAL and NumPy do outside of the interpreter is shared with a thread first, which starts
+at once; a process does so only when it has imported what it needs, after nearly half a second. More
+helpers are processes, which do not wait for each other's interpreter.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -33,6 +38,7 @@ def run_jobs(
     folder: Path,
     *,
     processes: int | None = None,
+    threads: int = 1,
     report: Callback,
 ) -> dict[str, Part]:
     """Do all jobs that are not done yet, in several processes where that pays.
@@ -44,8 +50,10 @@ def run_jobs(
     folder
         Where parts are kept.
     processes
-        This one among them. Default: one a CPU that this process may use, and a single one for
-        little work.
+        How many jobs are done at a time. Default: one a CPU that this process may use, and a
+        single one for little work.
+    threads
+        How many of them may be done in this process, by threads; the rest are done in others.
     report
         Called with the scene, and the bytes done and in all.
 
@@ -69,25 +77,31 @@ def run_jobs(
     done = total - sum(job.bytes for job in left)
     if processes is None:
         processes = len(os.sched_getaffinity(0)) if total >= PARALLEL_BYTES else 1
-    for job, part in _run(left, folder, max(0, min(processes, len(left)) - 1)):
+    helpers = max(0, min(processes, len(left)) - 1)
+    beside = min(helpers, threads - 1)
+    for job, part in _run(left, folder, beside, helpers - beside):
         done += job.bytes
         made[job.key] = part
         report(job.scene, done, total)
     return made
 
 
-def _run(jobs: Sequence[Job], folder: Path, helpers: int) -> Iterator[tuple[Job, Part]]:
-    """Do jobs here and in other processes, in whatever order they end."""
-    if not helpers:
-        yield from _Sharing(jobs, folder, None).run()
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(helpers, mp_context=context, initializer=_as_helper)
-    sharing = _Sharing(jobs, folder, pool)
+def _run(
+    jobs: Sequence[Job], folder: Path, threads: int, processes: int
+) -> Iterator[tuple[Job, Part]]:
+    """Do jobs here, in more threads and in more processes, in whatever order they end."""
+    sharing = _Sharing(jobs, folder)
+    pools: list[Executor] = []
     whole = False
     try:
-        for _ in range(helpers):
-            sharing.send()
+        if processes:
+            context = multiprocessing.get_context("spawn")
+            pools.append(ProcessPoolExecutor(processes, context, initializer=_as_helper))
+        if threads:
+            pools.append(ThreadPoolExecutor(threads, thread_name_prefix="jobs"))
+        for pool, count in zip(pools, filter(None, (processes, threads)), strict=True):
+            for _ in range(count):
+                sharing.send(pool)
         yield from sharing.run()
         whole = True
     except BrokenProcessPool as error:
@@ -97,20 +111,20 @@ def _run(jobs: Sequence[Job], folder: Path, helpers: int) -> Iterator[tuple[Job,
         ) from error
     finally:
         sharing.stop()
-        # all done: they may end while the store is put together; else nobody writes after this
-        pool.shutdown(wait=not whole, cancel_futures=True)
+        for pool in pools:
+            # all done: they may end while the store is put together; else nobody writes after this
+            pool.shutdown(wait=not whole, cancel_futures=True)
 
 
 class _Sharing:
-    """Jobs that are waiting, and those that are away in other processes.
+    """Jobs that are waiting, and those that are away in other threads and processes.
 
     A job is handed out only when somebody is free for it, so that at the end nobody waits for
-    longer than one job takes. The pool's own thread hands a process its next one.
+    longer than one job takes. Whoever hands a result back gets the next one there and then.
     """
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, pool: ProcessPoolExecutor | None) -> None:
+    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
         self._folder = folder
-        self._pool = pool
         self._lock = threading.Lock()
         self._waiting = deque(jobs)
         self._failed: set[str] = set()
@@ -126,30 +140,28 @@ class _Sharing:
         while (returned := self._returned(wait=True)) is not None:
             yield returned
 
-    def send(self) -> None:
-        """Give a process of the pool its next job, if one is waiting."""
-        assert self._pool is not None
+    def send(self, pool: Executor) -> None:
+        """Give a pool the next job, if one is waiting."""
         with self._lock:
             job = self._next()
             if job is None:
                 return
-            future = self._pool.submit(parts.make_part, self._folder, job)
+            future = pool.submit(parts.make_part, self._folder, job)
             self._away += 1
-        future.add_done_callback(partial(self._receive, job))
+        future.add_done_callback(partial(self._receive, pool, job))
 
     def stop(self) -> None:
         """Hand out nothing more."""
         with self._lock:
             self._waiting.clear()
 
-    def _receive(self, job: Job, future: Future[Part]) -> None:
-        # in the pool's thread; the next job is counted before this one is taken off
+    def _receive(self, pool: Executor, job: Job, future: Future[Part]) -> None:
+        # in a thread of the pool; the next job is counted before this one is taken off
         if not future.cancelled() and future.exception() is None:
-            if future.result().error:
-                self._failed.add(job.scene)
+            self._noted(job, future.result())
             # of a process that died its own job tells
             with suppress(BrokenProcessPool):
-                self.send()
+                self.send(pool)
         self._back.put((job, future))
 
     def _take(self) -> Job | None:
@@ -174,7 +186,7 @@ class _Sharing:
             return None
         with self._lock:
             self._away -= 1
-        return job, self._noted(job, future.result())
+        return job, future.result()
 
     def _noted(self, job: Job, part: Part) -> Part:
         if part.error:

@@ -91,7 +91,7 @@ def _ingest(
     plan: Plan, parts: Path, store: Path, processes: int | None, progress: Callback | None
 ) -> None:
     with reporting(progress, unit="bytes") as report:
-        made = run_jobs(plan.jobs, parts, processes=processes, report=report)
+        made = run_jobs(plan.jobs, parts, processes=processes, threads=2, report=report)
     harvest = gather(plan, made, parts, store)
     stop_if_strict(plan.options.strict, harvest.skipped)
     if not harvest.scenes:

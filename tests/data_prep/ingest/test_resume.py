@@ -160,7 +160,7 @@ def test_a_dead_worker_is_named_and_its_parts_stay(
 ) -> None:
     monkeypatch.setattr(parts, "make_part", _die)
     with pytest.raises(RunError, match="a process of the ingestion ended"):
-        ingest_scenes(src, src.parent / "store", chip_px=8, processes=2)
+        ingest_scenes(src, src.parent / "store", chip_px=8, processes=3)
     assert (src.parent / ".store.ingest").is_dir()
     monkeypatch.undo()
     assert len(ingest_scenes(src, src.parent / "store", chip_px=8)) == 256
