@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from data_prep.draws import BlockDraws, class_cost
+from data_prep.draws import BlockDraws, class_cost, count_cells
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
 
 if TYPE_CHECKING:
@@ -116,8 +116,11 @@ def split_blocks(
     group_of = np.unique(groups.astype(str), return_inverse=True)[1]
     equal = np.unique(hashes.astype(str), return_inverse=True)[1]
     close = close_pairs(ground, buffer_px)
-    for side_px in [block_px] if block_px else _block_sides(ground, group_of, chip_px):
-        blocks = block_ids(ground, side_px)
+    if block_px:
+        tried = {block_px: block_ids(ground, block_px)}
+    else:
+        tried = _blocks_by_side(ground, group_of, chip_px)
+    for side_px, blocks in tried.items():
         draws = BlockDraws(blocks, labels, group_of, (test_share, val_share), seed)
         for assigned in draws.best():
             codes = set_buffer(ground, assigned[blocks], buffer_px, close)
@@ -129,15 +132,21 @@ def split_blocks(
     return best[1]
 
 
-def _block_sides(ground: Footprints, group_of: NDArray[np.int64], chip_px: int) -> list[int]:
-    """List the sides worth trying: large blocks lose less to the buffer, small ones mix better."""
-    sides = []
+def _blocks_by_side(
+    ground: Footprints, group_of: NDArray[np.int64], chip_px: int
+) -> dict[int, NDArray[np.int64]]:
+    """Find blocks of the sides worth trying: large lose less to the buffer, small mix better."""
+    tried = {}
     for chips in BLOCK_CHIPS:
-        _, first = np.unique(block_ids(ground, chips * chip_px), return_index=True)
+        blocks = block_ids(ground, chips * chip_px)
+        first = np.unique(blocks, return_index=True)[1]
         if np.bincount(group_of[first], minlength=group_of.max() + 1).min() >= BLOCKS_PER_GROUP:
-            sides.append(chips * chip_px)
-    # so few chips that no block is good: pairs lose less to the buffer than single chips
-    return sides or [min(2, max(1, len(ground) // 8)) * chip_px]
+            tried[chips * chip_px] = blocks
+    if not tried:
+        # so few chips that no block is good: pairs lose less to the buffer than single chips
+        side_px = min(2, max(1, len(ground) // 8)) * chip_px
+        tried[side_px] = block_ids(ground, side_px)
+    return tried
 
 
 def block_ids(ground: Footprints, block_px: int) -> NDArray[np.int64]:
@@ -173,7 +182,8 @@ def set_buffer(
             out[mine[(out[mine] == code) & rival[other]]] = BUFFER
         else:
             own = np.flatnonzero(out == code)
-            out[own[_close(ground, own, np.flatnonzero(rival), buffer_px)[0]]] = BUFFER
+            trees = _reaching(ground, np.flatnonzero(rival), buffer_px)
+            out[own[_close(ground, own, trees)[0]]] = BUFFER
     return out
 
 
@@ -187,25 +197,36 @@ def close_pairs(ground: Footprints, buffer_px: int) -> Pairs | None:
         that looking for them anew, split by split, takes less memory and time.
     """
     every = np.arange(len(ground))
+    trees = _reaching(ground, every, buffer_px)
     probe = every[:: max(1, len(ground) // PROBED)]
-    if len(_close(ground, probe, every, buffer_px)[0]) * len(ground) > MOST_PAIRS * len(probe):
+    if len(_close(ground, probe, trees)[0]) * len(ground) > MOST_PAIRS * len(probe):
         return None
-    return _close(ground, every, every, buffer_px)
+    return _close(ground, every, trees)
 
 
-def _close(
-    ground: Footprints, mine: NDArray[np.int64], others: NDArray[np.int64], buffer_px: int
-) -> Pairs:
-    """Pairs of one of ``mine`` and one of ``others`` with a gap under the buffer: their places."""
-    pairs = [np.zeros((2, 0), np.int64)]
-    for plane in np.unique(ground.plane[others]):
+#: Of each plane: its number, places of its chips, and a tree of their boxes grown by the buffer.
+Trees = list[tuple[int, "NDArray[np.int64]", shapely.STRtree]]
+
+
+def _reaching(ground: Footprints, others: NDArray[np.int64], buffer_px: int) -> Trees:
+    """Set up the search for chips that come within the buffer of some others."""
+    trees: Trees = []
+    for plane in np.unique(ground.plane[others]).tolist():
         there = np.flatnonzero(ground.plane[others] == plane)
-        here = np.flatnonzero(ground.plane[mine] == plane)
         # a thousandth of a pixel less: gaps equal to the buffer, and edges that touch, are allowed
         reach = (buffer_px - 1e-3) * ground.pixel[others[there]]
         boxes = ground.boxes[others[there]] + reach[:, None] * np.array([-1, -1, 1, 1])
-        tree = shapely.STRtree(shapely.box(*boxes.T))
-        found = tree.query(ground.shapes[mine[here]], predicate="intersects")
+        trees.append((plane, there, shapely.STRtree(shapely.box(*boxes.T))))
+    return trees
+
+
+def _close(ground: Footprints, mine: NDArray[np.int64], trees: Trees) -> Pairs:
+    """Pairs of one of ``mine`` and one of the others with a gap under the buffer: their places."""
+    pairs = [np.zeros((2, 0), np.int64)]
+    for plane, there, tree in trees:
+        here = np.flatnonzero(ground.plane[mine] == plane)
+        # boxes are their own envelopes: what the tree finds needs no closer look
+        found = tree.query(ground.shapes[mine[here]])
         pairs.append(np.stack([here[found[0]], there[found[1]]]))
     first, second = np.concatenate(pairs, axis=1)
     return first, second
@@ -236,8 +257,8 @@ def _cost(
     shares: tuple[float, float],
 ) -> float:
     """Add the share lost to the buffer and the class costs: over all, and mean of the groups."""
-    counts = np.zeros((int(groups.max()) + 1, 4, int(labels.max()) + 1))
-    np.add.at(counts, (groups, codes, labels), 1)
+    shape = (int(groups.max()) + 1, 4, int(labels.max()) + 1)
+    counts = count_cells((groups, codes, labels), shape)
     costs = [class_cost(c[:BUFFER], c.sum(axis=0), *shares) for c in counts]
     whole = counts.sum(axis=0)
     lost = float((codes == BUFFER).mean())
@@ -253,9 +274,24 @@ def least_distance(ground: Footprints, codes: SplitCodes) -> tuple[float, float]
         test = np.flatnonzero(here & (codes == TEST))
         if not len(train) or not len(test):
             continue
-        tree = shapely.STRtree(ground.shapes[train])
-        _, gaps = tree.query_nearest(ground.shapes[test], return_distance=True, all_matches=False)
-        gap = float(gaps.min())
+        gap = _least_gap(ground.shapes[train], ground.shapes[test])
         found = (gap / float(np.median(ground.pixel[here])), gap)
         best = found if best is None or found < best else best
     return best
+
+
+def _least_gap(shapes: NDArray[Any], others: NDArray[Any]) -> float:
+    """Find the least gap between a shape and another one, from a bound that a few of them give."""
+    tree = shapely.STRtree(shapes)
+    least = np.inf
+    for some in (others[:: max(1, len(others) // PROBED)], others):
+        _, gaps = tree.query_nearest(
+            some,
+            max_distance=None if least == np.inf else least,
+            return_distance=True,
+            all_matches=False,
+        )
+        least = min(least, float(gaps.min(initial=np.inf)))
+        if least == 0:
+            break
+    return least

@@ -26,8 +26,8 @@ class BlockDraws:
         shares: tuple[float, float],
         seed: int,
     ) -> None:
-        self.counts = np.zeros((int(blocks.max()) + 1, int(labels.max()) + 1))
-        np.add.at(self.counts, (blocks, labels), 1)
+        shape = (int(blocks.max()) + 1, int(labels.max()) + 1)
+        self.counts = count_cells((blocks, labels), shape)
         first = np.unique(blocks, return_index=True)[1]
         group_of_block = np.unique(groups[first], return_inverse=True)[1]
         self.members = [
@@ -41,25 +41,37 @@ class BlockDraws:
         finalists = [np.full(len(self.counts), TRAIN, np.int8) for _ in range(FINALISTS)]
         for members in self.members:
             counts = self.counts[members]
-            draws = [self._draw(counts.sum(axis=1)) for _ in range(TRIALS)]
-            costs = [self._cost(counts, draw) for draw in draws]
+            draws = self._draws(counts.sum(axis=1))
+            # [split, draw, class]
+            inside = np.stack(
+                [(draws == code).astype(np.float64) @ counts for code in range(BUFFER)]
+            )
+            total = counts.sum(axis=0)
+            costs = [class_cost(inside[:, i], total, *self.shares) for i in range(TRIALS)]
             ranked = np.argsort(costs, kind="stable")
             for finalist, rank in zip(finalists, ranked, strict=False):
                 finalist[members] = draws[rank]
         return finalists
 
-    def _draw(self, sizes: NDArray[np.float64]) -> SplitCodes:
-        codes = np.full(len(sizes), TRAIN, np.int8)
-        order = self.rng.permutation(len(sizes))
-        for code, share in zip((TEST, VAL), self.shares, strict=True):
-            taken = _prefix(sizes[order], share * float(sizes.sum()))
-            codes[order[:taken]] = code
-            order = order[taken:]
-        return codes
+    def _draws(self, sizes: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Codes [trials, blocks] of random draws."""
+        draws = np.full((TRIALS, len(sizes)), TRAIN, np.int8)
+        whole = float(sizes.sum())
+        for codes in draws:
+            order = self.rng.permutation(len(sizes))
+            for code, share in zip((TEST, VAL), self.shares, strict=True):
+                taken = _prefix(sizes[order], share * whole)
+                codes[order[:taken]] = code
+                order = order[taken:]
+        return draws
 
-    def _cost(self, counts: NDArray[np.float64], codes: SplitCodes) -> float:
-        inside = np.stack([counts[codes == code].sum(axis=0) for code in range(BUFFER)])
-        return class_cost(inside, counts.sum(axis=0), *self.shares)
+
+def count_cells(
+    places: tuple[NDArray[np.integer[Any]], ...], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Count how often each cell of an array is named: places int [n] along each axis."""
+    flat = np.ravel_multi_index(places, shape)
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
 
 
 def _prefix(sizes: NDArray[np.float64], target: float) -> int:

@@ -44,14 +44,16 @@ def chip_geometries(
         if not scene.crs:
             continue
         here = np.flatnonzero(columns["scene"] == scene.name)
-        row, col = columns["row"][here], columns["col"][here]
+        row, col = columns["row"][here].astype(np.int64), columns["col"][here].astype(np.int64)
+        steps = [(0, side), (side, side), (side, 0), (0, 0), (0, side)]
+        # neighbors share corners, and bringing them to degrees is most of the work
+        wide = scene.width + 2 * side
+        keys = np.stack([(row + dy) * wide + col + dx for dx, dy in steps], axis=1)
+        corners, ring = np.unique(keys, return_inverse=True)
         a, _, c, _, e, f = scene.transform
-        corners = [(0, side), (side, side), (side, 0), (0, 0), (0, side)]
-        x = np.stack([c + a * (col + dx) for dx, _ in corners], axis=1)
-        y = np.stack([f + e * (row + dy) for _, dy in corners], axis=1)
-        lon, lat = transform_points(scene.crs, LONGITUDE_LATITUDE, x.ravel(), y.ravel())[:2]
-        rings = np.stack([np.asarray(lon), np.asarray(lat)], axis=1).reshape(*x.shape, 2)
-        out[here] = shapely.to_wkb(shapely.polygons(rings))
+        x, y = c + a * (corners % wide), f + e * (corners // wide)
+        places = np.stack(transform_points(scene.crs, LONGITUDE_LATITUDE, x, y)[:2], axis=1)
+        out[here] = shapely.to_wkb(shapely.polygons(places[ring.reshape(keys.shape)]))
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 import xml.etree.ElementTree as ET
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ COMPLEX_MODES = ("amp", "db")
 EXPANDED_NAMES = ("red", "green", "blue")
 #: Bytes of decoded blocks that GDAL keeps in one process; its own default is a share of the RAM.
 CACHE_BYTES = 64 * 2**20
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def gdal_environment() -> Any:
 def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a raster with rasterio; failures to open or to read become DataError."""
     try:
-        with warnings.catch_warnings():
+        # filters of warnings are the whole process's: one thread at a time
+        with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(path)
         with source:

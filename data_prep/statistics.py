@@ -84,7 +84,7 @@ class BandSums:
 
 
 #: Bytes of chips that are added up at once: what a core's cache holds.
-CACHED_BYTES = 2**18
+CACHED_BYTES = 2**19
 #: One pixel of so many gives the value that others are taken as differences from.
 PROBED = 64
 

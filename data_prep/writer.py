@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from xxhash import xxh3_64
+from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
 from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
@@ -49,6 +49,9 @@ def chip_hashes(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """
     hashes = np.empty(len(arrays[0]), dtype=object)
     contiguous = [np.ascontiguousarray(values) for values in arrays]
+    if len(contiguous) == 1:
+        hashes[:] = [xxh3_64_hexdigest(chip.data) for chip in contiguous[0]]
+        return hashes
     for i in range(len(hashes)):
         digest = xxh3_64()
         for values in contiguous:

@@ -6,6 +6,7 @@ for labels and for color tables.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Bytes of one layer that are read at once.
-READ_BYTES = 32 * 2**20
+#: Bytes of one layer that are read at once, unless a row of blocks has more: still in the cache of
+#: the processor when chips are cut from them.
+READ_BYTES = 8 * 2**20
 #: Largest error, in pixels, of the places that a warp reads. GDAL's own, an eighth, changes values
 #: with the window that is read; this one makes them the same whichever way a scene is cut.
 WARP_TOLERANCE_PX = 1e-6
@@ -262,7 +264,14 @@ def joined(
     return np.concatenate(parts, axis=axis)
 
 
-def read_step(row_bytes: int, block_height: int) -> int:
-    """Rows to read at once: whole blocks, about :data:`READ_BYTES` and at most 1024 rows."""
-    blocks = min(READ_BYTES // max(1, row_bytes * block_height), 1024 // block_height)
-    return max(1, blocks) * block_height
+def read_step(row_bytes: int, block_height: int, unit: int = 1) -> int:
+    """Rows to read at once: whole blocks, about :data:`READ_BYTES` and at most 1024 rows.
+
+    Where that allows for it also whole units, the rows that are asked for at a time: none of them
+    then has to be put together from two reads.
+    """
+    for rows in (math.lcm(block_height, unit), block_height):
+        count = min(READ_BYTES // max(1, row_bytes * rows), 1024 // rows)
+        if count:
+            return count * rows
+    return block_height

@@ -64,7 +64,8 @@ class ChipJob:
         """Cut the windows, a row of chips at a time, from top to bottom."""
         side = self.rules.chip_px
         with ExitStack() as stack:
-            reader = SceneReader(stack, self.source, (self.cols[0], self.cols[-1] + side))
+            cols = (self.cols[0], self.cols[-1] + side)
+            reader = SceneReader(stack, self.source, cols, self.rules.stride_px)
             for row in self.rows:
                 yield _cut_row(reader, self.rules, row, np.array(self.cols))
             if self.drain:

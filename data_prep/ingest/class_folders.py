@@ -12,7 +12,8 @@ import numpy as np
 from data_prep.ingest.image_lists import Image, ImageList
 from data_prep.ingest.image_options import ImageOptions, plan_images
 from data_prep.ingest.images import common_side, read_chip
-from data_prep.ingest.parts import Part, Piece, part_file, run_jobs
+from data_prep.ingest.jobs import run_jobs
+from data_prep.ingest.parts import Part, Piece, part_file
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work import WorkFolder, work_folder

@@ -7,12 +7,6 @@ A job leaves ``<key>-<modality>.npy`` for each modality and then, as the sign th
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,18 +17,13 @@ from data_prep.manifest import Columns, join_columns
 from data_prep.rasters import gdal_environment
 from data_prep.shards import ShardWriter
 from data_prep.statistics import ChipSums
-from rsdgc.errors import DataError, RunError, SettingError
+from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from data_prep.progress import Callback
-
-#: Bytes to read from which on processes are started: below, starting them takes longer.
-PARALLEL_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -90,107 +79,6 @@ class Part:
 def part_file(folder: Path, key: str, modality: int) -> Path:
     """Path of a part's samples."""
     return folder / f"{key}-{modality}-000.npy"
-
-
-def run_jobs(
-    jobs: Sequence[Job],
-    folder: Path,
-    *,
-    processes: int | None = None,
-    report: Callback,
-) -> dict[str, Part]:
-    """Do all jobs that are not done yet, in several processes where that pays.
-
-    Parameters
-    ----------
-    jobs
-        What to do; they are independent of each other.
-    folder
-        Where parts are kept.
-    processes
-        Default: one a CPU that this process may use, and a single one for little work.
-    report
-        Called with the scene, and the bytes done and in all.
-
-    Returns
-    -------
-    dict
-        Part by key. Of a scene that failed some parts may be missing.
-
-    Raises
-    ------
-    UnknownLabelError
-        A label is not in the class list.
-    RunError
-        A process died.
-    """
-    if processes is not None and processes < 1:
-        raise SettingError(f"processes is {processes}: choose at least 1")
-    total = sum(job.bytes for job in jobs)
-    parts = {job.key: part for job in jobs if (part := read_part(folder, job.key)) is not None}
-    left = [job for job in jobs if job.key not in parts]
-    done = total - sum(job.bytes for job in left)
-    if processes is None:
-        processes = len(os.sched_getaffinity(0)) if total >= PARALLEL_BYTES else 1
-    processes = min(processes, len(left))
-    runner = _run_here if processes <= 1 else _run_apart
-    for job, part in runner(left, folder, processes):
-        done += job.bytes
-        parts[job.key] = part
-        report(job.scene, done, total)
-    return parts
-
-
-def _run_here(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Job, Part]]:
-    del processes
-    failed: set[str] = set()
-    for job in jobs:
-        if job.scene not in failed:
-            part = make_part(folder, job)
-            if part.error:
-                failed.add(job.scene)
-            yield job, part
-
-
-def _run_apart(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Job, Part]]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_as_worker) as pool:
-        waiting: dict[Future[Part], Job] = {
-            pool.submit(make_part, folder, job): job for job in jobs
-        }
-        failed: set[str] = set()
-        try:
-            for future in as_completed(waiting):
-                job = waiting[future]
-                if future.cancelled():
-                    continue
-                part = future.result()
-                if part.error and job.scene not in failed:
-                    failed.add(job.scene)
-                    for other, its_job in waiting.items():
-                        if its_job.scene == job.scene:
-                            other.cancel()
-                yield job, part
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a process of the ingestion ended (out of memory?): run the same command again "
-                "to go on, with fewer --processes"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _as_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_part(folder: Path, job: Job) -> Part:

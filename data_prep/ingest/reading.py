@@ -109,11 +109,18 @@ class SceneReader:
     cols
         First column and the one after the last; default: all. May reach over the right edge, and
         rows over the lower one: what is there is filled by reflection, and invalid.
+    unit
+        Rows from one call to the next, for reads that suit them.
     """
 
     def __init__(
-        self, stack: ExitStack, source: SceneSource, cols: tuple[int, int] | None = None
+        self,
+        stack: ExitStack,
+        source: SceneSource,
+        cols: tuple[int, int] | None = None,
+        unit: int = 1,
     ) -> None:
+        self._unit = unit
         self.scene = source.scene
         self.grid = source.grid
         self.source = source
@@ -222,7 +229,8 @@ class SceneReader:
         cols = (self._cols[0] // factor, self._cols[1] // factor)
         raster = AlignedRaster(stack, file, grid, labels=sharp, cols=cols)
         row_bytes = (cols[1] - cols[0]) * file.bands * np.dtype(file.source_dtype).itemsize
-        return RowWindow(raster, grid.height, read_step(row_bytes, file.block_height))
+        step = read_step(row_bytes, file.block_height, max(1, self._unit // factor))
+        return RowWindow(raster, grid.height, step)
 
     def _polygons(self, labels: VectorFile) -> RowWindow:
         polygons = read_polygons(labels)

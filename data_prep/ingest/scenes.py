@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.ingest.finish import finish_chips, finish_pixels
 from data_prep.ingest.harvest import Harvest, gather
+from data_prep.ingest.jobs import run_jobs
 from data_prep.ingest.options import SceneOptions
-from data_prep.ingest.parts import run_jobs
 from data_prep.ingest.plan import Plan, note_lines, plan_scenes, stop_if_strict
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work import work_folder
@@ -91,7 +91,7 @@ def _ingest(
     plan: Plan, parts: Path, store: Path, processes: int | None, progress: Callback | None
 ) -> None:
     with reporting(progress, unit="bytes") as report:
-        made = run_jobs(plan.jobs, parts, processes=processes, report=report)
+        made = run_jobs(plan.jobs, parts, processes=processes, threads=2, report=report)
     harvest = gather(plan, made, parts, store)
     stop_if_strict(plan.options.strict, harvest.skipped)
     if not harvest.scenes:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
+from xxhash import xxh3_128
 
 from data_prep.schema import Record
 from rsdgc.errors import DataError
@@ -28,18 +29,20 @@ if TYPE_CHECKING:
 SOURCES_FILE = "sources.json"
 #: Raised when the same options and files would give another store.
 VERSION = 2
+#: Bytes of a file that are read and hashed at once: what a core's cache holds.
+HASH_BYTES = 2**18
 #: What GDAL reads beside a file: its statistics and categories, mask, the parts of a Shapefile.
 SIDECARS = (".aux.xml", ".msk")
 SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
 
 
 class SourceFile(Record):
-    """A file that was read: path, size in bytes, time of its last change, SHA-256."""
+    """A file that was read: path, size in bytes, time of its last change, XXH3 (128 bits)."""
 
     path: str
     bytes: int
     mtime_ns: int
-    sha256: str = ""
+    xxh128: str = ""
 
 
 class Sources(Record):
@@ -63,7 +66,7 @@ class Sources(Record):
 
         def hash_all() -> Sources:
             files = [
-                file.model_copy(update={"sha256": hash_file(file.path)})
+                file.model_copy(update={"xxh128": hash_file(file.path)})
                 for file in self.files
                 if not stop.is_set()
             ]
@@ -97,7 +100,7 @@ class Sources(Record):
 def _same(old: SourceFile, new: SourceFile) -> bool:
     if old.bytes != new.bytes:
         return False
-    return old.mtime_ns == new.mtime_ns or old.sha256 == hash_file(new.path)
+    return old.mtime_ns == new.mtime_ns or old.xxh128 == hash_file(new.path)
 
 
 def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
@@ -141,15 +144,21 @@ def _companions(path: Path) -> list[Path]:
 
 
 def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file's content.
+    """XXH3 of a file's content, 128 bits in hexadecimal digits: what ``xxhsum -H2`` says.
+
+    Made to tell contents apart and not to withstand a forger: SHA-256 takes four times as long,
+    0.7 s a GB, where plain pixels are read in 0.8 s a GB.
 
     Raises
     ------
     DataError
         The file cannot be read.
     """
+    digest, block = xxh3_128(), bytearray(HASH_BYTES)
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with Path(path).open("rb", buffering=0) as file:
+            while count := file.readinto(block):
+                digest.update(memoryview(block)[:count])
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    return digest.hexdigest()

@@ -91,6 +91,19 @@ def test_pairs_found_once_give_the_same_buffer(
     assert once.tolist() == set_buffer(ground, codes, buffer).tolist()
 
 
+@given(seed=st.integers(0, 999), count=st.integers(2, 1600), spread=st.floats(0.5, 50))
+def test_the_least_distance_is_that_of_all_pairs(seed: int, count: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, spread * 10, (count, 2))
+    boxes = np.concatenate([corner, corner + 1], axis=1)
+    ground = Footprints(np.zeros(count, np.int64), boxes, np.full(count, 0.5))
+    codes = np.where(np.arange(count) % 2 == 0, TEST, TRAIN).astype(np.int8)
+    a, b = boxes[codes == TRAIN][:, None], boxes[codes == TEST][None]
+    sides = np.maximum(np.maximum(a[..., :2] - b[..., 2:], b[..., :2] - a[..., 2:]), 0)
+    gap = np.hypot(sides[..., 0], sides[..., 1]).min()
+    assert least_distance(ground, codes) == pytest.approx((gap / 0.5, gap))
+
+
 def test_too_many_pairs_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = lattice(12, 12, 1, 8, 1.0)
     ground = Footprints(np.zeros(144, np.int64), boxes, np.ones(144))

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_128_hexdigest
 
 from data_prep.ingest import ingest_class_folders, ingest_scenes, parts
+from data_prep.ingest.aligned import READ_BYTES, read_step
 from data_prep.ingest.chips import ChipJob
 from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
 from data_prep.ingest.options import ChipRules, SceneOptions
 from data_prep.ingest.plan import plan_scenes
+from data_prep.ingest.sources import HASH_BYTES, hash_file
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError, RunError, SettingError
@@ -32,6 +40,7 @@ from tests.data_prep.archives import (
 )
 
 ROOT = Path(__file__).parents[3]
+MAKE_PART = parts.make_part
 
 
 @pytest.fixture
@@ -158,15 +167,57 @@ def test_a_dead_worker_is_named_and_its_parts_stay(
 ) -> None:
     monkeypatch.setattr(parts, "make_part", _die)
     with pytest.raises(RunError, match="a process of the ingestion ended"):
-        ingest_scenes(src, src.parent / "store", chip_px=8, processes=2)
+        ingest_scenes(src, src.parent / "store", chip_px=8, processes=3)
     assert (src.parent / ".store.ingest").is_dir()
     monkeypatch.undo()
     assert len(ingest_scenes(src, src.parent / "store", chip_px=8)) == 256
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_stores_are_the_same_whoever_does_the_jobs(src: Path, processes: int) -> None:
+    filters = list(warnings.filters)
+    alone = ingest_scenes(src, src.parent / "alone", chip_px=8, processes=1)
+    shared = ingest_scenes(src, src.parent / "shared", chip_px=8, processes=processes)
+    assert same(shared.path, alone.path)
+    assert warnings.filters == filters
+
+
+def test_a_scene_that_fails_in_a_thread_or_a_process_is_left_out(src: Path) -> None:
+    for name in ("scene-0", "scene-1"):
+        path = src / name / "optical.tif"
+        path.write_bytes(path.read_bytes()[:-9000])
+    store = ingest_scenes(src, src.parent / "store", chip_px=8, processes=3)
+    assert sorted(item.path for item in store.meta.skipped) == ["scene-0", "scene-1"]
+    assert len(store) == 128
+
+
+def test_files_are_known_by_their_xxh3(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    content = np.random.default_rng(0).bytes(HASH_BYTES * 2 + 77)
+    path.write_bytes(content)
+    assert hash_file(path) == xxh3_128_hexdigest(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        hash_file(tmp_path / "none")
+
+
+@given(
+    row_bytes=st.integers(1, 2**26), block=st.integers(1, 2000), unit=st.sampled_from([1, 48, 64])
+)
+def test_reads_are_of_whole_blocks_and_of_whole_units_where_these_are_small(
+    row_bytes: int, block: int, unit: int
+) -> None:
+    rows = read_step(row_bytes, block, unit)
+    assert rows % block == 0
+    assert rows == block or (rows <= 1024 and rows * row_bytes <= READ_BYTES)
+    whole = math.lcm(block, unit)
+    if whole <= 1024 and whole * row_bytes <= READ_BYTES:
+        assert rows % unit == 0
+
+
 def _die(folder: Path, job: ChipJob) -> parts.Part:
-    del folder, job
-    os._exit(9)
+    if multiprocessing.parent_process() is not None:
+        os._exit(9)
+    return MAKE_PART(folder, job)
 
 
 def test_progress_counts_bytes_to_the_end(src: Path) -> None:
