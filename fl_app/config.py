@@ -106,8 +106,8 @@ class Settings(BaseModel):
         ge=-1.0,
         lt=1.0,
         description="Part of the last step that the global model takes once more (FedAvgM); makes "
-        "up for the rounds by which compression delays; -1: the method's own (0.4 for `rs-dgc`, "
-        "else 0).",
+        "up for the rounds by which compression delays; -1: the method's own (0.4 for `rs-dgc` "
+        "where uploads are compressed, else 0).",
     )
     top_share: float = Field(
         0.0,

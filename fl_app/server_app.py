@@ -116,7 +116,7 @@ def _strategy(
     ledger = Ledger(folder, spec.dense_bytes)
     rules = RoundRules(settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at)
     checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
-    momentum = settings.resolved("server_momentum")
+    momentum = _server_momentum(settings, spec)
     if settings.method == "fedavg":
         return DenseFedAvg(roster, ledger, rules, checkpoints, server_momentum=momentum)
     up = _rates(settings, spec, settings.budget, settings.warm_up_rounds)
@@ -125,6 +125,13 @@ def _strategy(
     compressor = Compressor(spec, settings.scheme(), RMS())
     model = PublishedModel(weights, down, compressor, run_id)
     return RsDgc(roster, ledger, rules, up, model, last, checkpoints, server_momentum=momentum)
+
+
+def _server_momentum(settings: Settings, spec: ModelSpec) -> float:
+    """Return what was set, or the method's own, which makes up for what compression delays."""
+    whole = parse_budget(settings.budget, spec.dense_bytes) >= spec.dense_bytes
+    momentum: float = settings.resolved("server_momentum")
+    return 0.0 if whole and settings.server_momentum < 0 else momentum
 
 
 def _rates(
