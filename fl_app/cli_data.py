@@ -153,7 +153,7 @@ def ingest(
     seed: Seed = 0,
     strict: Annotated[bool, typer.Option(help="Fail on the first unusable file.")] = False,
     processes: Annotated[
-        int | None, typer.Option(help="Processes; default: one a CPU.", min=1)
+        int | None, typer.Option(help="Jobs at a time; default: one a CPU.", min=1)
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would be made; write nothing.")] = False,
     force: Annotated[bool, typer.Option(help="Replace another store at --out.")] = False,
