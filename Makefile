@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" $(EXTRA_PIP_ARGS)
 	touch $(STAMP)
 
-# Four sites with synthetic land cover train one model at a hundredth of the upload.
+# Four sites with synthetic land cover train one model at a ninetieth of the traffic.
 demo: $(STAMP)
 	$(BIN)/rsdgc simulate --out runs/demo --force
 
