@@ -82,22 +82,21 @@ def test_a_method_decides_what_is_left_at_auto() -> None:
     assert naive.scheme() == Scheme("element", values="float16", indices="int32")
 
 
-def test_momentum_correction_is_the_methods_own_unless_given() -> None:
-    of = {"rs-dgc": {}, "dgc": {}, "stc": {"momentum-correction": 0.5}}
-    found = [
-        Settings.from_mapping({"method": name, **more}).resolved("momentum_correction")
-        for name, more in of.items()
-    ]
-    assert found == [0.0, 0.9, 0.5]
-
-
-def test_server_momentum_is_the_methods_own_unless_given() -> None:
-    of = {"rs-dgc": {}, "topk": {}, "fedavg": {"server-momentum": 0.5}}
-    found = [
-        Settings.from_mapping({"method": name, **more}).resolved("server_momentum")
-        for name, more in of.items()
-    ]
-    assert found == [0.4, 0.0, 0.5]
+@pytest.mark.parametrize(
+    ("name", "method", "given", "expected"),
+    [
+        ("momentum_correction", "rs-dgc", {}, 0.0),
+        ("momentum_correction", "dgc", {}, 0.9),
+        ("momentum_correction", "stc", {"momentum-correction": 0.5}, 0.5),
+        ("server_momentum", "rs-dgc", {}, 0.4),
+        ("server_momentum", "topk", {}, 0.0),
+        ("server_momentum", "fedavg", {"server-momentum": 0.5}, 0.5),
+    ],
+)
+def test_momenta_are_the_methods_own_unless_given(
+    name: str, method: str, given: dict[str, float], expected: float
+) -> None:
+    assert Settings.from_mapping({"method": method, **given}).resolved(name) == expected
 
 
 @pytest.mark.parametrize("name", METHODS)
