@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 SOURCES_FILE = "sources.json"
 #: Raised when the same options and files would give another store.
 VERSION = 2
-#: Bytes of a file that are read and hashed at once: what a core's cache holds.
-HASH_BYTES = 2**18
 #: What GDAL reads beside a file: its statistics and categories, mask, the parts of a Shapefile.
 SIDECARS = (".aux.xml", ".msk")
 SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
@@ -154,11 +152,9 @@ def hash_file(path: str | Path) -> str:
     DataError
         The file cannot be read.
     """
-    digest, block = xxh3_128(), bytearray(HASH_BYTES)
     try:
         with Path(path).open("rb", buffering=0) as file:
-            while count := file.readinto(block):
-                digest.update(memoryview(block)[:count])
+            digest = hashlib.file_digest(file, xxh3_128)  # type: ignore[arg-type]  # by its stub
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()

@@ -26,7 +26,7 @@ from data_prep.ingest.chips import ChipJob
 from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
 from data_prep.ingest.options import ChipRules, SceneOptions
 from data_prep.ingest.plan import plan_scenes
-from data_prep.ingest.sources import HASH_BYTES, hash_file
+from data_prep.ingest.sources import hash_file
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError, RunError, SettingError
@@ -193,7 +193,7 @@ def test_a_scene_that_fails_in_a_thread_or_a_process_is_left_out(src: Path) -> N
 
 def test_files_are_known_by_their_xxh3(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    content = np.random.default_rng(0).bytes(HASH_BYTES * 2 + 77)
+    content = np.random.default_rng(0).bytes(2**19 + 77)
     path.write_bytes(content)
     assert hash_file(path) == xxh3_128_hexdigest(content)
     with pytest.raises(DataError, match="cannot be read"):
