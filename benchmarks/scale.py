@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from benchmarks.netns import terminated
 from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
-from fl_app.processes import process
+from fl_app.processes import family, process
 from rsdgc.errors import RsdgcError, RunError
 
 CLASSES = 4
@@ -53,7 +52,7 @@ class Memory:
     def look(self, mark: str) -> None:
         """Take a sample of the processes that carry a mark."""
         sums: dict[str, int] = {}
-        for pid in _marked(mark):
+        for pid, _ in family(f"{MARK}={mark}".encode()):
             with suppress(OSError, IndexError, ValueError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 size = _proportional(pid)
@@ -105,15 +104,7 @@ def measure(sites: int, words: argparse.Namespace) -> str:
     )
 
 
-def _marked(mark: str) -> Iterator[str]:
-    wanted = f"{MARK}={mark}".encode()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if wanted in path.read_bytes().split(b"\0"):
-                yield path.parent.name
-
-
-def _proportional(pid: str) -> int:
+def _proportional(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

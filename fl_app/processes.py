@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +79,7 @@ def _end_all_with(variable: bytes) -> None:
         told: set[Process] = set()
         quiet = 0
         while quiet < QUIET_LOOKS and time.monotonic() < deadline:
-            left = _family(variable, known)
+            left = family(variable, known)
             quiet = 0 if left else quiet + 1
             for one in left - told:
                 with suppress(ProcessLookupError):
@@ -91,8 +91,16 @@ def _end_all_with(variable: bytes) -> None:
             return
 
 
-def _family(variable: bytes, known: set[Process]) -> set[Process]:
-    """Return the running processes that are known or have the variable, and all below them."""
+def family(variable: bytes, known: Set[Process] = frozenset()) -> set[Process]:
+    """Return the running processes that have a variable or are known, and all below them.
+
+    Parameters
+    ----------
+    variable : bytes
+        As ``NAME=value``, in a process's environment.
+    known : set of Process
+        Processes that count whatever their environment says.
+    """
     parents: dict[Process, int] = {}
     found: set[Process] = set()
     for folder in Path("/proc").glob("[0-9]*"):
@@ -105,8 +113,9 @@ def _family(variable: bytes, known: set[Process]) -> set[Process]:
             parents[one] = int(parent)
             if one in known or variable in (folder / "environ").read_bytes().split(b"\0"):
                 found.add(one)
-    while below := {one for one, parent in parents.items() if parent in {p.pid for p in found}}:
+    while True:
+        pids = {one.pid for one in found}
+        below = {one for one, parent in parents.items() if parent in pids}
         if below <= found:
-            break
+            return found
         found |= below
-    return found
