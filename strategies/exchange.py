@@ -8,6 +8,7 @@ may be answered within the same call, and one that comes after its call is still
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from flwr.serverapp import Grid
 
 FASTEST_POLL_S = 0.1
 SLOWEST_POLL_S = 2.0
+
+LONGEST_REASON = 400
+"""Characters: Ray tells of the whole machine's memory where a worker was ended for want of it."""
 
 FollowUp = Callable[[int, Message], Message | None]
 
@@ -105,13 +109,14 @@ def exchange(
 
 
 def last_line(reason: str | None) -> str:
-    r"""Return what went wrong, in one line, of an error that Flower has wrapped.
+    r"""Return what went wrong, in one line of some length, of an error that Flower has wrapped.
 
     >>> last_line("<class 'X'>:<'\nException X occurred. Message: no chips'>")
     'no chips'
     """
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    return _WRAPPING.sub("", lines[-1]) if lines else "no reason given"
+    reason = _WRAPPING.sub("", lines[-1]) if lines else "no reason given"
+    return textwrap.shorten(reason, LONGEST_REASON, placeholder=" …")
 
 
 def _push(grid: Grid, messages: dict[int, Message]) -> dict[str, int]:

@@ -3,7 +3,7 @@ import time
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
-from strategies.exchange import Overdue, exchange, last_line
+from strategies.exchange import LONGEST_REASON, Overdue, exchange, last_line
 from tests.loopback import LoopbackGrid
 
 
@@ -57,6 +57,13 @@ def test_nothing_to_send_is_nothing_to_wait_for() -> None:
 )
 def test_an_error_is_told_in_one_line(reason: str | None, line: str) -> None:
     assert last_line(reason) == line
+
+
+def test_a_long_error_is_cut_between_words() -> None:
+    line = last_line("worker killed for memory " * 1000)
+    assert len(line) <= LONGEST_REASON
+    assert line.startswith("worker killed for memory ")
+    assert line.endswith((" worker …", " killed …", " for …", " memory …"))
 
 
 def test_a_reply_may_be_answered_in_the_same_call() -> None:
