@@ -82,7 +82,7 @@ def arm(step: str) -> None:
         Path.unlink = die
 
 
-def run_until_killed(chosen: Any, step: str, at_round: int) -> None:
+def run_until_killed(chosen: Any, step: str, at_round: int, run_id: int) -> None:
     """Run in this process, which dies by SIGKILL at a step of writing a checkpoint."""
     inner = Checkpoints.save
 
@@ -94,13 +94,14 @@ def run_until_killed(chosen: Any, step: str, at_round: int) -> None:
             die()
 
     Checkpoints.save = save
-    run(chosen)
+    run(chosen, run_id=run_id)
 
 
-def kill_a_run(chosen: Any, step: str, at_round: int = KILLED_AT) -> None:
+def kill_a_run(chosen: Any, step: str, at_round: int = KILLED_AT, run_id: int = 7) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fl_app.server_app", "fl_app.client_app", "tests.federation"])
-    process = context.Process(target=run_until_killed, args=(chosen, step, at_round))
+    arguments = (chosen, step, at_round, run_id)
+    process = context.Process(target=run_until_killed, args=arguments)
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
@@ -127,15 +128,28 @@ def test_a_run_killed_at_a_checkpoint_goes_on_as_if_nothing_had_happened(
     assert_equal_runs(whole, tmp_path / "run")
 
 
+MANY = {**CHOSEN, "rounds": KILLED_AT + len(STEPS)}
+
+
+@pytest.fixture(scope="module")
+def long(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long") / "run"
+    run(settings(data, folder, **MANY))
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("repeat", range(4))
-@pytest.mark.parametrize("step", STEPS)
-def test_and_does_so_every_time(
-    data: Path, tmp_path: Path, whole: Path, step: str, repeat: int
+@pytest.mark.parametrize("first", range(4))
+def test_a_run_killed_at_every_step_one_after_the_other_ends_the_same(
+    data: Path, tmp_path: Path, long: Path, first: int
 ) -> None:
-    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), step)
-    resume(data, tmp_path / "run")
-    assert_equal_runs(whole, tmp_path / "run")
+    """Seven deaths of one run; each step comes at another round in each of the four orders."""
+    folder = tmp_path / "run"
+    for number, step in enumerate(STEPS[first:] + STEPS[:first]):
+        chosen = settings(data, folder, **MANY, resume=number > 0)
+        kill_a_run(chosen, step, KILLED_AT + number, run_id=7 + number)
+    run(settings(data, folder, **MANY, resume=True), run_id=7 + len(STEPS))
+    assert_equal_runs(long, folder)
 
 
 @pytest.mark.parametrize("method", ["topk", "fedavg"])
