@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 FASTEST_POLL_S = 0.1
 SLOWEST_POLL_S = 2.0
 
-LONGEST_REASON = 400
+LONGEST_REASON = 1000
 """Characters: Ray tells of the whole machine's memory where a worker was ended for want of it."""
 
 FollowUp = Callable[[int, Message], Message | None]
@@ -109,7 +109,7 @@ def exchange(
 
 
 def last_line(reason: str | None) -> str:
-    r"""Return what went wrong, in one line of some length, of an error that Flower has wrapped.
+    r"""Return what went wrong, in one line of bounded length, of an error that Flower wrapped.
 
     >>> last_line("<class 'X'>:<'\nException X occurred. Message: no chips'>")
     'no chips'
