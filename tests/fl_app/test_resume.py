@@ -116,7 +116,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def resume(data: Path, folder: Path, run_id: int = 8, **changes: Any) -> LoopbackGrid:
     client_app._opened.clear()  # the sites' processes have gone, too
-    return run(settings(data, folder, **CHOSEN, resume=True, **changes), run_id=run_id)
+    chosen = {**CHOSEN, "resume": True, **changes}
+    return run(settings(data, folder, **chosen), run_id=run_id)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -148,7 +149,7 @@ def test_a_run_killed_at_every_step_one_after_the_other_ends_the_same(
     for number, step in enumerate(STEPS[first:] + STEPS[:first]):
         chosen = settings(data, folder, **MANY, resume=number > 0)
         kill_a_run(chosen, step, KILLED_AT + number, run_id=7 + number)
-    run(settings(data, folder, **MANY, resume=True), run_id=7 + len(STEPS))
+    resume(data, folder, run_id=7 + len(STEPS), **MANY)
     assert_equal_runs(long, folder)
 
 
