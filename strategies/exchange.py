@@ -8,7 +8,6 @@ may be answered within the same call, and one that comes after its call is still
 from __future__ import annotations
 
 import re
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +115,9 @@ def last_line(reason: str | None) -> str:
     """
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     reason = _WRAPPING.sub("", lines[-1]) if lines else "no reason given"
-    return textwrap.shorten(reason, LONGEST_REASON, placeholder=" …")
+    if len(reason) <= LONGEST_REASON:
+        return reason
+    return reason[: LONGEST_REASON - 2].rsplit(" ", 1)[0] + " …"
 
 
 def _push(grid: Grid, messages: dict[int, Message]) -> dict[str, int]:

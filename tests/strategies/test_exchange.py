@@ -66,6 +66,12 @@ def test_a_long_error_is_cut_between_words() -> None:
     assert line.endswith((" worker …", " killed …", " for …", " memory …"))
 
 
+def test_a_long_word_is_cut_and_what_is_short_stays_as_it_is() -> None:
+    line = last_line("x" * (LONGEST_REASON + 1))
+    assert line == "x" * (LONGEST_REASON - 2) + " …"
+    assert last_line("no file a  b.tif") == "no file a  b.tif"
+
+
 def test_a_reply_may_be_answered_in_the_same_call() -> None:
     def ask_again(index: int, reply: Message) -> Message | None:
         return messages(9)[8] if index == 1 and number(reply) == 1 else None
