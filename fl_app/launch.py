@@ -16,6 +16,7 @@ from fl_app.default_data import default_data, default_folder
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.run_folder import in_use, read_settings, reopen
+from fl_app.run_lock import refuse_if_at_work
 from fl_app.simulate import Machine, simulate
 from fl_app.site_data import check_trainable
 from rsdgc import fit_ratios, uniform_shares
@@ -39,7 +40,8 @@ def launch(
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
     if settings.resume:
-        reopen(settings)  # says what is wrong before anything starts
+        folder, _ = reopen(settings)  # says what is wrong before anything starts
+        refuse_if_at_work(folder)
     data = Path(settings.data_dir).absolute() if settings.data_dir else _built_in()
     dataset = open_data(data)
     _check(settings, dataset)
@@ -110,6 +112,7 @@ def _run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
         return _unused(home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}")
     out = Path(settings.out).absolute()
     if force and (out / "config.json").exists():
+        refuse_if_at_work(out)
         shutil.rmtree(out)
     if in_use(out):
         raise SettingError(f"run folder {out} is not empty; choose another, or use --force")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from clients.weights import flatten, load_flat, model_spec
-from fl_app import run_folder
+from fl_app import run_folder, run_lock
 from fl_app.common_statistics import agree, run_statistics, write_statistics
 from fl_app.config import Settings, parse_budget
 from fl_app.default_data import default_folder
@@ -48,8 +49,15 @@ def main(grid: Grid, context: Context) -> None:
 
 def run(grid: Grid, context: Context) -> Path:
     """Run the federation and return its run folder."""
+    with ExitStack() as held:
+        return _run(grid, context, held)
+
+
+def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     settings = Settings.from_mapping(context.run_config)
     known = run_folder.reopen(settings) if settings.resume else None
+    if known is not None:
+        held.enter_context(run_lock.hold(known[0], context.run_id))
     roster = call_the_roll(grid, settings.min_sites, settings.join_timeout_s)
     data = roster.data
     model = build_model(
@@ -60,6 +68,7 @@ def run(grid: Grid, context: Context) -> Path:
     if known is None:
         out = Path(settings.out) if settings.out else _new_folder(settings, context.run_id)
         folder, run_id = run_folder.create(out.absolute()), context.run_id
+        held.enter_context(run_lock.hold(folder, run_id))
         here = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
         path = str(here) if here.exists() else ""
         run_folder.write_config(folder, mapping, roster, spec, path, run_id)

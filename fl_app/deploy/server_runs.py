@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from fl_app.deploy.server_link import connect
 from fl_app.deploy.traffic import reconcile
 from fl_app.flower_cli import FlowerCli, FlowerRun
 from fl_app.run_folder import in_use, read_settings, reopen
+from fl_app.run_lock import holder
 from rsdgc.errors import RunError, SettingError
 from strategies.exchange import last_line
+
+END_TIMEOUT_S = 30.0
+"""For the end of a run whose server was killed: Flower ends its processes within some seconds."""
 
 
 def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[str, Any]) -> Path:
@@ -80,8 +85,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     Raises
     ------
     RunError
-        There is no such run, it is finished, a run is still going on, or it ended in any way but
-        well.
+        There is no such run, it is finished or still at work, or it ended in any way but well.
     """
     folder = config.runs_dir / out
     before, _ = read_settings(folder)
@@ -91,10 +95,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     )
     reopen(settings)
     flower = connect(config)
-    if going_on := flower.going_on():
-        raise RunError(
-            f"run {going_on[0]} is still going on: rsdgc server watch, or rsdgc server stop, first"
-        )
+    _end_the_last(flower, folder)
     return _submit(flower, settings, folder)
 
 
@@ -150,7 +151,39 @@ def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
             which = f"several runs go on ({', '.join(going_on)}): name one"
             raise RunError(which if going_on else "no run is going on")
         run_id = going_on[0]
-    flower.order("stop", run_id, flower.connection)
+    return _stop(flower, run_id)
+
+
+def _end_the_last(flower: FlowerCli, folder: Path) -> None:
+    """See to it that a run's last start is over, in its folder and for Flower.
+
+    The processes of a run end in a moment once their server is killed. Flower takes the run for one
+    that goes on until a minute after its last sign of life.
+    """
+    deadline = time.monotonic() + END_TIMEOUT_S
+    told = False
+    while (last := holder(folder)) is not None and last.at_work:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"run {last.run_id} is at work in {folder}: rsdgc server watch, or rsdgc server "
+                "stop, first"
+            )
+        if not told:
+            print(
+                f"run {last.run_id} is at work: waiting {END_TIMEOUT_S:g} s for its end", flush=True
+            )
+            told = True
+        time.sleep(0.2)
+    if last is not None and last.run_id in flower.going_on():
+        _stop(flower, last.run_id)
+
+
+def _stop(flower: FlowerCli, run_id: str) -> FlowerRun:
+    try:
+        flower.order("stop", run_id, flower.connection)
+    except RunError:
+        if not flower.run(run_id).over:  # it may have ended just before
+            raise
     return flower.outcome(run_id)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_app.run_lock import holder
 from fl_app.superlink import free_ports
 from tests.deployment.parties import Loopback, Process, kill, rsdgc, until
 from tests.federation import make_data
@@ -130,10 +131,13 @@ def test_a_run_outlives_its_sites_and_its_server(running: Running) -> None:
     back = running.start("site-00")
     until(lambda: bool(refused(federation, "site-00")), "the round goes on without it", run)
 
-    # The server is killed; the run is taken up from its last checkpoint, with all three.
+    # The server is killed, and started again when the run's processes are gone, which could not
+    # tell it so: Flower takes the run for one that goes on, for a minute. It is taken up at once,
+    # from its last checkpoint and with all three.
     kill(running.server.popen.pid)
-    assert running.server.end() != 0  # its processes end once nothing is left of it
+    assert running.server.end() != 0
     assert run.end() == 1, run.log()
+    until(lambda: not at_work(federation, "second"), "the run's processes end")
     running.server = federation.start_server()
     done = len({row["round"] for row in federation.rows("second")})
     code, said = federation.server("resume", "second", "--min-sites", "3")
@@ -161,6 +165,12 @@ def accepted(federation: Loopback) -> set[str]:
 def refused(federation: Loopback, site: str) -> list[str]:
     rows = federation.rows("second")
     return [row["reason"] for row in rows if row["site"] == site and not row["accepted"]]
+
+
+def at_work(federation: Loopback, run: str) -> bool:
+    last = holder(federation.runs / run)
+    assert last is not None
+    return last.at_work
 
 
 def copy_of_site(federation: Loopback, data: Path, site: str, name: str) -> Path:

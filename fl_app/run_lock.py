@@ -1,0 +1,95 @@
+"""Who works in a run's folder: one server application at a time, for as long as it lives.
+
+Flower takes a run whose server was killed for one that goes on, until a minute after its last sign
+of life. The lock says at once, and truly, whether anybody is still at work: the system lets go of
+it when the process that holds it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from rsdgc.errors import RunError
+
+_NAME = "run.lock"
+
+
+class Holder(NamedTuple):
+    """Who works, or was the last to work, in a run's folder."""
+
+    run_id: str
+    """Flower's number of the run."""
+    pid: str
+    """Of its process."""
+    at_work: bool
+    """Whether it still is."""
+
+
+@contextmanager
+def hold(folder: Path, run_id: int) -> Iterator[None]:
+    """Be the only one that works in a run's folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    run_id : int
+        Flower's number of the run that will work there.
+
+    Raises
+    ------
+    RunError
+        Another run is at work there.
+    """
+    with (folder / _NAME).open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _at_work(folder, _read(file, at_work=True)) from None
+        file.truncate(0)
+        file.write(f"{run_id} {os.getpid()}".encode())
+        file.flush()
+        yield
+
+
+def holder(folder: Path) -> Holder | None:
+    """Return who works, or was the last to work, in a run's folder; None if nobody ever did."""
+    try:
+        with (folder / _NAME).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _read(file, at_work=True)
+            return _read(file, at_work=False)
+    except FileNotFoundError:
+        return None
+
+
+def refuse_if_at_work(folder: Path) -> None:
+    """Refuse a folder in which a run is at work.
+
+    Raises
+    ------
+    RunError
+        One is.
+    """
+    last = holder(folder)
+    if last is not None and last.at_work:
+        raise _at_work(folder, last)
+
+
+def _read(file: IO[bytes], *, at_work: bool) -> Holder:
+    file.seek(0)
+    run_id, _, pid = file.read().decode("ascii", "replace").partition(" ")
+    return Holder(run_id, pid, at_work)
+
+
+def _at_work(folder: Path, who: Holder) -> RunError:
+    return RunError(
+        f"run {who.run_id} is at work in {folder} (process {who.pid}): wait for its end, or end it"
+    )
