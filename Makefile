@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := rsdgc clients strategies data_prep fl_app
 CHECKED := $(SOURCES) tests benchmarks
+# A file's tests share what they set up; files run side by side, those that come first start first.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo demo-real test check lint types clean
 
@@ -32,11 +34,11 @@ demo-real: $(STAMP)
 
 # Everything that must be green: style, types, all tests.
 test: lint types
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The part to run at every change.
 check: lint types
-	$(BIN)/python -m pytest -m "not slow and not deployment"
+	$(PYTEST) -m "not slow and not deployment"
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(CHECKED)
