@@ -21,6 +21,9 @@ from fl_app.superlink import tool
 from rsdgc.errors import RunError
 from strategies.exchange import last_line
 
+_NOTHING = "N/A"
+"""What Flower's command writes where it has nothing to say."""
+
 
 @dataclass(frozen=True)
 class FlowerRun:
@@ -33,7 +36,7 @@ class FlowerRun:
     status : str
         Such as ``running`` or ``finished:completed``.
     details : str
-        Why it failed.
+        Why it failed; empty where Flower says nothing.
     bytes_up, bytes_down : int
         Network traffic that Flower counted, from and to the sites; 0 in a simulation.
     """
@@ -53,6 +56,11 @@ class FlowerRun:
     def complete(self) -> bool:
         """Whether it has ended well."""
         return self.status == "finished:completed"
+
+    @property
+    def told(self) -> str:
+        """What became of it, and why, in one line."""
+        return f"{self.status}: {last_line(self.details)}" if self.details else self.status
 
 
 @dataclass(frozen=True)
@@ -216,10 +224,11 @@ def app_folder(workspace: Path) -> Path:
 
 def _run(run: Mapping[str, Any]) -> FlowerRun:
     traffic = run.get("network-traffic") or {}
+    details = str(run.get("status-details") or _NOTHING)
     return FlowerRun(
         run_id=str(run["run-id"]),
         status=str(run["status"]),
-        details=str(run.get("status-details") or ""),
+        details="" if details == _NOTHING else details,
         bytes_up=int(traffic.get("inbound-bytes") or 0),
         bytes_down=int(traffic.get("outbound-bytes") or 0),
     )

@@ -17,7 +17,6 @@ from fl_app.config import Settings
 from fl_app.flower_cli import FlowerCli
 from fl_app.superlink import CONNECTION, superlink
 from rsdgc.errors import RunError
-from strategies.exchange import last_line
 
 
 @dataclass(frozen=True)
@@ -66,5 +65,5 @@ def simulate(settings: Settings, machine: Machine) -> None:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if not run.complete:
-        raise RunError(log.error or f"the run ended as {run.status}: {last_line(run.details)}")
+        raise RunError(log.error or f"the run ended as {run.told}")
     print(log.headline, flush=True)  # the command's last line

@@ -16,7 +16,6 @@ from fl_app.flower_cli import FlowerCli, FlowerRun
 from fl_app.run_folder import in_use, read_settings, reopen
 from fl_app.run_lock import holder
 from rsdgc.errors import RunError, SettingError
-from strategies.exchange import last_line
 
 END_TIMEOUT_S = 30.0
 """For the end of a run whose server was killed: Flower ends its processes within some seconds."""
@@ -132,8 +131,7 @@ def status(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
     for site, state in presence(config, flower).items():
         yield f"{site}: {state}"
     for one in flower.runs():
-        details = f", {last_line(one.details)}" if one.details else ""
-        yield f"run {one.run_id}: {one.status}{details}"
+        yield f"run {one.run_id}: {one.told}"
 
 
 def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
@@ -204,7 +202,7 @@ def _follow(flower: FlowerCli, run_id: str) -> Path | None:
     if not ended.over:
         raise RunError(f"run {run_id} goes on, but its log has ended: rsdgc server watch")
     if not ended.complete:
-        reason = log.error or f"it ended as {ended.status}: {last_line(ended.details)}"
+        reason = log.error or f"it ended as {ended.told}"
         raise RunError(f"run {run_id}: {reason}{again}")
     if log.folder and (traffic := reconcile(Path(log.folder), ended)) is not None:
         print(traffic.line(), flush=True)

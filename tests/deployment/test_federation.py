@@ -156,6 +156,8 @@ def test_a_run_outlives_its_sites_and_its_server(running: Running) -> None:
     code, said = federation.server("watch")
     assert code == 0, said
     assert all(f"{site}: online" in said for site in SITES)
+    states = [line.partition(": ")[2] for line in said.splitlines() if line.startswith("run ")]
+    assert states[0] == "finished:completed"  # the newest, and nothing more to say of it
 
 
 def accepted(federation: Loopback) -> set[str]:
