@@ -224,11 +224,11 @@ def app_folder(workspace: Path) -> Path:
 
 def _run(run: Mapping[str, Any]) -> FlowerRun:
     traffic = run.get("network-traffic") or {}
-    details = str(run.get("status-details") or _NOTHING)
+    details = str(run.get("status-details") or "")
     return FlowerRun(
         run_id=str(run["run-id"]),
         status=str(run["status"]),
-        details="" if details == _NOTHING else details,
+        details=details if details != _NOTHING else "",
         bytes_up=int(traffic.get("inbound-bytes") or 0),
         bytes_down=int(traffic.get("outbound-bytes") or 0),
     )

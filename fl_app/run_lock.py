@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
+from fl_app.locks import is_locked
 from rsdgc.errors import RunError
 
 _NAME = "run.lock"
@@ -46,11 +47,12 @@ def hold(folder: Path, run_id: int) -> Iterator[None]:
     RunError
         Another run is at work there.
     """
-    with (folder / _NAME).open("a+b") as file:
+    path = folder / _NAME
+    with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _at_work(folder, _read(file, at_work=True)) from None
+            raise _at_work(folder, *_written(path)) from None
         file.truncate(0)
         file.write(f"{run_id} {os.getpid()}".encode())
         file.flush()
@@ -59,15 +61,13 @@ def hold(folder: Path, run_id: int) -> Iterator[None]:
 
 def holder(folder: Path) -> Holder | None:
     """Return who works, or was the last to work, in a run's folder; None if nobody ever did."""
+    path = folder / _NAME
     try:
-        with (folder / _NAME).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _read(file, at_work=True)
-            return _read(file, at_work=False)
+        written = _written(path)
     except FileNotFoundError:
         return None
+    # Looked at last: whoever comes in between is at work, and not taken for the one that is gone.
+    return Holder(*written, is_locked(path))
 
 
 def refuse_if_at_work(folder: Path) -> None:
@@ -80,16 +80,15 @@ def refuse_if_at_work(folder: Path) -> None:
     """
     last = holder(folder)
     if last is not None and last.at_work:
-        raise _at_work(folder, last)
+        raise _at_work(folder, last.run_id, last.pid)
 
 
-def _read(file: IO[bytes], *, at_work: bool) -> Holder:
-    file.seek(0)
-    run_id, _, pid = file.read().decode("ascii", "replace").partition(" ")
-    return Holder(run_id, pid, at_work)
+def _written(path: Path) -> tuple[str, str]:
+    run_id, _, pid = path.read_text(encoding="ascii", errors="replace").partition(" ")
+    return run_id, pid
 
 
-def _at_work(folder: Path, who: Holder) -> RunError:
+def _at_work(folder: Path, run_id: str, pid: str) -> RunError:
     return RunError(
-        f"run {who.run_id} is at work in {folder} (process {who.pid}): wait for its end, or end it"
+        f"run {run_id} is at work in {folder} (process {pid}): wait for its end, or end it"
     )

@@ -149,7 +149,8 @@ def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
             which = f"several runs go on ({', '.join(going_on)}): name one"
             raise RunError(which if going_on else "no run is going on")
         run_id = going_on[0]
-    return _stop(flower, run_id)
+    _stop(flower, run_id)
+    return flower.outcome(run_id)
 
 
 def _end_the_last(flower: FlowerCli, folder: Path) -> None:
@@ -158,31 +159,28 @@ def _end_the_last(flower: FlowerCli, folder: Path) -> None:
     The processes of a run end in a moment once their server is killed. Flower takes the run for one
     that goes on until a minute after its last sign of life.
     """
+    last = holder(folder)
+    if last is not None and last.at_work:
+        print(f"run {last.run_id} is at work: waiting {END_TIMEOUT_S:g} s for its end", flush=True)
     deadline = time.monotonic() + END_TIMEOUT_S
-    told = False
-    while (last := holder(folder)) is not None and last.at_work:
+    while last is not None and last.at_work:
         if time.monotonic() > deadline:
             raise RunError(
                 f"run {last.run_id} is at work in {folder}: rsdgc server watch, or rsdgc server "
                 "stop, first"
             )
-        if not told:
-            print(
-                f"run {last.run_id} is at work: waiting {END_TIMEOUT_S:g} s for its end", flush=True
-            )
-            told = True
         time.sleep(0.2)
+        last = holder(folder)
     if last is not None and last.run_id in flower.going_on():
         _stop(flower, last.run_id)
 
 
-def _stop(flower: FlowerCli, run_id: str) -> FlowerRun:
+def _stop(flower: FlowerCli, run_id: str) -> None:
     try:
         flower.order("stop", run_id, flower.connection)
     except RunError:
         if not flower.run(run_id).over:  # it may have ended just before
             raise
-    return flower.outcome(run_id)
 
 
 def _submit(flower: FlowerCli, settings: Settings, folder: Path) -> Path:

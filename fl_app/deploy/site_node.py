@@ -28,6 +28,7 @@ from fl_app.deploy.node_keys import read_private
 from fl_app.deploy.parties import SiteConfig
 from fl_app.deploy.site_checks import describe_data, endpoint
 from fl_app.files import replace_text
+from fl_app.locks import is_locked
 from fl_app.superlink import flower_environment, tool
 from rsdgc.errors import RunError, SettingError
 
@@ -113,14 +114,7 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
 
 def is_running(config: SiteConfig) -> bool:
     """Return whether a SuperNode of this site runs on this machine."""
-    try:
-        with _lock_path(config).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(_lock_path(config))
 
 
 def status(config: SiteConfig) -> Iterator[str]:
