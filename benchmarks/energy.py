@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.federation import Federation, Flat
 from data_prep.dataset import Dataset, open_data
-from fl_app.config import Settings
 from fl_app.methods import METHODS
+from fl_app.settings import Settings
 from rsdgc import (
     NSI,
     RMS,

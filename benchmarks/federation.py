@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.scoring import score
+from clients.evaluation import score
 from clients.training import TrainSettings, train
-from clients.weights import flatten, load_flat, model_spec
+from clients.weights import load_vector, model_spec, model_to_vector
 from data_prep.dataset import Dataset
-from fl_app.config import Settings
 from fl_app.models import build_model
-from fl_app.site_data import split
+from fl_app.settings import Settings
+from fl_app.site_data import load_split
 
 Flat = NDArray[np.float32]
 MODEL = "small-resnet"
@@ -47,10 +47,10 @@ class Federation:
         model = build_model(MODEL, store.num_bands, self._classes, store.chip_px, seed)
         self._model = model.to(memory_format=torch.channels_last)
         self.spec = model_spec(self._model)
-        self.start: Flat = flatten(self._model, self.spec)
+        self.start: Flat = model_to_vector(self._model, self.spec)
         device = torch.device("cpu")
         self._train, self._test = (
-            [part for site in dataset.sites if (part := split(dataset, site, name, device))]
+            [part for site in dataset.sites if (part := load_split(dataset, site, name, device))]
             for name in ("train", "test")
         )
         total = sum(len(part) for part in self._train)
@@ -64,10 +64,10 @@ class Federation:
         """Train every site from the same weights; return the changes and the mean loss."""
         changes, loss = [], 0.0
         for index, (part, share) in enumerate(zip(self._train, self.shares, strict=True)):
-            load_flat(self._model, self.spec, weights)
+            load_vector(self._model, self.spec, weights)
             settings = TrainSettings(lr=self.rate(number))
             report = train(self._model, part, settings, seed=1000 * number + index)
-            changes.append(flatten(self._model, self.spec) - weights)
+            changes.append(model_to_vector(self._model, self.spec) - weights)
             loss += share * report.loss
         return changes, loss
 
@@ -80,6 +80,6 @@ class Federation:
 
     def accuracy(self, weights: Flat) -> float:
         """Score a model on the test chips of all sites."""
-        load_flat(self._model, self.spec, weights)
+        load_vector(self._model, self.spec, weights)
         confusion = sum(score(self._model, part, self._classes).confusion for part in self._test)
         return float(np.trace(confusion) / np.sum(confusion))

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.federation import ROUNDS, Federation, Flat
 from data_prep.dataset import open_data
 from rsdgc import NSI, Compressor, Scheme, Stamp
-from rsdgc.feedback import take_out
+from rsdgc.feedback import compress_with_feedback
 from strategies.rate_control import RateControl
-from strategies.server_momentum import ServerMomentum
+from strategies.rs_dgc import ServerMomentum
 
 WINDOW = 5
 MOMENTUM = 0.4
@@ -47,7 +47,7 @@ class Variant:
         Rate at which a site learns its own lasting deviation from the global step, which it
         then subtracts before it compresses; over all sites the deviations cancel.
     server_momentum : float
-        Of the global model, see :mod:`strategies.server_momentum`.
+        Of the global model, see :mod:`strategies.rs_dgc`.
     """
 
     name: str
@@ -161,7 +161,7 @@ class Run:
         for index, change in enumerate(changes):
             wanted = change + decay * self._residuals[index] - self._drifts[index] - guess
             stamp, left = Stamp(1, number, 0), wanted.copy()
-            take_out(self._compressor, left, rates.ratios, stamp, rates.target_bytes)
+            compress_with_feedback(self._compressor, left, rates.ratios, stamp, rates.target_bytes)
             captured.append(1.0 - (norm(left) / norm(wanted)) ** 2)
             uploads.append(wanted - left)
             self._residuals[index] = left

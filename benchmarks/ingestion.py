@@ -18,10 +18,10 @@ from benchmarks.archives import BANDS, FORMS, write_archive
 from benchmarks.plain_reading import plain_reading
 from data_prep.ingest import chips, ingest_scenes
 from data_prep.ingest.aligned import AlignedRaster
-from data_prep.ingest.finish import finish_chips
+from data_prep.ingest.finalize import finish_chips
 from data_prep.shards import ShardWriter
 from data_prep.statistics import ChipSums
-from data_prep.writer import chip_hashes
+from data_prep.store_writer import chip_hashes
 
 CHIP_PX = 64
 

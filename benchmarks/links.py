@@ -33,11 +33,11 @@ from benchmarks.netns import Network, check_able, inside, network
 from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
-from fl_app.config import Scalar, Settings, parse_overrides
-from fl_app.flower_cli import FlowerCli
-from fl_app.log_view import LogView
-from fl_app.processes import process
-from fl_app.superlink import CONNECTION, superlink, tool
+from fl_app.flower.command import FlowerCli
+from fl_app.flower.log_filter import LogFilter
+from fl_app.flower.processes import managed_process
+from fl_app.flower.superlink import CONNECTION, superlink, tool
+from fl_app.settings import Scalar, Settings, parse_overrides
 from rsdgc.errors import RsdgcError, RunError
 
 CLASSES = 10
@@ -128,12 +128,12 @@ def _run(
         command = [tool("flower-supernode"), "--insecure", "--superlink"]
         command += [f"{link_of.server}:{port}", "--node-config", node]
         with inside(link_of.namespace):
-            stack.enter_context(process(command, environment, work / f"{name}.log"))
+            stack.enter_context(managed_process(command, environment, work / f"{name}.log"))
     with inside(net.server):
         run_id = FlowerCli(environment, CONNECTION).submit(_settings(found, work, words))
         command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
         log = work / "flwr.log"
-        running = stack.enter_context(process(command, environment, log))
+        running = stack.enter_context(managed_process(command, environment, log))
         _follow(found, running, log, words)
     _account(found, net, work / "run")
     if words.logs:
@@ -167,7 +167,7 @@ def _follow(
     found: Outcome, running: subprocess.Popen[bytes], log: Path, words: argparse.Namespace
 ) -> None:
     """Read the log until the run is over, or until its rounds are and no more is wanted."""
-    view = LogView()
+    view = LogFilter()
     with log.open(encoding="utf-8", errors="replace") as lines:
         while True:
             line = lines.readline()

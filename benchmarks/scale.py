@@ -27,7 +27,7 @@ from benchmarks.netns import terminated
 from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
-from fl_app.processes import family, process
+from fl_app.flower.processes import managed_process, process_tree
 from rsdgc.errors import RsdgcError, RunError
 
 CLASSES = 4
@@ -52,7 +52,7 @@ class Memory:
     def look(self, mark: str) -> None:
         """Take a sample of the processes that carry a mark."""
         sums: dict[str, int] = {}
-        for pid, _ in family(f"{MARK}={mark}".encode()):
+        for pid, _ in process_tree(f"{MARK}={mark}".encode()):
             with suppress(OSError, IndexError, ValueError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 size = _proportional(pid)
@@ -85,7 +85,7 @@ def measure(sites: int, words: argparse.Namespace) -> str:
         command += ["--out", str(run), "--method", words.method, "--rounds", str(words.rounds)]
         command += [f"model={words.model}", "local-steps=1", "batch-size=8", "device=cpu"]
         environment, log = {**os.environ, MARK: mark}, folder / "simulate.log"
-        with terminated(), process(command, environment, log) as running:
+        with terminated(), managed_process(command, environment, log) as running:
             while running.poll() is None:
                 memory.look(mark)
                 time.sleep(SAMPLE_S)

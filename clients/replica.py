@@ -6,22 +6,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rsdgc.arrays import peak
+from rsdgc.arrays import max_magnitude
 from rsdgc.errors import RunError, WireError
-from rsdgc.fingerprint import fingerprint
-from rsdgc.patches import apply_patches
+from rsdgc.patches import apply_patches, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clients.history import SiteState
-    from clients.state import StateFolder
-    from clients.task import Delivery
+    from clients.state import SiteState, StateFolder
+    from clients.task import ReceivedModel
     from rsdgc.arrays import Float32
     from rsdgc.spec import ModelSpec
 
 
-class OutOfStep(Exception):  # noqa: N818  # an outcome that the server answers, not a failure
+class ReplicaOutOfSync(Exception):  # noqa: N818  # an outcome that the server answers, not a failure
     """The patches do not bring this site's replica to the published model: it needs the whole."""
 
 
@@ -44,10 +42,10 @@ class Replica:
     version: int
 
 
-def bring_up(
+def update_replica(
     folder: StateFolder,
     state: SiteState,
-    delivery: Delivery,
+    delivery: ReceivedModel,
     *,
     spec: ModelSpec,
     run: int,
@@ -62,7 +60,7 @@ def bring_up(
         Where the replica is kept. A new version gets a new file; no state is changed.
     state : SiteState
         The present state; one without a replica stands at version 0, the model before training.
-    delivery : Delivery
+    delivery : ReceivedModel
         What came.
     spec : ModelSpec
         The model.
@@ -75,7 +73,7 @@ def bring_up(
 
     Raises
     ------
-    OutOfStep
+    ReplicaOutOfSync
         The replica or the patches are not what the server takes them for; nothing was changed.
     RunError
         The whole model came and is not what its fingerprint says, or is not finite.
@@ -94,27 +92,31 @@ def bring_up(
         _compare(kept, delivery)
         return Replica(kept, state.replica, state.version)
     if kept is None and state.version > 0:
-        raise OutOfStep(f"the replica of version {state.version} is gone")
+        raise ReplicaOutOfSync(f"the replica of version {state.version} is gone")
     if state.version > delivery.version:
-        raise OutOfStep(f"the replica is at version {state.version}, past {delivery.version}")
+        raise ReplicaOutOfSync(
+            f"the replica is at version {state.version}, past {delivery.version}"
+        )
     name, target = folder.new_vector("replica", serial)
     target[:] = initial() if kept is None else kept
     try:
         reached = apply_patches(target, state.version, delivery.patches, spec, run)
     except WireError as error:
-        raise OutOfStep(str(error)) from None
+        raise ReplicaOutOfSync(str(error)) from None
     if reached != delivery.version:
-        raise OutOfStep(f"the patches end at version {reached}, not {delivery.version}")
+        raise ReplicaOutOfSync(f"the patches end at version {reached}, not {delivery.version}")
     _compare(target, delivery)
     return Replica(target, name, reached)
 
 
 def check_finite(weights: Float32) -> None:
     """Raise :class:`RunError` if a received model holds NaN or infinity."""
-    if not math.isfinite(peak(weights)):
+    if not math.isfinite(max_magnitude(weights)):
         raise RunError("the received model is not finite: lower the learning rate")
 
 
-def _compare(weights: Float32, delivery: Delivery) -> None:
+def _compare(weights: Float32, delivery: ReceivedModel) -> None:
     if fingerprint(weights) != delivery.fingerprint:
-        raise OutOfStep(f"the replica is not version {delivery.version} of the published model")
+        raise ReplicaOutOfSync(
+            f"the replica is not version {delivery.version} of the published model"
+        )

@@ -1,4 +1,6 @@
-"""A site's work in one round, as a transaction.
+"""One locked look at a site's state, and at most one change of it.
+
+A site's work in one round, as a transaction.
 
 The order of the steps is what makes every local change count exactly once, whatever dies when:
 
@@ -19,7 +21,7 @@ same task delivered twice gets the same reply, from the file. So at every instan
     Σ accepted uploads + Σ residuals (unsettled uploads added back) = Σ durable local changes
 
 A server that was resumed from a checkpoint finds the sites ahead of it. They go back to the state
-that they had at that checkpoint (:mod:`clients.history`).
+that they had at that checkpoint (:mod:`clients.state`).
 """
 
 from __future__ import annotations
@@ -27,39 +29,106 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from clients import vectors
-from clients.history import SiteState
-from clients.replica import OutOfStep, check_finite
-from clients.scoring import score
-from clients.state import StateFolder
-from clients.task import Delivery, Origin, RoundResult, RoundTask
+from clients import mapped_vectors
+from clients.evaluation import score
+from clients.replica import Replica, ReplicaOutOfSync, check_finite, update_replica
+from clients.state import SiteState, StateFolder
+from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import train
-from clients.turn import Turn, take_turn
-from clients.upload import carry_over, compress, gather_speed
-from clients.weights import flatten, load_flat, model_spec
+from clients.uplink import add_residual, apply_momentum_correction, compress_upload
+from clients.weights import load_vector, model_spec, model_to_vector
 from rsdgc.errors import RunError
-from rsdgc.momentum import mask
-from rsdgc.sparse import Stamp
+from rsdgc.feedback import mask_velocity
+from rsdgc.update import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import nn
 
-    from clients.partition import Partition
-    from clients.scoring import Score
+    from clients.evaluation import Score
+    from clients.loader import SplitLoader
+    from clients.state import StateFolder
+    from clients.task import ReceivedModel, RunOrigin
     from clients.training import TrainReport
+    from rsdgc.arrays import Float32
+    from rsdgc.spec import ModelSpec
 
-__all__ = ["Delivery", "Origin", "OutOfStep", "RoundResult", "RoundTask", "Site"]
+
+class StateTransaction:
+    """What a site has when a message comes in, and how it changes.
+
+    Attributes
+    ----------
+    folder : StateFolder
+        Where the state is kept.
+    state : SiteState
+        The present one, as the server that asks may know it.
+    serial : int
+        A number that no file has: for those of this turn.
+    """
+
+    def __init__(self, folder: StateFolder, origin: RunOrigin, spec: ModelSpec) -> None:
+        self.folder = folder
+        self._origin = origin
+        self._spec = spec
+        self._history = folder.load()
+        self._past = self._history.at(origin.attempt, origin.resumed_round)
+        self.state = self._past[-1] if self._past else SiteState()
+        self.serial = self._history.serial + 1
+
+    def bring_up(self, delivery: ReceivedModel, initial: Callable[[], Float32]) -> Replica:
+        """Return the replica at the received version (:func:`clients.replica.update_replica`)."""
+        return update_replica(
+            self.folder,
+            self.state,
+            delivery,
+            spec=self._spec,
+            run=self._origin.run,
+            initial=initial,
+            serial=self.serial,
+        )
+
+    def commit(self, state: SiteState) -> None:
+        """Make a new state the present one; see :meth:`clients.state.StateFolder.commit`."""
+        after = self._history.then(
+            state,
+            attempt=self._origin.attempt,
+            past=self._past,
+            kept_rounds=self._origin.kept_rounds,
+            serial=self.serial,
+        )
+        self.folder.commit(after)
+
+
+@contextmanager
+def open_transaction(
+    folder: StateFolder, origin: RunOrigin, spec: ModelSpec
+) -> Iterator[StateTransaction]:
+    """Lock a site's state and look at it.
+
+    Raises
+    ------
+    StateError
+        It cannot be read or written.
+    RunError
+        The message is of an attempt that is over.
+    """
+    with folder.locked():
+        yield StateTransaction(folder, origin, spec)
+
+
+__all__ = ["ReceivedModel", "ReplicaOutOfSync", "RoundResult", "RoundTask", "RunOrigin", "Site"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +163,8 @@ class Site:
         name: str,
         model: nn.Module,
         *,
-        train: Partition,
-        test: Partition | None,
+        train: SplitLoader,
+        test: SplitLoader | None,
         num_classes: int,
         state_dir: Path | str,
         initial: Callable[[], NDArray[np.float32]] | None = None,
@@ -111,16 +180,16 @@ class Site:
         self.test = test
         self.num_classes = num_classes
         self.state_dir = state_dir
-        self._initial = initial or _keep(flatten(self.model, self.spec))
+        self._initial = initial or _keep(model_to_vector(self.model, self.spec))
 
-    def work(self, task: RoundTask, delivery: Delivery) -> RoundResult:
+    def work(self, task: RoundTask, delivery: ReceivedModel) -> RoundResult:
         """Work one round.
 
         Parameters
         ----------
         task : RoundTask
             From the server.
-        delivery : Delivery
+        delivery : ReceivedModel
             The published model, or what the replica here lacks of it.
 
         Returns
@@ -130,7 +199,7 @@ class Site:
 
         Raises
         ------
-        OutOfStep
+        ReplicaOutOfSync
             The replica needs the whole model; nothing was changed.
         RunError
             The received or the trained model is not finite, or the task is older than the state.
@@ -142,7 +211,7 @@ class Site:
         begin = time.perf_counter()
         if task.method == "fedavg":
             received, report = self._learn(task, _whole(delivery))
-            trained = flatten(self.model, self.spec)
+            trained = model_to_vector(self.model, self.spec)
             return self._result(received, report, begin, weights=trained)
         with self._turn(task.origin) as turn:
             state, digest = turn.state, task.digest(delivery)
@@ -158,19 +227,19 @@ class Site:
             replica = turn.bring_up(delivery, self._initial)
             received, report = self._learn(task, replica.weights)
             name, residual = turn.folder.new_vector("residual", turn.serial)
-            flatten(self.model, self.spec, out=residual)
+            model_to_vector(self.model, self.spec, out=residual)
             residual -= replica.weights
-            velocity_name, velocity = gather_speed(
+            velocity_name, velocity = apply_momentum_correction(
                 residual, turn.folder, state, task.momentum_correction, turn.serial
             )
-            carry_over(residual, turn.folder, state, task.accepted_round, self.spec)
+            add_residual(residual, turn.folder, state, task.accepted_round, self.spec)
             stamp = Stamp(task.origin.run, task.round, delivery.version)
-            sent = compress(residual, task, stamp, self.spec, self._seed(task.seed, 0))
+            sent = compress_upload(residual, task, stamp, self.spec, self._seed(task.seed, 0))
             payload = sent.payload
             result = self._result(received, report, begin, payload=payload, version=replica.version)
             turn.folder.keep(name)
             if velocity is not None:
-                mask(velocity, sent)
+                mask_velocity(velocity, sent)
                 turn.folder.keep(velocity_name)
             turn.commit(
                 SiteState(
@@ -179,29 +248,29 @@ class Site:
                     replica=replica.name,
                     residual=name,
                     upload=turn.folder.keep_bytes("upload", turn.serial, payload),
-                    residual_check=vectors.checksum(residual),
+                    residual_check=mapped_vectors.checksum(residual),
                     velocity=velocity_name,
-                    velocity_check=0 if velocity is None else vectors.checksum(velocity),
-                    upload_check=vectors.checksum(payload),
+                    velocity_check=0 if velocity is None else mapped_vectors.checksum(velocity),
+                    upload_check=mapped_vectors.checksum(payload),
                     task=digest,
                     reply=_figures(result),
                 )
             )
         return result
 
-    def evaluate(self, origin: Origin, delivery: Delivery) -> Score:
+    def evaluate(self, origin: RunOrigin, delivery: ReceivedModel) -> Score:
         """Score the published model on the test split, for the final evaluation.
 
         Parameters
         ----------
-        origin : Origin
+        origin : RunOrigin
             The run.
-        delivery : Delivery
+        delivery : ReceivedModel
             As for :meth:`work`; the replica at its version is kept.
 
         Raises
         ------
-        OutOfStep, RunError, StateError
+        ReplicaOutOfSync, RunError, StateError
             As for :meth:`work`.
         """
         if not delivery.fingerprint:
@@ -212,9 +281,9 @@ class Site:
             turn.commit(replace(turn.state, version=replica.version, replica=replica.name))
         return found
 
-    def _turn(self, origin: Origin) -> AbstractContextManager[Turn]:
+    def _turn(self, origin: RunOrigin) -> AbstractContextManager[StateTransaction]:
         folder = StateFolder(self.state_dir, origin.run, self.name, self.spec)
-        return take_turn(folder, origin, self.spec)
+        return open_transaction(folder, origin, self.spec)
 
     def _learn(self, task: RoundTask, weights: NDArray[np.float32]) -> tuple[Score, TrainReport]:
         received = self._score(weights)
@@ -222,7 +291,7 @@ class Site:
         return received, train(self.model, self.train, task.train, seed)
 
     def _score(self, weights: NDArray[np.float32]) -> Score:
-        load_flat(self.model, self.spec, weights)
+        load_vector(self.model, self.spec, weights)
         return score(self.model, self.test, self.num_classes)
 
     def _seed(self, seed: int, number: int) -> int:
@@ -257,7 +326,7 @@ def _again(state: SiteState, upload: bytes) -> RoundResult:
     return RoundResult(payload=upload, weights=None, version=state.version, **figures)
 
 
-def _whole(delivery: Delivery) -> NDArray[np.float32]:
+def _whole(delivery: ReceivedModel) -> NDArray[np.float32]:
     """Return the whole model that a message without a replica must carry."""
     if delivery.whole is None:
         raise RunError("the message carries no model: run one release at all ends")

@@ -1,4 +1,11 @@
-"""What a site must not lose: its replica, its residual and its last upload, in files.
+"""What a site remembers of a run: its present state, and those that it may have to go back to.
+
+The server may be resumed from a checkpoint that is older than what the site has worked since. For
+that the site keeps, beside its present state, the one it had at each checkpoint that the server
+still has, and goes back with the server: the run then goes on as if the rounds since had never
+been, and what the sites hold back fits the server's books again.
+
+What a site must not lose: its replica, its residual and its last upload, in files.
 
 ``<state_dir>/<run>/<site>/`` holds
 
@@ -20,7 +27,7 @@ What ``state.json`` does not name is left from a killed process and goes with th
 
 ``state.json`` may name more states than the last: those that the site had at the checkpoints that
 the server still keeps. If the server is resumed from one, the site goes back with it, so that the
-run goes on as if the rounds since had never been (:mod:`clients.history`).
+run goes on as if the rounds since had never been (:mod:`clients.state`).
 """
 
 from __future__ import annotations
@@ -29,20 +36,131 @@ import fcntl
 import json
 import logging
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clients import vectors
-from clients.history import History, SiteState
+from clients import mapped_vectors
 from rsdgc.durable import make_folder, replace_bytes, sync
-from rsdgc.errors import SettingError, StateError
+from rsdgc.errors import RunError, SettingError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rsdgc.arrays import Float32
     from rsdgc.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """A site's state after a round; arrays and upload are named by their files.
+
+    Parameters
+    ----------
+    round : int
+        The last one worked; 0 before the first.
+    version : int
+        Of the published model that the replica is.
+    replica, residual, velocity, upload : str
+        Names of files in the folder; empty for none.
+    residual_check, velocity_check, upload_check : int
+        CRC-32 of their contents. The replica has none: it is compared with the server's
+        fingerprint whenever it is used.
+    task : str
+        Digest of that round's task, to recognise the same message delivered twice.
+    reply : dict
+        The other figures of that round's reply, as JSON values.
+    """
+
+    round: int = 0
+    version: int = 0
+    replica: str = ""
+    residual: str = ""
+    velocity: str = ""
+    upload: str = ""
+    residual_check: int = 0
+    velocity_check: int = 0
+    upload_check: int = 0
+    task: str = ""
+    reply: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> set[str]:
+        """Names of the files that make it up."""
+        return {self.replica, self.residual, self.velocity, self.upload} - {""}
+
+
+@dataclass(frozen=True)
+class StateHistory:
+    """All that a site remembers of a run.
+
+    Parameters
+    ----------
+    attempts : tuple of int
+        The server's starts of this run that the site has worked for, oldest first.
+    states : tuple of SiteState
+        By round, the present one last.
+    serial : int
+        Highest number of a file so far.
+    """
+
+    attempts: tuple[int, ...] = ()
+    states: tuple[SiteState, ...] = ()
+    serial: int = 0
+
+    def at(self, attempt: int, resumed_round: int) -> tuple[SiteState, ...]:
+        """Return the states as an attempt of the server may know them.
+
+        Parameters
+        ----------
+        attempt : int
+            Which start of the server asks.
+        resumed_round : int
+            The last round that it knew when it started; 0 if it started anew.
+
+        Raises
+        ------
+        RunError
+            The server has been started again since this attempt.
+        """
+        if not self.attempts or attempt == self.attempts[-1]:
+            return self.states
+        if attempt in self.attempts:
+            raise RunError(f"attempt {attempt} of this run is over: the server was resumed since")
+        return tuple(state for state in self.states if state.round <= resumed_round)
+
+    def then(
+        self,
+        state: SiteState,
+        *,
+        attempt: int,
+        past: Iterable[SiteState],
+        kept_rounds: Iterable[int],
+        serial: int,
+    ) -> StateHistory:
+        """Return the history with one more state.
+
+        Parameters
+        ----------
+        state : SiteState
+            The new present one.
+        attempt : int
+            The server's start that it was worked for.
+        past : iterable of SiteState
+            What :meth:`at` gave for that start.
+        kept_rounds : iterable of int
+            Rounds of the server's checkpoints: of each, the last state not after it stays.
+        serial : int
+            Highest number of a file now.
+        """
+        past = tuple(past)
+        kept = set()
+        for limit in kept_rounds:
+            kept.add(max((s.round for s in past if s.round <= limit), default=-1))
+        stays = [s for s in past if s.round in kept and s.round < state.round]
+        attempts = self.attempts if attempt in self.attempts else (*self.attempts, attempt)
+        return replace(self, attempts=attempts, states=(*stays, state), serial=serial)
+
 
 SCHEMA = "rsdgc-site-2"
 FILE = "state.json"
@@ -97,7 +215,7 @@ class StateFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def load(self) -> History:
+    def load(self) -> StateHistory:
         """Return what is remembered; nothing where there is nothing that can be used.
 
         A file that is damaged or of another model is passed over with a warning: the site goes on
@@ -112,10 +230,10 @@ class StateFolder:
         try:
             return self._parse(json.loads(path.read_bytes()))
         except FileNotFoundError:
-            return History()
+            return StateHistory()
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("site state %s cannot be used (%s): starting without it", path, error)
-            return History()
+            return StateHistory()
         except OSError as error:
             raise self._unusable("read", error) from error
 
@@ -124,7 +242,7 @@ class StateFolder:
         if not state.replica:
             return None
         with self._passed_over(state.replica):
-            return vectors.open_vector(self.path / state.replica, self._spec.size, "c")
+            return mapped_vectors.open_vector(self.path / state.replica, self._spec.size, "c")
         return None
 
     def residual(self, state: SiteState) -> Float32 | None:
@@ -139,7 +257,7 @@ class StateFolder:
         """Return a state's upload; None, with a warning, where it is damaged."""
         with self._passed_over(state.upload):
             found = (self.path / state.upload).read_bytes()
-            if vectors.checksum(found) == state.upload_check:
+            if mapped_vectors.checksum(found) == state.upload_check:
                 return found
             raise ValueError("its checksum does not match")
         return None
@@ -169,7 +287,7 @@ class StateFolder:
         name = f"{kind}-{serial:06}.f32"
         with self.explained("written"):
             path, spare = self.path / name, self.path / f"spare-{kind}.f32"
-            return name, vectors.create(path, self._spec.size, spare)
+            return name, mapped_vectors.create_vector(path, self._spec.size, spare)
 
     def keep(self, name: str) -> None:
         """Force a file to the disk; raises :class:`StateError` if it cannot be."""
@@ -184,7 +302,7 @@ class StateFolder:
             sync(self.path / name)
         return name
 
-    def commit(self, history: History) -> None:
+    def commit(self, history: StateHistory) -> None:
         """Replace the state; when this returns, the new one survives a loss of power.
 
         Raises
@@ -214,8 +332,8 @@ class StateFolder:
 
     def _checked(self, name: str, check: int) -> Float32 | None:
         with self._passed_over(name):
-            found = vectors.open_vector(self.path / name, self._spec.size, "c")
-            if vectors.checksum(found) == check:
+            found = mapped_vectors.open_vector(self.path / name, self._spec.size, "c")
+            if mapped_vectors.checksum(found) == check:
                 return found
             raise ValueError("its checksum does not match")
         return None
@@ -232,7 +350,7 @@ class StateFolder:
                 else:
                     path.unlink()
 
-    def _parse(self, content: dict[str, Any]) -> History:
+    def _parse(self, content: dict[str, Any]) -> StateHistory:
         for key, expected in (("schema", SCHEMA), ("model", self._spec.signature.hex())):
             if content[key] != expected:
                 raise ValueError(f"{key} {content[key]} instead of {expected}")
@@ -240,7 +358,7 @@ class StateFolder:
         for name in set().union(*(state.files for state in states)):
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is no file of this folder")
-        return History(tuple(map(int, content["attempts"])), states, int(content["serial"]))
+        return StateHistory(tuple(map(int, content["attempts"])), states, int(content["serial"]))
 
     @contextmanager
     def _passed_over(self, name: str) -> Iterator[None]:

@@ -20,7 +20,7 @@ METHODS = ("rs-dgc", "topk", "fedavg")
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunOrigin:
     """Which start of which run a message comes from.
 
     Parameters
@@ -42,21 +42,21 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
-class Delivery:
+class ReceivedModel:
     """How the published model reaches a site.
 
     ::
 
-        Delivery(9, print9)                                 the site has it already
-        Delivery(9, print9, patches=(from7to8, from8to9))   what it lacks
-        Delivery(9, print9, whole=model)                    all of it
+        ReceivedModel(9, print9)                                 the site has it already
+        ReceivedModel(9, print9, patches=(from7to8, from8to9))   what it lacks
+        ReceivedModel(9, print9, whole=model)                    all of it
 
     Parameters
     ----------
     version : int
         Of the published model that the site is to work from.
     fingerprint : bytes
-        Its :func:`rsdgc.fingerprint.fingerprint`; empty: not compared (FedAvg, which has one
+        Its :func:`rsdgc.patches.fingerprint`; empty: not compared (FedAvg, which has one
         message a round and no replica).
     patches : tuple of bytes
         Encoded, successive, oldest first; more than the site lacks does no harm.
@@ -76,7 +76,7 @@ class RoundTask:
 
     Parameters
     ----------
-    origin : Origin
+    origin : RunOrigin
         The run, and this start of its server.
     round : int
         From 1, growing.
@@ -88,13 +88,13 @@ class RoundTask:
     seed : int
         Of the run; site and round are mixed in here.
     scheme, indicator, mean_weight, std_weight : Scheme, str, float, float
-        How to compress (:mod:`rsdgc.scheme`, :mod:`rsdgc.indicator`).
+        How to compress (:mod:`rsdgc.scheme`, :mod:`rsdgc.indicators`).
     ratios : float64 [num_layers]
         The share of each layer's neighborhoods to send; unused by FedAvg.
     budget_bytes : float
         Size of the encoded update that dead-zone levels are fitted to.
     momentum_correction : float
-        Momentum that the site keeps over rounds (:mod:`rsdgc.momentum`); 0 for none.
+        Momentum that the site keeps over rounds (:mod:`rsdgc.feedback`); 0 for none.
     accepted_round : int
         Last round whose upload the server accepted from this site; 0 for none.
 
@@ -104,7 +104,7 @@ class RoundTask:
         The method is unknown, or the round not after the accepted one.
     """
 
-    origin: Origin
+    origin: RunOrigin
     round: int
     method: Literal["rs-dgc", "topk", "fedavg"]
     train: TrainSettings
@@ -129,7 +129,7 @@ class RoundTask:
                 f"{self.accepted_round}: number rounds from 1, each once"
             )
 
-    def digest(self, delivery: Delivery) -> str:
+    def digest(self, delivery: ReceivedModel) -> str:
         """Return a text that tells this task, from this model, from every other.
 
         The model counts by its version and fingerprint, whichever way it came.

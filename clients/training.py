@@ -1,4 +1,7 @@
-"""One round of local training: SGD with momentum, a fresh optimizer each round."""
+"""The device that a setting names.
+
+One round of local training: SGD with momentum, a fresh optimizer each round.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,34 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clients.partition import Partition
+    from clients.loader import SplitLoader
+
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device to train on.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda"}
+        ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    SettingError
+        The name is unknown, or CUDA is asked for and absent.
+    """
+    if name not in DEVICES:
+        raise SettingError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
+    if name == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if name == "cuda":
+        raise SettingError("device 'cuda' is not available on this machine: set device to 'auto'")
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -112,7 +142,7 @@ class TrainReport:
 
 
 def train(
-    model: nn.Module, partition: Partition, settings: TrainSettings, seed: int
+    model: nn.Module, partition: SplitLoader, settings: TrainSettings, seed: int
 ) -> TrainReport:
     """Train the model in place on a split.
 
@@ -205,7 +235,7 @@ class _Step:
 
 
 def _batches(
-    partition: Partition, settings: TrainSettings, seed: int
+    partition: SplitLoader, settings: TrainSettings, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     left = settings.steps or settings.epochs * math.ceil(len(partition) / settings.batch_size)
     epoch = 0

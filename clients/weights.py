@@ -35,7 +35,7 @@ def model_spec(model: nn.Module) -> ModelSpec:
     )
 
 
-def flatten(
+def model_to_vector(
     model: nn.Module, spec: ModelSpec, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Copy the model into a vector on the CPU.
@@ -65,7 +65,7 @@ def flatten(
     return flat
 
 
-def load_flat(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) -> None:
+def load_vector(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) -> None:
     """Copy a vector into the model, in place.
 
     Averages of updates can push a running variance slightly below zero, where its square root

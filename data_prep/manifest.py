@@ -60,7 +60,7 @@ def write_manifest(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
         {name: pa.array(columns[name], type=kind) for name, kind in fields.items()},
     )
     if "geometry" in fields:
-        from data_prep.geometry import geo_metadata  # noqa: PLC0415  # PROJ, for writing alone
+        from data_prep.footprints import geo_metadata  # noqa: PLC0415  # PROJ, for writing alone
 
         table = table.replace_schema_metadata({"geo": geo_metadata(columns["geometry"])})
     pq.write_table(table, path, compression="zstd")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_prep import schemes
+from data_prep import partition_schemes
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
 from data_prep.manifest import column
 from data_prep.schema import PARTITION_FILE, PartitionMeta, write_record
@@ -80,7 +80,7 @@ def partition(
     opened = Store.open(store)
     columns = {name: column(opened.manifest, name) for name in COLUMNS}
     if scheme == "classes" and sites is not None:
-        site_of = schemes.deal_classes(columns, sites, seed, classes_per_site)
+        site_of = partition_schemes.deal_classes(columns, sites, seed, classes_per_site)
         names = [f"site-{index:02d}" for index in range(sites)]
     else:
         site_of, names = _deal(columns, scheme, sites, alpha, seed, min_train)
@@ -95,7 +95,7 @@ def partition(
         store_id=opened.meta.id,
         name=opened.meta.name,
         classes=opened.classes,
-        dropped=int((site_of == schemes.NOBODY).sum()),
+        dropped=int((site_of == partition_schemes.NOBODY).sum()),
     )
     with staged_folder(out, overwrite=overwrite) as folder:
         (folder / SITES_FOLDER).mkdir()
@@ -122,10 +122,10 @@ def _deal(
     alpha: float,
     seed: int,
     min_train: int,
-) -> tuple[schemes.Sites, list[str]]:
+) -> tuple[partition_schemes.Sites, list[str]]:
     """Deal samples by a scheme: site numbers, and the sites' names."""
     if scheme == "folder":
-        site_of, names = schemes.deal_folders(columns)
+        site_of, names = partition_schemes.deal_folders(columns)
         if sites not in (None, len(names)):
             raise SettingError(
                 f"sites is {sites} but the archive has the folders {', '.join(names)}: leave "
@@ -134,18 +134,18 @@ def _deal(
         return site_of, names
     count = len(np.unique(columns["scene"].astype(str))) if sites is None else sites
     if scheme == "iid":
-        site_of = schemes.deal_iid(columns, count, seed)
+        site_of = partition_schemes.deal_iid(columns, count, seed)
     elif scheme == "dirichlet":
-        site_of = schemes.deal_dirichlet(columns, count, seed, alpha, min_train)
+        site_of = partition_schemes.deal_dirichlet(columns, count, seed, alpha, min_train)
     elif scheme == "scene":
-        site_of = schemes.deal_scenes(columns, count)
+        site_of = partition_schemes.deal_scenes(columns, count)
     else:
-        site_of = schemes.deal_blocks(columns, count)
+        site_of = partition_schemes.deal_blocks(columns, count)
     return site_of, [f"site-{index:02d}" for index in range(count)]
 
 
-def _check_sites(site_of: schemes.Sites, names: list[str], splits: NDArray[Any]) -> None:
-    train = (splits == "train") & (site_of != schemes.NOBODY)
+def _check_sites(site_of: partition_schemes.Sites, names: list[str], splits: NDArray[Any]) -> None:
+    train = (splits == "train") & (site_of != partition_schemes.NOBODY)
     counts = np.bincount(site_of[train], minlength=len(names))
     for name, count in zip(names, counts, strict=True):
         if count == 0:

@@ -1,7 +1,7 @@
 """Splits of single images: stratified per class, equal images on one side.
 
-The splits of chips and of pixels, where neighbors share ground, are in :mod:`data_prep.blocks`
-and :mod:`data_prep.fields`; what all three share is here.
+The splits of chips and of pixels, where neighbors share ground, are in :mod:`data_prep.block_split`
+and :mod:`data_prep.field_split`; what all three share is here.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def simulate(
     ] = None,
 ) -> None:
     """Run a federation on this machine, through Flower's simulation."""
-    from fl_app.launch import launch
-    from fl_app.launch import resume as go_on
+    from fl_app.simulation import resume_simulation as go_on
+    from fl_app.simulation import run_simulation
 
     options = {
         "data-dir": None if data is None else str(data),
@@ -83,7 +83,7 @@ def simulate(
             raise SettingError(f"--resume takes the run's own settings: leave out {too_many[0]}")
         go_on(resume, cpus_per_site=cpus_per_site)
         return
-    launch(overrides or [], chosen, cpus_per_site=cpus_per_site, force=force)
+    run_simulation(overrides or [], chosen, cpus_per_site=cpus_per_site, force=force)
 
 
 @site.command()
@@ -97,7 +97,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list.")] = False,
 ) -> None:
     """List the states that runs have left at this site, and delete them."""
-    from clients.cleaning import clean_states
+    from clients.state_cleanup import clean_states
 
     for line in clean_states(
         state_dir, run=run, site=name, older_than_days=older_than_days, delete=yes
@@ -122,7 +122,7 @@ def compare(
     """Run methods, budgets and seeds on the same data; go on where an earlier call stopped."""
     from fl_app.compare import compare as run_all
     from fl_app.compare import trials_of
-    from fl_app.config import parse_overrides
+    from fl_app.settings import parse_overrides
 
     trials = trials_of(words(methods), words(budgets), [_seed(word) for word in words(seeds)])
     chosen = given({"model": model, "rounds": rounds})
@@ -162,7 +162,7 @@ def methods() -> None:
 @app.command()
 def settings() -> None:
     """Show every setting with its default, as a Markdown table."""
-    from fl_app.config import markdown_table
+    from fl_app.settings import markdown_table
 
     typer.echo(markdown_table(), nl=False)
 

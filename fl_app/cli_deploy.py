@@ -100,8 +100,8 @@ def check(
     config: Annotated[Path, typer.Option(help="The party's server.toml or site.toml.")],
 ) -> None:
     """Look at everything that a party needs before it runs; exit with 1 if something is wrong."""
-    from fl_app.deploy.findings import failed, table
-    from fl_app.deploy.parties import ServerConfig, read_party
+    from fl_app.deploy.checks import failed, table
+    from fl_app.deploy.party_config import ServerConfig, read_party
     from fl_app.deploy.server_checks import check_server
     from fl_app.deploy.site_checks import check_site
 
@@ -115,7 +115,7 @@ def check(
 
 def start(config: ServerFile = SERVER_FILE) -> None:
     """Run the server's SuperLink, until it is told to end."""
-    from fl_app.deploy.parties import read_server
+    from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import start as go
 
     go(read_server(config))
@@ -123,9 +123,9 @@ def start(config: ServerFile = SERVER_FILE) -> None:
 
 def register(config: ServerFile = SERVER_FILE) -> None:
     """Let the sites in whose public keys are in the configuration's folder, and no others."""
-    from fl_app.deploy.parties import read_server
-    from fl_app.deploy.registry import register as enter
+    from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import connect
+    from fl_app.deploy.site_registration import register as enter
 
     party = read_server(config)
     for line in enter(party, connect(party)):
@@ -147,8 +147,8 @@ def run(
     ] = None,
 ) -> None:
     """Train over the sites; follow the run to its end, and exit with 1 if that is a bad one."""
-    from fl_app.deploy.parties import read_server
-    from fl_app.deploy.server_runs import run as go
+    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy.run_commands import run as go
 
     options = {
         "method": method,
@@ -163,16 +163,16 @@ def run(
 
 def watch(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
     """Say which sites are there and follow a run, by default the newest, to its end."""
-    from fl_app.deploy.parties import read_server
-    from fl_app.deploy.server_runs import watch as follow
+    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy.run_commands import watch as follow
 
     follow(read_server(config), run_id)
 
 
 def stop(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
     """Stop a run, by default the one that goes on; rsdgc server resume takes it up again."""
-    from fl_app.deploy.parties import read_server
-    from fl_app.deploy.server_runs import stop as end
+    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy.run_commands import stop as end
 
     ended = end(read_server(config), run_id)
     typer.echo(f"run {ended.run_id}: {ended.status}")
@@ -186,24 +186,24 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with a run that did not finish, from its last checkpoint, with its settings."""
-    from fl_app.deploy.parties import read_server
-    from fl_app.deploy.server_runs import resume as go_on
+    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy.run_commands import resume as go_on
 
     go_on(read_server(config), out, min_sites)
 
 
 def start_site(config: SiteFile = SITE_FILE) -> None:
     """Take part: run this site's SuperNode, until it is told to end."""
-    from fl_app.deploy.parties import read_site
-    from fl_app.deploy.site_node import start as go
+    from fl_app.deploy.party_config import read_site
+    from fl_app.deploy.supernode import start as go
 
     go(read_site(config))
 
 
 def site_status(config: SiteFile = SITE_FILE) -> None:
     """Say whether this site's SuperNode runs, and what it keeps; exit with 1 if it does not run."""
-    from fl_app.deploy.parties import read_site
-    from fl_app.deploy.site_node import is_running, status
+    from fl_app.deploy.party_config import read_site
+    from fl_app.deploy.supernode import is_running, status
 
     party = read_site(config)
     for line in status(party):

@@ -14,20 +14,19 @@ from flwr.clientapp import ClientApp
 from flwr.common import log
 from numpy.typing import NDArray
 
-from clients.device import choose_device
-from clients.site import Delivery, Origin, OutOfStep, RoundTask, Site
-from clients.training import TrainSettings
-from clients.weights import flatten, model_spec
-from data_prep.common import site_sums
-from data_prep.normalizing import CommonStatistics
-from fl_app.config import Settings
+from clients.site import ReceivedModel, ReplicaOutOfSync, RoundTask, RunOrigin, Site
+from clients.training import TrainSettings, choose_device
+from clients.weights import model_spec, model_to_vector
+from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.round_reply import round_reply
-from fl_app.site_data import Host, check_trainable, host, split
-from rsdgc import ModelSpec, protocol
+from fl_app.settings import Settings
+from fl_app.site_data import NodeData, check_trainable, load_split, node_data
+from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
+from strategies import messages
 
 SITES_IN_MEMORY = 16
 """Sites whose chips and model one process keeps between rounds."""
@@ -47,44 +46,44 @@ def query(message: Message, context: Context) -> Message:
     }
     card = ConfigRecord(
         {
-            protocol.NAMES: list(counts),
-            protocol.NUM_TRAIN: [num_train for num_train, _ in counts.values()],
-            protocol.NUM_TEST: [num_test for _, num_test in counts.values()],
-            protocol.CLASSES: list(store.classes),
-            protocol.BANDS: store.num_bands,
-            protocol.CHIP_PX: store.chip_px,
-            protocol.DATASET: dataset.name,
-            protocol.SYNTHETIC: bool(store.meta.synthetic),
+            messages.NAMES: list(counts),
+            messages.NUM_TRAIN: [num_train for num_train, _ in counts.values()],
+            messages.NUM_TEST: [num_test for _, num_test in counts.values()],
+            messages.CLASSES: list(store.classes),
+            messages.BANDS: store.num_bands,
+            messages.CHIP_PX: store.chip_px,
+            messages.DATASET: dataset.name,
+            messages.SYNTHETIC: bool(store.meta.synthetic),
         }
     )
-    return Message(RecordDict({protocol.SITE: card}), reply_to=message)
+    return Message(RecordDict({messages.SITE: card}), reply_to=message)
 
 
-@app.query(protocol.STATISTICS)
+@app.query(messages.STATISTICS)
 def statistics(message: Message, context: Context) -> Message:
     """Tell the sums of a site's train samples; no pixel leaves it.
 
-    The sums of all sites, added by :func:`data_prep.common.merge_sites`, are what all can
-    normalise by.
+    The sums of all sites, added by :func:`data_prep.common_statistics.merge_sites`, are what all
+    can normalise by.
     """
     here = _host(context)
-    name = str(message.content.config_records[protocol.TASK][protocol.SITE])
+    name = str(message.content.config_records[messages.TASK][messages.SITE])
     sums = site_sums(here.dataset, _local(here, name))
     record = ConfigRecord(sums.to_mapping())  # type: ignore[arg-type]
-    return Message(RecordDict({protocol.SUMS: record}), reply_to=message)
+    return Message(RecordDict({messages.SUMS: record}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Work one round at the site that the task names."""
     settings = _settings(context)
-    task = message.content.config_records[protocol.TASK]
+    task = message.content.config_records[messages.TASK]
     site = _site(context, task)
     origin = _origin(context, task)
     try:
         delivery = _delivery(message, task, site.spec)
         result = site.work(_round_task(settings, origin, task), delivery)
-    except OutOfStep as reason:
+    except ReplicaOutOfSync as reason:
         return _ask_for_the_whole(message, reason)
     return Message(round_reply(result, site.spec), reply_to=message)
 
@@ -92,31 +91,31 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Score the received model on the test split of the site that the task names."""
-    task = message.content.config_records[protocol.TASK]
+    task = message.content.config_records[messages.TASK]
     site = _site(context, task)
     try:
         score = site.evaluate(_origin(context, task), _delivery(message, task, site.spec))
-    except OutOfStep as reason:
+    except ReplicaOutOfSync as reason:
         return _ask_for_the_whole(message, reason)
     metrics = MetricRecord(
         {
-            protocol.NUM_EXAMPLES: int(score.confusion.sum()),
-            protocol.SCORE_LOSS: float(score.loss),
-            protocol.CONFUSION: score.confusion.reshape(-1).tolist(),
+            messages.NUM_EXAMPLES: int(score.confusion.sum()),
+            messages.SCORE_LOSS: float(score.loss),
+            messages.CONFUSION: score.confusion.reshape(-1).tolist(),
         }
     )
-    return Message(RecordDict({protocol.METRICS: metrics}), reply_to=message)
+    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
 
 
 def _settings(context: Context) -> Settings:
     return Settings.from_mapping(context.run_config)
 
 
-def _host(context: Context) -> Host:
-    return host(context.node_config, _settings(context))
+def _host(context: Context) -> NodeData:
+    return node_data(context.node_config, _settings(context))
 
 
-def _local(here: Host, name: str) -> str:
+def _local(here: NodeData, name: str) -> str:
     """Return the name that a site has in the node's data."""
     if name not in here.sites:
         raise RunError(f"site '{name}' is not at this node, which has {', '.join(here.sites)}")
@@ -125,7 +124,7 @@ def _local(here: Host, name: str) -> str:
 
 def _site(context: Context, task: ConfigRecord) -> Site:
     """Return a site, from memory where this process has worked for it before."""
-    name, packed = str(task[protocol.SITE]), task.get(protocol.NORMALIZATION, b"")
+    name, packed = str(task[messages.SITE]), task.get(messages.NORMALIZATION, b"")
     configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
     key = (context.run_id, name, packed, repr(configs))
     return _kept(key, lambda: _open_site(context, name, packed))
@@ -144,7 +143,7 @@ def _open_site(context: Context, name: str, packed: object) -> Site:
     common = None
     if isinstance(packed, bytes) and packed:
         common = CommonStatistics.unpack(packed, store.meta.modalities)
-    train_split = split(here.dataset, local, "train", device, common)
+    train_split = load_split(here.dataset, local, "train", device, common)
     assert train_split is not None
 
     def make() -> torch.nn.Module:
@@ -158,10 +157,10 @@ def _open_site(context: Context, name: str, packed: object) -> Site:
         name,
         model,
         train=train_split,
-        test=split(here.dataset, local, "test", device, common),
+        test=load_split(here.dataset, local, "test", device, common),
         num_classes=num_classes,
         state_dir=_state_dir(context, settings),
-        initial=lambda: flatten(make(), site_spec),
+        initial=lambda: model_to_vector(make(), site_spec),
     )
 
 
@@ -174,47 +173,47 @@ def _state_dir(context: Context, settings: Settings) -> Path:
     return Path(settings.out) / "state" if settings.out else home() / "state"
 
 
-def _ask_for_the_whole(message: Message, reason: OutOfStep) -> Message:
+def _ask_for_the_whole(message: Message, reason: ReplicaOutOfSync) -> Message:
     log(WARNING, "the whole model is needed: %s", reason)
-    metrics = MetricRecord({protocol.RESYNC: 1})
-    return Message(RecordDict({protocol.METRICS: metrics}), reply_to=message)
+    metrics = MetricRecord({messages.RESYNC: 1})
+    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
 
 
-def _origin(context: Context, task: ConfigRecord) -> Origin:
+def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
     """Return which run asks: a resumed one keeps its number, and has a Flower run of its own."""
-    run = task.get(protocol.RUN)
-    kept = task.get(protocol.KEPT_ROUNDS)
-    return Origin(
+    run = task.get(messages.RUN)
+    kept = task.get(messages.KEPT_ROUNDS)
+    return RunOrigin(
         run=int.from_bytes(run, "little") if isinstance(run, bytes) else context.run_id,
         attempt=context.run_id,
-        resumed_round=_integer(task, protocol.RESUMED_ROUND),
-        kept_rounds=protocol.unpack_rounds(kept) if isinstance(kept, bytes) else (),
+        resumed_round=_integer(task, messages.RESUMED_ROUND),
+        kept_rounds=messages.unpack_rounds(kept) if isinstance(kept, bytes) else (),
     )
 
 
-def _delivery(message: Message, task: ConfigRecord, spec: ModelSpec) -> Delivery:
-    print_ = task.get(protocol.FINGERPRINT, b"")
-    version = _integer(task, protocol.VERSION)
+def _delivery(message: Message, task: ConfigRecord, spec: ModelSpec) -> ReceivedModel:
+    print_ = task.get(messages.FINGERPRINT, b"")
+    version = _integer(task, messages.VERSION)
     print_ = print_ if isinstance(print_, bytes) else b""
-    record = message.content.array_records.get(protocol.MODEL)
+    record = message.content.array_records.get(messages.MODEL)
     if record is None:
-        return Delivery(version, print_)
-    if protocol.PATCHES not in record:
-        return Delivery(version, print_, whole=_weights(record, spec))
+        return ReceivedModel(version, print_)
+    if messages.PATCHES not in record:
+        return ReceivedModel(version, print_, whole=_weights(record, spec))
     try:
-        patches = unpack_patches(record[protocol.PATCHES].numpy().tobytes())
+        patches = unpack_patches(record[messages.PATCHES].numpy().tobytes())
     except WireError as error:
-        raise OutOfStep(str(error)) from None
-    return Delivery(version, print_, patches=tuple(patches))
+        raise ReplicaOutOfSync(str(error)) from None
+    return ReceivedModel(version, print_, patches=tuple(patches))
 
 
-def _round_task(settings: Settings, origin: Origin, task: ConfigRecord) -> RoundTask:
+def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:
     return RoundTask(
         origin=origin,
-        round=_integer(task, protocol.ROUND),
+        round=_integer(task, messages.ROUND),
         method="fedavg" if settings.method == "fedavg" else "rs-dgc",
         train=TrainSettings(
-            lr=float(task[protocol.LEARNING_RATE]),  # type: ignore[arg-type]
+            lr=float(task[messages.LEARNING_RATE]),  # type: ignore[arg-type]
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             batch_size=settings.batch_size,
@@ -231,10 +230,10 @@ def _round_task(settings: Settings, origin: Origin, task: ConfigRecord) -> Round
         indicator=settings.resolved("indicator"),
         mean_weight=settings.nsi_mean_weight,
         std_weight=settings.nsi_std_weight,
-        ratios=np.asarray(task.get(protocol.RATIOS, []), dtype=np.float64),
-        budget_bytes=float(task.get(protocol.BUDGET_BYTES, 0.0)),  # type: ignore[arg-type]
+        ratios=np.asarray(task.get(messages.RATIOS, []), dtype=np.float64),
+        budget_bytes=float(task.get(messages.BUDGET_BYTES, 0.0)),  # type: ignore[arg-type]
         momentum_correction=settings.resolved("momentum_correction"),
-        accepted_round=_integer(task, protocol.ACCEPTED_ROUND),
+        accepted_round=_integer(task, messages.ACCEPTED_ROUND),
     )
 
 
@@ -246,8 +245,8 @@ def _integer(task: ConfigRecord, key: str) -> int:
 
 
 def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
-    if protocol.PACKED in record:
-        flat = record[protocol.PACKED].numpy()
+    if messages.PACKED in record:
+        flat = record[messages.PACKED].numpy()
     else:
         flat = np.concatenate([record[layer.name].numpy().reshape(-1) for layer in spec.layers])
     if flat.dtype != np.float32 or flat.shape != (spec.size,):

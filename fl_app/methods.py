@@ -33,13 +33,13 @@ class Method:
     about : str
         One line for the documentation.
     neighborhood, indicator, values, dense_values, indices : str
-        See :class:`rsdgc.scheme.Scheme` and :mod:`rsdgc.indicator`.
+        See :class:`rsdgc.scheme.Scheme` and :mod:`rsdgc.indicators`.
     ratio_policy : str
         See :mod:`strategies.rate_control`; ``whole`` sends every layer whole.
     momentum_correction : float
         Momentum that sites keep over rounds, with factor masking; 0: none.
     server_momentum : float
-        Momentum of the global model, see :mod:`strategies.server_momentum`; 0: none.
+        Momentum of the global model, see :mod:`strategies.rs_dgc`; 0: none.
     """
 
     about: str

@@ -15,22 +15,23 @@ from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from clients.weights import flatten, load_flat, model_spec
-from fl_app import run_folder, run_lock
-from fl_app.common_statistics import agree, run_statistics, write_statistics
-from fl_app.config import Settings, parse_budget
+from clients.weights import load_vector, model_spec, model_to_vector
 from fl_app.default_data import default_folder
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.report import write_report
-from rsdgc import RMS, Compressor, ModelSpec, protocol
+from fl_app.runs import folder as run_folder
+from fl_app.runs import lock as run_lock
+from fl_app.settings import Settings, parse_budget
+from fl_app.statistics_round import collect_statistics, run_statistics, write_statistics
+from rsdgc import RMS, Compressor, ModelSpec
 from rsdgc.errors import RsdgcError, RunError
-from strategies import DenseFedAvg, Ledger, Roster, RsDgc, call_the_roll
+from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager, discover_sites, messages
+from strategies.base import RoundSettings, SiteRounds
 from strategies.checkpoints import Checkpoints
-from strategies.progress import human_bytes
-from strategies.published import PublishedModel
+from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
-from strategies.rounds import RoundRules, SiteRounds
+from strategies.round_log import human_bytes
 from strategies.rs_dgc import flatten as join_arrays
 from strategies.rs_dgc import unflatten
 
@@ -57,8 +58,8 @@ def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     settings = Settings.from_mapping(context.run_config)
     known = run_folder.reopen(settings) if settings.resume else None
     if known is not None:
-        held.enter_context(run_lock.hold(known[0], context.run_id))
-    roster = call_the_roll(grid, settings.min_sites, settings.join_timeout_s)
+        held.enter_context(run_lock.lock_run(known[0], context.run_id))
+    roster = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
     data = roster.data
     model = build_model(
         settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
@@ -68,7 +69,7 @@ def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     if known is None:
         out = Path(settings.out) if settings.out else _new_folder(settings, context.run_id)
         folder, run_id = run_folder.create(out.absolute()), context.run_id
-        held.enter_context(run_lock.hold(folder, run_id))
+        held.enter_context(run_lock.lock_run(folder, run_id))
         here = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
         path = str(here) if here.exists() else ""
         run_folder.write_config(folder, mapping, roster, spec, path, run_id)
@@ -76,7 +77,7 @@ def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
         folder, run_id = known
     log(INFO, "run folder: %s", folder)
 
-    weights = flatten(model, spec)
+    weights = model_to_vector(model, spec)
     strategy = _strategy(settings, roster, folder, spec, weights, run_id)
     if known is not None:
         resume(strategy)
@@ -93,7 +94,7 @@ def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     if strategy.rounds_combined == 0:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in ledger.refusals.items())
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
-    load_flat(model, spec, join_arrays(result.arrays, spec))
+    load_vector(model, spec, join_arrays(result.arrays, spec))
     _finish(folder, mapping, strategy, model, strategy.seconds())
     return folder
 
@@ -109,21 +110,25 @@ def _normalization(
         raise RunError(f"{folder} has lost its normalization.json: the run cannot be resumed")
     if common is None:
         timeout_s = settings.join_timeout_s
-        common = agree(grid, strategy.roster, strategy.ledger, settings.min_sites, timeout_s)
+        common = collect_statistics(
+            grid, strategy.roster, strategy.ledger, settings.min_sites, timeout_s
+        )
         write_statistics(folder, common)
-    return ConfigRecord({protocol.NORMALIZATION: common.pack()})
+    return ConfigRecord({messages.NORMALIZATION: common.pack()})
 
 
 def _strategy(
     settings: Settings,
-    roster: Roster,
+    roster: SiteManager,
     folder: Path,
     spec: ModelSpec,
     weights: NDArray[np.float32],
     run_id: int,
 ) -> SiteRounds:
     ledger = Ledger(folder, spec.dense_bytes)
-    rules = RoundRules(settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at)
+    rules = RoundSettings(
+        settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
+    )
     checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
     if settings.method == "fedavg":

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients.partition import Normalization, Partition
+from clients.loader import Normalization, SplitLoader
+from data_prep.common_statistics import CommonStatistics, normalization_of
 from data_prep.dataset import Dataset, open_data
-from data_prep.normalizing import CommonStatistics, normalizing_statistics
 from data_prep.schema import ModalityMeta
-from fl_app.config import Settings
+from fl_app.settings import Settings
 from rsdgc.errors import DataError
 
 
 @dataclass(frozen=True)
-class Host:
+class NodeData:
     """The data behind a node.
 
     Attributes
@@ -39,7 +39,7 @@ class Host:
     sites: Mapping[str, str]
 
 
-def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
+def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
     """Find the data and the sites of a node.
 
     Raises
@@ -59,7 +59,7 @@ def host(node_config: Mapping[str, Any], settings: Settings) -> Host:
         )
     dataset = open_data(Path(settings.data_dir) if settings.data_dir else _built_in())
     names = dataset.sites[int(part) :: int(parts)]
-    return Host(dataset, {name: name for name in names})
+    return NodeData(dataset, {name: name for name in names})
 
 
 def _built_in() -> Path:
@@ -69,7 +69,7 @@ def _built_in() -> Path:
     return default_data()
 
 
-def own_data(path: Path, site_name: str) -> Host:
+def own_data(path: Path, site_name: str) -> NodeData:
     """Return the data of a machine that hosts one site.
 
     Parameters
@@ -86,12 +86,12 @@ def own_data(path: Path, site_name: str) -> Host:
     """
     dataset = open_data(path)
     if len(dataset.sites) == 1:
-        return Host(dataset, {site_name or dataset.sites[0]: dataset.sites[0]})
+        return NodeData(dataset, {site_name or dataset.sites[0]: dataset.sites[0]})
     if site_name not in dataset.sites:
         raise DataError(
             f"site-name '{site_name}' is not among the sites of {path}: {', '.join(dataset.sites)}"
         )
-    return Host(dataset, {site_name: site_name})
+    return NodeData(dataset, {site_name: site_name})
 
 
 def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
@@ -102,13 +102,13 @@ def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
             raise DataError(f"site {name} has no training samples; partition the data anew")
 
 
-def split(
+def load_split(
     dataset: Dataset,
     site: str,
     name: str,
     device: torch.device,
     common: CommonStatistics | None = None,
-) -> Partition | None:
+) -> SplitLoader | None:
     """Return a split of a site on the device, or None if it has no samples.
 
     With the ``common`` statistics of all sites, pixels are normalised by them, else by the store's
@@ -123,7 +123,7 @@ def split(
     if len(chips) == 0:
         return None
     normalization = normalizations(dataset.store.meta.modalities, common)
-    return Partition(dataset.store, chips, labels, normalization, device)
+    return SplitLoader(dataset.store, chips, labels, normalization, device)
 
 
 def normalizations(
@@ -140,7 +140,7 @@ def normalizations(
 
 
 def _normalization(modality: ModalityMeta, common: CommonStatistics | None) -> Normalization:
-    mean, std = normalizing_statistics(modality, common)
+    mean, std = normalization_of(modality, common)
     return Normalization(
         mean=np.asarray(mean, dtype=np.float32),
         std=np.asarray(std, dtype=np.float32),

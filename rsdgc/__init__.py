@@ -18,8 +18,8 @@ Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
 """
 
 from rsdgc.aggregation import WeightedMean
+from rsdgc.codec.wire import decode, encode
 from rsdgc.compressor import Compressor
-from rsdgc.cutting import cut
 from rsdgc.errors import (
     DataError,
     RsdgcError,
@@ -29,28 +29,13 @@ from rsdgc.errors import (
     WireError,
 )
 from rsdgc.feedback import ErrorFeedback
-from rsdgc.indicator import (
-    INDICATORS,
-    L1,
-    NSI,
-    RMS,
-    Indicator,
-    Random,
-    make_indicator,
-)
-from rsdgc.neighborhoods import Neighborhoods
-from rsdgc.ratios import (
-    estimate_bytes,
-    fit_ratios,
-    uniform_shares,
-    update_shares,
-    weight_shares,
-)
+from rsdgc.indicators import INDICATORS, L1, NSI, RMS, Indicator, Random, make_indicator
+from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.ratios import estimate_bytes, fit_ratios, uniform_shares, update_shares, weight_shares
 from rsdgc.scheme import Scheme
 from rsdgc.selection import kept_count, top_k
-from rsdgc.sparse import Part, SparseUpdate, Stamp
 from rsdgc.spec import Layer, ModelSpec
-from rsdgc.wire import decode, encode
+from rsdgc.update import LayerUpdate, SparseUpdate, Stamp
 
 __all__ = [
     "INDICATORS",
@@ -62,9 +47,9 @@ __all__ = [
     "ErrorFeedback",
     "Indicator",
     "Layer",
+    "LayerUpdate",
     "ModelSpec",
     "Neighborhoods",
-    "Part",
     "Random",
     "RsdgcError",
     "RunError",

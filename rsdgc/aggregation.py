@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, WireError
-from rsdgc.sparse import SparseUpdate
-from rsdgc.wire import decode
+from rsdgc.update import SparseUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import peak
-from rsdgc.cutting import cut
+from rsdgc.arrays import max_magnitude
+from rsdgc.codec.sizes import estimate_bytes
+from rsdgc.codec.wire import encode
 from rsdgc.errors import RsdgcError, SettingError
+from rsdgc.neighborhoods import cut
 from rsdgc.selection import kept_count, top_k
-from rsdgc.sizes import estimate_bytes
-from rsdgc.wire import encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsdgc.arrays import Float32, Float64, Int64
-    from rsdgc.indicator import Indicator
+    from rsdgc.indicators import Indicator
     from rsdgc.scheme import Scheme
-    from rsdgc.sparse import SparseUpdate, Stamp
     from rsdgc.spec import Layer, ModelSpec
+    from rsdgc.update import SparseUpdate, Stamp
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Compressor:
             except RsdgcError as error:
                 raise RsdgcError(f"layer {layer.name!r}: {error}") from None
             return top_k(scores, kept)
-        largest = peak(view)
+        largest = max_magnitude(view)
         if not math.isfinite(largest):
             msg = f"layer {layer.name!r}: the values hold {largest}: lower the learning rate"
             raise RsdgcError(f"{msg} or clip the gradients")

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,7 +35,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     OSError
         It could not be written; the old file stands and the draft is gone.
     """
-    draft = path.with_name(path.name + DRAFT)
+    draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")  # two processes may write at once
     try:
         write(draft)
         sync(draft)
@@ -47,6 +49,26 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 def replace_bytes(path: Path, content: bytes) -> None:
     """Replace a file by these bytes; see :func:`replace_file`."""
     replace_file(path, lambda draft: draft.write_bytes(content))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file by this text, in UTF-8; see :func:`replace_file`."""
+    replace_bytes(path, text.encode())
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds an exclusive lock on a file; False where there is no file.
+
+    The system releases a lock when the process that holds it ends, however it ends. For an
+    instant the probe holds the lock itself, so whoever takes a lock should wait for it a moment.
+    """
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,17 @@ With change ``c``, residual ``r`` and decoded upload ``d`` (paper: nothing is lo
 
 so rounding of coded values is fed back as well as what was not sent at all. If the upload was
 not accepted, ``r ← r + d`` (:meth:`ErrorFeedback.roll_back`), as if nothing had been sent.
+
+Momentum correction: momentum that a site keeps from round to round, before error feedback.
+
+For rounds of a single step, where momentum within a round means nothing (Lin et al., "Deep
+Gradient Compression", ICLR 2018, section 3.2). With change ``c``, velocity ``u`` and momentum
+``m``::
+
+    u ← m · u + c        v = u + r        d = decode(compress(v))        r ← v - d
+
+and **factor masking** (section 3.3): ``u`` is set to zero wherever something was sent, so that
+stale momentum does not carry what was sent along once more. ``m = 0`` is plain error feedback.
 """
 
 from __future__ import annotations
@@ -15,14 +26,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rsdgc.arrays import check_flat
-from rsdgc.wire import decode
+from rsdgc.codec.wire import decode
+from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsdgc.arrays import Float32, Float64
-    from rsdgc.sparse import SparseUpdate, Stamp
     from rsdgc.spec import ModelSpec
+    from rsdgc.update import SparseUpdate, Stamp
 
 
 class UpdateCompressor(Protocol):
@@ -44,7 +56,7 @@ class UpdateCompressor(Protocol):
         ...
 
 
-def take_out(
+def compress_with_feedback(
     compressor: UpdateCompressor,
     total: Float32,
     ratios: Float64 | Sequence[float],
@@ -140,7 +152,7 @@ class ErrorFeedback:
         check_flat(change, self._compressor.spec.size, "the change")
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.add(change, self._residual, out=change)  # a fresh array costs four adds
-        sent = take_out(self._compressor, total, ratios, stamp, budget_bytes)
+        sent = compress_with_feedback(self._compressor, total, ratios, stamp, budget_bytes)
         self._residual = total
         return sent.payload
 
@@ -153,3 +165,33 @@ class ErrorFeedback:
             If the payload is not an update of this model; the residual is as it was.
         """
         decode(payload, self._compressor.spec).add_to(self._residual)
+
+
+def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> None:
+    """Do ``u ← m · u + c``, in place, and turn the change into the velocity that is to be sent.
+
+    Parameters
+    ----------
+    velocity, change : float32 [n]
+        Both hold the new velocity afterwards.
+    momentum : float
+        0 to below 1.
+
+    Raises
+    ------
+    SettingError
+        If the momentum is out of range or the vectors do not fit each other.
+    """
+    if not 0 <= momentum < 1:
+        msg = f"momentum correction is {momentum}: choose 0 to below 1"
+        raise SettingError(msg)
+    check_flat(change, velocity.size, "the change")
+    velocity *= np.float32(momentum)
+    velocity += change
+    np.copyto(change, velocity)
+
+
+def mask_velocity(velocity: Float32, sent: SparseUpdate) -> None:
+    """Set the velocity to zero, in place, wherever an update says something (factor masking)."""
+    for view, part in zip(sent.spec.views(velocity), sent.parts, strict=True):
+        part.clear(view)

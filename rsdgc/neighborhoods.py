@@ -1,24 +1,48 @@
 """Neighborhoods: the groups of elements of a layer that are kept or held back together.
 
 Every kind is one grid. The layer is read as a matrix and cut into rectangles, numbered row by
-row (:mod:`rsdgc.cutting`). Those at the right and lower edges are ragged: smaller, never padded.
+row (:mod:`rsdgc.neighborhoods`). Those at the right and lower edges are ragged: smaller, never
+padded.
+
+Cut a layer into neighborhoods, as a scheme says.
+
+Every kind is one grid. The layer is read as a matrix of ``rows × cols`` (its first dimension
+by all others; one row if it has fewer than two dimensions) and cut into rectangles of
+``height × width``, numbered row by row:
+
+========== ================================ ======== ==========
+kind       layer                            height   width
+========== ================================ ======== ==========
+kernel     convolution, kernel over 1 px    1        kernel px
+kernel     anything else                    1        about tile_px²
+tile       two or more dimensions           tile_px  tile_px
+tile       fewer                            1        about tile_px²
+element    any                              1        1
+========== ================================ ======== ==========
+
+Rectangles at the right and lower edges are ragged: smaller, never padded. A run of *about*
+``tile_px²`` elements is as long as the divisor of the row nearest to that, within a third of it,
+so that the usual widths (512 and 4096 with runs of 8) have no ragged edge; ``tile_px²`` if there
+is none.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, chunks, pick
+from rsdgc.arrays import CHUNK, chunks, extract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from rsdgc.arrays import Bools, Float32, Int64
+    from rsdgc.scheme import Scheme
 
 
 class Block(NamedTuple):
@@ -35,7 +59,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """A grid of neighborhoods over one layer; :func:`rsdgc.cutting.cut` makes it.
+    """A grid of neighborhoods over one layer; :func:`rsdgc.neighborhoods.cut` makes it.
 
     Parameters
     ----------
@@ -212,11 +236,11 @@ class Neighborhoods:
         elif self.is_ragged:
             flags = np.repeat(chosen, self.sizes(ids))
             for part in chunks(flags.size):
-                yield pick(values[part], flags[part])
+                yield extract(values[part], flags[part])
         else:
             members = self._items(values)
             for part in chunks(chosen.size, max(1, CHUNK // (self.height * self.width))):
-                yield pick(members[part], chosen[part]).view(np.float32)
+                yield extract(members[part], chosen[part]).view(np.float32)
 
     def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
         """Walk over a flat layer in views of at most about ``chunk`` elements.
@@ -262,3 +286,38 @@ def _spans(size: int, step: int) -> Iterator[tuple[range, int]]:
         yield range(full), step
     if rest:
         yield range(full, full + 1), rest
+
+
+def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
+    """Cut a layer of the given shape into neighborhoods (paper: gradient neighborhoods).
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The layer's shape, output channels first; ``()`` is a single number.
+    scheme : Scheme
+        Which kind of neighborhood, and how large.
+
+    Returns
+    -------
+    Neighborhoods
+        The grid over the layer.
+    """
+    rows = shape[0] if len(shape) > 1 else 1
+    cols = math.prod(shape) // rows
+    run = _run_length(cols, scheme.tile_px**2)
+    if scheme.neighborhood == "element":
+        return Neighborhoods(rows, cols, 1, 1)
+    if scheme.neighborhood == "tile" and len(shape) > 1:
+        return Neighborhoods(rows, cols, scheme.tile_px, scheme.tile_px)
+    kernel_px = math.prod(shape[2:]) if len(shape) > 2 else 1
+    if scheme.neighborhood == "kernel" and kernel_px > 1:
+        return Neighborhoods(rows, cols, 1, kernel_px)
+    return Neighborhoods(rows, cols, 1, run)
+
+
+def _run_length(cols: int, wanted: int) -> int:
+    """Return the divisor of ``cols`` nearest to ``wanted``, if one is within a third of it."""
+    near = range(math.ceil(wanted * 2 / 3), wanted * 4 // 3 + 1)
+    divisors = [length for length in near if cols % length == 0]
+    return min(divisors, key=lambda length: abs(length - wanted), default=wanted)

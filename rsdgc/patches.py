@@ -1,7 +1,7 @@
 """Patches of the published model, packed for one message.
 
-A patch is one encoded update (:mod:`rsdgc.wire`) whose stamp says the run, the version it leads
-to (``round``) and the one it starts from (``base``, one less). Any number of successive ones
+A patch is one encoded update (:mod:`rsdgc.codec.wire`) whose stamp says the run, the version it
+leads to (``round``) and the one it starts from (``base``, one less). Any number of successive ones
 travel in one buffer, all numbers little-endian:
 
 ====== ===== ========= =====================================================
@@ -16,22 +16,28 @@ offset bytes field     meaning
 Every patch carries its own checksum and model signature. A replica that applies the patches in
 their order, once each, on the CPU, equals the published model bit for bit: a patch decodes to
 values that both ends look up alike, and each is added once.
+
+A model's fingerprint: sixteen bytes by which two ends know that they hold the same bits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from rsdgc.codec.wire import decode
 from rsdgc.errors import WireError
-from rsdgc.wire import decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsdgc.arrays import Float32
-    from rsdgc.sparse import SparseUpdate
     from rsdgc.spec import ModelSpec
+    from rsdgc.update import SparseUpdate
+
 
 MAGIC = b"RSDP"
 _HEAD = struct.Struct("<4sI")
@@ -124,3 +130,24 @@ def apply_patches(
         update.add_to(target)
         version = update.stamp.round
     return version
+
+
+FINGERPRINT_BYTES = 16
+
+
+def fingerprint(weights: Float32) -> bytes:
+    """Return the fingerprint of a model.
+
+    Parameters
+    ----------
+    weights : float32 [n]
+        Contiguous; read once, without a copy on little-endian machines.
+
+    Returns
+    -------
+    bytes
+        The first 16 bytes of SHA-256 over the values as little-endian float32. A zero and a
+        negative zero differ, as they do in memory.
+    """
+    content = np.ascontiguousarray(weights, dtype="<f4").data.cast("B")
+    return hashlib.sha256(content).digest()[:FINGERPRINT_BYTES]

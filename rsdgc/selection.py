@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import pick
+from rsdgc.arrays import extract
 from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def top_k(scores: Float32, k: int) -> Int64:
     if candidates.size < k:
         candidates = np.arange(scores.size, dtype=np.int64)
     best = scores.take(candidates)
-    between = pick(best, best <= high)
+    between = extract(best, best <= high)
     if best.size - between.size >= k:
         between = best
     rank = best.size - k  # from below; all that is above the guess stays above
@@ -78,7 +78,7 @@ def top_k(scores: Float32, k: int) -> Int64:
     keep = best > threshold
     ties = np.flatnonzero(best == threshold)
     keep[ties[: k - np.count_nonzero(keep)]] = True
-    return pick(candidates, keep)
+    return extract(candidates, keep)
 
 
 def _guess(scores: Float32, k: int) -> tuple[float, float]:

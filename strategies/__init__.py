@@ -2,16 +2,16 @@
 
 from strategies.fedavg import DenseFedAvg
 from strategies.ledger import Ledger
-from strategies.roster import Roster, SiteCard, call_the_roll
+from strategies.metrics import Scores
 from strategies.rs_dgc import RsDgc
-from strategies.scores import Scores
+from strategies.sites import SiteInfo, SiteManager, discover_sites
 
 __all__ = [
     "DenseFedAvg",
     "Ledger",
-    "Roster",
     "RsDgc",
     "Scores",
-    "SiteCard",
-    "call_the_roll",
+    "SiteInfo",
+    "SiteManager",
+    "discover_sites",
 ]

@@ -8,14 +8,14 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvgM
 
-from rsdgc import protocol
+from strategies import messages
+from strategies.base import RoundSettings, SiteRounds
 from strategies.checkpoints import Arrays, Checkpoints
-from strategies.checks import Refused, metric, num_examples
-from strategies.ledger import WHOLE, Ledger, SiteEntry, layer_group
-from strategies.parcels import Parcel
-from strategies.roster import Roster, SiteCard
-from strategies.rounds import RoundRules, SiteRounds
+from strategies.downlink import Download
+from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
 from strategies.rs_dgc import finite
+from strategies.sites import SiteInfo, SiteManager
+from strategies.validation import ReplyRefused, read_metric, read_num_examples
 
 VELOCITY = "velocity."
 """Before a layer's name in a checkpoint."""
@@ -27,23 +27,23 @@ class DenseFedAvg(SiteRounds):
     Parameters
     ----------
     roster, ledger, rules, checkpoints
-        See :class:`strategies.basis.SiteStrategy`.
+        See :class:`strategies.base.SiteStrategy`.
     server_momentum : float
         Of the global model, 0 to below 1; 0 is ``FedAvg``.
     """
 
     def __init__(
         self,
-        roster: Roster,
+        roster: SiteManager,
         ledger: Ledger,
-        rules: RoundRules,
+        rules: RoundSettings,
         checkpoints: Checkpoints | None = None,
         *,
         server_momentum: float = 0.0,
     ) -> None:
         super().__init__(roster, ledger, rules, checkpoints)
         self._fedavg = FedAvgM(
-            weighted_by_key=protocol.NUM_EXAMPLES, server_momentum=server_momentum
+            weighted_by_key=messages.NUM_EXAMPLES, server_momentum=server_momentum
         )
         self._replies: list[Message] = []
         self._arrays = ArrayRecord()
@@ -58,9 +58,9 @@ class DenseFedAvg(SiteRounds):
         self._arrays = self._fedavg.current_arrays = arrays
         self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         size = sum(len(array.data) for array in arrays.values())
-        self._parcel = Parcel(arrays, {WHOLE: size})
+        self._parcel = Download(arrays, {WHOLE_MODEL: size})
 
-    def parcel(self, card: SiteCard, *, whole: bool = False) -> Parcel:
+    def parcel(self, card: SiteInfo, *, whole: bool = False) -> Download:
         """Return the whole model."""
         return self._parcel
 
@@ -79,17 +79,17 @@ class DenseFedAvg(SiteRounds):
         velocity = [arrays[VELOCITY + name] for name in layers if VELOCITY + name in arrays]
         self._fedavg.momentum_vector = velocity or None
 
-    def accept(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
+    def accept(self, card: SiteInfo, reply: Message, entry: SiteEntry) -> None:
         """Check that the reply is a model of the same layers."""
-        entry.num_examples = num_examples(reply, card)
-        record = reply.content.array_records.get(protocol.UPDATE)
+        entry.num_examples = read_num_examples(reply, card)
+        record = reply.content.array_records.get(messages.UPDATE)
         found = {} if record is None else {name: tuple(a.shape) for name, a in record.items()}
         if record is None or found != self._shapes:
-            raise Refused("not a valid upload", "its layers are not the model's")
-        entry.train_loss = finite(metric(reply, protocol.TRAIN_LOSS))
-        entry.seconds = finite(metric(reply, protocol.SECONDS)) or 0.0
+            raise ReplyRefused("not a valid upload", "its layers are not the model's")
+        entry.train_loss = finite(read_metric(reply, messages.TRAIN_LOSS))
+        entry.seconds = finite(read_metric(reply, messages.SECONDS)) or 0.0
         if not all(np.isfinite(array.numpy()).all() for array in record.values()):
-            raise Refused("not a valid upload", "it holds values that are not finite")
+            raise ReplyRefused("not a valid upload", "it holds values that are not finite")
         for name, array in record.items():
             group = layer_group(name)
             entry.up_by_group[group] = entry.up_by_group.get(group, 0) + len(array.data)

@@ -27,11 +27,11 @@ from typing import Any
 from flwr.app import RecordDict
 
 from rsdgc.errors import RunError
-from strategies.scores import Scores
+from strategies.metrics import Scores
 
 FILES = ("rounds.jsonl", "history.jsonl")
 
-WHOLE = "whole model"
+WHOLE_MODEL = "whole model"
 """Group of the bytes down of a model sent whole."""
 
 

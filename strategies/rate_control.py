@@ -3,7 +3,7 @@
 The share of each layer comes from a policy (the paper's ranking of neurons by mean |weight|, the
 aggregated update, or even), the level from the budget, and what was measured on the wire corrects
 the level for the next round. Within the size, the step of dead-zone levels is found where the
-update is (:mod:`rsdgc.rate`).
+update is (:mod:`rsdgc.codec.dead_zone`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rsdgc import (
 Policy = Literal["weight", "update", "uniform", "whole"]
 Flat = NDArray[np.float32]
 
-STEADY = 0.5
+SHARE_MEMORY = 0.5
 """Weight of the shares of earlier rounds under the ``update`` policy: one round's aggregate is
 noisy, and a layer's turn comes when its residual has grown."""
 
-LARGEST_CORRECTION = 1.25
+MAX_CORRECTION = 1.25
 """Most that one round's measurement may change the level."""
 
 WARM_UP_START = 4.0
@@ -147,11 +147,11 @@ class RateControl:
             self.shares = weight_shares(self.spec, weights, self._top())
         elif self.policy == "update":
             fresh = update_shares(self.spec, self.scheme, update, self._top())
-            steady = STEADY if self._followed else 0.0  # even shares are on another scale
+            steady = SHARE_MEMORY if self._followed else 0.0  # even shares are on another scale
             self.shares = steady * self.shares + (1.0 - steady) * fresh
         self._followed = True
         correction = self.wanted_bytes / measured_bytes
-        correction = np.clip(correction, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+        correction = np.clip(correction, 1 / MAX_CORRECTION, MAX_CORRECTION)
         self._level = float(np.clip(self._level * correction, 0.25, 4.0))
         self._round += 1
         self.target_bytes = self._level * self.wanted_bytes

@@ -1,4 +1,13 @@
-"""The RS-DGC strategy: compressed both ways, with the layers' ratios steered from here.
+"""What the server knows of every site: the last upload accepted, the version it confirmed.
+
+Momentum of the global model: the step of a round carries part of the steps before it.
+
+With mean update ``s`` and momentum μ, ``u ← μ·u + s`` and ``w ← w + u`` (Hsu, Qi, Brown, "Measuring
+the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019, FedAvgM).
+What error feedback delays makes a compressed run trail a dense one by some rounds; momentum makes
+up for them, and it costs no bytes.
+
+The RS-DGC strategy: compressed both ways, with the layers' ratios steered from here.
 
 Xie et al., "Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing
 Image Interpretation", arXiv 2312.17530. Each round the server sends the sites the patches that
@@ -9,6 +18,8 @@ by the total weight, publishes a patch, and works out the next ratios.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from logging import INFO
 from typing import Any
 
@@ -17,19 +28,84 @@ from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, Rec
 from flwr.common import log
 from numpy.typing import NDArray
 
-from rsdgc import ModelSpec, WeightedMean, protocol
+from rsdgc import ModelSpec, WeightedMean
 from rsdgc.errors import RunError
-from strategies.books import Books
+from strategies import messages
+from strategies.base import RoundSettings, SiteRounds
 from strategies.checkpoints import Arrays, Checkpoints, plain_values, put_back
-from strategies.checks import metric, num_examples, packed_upload, upload
+from strategies.downlink import Download, DownloadCache, PublishedModel
 from strategies.ledger import Ledger, SiteEntry, content_bytes, layer_group
-from strategies.parcels import Parcel, Parcels
-from strategies.post import Fields
-from strategies.published import PublishedModel
+from strategies.outbox import ConfigFields
 from strategies.rate_control import RateControl
-from strategies.roster import Roster, SiteCard
-from strategies.rounds import RoundRules, SiteRounds
-from strategies.server_momentum import ServerMomentum
+from strategies.sites import SiteInfo, SiteManager
+from strategies.validation import decode_upload, read_metric, read_num_examples, read_upload
+
+
+@dataclass
+class SyncState:
+    """Two numbers a site, by name; a site that is not in them stands at zero.
+
+    Attributes
+    ----------
+    accepted : dict of str to int
+        Last round whose upload is in the model. A site that finds its last upload is not there
+        takes it back.
+    confirmed : dict of str to int
+        Version that the site's last reply said its replica is at, on its disk. It may have got
+        further since; what it has twice it passes over.
+    """
+
+    accepted: dict[str, int] = field(default_factory=dict)
+    confirmed: dict[str, int] = field(default_factory=dict)
+
+    def confirm(self, site: str, version: object, published: int) -> None:
+        """Take a site at its word about its replica's version, if it is a possible one."""
+        if isinstance(version, int) and 0 <= version <= published:
+            self.confirmed[site] = version
+
+    def to_json(self) -> dict[str, dict[str, int]]:
+        """Return plain values."""
+        return {"accepted": dict(self.accepted), "confirmed": dict(self.confirmed)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Mapping[str, int]]) -> SyncState:
+        """Take up what :meth:`to_json` returned."""
+        return cls(dict(content["accepted"]), dict(content["confirmed"]))
+
+
+Flat = NDArray[np.float32]
+
+
+class ServerMomentum:
+    """The velocity of the global model.
+
+    Parameters
+    ----------
+    momentum : float
+        μ, 0 to below 1; 0 passes steps on as they are and keeps nothing.
+    size : int
+        Parameters of the model.
+
+    Attributes
+    ----------
+    velocity : float32 [size], or [0] without momentum
+        The last step taken.
+    """
+
+    def __init__(self, momentum: float, size: int) -> None:
+        self.momentum = momentum
+        self.velocity: Flat = np.zeros(size if momentum else 0, dtype=np.float32)
+
+    def step(self, update: Flat) -> Flat:
+        """Return the step of the global model for a round's mean update, both float32 [size].
+
+        The step is this object's own memory when there is momentum: use it before the next.
+        """
+        if not self.momentum:
+            return update
+        self.velocity *= np.float32(self.momentum)
+        self.velocity += update
+        return self.velocity
 
 
 class RsDgc(SiteRounds):
@@ -38,7 +114,7 @@ class RsDgc(SiteRounds):
     Parameters
     ----------
     roster, ledger, rules, checkpoints
-        See :class:`strategies.basis.SiteStrategy`.
+        See :class:`strategies.base.SiteStrategy`.
     rates : RateControl
         Budget and policy of the uploads' ratios.
     model : PublishedModel
@@ -46,14 +122,14 @@ class RsDgc(SiteRounds):
     closing : RateControl
         Budget of the last patch, after which the published model is the final one.
     server_momentum : float
-        See :class:`strategies.server_momentum.ServerMomentum`.
+        See :class:`strategies.rs_dgc.ServerMomentum`.
     """
 
     def __init__(
         self,
-        roster: Roster,
+        roster: SiteManager,
         ledger: Ledger,
-        rules: RoundRules,
+        rules: RoundSettings,
         rates: RateControl,
         model: PublishedModel,
         closing: RateControl,
@@ -65,8 +141,8 @@ class RsDgc(SiteRounds):
         self.rates = rates
         self.model = model
         self.closing = closing
-        self.books = Books()
-        self._parcels = Parcels(model)
+        self.books = SyncState()
+        self._parcels = DownloadCache(model)
         self._momentum = ServerMomentum(server_momentum, rates.spec.size)
         self._mean = WeightedMean(rates.spec)
         self._taken: dict[str, int] = {}
@@ -92,48 +168,49 @@ class RsDgc(SiteRounds):
             self.rates.policy,
         )
 
-    def parcel(self, card: SiteCard, *, whole: bool = False) -> Parcel:
+    def parcel(self, card: SiteInfo, *, whole: bool = False) -> Download:
         """Return the patches that a site lacks, or the whole model."""
         if whole:
             return self._parcels.whole()
         return self._parcels.since(self.books.confirmed.get(card.name, 0))
 
-    def fields(self, card: SiteCard, kind: str) -> Fields:
+    def fields(self, card: SiteInfo, kind: str) -> ConfigFields:
         """Return where the model stands, the ratios, and the last upload accepted."""
         names = (layer.name for layer in self.rates.spec.layers)
         self._sent_ratios = dict(zip(names, self.rates.ratios.tolist(), strict=True))
-        fields: Fields = {
-            protocol.RUN: self.model.run_id.to_bytes(8, "little"),
-            protocol.VERSION: self.model.version,
-            protocol.FINGERPRINT: self.model.fingerprint,
-            protocol.RESUMED_ROUND: self.resumed_round,
-            protocol.KEPT_ROUNDS: protocol.pack_rounds(self.kept_rounds()),
+        fields: ConfigFields = {
+            messages.RUN: self.model.run_id.to_bytes(8, "little"),
+            messages.VERSION: self.model.version,
+            messages.FINGERPRINT: self.model.fingerprint,
+            messages.RESUMED_ROUND: self.resumed_round,
+            messages.KEPT_ROUNDS: messages.pack_rounds(self.kept_rounds()),
         }
         if kind == MessageType.TRAIN:
-            fields[protocol.ACCEPTED_ROUND] = self.books.accepted.get(card.name, 0)
-            fields[protocol.RATIOS] = [float(ratio) for ratio in self.rates.ratios]
-            fields[protocol.BUDGET_BYTES] = float(self.rates.target_bytes)
+            fields[messages.ACCEPTED_ROUND] = self.books.accepted.get(card.name, 0)
+            fields[messages.RATIOS] = [float(ratio) for ratio in self.rates.ratios]
+            fields[messages.BUDGET_BYTES] = float(self.rates.target_bytes)
         return fields
 
-    def wants_whole(self, card: SiteCard, reply: Message) -> bool:
+    def wants_whole(self, card: SiteInfo, reply: Message) -> bool:
         """Return whether the site says that its replica is out of step."""
         if reply.has_error():
             return False
-        record = reply.content.metric_records.get(protocol.METRICS)
-        return record is not None and protocol.RESYNC in record
+        record = reply.content.metric_records.get(messages.METRICS)
+        return record is not None and messages.RESYNC in record
 
     def ratios(self) -> dict[str, float]:
         """Ratios that the sites were sent for this round."""
         return self._sent_ratios
 
-    def accept(self, card: SiteCard, reply: Message, entry: SiteEntry) -> None:
+    def accept(self, card: SiteInfo, reply: Message, entry: SiteEntry) -> None:
         """Check an upload and hold it, still encoded, until the round is complete."""
-        weight = num_examples(reply, card)
+        weight = read_num_examples(reply, card)
         version, loss, seconds = (
-            metric(reply, key) for key in (protocol.VERSION, protocol.TRAIN_LOSS, protocol.SECONDS)
+            read_metric(reply, key)
+            for key in (messages.VERSION, messages.TRAIN_LOSS, messages.SECONDS)
         )
-        payload = packed_upload(reply)
-        update = upload(
+        payload = read_upload(reply)
+        update = decode_upload(
             payload,
             self.rates.spec,
             self.rates.scheme,
@@ -142,7 +219,7 @@ class RsDgc(SiteRounds):
             self.model.version,
         )
         self._mean.add(card.name, update, weight)  # nothing below may refuse: it is in the mean
-        del reply.content[protocol.UPDATE]  # held once, not twice: there may be many sites
+        del reply.content[messages.UPDATE]  # held once, not twice: there may be many sites
         self.books.confirm(card.name, version, self.model.version)
         self._taken[card.name] = entry.bytes_up
         entry.num_examples = weight
@@ -226,7 +303,7 @@ class RsDgc(SiteRounds):
         )
         self._momentum.velocity[:] = arrays["velocity"]
         self._overhead_bytes = int(values["overhead_bytes"])
-        self.books = Books.from_json(values["books"])
+        self.books = SyncState.from_json(values["books"])
         for name, rates in self._all_rates().items():
             start = f"{name}."
             own = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
@@ -256,18 +333,18 @@ class RsDgc(SiteRounds):
 
 def _report_bytes(num_classes: int) -> int:
     """Return what a reply weighs beside its upload: names, headers, the report's counts."""
-    counts = (protocol.REFERENCE, protocol.PREDICTED, protocol.CORRECT)
-    numbers = (protocol.TRAIN_LOSS, protocol.SCORE_LOSS, protocol.SECONDS)
+    counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
+    numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
     metrics = MetricRecord(
         {
-            protocol.NUM_EXAMPLES: 0,
-            protocol.VERSION: 0,
+            messages.NUM_EXAMPLES: 0,
+            messages.VERSION: 0,
             **dict.fromkeys(numbers, 0.0),
             **{name: [0] * num_classes for name in counts},
         }
     )
-    upload = ArrayRecord({protocol.PACKED: Array(np.zeros(0, np.uint8))})
-    return content_bytes(RecordDict({protocol.UPDATE: upload, protocol.METRICS: metrics}))
+    upload = ArrayRecord({messages.PACKED: Array(np.zeros(0, np.uint8))})
+    return content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: metrics}))
 
 
 def flatten(arrays: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
 from fl_app import server_app
 from fl_app.client_app import app as client_app
-from fl_app.config import Settings
+from fl_app.settings import Settings
 from tests.loopback import Fault, LoopbackGrid
 
 CLASSES = ("bare", "forest", "water")

@@ -32,10 +32,3 @@ def test_imports_run_one_way(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         wrong = (imported(path) & WATCHED) - MAY_IMPORT[package]
         assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_modules_stay_small(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= 300, f"{path.relative_to(ROOT)} has {lines} lines"

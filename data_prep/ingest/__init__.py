@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_prep.ingest.class_folders import ingest_class_folders
-    from data_prep.ingest.options import SceneOptions
+    from data_prep.ingest.scene_options import SceneOptions
     from data_prep.ingest.scenes import ingest_scenes
 
 __all__ = ["SceneOptions", "ingest_class_folders", "ingest_scenes"]

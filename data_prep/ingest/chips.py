@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from data_prep.ingest.classes import distinct
-from data_prep.ingest.parts import Piece
-from data_prep.ingest.reading import SceneReader, SceneSource
+from data_prep.ingest.class_list import distinct
+from data_prep.ingest.job_results import SampleBatch
+from data_prep.ingest.scene_reader import SceneReader, SceneSource
 from data_prep.statistics import ChipSums
-from data_prep.writer import chip_hashes
+from data_prep.store_writer import chip_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.options import ChipRules
+    from data_prep.ingest.scene_options import ChipRules
 
 #: Source bytes of one job; the files of a store depend on it, not on the number of processes.
 JOB_BYTES = 96 * 2**20
@@ -60,7 +60,7 @@ class ChipJob:
         """Most samples."""
         return len(self.rows) * len(self.cols)
 
-    def run(self) -> Iterator[Piece]:
+    def run(self) -> Iterator[SampleBatch]:
         """Cut the windows, a row of chips at a time, from top to bottom."""
         side = self.rules.chip_px
         with ExitStack() as stack:
@@ -126,7 +126,9 @@ def window_starts(length: int, rules: ChipRules, step: int = 1) -> list[int]:
     return [*starts, starts[-1] + stride if starts else 0]
 
 
-def _cut_row(reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.int64]) -> Piece:
+def _cut_row(
+    reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.int64]
+) -> SampleBatch:
     side = rules.chip_px
     places = cols - cols[0]
     codes, labelled = reader.labels(row, row + side)
@@ -154,7 +156,7 @@ def _cut_row(reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.i
         "hash": chip_hashes(arrays),
     }
     left_out = {"no_data": int((~seen).sum()), "no_label": int((seen & ~known).sum())}
-    return Piece(arrays, columns, sums, left_out)
+    return SampleBatch(arrays, columns, sums, left_out)
 
 
 def _windows(band: NDArray[Any], cols: NDArray[np.int64], side: int) -> NDArray[Any]:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.image_lists import Image, ImageList
+from data_prep.ingest.image_chips import common_side, read_chip
+from data_prep.ingest.image_discovery import Image, ImageList
 from data_prep.ingest.image_options import ImageOptions, plan_images
-from data_prep.ingest.images import common_side, read_chip
-from data_prep.ingest.jobs import run_jobs
-from data_prep.ingest.parts import Part, Piece, part_file
+from data_prep.ingest.job_pool import run_jobs
+from data_prep.ingest.job_results import JobResult, SampleBatch, result_file
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.ingest.sources import sources_of
-from data_prep.ingest.work import WorkFolder, work_folder
+from data_prep.ingest.work_folder import WorkFolder, work_folder
 from data_prep.manifest import Columns, join_columns, texts
 from data_prep.progress import Callback, reporting
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
@@ -25,7 +25,7 @@ from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_
 from data_prep.staging import check_free
 from data_prep.statistics import ChipSums
 from data_prep.store import Store
-from data_prep.writer import chip_hashes, with_samples, write_records
+from data_prep.store_writer import chip_hashes, with_samples, write_records
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,21 +47,21 @@ class ImageJob:
     side: int
     bytes: int
 
-    def run(self) -> Iterator[Piece]:
+    def run(self) -> Iterator[SampleBatch]:
         """Read the images; those that cannot be read are skipped."""
         for number, image in enumerate(self.images, start=self.first):
             try:
                 values, valid = read_chip(image.file, self.common, self.side)
             except DataError as error:
                 empty = np.zeros((0, image.file.bands, self.side, self.side), image.file.dtype)
-                yield Piece([empty], {}, [], skipped=[(image.name, str(error))])
+                yield SampleBatch([empty], {}, [], skipped=[(image.name, str(error))])
                 continue
             columns: Columns = {
                 "image": np.array([number]),
                 "valid": np.array([valid.all(axis=0).mean()]),
                 "hash": chip_hashes([values[None]]),
             }
-            yield Piece([values[None]], columns, [ChipSums.of(values[None], valid[None])])
+            yield SampleBatch([values[None]], columns, [ChipSums.of(values[None], valid[None])])
 
 
 def ingest_class_folders(
@@ -144,7 +144,7 @@ def _image_bytes(image: Image) -> int:
 
 def _finish(
     found: ImageList,
-    parts: list[Part],
+    parts: list[JobResult],
     work: WorkFolder,
     options: ImageOptions,
     sides: tuple[int, int],
@@ -166,7 +166,7 @@ def _finish(
     if not len(train):
         raise DataError("no train sample is left: choose a smaller test share")
     sums = ChipSums.join([part.sums[0] for part in filled]).total(train)
-    files = [(part_file(work.parts, part.key, 0), part.rows) for part in filled]
+    files = [(result_file(work.parts, part.key, 0), part.rows) for part in filled]
     shards = join_shards(work.store, "image", files)
     synthetic = options.synthetic
     write_records(

@@ -37,14 +37,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_prep.ingest.archive import Archive
 from data_prep.ingest.discovery import read_labels
 from data_prep.ingest.masks import MaskFile, parse_mask
-from data_prep.ingest.scene import LayerFiles, Scene
+from data_prep.ingest.scene import ModalityFiles, Scene
 from data_prep.ingest.sensors import date_of
 from data_prep.rasters import RasterFile, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from data_prep.ingest.options import SceneOptions
+    from data_prep.ingest.scene_options import SceneOptions
 
 DESCRIPTION_SUFFIXES = (".toml", ".csv")
 
@@ -53,7 +53,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LayerEntry(_Strict):
+class ModalityEntry(_Strict):
     """A layer of a description: its files, and what goes over what they declare."""
 
     files: list[str] = Field(min_length=1)
@@ -67,7 +67,7 @@ class SceneEntry(_Strict):
     """A scene of a description."""
 
     name: str = Field(min_length=1)
-    layers: dict[str, LayerEntry] = Field(min_length=1)
+    layers: dict[str, ModalityEntry] = Field(min_length=1)
     labels: str | None = None
     folder: str = ""
     date: str = ""
@@ -221,7 +221,7 @@ def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     )
 
 
-def _layer(home: Path, name: str, entry: LayerEntry, options: SceneOptions) -> LayerFiles:
+def _layer(home: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
     files = [
         _with_tags(read_header(path, options.complex_mode).expanded(), entry)
         for pattern in entry.files
@@ -234,7 +234,7 @@ def _layer(home: Path, name: str, entry: LayerEntry, options: SceneOptions) -> L
         raise DataError(f"the files of layer {name} differ in type: split the layer")
     # files of a lone band have other names in every scene
     given = entry.bands or ([name] if bands == 1 else [])
-    return LayerFiles(name, tuple(files), tuple(given))
+    return ModalityFiles(name, tuple(files), tuple(given))
 
 
 def _matching(home: Path, pattern: str) -> list[Path]:
@@ -253,7 +253,7 @@ def _matching(home: Path, pattern: str) -> list[Path]:
     return sorted(names, key=lambda path: natural_key(path.name))
 
 
-def _with_tags(file: RasterFile, entry: LayerEntry) -> RasterFile:
+def _with_tags(file: RasterFile, entry: ModalityEntry) -> RasterFile:
     if entry.nodata is not None:
         file = file.with_nodata(entry.nodata)
     if entry.scale is None and entry.offset is None:

@@ -9,10 +9,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.ingest.image_chips import common_side
 from data_prep.ingest.image_options import ImageOptions, plan_images
-from data_prep.ingest.images import common_side
-from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.plan import note_lines, plan_scenes
+from data_prep.ingest.scene_options import SceneOptions
 
 if TYPE_CHECKING:
     import os

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.ingest.archive import Archive
-from data_prep.ingest.classes import given_classes
-from data_prep.ingest.image_lists import Image, ImageList, expanded, find_images
+from data_prep.ingest.class_list import given_classes
+from data_prep.ingest.image_discovery import Image, ImageList, expanded, find_images
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.rasters import COMPLEX_MODES, gdal_environment
 from data_prep.schema import Skipped

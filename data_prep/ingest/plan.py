@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.ingest.archive import Archive, is_raster, open_archive
 from data_prep.ingest.chips import ChipJob, chip_jobs
-from data_prep.ingest.classes import (
+from data_prep.ingest.class_list import (
     ClassList,
     UnknownLabelError,
     given_classes,
@@ -27,10 +27,9 @@ from data_prep.ingest.description import (
 )
 from data_prep.ingest.discovery import find_scenes, is_vector
 from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
-from data_prep.ingest.layers import agree_modalities, alignment_notes
-from data_prep.ingest.pixels import PixelJob, pixel_jobs
-from data_prep.ingest.reading import SceneSource
-from data_prep.ingest.vectors import (
+from data_prep.ingest.modalities import agree_modalities, alignment_notes
+from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
+from data_prep.ingest.polygons import (
     VectorFile,
     label_codes,
     overlapping,
@@ -38,6 +37,7 @@ from data_prep.ingest.vectors import (
     read_polygons,
     vector_file,
 )
+from data_prep.ingest.scene_reader import SceneSource
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, SceneMeta, Skipped
 from rsdgc.errors import DataError, SettingError
@@ -45,8 +45,8 @@ from rsdgc.errors import DataError, SettingError
 if TYPE_CHECKING:
     import os
 
-    from data_prep.ingest.options import SceneOptions
     from data_prep.ingest.scene import Scene
+    from data_prep.ingest.scene_options import SceneOptions
 
 
 @dataclass

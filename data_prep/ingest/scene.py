@@ -1,4 +1,7 @@
-"""A scene: its layers, its labels, its masks, and where its files lie on its grid."""
+"""A scene: its layers, its labels, its masks, and where its files lie on its grid.
+
+Where samples lie: the manifest's columns of scene and place.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from data_prep.ingest.polygons import VectorFile
 from data_prep.ingest.sensors import Baseline, split_band
-from data_prep.ingest.vectors import VectorFile
+from data_prep.manifest import Columns, texts
 from data_prep.rasters import RasterFile, natural_key
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data_prep.ingest.grid import Grid
     from data_prep.ingest.masks import MaskFile
     from data_prep.schema import Skipped
+
 
 Labels = RasterFile | VectorFile
 
 
 @dataclass(frozen=True)
-class LayerFiles:
+class ModalityFiles:
     """A modality of a scene: its name, its files in band order, and band names if given."""
 
     name: str
@@ -79,7 +89,7 @@ class Scene:
 
     name: str
     folder: str
-    layers: list[LayerFiles]
+    layers: list[ModalityFiles]
     labels: Labels
     masks: list[MaskFile] = field(default_factory=list)
     date: str = ""
@@ -125,3 +135,24 @@ class Scene:
 def band_label(stem: str) -> str:
     """Band that a file's stem names, or the stem."""
     return split_band(stem).band or stem
+
+
+def place_columns(
+    scene: Scene, grid: Grid, rows: NDArray[np.int64], cols: NDArray[np.int64], side: int
+) -> Columns:
+    """Where windows of `side` pixels lie; ``x`` and ``y`` are their centers, NaN without a CRS."""
+    boxes = grid.boxes(rows, cols, side)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    if grid.crs is None:
+        centers = np.full_like(centers, np.nan)
+    count = len(rows)
+    return {
+        "scene": texts(scene.name, count),
+        "folder": texts(scene.folder, count),
+        "date": texts(scene.date, count),
+        "row": rows,
+        "col": cols,
+        "x": centers[:, 0],
+        "y": centers[:, 1],
+        "crs": texts(grid.crs_text, count),
+    }

@@ -10,13 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.ingest.finish import finish_chips, finish_pixels
-from data_prep.ingest.harvest import Harvest, gather
-from data_prep.ingest.jobs import run_jobs
-from data_prep.ingest.options import SceneOptions
+from data_prep.ingest.assemble import AssembledScenes, assemble
+from data_prep.ingest.finalize import finish_chips, finish_pixels
+from data_prep.ingest.job_pool import run_jobs
 from data_prep.ingest.plan import Plan, note_lines, plan_scenes, stop_if_strict
+from data_prep.ingest.scene_options import SceneOptions
 from data_prep.ingest.sources import sources_of
-from data_prep.ingest.work import work_folder
+from data_prep.ingest.work_folder import work_folder
 from data_prep.progress import Callback, reporting
 from data_prep.staging import check_free
 from data_prep.store import Store
@@ -52,7 +52,7 @@ def ingest_scenes(
     progress
         Called with what is done, how much is done, and of how much.
     **options
-        Fields of :class:`data_prep.ingest.options.SceneOptions`.
+        Fields of :class:`data_prep.ingest.scene_options.SceneOptions`.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def _ingest(
 ) -> None:
     with reporting(progress, unit="bytes") as report:
         made = run_jobs(plan.jobs, parts, processes=processes, threads=2, report=report)
-    harvest = gather(plan, made, parts, store)
+    harvest = assemble(plan, made, parts, store)
     stop_if_strict(plan.options.strict, harvest.skipped)
     if not harvest.scenes:
         reasons = [item for item in harvest.skipped if item.refused]
@@ -102,7 +102,7 @@ def _ingest(
     finish(store, harvest, plan.classes, plan.options, facts, plan.modalities)
 
 
-def about(plan: Plan, harvest: Harvest) -> dict[str, Any]:
+def about(plan: Plan, harvest: AssembledScenes) -> dict[str, Any]:
     """Fields of ``meta.json`` that say where a store comes from."""
     options = plan.options
     synthetic = options.synthetic

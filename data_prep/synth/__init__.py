@@ -10,6 +10,6 @@ Everything made from it is synthetic and says so.
     report = write_archive("archive", sites=4, seed=0)
 """
 
-from data_prep.synth.writer import ArchiveReport, write_archive
+from data_prep.synth.archive_writer import ArchiveReport, write_archive
 
 __all__ = ["ArchiveReport", "write_archive"]

@@ -10,8 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.synth.fields import F32, FieldMaker
     from data_prep.synth.landcover import Patches
+    from data_prep.synth.random_fields import F32, FieldMaker
     from data_prep.synth.spectra import Palette
 
 

@@ -10,7 +10,7 @@ import shapely
 from pyogrio.raw import write as write_layer
 from rasterio.features import shapes
 
-from data_prep.synth.classes import CLASS_NAMES, Cover
+from data_prep.synth.cover_classes import CLASS_NAMES, Cover
 
 if TYPE_CHECKING:
     from pathlib import Path

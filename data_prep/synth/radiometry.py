@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.synth.fields import soften
+from data_prep.synth.random_fields import soften
 from data_prep.synth.terrain import hillshade
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.synth.fields import F32, FieldMaker
+    from data_prep.synth.random_fields import F32, FieldMaker
     from data_prep.synth.sites import Site
 
 NODATA = 0

@@ -9,13 +9,13 @@ import numpy as np
 from rasterio.features import rasterize
 from shapely.geometry import LineString
 
-from data_prep.synth.classes import Cover
+from data_prep.synth.cover_classes import Cover
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.synth.fields import F32
     from data_prep.synth.landcover import Patches
+    from data_prep.synth.random_fields import F32
 
 _CELL_PX = 12
 _STEPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]

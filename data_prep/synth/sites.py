@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.synth.classes import Cover
+from data_prep.synth.cover_classes import Cover
 
 NUM_BANDS = 4
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.synth.classes import Cover
+from data_prep.synth.cover_classes import Cover
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.synth.fields import F32
+    from data_prep.synth.random_fields import F32
     from data_prep.synth.sites import Site
 
 _MATERIALS: dict[str, tuple[float, float, float, float]] = {

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.synth.fields import blur, smoothstep
+from data_prep.synth.random_fields import blur, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_prep.synth.fields import F32, FieldMaker
+    from data_prep.synth.random_fields import F32, FieldMaker
     from data_prep.synth.sites import Landscape
 
 PIXEL_M = 10.0

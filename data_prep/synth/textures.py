@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.synth.classes import Cover
-from data_prep.synth.fields import hash_unit, smoothstep
-from data_prep.synth.parcels import divide, dots, turn
+from data_prep.synth.cover_classes import Cover
+from data_prep.synth.plots import divide, dots, turn
+from data_prep.synth.random_fields import hash_unit, smoothstep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_prep.synth.brush import Brush
-    from data_prep.synth.fields import F32
+    from data_prep.synth.random_fields import F32
 
 _TAU = np.float32(2 * np.pi)
 

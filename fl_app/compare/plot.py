@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fl_app.compare.table import Rows, by_method
-from fl_app.files import replace_text
+from rsdgc.durable import replace_text
 
 MARKERS = "osD^vP*X<>"
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_app.compare.grid import Trial
 from fl_app.compare.table import write_csv, write_markdown
-from fl_app.config import Settings
-from fl_app.launch import launch
+from fl_app.compare.trials import Trial
+from fl_app.settings import Settings
+from fl_app.simulation import run_simulation
 from rsdgc.errors import RunError, SettingError
 
 
@@ -60,7 +60,7 @@ def compare(
     for trial, settings in chosen.items():
         if not _is_done(out / trial.folder, settings):
             print(f"{trial.folder}:", flush=True)  # the log of a run follows
-            launch([], settings.to_mapping(), cpus_per_site=cpus_per_site, force=True)
+            run_simulation([], settings.to_mapping(), cpus_per_site=cpus_per_site, force=True)
         _check_whole(out / trial.folder)
         _write(out, [done for done in chosen if (out / done.folder / "summary.json").exists()])
     return out / "compare.md"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_app.compare.grid import Trial
-from fl_app.files import replace_text
-from strategies.progress import human_bytes
+from fl_app.compare.trials import Trial
+from rsdgc.durable import replace_text
+from strategies.round_log import human_bytes
 
 Rows = Sequence[tuple[Trial, dict[str, Any]]]
 

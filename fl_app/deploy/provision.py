@@ -27,9 +27,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_app.deploy.authority import issue_server_certificate, make_authority
 from fl_app.deploy.node_keys import make_pair, public_line, read_private, read_public
-from fl_app.deploy.parties import SERVER_FILE, SITE_FILE, check_site_name
+from fl_app.deploy.party_config import SERVER_FILE, SITE_FILE, check_site_name
 from fl_app.deploy.secret_files import PRIVATE, make_private_folder, read_secret, write_once
-from fl_app.files import replace_text
+from rsdgc.durable import replace_text
 from rsdgc.errors import SettingError
 
 _DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")

@@ -10,18 +10,19 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from fl_app.deploy.authority import SELF_NAMES
-from fl_app.deploy.endpoint import Endpoint
-from fl_app.deploy.findings import Finding, looked
-from fl_app.deploy.machine_checks import (
+from fl_app.deploy.checks import (
+    Finding,
     authority,
     disk,
     read_certificate,
+    run_check,
     validity,
     versions,
     writable,
 )
+from fl_app.deploy.endpoint import Endpoint
 from fl_app.deploy.node_keys import read_public
-from fl_app.deploy.parties import ServerConfig, split_address
+from fl_app.deploy.party_config import ServerConfig, split_address
 from fl_app.deploy.secret_files import read_secret
 from rsdgc.errors import RunError, SettingError
 
@@ -31,9 +32,9 @@ _RENEW = "rsdgc deploy renew, where the authority is"
 def check_server(config: ServerConfig) -> Iterator[Finding]:
     """Look at everything that the server needs, one finding after the other."""
     yield versions()
-    yield looked("authority", lambda: authority(config.ca_certificate))
-    yield looked("certificate", lambda: certificate(config), _RENEW)
-    yield looked("sites' keys", lambda: describe_keys(config), "rsdgc deploy add-site")
+    yield run_check("authority", lambda: authority(config.ca_certificate))
+    yield run_check("certificate", lambda: certificate(config), _RENEW)
+    yield run_check("sites' keys", lambda: describe_keys(config), "rsdgc deploy add-site")
     yield writable("state", config.state_dir)
     yield writable("runs", config.runs_dir)
     yield disk(config.runs_dir, config.min_free_gb)

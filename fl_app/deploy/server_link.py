@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from fl_app.deploy.parties import ServerConfig, split_address
+from fl_app.deploy.party_config import ServerConfig, split_address
 from fl_app.deploy.server_checks import certificate, own_endpoint
-from fl_app.flower_cli import FlowerCli
-from fl_app.superlink import flower_environment, tool
+from fl_app.flower.command import FlowerCli
+from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.errors import RunError, SettingError
 
 CONNECTION = "rsdgc"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from fl_app.deploy.checks import Finding, authority, disk, run_check, validity, versions, writable
 from fl_app.deploy.endpoint import Endpoint, Reply, UntrustedError
-from fl_app.deploy.findings import Finding, looked
-from fl_app.deploy.machine_checks import authority, disk, validity, versions, writable
 from fl_app.deploy.node_keys import fingerprint, read_private
-from fl_app.deploy.parties import SiteConfig, split_address
+from fl_app.deploy.party_config import SiteConfig, split_address
 from rsdgc.errors import RunError
 
 AHEAD_S = 4.0
@@ -27,12 +26,12 @@ def endpoint(config: SiteConfig) -> Endpoint:
 def check_site(config: SiteConfig) -> Iterator[Finding]:
     """Look at everything that a site needs, one finding after the other."""
     yield versions()
-    yield looked("authority", lambda: authority(config.ca_certificate))
-    yield looked("key", lambda: fingerprint(read_private(config.private_key).public_key()))
+    yield run_check("authority", lambda: authority(config.ca_certificate))
+    yield run_check("key", lambda: fingerprint(read_private(config.private_key).public_key()))
     yield from _server(endpoint(config))
     yield writable("state", config.state_dir)
     yield disk(config.state_dir, config.min_free_gb)
-    yield looked(
+    yield run_check(
         "data", lambda: describe_data(config), "rsdgc ingest makes a store of this site's archive"
     )
     yield gpu()
@@ -44,7 +43,7 @@ def _server(server: Endpoint) -> Iterator[Finding]:
     try:
         reply = server.health()
     except UntrustedError as error:
-        yield looked("clock", lambda: clock(server.clock_ahead_s()))
+        yield run_check("clock", lambda: clock(server.clock_ahead_s()))
         yield Finding(
             "server",
             "FAILED",
@@ -64,7 +63,7 @@ def _server(server: Endpoint) -> Iterator[Finding]:
     yield Finding("server", "ok", f"{where} answers, and is who it says")
     if reply.expires is not None:
         yield validity("certificate", reply.expires, _RENEW)
-    yield looked("exposure", lambda: exposure(server))
+    yield run_check("exposure", lambda: exposure(server))
 
 
 def clock(ahead_s: float | None) -> Finding:

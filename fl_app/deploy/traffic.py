@@ -10,9 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fl_app.files import replace_text
-from fl_app.flower_cli import FlowerRun
-from strategies.progress import human_bytes
+from fl_app.flower.command import FlowerRun
+from rsdgc.durable import replace_text
+from strategies.round_log import human_bytes
 
 FILE = "traffic.json"
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fl_app.models.hyper import HyperCNN
-from fl_app.models.residual import SmallResNet
-from fl_app.models.small import SmallCNN
+from fl_app.models.hyper_cnn import HyperCNN
+from fl_app.models.small_cnn import SmallCNN
+from fl_app.models.small_resnet import SmallResNet
 from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
@@ -51,16 +51,16 @@ def _from_torchvision(name: str) -> Callable[[int, int, int], nn.Module]:
         # Imported late: torchvision takes a second, and the small models do without.
         from torchvision import models  # noqa: PLC0415
 
-        from fl_app.models import vision  # noqa: PLC0415
+        from fl_app.models import torchvision_models  # noqa: PLC0415
 
         if name == "mobilenet-v3":
-            return vision.mobilenet(bands, classes, chip_px)
+            return torchvision_models.mobilenet(bands, classes, chip_px)
         if name == "convnext-tiny":
-            return vision.convnext(bands, classes, chip_px)
+            return torchvision_models.convnext(bands, classes, chip_px)
         constructor = getattr(models, name.replace("-", "_"))
         if name.startswith("vgg"):
-            return vision.vgg(constructor, bands, classes)
-        return vision.resnet(constructor, bands, classes, chip_px)
+            return torchvision_models.vgg(constructor, bands, classes)
+        return torchvision_models.resnet(constructor, bands, classes, chip_px)
 
     return build
 

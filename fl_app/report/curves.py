@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
-from fl_app.report.ledger import cumulative_bytes, refusals_by_round
-from fl_app.report.numbers import bytes_text, bytes_tick, percent_text
+from fl_app.report.number_format import bytes_text, bytes_tick, percent_text
 from fl_app.report.svg import BAD, INK, MUTED, SURFACE, UP, draw, tidy
+from fl_app.report.totals import cumulative_bytes, refusals_by_round
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fl_app.report.run_folder import Run
+    from fl_app.runs.records import Run
 
 _SIZE_IN = (5.4, 3.3)
 _MANY_ROUNDS = 12

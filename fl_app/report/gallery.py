@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fl_app.report.raster import photo_uri, stretch
-from fl_app.report.scene import picture_of
+from fl_app.report.scene_cells import picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,14 +10,14 @@ import numpy as np
 
 from data_prep.dataset import open_data
 from fl_app.report.gallery import Gallery, draw_gallery
-from fl_app.report.map import LandCoverMap, draw_map
+from fl_app.report.land_cover_map import LandCoverMap, draw_map
 from fl_app.report.prediction import predict
-from fl_app.report.scene import best_scene
+from fl_app.report.scene_cells import best_scene
 from rsdgc.errors import DataError, RsdgcError
 
 if TYPE_CHECKING:
     from data_prep.store import Store
-    from fl_app.report.run_folder import Run
+    from fl_app.runs.records import Run
 
 MAX_GALLERY_CHIPS = 2000
 """Test chips that are predicted for the gallery; of more, as many evenly spaced ones."""

@@ -9,12 +9,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fl_app.report import numbers
-from fl_app.report.again import command_text
-from fl_app.report.classes import class_scores, worst_mistakes
+from fl_app.report import number_format
+from fl_app.report.class_scores import class_scores, worst_mistakes
 from fl_app.report.curves import accuracy_by_bytes, accuracy_by_round
-from fl_app.report.ledger import refusals_by_reason, refusals_by_round, site_totals
-from fl_app.report.map import RIGHT, WRONG
+from fl_app.report.land_cover_map import RIGHT, WRONG
 from fl_app.report.plots import (
     MAX_LAYERS,
     MAX_SITES,
@@ -23,14 +21,16 @@ from fl_app.report.plots import (
     ratio_heat_map,
     site_bars,
 )
+from fl_app.report.rerun_command import command_text
 from fl_app.report.style import STYLE
 from fl_app.report.template import TEMPLATE
+from fl_app.report.totals import refusals_by_reason, refusals_by_round, site_totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fl_app.report.imagery import Imagery
-    from fl_app.report.run_folder import Run
+    from fl_app.runs.records import Run
 
 _METHODS = {"rs-dgc": "RS-DGC", "topk": "Element top-k", "fedavg": "Dense FedAvg"}
 _ELSEWHERE = {"layers", "versions", "command"}
@@ -43,12 +43,12 @@ def render(run: Run, imagery: Imagery) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        bytes=numbers.bytes_text,
-        times=numbers.times_text,
-        percent=numbers.percent_text,
-        decimal=numbers.decimal_text,
-        count=numbers.count_text,
-        seconds=numbers.seconds_text,
+        bytes=number_format.bytes_text,
+        times=number_format.times_text,
+        percent=number_format.percent_text,
+        decimal=number_format.decimal_text,
+        count=number_format.count_text,
+        seconds=number_format.seconds_text,
     )
     context = {
         **_headline(run),
@@ -66,14 +66,14 @@ def _headline(run: Run) -> dict[str, Any]:
     method = _METHODS.get(summary.method, summary.method)
     dense_total = summary.dense_bytes_up + summary.dense_bytes_down
     return {
-        "title": f"{method} on {summary.dataset}: {numbers.percent_text(summary.accuracy)}",
+        "title": f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",
         "style": Markup(STYLE),  # noqa: S704  our own constant
         "method": method,
         "summary": summary,
         "synthetic": run.synthetic,
         "sentence": _sentence(run, method),
         "dense_total": dense_total,
-        "times_sign": numbers.TIMES,
+        "times_sign": number_format.TIMES,
         "times": {
             "up": summary.compression_up or _ratio(summary.dense_bytes_up, summary.bytes_up),
             "down": summary.compression_down
@@ -88,16 +88,18 @@ def _sentence(run: Run, method: str) -> str:
     """Say in one breath what was run on what."""
     summary, data = run.summary, run.config.data
     model = run.config.model or summary.model
-    values = f" ({numbers.count_text(run.num_values)} values)" if run.num_values else ""
+    values = f" ({number_format.count_text(run.num_values)} values)" if run.num_values else ""
     kind = "synthetic imagery" if run.synthetic else "imagery"
-    shape = f" in {numbers.plural(data.num_bands, 'band')}" if data.num_bands else ""
+    shape = f" in {number_format.plural(data.num_bands, 'band')}" if data.num_bands else ""
     chips = (
-        f", in chips of {data.chip_px} {numbers.TIMES} {data.chip_px} px" if data.chip_px else ""
+        f", in chips of {data.chip_px} {number_format.TIMES} {data.chip_px} px"
+        if data.chip_px
+        else ""
     )
     text = (
-        f"{numbers.plural(summary.num_sites, 'site')} trained {model}{values} together for "
-        f"{numbers.plural(summary.rounds, 'round')} on {kind}{shape}{chips}, to tell "
-        f"{numbers.plural(len(run.classes), 'class', 'classes')} apart"
+        f"{number_format.plural(summary.num_sites, 'site')} trained {model}{values} together for "
+        f"{number_format.plural(summary.rounds, 'round')} on {kind}{shape}{chips}, to tell "
+        f"{number_format.plural(len(run.classes), 'class', 'classes')} apart"
     )
     budget = run.config.settings.get("budget")
     name = "element top-k" if summary.method == "topk" else method
@@ -108,15 +110,17 @@ def _sentence(run: Run, method: str) -> str:
         down = str(run.config.settings.get("budget-down", "1x"))
         patches = f"patches of the model to {_budget_text(down)}"
         text += ", " + ("the whole model sent to the sites" if down == "1x" else patches)
-    return f"{text}. It took {numbers.seconds_text(summary.seconds)} (seed {summary.seed})."
+    return f"{text}. It took {number_format.seconds_text(summary.seconds)} (seed {summary.seed})."
 
 
 def _budget_text(budget: str) -> str:
     """Spell out a budget: a factor (``100x``) or a number of bytes."""
-    number = budget.strip().lower().removesuffix("x").removesuffix(numbers.TIMES)
+    number = budget.strip().lower().removesuffix("x").removesuffix(number_format.TIMES)
     if number != budget.strip().lower():
         return f"1/{number} of the dense model"
-    return numbers.bytes_text(float(number)) if number.replace(".", "", 1).isdigit() else budget
+    return (
+        number_format.bytes_text(float(number)) if number.replace(".", "", 1).isdigit() else budget
+    )
 
 
 def _figures(run: Run) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from fl_app.report.ledger import layer_groups, site_totals
-from fl_app.report.numbers import bytes_text, bytes_tick, percent_text, plural
+from fl_app.report.number_format import bytes_text, bytes_tick, percent_text, plural
 from fl_app.report.svg import DOWN, INK, MUTED, QUIET, SURFACE, draw, tidy
+from fl_app.report.totals import layer_groups, site_totals
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from fl_app.report.ledger import SiteTotal
-    from fl_app.report.run_folder import Run
+    from fl_app.report.totals import SiteTotal
+    from fl_app.runs.records import Run
 
 MAX_LAYERS = 60
 """Rows that the heat map of ratios stays legible with; the largest layers are kept."""

@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from clients.device import choose_device
-from clients.partition import Partition
-from fl_app.common_statistics import run_statistics
+from clients.loader import SplitLoader
+from clients.training import choose_device
 from fl_app.models import build_model
 from fl_app.site_data import normalizations
+from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from data_prep.store import Store
-    from fl_app.report.run_folder import Run
+    from fl_app.runs.records import Run
 
 _BATCH_SIZE = 64
 
@@ -53,7 +53,7 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     common = run_statistics(run.folder)
     normalization = normalizations(store.meta.modalities, common)
     labels = np.zeros(len(chips), dtype=np.int64)
-    partition = Partition(store, chips, labels, normalization, device)
+    partition = SplitLoader(store, chips, labels, normalization, device)
     with torch.inference_mode():
         found = [model(x).argmax(1).cpu() for x, _ in partition.batches(_BATCH_SIZE, None)]
     return torch.cat(found).numpy().astype(np.int64)

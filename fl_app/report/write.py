@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fl_app.files import replace_text
 from fl_app.report.imagery import show_imagery
 from fl_app.report.page import render
-from fl_app.report.run_folder import read_run
+from fl_app.runs.records import read_run
+from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
 
 if TYPE_CHECKING:

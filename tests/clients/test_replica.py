@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from clients.site import Delivery, OutOfStep
+from clients.site import ReceivedModel, ReplicaOutOfSync
 from clients.state import StateFolder
 from rsdgc import NSI, Compressor, Scheme, Stamp, decode
 from rsdgc.errors import RunError
-from rsdgc.fingerprint import fingerprint
+from rsdgc.patches import fingerprint
 from tests.clients.test_site import LAYERS, SPEC, make_site, make_task, origin, start
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ class Server:
             decode(self.patches[-1], SPEC).add_to(self.versions[-1])
         return self
 
-    def deliver(self, since: int, version: int = -1, **changes: Any) -> Delivery:
+    def deliver(self, since: int, version: int = -1, **changes: Any) -> ReceivedModel:
         version %= len(self.versions)
         parts = {
             "version": version,
             "fingerprint": fingerprint(self.versions[version]),
             "patches": tuple(self.patches[since:version]),
         }
-        return Delivery(**parts | changes)
+        return ReceivedModel(**parts | changes)
 
-    def whole(self, version: int = -1) -> Delivery:
+    def whole(self, version: int = -1) -> ReceivedModel:
         return self.deliver(0, version, patches=(), whole=self.versions[version])
 
 
@@ -122,7 +122,7 @@ def test_a_replica_that_is_not_right_asks_for_the_whole_and_nothing_changes(
     server.publish(new)
     damage(tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("state.json")}
-    with pytest.raises(OutOfStep):
+    with pytest.raises(ReplicaOutOfSync):
         site.work(make_task(2, 1), server.deliver(2))
     assert {p: p.read_bytes() for p in tmp_path.rglob("state.json")} == before
     result = site.work(make_task(2, 1), server.whole())
@@ -141,12 +141,14 @@ def test_a_replica_that_is_not_right_asks_for_the_whole_and_nothing_changes(
     ],
     ids=["another server", "gap", "too few", "fingerprint", "damaged"],
 )
-def test_patches_that_lead_elsewhere_ask_for_the_whole(tmp_path: Path, delivery: Delivery) -> None:
+def test_patches_that_lead_elsewhere_ask_for_the_whole(
+    tmp_path: Path, delivery: ReceivedModel
+) -> None:
     server, site = Server().publish(1), make_site(tmp_path)
     site.work(make_task(1), server.deliver(0, 0))
     if delivery.fingerprint == Server(1).publish(2).deliver(0).fingerprint:
         delivery = Server().publish(2).deliver(0, patches=delivery.patches)
-    with pytest.raises(OutOfStep):
+    with pytest.raises(ReplicaOutOfSync):
         site.work(make_task(2, 1), delivery)
     assert_at(tmp_path, server, 0)
 

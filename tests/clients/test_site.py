@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from clients.site import Delivery, Origin, RoundTask, Site
+from clients.site import ReceivedModel, RoundTask, RunOrigin, Site
 from clients.state import StateFolder
 from clients.training import TrainSettings
-from clients.weights import flatten, model_spec
+from clients.weights import model_spec, model_to_vector
+from rsdgc.codec.wire import decode
 from rsdgc.errors import DataError, RunError, SettingError, StateError
-from rsdgc.fingerprint import fingerprint
+from rsdgc.patches import fingerprint
 from rsdgc.scheme import Scheme
-from rsdgc.wire import decode
 from tests.clients.toys import TinyNet, make_partition
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LAYERS = len(SPEC.layers)
 
 
 def start() -> np.ndarray:
-    return flatten(TinyNet(), SPEC)
+    return model_to_vector(TinyNet(), SPEC)
 
 
 def make_site(path: Path, name: str = "site-00", **changes: Any) -> Site:
@@ -39,8 +39,10 @@ def make_site(path: Path, name: str = "site-00", **changes: Any) -> Site:
     return Site(name, TinyNet(), **(settings | changes))
 
 
-def origin(attempt: int = 1, resumed: int = 0, kept: tuple[int, ...] = (), run: int = 7) -> Origin:
-    return Origin(run, attempt, resumed, kept)
+def origin(
+    attempt: int = 1, resumed: int = 0, kept: tuple[int, ...] = (), run: int = 7
+) -> RunOrigin:
+    return RunOrigin(run, attempt, resumed, kept)
 
 
 def make_task(round_: int = 1, accepted: int = 0, **changes: Any) -> RoundTask:
@@ -57,8 +59,8 @@ def make_task(round_: int = 1, accepted: int = 0, **changes: Any) -> RoundTask:
     return RoundTask(**(settings | changes))
 
 
-def whole(weights: np.ndarray, version: int = 0) -> Delivery:
-    return Delivery(version, fingerprint(weights), whole=weights)
+def whole(weights: np.ndarray, version: int = 0) -> ReceivedModel:
+    return ReceivedModel(version, fingerprint(weights), whole=weights)
 
 
 def dense(payload: bytes) -> np.ndarray:
@@ -77,7 +79,7 @@ def test_upload_and_residual_add_up_to_the_change(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     result = site.work(make_task(), whole(weights))
     np.testing.assert_array_equal(weights, kept)
-    change = flatten(site.model, SPEC) - weights
+    change = model_to_vector(site.model, SPEC) - weights
     assert np.abs(change).max() > 0
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
     update = decode(result.payload, SPEC)
@@ -90,7 +92,7 @@ def test_upload_and_residual_add_up_to_the_change(tmp_path: Path) -> None:
 
 def test_the_received_model_is_scored_not_the_trained_one(tmp_path: Path) -> None:
     site = make_site(tmp_path)
-    before = site.evaluate(origin(), Delivery(0, whole=start()))
+    before = site.evaluate(origin(), ReceivedModel(0, whole=start()))
     result = site.work(make_task(), whole(start()))
     np.testing.assert_array_equal(result.confusion, before.confusion)
     assert result.loss == before.loss
@@ -165,7 +167,7 @@ def test_a_round_started_anew_takes_its_first_upload_back(tmp_path: Path) -> Non
     first = site.work(make_task(), whole(weights))
     change = dense(first.payload) + residual_of(tmp_path)
     second = site.work(make_task(), whole(weights + np.float32(0.01)))
-    other = flatten(site.model, SPEC) - (weights + np.float32(0.01))
+    other = model_to_vector(site.model, SPEC) - (weights + np.float32(0.01))
     total = dense(second.payload) + residual_of(tmp_path)
     np.testing.assert_allclose(total, change + other, rtol=1e-5, atol=1e-6)
 
@@ -185,7 +187,7 @@ def test_a_site_that_lost_its_disk_goes_on_with_a_warning(
     site = make_site(tmp_path)
     result = site.work(make_task(5, 4), whole(start()))
     assert "lost its state of round 4" in caplog.text
-    change = flatten(site.model, SPEC) - start()
+    change = model_to_vector(site.model, SPEC) - start()
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
 
 
@@ -196,7 +198,7 @@ def test_a_state_older_than_what_was_accepted_is_not_used(
     site.work(make_task(1), whole(start()))
     result = site.work(make_task(5, 4), whole(start()))
     assert "lost its state" in caplog.text
-    change = flatten(site.model, SPEC) - start()
+    change = model_to_vector(site.model, SPEC) - start()
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
 
 
@@ -238,7 +240,7 @@ def test_a_full_disk_is_an_error_and_the_next_round_mends_it(
         with pytest.raises(StateError, match="No space left"):
             site.work(make_task(2, 1), whole(start()))
     result = site.work(make_task(3, 1), whole(start()))
-    change = flatten(site.model, SPEC) - start()
+    change = model_to_vector(site.model, SPEC) - start()
     total = dense(first.payload) + dense(result.payload) + residual_of(tmp_path)
     once = flatten_after_first(tmp_path)
     np.testing.assert_allclose(total, once + change, atol=1e-6)
@@ -251,7 +253,7 @@ def full_disk(*arguments: object) -> None:
 def flatten_after_first(tmp_path: Path) -> np.ndarray:
     site = make_site(tmp_path / "alone")
     site.work(make_task(1), whole(start()))
-    return flatten(site.model, SPEC) - start()
+    return model_to_vector(site.model, SPEC) - start()
 
 
 def test_a_site_without_a_test_split_works(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import vectors
-from clients.history import History, SiteState
-from clients.state import FILE, LOCK, StateFolder
+from clients import mapped_vectors
+from clients.state import FILE, LOCK, SiteState, StateFolder, StateHistory
 from rsdgc.errors import RunError, SettingError, StateError
 from rsdgc.spec import ModelSpec
 
@@ -38,9 +37,9 @@ def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) ->
     state = SiteState(
         round=number,
         version=number + 1,
-        residual_check=vectors.checksum(target),
+        residual_check=mapped_vectors.checksum(target),
         upload=folder.keep_bytes("upload", serial, upload_of(number)),
-        upload_check=vectors.checksum(upload_of(number)),
+        upload_check=mapped_vectors.checksum(upload_of(number)),
         task=f"task {number}",
         reply={"loss": number / 7, "confusion": [[number, 0], [0, 1]]},
         **names,
@@ -71,7 +70,7 @@ def folder(tmp_path: Path) -> StateFolder:
 
 
 def test_saved_state_comes_back_and_the_files_of_the_last_serve_again(folder: StateFolder) -> None:
-    assert folder.load() == History()
+    assert folder.load() == StateHistory()
     for number in (1, 2, 3):
         save(folder, number)
         assert assert_whole(folder) == number
@@ -146,7 +145,7 @@ def test_a_damaged_file_is_passed_over_with_a_warning(
         (folder.path / FILE).write_bytes(wrong)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert folder.load() == History()
+            assert folder.load() == StateHistory()
         assert "cannot be used" in caplog.text
     save(folder, 2)
     assert assert_whole(folder) == 2

@@ -8,16 +8,33 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clients.training import TrainSettings, train
-from clients.weights import flatten, model_spec
+from clients.training import TrainSettings, choose_device, train
+from clients.weights import model_spec, model_to_vector
 from rsdgc.errors import RunError, SettingError
 from tests.clients.toys import TinyNet, make_partition
+
+
+@pytest.mark.parametrize(("present", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_cuda_where_there_is_one(
+    present: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
+    assert choose_device("auto").type == expected
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_absent_cuda_and_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match="'auto'"):
+        choose_device("cuda")
+    with pytest.raises(SettingError, match=r"'tpu'.*auto, cpu, cuda"):
+        choose_device("tpu")
 
 
 def trained(settings: TrainSettings, seed: int = 0, **partition: float) -> torch.Tensor:
     model = TinyNet(dropout=0.2)
     train(model, make_partition(**partition), settings, seed)
-    return torch.from_numpy(flatten(model, model_spec(model)))
+    return torch.from_numpy(model_to_vector(model, model_spec(model)))
 
 
 def test_training_learns() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.partition import Normalization, Partition
+from clients.loader import Normalization, SplitLoader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def unit(bands: int, nodata: float | None = None) -> Normalization:
 
 def make_partition(
     count: int = 24, px: int = 8, classes: int = 3, seed: int = 0, **settings: Any
-) -> Partition:
+) -> SplitLoader:
     """Two-band uint16 chips whose first band is brighter the higher the class."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
@@ -44,7 +44,7 @@ def make_partition(
     normalization = Normalization(
         np.array([2000, 500], np.float32), np.array([1300, 290], np.float32)
     )
-    return Partition(Arrays([chips]), np.arange(count), labels, [normalization], CPU, **settings)
+    return SplitLoader(Arrays([chips]), np.arange(count), labels, [normalization], CPU, **settings)
 
 
 class TinyNet(nn.Module):

@@ -11,7 +11,7 @@ from data_prep.dataset import open_data
 from data_prep.ingest import ingest_class_folders
 from data_prep.manifest import column
 from data_prep.partition import partition
-from data_prep.schemes import NOBODY, deal_blocks
+from data_prep.partition_schemes import NOBODY, deal_blocks
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
 from tests.data_prep.archives import write_class_folders

@@ -13,10 +13,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from fl_app.deploy.parties import read_server
+from fl_app.deploy.party_config import read_server
 from fl_app.deploy.server_checks import own_endpoint
-from fl_app.processes import process
-from fl_app.superlink import free_ports
+from fl_app.flower.processes import managed_process
+from fl_app.flower.superlink import free_ports
 from rsdgc.errors import RunError
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ class Process:
     def __init__(self, stack: ExitStack, log: Path, *words: str | Path) -> None:
         self.log_path = log
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        self.popen = stack.enter_context(process(command(*words), environment, log))
+        self.popen = stack.enter_context(managed_process(command(*words), environment, log))
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_app.run_lock import holder
-from fl_app.superlink import free_ports
+from fl_app.flower.superlink import free_ports
+from fl_app.runs.lock import lock_holder
 from tests.deployment.parties import Loopback, Process, kill, rsdgc, until
 from tests.federation import make_data
 
@@ -170,7 +170,7 @@ def refused(federation: Loopback, site: str) -> list[str]:
 
 
 def at_work(federation: Loopback, run: str) -> bool:
-    last = holder(federation.runs / run)
+    last = lock_holder(federation.runs / run)
     assert last is not None
     return last.at_work
 

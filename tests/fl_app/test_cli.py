@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.test_cleaning import make_states
+from tests.clients.test_state_cleanup import make_states
 from tests.command import rsdgc
 from tests.federation import make_data, write_class_folders
 

@@ -21,8 +21,9 @@ from flwr.app import Message
 import clients.site
 from clients.state import StateFolder
 from fl_app import client_app, server_app
-from rsdgc import decode, protocol
-from strategies.published import PublishedModel
+from rsdgc import decode
+from strategies import messages
+from strategies.downlink import PublishedModel
 from strategies.rs_dgc import RsDgc
 from tests.federation import grid, serve, settings
 from tests.loopback import Killed, LoopbackGrid
@@ -62,10 +63,10 @@ class Watch:
 
     def times(self, message: Message) -> int:
         """Say how often a message arrives, and what happens to its site before."""
-        task = message.content.config_records[protocol.TASK]
+        task = message.content.config_records[messages.TASK]
         if message.metadata.message_type != "train":
             return 1
-        site = str(task[protocol.SITE])
+        site = str(task[messages.SITE])
         if self.chance(0.2, "restarted"):
             client_app._opened.clear()
         if self.chance(0.05, "replica damaged"):
@@ -100,12 +101,12 @@ class Watch:
         self.kill_in = -1
         if message.metadata.message_type != "train" or reply.has_error():
             return reply
-        if protocol.RESYNC in reply.content.metric_records[protocol.METRICS]:
+        if messages.RESYNC in reply.content.metric_records[messages.METRICS]:
             self.faults["resynchronised"] += 1
             return reply
-        task = message.content.config_records[protocol.TASK]
-        payload = reply.content.array_records[protocol.UPDATE][protocol.PACKED].numpy().tobytes()
-        self.uploads[str(task[protocol.SITE]), int(task[protocol.ROUND])] = payload
+        task = message.content.config_records[messages.TASK]
+        payload = reply.content.array_records[messages.UPDATE][messages.PACKED].numpy().tobytes()
+        self.uploads[str(task[messages.SITE]), int(task[messages.ROUND])] = payload
         if self.chance(0.1, "reply lost"):
             return None
         if self.chance(0.1, "reply late"):

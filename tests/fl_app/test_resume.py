@@ -14,8 +14,8 @@ from flwr.app import Message
 
 import strategies.checkpoints
 from fl_app import client_app
-from rsdgc import protocol
 from rsdgc.errors import RunError, SettingError
+from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
 from tests.federation import grid, run, serve, settings
 from tests.loopback import LoopbackGrid
@@ -170,7 +170,7 @@ def test_sites_ahead_of_the_server_go_back_with_it(data: Path, tmp_path: Path, w
     for attempt in (8, 9):
 
         def die_in_round_5(message: Message, reply: Message) -> Message:
-            if message.content.config_records[protocol.TASK].get(protocol.ROUND) == 5:
+            if message.content.config_records[messages.TASK].get(messages.ROUND) == 5:
                 raise KeyboardInterrupt
             return reply
 

@@ -12,9 +12,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
-import strategies.rounds
-from rsdgc import protocol
+import strategies.base
 from rsdgc.errors import RunError
+from strategies import messages
 from tests.federation import grid, run, serve, settings
 
 
@@ -131,12 +131,12 @@ def test_sites_do_not_depend_on_the_number_of_nodes(data: Path, tmp_path: Path, 
 def test_ratios_are_sent_and_change_over_the_rounds(data: Path, tmp_path: Path) -> None:
     loopback = run(settings(data, tmp_path / "run"))
     tasks = [
-        message.content.config_records[protocol.TASK]
+        message.content.config_records[messages.TASK]
         for message in loopback.seen
         if message.metadata.message_type == "train"
     ]
     by_round: dict[int, list[float]] = {
-        int(task[protocol.ROUND]): list(task[protocol.RATIOS]) for task in tasks
+        int(task[messages.ROUND]): list(task[messages.RATIOS]) for task in tasks
     }
     assert by_round[1] != by_round[2] != by_round[3]
     history = lines(tmp_path / "run" / "history.jsonl")
@@ -146,34 +146,34 @@ def test_ratios_are_sent_and_change_over_the_rounds(data: Path, tmp_path: Path) 
 
 def test_a_lost_upload_is_refused_by_name_and_taken_back(data: Path, tmp_path: Path) -> None:
     def lose(message: Message, reply: Message) -> Message | None:
-        task = message.content.config_records[protocol.TASK]
-        lost = message.metadata.message_type == "train" and task[protocol.ROUND] == 2
-        return None if lost and task[protocol.SITE] == "site-01" else reply
+        task = message.content.config_records[messages.TASK]
+        lost = message.metadata.message_type == "train" and task[messages.ROUND] == 2
+        return None if lost and task[messages.SITE] == "site-01" else reply
 
     loopback = run(settings(data, tmp_path / "run", round_timeout_s=0.3, rounds=4), fault=lose)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["refused"] == {"no reply": 1}
     accepted = [
-        message.content.config_records[protocol.TASK][protocol.ACCEPTED_ROUND]
+        message.content.config_records[messages.TASK][messages.ACCEPTED_ROUND]
         for message in loopback.seen
         if message.metadata.message_type == "train"
-        and message.content.config_records[protocol.TASK][protocol.SITE] == "site-01"
+        and message.content.config_records[messages.TASK][messages.SITE] == "site-01"
     ]
     assert accepted == [0, 1, 1, 3]
 
 
 def mutate_upload(reply: Message, change: Any) -> Message:
-    record = reply.content.array_records[protocol.UPDATE]
-    payload = bytearray(record[protocol.PACKED].numpy().tobytes())
+    record = reply.content.array_records[messages.UPDATE]
+    payload = bytearray(record[messages.PACKED].numpy().tobytes())
     change(payload)
     array = Array(np.frombuffer(bytes(payload), dtype=np.uint8))
-    reply.content[protocol.UPDATE] = ArrayRecord({protocol.PACKED: array})
+    reply.content[messages.UPDATE] = ArrayRecord({messages.PACKED: array})
     return reply
 
 
 def set_metric(key: str, value: Any) -> Any:
     def change(reply: Message) -> Message:
-        reply.content.metric_records[protocol.METRICS][key] = value
+        reply.content.metric_records[messages.METRICS][key] = value
         return reply
 
     return change
@@ -181,7 +181,7 @@ def set_metric(key: str, value: Any) -> Any:
 
 def without(key: str) -> Any:
     def change(reply: Message) -> Message:
-        reply.content.metric_records[protocol.METRICS].pop(key)
+        reply.content.metric_records[messages.METRICS].pop(key)
         return reply
 
     return change
@@ -201,13 +201,13 @@ HOSTILE = {
     "truncated": (lambda r: mutate_upload(r, lambda p: p.__delitem__(slice(-5, None))), "valid"),
     "empty": (lambda r: mutate_upload(r, lambda p: p.clear()), "valid"),
     "another run": (from_another_run, "from another run"),
-    "no examples": (set_metric(protocol.NUM_EXAMPLES, 0), "num-examples out of range"),
-    "too many": (set_metric(protocol.NUM_EXAMPLES, 10**9), "num-examples out of range"),
-    "nan weight": (set_metric(protocol.NUM_EXAMPLES, float("nan")), "num-examples out of range"),
-    "no update": (lambda r: r.content.pop(protocol.UPDATE) and r, "valid"),
-    "no version": (without(protocol.VERSION), "incomplete report"),
-    "no loss": (without(protocol.TRAIN_LOSS), "incomplete report"),
-    "no seconds": (without(protocol.SECONDS), "incomplete report"),
+    "no examples": (set_metric(messages.NUM_EXAMPLES, 0), "num-examples out of range"),
+    "too many": (set_metric(messages.NUM_EXAMPLES, 10**9), "num-examples out of range"),
+    "nan weight": (set_metric(messages.NUM_EXAMPLES, float("nan")), "num-examples out of range"),
+    "no update": (lambda r: r.content.pop(messages.UPDATE) and r, "valid"),
+    "no version": (without(messages.VERSION), "incomplete report"),
+    "no loss": (without(messages.TRAIN_LOSS), "incomplete report"),
+    "no seconds": (without(messages.SECONDS), "incomplete report"),
     "nothing": (lambda r: Message(RecordDict(), reply_to=r), "incomplete report"),
 }
 
@@ -217,9 +217,9 @@ def test_a_bad_upload_is_refused_and_changes_nothing(data: Path, tmp_path: Path,
     change, reason = HOSTILE[case]
 
     def is_second_round_of_site_1(message: Message) -> bool:
-        task = message.content.config_records[protocol.TASK]
+        task = message.content.config_records[messages.TASK]
         is_train = message.metadata.message_type == "train"
-        return is_train and task[protocol.SITE] == "site-01" and task[protocol.ROUND] == 2
+        return is_train and task[messages.SITE] == "site-01" and task[messages.ROUND] == 2
 
     def spoil(message: Message, reply: Message) -> Message:
         if not is_second_round_of_site_1(message):
@@ -243,9 +243,9 @@ def test_a_bad_upload_is_refused_and_changes_nothing(data: Path, tmp_path: Path,
 
 def test_a_round_below_the_quorum_changes_nothing(data: Path, tmp_path: Path) -> None:
     def lose_two(message: Message, reply: Message) -> Message | None:
-        task = message.content.config_records[protocol.TASK]
-        lost = message.metadata.message_type == "train" and task[protocol.ROUND] == 2
-        return None if lost and task[protocol.SITE] != "site-00" else reply
+        task = message.content.config_records[messages.TASK]
+        lost = message.metadata.message_type == "train" and task[messages.ROUND] == 2
+        return None if lost and task[messages.SITE] != "site-00" else reply
 
     chosen = {"quorum": 2, "round_timeout_s": 0.3, "lr_schedule": "constant"}
     chosen |= {"budget_down": "1x", "budget_final": "1x"}  # so that the true model is delivered
@@ -306,7 +306,7 @@ def test_a_network_that_is_down_for_a_while_uses_no_round_up(
         return [] if 1 < looks < 6 else list(loopback.contexts)
 
     monkeypatch.setattr(loopback, "get_node_ids", get_node_ids)
-    monkeypatch.setattr(strategies.rounds, "WAIT_S", 0.01)
+    monkeypatch.setattr(strategies.base, "WAIT_S", 0.01)
     serve(loopback, chosen)
     assert [line["sites"] for line in lines(tmp_path / "run" / "history.jsonl")] == [0, 3, 3]
 
@@ -315,8 +315,8 @@ def test_a_site_out_of_step_is_sent_the_whole_model_in_the_same_round(
     data: Path, tmp_path: Path
 ) -> None:
     def lose_the_disk(message: Message, reply: Message) -> Message:
-        task = message.content.config_records[protocol.TASK]
-        if message.metadata.message_type == "train" and task[protocol.ROUND] == 2:
+        task = message.content.config_records[messages.TASK]
+        if message.metadata.message_type == "train" and task[messages.ROUND] == 2:
             shutil.rmtree(tmp_path / "run" / "state" / "7" / "site-01", ignore_errors=True)
         return reply
 

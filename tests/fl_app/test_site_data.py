@@ -5,14 +5,13 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from data_prep.common import SiteSums, merge_sites, site_sums
+from data_prep.common_statistics import CommonStatistics, SiteSums, merge_sites, site_sums
 from data_prep.dataset import open_data
-from data_prep.normalizing import CommonStatistics
 from fl_app.client_app import app as client_app
-from fl_app.config import Settings
-from fl_app.site_data import host, split
-from rsdgc import protocol
+from fl_app.settings import Settings
+from fl_app.site_data import load_split, node_data
 from rsdgc.errors import DataError
+from strategies import messages
 from tests.loopback import LoopbackGrid
 
 CPU = torch.device("cpu")
@@ -21,28 +20,29 @@ CPU = torch.device("cpu")
 def test_simulated_nodes_share_the_sites_out(data: Path) -> None:
     settings = Settings.from_mapping({"data-dir": str(data)})
     found = [
-        list(host({"partition-id": part, "num-partitions": 2}, settings).sites) for part in (0, 1)
+        list(node_data({"partition-id": part, "num-partitions": 2}, settings).sites)
+        for part in (0, 1)
     ]
     assert found == [["site-00", "site-02"], ["site-01"]]
 
 
 def test_a_node_beyond_the_sites_hosts_none(data: Path) -> None:
     settings = Settings.from_mapping({"data-dir": str(data)})
-    assert host({"partition-id": 3, "num-partitions": 4}, settings).sites == {}
+    assert node_data({"partition-id": 3, "num-partitions": 4}, settings).sites == {}
 
 
 def test_a_deployed_node_names_its_own_store(data: Path) -> None:
     store = data.parent / "store"
-    here = host({"data-dir": str(store), "site-name": "agency"}, Settings())
+    here = node_data({"data-dir": str(store), "site-name": "agency"}, Settings())
     assert here.sites == {"agency": "site-00"}
-    part = split(here.dataset, "site-00", "train", CPU)
+    part = load_split(here.dataset, "site-00", "train", CPU)
     assert part is not None
     assert len(part) == 72
-    assert split(here.dataset, "site-00", "val", CPU) is None
+    assert load_split(here.dataset, "site-00", "val", CPU) is None
 
 
 def test_a_deployed_node_may_be_one_site_of_a_partition(data: Path) -> None:
-    here = host({"data-dir": str(data), "site-name": "site-01"}, Settings())
+    here = node_data({"data-dir": str(data), "site-name": "site-01"}, Settings())
     assert here.sites == {"site-01": "site-01"}
 
 
@@ -59,17 +59,17 @@ def test_a_node_without_usable_data_is_told_why(
 ) -> None:
     filled = {key: value.format(data=data) for key, value in config.items()}
     with pytest.raises(DataError, match=message):
-        host(filled, Settings())
+        node_data(filled, Settings())
 
 
 def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     settings = Settings.from_mapping({"data-dir": str(data)})
-    here = host({"partition-id": 0, "num-partitions": 1}, settings)
+    here = node_data({"partition-id": 0, "num-partitions": 1}, settings)
     common = CommonStatistics.of(
         merge_sites([site_sums(here.dataset, name) for name in here.sites])
     )
-    alike = split(here.dataset, "site-00", "train", CPU, common)
-    own = split(here.dataset, "site-00", "train", CPU)
+    alike = load_split(here.dataset, "site-00", "train", CPU, common)
+    own = load_split(here.dataset, "site-00", "train", CPU)
     assert alike is not None
     assert own is not None
     x, _ = next(alike.batches(8, None))
@@ -77,7 +77,7 @@ def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     # all sites together are the store, whose statistics are what a partition of it has
     assert torch.allclose(x, y, atol=1e-3)
     with pytest.raises(DataError, match="do not have layer image"):
-        split(here.dataset, "site-00", "train", CPU, CommonStatistics({}))
+        load_split(here.dataset, "site-00", "train", CPU, CommonStatistics({}))
 
 
 def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
     nodes = {"site-00": 101, "site-01": 102, "site-02": 101}
     messages = [
         Message(
-            RecordDict({protocol.TASK: ConfigRecord({protocol.SITE: site})}),
+            RecordDict({messages.TASK: ConfigRecord({messages.SITE: site})}),
             dst_node_id=node,
             message_type="query.statistics",
         )
@@ -97,7 +97,7 @@ def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
     ]
     replies = list(grid.send_and_receive(messages))
     sums = [
-        SiteSums.from_mapping(dict(reply.content.config_records[protocol.SUMS]))
+        SiteSums.from_mapping(dict(reply.content.config_records[messages.SUMS]))
         for reply in replies
     ]
     common = merge_sites(sums)

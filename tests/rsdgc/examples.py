@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rsdgc import INDICATORS, ModelSpec, Scheme, Stamp, make_indicator
-from rsdgc.header import HEADER_BYTES
+from rsdgc.codec.header import HEADER_BYTES
 
 MIXED = ModelSpec.from_shapes(
     {

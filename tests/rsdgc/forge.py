@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rsdgc import ModelSpec, Scheme, Stamp, cut, encode
-from rsdgc.header import HEADER_BYTES
+from rsdgc.codec.header import HEADER_BYTES
 from rsdgc.scheme import DenseKind, IndexKind, NeighborhoodKind, ValueKind
 
 SPEC = ModelSpec.from_shapes({"conv": (4, 2, 3, 3), "fc": (3, 41), "bias": (5,)})

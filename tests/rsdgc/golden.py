@@ -3,7 +3,7 @@
 import numpy as np
 
 from rsdgc import ModelSpec, Scheme, Stamp
-from rsdgc.quantizer import Quantizer
+from rsdgc.codec.quantizer import Quantizer
 
 STAMP = Stamp(0x0102030405060708, 9, 10)
 QUANTIZER = Quantizer(0.5, (10, -3, 7))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc.arrays import CHUNK, check_finite, check_flat, chunks, peak, pick, place
+from rsdgc.arrays import CHUNK, check_finite, check_flat, chunks, extract, max_magnitude, place
 from rsdgc.errors import RsdgcError, SettingError
 
 
@@ -21,7 +21,7 @@ flags = st.lists(st.booleans(), max_size=50).map(lambda found: np.array(found, b
 @given(flags, st.sampled_from([np.float32, np.uint16, np.int64, np.bool_]))
 def test_pick_and_place_are_boolean_indexing(chosen, dtype):
     values = np.arange(chosen.size).astype(dtype)
-    found = pick(values, chosen)
+    found = extract(values, chosen)
     assert found.dtype == dtype
     assert np.array_equal(found, values[chosen])
     target, expected = np.zeros_like(values), np.zeros_like(values)
@@ -35,7 +35,7 @@ def test_pick_and_place_are_boolean_indexing(chosen, dtype):
 def test_pick_and_place_go_through_in_chunks(size, share):
     rng = np.random.default_rng(size)
     values, chosen = rng.standard_normal(size, dtype=np.float32), rng.random(size) < share
-    assert np.array_equal(pick(values, chosen), values[chosen])
+    assert np.array_equal(extract(values, chosen), values[chosen])
     target = np.full(size, 7, np.float32)
     place(target, chosen, values[chosen])
     assert np.array_equal(target, np.where(chosen, values, np.float32(7)))
@@ -53,15 +53,15 @@ def test_peak_finds_what_is_anywhere(where):
     values = np.zeros(CHUNK + 6, np.float32)
     for wanted in (3.0, -3.0):
         values[where] = wanted
-        assert peak(values) == 3.0
+        assert max_magnitude(values) == 3.0
     values[where] = np.nan
-    assert math.isnan(peak(values))
+    assert math.isnan(max_magnitude(values))
     values[where] = -np.inf
-    assert peak(values) == math.inf
+    assert max_magnitude(values) == math.inf
 
 
 def test_peak_of_nothing_is_zero():
-    assert peak(np.empty(0, np.float32)) == 0.0
+    assert max_magnitude(np.empty(0, np.float32)) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rsdgc import ModelSpec, Scheme, Stamp, WeightedMean, WireError, decode, encode
-from rsdgc.header import HEADER_BYTES
+from rsdgc.codec.header import HEADER_BYTES
 from tests.rsdgc.catalogue import CASES, step
 from tests.rsdgc.forge import SPEC, Forge, leb128, sealed, valid
 

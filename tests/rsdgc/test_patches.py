@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 
 from rsdgc import NSI, Compressor, Scheme, Stamp
 from rsdgc.errors import WireError
-from rsdgc.fingerprint import FINGERPRINT_BYTES, fingerprint
-from rsdgc.patches import apply_patches, pack_patches, read_patch, unpack_patches
+from rsdgc.patches import (
+    FINGERPRINT_BYTES,
+    apply_patches,
+    fingerprint,
+    pack_patches,
+    read_patch,
+    unpack_patches,
+)
 from tests.rsdgc.examples import MIXED
 
 RUN = 7

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
 
-from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp, protocol
-from strategies import Ledger, Roster, RsDgc, SiteCard
-from strategies.pieces import in_pieces
-from strategies.published import PublishedModel
+from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp
+from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
+from strategies.base import RoundSettings
+from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
-from strategies.roster import DataCard
-from strategies.rounds import RoundRules
 from strategies.rs_dgc import unflatten
+from strategies.sites import DataInfo
+from strategies.transport import chunk_upload
 from tests.loopback import LoopbackGrid
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -34,24 +34,24 @@ class Sites:
         self.change = np.random.default_rng(0).standard_normal(SPEC.size, dtype=np.float32)
 
     def __call__(self, message: Message, context: Context) -> Message:
-        task = message.content.config_records[protocol.TASK]
+        task = message.content.config_records[messages.TASK]
         counts = [2] * len(CLASSES)
-        metrics = {protocol.NUM_EXAMPLES: 10, protocol.SCORE_LOSS: 1.0}
+        metrics = {messages.NUM_EXAMPLES: 10, messages.SCORE_LOSS: 1.0}
         if message.metadata.message_type == MessageType.EVALUATE:
-            metrics[protocol.CONFUSION] = np.eye(len(CLASSES), dtype=int).reshape(-1).tolist()
-            content = {protocol.METRICS: MetricRecord(metrics)}
+            metrics[messages.CONFUSION] = np.eye(len(CLASSES), dtype=int).reshape(-1).tolist()
+            content = {messages.METRICS: MetricRecord(metrics)}
             return Message(RecordDict(content), reply_to=message)
-        number, version = int(task[protocol.ROUND]), int(task[protocol.VERSION])
+        number, version = int(task[messages.ROUND]), int(task[messages.VERSION])
         if (number, version) not in self.made:
             compressor, stamp = Compressor(SPEC, Scheme(), RMS()), Stamp(RUN, number, version)
-            ratios, budget = np.array(task[protocol.RATIOS]), float(task[protocol.BUDGET_BYTES])
+            ratios, budget = np.array(task[messages.RATIOS]), float(task[messages.BUDGET_BYTES])
             update = compressor.compress(self.change.copy(), ratios, stamp, budget)
             self.made = {(number, version): update.payload}
-        metrics |= dict.fromkeys((protocol.TRAIN_LOSS, protocol.SECONDS), 1.0)
-        metrics |= dict.fromkeys((protocol.REFERENCE, protocol.PREDICTED, protocol.CORRECT), counts)
-        metrics[protocol.VERSION] = version
-        update = in_pieces(self.made[number, version])
-        content = {protocol.UPDATE: update, protocol.METRICS: MetricRecord(metrics)}
+        metrics |= dict.fromkeys((messages.TRAIN_LOSS, messages.SECONDS), 1.0)
+        metrics |= dict.fromkeys((messages.REFERENCE, messages.PREDICTED, messages.CORRECT), counts)
+        metrics[messages.VERSION] = version
+        update = chunk_upload(self.made[number, version])
+        content = {messages.UPDATE: update, messages.METRICS: MetricRecord(metrics)}
         return Message(RecordDict(content), reply_to=message)
 
 
@@ -59,17 +59,17 @@ def run(sites: int, rounds: int) -> list[tuple[int, int]]:
     """Return bytes in use and the peak so far, after each round, without what the test holds."""
     grid = LoopbackGrid(Sites(), [{} for _ in range(sites)], {}, RUN)
     grid.seen = deque(maxlen=1)  # type: ignore[assignment]
-    roster = Roster(DataCard("made up", True, CLASSES, 3, 16))
+    roster = SiteManager(DataInfo("made up", True, CLASSES, 3, 16))
     for number, node in enumerate(grid.contexts):
         name = f"site-{number:03}"
-        roster.sites[name] = SiteCard(name, node, 10, 6)
+        roster.sites[name] = SiteInfo(name, node, 10, 6)
     start = np.random.default_rng(1).standard_normal(SPEC.size, dtype=np.float32)
 
     def rates(times: float) -> RateControl:
         return RateControl(SPEC, Scheme(), "update", SPEC.dense_bytes / times)
 
     model = PublishedModel(start, rates(DOWN), Compressor(SPEC, Scheme(), RMS()), RUN)
-    rules = RoundRules(1.0, 1, 0, lambda _: 0.01)
+    rules = RoundSettings(1.0, 1, 0, lambda _: 0.01)
     ledger = Ledger(None, SPEC.dense_bytes)
     strategy = RsDgc(roster, ledger, rules, rates(UP), model, rates(10))
     arrays = unflatten(start, SPEC)

@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
-from data_prep.ingest import ingest_class_folders, ingest_scenes, parts
+from data_prep.ingest import ingest_class_folders, ingest_scenes, job_results
 from data_prep.ingest.aligned import READ_BYTES, read_step
 from data_prep.ingest.chips import ChipJob
 from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
-from data_prep.ingest.options import ChipRules, SceneOptions
 from data_prep.ingest.plan import plan_scenes
+from data_prep.ingest.scene_options import ChipRules, SceneOptions
 from data_prep.ingest.sources import hash_file
 from data_prep.manifest import column
 from data_prep.store import Store
@@ -40,7 +40,7 @@ from tests.data_prep.archives import (
 )
 
 ROOT = Path(__file__).parents[3]
-MAKE_PART = parts.make_part
+MAKE_PART = job_results.run_job
 
 
 @pytest.fixture
@@ -61,26 +61,26 @@ def test_a_killed_call_goes_on_with_what_is_left(
 ) -> None:
     whole = ingest_scenes(src, src.parent / "whole", chip_px=8)
     done: list[str] = []
-    make_part = parts.make_part
+    make_part = job_results.run_job
 
-    def dying(folder: Path, job: ChipJob) -> parts.Part:
+    def dying(folder: Path, job: ChipJob) -> job_results.JobResult:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(job.scene)
         return make_part(folder, job)
 
-    monkeypatch.setattr(parts, "make_part", dying)
+    monkeypatch.setattr(job_results, "make_part", dying)
     out = src.parent / "store"
     with pytest.raises(KeyboardInterrupt):
         ingest_scenes(src, out, chip_px=8)
     assert not out.exists()
     assert (src.parent / ".store.ingest").is_dir()
 
-    def counting(folder: Path, job: ChipJob) -> parts.Part:
+    def counting(folder: Path, job: ChipJob) -> job_results.JobResult:
         done.append(job.scene)
         return make_part(folder, job)
 
-    monkeypatch.setattr(parts, "make_part", counting)
+    monkeypatch.setattr(job_results, "make_part", counting)
     ingest_scenes(src, out, chip_px=8)
     assert done == [f"scene-{i}" for i in range(4)]
     assert same(out, whole.path)
@@ -165,7 +165,7 @@ def test_another_process_at_the_same_store_is_refused(src: Path) -> None:
 def test_a_dead_worker_is_named_and_its_parts_stay(
     src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "make_part", _die)
+    monkeypatch.setattr(job_results, "make_part", _die)
     with pytest.raises(RunError, match="a process of the ingestion ended"):
         ingest_scenes(src, src.parent / "store", chip_px=8, processes=3)
     assert (src.parent / ".store.ingest").is_dir()
@@ -214,7 +214,7 @@ def test_reads_are_of_whole_blocks_and_of_whole_units_where_these_are_small(
         assert rows % unit == 0
 
 
-def _die(folder: Path, job: ChipJob) -> parts.Part:
+def _die(folder: Path, job: ChipJob) -> job_results.JobResult:
     if multiprocessing.parent_process() is not None:
         os._exit(9)
     return MAKE_PART(folder, job)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.synth.classes import Cover
-from data_prep.synth.fields import FieldMaker
+from data_prep.synth.cover_classes import Cover
 from data_prep.synth.landcover import Patches, grow_patches, label_pixels, patches_across
+from data_prep.synth.random_fields import FieldMaker
 from data_prep.synth.roads import draw_roads
 from data_prep.synth.terrain import River, draw_river
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.synth.fields import FieldMaker
 from data_prep.synth.radiometry import NODATA, draw_acquisition, expose, swath
+from data_prep.synth.random_fields import FieldMaker
 from data_prep.synth.sites import draw_site
 
 

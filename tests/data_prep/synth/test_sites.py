@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.synth.classes import CLASS_COLOURS, CLASS_NAMES, Cover
+from data_prep.synth.cover_classes import CLASS_COLOURS, CLASS_NAMES, Cover
 from data_prep.synth.sites import LANDSCAPES, deal_patches, draw_site
 
 

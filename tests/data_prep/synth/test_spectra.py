@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.synth.classes import Cover
+from data_prep.synth.cover_classes import Cover
 from data_prep.synth.sites import draw_site
 from data_prep.synth.spectra import Palette, group_targets, pull_means
 

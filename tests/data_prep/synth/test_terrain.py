@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.synth.fields import FieldMaker
+from data_prep.synth.random_fields import FieldMaker
 from data_prep.synth.sites import LANDSCAPES
 from data_prep.synth.terrain import draw_river, hillshade, level_lakes, raise_terrain
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from data_prep.synth.brush import Canvas
-from data_prep.synth.classes import Cover
-from data_prep.synth.fields import FieldMaker
+from data_prep.synth.cover_classes import Cover
 from data_prep.synth.landcover import grow_patches
-from data_prep.synth.parcels import divide, dots
+from data_prep.synth.plots import divide, dots
+from data_prep.synth.random_fields import FieldMaker
 from data_prep.synth.sites import draw_site
 from data_prep.synth.spectra import Palette
 from data_prep.synth.terrain import draw_river

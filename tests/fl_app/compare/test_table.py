@@ -2,9 +2,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from fl_app.compare.grid import Trial
 from fl_app.compare.plot import write_plot
 from fl_app.compare.table import COLUMNS, write_csv, write_markdown
+from fl_app.compare.trials import Trial
 
 
 def summary(accuracy: float | None, times: float) -> dict[str, Any]:

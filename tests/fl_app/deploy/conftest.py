@@ -15,7 +15,7 @@ from time import time
 
 import pytest
 
-from fl_app.deploy.parties import SiteConfig, read_site
+from fl_app.deploy.party_config import SiteConfig, read_site
 from fl_app.deploy.provision import Federation, init
 from tests.deployment.parties import edit
 from tests.federation import make_data

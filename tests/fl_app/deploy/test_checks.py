@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fl_app.deploy.findings import Finding, failed, table
-from fl_app.deploy.machine_checks import disk, validity, versions, writable
-from fl_app.deploy.parties import SiteConfig, read_server
+from fl_app.deploy.checks import Finding, disk, failed, table, validity, versions, writable
+from fl_app.deploy.party_config import SiteConfig, read_server
 from fl_app.deploy.provision import Federation, init
 from fl_app.deploy.server_checks import check_server
 from fl_app.deploy.site_checks import check_site, clock
-from fl_app.superlink import free_ports
+from fl_app.flower.superlink import free_ports
 from tests.deployment.parties import edit
 
 Configure = Callable[[int], SiteConfig]

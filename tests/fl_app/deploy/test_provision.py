@@ -12,7 +12,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fl_app.deploy.node_keys import fingerprint, make_pair, read_private, read_public
-from fl_app.deploy.parties import read_party, read_server, read_site
+from fl_app.deploy.party_config import read_party, read_server, read_site
 from fl_app.deploy.provision import Federation, add_site, init, open_federation, renew
 from fl_app.deploy.secret_files import write_once
 from fl_app.deploy.server_checks import certificate

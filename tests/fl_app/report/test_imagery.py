@@ -6,7 +6,7 @@ import pytest
 
 from fl_app.report import imagery
 from fl_app.report.imagery import show_imagery
-from fl_app.report.run_folder import read_run
+from fl_app.runs.records import read_run
 from rsdgc.errors import DataError
 from tests.fl_app.report.fake_run import FakeStore, folder_store, make_run, scene_store
 

@@ -6,8 +6,8 @@ import pytest
 
 from fl_app.report.curves import accuracy_by_bytes, accuracy_by_round
 from fl_app.report.plots import compressed_layers, confusion_matrix, ratio_heat_map, site_bars
-from fl_app.report.run_folder import read_run
 from fl_app.report.svg import draw
+from fl_app.runs.records import read_run
 from tests.fl_app.report.fake_run import make_run
 
 

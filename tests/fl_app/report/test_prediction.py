@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data_prep.normalizing import CommonStatistics, LayerStatistics
-from fl_app.common_statistics import write_statistics
+from data_prep.common_statistics import CommonStatistics, ModalityStatistics
 from fl_app.models import build_model
 from fl_app.report.prediction import predict
-from fl_app.report.run_folder import read_run
+from fl_app.runs.records import read_run
+from fl_app.statistics_round import write_statistics
 from rsdgc.errors import RunError
 from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store, make_run
 
@@ -52,7 +52,7 @@ def test_chips_are_normalised_as_the_run_s_sites_agreed_on(
     save(run.folder, model)
     mean, std = np.array([10, 90, 50], np.float32), np.array([9, 30, 99], np.float32)
     bands = tuple(store.meta.modalities[0].bands)
-    common = CommonStatistics({"layer-0": LayerStatistics(bands, mean, std)})
+    common = CommonStatistics({"layer-0": ModalityStatistics(bands, mean, std)})
     write_statistics(run.folder, common)
     chips = np.arange(12)
     pixels = store.take(chips)[0].astype(np.float32)

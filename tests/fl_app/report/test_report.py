@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fl_app.report import imagery, write_report
-from fl_app.report.run_folder import read_run
+from fl_app.runs.records import read_run
 from rsdgc.errors import RunError
 from tests.fl_app.report.fake_run import FakeStore, folder_store, make_run, scene_store
 

@@ -1,0 +1,156 @@
+"""What a round costs a site in handling its state, for a model of many parameters.
+
+Everything of a round at a site but the training, the scoring and the codec: find the state, bring
+the replica up to date, compare its fingerprint, load it into the model, form change plus residual
+in the file that will hold it, force it to disk, and replace the state at once. A patch is decoded
+and applied; its own cost is shown apart.
+
+    python -m benchmarks.site_cost --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models import vgg19
+
+from clients import mapped_vectors
+from clients.site import ReceivedModel, RunOrigin, open_transaction
+from clients.state import SiteState, StateFolder
+from clients.uplink import add_residual
+from clients.weights import load_vector, model_spec, model_to_vector
+from rsdgc import (
+    Compressor,
+    ModelSpec,
+    Scheme,
+    Stamp,
+    decode,
+    fit_ratios,
+    make_indicator,
+    uniform_shares,
+)
+from rsdgc.patches import fingerprint
+
+RUN = 1
+
+
+@dataclass
+class Clock:
+    """Wall clock and processor time by step, over the rounds."""
+
+    seconds: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Add the time of a block to a step."""
+        begin = time.perf_counter(), time.process_time()
+        yield
+        took = time.perf_counter() - begin[0], time.process_time() - begin[1]
+        self.seconds.setdefault(step, []).append(took)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table of medians."""
+        yield "| step | wall clock, s | processor, s |"
+        yield "|---|---|---|"
+        sums = np.zeros(2)
+        for step, values in self.seconds.items():
+            medians = np.array([statistics.median(column) for column in zip(*values, strict=True)])
+            yield f"| {step} | {medians[0]:.3f} | {medians[1]:.3f} |"
+            sums += 0 if step.startswith("(") else medians
+        yield f"| **all steps but those in brackets** | **{sums[0]:.3f}** | **{sums[1]:.3f}** |"
+
+
+def patches(
+    spec: ModelSpec, start: np.ndarray, count: int, times: float
+) -> Iterator[ReceivedModel]:
+    """Yield what a server would send: one patch a round."""
+    model = start.copy()
+    rng = np.random.default_rng(0)
+    compressor = Compressor(spec, Scheme(), make_indicator("rms"))
+    change = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
+    budget_bytes = spec.dense_bytes / times
+    ratios = fit_ratios(spec, compressor.scheme, uniform_shares(spec), budget_bytes)
+    for version in range(1, count + 1):
+        stamp = Stamp(RUN, version, version - 1)
+        sent = compressor.compress(change, ratios, stamp, budget_bytes)
+        sent.add_to(model)
+        yield ReceivedModel(version, fingerprint(model), patches=(sent.payload,))
+
+
+def work(
+    folder: StateFolder,
+    model: torch.nn.Module,
+    spec: ModelSpec,
+    delivery: ReceivedModel,
+    start: np.ndarray,
+    upload: bytes,
+    clock: Clock,
+) -> None:
+    """Handle the state of one round, as :meth:`clients.site.Site.work` does."""
+    number = delivery.version
+    with clock.timing("(whole)"), open_transaction(folder, RunOrigin(RUN), spec) as turn:
+        with clock.timing("replica: map, copy, patch, compare"):
+            replica = turn.bring_up(delivery, lambda: start)
+        with clock.timing("(of which a decoded patch, alone)"):
+            decode(delivery.patches[0], spec)
+        with clock.timing("load into the model"):
+            load_vector(model, spec, replica.weights)
+        with clock.timing("change + residual, in the new file"):
+            name, residual = folder.new_vector("residual", turn.serial)
+            model_to_vector(model, spec, out=residual)
+            residual -= replica.weights
+            add_residual(residual, folder, turn.state, number - 1, spec)
+        with clock.timing("to disk, and replace the state"):
+            folder.keep(name)
+            turn.commit(
+                SiteState(
+                    round=number,
+                    version=replica.version,
+                    replica=replica.name,
+                    residual=name,
+                    upload=folder.keep_bytes("upload", turn.serial, upload),
+                    residual_check=mapped_vectors.checksum(residual),
+                    upload_check=mapped_vectors.checksum(upload),
+                )
+            )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--times", type=float, default=50.0, help="of a patch: times smaller")
+    parser.add_argument("--folder", type=Path, help="where the state is written; default: /tmp")
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    model = vgg19(num_classes=45)
+    spec = model_spec(model)
+    start = model_to_vector(model, spec)
+    clock = Clock()
+    with tempfile.TemporaryDirectory(dir=words.folder) as root:
+        folder = StateFolder(root, RUN, "site", spec)
+        upload = bytes(spec.dense_bytes // 100)
+        for delivery in patches(spec, start, words.rounds + 2, words.times):
+            if delivery.version == 3:
+                clock = Clock()  # the first two make the files that the others reuse
+            work(folder, model, spec, delivery, start, upload, clock)
+        disk = sum(file.stat().st_size for file in folder.path.iterdir())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"VGG-19, {spec.size:,} parameters, {spec.dense_bytes / 1e6:.0f} MB, one thread")
+    for line in clock.lines():
+        print(line)
+    print(f"on disk {disk / 1e6:.0f} MB; peak memory of the process {peak / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

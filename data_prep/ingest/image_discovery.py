@@ -1,0 +1,193 @@
+"""Finding single images with a class each: in class folders, or named in a CSV file.
+
+::
+
+    SRC/class/image.tif                     class folders
+    SRC/client_0/class/image.tif            the same for each site (FedRS-Bench)
+    images.csv: file,label[,folder][,split]      paths are relative to the CSV file
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
+from data_prep.ingest.class_list import ClassList, UnknownLabelError
+from data_prep.rasters import RasterFile, natural_key, read_header
+from data_prep.schema import SPLITS, Skipped
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    import os
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image file: its path under SRC, header, class number, site's folder, and given split."""
+
+    name: str
+    file: RasterFile
+    label: int
+    folder: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image that is named, before its header is read."""
+
+    name: str
+    path: Path
+    label: str
+    folder: str = ""
+    split: str = ""
+
+
+@dataclass
+class ImageList:
+    """Classes, usable images, and what was left out."""
+
+    archive: Archive
+    classes: list[str]
+    codes: list[int]
+    images: list[Image]
+    skipped: list[Skipped]
+
+
+def find_images(
+    src: str | os.PathLike[str], classes: ClassList | None, complex_mode: str | None = None
+) -> ImageList:
+    """List classes and images, both in natural order, and the files that are no images.
+
+    Parameters
+    ----------
+    src
+        A folder or zip file of class folders, or a CSV file with the columns ``file`` and
+        ``label``.
+    classes
+        The class list, by names; None for the classes that there are. Only then are folders
+        without images no class.
+    complex_mode
+        What complex values become.
+
+    Raises
+    ------
+    DataError
+        No folder, no folder with images in it, or a class that the list does not have.
+    """
+    path = Path(src)
+    skipped: list[Skipped] = []
+    if path.suffix.lower() == ".csv":
+        archive = Archive(path.parent, path.parent, path.stem)
+        entries = _listed(path)
+    else:
+        archive = open_archive(src)
+        entries = _in_folders(archive, skipped)
+    if not entries:
+        raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
+    names, codes = _class_names(entries, classes)
+    number = {name: i for i, name in enumerate(names)}
+    images = []
+    for entry in entries:
+        if entry.label not in number:
+            if classes is None or not classes.ignore_unknown:
+                raise UnknownLabelError(
+                    f"{entry.name} has the class {entry.label!r}, which is not in the class list "
+                    f"({', '.join(names)}): add it, or ignore what is unknown"
+                )
+            skipped.append(Skipped(path=entry.name, reason="its class is not in the list"))
+            continue
+        try:
+            file = read_header(entry.path, complex_mode)
+        except DataError as error:
+            skipped.append(Skipped(path=entry.name, reason=str(error)))
+        else:
+            label = number[entry.label]
+            images.append(Image(entry.name, file, label, entry.folder, entry.split))
+    if not images:
+        raise DataError(f"{src} has no readable image: {skipped[0].reason}")
+    return ImageList(archive, names, codes, images, skipped)
+
+
+def _class_names(
+    entries: Sequence[_Entry], classes: ClassList | None
+) -> tuple[list[str], list[int]]:
+    if classes is not None:
+        return list(classes.names.values()), list(classes.names)
+    names = sorted({entry.label for entry in entries}, key=natural_key)
+    return names, list(range(len(names)))
+
+
+def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
+    entries = []
+    sites = _site_folders(archive)
+    for folder, names in archive.files.items():
+        parts = PurePosixPath(folder).parts
+        depth = 1 + (bool(parts) and parts[0] in sites)
+        if len(parts) < depth:
+            continue
+        rasters = [name for name in names if is_raster(name)]
+        if len(parts) > depth and rasters:
+            reason = f"deeper than class folders, of which {parts[depth - 1]} is one"
+            skipped.append(Skipped(path=folder, reason=reason))
+            continue
+        skipped += [
+            Skipped(path=name, reason="not an image", refused=False)
+            for name in names
+            if not (is_raster(name) or is_sidecar(name) or name.endswith((".txt", ".md", ".json")))
+        ]
+        site = parts[0] if depth > 1 else ""
+        entries += [_Entry(name, archive.path(name), parts[-1], site) for name in rasters]
+    if not archive.zipped and archive.src.is_dir():
+        filled = {PurePosixPath(name).parts[0] for name in archive.files if name}
+        for child in sorted(archive.src.iterdir()):
+            if child.is_dir() and not child.name.startswith(".") and child.name not in filled:
+                skipped.append(Skipped(path=child.name, reason="no image in it", refused=False))
+    return sorted(entries, key=lambda entry: (natural_key(entry.folder), natural_key(entry.name)))
+
+
+def _site_folders(archive: Archive) -> set[str]:
+    """Top folders that hold class folders, not images."""
+    direct = {
+        PurePosixPath(folder).parts[0]
+        for folder, names in archive.files.items()
+        if len(PurePosixPath(folder).parts) == 1 and any(map(is_raster, names))
+    }
+    nested = {
+        PurePosixPath(folder).parts[0]
+        for folder, names in archive.files.items()
+        if len(PurePosixPath(folder).parts) == 2 and any(map(is_raster, names))
+    }
+    return nested - direct
+
+
+def _listed(path: Path) -> list[_Entry]:
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if missing := {"file", "label"} - set(reader.fieldnames or ()):
+        raise DataError(f"{path} has no column {min(missing)}: it needs file and label")
+    entries = []
+    for line, row in enumerate(reader, start=2):
+        if not row["file"] or not row["label"]:
+            raise DataError(f"{path}, line {line}: file or label is empty: fill it in")
+        split = row.get("split") or ""
+        if split not in ("", *SPLITS[:3]):
+            raise DataError(
+                f"{path}, line {line}: split {split!r} is not one of {', '.join(SPLITS[:3])}"
+            )
+        folder = row.get("folder") or ""
+        file = Path(row["file"])
+        entries.append(_Entry(row["file"], path.parent / file, row["label"], folder, split))
+    return entries
+
+
+def expanded(image: Image) -> Image:
+    """Return an image whose color table is replaced by its colors."""
+    return replace(image, file=image.file.expanded())

@@ -1,0 +1,190 @@
+"""The modalities of an archive: alike in all its scenes, read together on a scene's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.ingest.grid import is_on_grid
+from data_prep.ingest.scene import Scene
+from data_prep.schema import ModalityMeta
+from rsdgc.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+    from data_prep.ingest.grid import Grid
+    from data_prep.ingest.scene import ModalityFiles
+    from data_prep.ingest.scene_options import Nodata
+    from data_prep.rasters import RasterFile
+
+_REMEDY = "make the scenes alike, or pick layers with name=glob"
+
+
+def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:
+    """Describe the modalities, in order: the reference layer's first, then by name.
+
+    Raises
+    ------
+    DataError
+        Scenes differ in layers, bands, types, scaling or Sentinel-2 baseline.
+    SettingError
+        ``nodata`` names a layer that there is not.
+    """
+    first = scenes[0]
+    wanted = {layer.name: layer for layer in first.layers}
+    if isinstance(nodata, Mapping) and (unknown := set(nodata) - set(wanted)):
+        raise SettingError(f"nodata for {min(unknown)}: the layers are {', '.join(wanted)}")
+    for scene in scenes[1:]:
+        _check_like(first, scene)
+    reference = first.reference
+    order = sorted(first.layers, key=lambda layer: reference not in layer.files)
+    return [_describe(layer.name, scenes, nodata) for layer in order]
+
+
+def _check_like(first: Scene, scene: Scene) -> None:
+    ours = {layer.name: layer for layer in scene.layers}
+    theirs = {layer.name: layer for layer in first.layers}
+    if set(ours) != set(theirs):
+        raise DataError(
+            f"scene {scene.name} has layers {', '.join(sorted(ours))} but {first.name} has "
+            f"{', '.join(sorted(theirs))}: {_REMEDY}"
+        )
+    for name, layer in ours.items():
+        other = theirs[name]
+        scaling, its_scaling = layer.scaling(scene.baseline), other.scaling(first.baseline)
+        if scaling != its_scaling and scene.baseline and first.baseline:
+            raise DataError(
+                f"scene {scene.name} is of processing baseline {scene.baseline.number} but "
+                f"{first.name} of {first.baseline.number}, with other offsets: ingest them apart, "
+                "or get all of one baseline"
+            )
+        band_order(layer, other.bands, scene.name, first.name)
+        for what, mine, its in (
+            ("type", layer.files[0].dtype, other.files[0].dtype),
+            ("scale and offset", scaling, its_scaling),
+        ):
+            if mine != its:
+                raise DataError(
+                    f"layer {name} of scene {scene.name} has {what} {mine} but that of "
+                    f"{first.name} has {its}: {_REMEDY}"
+                )
+
+
+def band_order(
+    layer: ModalityFiles, wanted: Sequence[str], scene: str = "", first: str = ""
+) -> list[int] | None:
+    """Order of a layer's bands that brings them to the wanted names; None if they are in it.
+
+    Raises
+    ------
+    DataError
+        The names are others.
+    """
+    bands = layer.bands
+    if bands == list(wanted):
+        return None
+    if sorted(bands) != sorted(wanted) or len(set(bands)) < len(bands):
+        raise DataError(
+            f"layer {layer.name} of scene {scene} has bands {bands} but that of {first} has "
+            f"{list(wanted)}: {_REMEDY}"
+        )
+    return [bands.index(name) for name in wanted]
+
+
+def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMeta:
+    files = [
+        with_override(file, name, nodata)
+        for scene in scenes
+        for layer in scene.layers
+        if layer.name == name
+        for file in layer.files
+    ]
+    declared = [file.nodata for file in files if file.nodata is not None]
+    layer = next(layer for layer in scenes[0].layers if layer.name == name)
+    scales, offsets = layer.scaling(scenes[0].baseline)
+    return ModalityMeta(
+        name=name,
+        bands=layer.bands,
+        dtype=files[0].dtype,
+        nodata=declared[0] if declared else None,
+        resolution=files[0].resolution,
+        scale=scales,
+        offset=offsets,
+    )
+
+
+def with_override(file: RasterFile, layer: str, nodata: Nodata) -> RasterFile:
+    """Return a header with the nodata value that was given for its layer, if any."""
+    given = nodata.get(layer) if isinstance(nodata, Mapping) else nodata
+    return file if given is None else file.with_nodata(given)
+
+
+@dataclass(frozen=True)
+class InvalidFill:
+    """What invalid pixels hold in the store.
+
+    The modality's nodata value; NaN in floats without one; in whole numbers without one, what the
+    file has there.
+    """
+
+    nodata: float | None
+    dtype: str
+
+    def apply(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+        """Replace the invalid values; those that are not finite stay."""
+        if self.nodata is not None:
+            keep = valid | ~np.isfinite(values) if values.dtype.kind == "f" else valid
+            return np.where(keep, values, values.dtype.type(self.nodata))
+        return np.where(valid, values, np.float32("nan")) if values.dtype.kind == "f" else values
+
+
+def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> list[str]:
+    """Say which rasters of a scene are warped, and which are taken on trust.
+
+    The notes do not name the scene, so that equal ones can be counted.
+    """
+    notes = []
+    nested = {
+        id(file): factors.get(layer.name, 1) for layer in scene.layers for file in layer.files
+    }
+    for file in scene.rasters:
+        if file.alpha:
+            notes.append(f"{file.path.name} has an alpha band, which is a mask and not a band")
+        if file.gcps:
+            notes.append(f"{file.path.name} placed by its ground control points")
+        if file.source_dtype == "float64":
+            notes.append(f"{file.path.name} is float64, stored as float32")
+        if file.complex_mode:
+            how = "amplitude" if file.complex_mode == "amp" else "decibels of the amplitude"
+            notes.append(f"{file.path.name} is complex, stored as {how}")
+        if file.expand:
+            notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
+        on = grid.coarser(nested.get(id(file), 1))
+        if not is_on_grid(file, on):
+            sharp = file is scene.labels or file.expand or any(file is m.file for m in scene.masks)
+            method = "nearest" if sharp else "bilinear"
+            was = f"{_short(file.crs)} at {file.resolution:.4g}"
+            now = f"{_short(grid.crs)} at {abs(grid.transform.a):.4g}"
+            notes.append(f"{file.path.name} {_how(file)} from {was} to {now}, {method}")
+        elif (file.crs is None) != (grid.crs is None):
+            notes.append(f"{file.path.name} taken pixel by pixel: the sizes agree, one has no CRS")
+        if not file.tiled and file.block_height < file.height and file.width > 2048:
+            notes.append(f"{file.path.name} is stored in strips: read in whole rows")
+    return notes
+
+
+def _how(file: RasterFile) -> str:
+    t = file.transform
+    if t.b or t.d:
+        return "turned and warped"
+    return "flipped" if t.e > 0 else "warped"
+
+
+def _short(crs: CRS) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else "its own CRS"

@@ -1,0 +1,209 @@
+"""Pixel mode: labelled pixels of padded scenes, each read with the patch round it."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.field_split import FieldImage, connected_fields
+from data_prep.ingest.chips import JOB_BYTES
+from data_prep.ingest.job_results import SampleBatch
+from data_prep.ingest.scene import place_columns
+from data_prep.ingest.scene_reader import SceneReader, SceneSource
+from data_prep.manifest import Columns, texts
+from data_prep.store_writer import chip_hashes
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from data_prep.ingest.grid import Grid
+    from data_prep.ingest.job_results import JobResult
+    from data_prep.ingest.scene import Scene
+
+#: Least number of padded rows that are written at once.
+BAND_ROWS = 64
+
+
+@dataclass(frozen=True)
+class PixelJob:
+    """Some rows of a padded scene: what one process does at a time.
+
+    Attributes
+    ----------
+    key
+        Name of the job, and of its files while the store is made.
+    scene
+        Name of the scene.
+    radius
+        Patch radius, which is the padding, in pixels.
+    first, stop
+        Rows of the padded scene.
+    bytes
+        How much is read, for progress.
+    """
+
+    key: str
+    scene: str
+    source: SceneSource
+    radius: int
+    first: int
+    stop: int
+    bytes: int
+
+    @property
+    def windows(self) -> int:
+        """Most samples: the scene's pixels in these rows."""
+        return len(self._own(self.first, self.stop)) * self.source.grid.width
+
+    def run(self) -> Iterator[SampleBatch]:
+        """Give bands of padded pixels (n, C), and labels and use of the scene's pixels in them.
+
+        The padding reflects the scene at its edges.
+
+        Raises
+        ------
+        DataError
+            The scene is smaller than the padding needs, or has a label outside the class list.
+        """
+        grid, radius = self.source.grid, self.radius
+        if min(grid.height, grid.width) <= radius:
+            raise DataError(
+                f"{grid.height}×{grid.width} px is too small for patches of {2 * radius + 1} px"
+            )
+        row_of = np.pad(np.arange(grid.height), radius, mode="reflect")
+        col_of = np.pad(np.arange(grid.width), radius, mode="reflect")
+        step = _step(radius)
+        with ExitStack() as stack:
+            reader = SceneReader(stack, self.source)
+            for first in range(self.first, self.stop, step):
+                stop = min(first + step, self.stop)
+                wanted = row_of[first:stop]
+                low = int(wanted.min())
+                band = reader.rows(low, int(wanted.max()) + 1)
+                pixels = [_interleaved(im[:, wanted - low][:, :, col_of]) for im in band.images]
+                own = self._own(first, stop)
+                facts = _labels(reader, own, band.usable[own.start - low : own.stop - low])
+                facts["hash"] = chip_hashes([values[None] for values in pixels])
+                yield SampleBatch(pixels, facts, [])
+
+    def _own(self, first: int, stop: int) -> range:
+        """Rows of the scene that some padded rows are, those of the padding left out."""
+        height = self.source.grid.height
+        low, high = (min(max(row - self.radius, 0), height) for row in (first, stop))
+        return range(low, high)
+
+
+def pixel_jobs(source: SceneSource, patch_px: int, number: int) -> list[PixelJob]:
+    """Divide a scene in jobs of about the size of those of chips."""
+    radius, height = patch_px // 2, source.grid.height
+    step = _step(radius)
+    rows = max(1, JOB_BYTES // (source.row_bytes * step)) * step
+    jobs: list[PixelJob] = []
+    for first in range(0, height + 2 * radius, rows):
+        stop = min(first + rows, height + 2 * radius)
+        key = f"{number:05d}-{len(jobs):05d}"
+        cost = (stop - first) * source.row_bytes
+        jobs.append(PixelJob(key, source.scene.name, source, radius, first, stop, cost))
+    return jobs
+
+
+def _step(radius: int) -> int:
+    """Rows of a band: so many that the reflected rows of none lie before the one read last."""
+    return max(BAND_ROWS, 2 * radius + 2)
+
+
+def _labels(reader: SceneReader, own: range, usable: NDArray[np.bool_]) -> Columns:
+    if not own:
+        return {"code": np.zeros(0, np.uint8), "usable": np.zeros(0, np.bool_)}
+    codes, labelled = reader.labels(own.start, own.stop)
+    known = np.where(labelled, codes, 0)
+    kind = np.result_type(*(np.min_scalar_type(int(end)) for end in (known.min(), known.max())))
+    return {"code": known.astype(kind).ravel(), "usable": (labelled & usable).ravel()}
+
+
+def scene_pixels(
+    source: SceneSource, parts: Sequence[JobResult], start: int, radius: int
+) -> PixelScene:
+    """Put a scene's labels together; its padded pixels begin at row ``start`` of the arrays."""
+    shape = (source.grid.height, source.grid.width)
+    codes, usable, hashes = (
+        np.concatenate([part.columns[name] for part in parts])
+        for name in ("code", "usable", "hash")
+    )
+    return PixelScene(
+        scene=source.scene,
+        grid=source.grid,
+        codes=codes.astype(np.int64).reshape(shape),
+        usable=usable.reshape(shape),
+        start=start,
+        radius=radius,
+        digest=hashlib.blake2b("".join(hashes).encode(), digest_size=8).hexdigest(),
+    )
+
+
+@dataclass
+class PixelScene:
+    """What is kept of a scene that was written: its labels, and where its pixels lie.
+
+    Attributes
+    ----------
+    codes : int64 [H, W]
+        Label codes.
+    usable : bool [H, W]
+        Labelled, and valid in all bands.
+    start
+        Row of the scene's first padded pixel in the arrays.
+    radius
+        Patch radius, which is the padding, in pixels.
+    digest
+        Hash of the scene's pixels.
+    """
+
+    scene: Scene
+    grid: Grid
+    codes: NDArray[np.int64]
+    usable: NDArray[np.bool_]
+    start: int
+    radius: int
+    digest: str
+
+    @property
+    def stride(self) -> int:
+        """Width of the padded scene."""
+        return int(self.codes.shape[1]) + 2 * self.radius
+
+    def field_image(self, class_codes: NDArray[np.int64], first_field: int) -> FieldImage:
+        """Return class indices and field numbers (from ``first_field``); -1 where unusable.
+
+        Fields are those of the labels: an invalid pixel inside a field does not part it.
+        """
+        known = np.isin(self.codes, class_codes) & self.usable
+        index = np.searchsorted(class_codes, np.where(known, self.codes, class_codes[0]))
+        labels = np.where(known, index, -1).astype(np.int64)
+        whole = np.where(np.isin(self.codes, class_codes), self.codes, -1)
+        fields = connected_fields(whole)
+        return FieldImage(labels, np.where(known, fields + first_field, -1))
+
+    def columns(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Columns:
+        """Describe samples at some pixels; ``row`` and ``col`` are the pixels themselves."""
+        count = len(rows)
+        return {
+            **place_columns(self.scene, self.grid, rows, cols, 1),
+            "valid": np.ones(count, np.float32),
+            "hash": texts(self.digest, count),
+            # the patch's top left in padded pixels is the pixel's own place in the scene
+            "offset": self.start + rows * self.stride + cols,
+            "stride": np.full(count, self.stride),
+        }
+
+
+def _interleaved(image: NDArray[Any]) -> NDArray[Any]:
+    """Turn (C, h, W) into contiguous rows (h * W, C)."""
+    return np.ascontiguousarray(np.moveaxis(image, 0, -1).reshape(-1, image.shape[0]))

@@ -1,0 +1,292 @@
+"""Polygons as labels and as areas of interest: read once, brought to the grid's CRS, burnt in rows.
+
+Burning is done in int32, so that no code is clamped, and a pixel belongs to the polygon that holds
+its middle (or that touches it, on request). Of overlapping polygons the one of the higher priority
+wins, else the later one in the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.features import rasterize
+from rasterio.warp import transform as transform_points
+
+from data_prep.ingest.class_list import NO_CODE
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from data_prep.ingest.class_list import ClassList
+    from data_prep.ingest.grid import Grid
+
+VECTOR_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"))
+#: Rows that are burnt at once.
+BURN_ROWS = 512
+#: Polygons up to which overlaps of different classes are looked for.
+MOST_COMPARED = 20_000
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """A file of polygons.
+
+    Attributes
+    ----------
+    path
+        GeoPackage, GeoJSON, Shapefile or what else OGR reads.
+    column
+        Field of the class; None for an area of interest.
+    layer
+        Layer of the file; None for its only one.
+    changed_ns
+        When the file was changed last: what is read once is read again after that.
+    """
+
+    path: Path
+    column: str | None = None
+    layer: str | None = None
+    changed_ns: int = 0
+
+
+def vector_file(path: Path, column: str | None = None, layer: str | None = None) -> VectorFile:
+    """Name a file of polygons as it is now, and check that it can be used.
+
+    Raises
+    ------
+    DataError
+        See :func:`read_polygons`.
+    """
+    on_disk = path.exists()
+    file = VectorFile(path, column, layer, path.stat().st_mtime_ns if on_disk else 0)
+    read_polygons(file)
+    return file
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """Polygons of a file, with one value each.
+
+    Attributes
+    ----------
+    shapes : shapely geometries [n]
+    values : objects [n]
+        Text or int; empty without a column.
+    crs
+        Rasterio's, or None.
+    notes
+        What was left out.
+    """
+
+    shapes: NDArray[Any]
+    values: NDArray[Any]
+    crs: Any
+    notes: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=32)
+def read_polygons(file: VectorFile) -> Polygons:
+    """Read a file's polygons; broken rings are mended, features without a class left out.
+
+    Raises
+    ------
+    DataError
+        Not a vector file, no such layer or column, several layers, or no polygon in it.
+    """
+    path = file.path
+    layer = file.layer or _only_layer(path)
+    try:
+        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
+        if file.column is not None and file.column not in fields:
+            raise DataError(f"{path} has no column {file.column}: it has {', '.join(fields)}")
+        columns = [] if file.column is None else [file.column]
+        about, _, geometry, data = pyogrio.raw.read(path, layer=layer, columns=columns)
+    except (DataSourceError, DataLayerError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    shapes = shapely.from_wkb(geometry)
+    values = _values(file, data[0]) if columns else np.full(len(shapes), None, dtype=object)
+    return _usable(file, shapes, values, _crs(about["crs"]))
+
+
+def _only_layer(path: Path) -> str:
+    try:
+        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+    except DataSourceError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if len(layers) != 1:
+        raise DataError(f"{path} has the layers {', '.join(layers)}: choose one (FILE:LAYER)")
+    return layers[0]
+
+
+def _crs(text: str | None) -> Any:
+    try:
+        return CRS.from_user_input(text) if text else None
+    except CRSError:
+        return None
+
+
+def _values(file: VectorFile, raw: NDArray[Any]) -> NDArray[Any]:
+    """Class values as texts or ints; None where there is none."""
+    values = np.full(len(raw), None, dtype=object)
+    for i, value in enumerate(raw.tolist()):
+        if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN: no value
+            continue
+        if isinstance(value, (bool, int)):
+            values[i] = int(value)
+        elif isinstance(value, float):
+            if not value.is_integer():
+                raise DataError(
+                    f"{file.path} has the class {value} in {file.column}: classes are names or "
+                    "whole numbers"
+                )
+            values[i] = int(value)
+        elif value is not None and str(value).strip():
+            values[i] = str(value).strip()
+    return values
+
+
+def _usable(file: VectorFile, shapes: NDArray[Any], values: NDArray[Any], crs: Any) -> Polygons:
+    notes = []
+    areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
+    if not areal.any():
+        raise DataError(f"{file.path} holds no polygon: labels and areas are polygons")
+    if not areal.all():
+        notes.append(f"{file.path.name}: {int((~areal).sum())} feature(s) are no polygons")
+    known = np.array([value is not None for value in values]) | (file.column is None)
+    if unknown := int((areal & ~known).sum()):
+        notes.append(f"{file.path.name}: {unknown} polygon(s) have no {file.column}")
+    keep = areal & known
+    if not keep.any():
+        raise DataError(f"{file.path} has no class in {file.column}: choose another column")
+    shapes = shapes[keep]
+    broken = ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken])
+    return Polygons(shapes, values[keep], crs, tuple(notes))
+
+
+def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
+    """Bring polygons to a grid's CRS.
+
+    Raises
+    ------
+    DataError
+        Only one of the two has a CRS, or none of the polygons meets the grid.
+    """
+    if (polygons.crs is None) != (grid.crs is None):
+        which = "the scene" if grid.crs is None else path
+        raise DataError(f"{path} cannot be laid on the scene: {which} has no CRS; give it one")
+    shapes = polygons.shapes
+    if grid.crs is not None and polygons.crs != grid.crs:
+
+        def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            moved = transform_points(polygons.crs, grid.crs, points[:, 0], points[:, 1])
+            return np.stack([np.asarray(axis, np.float64) for axis in moved[:2]], axis=1)
+
+        shapes = shapely.transform(shapes, move)
+    left, bottom, right, top = grid.bounds
+    # row-column space without a CRS: y grows downward, as the transform of such files says
+    low, high = min(bottom, top), max(bottom, top)
+    if not shapely.intersects(shapes, shapely.box(left, low, right, high)).any():
+        theirs = ", ".join(f"{v:.6g}" for v in shapely.total_bounds(shapes))
+        ours = ", ".join(f"{v:.6g}" for v in grid.bounds)
+        raise DataError(
+            f"{path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
+            f"{grid.crs_text or 'pixels'}: check its CRS and place"
+        )
+    return shapes
+
+
+class BurntPolygons:
+    """Codes of polygons on a grid, read in rows.
+
+    Parameters
+    ----------
+    shapes, codes : [n]
+        In burning order: a later one goes over an earlier one.
+    grid, cols
+        The grid, and the first column and the one after the last.
+    all_touched
+        A polygon takes every pixel that it touches.
+    """
+
+    def __init__(
+        self,
+        shapes: NDArray[Any],
+        codes: NDArray[np.int64],
+        grid: Grid,
+        cols: tuple[int, int],
+        *,
+        all_touched: bool = False,
+    ) -> None:
+        self._shapes = shapes
+        self._codes = codes
+        self._grid = grid
+        self._cols = cols
+        self._all_touched = all_touched
+        self._tree = shapely.STRtree(shapes)
+
+    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Rows [start, stop): codes int32 (1, h, w), and where there is a polygon."""
+        t = self._grid.transform
+        shape = (stop - start, self._cols[1] - self._cols[0])
+        x = (t.c + t.a * self._cols[0], t.c + t.a * self._cols[1])
+        y = (t.f + t.e * start, t.f + t.e * stop)
+        window = shapely.box(min(x), min(y), max(x), max(y))
+        found = np.sort(self._tree.query(window, predicate="intersects"))
+        if not len(found):
+            return np.full((1, *shape), NO_CODE, np.int32), np.zeros((1, *shape), np.bool_)
+        burnt = rasterize(
+            zip(self._shapes[found], self._codes[found].tolist(), strict=True),
+            out_shape=shape,
+            transform=self._grid.window_transform(start, self._cols[0]),
+            fill=NO_CODE,
+            all_touched=self._all_touched,
+            dtype="int32",
+        )
+        return burnt[None], (burnt != NO_CODE)[None]
+
+
+def burning_order(codes: NDArray[np.int64], priority: tuple[int, ...]) -> NDArray[np.int64]:
+    """Order polygons so that codes of a higher priority (named earlier) are burnt later."""
+    rank = {code: place for place, code in enumerate(reversed(priority), start=1)}
+    ranks = np.array([rank.get(int(code), 0) for code in codes])
+    return np.argsort(ranks, kind="stable")
+
+
+def label_codes(polygons: Polygons, classes: ClassList, path: Path) -> NDArray[np.int64]:
+    """Codes of the polygons' classes; :data:`NO_CODE` for those that the class list ignores.
+
+    Raises
+    ------
+    UnknownLabelError
+        A class is not in the given list.
+    DataError
+        A code does not fit 32 bits.
+    """
+    codes = np.array([classes.code_of(value, path) for value in polygons.values], dtype=object)
+    for code in codes:
+        if not NO_CODE < code < 2**31 and code != NO_CODE:
+            raise DataError(f"{path} has the class code {code}, which does not fit 32 bits")
+    return codes.astype(np.int64)
+
+
+def overlapping(shapes: NDArray[Any], codes: NDArray[np.int64]) -> int:
+    """Count the polygons that share ground with one of another class."""
+    if len(shapes) > MOST_COMPARED or len(np.unique(codes)) < 2:
+        return 0
+    first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    rivals = (first < second) & (codes[first] != codes[second])
+    first, second = first[rivals], second[rivals]
+    shared = shapely.area(shapely.intersection(shapes[first], shapes[second])) > 0
+    return len(np.unique(np.concatenate([first[shared], second[shared]])))

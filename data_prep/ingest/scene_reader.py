@@ -1,0 +1,260 @@
+"""All layers, masks and labels of a scene, read together in bands of rows on its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.ingest.aligned import (
+    AlignedRaster,
+    Band,
+    RowSource,
+    RowWindow,
+    joined,
+    read_step,
+)
+from data_prep.ingest.class_list import NO_CODE, ClassList
+from data_prep.ingest.grid import Grid
+from data_prep.ingest.modalities import InvalidFill, band_order, with_override
+from data_prep.ingest.polygons import (
+    BURN_ROWS,
+    BurntPolygons,
+    VectorFile,
+    burning_order,
+    label_codes,
+    projected,
+    read_polygons,
+)
+from data_prep.ingest.scene import Scene
+from data_prep.schema import ModalityMeta
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from numpy.typing import NDArray
+
+    from data_prep.ingest.scene_options import Nodata
+    from data_prep.rasters import RasterFile
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """A scene and all that it takes to read it; goes to other processes.
+
+    Attributes
+    ----------
+    scene, grid
+        What is read, and on what grid.
+    modalities, factors
+        The store's modalities, and how many pixels of the grid one of theirs spans, along a side.
+    classes, priority, all_touched
+        What labels mean; of polygons, which code wins, and which pixels they take.
+    nodata
+        Values that go over what the files declare.
+    area
+        Polygons outside of which pixels count as invalid.
+    """
+
+    scene: Scene
+    grid: Grid
+    modalities: tuple[ModalityMeta, ...]
+    factors: tuple[int, ...]
+    classes: ClassList
+    priority: tuple[int, ...] = ()
+    all_touched: bool = False
+    nodata: Nodata = None
+    area: VectorFile | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the grid, over all layers."""
+        total = 0.0
+        for modality, factor in zip(self.modalities, self.factors, strict=True):
+            item = np.dtype(modality.dtype).itemsize
+            total += self.grid.width * len(modality.bands) * item / factor**2
+        return max(1, int(total))
+
+
+@dataclass
+class Rows:
+    """Rows of all modalities.
+
+    Attributes
+    ----------
+    images : arrays (C, h, w), one a modality
+        Invalid pixels hold the modality's fill.
+    valid : bool (C, h, w), one a modality, or None where all are valid
+        Which values are data.
+    usable : bool (h, w) on the scene's grid
+        Valid in every band of every modality, not masked, and inside the area of interest.
+    """
+
+    images: list[NDArray[Any]]
+    valid: list[NDArray[np.bool_] | None]
+    usable: NDArray[np.bool_]
+
+
+class SceneReader:
+    """Reads a scene, or some columns of it, from top to bottom.
+
+    Parameters
+    ----------
+    stack
+        Keeps the files open.
+    source
+        What is read.
+    cols
+        First column and the one after the last; default: all. May reach over the right edge, and
+        rows over the lower one: what is there is filled by reflection, and invalid.
+    unit
+        Rows from one call to the next, for reads that suit them.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        source: SceneSource,
+        cols: tuple[int, int] | None = None,
+        unit: int = 1,
+    ) -> None:
+        self._unit = unit
+        self.scene = source.scene
+        self.grid = source.grid
+        self.source = source
+        first, stop = cols or (0, source.grid.width)
+        self._cols = (first, min(stop, source.grid.width))
+        self._missing_cols = max(0, stop - source.grid.width)
+        layers = {layer.name: layer for layer in self.scene.layers}
+        self._layers = []
+        for modality, factor in zip(source.modalities, source.factors, strict=True):
+            files = [
+                self._raster(stack, with_override(file, modality.name, source.nodata), factor)
+                for file in layers[modality.name].files
+            ]
+            order = band_order(layers[modality.name], modality.bands)
+            fill = InvalidFill(modality.nodata, modality.dtype)
+            self._layers.append((files, order, fill, factor))
+        self._masks = [
+            (self._raster(stack, mask.file, sharp=True), mask.rule) for mask in self.scene.masks
+        ]
+        self._area = None if source.area is None else self._inside(source.area)
+        labels = self.scene.labels
+        if isinstance(labels, VectorFile):
+            self._labels = self._polygons(labels)
+        else:
+            self._labels = self._raster(stack, labels, sharp=True)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Read rows of all modalities; both ends are multiples of every modality's factor."""
+        height, width = stop - start, self._cols[1] - self._cols[0] + self._missing_cols
+        usable = np.ones((height, width), np.bool_)
+        images: list[NDArray[Any]] = []
+        valid: list[NDArray[np.bool_] | None] = []
+        for files, order, fill, factor in self._layers:
+            values, seen = self._layer(files, order, start // factor, stop // factor, factor)
+            if seen is None or seen.all():
+                images.append(values)
+                valid.append(None)
+                continue
+            images.append(fill.apply(values, seen))
+            valid.append(seen)
+            every = seen.all(axis=0)
+            if factor > 1:
+                every = every.repeat(factor, axis=0).repeat(factor, axis=1)
+            usable &= every
+        for window, rule in self._masks:
+            codes, seen = self._extended(*window.rows(start, min(stop, self.grid.height)), height)
+            usable &= rule.valid(codes[0]) & _mask(codes, seen)
+        if self._area is not None:
+            codes, seen = self._extended(
+                *self._area.rows(start, min(stop, self.grid.height)), height
+            )
+            usable &= _mask(codes, seen)
+        return Rows(images, valid, usable)
+
+    def labels(self, start: int, stop: int) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
+        """Read rows of the labels: codes (h, w) in whole numbers, and which pixels have one."""
+        values, valid = self._labels.rows(start, min(stop, self.grid.height))
+        values, seen = self._extended(values, valid, stop - start)
+        valid = _mask(values, seen)
+        codes, where = values[0], self.scene.labels.path
+        if values.dtype.kind == "f":
+            codes = np.where(valid, values[0], 0).astype(np.int64)
+            if not np.array_equal(codes[valid], values[0][valid]):
+                raise DataError(f"{where} has fractions: labels are whole numbers")
+        return codes, self.source.classes.labelled(codes, valid, where)
+
+    def drain(self, start: int) -> None:
+        """Read on to the end, so that a file that is cut short cannot pass for a whole one."""
+        for files, _, _, factor in self._layers:
+            for window in files:
+                window.drain(start // factor)
+
+    def _layer(
+        self,
+        files: list[RowWindow],
+        order: list[int] | None,
+        start: int,
+        stop: int,
+        factor: int,
+    ) -> Band:
+        last = min(stop, self.grid.height // factor)
+        parts = [file.rows(start, last) for file in files]
+        values, valid = parts[0]
+        if len(parts) > 1:
+            arrays = [part[0] for part in parts]
+            values, valid = np.concatenate(arrays), joined(arrays, [part[1] for part in parts])
+        if order is not None:
+            values, valid = values[order], None if valid is None else valid[order]
+        return self._extended(values, valid, stop - start, factor)
+
+    def _extended(
+        self, values: NDArray[Any], valid: NDArray[np.bool_] | None, height: int, factor: int = 1
+    ) -> Band:
+        """Fill what lies over the lower and right edges by reflection, as invalid pixels."""
+        missing = (0, height - values.shape[1]), (0, self._missing_cols // factor)
+        if not any(map(sum, missing)):
+            return values, valid
+        margins = [(0, 0), *missing]
+        valid = np.ones(values.shape, np.bool_) if valid is None else valid
+        return np.pad(values, margins, mode="symmetric"), np.pad(valid, margins)
+
+    def _raster(
+        self, stack: ExitStack, file: RasterFile, factor: int = 1, *, sharp: bool = False
+    ) -> RowWindow:
+        grid = self.grid.coarser(factor)
+        cols = (self._cols[0] // factor, self._cols[1] // factor)
+        raster = AlignedRaster(stack, file, grid, labels=sharp, cols=cols)
+        row_bytes = (cols[1] - cols[0]) * file.bands * np.dtype(file.source_dtype).itemsize
+        step = read_step(row_bytes, file.block_height, max(1, self._unit // factor))
+        return RowWindow(raster, grid.height, step)
+
+    def _polygons(self, labels: VectorFile) -> RowWindow:
+        polygons = read_polygons(labels)
+        codes = label_codes(polygons, self.source.classes, labels.path)
+        shapes = projected(polygons, self.grid, labels.path)
+        order = burning_order(codes, self.source.priority)
+        order = order[codes[order] != NO_CODE]
+        burnt: RowSource = BurntPolygons(
+            shapes[order],
+            codes[order],
+            self.grid,
+            self._cols,
+            all_touched=self.source.all_touched,
+        )
+        return RowWindow(burnt, self.grid.height, BURN_ROWS)
+
+    def _inside(self, area: VectorFile) -> RowWindow:
+        shapes = projected(read_polygons(area), self.grid, area.path)
+        codes = np.ones(len(shapes), np.int64)
+        return RowWindow(
+            BurntPolygons(shapes, codes, self.grid, self._cols), self.grid.height, BURN_ROWS
+        )
+
+
+def _mask(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return the validity (h, w) of a single band."""
+    return np.ones(values.shape[1:], np.bool_) if valid is None else valid[0]

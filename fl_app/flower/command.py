@@ -1,0 +1,236 @@
+"""Flower's ``flwr`` command, with answers that tell the truth.
+
+``flwr run`` exits with 0 even when the run failed: a run is started, followed and then asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_app.flower.log_filter import LogFilter
+from fl_app.flower.superlink import tool
+from fl_app.settings import Settings
+from rsdgc.errors import RunError
+from strategies.transport import error_summary
+
+_NOTHING = "N/A"
+"""What Flower's command writes where it has nothing to say."""
+
+
+@dataclass(frozen=True)
+class FlowerRun:
+    """A run as Flower's SuperLink knows it.
+
+    Attributes
+    ----------
+    run_id : str
+        Flower's number.
+    status : str
+        Such as ``running`` or ``finished:completed``.
+    details : str
+        Why it failed; empty where Flower says nothing.
+    bytes_up, bytes_down : int
+        Network traffic that Flower counted, from and to the sites; 0 in a simulation.
+    """
+
+    run_id: str
+    status: str
+    details: str
+    bytes_up: int
+    bytes_down: int
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended in any way."""
+        return self.status.startswith("finished")
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended well."""
+        return self.status == "finished:completed"
+
+    @property
+    def told(self) -> str:
+        """What became of it, and why, in one line."""
+        return f"{self.status}: {error_summary(self.details)}" if self.details else self.status
+
+
+@dataclass(frozen=True)
+class FlowerCli:
+    """The command, for one SuperLink.
+
+    Attributes
+    ----------
+    environment : mapping of str to str
+        With a ``FLWR_HOME`` whose ``config.toml`` has the connection.
+    connection : str
+        Its name there.
+    """
+
+    environment: Mapping[str, str]
+    connection: str
+
+    def submit(self, settings: Settings, options: Iterable[str] = ()) -> str:
+        """Start a run of this app; return Flower's number of it.
+
+        Raises
+        ------
+        RunError
+            Flower refuses it.
+        """
+        workspace = Path(tempfile.mkdtemp(prefix="rsdgc-"))
+        try:
+            config = workspace / "run.toml"
+            lines = [
+                f"{key} = {json.dumps(value)}\n" for key, value in settings.to_mapping().items()
+            ]
+            config.write_text("".join(lines), encoding="utf-8")
+            words = [str(app_folder(workspace)), self.connection, "--run-config", str(config)]
+            answer = self.ask("run", *words, *options)
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+        run_id = answer.get("run-id")
+        if not run_id:
+            raise RunError(f"Flower refused the run: {error_summary(answer.get('error-message'))}")
+        return str(run_id)
+
+    def follow(self, run_id: str) -> LogFilter:
+        """Pass a run's log through until it is over; return what was made of it."""
+        view = LogFilter()
+        command = [tool("flwr"), "log", run_id, self.connection, "--stream"]
+        with subprocess.Popen(  # noqa: S603  # our own command, no shell
+            command,
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    shown = view.show(line)
+                    if shown is not None:
+                        print(shown, flush=True)  # the log is what the command prints
+                process.wait()
+            finally:
+                process.kill()
+        return view
+
+    def runs(self) -> list[FlowerRun]:
+        """Return all runs, the newest first.
+
+        Raises
+        ------
+        RunError
+            The SuperLink does not answer.
+        """
+        answer = self.ask("list", self.connection)
+        runs = sorted(answer.get("runs", []), key=lambda run: str(run["pending-at"]), reverse=True)
+        return [_run(run) for run in runs]
+
+    def run(self, run_id: str) -> FlowerRun:
+        """Return one run.
+
+        Raises
+        ------
+        RunError
+            The SuperLink does not answer, or has no such run.
+        """
+        answer = self.ask("list", self.connection, "--run-id", run_id)
+        if not answer.get("runs"):
+            raise RunError(
+                f"run {run_id} is not found: {error_summary(answer.get('error-message'))}"
+            )
+        return _run(answer["runs"][0])
+
+    def going_on(self) -> list[str]:
+        """Return the numbers of the runs that are not over, the newest first.
+
+        Raises
+        ------
+        RunError
+            The SuperLink does not answer.
+        """
+        return [run.run_id for run in self.runs() if not run.over]
+
+    def outcome(self, run_id: str) -> FlowerRun:
+        """Return a run once its end has been entered, at most ten seconds after its log's."""
+        for _ in range(20):
+            run = self.run(run_id)
+            if run.over:
+                break
+            time.sleep(0.5)
+        return run
+
+    def ask(self, *words: str) -> dict[str, Any]:
+        """Run the command with ``--format json`` and return its answer.
+
+        Raises
+        ------
+        RunError
+            It gave none.
+        """
+        done = subprocess.run(  # noqa: S603  # our own command, no shell
+            [tool("flwr"), *words, "--format", "json"],
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        start = done.stdout.find("{")
+        if start < 0:
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise RunError(f"flwr {words[0]} failed: {lines[-1] if lines else 'no output'}")
+        answer: dict[str, Any] = json.loads(done.stdout[start:])
+        return answer
+
+    def order(self, *words: str) -> dict[str, Any]:
+        """As :meth:`ask`, for what Flower may refuse.
+
+        Raises
+        ------
+        RunError
+            It gave no answer, or refused.
+        """
+        answer = self.ask(*words)
+        if not answer.get("success"):
+            raise RunError(f"Flower refused: {error_summary(answer.get('error-message'))}")
+        return answer
+
+
+def app_folder(workspace: Path) -> Path:
+    """Return a folder from which Flower can bundle the app.
+
+    In a checkout that is its root; for an installed package the sources are laid out anew in
+    ``workspace``.
+    """
+    packages = Path(__file__).resolve().parents[1]
+    if (packages / "pyproject.toml").exists():
+        return packages
+    folder = workspace / "app"
+    for name in ("rsdgc", "clients", "strategies", "data_prep", "fl_app"):
+        shutil.copytree(packages / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copy(packages / "fl_app" / "bundle" / "pyproject.toml", folder)
+    shutil.copy(packages / "fl_app" / "bundle" / "LICENSE", folder)
+    return folder
+
+
+def _run(run: Mapping[str, Any]) -> FlowerRun:
+    traffic = run.get("network-traffic") or {}
+    details = str(run.get("status-details") or "")
+    return FlowerRun(
+        run_id=str(run["run-id"]),
+        status=str(run["status"]),
+        details=details if details != _NOTHING else "",
+        bytes_up=int(traffic.get("inbound-bytes") or 0),
+        bytes_down=int(traffic.get("outbound-bytes") or 0),
+    )

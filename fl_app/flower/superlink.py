@@ -1,0 +1,121 @@
+"""A private Flower SuperLink for one run: started on free ports, ended whatever happened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fl_app.flower.processes import managed_process
+from rsdgc.errors import RunError
+
+START_TIMEOUT_S = 60.0
+CONNECTION = "here"
+"""Name of the connection in the private Flower home's ``config.toml``."""
+
+
+@contextmanager
+def superlink(
+    home: Path,
+    *,
+    simulation: bool,
+    variables: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+) -> Iterator[tuple[dict[str, str], int]]:
+    """Run a SuperLink while the context lasts, without TLS.
+
+    Parameters
+    ----------
+    home : Path
+        An existing folder for everything that Flower writes.
+    simulation : bool
+        Whether the SuperLink simulates the nodes, or waits for SuperNodes to connect.
+    variables : mapping of str to str, optional
+        More of the environment, for it and all that it starts.
+    host : str
+        Address to listen on: the loopback, or 0.0.0.0, which the loopback is part of.
+
+    Yields
+    ------
+    environment : dict of str to str
+        For processes that belong to it, such as ``flwr run``.
+    port : int
+        Where it listens.
+
+    Raises
+    ------
+    RunError
+        If it does not start.
+    """
+    (port,) = free_ports(1)
+    environment = {**flower_environment(home), **(variables or {})}
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n'
+        f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
+        encoding="utf-8",
+    )
+    command = [tool("flower-superlink"), "--insecure", "--host", host, "--port", str(port)]
+    command += ["--isolation", "subprocess", *(["--simulation"] if simulation else [])]
+    with managed_process(command, environment, home / "superlink.log") as running:
+        _wait_until_healthy(running, port, home / "superlink.log")
+        yield environment, port
+
+
+def tool(name: str) -> str:
+    """Path of a command that is installed beside this Python."""
+    path = Path(sys.executable).parent / name
+    return str(path) if path.exists() else name
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return the environment for Flower's commands: the present one, private, quick to act.
+
+    Parameters
+    ----------
+    home : Path
+        Folder for everything that Flower writes.
+    """
+    bin_folder = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": bin_folder + os.pathsep + os.environ.get("PATH", ""),
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Between two looks for work; Flower's own default is 1 s, at either end of a message.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _wait_until_healthy(running: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and running.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2.0):
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise RunError(f"Flower's SuperLink did not start: {lines[-1] if lines else 'no output'}")

@@ -1,0 +1,43 @@
+"""The command that makes a run again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from fl_app.settings import Settings
+
+if TYPE_CHECKING:
+    from fl_app.runs.records import Run
+
+_OPTIONS = ("method", "budget", "model", "rounds", "seed")
+_PLACES = {"data-dir", "out", "state-dir"}
+
+
+def command_text(run: Run) -> str:
+    """Return the command line of a run, ready for a shell.
+
+    The one that was recorded, where it was; else ``rsdgc simulate`` with the run's main settings
+    as options and every other setting that differs from its default.
+    """
+    recorded = run.config.command
+    if recorded:
+        return recorded if isinstance(recorded, str) else shlex.join(recorded)
+    settings, defaults = run.config.settings, Settings().to_mapping()
+    words = ["rsdgc", "simulate"]
+    if run.config.data.path:
+        words += ["--data", run.config.data.path]
+    for key in _OPTIONS:
+        if key in settings:
+            words += [f"--{key}", _word(settings[key])]
+    words += ["--out", f"runs/{run.folder.resolve().name}"]
+    words += [
+        f"{key}={_word(settings[key])}"
+        for key, default in defaults.items()
+        if key in settings and key not in _PLACES | set(_OPTIONS) and settings[key] != default
+    ]
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""The wire format and the coders under it: an update as bytes, and back."""

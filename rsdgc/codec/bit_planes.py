@@ -1,0 +1,140 @@
+"""Levels of the dead-zone quantiser, as bit planes in Golomb-Rice code.
+
+The levels of a group of values are coded plane by plane:
+
+1. which of the values have a magnitude above 0, above 1 and above 2, each plane over the ones of
+   the plane before it;
+2. the magnitudes of those above 2, less 3, in Golomb-Rice code;
+3. the signs of those above 0, a bit each.
+
+A plane of flags is coded in the way that takes the fewest bits: as it is, or as the gaps between
+its ones or between its zeros. Levels of real updates come within a few per cent of the entropy of
+each layer this way, in whole-array operations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from rsdgc.arrays import extract
+from rsdgc.codec.golomb_rice import MAX_RICE, best_rice, gaps_in, rice_cost
+from rsdgc.errors import WireError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rsdgc.arrays import Bools, UInt16
+    from rsdgc.codec.golomb_rice import RiceReader, RiceWriter
+
+PLANES = 3
+"""Planes of flags; larger magnitudes follow as numbers."""
+MAX_LEVEL = 2**16 - 1
+INCOMPRESSIBLE_SHARE = 0.4
+"""Flags of which a share from this to one less this are ones never cost less than a bit each."""
+RAW_FLAGS = 255
+"""Code of a plane whose flags are sent as they are."""
+ZEROS = MAX_RICE + 1
+"""Added to the Rice parameter of a plane whose zeros are coded instead of its ones."""
+
+
+class PlaneCode(NamedTuple):
+    """How a plane is coded: :data:`RAW_FLAGS`, or a Rice parameter (and :data:`ZEROS`) of ids."""
+
+    code: int
+    num_ids: int = 0
+
+
+class Levels(NamedTuple):
+    """Levels of a group of n values, of which n₁, n₂, n₃ have magnitudes above 0, 1, 2.
+
+    Attributes
+    ----------
+    flags : list of bool [n], [n₁], [n₂]
+        The planes.
+    large : int64 [n₃]
+        Magnitudes of 3 and more.
+    negative : bool [n₁]
+        Signs.
+    """
+
+    flags: list[Bools]
+    large: NDArray[np.int64]
+    negative: Bools
+
+    @classmethod
+    def of(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
+        """Take levels apart into planes.
+
+        Parameters
+        ----------
+        outside : bool [n]
+            Which magnitudes are above 0.
+        magnitudes : uint16 [n₁]
+            Those.
+        negative : bool [n₁]
+            Their signs.
+        """
+        flags, rest = [outside], magnitudes
+        for plane in range(1, PLANES):
+            flags.append(rest > plane)
+            rest = extract(rest, flags[-1])
+        return cls(flags, rest.astype(np.int64), negative)
+
+    def write(self, writer: RiceWriter) -> list[PlaneCode]:
+        """Append these levels to the streams; return the codes that :meth:`read` needs."""
+        codes = [_write_flags(flags, writer) for flags in self.flags]
+        numbers = self.large - PLANES
+        rice = best_rice(numbers) if numbers.size else 0
+        writer.numbers(numbers, rice)
+        writer.bits(self.negative)
+        return [*codes, PlaneCode(rice)]
+
+    @classmethod
+    def read(cls, codes: list[PlaneCode], size: int, reader: RiceReader) -> Levels:
+        """Take the levels of ``size`` values off the streams that a peer sent.
+
+        Raises
+        ------
+        WireError
+            If streams and codes are not what :meth:`write` makes.
+        """
+        flags: list[Bools] = []
+        for code in codes[:-1]:
+            flags.append(_read_flags(code, size, reader))
+            size = int(np.count_nonzero(flags[-1]))
+        large = reader.numbers(size, codes[-1].code) + PLANES
+        if size and int(large.max()) > MAX_LEVEL:
+            msg = f"a level is {int(large.max())}, above {MAX_LEVEL}: refuse the upload"
+            raise WireError(msg)
+        signs = reader.bits(int(np.count_nonzero(flags[0])))
+        return cls(flags, large, signs.view(np.bool_))
+
+
+def _write_flags(flags: Bools, writer: RiceWriter) -> PlaneCode:
+    ones = int(np.count_nonzero(flags))
+    if INCOMPRESSIBLE_SHARE < ones / max(1, flags.size) < 1 - INCOMPRESSIBLE_SHARE:
+        writer.bits(flags)
+        return PlaneCode(RAW_FLAGS)
+    of_zeros = 2 * ones > flags.size
+    gaps = gaps_in(~flags if of_zeros else flags)
+    rice = best_rice(gaps) if gaps.size else 0
+    if rice_cost(gaps, rice) >= flags.size > 0:
+        writer.bits(flags)
+        return PlaneCode(RAW_FLAGS)
+    writer.numbers(gaps, rice)
+    return PlaneCode(rice + ZEROS * of_zeros, gaps.size)
+
+
+def _read_flags(plane: PlaneCode, size: int, reader: RiceReader) -> Bools:
+    if plane.code == RAW_FLAGS:
+        return reader.bits(size).view(np.bool_)
+    of_zeros, rice = divmod(plane.code, ZEROS)
+    if of_zeros > 1:
+        msg = f"a plane of levels has the unknown code {plane.code}: refuse the upload"
+        raise WireError(msg)
+    ids = reader.ids(plane.num_ids, rice, size)
+    flags = np.full(size, of_zeros, dtype=np.uint8)
+    flags[ids] = 1 - of_zeros
+    return flags.view(np.bool_)

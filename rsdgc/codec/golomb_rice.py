@@ -1,0 +1,267 @@
+"""Golomb-Rice code of whole arrays, in two bit streams that a buffer's parts share.
+
+A number ``g ≥ 0`` is split at bit ``rice``:
+
+- *unary stream*: ``g >> rice`` zero bits and a one bit;
+- *plain stream*: the ``rice`` low bits of all numbers of an array as bit planes, the highest
+  plane first, each plane one bit a number.
+
+The plain stream also takes bits as they are. Both are packed with the first bit highest and
+padded with zero bits to whole bytes, once for the buffer; where an array ends in them follows
+from its count alone, so no lengths are stored. Strictly increasing ids are coded by their gaps
+``id - previous id - 1`` (the first previous is -1): no bits can stand for repeated or decreasing
+ids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsdgc.arrays import CHUNK, chunks
+from rsdgc.errors import SettingError, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from rsdgc.arrays import Bools, Int64, UInt32
+
+    Numbers = Int64 | UInt32
+
+MAX_RICE = 31
+SAMPLE_NUMBERS = 1 << 17
+"""Most numbers that the choice of a Rice parameter looks at."""
+MAX_STREAM_BYTES = 1 << 28
+"""Longest unary stream: its bit positions stay within 32 bits."""
+
+
+def best_rice(numbers: Numbers) -> int:
+    """Return the Rice parameter with the fewest bits for these numbers.
+
+    The cost ``k(rice + 1) + Σ (g >> rice)`` is convex in ``rice``, so walking downhill from
+    a guess ends at the optimum. The guess is at most the mean, and a parameter above the
+    largest number never costs less than the next lower one: so ``2^rice`` stays within them.
+
+    Parameters
+    ----------
+    numbers : int64 or uint32 [k]
+        At least one, all 0 or more. Of more than :data:`SAMPLE_NUMBERS` a regular sample is looked
+        at.
+    """
+    numbers = numbers[:: -(-numbers.size // SAMPLE_NUMBERS)]
+    rice = max(0, int(numbers.mean()).bit_length() - 1)
+    guess, cost = rice, rice_cost(numbers, rice)
+    while rice > 0 and (lower := rice_cost(numbers, rice - 1)) <= cost:
+        rice, cost = rice - 1, lower  # ties go down: 2^rice stays below the range
+    if rice < guess:
+        return rice
+    while rice < MAX_RICE and (higher := rice_cost(numbers, rice + 1)) < cost:
+        rice, cost = rice + 1, higher
+    return rice
+
+
+def rice_cost(numbers: Numbers, rice: int) -> int:
+    """Return the bits that these numbers take in both streams together."""
+    quotients = sum(int((numbers[part] >> rice).sum()) for part in chunks(numbers.size))
+    return numbers.size * (rice + 1) + quotients
+
+
+def gaps_of(ids: Int64) -> Int64:
+    """Return ``id - previous id - 1`` of strictly increasing ids, int64 [k]."""
+    gaps = ids.copy()
+    gaps[1:] -= ids[:-1]
+    gaps[1:] -= 1
+    return gaps
+
+
+def gaps_in(flags: Bools) -> UInt32:
+    """Return the gaps of the ids of the ones among flags, uint32 [k]."""
+    return _gaps((flags[part] for part in chunks(flags.size)), int(np.count_nonzero(flags)))
+
+
+def ids_of(gaps: Int64) -> Int64:
+    """Return the ids that have these gaps; the array is reused."""
+    gaps += 1
+    ids = np.cumsum(gaps, out=gaps)
+    ids -= 1
+    return ids
+
+
+class RiceWriter:
+    """Collects arrays for the two streams, packed as they come."""
+
+    def __init__(self) -> None:
+        self._unary, self._plain = _Packer(), _Packer()
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of both streams so far."""
+        return self._unary.num_bits + self._plain.num_bits
+
+    def numbers(self, numbers: Numbers, rice: int) -> None:
+        """Append numbers, int64 or uint32 [k], all 0 or more, with a Rice parameter.
+
+        Raises
+        ------
+        SettingError
+            If the unary stream becomes longer than any reader takes.
+        """
+        for part in chunks(numbers.size):
+            ends = ids_of((numbers[part] >> rice).astype(np.int64))
+            num_unary = self._unary.num_bits + int(ends[-1]) + 1
+            if num_unary > 8 * (MAX_STREAM_BYTES - 1):
+                msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
+                raise SettingError(msg)
+            bits = np.zeros(int(ends[-1]) + 1, dtype=np.bool_)
+            bits[ends] = True
+            self._unary.append(bits)
+        for bit in range(rice - 1, -1, -1):
+            for part in chunks(numbers.size):
+                self._plain.append((numbers[part] & (1 << bit)).astype(np.bool_))
+
+    def bits(self, bits: Bools) -> None:
+        """Append bits as they are, one an element."""
+        self._plain.append(bits)
+
+    def finish(self) -> tuple[bytes, bytes]:
+        """Return the unary and the plain stream."""
+        return self._unary.finish(), self._plain.finish()
+
+
+class _Packer:
+    """Packs bits into bytes, many together; what does not fill a byte waits for the next."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._waiting: list[Bools] = []
+        self._num_packed = self.num_bits = 0
+
+    def append(self, bits: Bools) -> None:
+        for part in chunks(bits.size):
+            self._waiting.append(bits[part])
+            self.num_bits += self._waiting[-1].size
+            if self.num_bits - self._num_packed >= CHUNK:
+                self._pack()
+
+    def finish(self) -> bytes:
+        self._waiting.append(np.zeros(-self.num_bits % 8, dtype=np.bool_))
+        self._pack()
+        return bytes(self._bytes)
+
+    def _pack(self) -> None:
+        bits = np.concatenate(self._waiting)
+        whole = bits.size // 8 * 8
+        self._bytes += np.packbits(bits[:whole]).data
+        self._waiting = [bits[whole:]]
+        self._num_packed += whole
+
+
+class RiceReader:
+    """Takes arrays off two streams that a peer sent; the inverse of :class:`RiceWriter`.
+
+    What is allocated is bounded by a small multiple of the bytes that arrived.
+
+    Parameters
+    ----------
+    unary, plain : bytes-like
+        The two streams.
+
+    Attributes
+    ----------
+    num_bits : int
+        Bits of both streams taken so far.
+
+    Raises
+    ------
+    WireError
+        From every method: the streams are not exactly what is asked for.
+    """
+
+    def __init__(self, unary: memoryview, plain: memoryview) -> None:
+        self._quotients = _quotients(np.frombuffer(unary, np.uint8))
+        self._plain = np.frombuffer(plain, np.uint8)
+        self._number = self._bit = 0
+        self.num_bits = 0
+
+    def numbers(self, count: int, rice: int) -> Int64:
+        """Return the next ``count`` numbers, int64 [count], each below 2⁶²."""
+        if not 0 <= rice <= MAX_RICE or (count == 0 and rice):
+            msg = f"Rice parameter {rice} does not suit {count} numbers: refuse the upload"
+            raise WireError(msg)
+        start, self._number = self._number, self._number + count
+        if self._number > self._quotients.size:
+            msg = f"the unary stream holds {self._quotients.size} numbers and more are claimed"
+            raise WireError(f"{msg}: refuse the upload")
+        numbers = self._quotients[start : self._number].astype(np.int64)
+        self.num_bits += int(numbers.sum()) + count
+        numbers <<= rice
+        for bit in range(rice - 1, -1, -1):
+            numbers |= self.bits(count).astype(np.int64) << bit
+        return numbers
+
+    def bits(self, count: int) -> NDArray[np.uint8]:
+        """Return the next ``count`` plain bits, uint8 [count] of 0 and 1."""
+        start, self._bit = self._bit, self._bit + count
+        if self._bit > 8 * self._plain.size:
+            msg = f"the plain stream holds {8 * self._plain.size} bits and more are claimed"
+            raise WireError(f"{msg}: refuse the upload")
+        self.num_bits += count
+        whole = np.unpackbits(self._plain[start // 8 : (self._bit + 7) // 8])
+        return whole[start % 8 : start % 8 + count]
+
+    def ids(self, count: int, rice: int, limit: int) -> Int64:
+        """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
+        if not 0 <= count <= limit:
+            msg = f"{count} ids are claimed of {limit}: refuse the upload"
+            raise WireError(msg)
+        if rice > 0 and 1 << rice > limit:
+            msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
+            raise WireError(msg)
+        gaps = self.numbers(count, rice)
+        if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
+            msg = f"the ids are not all below {limit}: refuse the upload"
+            raise WireError(msg)
+        return ids_of(gaps)
+
+    def finish(self) -> None:
+        """Check that both streams are used up, padding bits zero."""
+        left = self._quotients.size - self._number
+        if left:
+            msg = f"the unary stream holds {left} numbers that nothing claims: refuse the upload"
+            raise WireError(msg)
+        rest = 8 * self._plain.size - self._bit
+        if rest >= 8 or self.bits(rest).any():
+            msg = f"the plain stream ends in {rest} bits that nothing claims: refuse the upload"
+            raise WireError(msg)
+
+
+def _quotients(unary: NDArray[np.uint8]) -> UInt32:
+    """Return the zero bits before each one bit, and check that the last one is in the last byte."""
+    if unary.size >= MAX_STREAM_BYTES:
+        msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"
+        raise WireError(msg)
+    if unary.size and not unary[-1]:
+        msg = f"the unary stream of {unary.size} bytes ends in a zero byte: refuse the upload"
+        raise WireError(msg)
+    pieces = (np.unpackbits(unary[part]).view(np.bool_) for part in chunks(unary.size, CHUNK // 8))
+    return _gaps(pieces, int(np.bitwise_count(unary).sum(dtype=np.int64)))
+
+
+def _gaps(pieces: Iterable[Bools], count: int) -> UInt32:
+    """Return the gaps of the ids of ``count`` ones among flags that come in pieces."""
+    gaps = np.empty(count, dtype=np.uint32)
+    filled, last, start = 0, -1, 0
+    for flags in pieces:
+        ids = np.flatnonzero(flags)
+        ids += start
+        some = gaps[filled : filled + ids.size]
+        if some.size:
+            some[0] = ids[0] - last - 1
+            np.subtract(ids[1:], ids[:-1], out=some[1:], casting="unsafe")
+            some[1:] -= 1
+            filled, last = filled + some.size, int(ids[-1])
+        start += flags.size
+    return gaps

@@ -1,0 +1,162 @@
+"""A decoded update: what one encoded buffer says, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rsdgc.arrays import CHUNK, chunks
+from rsdgc.errors import SettingError
+
+if TYPE_CHECKING:
+    from rsdgc.arrays import Float32, Float64, Int64
+    from rsdgc.neighborhoods import Neighborhoods
+    from rsdgc.scheme import Scheme
+    from rsdgc.spec import ModelSpec
+
+MAX_RUN = 2**64 - 1
+MAX_ROUND = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Where an update belongs.
+
+    Parameters
+    ----------
+    run : int
+        Identifies the federated run; 0 to 2⁶⁴ - 1.
+    round : int
+        The round it was made for; 0 to 2³² - 1.
+    base : int
+        Version of the published model it was made from; 0 to 2³² - 1.
+
+    Raises
+    ------
+    SettingError
+        If a number is out of range.
+    """
+
+    run: int = 0
+    round: int = 0
+    base: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"run": MAX_RUN, "round": MAX_ROUND, "base": MAX_ROUND}
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                msg = f"{name} is {value}: choose 0 to {limit}"
+                raise SettingError(msg)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerUpdate:
+    """One layer of an update.
+
+    Parameters
+    ----------
+    hoods : Neighborhoods
+        The layer's grid.
+    ids : int64 [k] or None
+        Kept neighborhoods, strictly increasing; None if ``values`` is the layer as it lies in
+        memory: it was sent whole, or all its neighborhoods are kept and are one behind the other.
+    values : float32 [n]
+        Members of the kept neighborhoods in id order, or the whole layer; read-only.
+    num_bytes : int
+        Bytes of indices and values in the buffer.
+    """
+
+    hoods: Neighborhoods
+    ids: Int64 | None
+    values: Float32
+    num_bytes: int
+
+    @property
+    def kept(self) -> int:
+        """Number of neighborhoods kept; all of them if there are no ids."""
+        return self.hoods.count if self.ids is None else self.ids.size
+
+    def add_to(self, target: Float32, weight: float = 1.0) -> None:
+        """Add ``weight`` times this part to the flat layer ``target``, in place."""
+        if self.ids is not None:
+            self.hoods.add_at(target, self.ids, self.values, weight)
+            return
+        factor = np.float32(weight)
+        buffer = np.empty(min(CHUNK, self.values.size), dtype=np.float32)
+        for part in chunks(self.values.size):
+            values = self.values[part]
+            target[part] += np.multiply(values, factor, out=buffer[: values.size])
+
+    def clear(self, target: Float32) -> None:
+        """Set the members of the kept neighborhoods to zero in the flat layer ``target``."""
+        if self.ids is None:
+            target[:] = 0.0
+        else:
+            self.hoods.clear_at(target, self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseUpdate:
+    """A decoded and checked update; :func:`rsdgc.codec.wire.decode` makes it.
+
+    Parameters
+    ----------
+    payload : bytes
+        The buffer it was decoded from.
+    stamp : Stamp
+        Run, round and base version.
+    scheme : Scheme
+        How the sender cut and coded it.
+    spec : ModelSpec
+        The model it is for.
+    parts : tuple of Part
+        One a layer, in the model's order.
+    """
+
+    payload: bytes
+    stamp: Stamp
+    scheme: Scheme
+    spec: ModelSpec
+    parts: tuple[LayerUpdate, ...]
+
+    @property
+    def layer_bytes(self) -> Int64:
+        """Bytes of indices and values of each layer, int64 [num_layers].
+
+        With :attr:`header_bytes` they add up to ``len(payload)``. Layers share streams, and the
+        bits of those are attributed to whole bytes.
+        """
+        return np.array([part.num_bytes for part in self.parts], dtype=np.int64)
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of header, tables and padding."""
+        return len(self.payload) - int(self.layer_bytes.sum())
+
+    @property
+    def densities(self) -> Float64:
+        """Share of each layer's neighborhoods that was kept, float64 [num_layers]."""
+        return np.array([part.kept / part.hoods.count for part in self.parts])
+
+    def add_to(self, target: Float32, weight: float = 1.0) -> None:
+        """Add ``weight`` times this update to a whole model, in place.
+
+        Parameters
+        ----------
+        target : float32 [spec.size]
+            Changed in place. Every element is rounded once for the product with the weight
+            (none if it is 1) and once for the sum.
+        weight : float
+            Rounded to float32 before it is used.
+        """
+        for view, part in zip(self.spec.views(target), self.parts, strict=True):
+            part.add_to(view, weight)
+
+    def to_dense(self) -> Float32:
+        """Return the whole update, float32 [spec.size], zero where nothing was sent."""
+        dense = np.zeros(self.spec.size, dtype=np.float32)
+        self.add_to(dense)
+        return dense

@@ -1,0 +1,123 @@
+"""Accuracy figures from counts that sites can add up without sharing an image.
+
+Add up what sites report of a model's score; a site whose report is unusable is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import WARNING
+
+import numpy as np
+from flwr.app import Message
+from flwr.common import log
+from numpy.typing import NDArray
+
+from strategies import messages
+from strategies.validation import ReplyRefused, read_class_counts
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Overall accuracy, balanced accuracy and Cohen's kappa of one model.
+
+    Attributes
+    ----------
+    accuracy : float
+        Share of samples classified right (OA).
+    balanced_accuracy : float
+        Mean recall over the classes that occur (AA).
+    kappa : float
+        Agreement beyond chance, (po − pe) / (1 − pe).
+    loss : float
+        Mean cross-entropy.
+    num_examples : int
+        Samples scored.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    kappa: float
+    loss: float
+    num_examples: int
+
+    @classmethod
+    def from_counts(
+        cls, reference: Counts, predicted: Counts, correct: Counts, loss: float
+    ) -> Scores:
+        """Work out the figures from counts per class, each int64[num_classes].
+
+        ``reference`` counts the samples of each class, ``predicted`` those a model put into it,
+        ``correct`` those it was right to. ``loss`` is the mean over all samples.
+        """
+        total = int(reference.sum())
+        if total == 0:
+            return cls(float("nan"), float("nan"), float("nan"), float("nan"), 0)
+        present = reference > 0
+        observed = float(correct.sum()) / total
+        chance = float((reference / total) @ (predicted / total))
+        kappa = (observed - chance) / (1.0 - chance) if chance < 1.0 else 0.0
+        recall = correct[present] / reference[present]
+        return cls(observed, float(recall.mean()), kappa, loss, total)
+
+    @classmethod
+    def from_confusion(cls, confusion: Counts, loss: float) -> Scores:
+        """Work out the figures from a confusion matrix int64[K, K] with the reference in rows."""
+        return cls.from_counts(
+            confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal().copy(), loss
+        )
+
+
+COUNTS = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
+
+
+def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
+    """Score the model that a round's sites received, from their counts per class.
+
+    Parameters
+    ----------
+    replies : mapping of str to Message
+        Replies to train messages, by site.
+    num_classes : int
+        K.
+
+    Returns
+    -------
+    Scores or None
+        None if no site scored a sample.
+    """
+    sums = {key: np.zeros(num_classes, dtype=np.int64) for key in COUNTS}
+    loss = 0.0
+    for reply in replies.values():
+        try:
+            found = {key: read_class_counts(reply, key, num_classes) for key in COUNTS}
+        except ReplyRefused:  # counted and logged where the upload itself is refused
+            continue
+        for key, (counts, _) in found.items():
+            sums[key] += counts
+        counts, site_loss = found[messages.REFERENCE]
+        loss += site_loss * int(counts.sum())
+    reference, predicted, correct = (sums[key] for key in COUNTS)
+    total = int(reference.sum())
+    return Scores.from_counts(reference, predicted, correct, loss / total) if total else None
+
+
+def sum_confusion(
+    replies: Mapping[str, Message], num_classes: int
+) -> tuple[NDArray[np.int64], Scores | None]:
+    """Add up confusion matrices, int64[K, K] with the reference in rows, and score them."""
+    total = np.zeros((num_classes, num_classes), dtype=np.int64)
+    loss = 0.0
+    for name, reply in sorted(replies.items()):
+        try:
+            counts, site_loss = read_class_counts(reply, messages.CONFUSION, num_classes**2)
+        except ReplyRefused as refusal:
+            log(WARNING, "%s not scored: %s", name, refusal)
+            continue
+        total += counts.reshape(num_classes, num_classes)
+        loss += site_loss * int(counts.sum())
+    samples = int(total.sum())
+    return total, Scores.from_confusion(total, loss / samples) if samples else None

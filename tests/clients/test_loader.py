@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clients.loader import SplitLoader
+from rsdgc.errors import DataError
+from tests.clients.toys import CPU, Arrays, make_partition, unit
+
+
+def numbered(count: int, **settings: float) -> tuple[SplitLoader, Arrays]:
+    """Chips that hold their own number; their labels are a tenth of it."""
+    chips = np.arange(count, dtype=np.uint16)[:, None, None, None] * np.ones((1, 1, 4, 4), "u2")
+    source = Arrays([chips, chips.astype(np.float32)])
+    positions = np.arange(count)
+    labels = positions // 10
+    return SplitLoader(source, positions, labels, [unit(1), unit(1)], CPU, **settings), source
+
+
+@pytest.mark.parametrize("cache_share", [0.0, 0.5])
+@pytest.mark.parametrize("seed", [None, 4])
+@pytest.mark.parametrize("batch_size", [1, 8, 25, 100])
+def test_every_chip_comes_once_with_its_label(
+    cache_share: float, seed: int | None, batch_size: int
+) -> None:
+    partition, _ = numbered(25, cache_share=cache_share)
+    batches = list(partition.batches(batch_size, seed))
+    assert [len(y) for _, y in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert x.shape == (25, 2, 4, 4)
+    assert x.dtype == torch.float32
+    numbers = x[:, 0, 0, 0].long()
+    assert torch.equal(numbers // 10, y)
+    assert torch.equal(x[:, 0], x[:, 1])
+    order = numbers.tolist()
+    assert (order == list(range(25))) == (seed is None)
+    assert sorted(order) == list(range(25))
+
+
+def test_streamed_and_cached_batches_are_equal() -> None:
+    (cached, _), (streamed, source) = numbered(25), numbered(25, cache_share=0.0)
+    assert cached.cached
+    assert not streamed.cached
+    for (x, _), (other, _) in zip(cached.batches(7, 1), streamed.batches(7, 1), strict=True):
+        assert torch.equal(x, other)
+    assert source.reads == 1 + 4
+
+
+def test_a_cached_split_is_read_once() -> None:
+    partition, source = numbered(25)
+    reads = source.reads
+    for seed in range(3):
+        list(partition.batches(8, seed))
+    assert source.reads == reads
+
+
+def test_order_depends_on_the_seed_alone() -> None:
+    partition, _ = numbered(25)
+
+    def order(seed: int) -> list[int]:
+        return [int(n) for x, _ in partition.batches(8, seed) for n in x[:, 0, 0, 0]]
+
+    first = order(1)
+    torch.rand(5)
+    assert order(1) == first
+    assert order(2) != first
+
+
+def test_leaving_a_streamed_epoch_early_is_clean() -> None:
+    partition, _ = numbered(25, cache_share=0.0)
+    batches = partition.batches(4, None)
+    next(batches)
+    batches.close()
+
+
+def test_a_reading_error_of_the_source_reaches_the_caller() -> None:
+    partition, source = numbered(25, cache_share=0.0)
+    source.modalities = [array[:10] for array in source.modalities]
+    with pytest.raises(IndexError):
+        list(partition.batches(4, None))
+
+
+@pytest.mark.parametrize(
+    ("positions", "labels", "modalities", "words"),
+    [
+        ([], [], 1, "no samples"),
+        ([0, 1], [0], 1, "2 chips have 1 labels"),
+        ([0], [-1], 1, "label -1"),
+        ([0], [0], 2, "1 modalities have 2"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    positions: list[int], labels: list[int], modalities: int, words: str
+) -> None:
+    source = Arrays([np.zeros((4, 1, 8, 8), np.uint8)])
+    with pytest.raises(DataError, match=words):
+        SplitLoader(source, np.array(positions), np.array(labels), [unit(1)] * modalities, CPU)
+
+
+def test_bands_must_fit_the_statistics() -> None:
+    source = Arrays([np.zeros((4, 3, 8, 8), np.uint8)])
+    with pytest.raises(DataError, match=r"\(3, 8, 8\).*2 bands"):
+        SplitLoader(source, np.arange(4), np.zeros(4), [unit(2)], CPU)
+
+
+def test_labels_outside_the_class_list_are_refused() -> None:
+    partition = make_partition(classes=3)
+    partition.check_labels(3)
+    assert partition.num_bands == 2
+    with pytest.raises(DataError, match="label 2 is outside the list of 2"):
+        partition.check_labels(2)

@@ -1,0 +1,36 @@
+import pytest
+
+from fl_app.flower.log_filter import LogFilter
+
+PREFIX = "\x1b[92mINFO \x1b[0m:      "
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (PREFIX + "round 1/3 | accuracy 0.1\n", "round 1/3 | accuracy 0.1"),
+        ("\x1b[93mWARNING \x1b[0m:   site-01 refused\n", "warning: site-01 refused"),
+        (PREFIX + "\n", None),
+        ("\n", None),
+        (PREFIX + "Starting logstream for run_id `1`\n", None),
+        ("Successfully installed rsdgc to /somewhere\n", None),
+        ("(ClientAppActor pid=7) WARNING :   Manually terminating ClientAppActor\n", None),
+        ("a line without a level\n", "a line without a level"),
+    ],
+)
+def test_lines_lose_their_colours_and_flower_its_chatter(raw: str, shown: str | None) -> None:
+    assert LogFilter().show(raw) == shown
+
+
+def test_an_error_is_kept_and_its_traceback_is_not_shown() -> None:
+    view = LogFilter()
+    assert view.show("\x1b[91mERROR \x1b[0m:   error: no site joined\n") is None
+    assert view.show("Traceback (most recent call last):\n") is None
+    assert view.show("\x1b[91mERROR \x1b[0m:   ServerApp thread raised\n") is None
+    assert view.error == "no site joined"
+
+
+def test_the_headline_is_kept_for_the_end() -> None:
+    view = LogFilter()
+    assert view.show(PREFIX + "report: /runs/a/report.html | accuracy 0.9\n") is None
+    assert view.headline == "report: /runs/a/report.html | accuracy 0.9"

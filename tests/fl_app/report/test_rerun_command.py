@@ -1,0 +1,25 @@
+import shlex
+from pathlib import Path
+
+from fl_app.report.rerun_command import command_text
+from fl_app.runs.records import read_run
+from tests.fl_app.report.fake_run import make_run
+
+
+def test_a_recorded_command_is_shown_as_it_was(run_folder: Path) -> None:
+    assert command_text(read_run(run_folder)).startswith("rsdgc simulate --data data/ --method")
+
+
+def test_a_list_of_words_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", command=["rsdgc", "simulate", "--data", "my data"]))
+    assert command_text(run) == "rsdgc simulate --data 'my data'"
+
+
+def test_without_one_it_is_put_together_from_the_settings(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "mine", command="", data_path="my data"))
+    words = shlex.split(command_text(run))
+    assert words[:4] == ["rsdgc", "simulate", "--data", "my data"]
+    assert words[words.index("--budget") + 1] == "100x"
+    assert words[words.index("--out") + 1] == "runs/mine"
+    assert "learning-rate=0.03" in words
+    assert not any(word.startswith("augment") for word in words)  # the default

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+from fl_app.report.totals import (
+    SiteTotal,
+    cumulative_bytes,
+    layer_groups,
+    refusals_by_reason,
+    refusals_by_round,
+    site_totals,
+)
+from fl_app.runs.records import SiteRound, read_run
+from tests.fl_app.report.fake_run import make_run
+
+
+def test_sites_add_up_to_the_run(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    totals = site_totals(run)
+    assert sum(total.bytes_up for total in totals) == run.summary.bytes_up
+    assert sum(total.bytes_down for total in totals) == run.summary.bytes_down
+    for total in totals:
+        assert sum(total.up_by_group.values()) == total.bytes_up
+        assert total.accepted + total.refused + total.silent == run.summary.rounds
+    assert (totals[1].refused, totals[1].silent) == (1, 0)
+    assert (totals[2].refused, totals[2].silent) == (0, 1)
+    assert layer_groups(totals)[:2] == ["header", "stem"]
+
+
+def test_cumulative_bytes_end_at_the_summary(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    up, total = cumulative_bytes(run)
+    assert up[0] == total[0] == 0
+    assert up[-1] == run.summary.bytes_up
+    assert total[-1] == run.summary.bytes_up + run.summary.bytes_down
+
+
+def test_refusals_by_round_and_reason(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    assert sorted(refusals_by_round(run)) == [3, 7]
+    assert refusals_by_reason(run) == [("no reply", 1), ("not a valid upload", 1)]
+
+
+def test_refusals_are_counted_from_the_ledger_when_the_summary_has_none(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    run.summary.refused.clear()
+    assert dict(refusals_by_reason(run)) == {"no reply": 1, "not a valid upload": 1}
+
+
+def test_a_site_never_asked_has_zeros(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    run.config.data.sites.append("site-99")
+    assert site_totals(run)[-1].bytes_up == 0
+
+
+def test_the_final_evaluation_and_late_replies_cost_bytes_and_are_no_visits() -> None:
+    total = SiteTotal("a")
+    for phase, accepted in (("train", True), ("train", False), ("late", False), ("evaluate", True)):
+        total.add(SiteRound(1, "a", accepted, bytes_up=10 * accepted, bytes_down=5, phase=phase))
+    assert (total.accepted, total.silent, total.refused) == (1, 2, 0)
+    assert (total.bytes_up, total.bytes_down) == (20, 20)
+    assert not SiteRound(1, "a", False, phase="evaluate").refused

@@ -1,0 +1,66 @@
+"""One run at a time in a folder, and the lock of one that was killed is free."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_app.simulation import (run_simulation)
+from fl_app.simulation import (resume_simulation as resume_simulation)
+from fl_app.runs.lock import (LockHolder, lock_run, lock_holder, refuse_if_running)
+from rsdgc.errors import RunError
+from tests.federation import run, settings
+
+
+def hold_until_killed(folder: Path, ready: Any) -> None:
+    with lock_run(folder, 11):
+        ready.set()
+        signal.pause()
+
+
+def test_the_lock_of_a_killed_run_is_free_and_tells_which_it_was(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path) is None
+    refuse_if_running(tmp_path)
+    context = multiprocessing.get_context("forkserver")
+    ready = context.Event()
+    process = context.Process(target=hold_until_killed, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(60)
+    assert lock_holder(tmp_path) == LockHolder("11", str(process.pid), at_work=True)
+    said = f"run 11 is at work in {tmp_path} (process {process.pid})"
+    with pytest.raises(RunError, match=re.escape(said)):
+        refuse_if_running(tmp_path)
+    with pytest.raises(RunError, match=re.escape(said)), lock_run(tmp_path, 12):
+        pass
+    process.kill()
+    process.join()
+    assert lock_holder(tmp_path) == LockHolder("11", str(process.pid), at_work=False)
+    with lock_run(tmp_path, 123):
+        assert lock_holder(tmp_path) == LockHolder("123", str(os.getpid()), at_work=True)
+    with lock_run(tmp_path, 4):
+        pass
+    assert lock_holder(tmp_path) == LockHolder("4", str(os.getpid()), at_work=False)
+    refuse_if_running(tmp_path)
+
+
+def test_nothing_touches_the_folder_of_a_run_at_work(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(settings(data, folder), run_id=7)
+    assert lock_holder(folder) == LockHolder("7", str(os.getpid()), at_work=False)
+    (folder / "summary.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with lock_run(folder, 9):
+        with pytest.raises(RunError, match="run 9 is at work"):
+            run(settings(data, folder, resume=True), run_id=8)
+        with pytest.raises(RunError, match="run 9 is at work"):
+            resume_simulation(folder, cpus_per_site=1)
+        with pytest.raises(RunError, match="run 9 is at work"):
+            run_simulation([], {"data-dir": str(data), "out": str(folder)}, cpus_per_site=1, force=True)
+    before.pop(folder / "run.lock")
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())

@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_app.runs.records import (read_run)
+from rsdgc.errors import RunError
+from tests.fl_app.report.fake_run import make_run
+
+FILES = ["config.json", "history.jsonl", "rounds.jsonl", "summary.json"]
+
+
+def test_all_files_are_read(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    assert [line.round for line in run.history] == list(range(21))
+    assert len(run.visits) == 80
+    assert run.sites == ["site-00", "site-01", "site-02", "site-03"]
+    assert run.synthetic
+    assert run.config.settings["budget"] == "100x"
+    assert run.config.layers[0].size == 32 * 5 * 9
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(run_folder: Path, name: str) -> None:
+    (run_folder / name).unlink()
+    with pytest.raises(RunError, match=rf"{name} is missing"):
+        read_run(run_folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [b'{"round": 1, "acc', b"[1, 2]", b"\xff\xfe\x00", b"{}", b"3"])
+def test_a_damaged_file_is_named_in_one_line(run_folder: Path, name: str, content: bytes) -> None:
+    (run_folder / name).write_bytes(content)
+    with pytest.raises(RunError, match=name) as caught:
+        read_run(run_folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_line_is_numbered(run_folder: Path) -> None:
+    path = run_folder / "history.jsonl"
+    lines = path.read_text().splitlines()
+    lines[4] = json.dumps({"round": 4, "accuracy": "high"})
+    path.write_text("\n".join(lines))
+    with pytest.raises(RunError, match=r"history\.jsonl line 5 is damaged: accuracy"):
+        read_run(run_folder)
+
+
+def test_a_field_of_the_wrong_type_is_named(run_folder: Path) -> None:
+    summary = json.loads((run_folder / "summary.json").read_text())
+    summary["bytes_up"] = None
+    (run_folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(RunError, match=r"summary\.json is damaged: bytes_up"):
+        read_run(run_folder)
+
+
+def test_a_confusion_matrix_that_does_not_fit_is_refused(run_folder: Path) -> None:
+    summary = json.loads((run_folder / "summary.json").read_text())
+    summary["confusion"] = summary["confusion"][:-1]
+    (run_folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(RunError, match="confusion matrix is not 10 × 10"):
+        read_run(run_folder)
+
+
+def test_no_round_at_all_is_refused(run_folder: Path) -> None:
+    (run_folder / "history.jsonl").write_text("\n")
+    with pytest.raises(RunError, match="is empty"):
+        read_run(run_folder)
+
+
+def test_something_else_than_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run folder"):
+        read_run(tmp_path / "nowhere")
+
+
+def test_sites_that_only_the_ledger_names_are_kept(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", rounds=1)
+    path = folder / "rounds.jsonl"
+    stranger = {"round": 1, "site": "late", "accepted": True}
+    path.write_text(path.read_text() + json.dumps(stranger) + "\n")
+    assert read_run(folder).sites[-1] == "late"

@@ -1,0 +1,106 @@
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from fl_app import methods
+from fl_app.methods import METHODS
+from fl_app.settings import Settings, markdown_table, parse_budget, parse_overrides
+from rsdgc import Scheme, make_indicator
+from rsdgc.errors import SettingError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_app_config_holds_exactly_the_settings_and_their_defaults() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["tool"]["flwr"]["app"]["config"] == Settings().to_mapping()
+
+
+def test_the_documented_table_is_the_settings() -> None:
+    documentation = (ROOT / "docs" / "configuration.md").read_text()
+    assert markdown_table() in documentation
+    assert methods.markdown_table() in documentation
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"buget": "10x"}, "unknown setting 'buget'; did you mean 'budget'?"),
+        ({"zzz": 1}, "unknown setting 'zzz'; see docs/configuration.md"),
+        ({"budget": "lots"}, "setting budget='lots': write a ratio such as '100x'"),
+        ({"budget": "0.5x"}, "setting budget='0.5x': a ratio is at least '1x'"),
+        ({"method": "zip"}, "setting method='zip'"),
+        ({"rounds": 0}, "setting rounds=0"),
+        ({"fraction": 1.5}, "setting fraction=1.5"),
+        ({"learning-rate": -1}, "setting learning-rate=-1"),
+        ({"nsi-mean-weight": 0.0, "nsi-std-weight": 0.0}, "setting nsi-std-weight=0.0: one of"),
+        ({"rounds": "many"}, "setting rounds='many'"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings.from_mapping(values)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_typed() -> None:
+    assert parse_overrides(["rounds=3", "augment=false", "learning-rate=0.1"]) == {
+        "rounds": 3,
+        "augment": False,
+        "learning-rate": 0.1,
+    }
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(SettingError, match="'rounds' is not key=value"):
+        parse_overrides(["rounds"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("100x", 10.0), ("2.5x", 400.0), ("1×", 1000.0), ("64", 64.0)]
+)
+def test_a_budget_is_a_ratio_or_bytes(text: str, expected: float) -> None:
+    assert parse_budget(text, dense_bytes=1000) == expected
+
+
+def test_the_learning_rate_follows_a_cosine() -> None:
+    settings = Settings.from_mapping({"rounds": 10, "learning-rate": 1.0})
+    rates = [settings.learning_rate_at(r) for r in range(1, 11)]
+    assert rates[0] == 1.0
+    assert rates[5] == pytest.approx(0.5)
+    assert all(a > b > 0 for a, b in pairwise(rates))
+
+
+def test_a_method_decides_what_is_left_at_auto() -> None:
+    topk = Settings.from_mapping({"method": "topk"})
+    assert topk.scheme() == Scheme("element", values="int8")
+    assert topk.resolved("ratio_policy") == "uniform"
+    naive = Settings.from_mapping({"method": "topk-naive", "values": "float16"})
+    assert naive.scheme() == Scheme("element", values="float16", indices="int32")
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "given", "expected"),
+    [
+        ("momentum_correction", "rs-dgc", {}, 0.0),
+        ("momentum_correction", "dgc", {}, 0.9),
+        ("momentum_correction", "stc", {"momentum-correction": 0.5}, 0.5),
+        ("server_momentum", "rs-dgc", {}, 0.4),
+        ("server_momentum", "topk", {}, 0.0),
+        ("server_momentum", "fedavg", {"server-momentum": 0.5}, 0.5),
+    ],
+)
+def test_momenta_are_the_methods_own_unless_given(
+    name: str, method: str, given: dict[str, float], expected: float
+) -> None:
+    assert Settings.from_mapping({"method": method, **given}).resolved(name) == expected
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_resolves_to_a_scheme_and_an_indicator(name: str) -> None:
+    settings = Settings.from_mapping({"method": name})
+    assert settings.scheme().values
+    assert make_indicator(settings.resolved("indicator"))

@@ -1,0 +1,49 @@
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsdgc import Scheme, Stamp, WireError
+from rsdgc.codec.header import HEADER_BYTES, MAGIC, VERSION, Header
+from tests.rsdgc.examples import MIXED, schemes, specs, stamps
+from tests.rsdgc.forge import HEADER, LAYOUT
+
+STAMP = Stamp(1, 2, 3)
+lengths = st.integers(0, 2**32 - 1)
+
+
+@given(specs, schemes, stamps, lengths, lengths, st.lists(st.binary(max_size=20), max_size=3))
+def test_round_trip(spec, scheme, stamp, unary, plain, tail):
+    head = Header(scheme, stamp, unary, plain)
+    payload = head.seal(spec, tail)
+    assert payload[HEADER_BYTES:] == b"".join(tail)
+    assert Header.read(payload, spec) == head
+    fields = dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True))
+    assert (fields["magic"], fields["version"]) == (MAGIC, VERSION) == (b"RSDG", 2)
+    assert (fields["run"], fields["round"], fields["base"]) == (stamp.run, stamp.round, stamp.base)
+    assert (fields["signature"], fields["num_layers"]) == (spec.signature, len(spec.layers))
+    (checksum,) = struct.unpack_from("<I", payload, HEADER_BYTES - 4)
+    assert checksum == zlib.crc32(payload[: HEADER_BYTES - 4] + payload[HEADER_BYTES:])
+
+
+@given(schemes, st.integers(0, 8 * (HEADER_BYTES + 4) - 1))
+def test_every_single_flipped_bit_is_noticed(scheme, bit):
+    payload = bytearray(Header(scheme, STAMP, 1, 3).seal(MIXED, [b"four"]))
+    payload[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(WireError):
+        Header.read(bytes(payload), MIXED)
+
+
+@pytest.mark.parametrize("size", [0, 1, HEADER_BYTES - 1])
+def test_shorter_buffers_are_refused(size):
+    with pytest.raises(WireError, match="shorter than its header"):
+        Header.read(bytes(size), MIXED)
+
+
+def test_other_versions_are_named():
+    payload = bytearray(Header(Scheme(), STAMP, 0, 0).seal(MIXED, []))
+    payload[4] = 1
+    with pytest.raises(WireError, match="format version 1, not 2"):
+        Header.read(bytes(payload), MIXED)
