@@ -11,13 +11,13 @@
 
     mean = WeightedMean(spec)  # at the server
     mean.add("site-00", payload, weight=312)
-    update = mean.mean()
+    update = mean.aggregate()
 
 Method: Xie, Wang, Ma, Li, Li, "RS-DGC: Exploring Neighborhood Statistics for Dynamic Gradient
 Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
 """
 
-from rsdgc.aggregation import WeightedMean
+from rsdgc.aggregation import AGGREGATORS, Aggregator, WeightedMean
 from rsdgc.codec.wire import decode, encode
 from rsdgc.compressor import Compressor
 from rsdgc.errors import (
@@ -38,10 +38,12 @@ from rsdgc.spec import Layer, ModelSpec
 from rsdgc.update import LayerUpdate, SparseUpdate, Stamp
 
 __all__ = [
+    "AGGREGATORS",
     "INDICATORS",
     "L1",
     "NSI",
     "RMS",
+    "Aggregator",
     "Compressor",
     "DataError",
     "ErrorFeedback",

@@ -1,9 +1,21 @@
-"""Aggregation: the weighted mean of encoded updates, whatever order they arrive in."""
+"""Aggregation: what the server makes of the sites' updates of one round.
+
+An aggregation rule is a subclass of :class:`Aggregator` with one method::
+
+    @AGGREGATORS.register("median")
+    class CoordinateMedian(Aggregator):
+        def aggregate(self) -> Float32:
+            return np.median([update.to_dense() for update, _ in self.updates()], axis=0)
+
+The base class checks and keeps the uploads and decodes them again, so a rule sees valid updates
+only, always in the same order.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -12,6 +24,7 @@ import numpy as np
 
 from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, WireError
+from rsdgc.registry import Registry
 from rsdgc.update import SparseUpdate
 
 if TYPE_CHECKING:
@@ -21,24 +34,23 @@ if TYPE_CHECKING:
     from rsdgc.spec import ModelSpec
 
 
-class WeightedMean:
-    """Weighted mean of updates, bit-identical for every order of arrival.
+class Aggregator(ABC):
+    """Base of aggregation rules: collects the encoded updates of one round.
 
-    Encoded uploads are kept; when the mean is asked for they are decoded side by side on several
-    cores, and added up one at a time in the order of their keys. Memory: the encoded uploads, a
-    decoded update a core, and one model. The sum is divided by the *total* weight, also where only
-    some updates say anything (else a lone sender would own a coordinate).
+    Uploads are kept encoded, so memory grows with the bytes that arrived and not with the number
+    of sites times the model. A rule implements :meth:`aggregate`; one that needs no second look
+    at the uploads may override :meth:`add` as well.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     threads : int
-        Uploads decoded at a time; 0: as many as there are cores.
+        Uploads decoded at the same time; 0 for one per core.
     """
 
     def __init__(self, spec: ModelSpec, threads: int = 0) -> None:
-        self._spec = spec
+        self.spec = spec
         self._threads = threads or os.cpu_count() or 1
         self._uploads: dict[str, tuple[bytes, float]] = {}
 
@@ -57,9 +69,9 @@ class WeightedMean:
         Parameters
         ----------
         key : str
-            Who sent it; each key once.
+            The sender. Each sender counts once.
         payload : bytes or SparseUpdate
-            The upload. Bytes are decoded here to check them; one that is decoded already (for
+            The upload. Bytes are decoded to check them; an update that is already decoded (for
             this model) is not checked again.
         weight : float
             Its weight, such as a number of examples; positive and finite.
@@ -67,52 +79,81 @@ class WeightedMean:
         Raises
         ------
         WireError
-            If the upload or the weight is not valid, or the key is there already. Nothing has
-            changed then.
+            The upload or the weight is not valid, or the sender has already sent one. Nothing
+            changes in that case.
         """
         if key in self._uploads:
-            msg = f"{key!r} sent a second update: only the first counts"
-            raise WireError(msg)
+            raise WireError(f"{key!r} sent a second update: only the first counts")
         if not (math.isfinite(weight) and weight > 0):
             msg = f"the weight of {key!r} is {weight}: it must be positive and finite"
             raise WireError(msg)
         if not math.isfinite(self.total_weight + weight):
             msg = f"the weight {weight} of {key!r} makes the total infinite: lower it"
             raise WireError(msg)
-        update = payload if isinstance(payload, SparseUpdate) else decode(payload, self._spec)
-        if update.spec.signature != self._spec.signature:
-            msg = f"the update of {key!r} is for another model: refuse it"
-            raise WireError(msg)
+        update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
+        if update.spec.signature != self.spec.signature:
+            raise WireError(f"the update of {key!r} is for another model: refuse it")
         self._uploads[key] = (update.payload, float(weight))
 
-    def mean(self) -> Float32:
-        """Return the weighted mean of all accepted updates.
+    @abstractmethod
+    def aggregate(self) -> Float32:
+        """Combine all accepted updates.
 
         Returns
         -------
         float32 [spec.size]
-            ``Σ (weight / total weight) · update``, each quotient rounded to float32.
+            The change of the published model; a new array.
 
         Raises
         ------
         RunError
-            If no update was accepted.
+            No update was accepted.
+        """
+
+    def updates(self) -> Iterator[tuple[SparseUpdate, float]]:
+        """Yield every accepted update and its weight, in the order of the keys.
+
+        That order makes results independent of the order of arrival.
+
+        Raises
+        ------
+        RunError
+            No update was accepted.
         """
         if not self._uploads:
-            msg = "no update was accepted: there is no mean, keep the model as it is"
-            raise RunError(msg)
-        total = np.zeros(self._spec.size, dtype=np.float32)
-        total_weight = self.total_weight
-        for update, weight in self._decoded():
-            update.add_to(total, weight / total_weight)
-        return total
-
-    def _decoded(self) -> Iterator[tuple[SparseUpdate, float]]:
-        """Yield every update with its weight in the order of the keys, a few decoded ahead."""
+            raise RunError("no update was accepted: keep the model as it is")
         uploads = [self._uploads[key] for key in sorted(self._uploads)]
         with ThreadPoolExecutor(self._threads) as pool:
+            # At most one decoded update per thread is ahead of the caller, which bounds the memory.
             ahead: deque[Future[SparseUpdate]] = deque()
             for number, (_, weight) in enumerate(uploads):
                 for payload, _ in uploads[number + len(ahead) : number + self._threads]:
-                    ahead.append(pool.submit(decode, payload, self._spec))
+                    ahead.append(pool.submit(decode, payload, self.spec))
                 yield ahead.popleft().result(), weight
+
+
+AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregation rule")
+
+
+@AGGREGATORS.register("mean")
+class WeightedMean(Aggregator):
+    """Weighted mean, bit-identical for every order of arrival.
+
+    The sum is divided by the *total* weight, including the sites that sent nothing of a
+    coordinate. Otherwise a site that alone sends a coordinate would decide it.
+    """
+
+    def aggregate(self) -> Float32:
+        """Return ``Σ (weight / total weight) · update``, each quotient rounded to float32.
+
+        See :meth:`Aggregator.aggregate`.
+        """
+        total = np.zeros(self.spec.size, dtype=np.float32)
+        total_weight = self.total_weight
+        for update, weight in self.updates():
+            update.add_to(total, weight / total_weight)
+        return total
+
+    def mean(self) -> Float32:
+        """Return :meth:`aggregate`."""
+        return self.aggregate()

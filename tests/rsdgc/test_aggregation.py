@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import (
+    AGGREGATORS,
+    Aggregator,
     Compressor,
     ModelSpec,
     RunError,
@@ -20,6 +22,13 @@ from rsdgc import (
 from tests.rsdgc.examples import MIXED, heavy_tailed, normal, schemes
 
 
+class CoordinateMedian(Aggregator):
+    """A rule from outside: the median of every coordinate, whatever the weights."""
+
+    def aggregate(self):
+        return np.median([update.to_dense() for update, _ in self.updates()], axis=0)
+
+
 @functools.cache
 def upload(seed, ratio=0.2, scheme=None, spec=MIXED):
     compressor = Compressor(spec, scheme or Scheme(), make_indicator("nsi"))
@@ -31,7 +40,7 @@ def mean_of(uploads):
     mean = WeightedMean(MIXED)
     for key, payload, weight in uploads:
         mean.add(key, payload, weight)
-    return mean.mean()
+    return mean.aggregate()
 
 
 @given(st.integers(1, 6), schemes, st.data())
@@ -59,7 +68,7 @@ def test_divides_by_the_total_weight_where_one_site_alone_speaks():
         update[9:] = scale if key == "b" else 0
         compressor = Compressor(spec, exact, make_indicator("rms"))
         mean.add(key, compressor.compress(update, [0.5], Stamp()).payload, 4 if key == "a" else 1)
-    assert mean.mean().tolist() == pytest.approx([0.8] * 9 + [0.4] * 9)
+    assert mean.aggregate().tolist() == pytest.approx([0.8] * 9 + [0.4] * 9)
     assert mean.total_weight == 5
     assert len(mean) == 2
 
@@ -99,18 +108,18 @@ def test_repeated_keys_and_bad_uploads_change_nothing():
     ]:
         with pytest.raises(WireError):
             mean.add(key, payload, 1)
-    assert mean.mean().tobytes() == mean_of([("a", upload(1), 5)]).tobytes()
+    assert mean.aggregate().tobytes() == mean_of([("a", upload(1), 5)]).tobytes()
 
 
 def test_the_mean_can_be_asked_for_twice():
     mean = WeightedMean(MIXED)
     mean.add("a", upload(1), 1)
-    assert mean.mean().tobytes() == mean.mean().tobytes()
+    assert mean.aggregate().tobytes() == mean.aggregate().tobytes()
 
 
 def test_the_mean_of_nothing_is_an_error():
     with pytest.raises(RunError, match="no update"):
-        WeightedMean(MIXED).mean()
+        WeightedMean(MIXED).aggregate()
 
 
 def test_extreme_values_stay_finite():
@@ -130,4 +139,24 @@ def test_the_mean_is_the_same_however_many_are_decoded_at_a_time(threads):
         sent = compressor.compress(normal(MIXED.size, number), [0.5] * 8, Stamp(), 300)
         mean.add(f"site-{number}", sent.payload, weight=number + 1)
         sent.add_to(alone, (number + 1) / 15)
-    assert mean.mean().tobytes() == alone.tobytes()
+    assert mean.aggregate().tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("name", ["coordinate-median", f"{__name__}:CoordinateMedian"])
+def test_a_rule_from_outside_is_found_by_name_and_by_path(name):
+    if name not in AGGREGATORS and ":" not in name:
+        AGGREGATORS.register(name)(CoordinateMedian)
+    rule = AGGREGATORS[name](MIXED)
+    for seed, weight in ((1, 1), (2, 100), (3, 1)):
+        rule.add(f"site-{seed}", upload(seed, 0.5), weight)
+    dense = [decode(upload(seed, 0.5), MIXED).to_dense() for seed in (1, 2, 3)]
+    assert np.array_equal(rule.aggregate(), np.sort(dense, axis=0)[1])
+    assert rule.total_weight == 102
+    with pytest.raises(WireError, match="second update"):
+        rule.add("site-1", upload(1), 1)
+    with pytest.raises(RunError, match="no update"):
+        AGGREGATORS[name](MIXED).aggregate()
+
+
+def test_the_weighted_mean_is_registered():
+    assert AGGREGATORS["mean"] is WeightedMean
