@@ -162,7 +162,7 @@ class Watch:
 
 
 def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner_strategy, inner_carry = server_app._strategy, clients.site.carry_over
+    inner_strategy, inner_add = server_app._strategy, clients.site.add_residual
 
     def strategy(*arguments: Any) -> RsDgc:
         watch.strategy = inner_strategy(*arguments)
@@ -176,9 +176,9 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         watch.strategy.ledger.close_round = close_round
         return watch.strategy
 
-    def carry_over(target: np.ndarray, folder: StateFolder, *rest: Any) -> None:
+    def add_residual(target: np.ndarray, folder: StateFolder, *rest: Any) -> None:
         watch.change[folder.path.name] = target.copy()
-        inner_carry(target, folder, *rest)
+        inner_add(target, folder, *rest)
 
     def recorded(method: str) -> None:
         inner = getattr(PublishedModel, method)
@@ -190,7 +190,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PublishedModel, method, publish)
 
     monkeypatch.setattr(server_app, "_strategy", strategy)
-    monkeypatch.setattr(clients.site, "carry_over", carry_over)
+    monkeypatch.setattr(clients.site, "add_residual", add_residual)
     recorded("_patch")
     recorded("publish_whole")
     monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time
