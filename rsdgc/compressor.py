@@ -111,11 +111,11 @@ class Compressor:
         self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp, *, whole: bool
     ) -> Int64 | None:
         """Return the ids to keep, None for the whole layer."""
-        hoods = cut(layer.shape, self.scheme)
-        kept = kept_count(ratio, hoods.count)
-        if 0 < kept < hoods.count:
+        grid = cut(layer.shape, self.scheme)
+        kept = kept_count(ratio, grid.count)
+        if 0 < kept < grid.count:
             try:
-                scores = self.indicator.score(view, hoods, (stamp.run, stamp.round, index))
+                scores = self.indicator.score(view, grid, (stamp.run, stamp.round, index))
             except RsdgcError as error:
                 raise RsdgcError(f"layer {layer.name!r}: {error}") from None
             return top_k(scores, kept)

@@ -193,5 +193,5 @@ def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> Non
 
 def mask_velocity(velocity: Float32, sent: SparseUpdate) -> None:
     """Set the velocity to zero, in place, wherever an update says something (factor masking)."""
-    for view, part in zip(sent.spec.views(velocity), sent.parts, strict=True):
+    for view, part in zip(sent.spec.views(velocity), sent.layers, strict=True):
         part.clear(view)

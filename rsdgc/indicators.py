@@ -32,21 +32,21 @@ stay within float32."""
 class Indicator(Protocol):
     """Scores neighborhoods; higher means kept first."""
 
-    def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
+    def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood of one layer.
 
         Parameters
         ----------
-        values : float32 [hoods.size]
+        values : float32 [grid.size]
             The flat layer; finite.
-        hoods : Neighborhoods
+        grid : Neighborhoods
             The layer's grid.
         key : tuple of int
             What tells this call from others (run, round, layer); only random scores use it.
 
         Returns
         -------
-        float32 [hoods.count]
+        float32 [grid.count]
             Finite scores, 0 or more.
 
         Raises
@@ -74,10 +74,10 @@ class NSI:
             msg = f"NSI weights are {weights}: choose finite ones, 0 or more, not both 0"
             raise SettingError(msg)
 
-    def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
+    def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
         del key
-        (mean, std), _ = _safely(_mean_and_std, values, hoods)  # a common scale cancels
+        (mean, std), _ = _safely(_mean_and_std, values, grid)  # a common scale cancels
         factors = _over_norm(self.mean_weight, mean), _over_norm(self.std_weight, std)
         for part in chunks(mean.size):
             mean[part] *= factors[0]
@@ -89,20 +89,20 @@ class NSI:
 class RMS:
     """Root of the mean square of a neighborhood; of equal-sized ones it keeps the most energy."""
 
-    def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
+    def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
         del key
-        return _means(values, hoods, np.square, np.sqrt)
+        return _means(values, grid, np.square, np.sqrt)
 
 
 @dataclass(frozen=True)
 class L1:
     """Mean magnitude of a neighborhood."""
 
-    def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
+    def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
         del key
-        return _means(values, hoods, np.abs, np.positive)
+        return _means(values, grid, np.abs, np.positive)
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ class Random:
             msg = f"seed is {self.seed}: choose 0 or more"
             raise SettingError(msg)
 
-    def score(self, values: Float32, hoods: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
+    def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood; see :class:`Indicator`."""
         check_finite(max_magnitude(values))
         rng = np.random.default_rng([self.seed, *key])
-        return rng.random(hoods.count, dtype=np.float32)
+        return rng.random(grid.count, dtype=np.float32)
 
 
 def make_indicator(
@@ -155,10 +155,10 @@ def make_indicator(
     return makers[name]()
 
 
-def _mean_and_std(values: Float32, hoods: Neighborhoods) -> tuple[Float32, Float32]:
+def _mean_and_std(values: Float32, grid: Neighborhoods) -> tuple[Float32, Float32]:
     """Return mean |v| and standard deviation of every neighborhood."""
-    mean, std = _grid(hoods), _grid(hoods)
-    for at, members, weights, scratch in _blocks(values, hoods):
+    mean, std = _grid(grid), _grid(grid)
+    for at, members, weights, scratch in _blocks(values, grid):
         centre = np.dot(members, weights)
         _dot(np.abs(members, out=scratch), weights, mean[at])
         spread = _dot(np.square(scratch, out=scratch), weights, std[at])
@@ -167,23 +167,23 @@ def _mean_and_std(values: Float32, hoods: Neighborhoods) -> tuple[Float32, Float
     return mean.reshape(-1), std.reshape(-1)
 
 
-def _means(values: Float32, hoods: Neighborhoods, inner: np.ufunc, outer: np.ufunc) -> Float32:
+def _means(values: Float32, grid: Neighborhoods, inner: np.ufunc, outer: np.ufunc) -> Float32:
     """Return ``outer(mean(inner(v)))`` of every neighborhood, in the values' own units."""
 
-    def means(values: Float32, hoods: Neighborhoods) -> tuple[Float32]:
-        out = _grid(hoods)
-        for at, members, weights, scratch in _blocks(values, hoods):
+    def means(values: Float32, grid: Neighborhoods) -> tuple[Float32]:
+        out = _grid(grid)
+        for at, members, weights, scratch in _blocks(values, grid):
             _dot(inner(members, out=scratch), weights, out[at])
         return (outer(out, out=out).reshape(-1),)
 
-    (found,), scale = _safely(means, values, hoods)
+    (found,), scale = _safely(means, values, grid)
     return found if scale == 1 else found / scale
 
 
 def _safely(
     statistics: Callable[[Float32, Neighborhoods], tuple[Float32, ...]],
     values: Float32,
-    hoods: Neighborhoods,
+    grid: Neighborhoods,
 ) -> tuple[tuple[Float32, ...], np.float32]:
     """Return statistics, and what the values were scaled by so that no square leaves float32.
 
@@ -196,45 +196,45 @@ def _safely(
         If a value is NaN or infinite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        found = statistics(values, hoods)
+        found = statistics(values, grid)
     if _SAFE[0] <= float(found[0].max()) <= _SAFE[1]:
         return found, np.float32(1)
     largest = max_magnitude(values)
     check_finite(largest)
     scale = np.float32(math.ldexp(1.0, min(126, -math.frexp(largest)[1])))
-    return statistics(values * scale, hoods), scale
+    return statistics(values * scale, grid), scale
 
 
-def _grid(hoods: Neighborhoods) -> Float32:
+def _grid(grid: Neighborhoods) -> Float32:
     """Return room for a number a neighborhood, indexed by what :func:`_blocks` yields first."""
-    return np.empty(hoods.count if hoods.is_flat else hoods.grid, dtype=np.float32)
+    return np.empty(grid.count if grid.is_flat else grid.grid_shape, dtype=np.float32)
 
 
 def _blocks(
-    values: Float32, hoods: Neighborhoods
+    values: Float32, grid: Neighborhoods
 ) -> Iterator[tuple[slice | tuple[slice, slice], Float32, Float32, Float32]]:
     """Yield (where, members [n, m], weights [m], scratch space [n, m]) block by block.
 
     ``members @ weights`` are the means of rows, in a fifth of a reduction's time.
     """
-    buffer = np.empty(min(values.size, max(CHUNK, hoods.height * hoods.width)), dtype=np.float32)
+    buffer = np.empty(min(values.size, max(CHUNK, grid.height * grid.width)), dtype=np.float32)
     weights = np.empty(0, dtype=np.float32)
-    for at, rows in _rows(values, hoods):
+    for at, rows in _rows(values, grid):
         if weights.size != rows.shape[1]:
             weights = np.full(rows.shape[1], 1.0 / rows.shape[1], dtype=np.float32)
         yield at, rows, weights, buffer[: rows.size].reshape(rows.shape)
 
 
 def _rows(
-    values: Float32, hoods: Neighborhoods
+    values: Float32, grid: Neighborhoods
 ) -> Iterator[tuple[slice | tuple[slice, slice], Float32]]:
     """Yield (where, neighborhoods as rows) block by block, without a copy if they are flat."""
-    if hoods.is_flat:
-        rows = values.reshape(-1, hoods.width)
-        for part in chunks(hoods.count, max(1, CHUNK // hoods.width)):
+    if grid.is_flat:
+        rows = values.reshape(-1, grid.width)
+        for part in chunks(grid.count, max(1, CHUNK // grid.width)):
             yield part, rows[part]
         return
-    for down, across, members in hoods.blocks(values):
+    for down, across, members in grid.blocks(values):
         yield (down, across), members.reshape(members.shape[0] * members.shape[1], -1)
 
 

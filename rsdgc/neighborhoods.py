@@ -75,14 +75,14 @@ class Neighborhoods:
     width: int
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid_shape(self) -> tuple[int, int]:
         """Neighborhoods down and across."""
         return -(-self.rows // self.height), -(-self.cols // self.width)
 
     @property
     def count(self) -> int:
         """Number of neighborhoods."""
-        down, across = self.grid
+        down, across = self.grid_shape
         return down * across
 
     @property
@@ -173,12 +173,12 @@ class Neighborhoods:
         """
         factor = np.float32(weight)
         if self.is_flat:
-            hoods = self._items(target)
+            grid = self._items(target)
             for part in chunks(ids.size, max(1, CHUNK // self.width)):
                 added = values[part.start * self.width : part.stop * self.width]
-                some = hoods.take(ids[part]).view(np.float32)
+                some = grid.take(ids[part]).view(np.float32)
                 some += added if weight == 1.0 else added * factor
-                hoods[ids[part]] = self._items(some)
+                grid[ids[part]] = self._items(some)
             return
         for part, index in self._element_chunks(ids):
             target[index] += values[part] if weight == 1.0 else values[part] * factor
@@ -268,7 +268,7 @@ class Neighborhoods:
         return values.view(np.dtype((np.void, values.itemsize * self.height * self.width)))
 
     def _corners(self, ids: Int64) -> tuple[Int64, Int64]:
-        down, across = np.divmod(ids, self.grid[1])
+        down, across = np.divmod(ids, self.grid_shape[1])
         return down * self.height, across * self.width
 
     def _element_chunks(self, ids: Int64) -> Iterator[tuple[slice, Int64]]:

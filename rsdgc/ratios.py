@@ -202,7 +202,7 @@ def fit_ratios(
     if not 0 <= dense_share <= 1:
         msg = f"dense_share is {dense_share}: choose 0 to 1"
         raise SettingError(msg)
-    model = SizeModel.of(spec, scheme)
+    model = SizeModel.from_spec(spec, scheme)
     everything = np.ones(shares.size)
     if budget_bytes >= min(spec.dense_bytes, model.total_bytes(everything)):
         return everything
@@ -230,10 +230,10 @@ def _whole_layers(
     SettingError
         If the budget is below the least feasible one.
     """
-    one_hood = 1 / model.counts
-    cheap: Bools = model.whole_bytes <= model.layer_bytes(one_hood * (1 - 1e-9))
+    one_neighborhood = 1 / model.counts
+    cheap: Bools = model.whole_bytes <= model.layer_bytes(one_neighborhood * (1 - 1e-9))
     cheap &= not never
-    least = model.total_bytes(np.where(cheap, 1.0, one_hood))
+    least = model.total_bytes(np.where(cheap, 1.0, one_neighborhood))
     if not budget_bytes >= least:
         msg = (
             f"a budget of {budget_bytes:.0f} bytes cannot carry one neighborhood of each layer: "
@@ -246,7 +246,7 @@ def _whole_layers(
     fits = np.cumsum(model.whole_bytes[order]) <= dense_share * budget_bytes
     whole = cheap.copy()
     whole[order[fits]] = True
-    feasible = model.total_bytes(np.where(whole, 1.0, one_hood)) <= budget_bytes
+    feasible = model.total_bytes(np.where(whole, 1.0, one_neighborhood)) <= budget_bytes
     return whole if feasible else cheap
 
 

@@ -58,7 +58,7 @@ class LayerUpdate:
 
     Parameters
     ----------
-    hoods : Neighborhoods
+    grid : Neighborhoods
         The layer's grid.
     ids : int64 [k] or None
         Kept neighborhoods, strictly increasing; None if ``values`` is the layer as it lies in
@@ -69,7 +69,7 @@ class LayerUpdate:
         Bytes of indices and values in the buffer.
     """
 
-    hoods: Neighborhoods
+    grid: Neighborhoods
     ids: Int64 | None
     values: Float32
     num_bytes: int
@@ -77,12 +77,12 @@ class LayerUpdate:
     @property
     def kept(self) -> int:
         """Number of neighborhoods kept; all of them if there are no ids."""
-        return self.hoods.count if self.ids is None else self.ids.size
+        return self.grid.count if self.ids is None else self.ids.size
 
     def add_to(self, target: Float32, weight: float = 1.0) -> None:
         """Add ``weight`` times this part to the flat layer ``target``, in place."""
         if self.ids is not None:
-            self.hoods.add_at(target, self.ids, self.values, weight)
+            self.grid.add_at(target, self.ids, self.values, weight)
             return
         factor = np.float32(weight)
         buffer = np.empty(min(CHUNK, self.values.size), dtype=np.float32)
@@ -95,7 +95,7 @@ class LayerUpdate:
         if self.ids is None:
             target[:] = 0.0
         else:
-            self.hoods.clear_at(target, self.ids)
+            self.grid.clear_at(target, self.ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ class SparseUpdate:
     stamp: Stamp
     scheme: Scheme
     spec: ModelSpec
-    parts: tuple[LayerUpdate, ...]
+    layers: tuple[LayerUpdate, ...]
 
     @property
     def layer_bytes(self) -> Int64:
@@ -129,7 +129,7 @@ class SparseUpdate:
         With :attr:`header_bytes` they add up to ``len(payload)``. Layers share streams, and the
         bits of those are attributed to whole bytes.
         """
-        return np.array([part.num_bytes for part in self.parts], dtype=np.int64)
+        return np.array([part.num_bytes for part in self.layers], dtype=np.int64)
 
     @property
     def header_bytes(self) -> int:
@@ -139,7 +139,7 @@ class SparseUpdate:
     @property
     def densities(self) -> Float64:
         """Share of each layer's neighborhoods that was kept, float64 [num_layers]."""
-        return np.array([part.kept / part.hoods.count for part in self.parts])
+        return np.array([part.kept / part.grid.count for part in self.layers])
 
     def add_to(self, target: Float32, weight: float = 1.0) -> None:
         """Add ``weight`` times this update to a whole model, in place.
@@ -152,7 +152,7 @@ class SparseUpdate:
         weight : float
             Rounded to float32 before it is used.
         """
-        for view, part in zip(self.spec.views(target), self.parts, strict=True):
+        for view, part in zip(self.spec.views(target), self.layers, strict=True):
             part.add_to(view, weight)
 
     def to_dense(self) -> Float32:

@@ -64,7 +64,7 @@ class Levels(NamedTuple):
     negative: Bools
 
     @classmethod
-    def of(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
+    def from_magnitudes(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
         """Take levels apart into planes.
 
         Parameters
@@ -87,8 +87,8 @@ class Levels(NamedTuple):
         codes = [_write_flags(flags, writer) for flags in self.flags]
         numbers = self.large - PLANES
         rice = best_rice(numbers) if numbers.size else 0
-        writer.numbers(numbers, rice)
-        writer.bits(self.negative)
+        writer.write_numbers(numbers, rice)
+        writer.write_bits(self.negative)
         return [*codes, PlaneCode(rice)]
 
     @classmethod
@@ -104,37 +104,37 @@ class Levels(NamedTuple):
         for code in codes[:-1]:
             flags.append(_read_flags(code, size, reader))
             size = int(np.count_nonzero(flags[-1]))
-        large = reader.numbers(size, codes[-1].code) + PLANES
+        large = reader.read_numbers(size, codes[-1].code) + PLANES
         if size and int(large.max()) > MAX_LEVEL:
             msg = f"a level is {int(large.max())}, above {MAX_LEVEL}: refuse the upload"
             raise WireError(msg)
-        signs = reader.bits(int(np.count_nonzero(flags[0])))
+        signs = reader.read_bits(int(np.count_nonzero(flags[0])))
         return cls(flags, large, signs.view(np.bool_))
 
 
 def _write_flags(flags: Bools, writer: RiceWriter) -> PlaneCode:
     ones = int(np.count_nonzero(flags))
     if INCOMPRESSIBLE_SHARE < ones / max(1, flags.size) < 1 - INCOMPRESSIBLE_SHARE:
-        writer.bits(flags)
+        writer.write_bits(flags)
         return PlaneCode(RAW_FLAGS)
     of_zeros = 2 * ones > flags.size
     gaps = gaps_in(~flags if of_zeros else flags)
     rice = best_rice(gaps) if gaps.size else 0
     if rice_cost(gaps, rice) >= flags.size > 0:
-        writer.bits(flags)
+        writer.write_bits(flags)
         return PlaneCode(RAW_FLAGS)
-    writer.numbers(gaps, rice)
+    writer.write_numbers(gaps, rice)
     return PlaneCode(rice + ZEROS * of_zeros, gaps.size)
 
 
 def _read_flags(plane: PlaneCode, size: int, reader: RiceReader) -> Bools:
     if plane.code == RAW_FLAGS:
-        return reader.bits(size).view(np.bool_)
+        return reader.read_bits(size).view(np.bool_)
     of_zeros, rice = divmod(plane.code, ZEROS)
     if of_zeros > 1:
         msg = f"a plane of levels has the unknown code {plane.code}: refuse the upload"
         raise WireError(msg)
-    ids = reader.ids(plane.num_ids, rice, size)
+    ids = reader.read_ids(plane.num_ids, rice, size)
     flags = np.full(size, of_zeros, dtype=np.uint8)
     flags[ids] = 1 - of_zeros
     return flags.view(np.bool_)

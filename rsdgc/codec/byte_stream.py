@@ -81,10 +81,10 @@ class ByteReader:
         self.position += size
         return self._view[start : self.position]
 
-    def byte(self) -> int:
+    def read_byte(self) -> int:
         """Return the next byte; :class:`WireError` if there is none."""
         return self.take(1, "a byte of the table")[0]
 
-    def count(self) -> int:
+    def read_varint(self) -> int:
         """Return the next count (varint); :class:`WireError` if it is not one."""
-        return decode_varint(self.byte)
+        return decode_varint(self.read_byte)

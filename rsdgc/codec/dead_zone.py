@@ -120,7 +120,7 @@ class StepSearch:
 
     def quantizer(self, step: float) -> Quantizer:
         """Return the quantiser of a step, with the centroids of the sample."""
-        return Quantizer.fitted(step, self._values.magnitudes, self._values.weights)
+        return Quantizer.fit(step, self._values.magnitudes, self._values.weights)
 
     def _large_bits(self, step: float) -> float:
         large = self._values.magnitudes > min((PLANES - 0.5) * step, COARSEST_STEP)
@@ -206,7 +206,7 @@ def quantize(
     RsdgcError
         If a value is NaN or infinite.
     """
-    peaks = [layer.hoods.peaks(layer.values, layer.ids) for layer in layers]
+    peaks = [layer.grid.peaks(layer.values, layer.ids) for layer in layers]
     for some_peaks in peaks:
         check_finite(max_magnitude(some_peaks))
     some = [index for index, layer in enumerate(layers) if layer.ids.size]
@@ -220,7 +220,7 @@ def quantize(
     search = StepSearch(
         [layers[index].values for index in some],
         [peaks[index] for index in some],
-        [layers[index].hoods.count for index in some],
+        [layers[index].grid.count for index in some],
         raw_ids=indices == "int32",
     )
     target, tried = 8 * room_bytes, set[float]()
@@ -239,8 +239,8 @@ def quantize(
         target += 8 * (room_bytes - found.size)
     sent = []
     for layer, flags, ids in zip(layers, outside, best.kept, strict=True):
-        pieces = layer.hoods.select(layer.values, layer.ids, flags)
-        sent.append(replace(ids, values=fitted.round(pieces, out=layer.values)))
+        pieces = layer.grid.select(layer.values, layer.ids, flags)
+        sent.append(replace(ids, values=fitted.reconstruct(pieces, out=layer.values)))
     return replace(best, kept=sent)
 
 
@@ -280,7 +280,7 @@ def dequantize(
         total = sum(sizes[group])
         levels = Levels.read(_read_codes(table), total, streams)
         bits[group] = np.array(sizes[group]) * ((streams.num_bits - begin) / total)
-        values += _split(quantizer.values(levels), sizes[group])
+        values += _split(quantizer.dequantize(levels), sizes[group])
     return values + [np.empty(0, dtype=np.float32)] * (len(sizes) - len(values)), bits
 
 
@@ -306,11 +306,11 @@ def _code(
     writer = RiceWriter()
     nothing = np.empty(0, dtype=np.float32)
     sent = [
-        KeptNeighborhoods(layer.hoods, extract(layer.ids, flags), nothing)
+        KeptNeighborhoods(layer.grid, extract(layer.ids, flags), nothing)
         for layer, flags in zip(layers, outside, strict=True)
     ]
     codes, bits, raw_ids = write_ids(sent, indices, writer)
-    sizes = [layer.hoods.num_members(layer.ids) for layer in sent]
+    sizes = [layer.grid.num_members(layer.ids) for layer in sent]
     table = bytearray(quantizer.pack() if any(sizes) else b"")
     for group in groups_of(sizes):
         begin = writer.num_bits
@@ -318,9 +318,9 @@ def _code(
         pieces = (
             piece
             for layer, flags in zip(layers[group], outside[group], strict=True)
-            for piece in layer.hoods.select(layer.values, layer.ids, flags)
+            for piece in layer.grid.select(layer.values, layer.ids, flags)
         )
-        levels = quantizer.levels(pieces, total)
+        levels = quantizer.quantize(pieces, total)
         table += _pack_codes(levels.write(writer))
         bits[group] += np.array(sizes[group]) * ((writer.num_bits - begin) / total)
     return EncodedLayers(sent, codes, *writer.finish(), bits, bytes(table), raw_ids)
@@ -342,6 +342,6 @@ def _pack_codes(codes: Sequence[PlaneCode]) -> bytes:
 def _read_codes(table: ByteReader) -> list[PlaneCode]:
     codes = []
     for _ in range(PLANES):
-        code = table.byte()
-        codes.append(PlaneCode(code, 0 if code == RAW_FLAGS else table.count()))
-    return [*codes, PlaneCode(table.byte())]
+        code = table.read_byte()
+        codes.append(PlaneCode(code, 0 if code == RAW_FLAGS else table.read_varint()))
+    return [*codes, PlaneCode(table.read_byte())]

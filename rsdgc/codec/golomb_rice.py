@@ -101,7 +101,7 @@ class RiceWriter:
         """Bits of both streams so far."""
         return self._unary.num_bits + self._plain.num_bits
 
-    def numbers(self, numbers: Numbers, rice: int) -> None:
+    def write_numbers(self, numbers: Numbers, rice: int) -> None:
         """Append numbers, int64 or uint32 [k], all 0 or more, with a Rice parameter.
 
         Raises
@@ -122,7 +122,7 @@ class RiceWriter:
             for part in chunks(numbers.size):
                 self._plain.append((numbers[part] & (1 << bit)).astype(np.bool_))
 
-    def bits(self, bits: Bools) -> None:
+    def write_bits(self, bits: Bools) -> None:
         """Append bits as they are, one an element."""
         self._plain.append(bits)
 
@@ -186,7 +186,7 @@ class RiceReader:
         self._number = self._bit = 0
         self.num_bits = 0
 
-    def numbers(self, count: int, rice: int) -> Int64:
+    def read_numbers(self, count: int, rice: int) -> Int64:
         """Return the next ``count`` numbers, int64 [count], each below 2⁶²."""
         if not 0 <= rice <= MAX_RICE or (count == 0 and rice):
             msg = f"Rice parameter {rice} does not suit {count} numbers: refuse the upload"
@@ -199,10 +199,10 @@ class RiceReader:
         self.num_bits += int(numbers.sum()) + count
         numbers <<= rice
         for bit in range(rice - 1, -1, -1):
-            numbers |= self.bits(count).astype(np.int64) << bit
+            numbers |= self.read_bits(count).astype(np.int64) << bit
         return numbers
 
-    def bits(self, count: int) -> NDArray[np.uint8]:
+    def read_bits(self, count: int) -> NDArray[np.uint8]:
         """Return the next ``count`` plain bits, uint8 [count] of 0 and 1."""
         start, self._bit = self._bit, self._bit + count
         if self._bit > 8 * self._plain.size:
@@ -212,7 +212,7 @@ class RiceReader:
         whole = np.unpackbits(self._plain[start // 8 : (self._bit + 7) // 8])
         return whole[start % 8 : start % 8 + count]
 
-    def ids(self, count: int, rice: int, limit: int) -> Int64:
+    def read_ids(self, count: int, rice: int, limit: int) -> Int64:
         """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
         if not 0 <= count <= limit:
             msg = f"{count} ids are claimed of {limit}: refuse the upload"
@@ -220,7 +220,7 @@ class RiceReader:
         if rice > 0 and 1 << rice > limit:
             msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
             raise WireError(msg)
-        gaps = self.numbers(count, rice)
+        gaps = self.read_numbers(count, rice)
         if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
             msg = f"the ids are not all below {limit}: refuse the upload"
             raise WireError(msg)
@@ -233,7 +233,7 @@ class RiceReader:
             msg = f"the unary stream holds {left} numbers that nothing claims: refuse the upload"
             raise WireError(msg)
         rest = 8 * self._plain.size - self._bit
-        if rest >= 8 or self.bits(rest).any():
+        if rest >= 8 or self.read_bits(rest).any():
             msg = f"the plain stream ends in {rest} bits that nothing claims: refuse the upload"
             raise WireError(msg)
 

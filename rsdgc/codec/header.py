@@ -42,7 +42,7 @@ class Header(NamedTuple):
     unary_bytes: int
     plain_bytes: int
 
-    def seal(self, spec: ModelSpec, tail: list[bytes]) -> bytes:
+    def assemble(self, spec: ModelSpec, tail: list[bytes]) -> bytes:
         """Return the whole buffer: this header, the checksum, and what follows them."""
         scheme, stamp = self.scheme, self.stamp
         head = _FIELDS.pack(
@@ -96,13 +96,13 @@ class Header(NamedTuple):
         return cls(_read_scheme(*kinds), Stamp(run, round_, base), unary, plain)
 
 
-def _read_scheme(hoods: int, tile_px: int, values: int, dense: int, indices: int) -> Scheme:
+def _read_scheme(grid: int, tile_px: int, values: int, dense: int, indices: int) -> Scheme:
     try:
         return Scheme(
-            _NEIGHBORHOODS[hoods], tile_px, _VALUES[values], _DENSE_VALUES[dense], _INDICES[indices]
+            _NEIGHBORHOODS[grid], tile_px, _VALUES[values], _DENSE_VALUES[dense], _INDICES[indices]
         )
     except (IndexError, SettingError):
-        codes = (hoods, tile_px, values, dense, indices)
+        codes = (grid, tile_px, values, dense, indices)
         msg = f"the upload has unknown scheme codes {codes}: run one release at all ends"
         raise WireError(msg) from None
 

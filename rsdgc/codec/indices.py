@@ -32,7 +32,7 @@ class KeptNeighborhoods:
 
     Parameters
     ----------
-    hoods : Neighborhoods
+    grid : Neighborhoods
         The layer's grid.
     ids : int64 [k]
         Which ones, strictly increasing.
@@ -40,7 +40,7 @@ class KeptNeighborhoods:
         Their members.
     """
 
-    hoods: Neighborhoods
+    grid: Neighborhoods
     ids: Int64
     values: Float32
 
@@ -79,7 +79,7 @@ class EncodedLayers:
         return b"".join(
             encode_varint(layer.ids.size)
             for layer in self.kept
-            if layer.ids.size < layer.hoods.count
+            if layer.ids.size < layer.grid.count
         )
 
     @property
@@ -88,12 +88,12 @@ class EncodedLayers:
         pieces = (self.counts, self.unary, self.plain, self.table, self.raw_ids)
         return sum(len(piece) for piece in pieces)
 
-    def parts(self) -> list[LayerUpdate]:
+    def layer_updates(self) -> list[LayerUpdate]:
         """Return each layer as a part of a decoded update."""
         return [
             LayerUpdate(
-                layer.hoods,
-                all_ids(layer.hoods) if layer.ids.size == layer.hoods.count else layer.ids,
+                layer.grid,
+                all_ids(layer.grid) if layer.ids.size == layer.grid.count else layer.ids,
                 layer.values,
                 num_bytes,
             )
@@ -101,12 +101,12 @@ class EncodedLayers:
         ]
 
 
-def all_ids(hoods: Neighborhoods) -> Int64 | None:
+def all_ids(grid: Neighborhoods) -> Int64 | None:
     """Return the ids of a part that keeps all neighborhoods.
 
     None if their members, in id order, are the layer as it lies in memory; tiles are not.
     """
-    return None if hoods.height == 1 else np.arange(hoods.count, dtype=np.int64)
+    return None if grid.height == 1 else np.arange(grid.count, dtype=np.int64)
 
 
 def bytes_from_bits(bits: Float64) -> list[int]:
@@ -165,7 +165,7 @@ def write_ids(
     """Code the ids of all layers, into the streams unless they are plain integers."""
     codes: list[int] = []
     if indices == "int32":
-        codes += [ALL_KEPT if layer.ids.size == layer.hoods.count else 0 for layer in layers]
+        codes += [ALL_KEPT if layer.ids.size == layer.grid.count else 0 for layer in layers]
         raw = [
             b"" if code == ALL_KEPT else layer.ids.astype("<u4").tobytes()
             for code, layer in zip(codes, layers, strict=True)
@@ -173,7 +173,7 @@ def write_ids(
         return CodedIds(codes, np.array([8.0 * len(ids) for ids in raw]), b"".join(raw))
     marks = [writer.num_bits]
     for layer in layers:
-        codes.append(_write(layer.ids, layer.hoods.count, writer))
+        codes.append(_write(layer.ids, layer.grid.count, writer))
         marks.append(writer.num_bits)
     return CodedIds(codes, np.diff(np.array(marks, dtype=np.float64)))
 
@@ -189,10 +189,10 @@ def read_counts(
         If there are no counts, or one is more than the layer has.
     """
     counts = []
-    for code, hoods in zip(codes, layers, strict=True):
-        count = hoods.count if code == ALL_KEPT else reader.count()
-        if (code != ALL_KEPT and (code > MAX_RICE or count >= hoods.count)) or (code and not count):
-            msg = f"{count} neighborhoods of {hoods.count} are claimed in code {code}"
+    for code, grid in zip(codes, layers, strict=True):
+        count = grid.count if code == ALL_KEPT else reader.read_varint()
+        if (code != ALL_KEPT and (code > MAX_RICE or count >= grid.count)) or (code and not count):
+            msg = f"{count} neighborhoods of {grid.count} are claimed in code {code}"
             raise WireError(f"{msg}: refuse the upload")
         counts.append(count)
     return counts
@@ -220,8 +220,8 @@ def read_ids(
     """
     ids: list[Int64 | None] = []
     marks = [streams.num_bits]
-    for code, count, hoods in zip(codes, counts, layers, strict=True):
-        ids.append(all_ids(hoods) if code == ALL_KEPT else streams.ids(count, code, hoods.count))
+    for code, count, grid in zip(codes, counts, layers, strict=True):
+        ids.append(all_ids(grid) if code == ALL_KEPT else streams.read_ids(count, code, grid.count))
         marks.append(streams.num_bits)
     return ids, np.diff(np.array(marks, dtype=np.float64))
 
@@ -234,13 +234,13 @@ def read_raw_ids(
         msg = f"layers of plain ids have the codes {sorted(set(codes))}: refuse the upload"
         raise WireError(msg)
     ids: list[Int64 | None] = []
-    for code, count, hoods in zip(codes, counts, layers, strict=True):
+    for code, count, grid in zip(codes, counts, layers, strict=True):
         if code == ALL_KEPT:
-            ids.append(all_ids(hoods))
+            ids.append(all_ids(grid))
             continue
         raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
         try:
-            check_ids(raw, hoods.count)
+            check_ids(raw, grid.count)
         except SettingError as error:
             raise WireError(str(error)) from None
         ids.append(raw)
@@ -257,5 +257,5 @@ def _write(ids: Int64, count: int, writer: RiceWriter) -> int:
         return 0
     gaps = gaps_of(ids)
     rice = best_rice(gaps)
-    writer.numbers(gaps, rice)
+    writer.write_numbers(gaps, rice)
     return rice

@@ -79,7 +79,7 @@ class Quantizer:
             raise WireError(str(error)) from None
 
     @classmethod
-    def fitted(cls, step: float, magnitudes: Float32, weights: Float64) -> Quantizer:
+    def fit(cls, step: float, magnitudes: Float32, weights: Float64) -> Quantizer:
         """Return a quantiser with the centroids of weighted magnitudes.
 
         Parameters
@@ -105,7 +105,7 @@ class Quantizer:
             found: Bools = np.abs(values / np.float32(self.step)) > _HALF
         return found
 
-    def levels(self, pieces: Iterable[Float32], size: int) -> Levels:
+    def quantize(self, pieces: Iterable[Float32], size: int) -> Levels:
         """Return the levels of ``size`` finite values that come in pieces."""
         outside, filled = np.empty(size, dtype=np.bool_), 0
         magnitudes = [np.empty(0, dtype=np.uint16)]
@@ -116,9 +116,9 @@ class Quantizer:
             magnitudes.append(_magnitudes(scaled))
             negative.append(np.signbit(scaled))
             filled += flags.size
-        return Levels.of(outside, np.concatenate(magnitudes), np.concatenate(negative))
+        return Levels.from_magnitudes(outside, np.concatenate(magnitudes), np.concatenate(negative))
 
-    def values(self, levels: Levels) -> Float32:
+    def dequantize(self, levels: Levels) -> Float32:
         """Return what the levels stand for, float32 [n]: 0 in the dead zone, finite always."""
         out = self._values_of(levels.large, PLANES)
         for level in range(PLANES - 1, -1, -1):
@@ -131,7 +131,7 @@ class Quantizer:
             place(out, flags, above)
         return out
 
-    def round(self, pieces: Iterable[Float32], out: Float32) -> Float32:
+    def reconstruct(self, pieces: Iterable[Float32], out: Float32) -> Float32:
         """Write what the levels of pieces of finite values stand for, one behind the other.
 
         The same bits as :meth:`values` of their levels, without arrays of their size.

@@ -37,7 +37,7 @@ class SizeModel:
         Neighborhoods of each layer.
     whole_bytes : float64 [num_layers]
         Bytes of each layer sent whole.
-    hood_bytes : float64 [num_layers]
+    neighborhood_bytes : float64 [num_layers]
         Value bytes of a mean neighborhood.
     scale_bytes : float
         Bytes of a sparse layer's scale.
@@ -49,13 +49,13 @@ class SizeModel:
 
     counts: Float64
     whole_bytes: Float64
-    hood_bytes: Float64
+    neighborhood_bytes: Float64
     scale_bytes: float
     raw_ids: bool
     levels: bool
 
     @classmethod
-    def of(cls, spec: ModelSpec, scheme: Scheme) -> SizeModel:
+    def from_spec(cls, spec: ModelSpec, scheme: Scheme) -> SizeModel:
         """Measure a model under a scheme."""
         sizes = np.array([layer.size for layer in spec.layers], dtype=np.float64)
         counts = np.array([cut(layer.shape, scheme).count for layer in spec.layers], np.float64)
@@ -89,7 +89,7 @@ class SizeModel:
         kept = np.clip(np.rint(ratios * self.counts), 1, self.counts)
         id_bits = RAW_ID_BITS if self.raw_ids else rice_bits(kept / self.counts)
         ids = np.where(kept < self.counts, kept * id_bits / 8 + _count_bytes(kept), 0.0)
-        sparse = ids + kept * self.hood_bytes + self.scale_bytes
+        sparse = ids + kept * self.neighborhood_bytes + self.scale_bytes
         sparse = np.where(ratios > 0, sparse, 1.0)
         whole = ratios == 1
         if self.levels and not whole.all():
@@ -150,4 +150,4 @@ def estimate_bytes(spec: ModelSpec, scheme: Scheme, ratios: Float64) -> float:
     float
         Bytes: header, layer table, indices, scales and values.
     """
-    return SizeModel.of(spec, scheme).total_bytes(np.asarray(ratios, dtype=np.float64))
+    return SizeModel.from_spec(spec, scheme).total_bytes(np.asarray(ratios, dtype=np.float64))

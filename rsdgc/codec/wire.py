@@ -128,13 +128,13 @@ def encode(
     codes[list(sparse)] = coded.codes
     head = Header(scheme, stamp, len(coded.unary), len(coded.plain))
     streams = [coded.unary, coded.plain, coded.raw_ids]
-    payload = head.seal(spec, [codes.tobytes(), coded.counts, *streams, coded.table, *bodies])
+    payload = head.assemble(spec, [codes.tobytes(), coded.counts, *streams, coded.table, *bodies])
     if not levels:
         return decode(payload, spec)
-    coded_parts = dict(zip(sparse, coded.parts(), strict=True))
+    coded_parts = dict(zip(sparse, coded.layer_updates(), strict=True))
     parts = tuple(
-        coded_parts[i] if i in coded_parts else _read_part(ByteReader(bodies[i]), hoods, scheme)
-        for i, hoods in enumerate(grids)
+        coded_parts[i] if i in coded_parts else _read_part(ByteReader(bodies[i]), grid, scheme)
+        for i, grid in enumerate(grids)
     )
     return SparseUpdate(payload, stamp, scheme, spec, parts)
 
@@ -189,14 +189,14 @@ def decode(
         ids, bits = read_raw_ids(codes, counts, layers, reader)
     values: Sequence[Float32 | None] = [None] * len(sparse)
     if head.scheme.values == "deadzone":
-        sizes = [hoods.num_members(some) for hoods, some in zip(layers, ids, strict=True)]
+        sizes = [grid.num_members(some) for grid, some in zip(layers, ids, strict=True)]
         values, level_bits = dequantize(sizes, reader, streams)
         bits += level_bits
     streams.finish()
     num_bytes = bytes_from_bits(bits)
     found = dict(zip(sparse, zip(ids, values, num_bytes, strict=True), strict=True))
     parts = tuple(
-        _read_part(reader, hoods, head.scheme, found.get(i)) for i, hoods in enumerate(grids)
+        _read_part(reader, grid, head.scheme, found.get(i)) for i, grid in enumerate(grids)
     )
     if reader.remaining:
         msg = f"the upload has {reader.remaining} bytes after its last layer: refuse it"
@@ -213,12 +213,12 @@ def _take_apart(
     """Return the sparse layers by number, and each layer's bytes of the last section."""
     sparse: dict[int, KeptNeighborhoods] = {}
     bodies = []
-    for i, (hoods, view, ids) in enumerate(zip(grids, views, kept, strict=True)):
+    for i, (grid, view, ids) in enumerate(zip(grids, views, kept, strict=True)):
         if ids is None:
             bodies.append(b"".join(encode_values(view, scheme.dense_values)))
             continue
-        check_ids(ids, hoods.count)
-        sparse[i] = KeptNeighborhoods(hoods, ids, hoods.gather(view, ids))
+        check_ids(ids, grid.count)
+        sparse[i] = KeptNeighborhoods(grid, ids, grid.gather(view, ids))
         levels = scheme.values == "deadzone"
         bodies.append(b"" if levels else b"".join(encode_values(sparse[i].values, scheme.values)))
     return sparse, bodies
@@ -234,10 +234,10 @@ def _check_claims(
             raise WireError(f"{msg}: refuse the upload")
         return
     least, id_bytes = 0, 4 if head.scheme.indices == "int32" else 0
-    for hoods, count in zip(layers, counts, strict=True):
-        everything = count == hoods.count
+    for grid, count in zip(layers, counts, strict=True):
+        everything = count == grid.count
         least += 0 if everything else id_bytes * count
-        least += value_bytes(hoods.size if everything else count, head.scheme.values)
+        least += value_bytes(grid.size if everything else count, head.scheme.values)
     if least > remaining:
         msg = f"the claimed neighborhoods need {least} bytes and the upload has {remaining} left"
         raise WireError(f"{msg}: refuse it")
@@ -245,7 +245,7 @@ def _check_claims(
 
 def _read_part(
     reader: ByteReader,
-    hoods: Neighborhoods,
+    grid: Neighborhoods,
     scheme: Scheme,
     sparse: tuple[Int64 | None, Float32 | None, int] | None = None,
 ) -> LayerUpdate:
@@ -253,8 +253,8 @@ def _read_part(
     ids, values, num_bytes = sparse or (None, None, 0)
     if values is None:
         kind = scheme.dense_values if sparse is None else scheme.values
-        count = hoods.num_members(ids)
+        count = grid.num_members(ids)
         size = value_bytes(count, kind)
         values = decode_values(reader.take(size, "a layer"), count, kind)
         num_bytes += size
-    return LayerUpdate(hoods, ids, values, num_bytes)
+    return LayerUpdate(grid, ids, values, num_bytes)

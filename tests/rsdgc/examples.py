@@ -76,14 +76,14 @@ def budgets(spec):
 
 def same_update(left, right):
     """Whether two decoded updates are equal bit for bit, also in what they say of their bytes."""
-    parts = zip(left.parts, right.parts, strict=True)
+    parts = zip(left.layers, right.layers, strict=True)
     return (left.payload, left.stamp, left.scheme, left.spec) == (
         right.payload,
         right.stamp,
         right.scheme,
         right.spec,
     ) and all(
-        a.hoods == b.hoods
+        a.grid == b.grid
         and a.num_bytes == b.num_bytes
         and (a.ids is None) == (b.ids is None)
         and (a.ids is None or (a.ids.dtype == b.ids.dtype and np.array_equal(a.ids, b.ids)))

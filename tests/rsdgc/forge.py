@@ -115,7 +115,7 @@ class Forge:
     def apart(cls, data, spec):
         """Take a valid upload apart."""
         header = dict(zip(HEADER, LAYOUT.unpack_from(data), strict=True))
-        hoods, value_kind, dense_kind, index_kind = (
+        grid, value_kind, dense_kind, index_kind = (
             kinds[header[name]]
             for kinds, name in zip(
                 KINDS, ("neighborhood", "values", "dense_values", "indices"), strict=True
@@ -123,7 +123,7 @@ class Forge:
         )
         rest = Tape(data[HEADER_BYTES:])
         forge = cls(header, list(rest.take(len(spec.layers))))
-        grids = [cut(layer.shape, Scheme(hoods, header["tile_px"])) for layer in spec.layers]
+        grids = [cut(layer.shape, Scheme(grid, header["tile_px"])) for layer in spec.layers]
         counts = []
         for code, grid in zip(forge.codes, grids, strict=True):
             number = rest.count() if code < 254 else grid.count

@@ -42,14 +42,14 @@ def test_keeps_the_best_of_each_layer(data):
     assert np.array_equal(update, before)
     levels = scheme.values == "deadzone"
     sends_whole = not levels or min(ratios) == 1
-    for index, (layer, part) in enumerate(zip(spec.layers, found.parts, strict=True)):
-        hoods = cut(layer.shape, scheme)
+    for index, (layer, part) in enumerate(zip(spec.layers, found.layers, strict=True)):
+        grid = cut(layer.shape, scheme)
         if ratios[index] == 1 and sends_whole:
             assert part.ids is None
             continue
-        scores = indicator.score(spec.views(update)[index], hoods, (1, 2, index))
-        best = top_k(scores, kept_count(ratios[index], hoods.count))
-        kept = np.arange(hoods.count) if part.ids is None else part.ids
+        scores = indicator.score(spec.views(update)[index], grid, (1, 2, index))
+        best = top_k(scores, kept_count(ratios[index], grid.count))
+        kept = np.arange(grid.count) if part.ids is None else part.ids
         assert np.isin(kept, best).all() if levels else np.array_equal(kept, best)
 
 
@@ -61,7 +61,7 @@ def test_levels_go_whole_only_if_all_layers_do_and_fit(budget):
     if budget == 300.0:
         assert len(found.payload) == pytest.approx(budget, rel=0.01)
     else:
-        assert all(part.ids is None for part in found.parts)
+        assert all(part.ids is None for part in found.layers)
         assert found.to_dense() == pytest.approx(update, rel=1e-3)
     mixed = compressor.compress(update, [1.0] * 7 + [0.5], Stamp(), 300.0)
     assert len(mixed.payload) == pytest.approx(300, rel=0.01)

@@ -193,10 +193,10 @@ def test_velocity_is_masked_where_something_was_sent(scheme):
     sent = compressor.compress(update, [0.3] * 7 + [1.0], Stamp(), 600)
     velocity = np.ones(MIXED.size, np.float32)
     mask_velocity(velocity, sent)
-    for view, part in zip(MIXED.views(velocity), sent.parts, strict=True):
-        ids = np.arange(part.hoods.count) if part.ids is None else part.ids
+    for view, part in zip(MIXED.views(velocity), sent.layers, strict=True):
+        ids = np.arange(part.grid.count) if part.ids is None else part.ids
         inside = np.zeros(view.size, bool)
-        inside[part.hoods.elements(ids)] = True
+        inside[part.grid.elements(ids)] = True
         assert not view[inside].any()
         assert (view[~inside] == 1).all()
 

@@ -22,7 +22,7 @@ def test_the_unspoilt_upload_is_valid(values, indices):
     forge = Forge.of(values, indices=indices)
     assert forge.build() == valid(values, indices=indices)
     found = decode(forge.build(), SPEC)
-    assert [None if part.ids is None else part.ids.tolist() for part in found.parts] == [
+    assert [None if part.ids is None else part.ids.tolist() for part in found.layers] == [
         [1, 4, 6],
         [4, 14],
         None,
@@ -246,11 +246,11 @@ def test_fuzz(kinds):
         except WireError:
             continue
         num_valid += 1
-        for part in found.parts:
+        for part in found.layers:
             ids = np.arange(0) if part.ids is None else part.ids
             assert np.all(np.diff(ids) > 0)
-            assert np.all((ids >= 0) & (ids < part.hoods.count)), part
-            assert part.values.size == part.hoods.num_members(part.ids)
+            assert np.all((ids >= 0) & (ids < part.grid.count)), part
+            assert part.values.size == part.grid.num_members(part.ids)
         assert np.isfinite(found.to_dense()).all()
         assert found.layer_bytes.sum() + found.header_bytes == len(data)
     assert num_valid > MUTANTS / len(FUZZED) / 100  # else it tests the first check alone

@@ -19,24 +19,24 @@ from rsdgc import (
 from tests.rsdgc.examples import normal, schemes, shapes, vectors
 
 
-def members(values, hoods):
-    return [values[hoods.elements(np.array([i]))].astype(np.float64) for i in range(hoods.count)]
+def members(values, grid):
+    return [values[grid.elements(np.array([i]))].astype(np.float64) for i in range(grid.count)]
 
 
-def reference_nsi(values, hoods, mean_weight, std_weight):
-    mean = np.array([np.abs(part).mean() for part in members(values, hoods)])
-    std = np.array([part.std() for part in members(values, hoods)])
+def reference_nsi(values, grid, mean_weight, std_weight):
+    mean = np.array([np.abs(part).mean() for part in members(values, grid)])
+    std = np.array([part.std() for part in members(values, grid)])
     total = mean_weight * mean / (np.linalg.norm(mean) or 1)
     return total + std_weight * std / (np.linalg.norm(std) or 1)
 
 
 @given(shapes, schemes, st.integers(0, 5))
 def test_nsi_is_its_equation(shape, scheme, seed):
-    hoods = cut(shape, scheme)
-    values = normal(hoods.size, seed)
-    found = NSI(0.7, 0.3).score(values, hoods)
-    expected = reference_nsi(values, hoods, 0.7, 0.3)
-    if hoods.height * hoods.width > 1:
+    grid = cut(shape, scheme)
+    values = normal(grid.size, seed)
+    found = NSI(0.7, 0.3).score(values, grid)
+    expected = reference_nsi(values, grid, 0.7, 0.3)
+    if grid.height * grid.width > 1:
         assert found == pytest.approx(expected, rel=1e-3, abs=2e-4)
     else:
         assert np.array_equal(np.argsort(found), np.argsort(expected))
@@ -44,22 +44,22 @@ def test_nsi_is_its_equation(shape, scheme, seed):
 
 @given(shapes, schemes, st.integers(0, 5))
 def test_rms_and_l1_are_their_equations_in_the_values_units(shape, scheme, seed):
-    hoods = cut(shape, scheme)
-    values = normal(hoods.size, seed) * np.float32(10.0 ** (seed * 3 - 8))
-    parts = members(values, hoods)
+    grid = cut(shape, scheme)
+    values = normal(grid.size, seed) * np.float32(10.0 ** (seed * 3 - 8))
+    parts = members(values, grid)
     rms = [np.sqrt(np.square(part).mean()) for part in parts]
     l1 = [np.abs(part).mean() for part in parts]
-    assert RMS().score(values, hoods) == pytest.approx(np.array(rms), rel=1e-4)
-    assert L1().score(values, hoods) == pytest.approx(np.array(l1), rel=1e-4)
+    assert RMS().score(values, grid) == pytest.approx(np.array(rms), rel=1e-4)
+    assert L1().score(values, grid) == pytest.approx(np.array(l1), rel=1e-4)
 
 
 @given(shapes, schemes, st.sampled_from(INDICATORS), st.data())
 def test_scores_of_any_finite_values_are_finite(shape, scheme, name, data):
-    hoods = cut(shape, scheme)
-    values = data.draw(vectors(hoods.size))
+    grid = cut(shape, scheme)
+    values = data.draw(vectors(grid.size))
     before = values.copy()
-    scores = make_indicator(name).score(values, hoods, (1, 2, 3))
-    assert scores.shape == (hoods.count,)
+    scores = make_indicator(name).score(values, grid, (1, 2, 3))
+    assert scores.shape == (grid.count,)
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
     assert (scores >= 0).all()
@@ -69,11 +69,11 @@ def test_scores_of_any_finite_values_are_finite(shape, scheme, name, data):
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
 @pytest.mark.parametrize("unit", [1e-30, 1e-20, 1.0, 1e20, 1e30])
 def test_ranking_does_not_depend_on_the_unit(name, unit):
-    hoods = cut((6, 5, 3, 3), Scheme())
-    values = normal(hoods.size)
+    grid = cut((6, 5, 3, 3), Scheme())
+    values = normal(grid.size)
     scored = make_indicator(name).score
-    plain = np.argsort(scored(values, hoods))
-    assert np.array_equal(plain, np.argsort(scored(values * np.float32(unit), hoods)))
+    plain = np.argsort(scored(values, grid))
+    assert np.array_equal(plain, np.argsort(scored(values * np.float32(unit), grid)))
 
 
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
@@ -82,18 +82,18 @@ def test_ranking_does_not_depend_on_the_unit(name, unit):
 @settings(max_examples=20)
 def test_scores_of_scaled_values_are_the_same_to_the_last_bit(name, power, shape, scheme, seed):
     """Far from 1 statistics take another path; powers of two change no bit but the exponent."""
-    hoods = cut(shape, scheme)
-    values = normal(hoods.size, seed)
-    plain = make_indicator(name).score(values, hoods)
+    grid = cut(shape, scheme)
+    values = normal(grid.size, seed)
+    plain = make_indicator(name).score(values, grid)
     unit = np.float32(2.0**power)
-    scaled = make_indicator(name).score(values * unit, hoods)
+    scaled = make_indicator(name).score(values * unit, grid)
     assert np.array_equal(scaled, plain if name == "nsi" else plain * unit)
 
 
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
 def test_all_zero_layers_score_zero(name):
-    hoods = cut((4, 9), Scheme())
-    assert not make_indicator(name).score(np.zeros(36, np.float32), hoods).any()
+    grid = cut((4, 9), Scheme())
+    assert not make_indicator(name).score(np.zeros(36, np.float32), grid).any()
 
 
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
@@ -106,22 +106,20 @@ def test_non_finite_values_are_refused(name, bad):
 
 
 def test_chunked_scores_match_whole_ones():
-    hoods = Neighborhoods(600, 901, 3, 3)
-    values = normal(hoods.size)
-    some = np.array([0, 300, 301, 40_000, hoods.count - 1])
-    expected = [
-        np.sqrt(np.square(values[hoods.elements(some[i : i + 1])]).mean()) for i in range(5)
-    ]
-    assert RMS().score(values, hoods)[some] == pytest.approx(expected, rel=1e-5)
+    grid = Neighborhoods(600, 901, 3, 3)
+    values = normal(grid.size)
+    some = np.array([0, 300, 301, 40_000, grid.count - 1])
+    expected = [np.sqrt(np.square(values[grid.elements(some[i : i + 1])]).mean()) for i in range(5)]
+    assert RMS().score(values, grid)[some] == pytest.approx(expected, rel=1e-5)
 
 
 def test_random_scores_depend_on_seed_and_key_alone():
-    hoods = cut((50, 9), Scheme())
-    values = normal(hoods.size)
-    first = Random(3).score(values, hoods, (1, 2))
-    assert np.array_equal(first, Random(3).score(values * 0, hoods, (1, 2)))
-    assert not np.array_equal(first, Random(3).score(values, hoods, (1, 3)))
-    assert not np.array_equal(first, Random(4).score(values, hoods, (1, 2)))
+    grid = cut((50, 9), Scheme())
+    values = normal(grid.size)
+    first = Random(3).score(values, grid, (1, 2))
+    assert np.array_equal(first, Random(3).score(values * 0, grid, (1, 2)))
+    assert not np.array_equal(first, Random(3).score(values, grid, (1, 3)))
+    assert not np.array_equal(first, Random(4).score(values, grid, (1, 2)))
 
 
 def test_settings_are_checked():

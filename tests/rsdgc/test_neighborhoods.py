@@ -35,32 +35,32 @@ def test_cut(kind, shape, expected):
 
 
 def test_ragged_edges_have_true_counts():
-    hoods = Neighborhoods(4, 5, 3, 3)
-    assert hoods.count == 4
-    assert hoods.is_ragged
-    assert hoods.sizes().tolist() == [9, 6, 3, 2]
-    assert hoods.elements(np.array([3])).tolist() == [18, 19]
-    assert hoods.elements(np.array([0])).tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
+    grid = Neighborhoods(4, 5, 3, 3)
+    assert grid.count == 4
+    assert grid.is_ragged
+    assert grid.sizes().tolist() == [9, 6, 3, 2]
+    assert grid.elements(np.array([3])).tolist() == [18, 19]
+    assert grid.elements(np.array([0])).tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
 
 
 @given(shapes, schemes)
 def test_every_element_is_in_one_neighborhood(shape, scheme):
-    hoods = cut(shape, scheme)
-    ids = np.arange(hoods.count)
-    assert sorted(hoods.elements(ids)) == list(range(hoods.size))
-    assert hoods.sizes().sum() == hoods.size == hoods.num_members(ids)
-    assert [hoods.elements(ids[i : i + 1]).size for i in ids] == hoods.sizes().tolist()
+    grid = cut(shape, scheme)
+    ids = np.arange(grid.count)
+    assert sorted(grid.elements(ids)) == list(range(grid.size))
+    assert grid.sizes().sum() == grid.size == grid.num_members(ids)
+    assert [grid.elements(ids[i : i + 1]).size for i in ids] == grid.sizes().tolist()
 
 
 @given(shapes, schemes, st.data())
 def test_gather_and_add_follow_elements(shape, scheme, data):
-    hoods = cut(shape, scheme)
-    ids = np.array(sorted(data.draw(st.sets(st.integers(0, hoods.count - 1)))), dtype=np.int64)
-    values = normal(hoods.size)
-    index = hoods.elements(ids)
-    assert np.array_equal(hoods.gather(values, ids), values[index])
-    target, expected = np.ones(hoods.size, np.float32), np.ones(hoods.size, np.float32)
-    hoods.add_at(target, ids, values[index], 0.5)
+    grid = cut(shape, scheme)
+    ids = np.array(sorted(data.draw(st.sets(st.integers(0, grid.count - 1)))), dtype=np.int64)
+    values = normal(grid.size)
+    index = grid.elements(ids)
+    assert np.array_equal(grid.gather(values, ids), values[index])
+    target, expected = np.ones(grid.size, np.float32), np.ones(grid.size, np.float32)
+    grid.add_at(target, ids, values[index], 0.5)
     expected[index] += np.float32(0.5) * values[index]
     assert np.array_equal(target, expected)
 
@@ -76,43 +76,43 @@ def test_runs_are_the_nearest_divisor_within_a_third(cols, tile_px):
 
 @given(shapes, schemes, st.data())
 def test_peaks_and_select_are_the_naive_ones(shape, scheme, data):
-    hoods = cut(shape, scheme)
-    ids = np.array(sorted(data.draw(st.sets(st.integers(0, hoods.count - 1)))), dtype=np.int64)
-    values = data.draw(vectors(hoods.size))
-    kept = hoods.gather(values, ids)
-    members = [values[hoods.elements(ids[i : i + 1])] for i in range(ids.size)]
-    peaks = hoods.peaks(kept, ids)
+    grid = cut(shape, scheme)
+    ids = np.array(sorted(data.draw(st.sets(st.integers(0, grid.count - 1)))), dtype=np.int64)
+    values = data.draw(vectors(grid.size))
+    kept = grid.gather(values, ids)
+    members = [values[grid.elements(ids[i : i + 1])] for i in range(ids.size)]
+    peaks = grid.peaks(kept, ids)
     assert peaks.dtype == np.float32
     assert peaks.tolist() == [np.abs(part).max() for part in members]
     chosen = np.array(
         data.draw(st.lists(st.booleans(), min_size=ids.size, max_size=ids.size)), bool
     )
-    some = list(hoods.select(kept, ids, chosen))
+    some = list(grid.select(kept, ids, chosen))
     assert {part.dtype for part in some} <= {np.dtype(np.float32)}
     found = np.concatenate([np.empty(0), *some])
-    assert np.array_equal(found, hoods.gather(values, ids[chosen]))
+    assert np.array_equal(found, grid.gather(values, ids[chosen]))
 
 
 @given(shapes, schemes, st.integers(1, 50))
 def test_blocks_hold_every_neighborhood_once(shape, scheme, chunk):
-    hoods = cut(shape, scheme)
-    values = np.arange(hoods.size, dtype=np.float32)
-    found = np.zeros(hoods.grid, dtype=object)
-    for down, across, members in hoods.blocks(values, chunk):
+    grid = cut(shape, scheme)
+    values = np.arange(grid.size, dtype=np.float32)
+    found = np.zeros(grid.grid_shape, dtype=object)
+    for down, across, members in grid.blocks(values, chunk):
         assert np.shares_memory(members, values)
         for i, row in enumerate(members):
             for j, block in enumerate(row):
                 assert found[down.start + i, across.start + j] == 0
                 found[down.start + i, across.start + j] = block.ravel().tolist()
-    expected = [hoods.elements(np.array([i])).tolist() for i in range(hoods.count)]
+    expected = [grid.elements(np.array([i])).tolist() for i in range(grid.count)]
     assert found.ravel().tolist() == expected
 
 
-@pytest.mark.parametrize("hoods", [Neighborhoods(700, 700, 3, 3), Neighborhoods(2, 400_000, 1, 9)])
-def test_large_layers_go_through_in_chunks(hoods):
-    values = normal(hoods.size)
-    ids = np.arange(hoods.count)
-    out = np.zeros(hoods.size, np.float32)
-    hoods.add_at(out, ids, hoods.gather(values, ids))
+@pytest.mark.parametrize("grid", [Neighborhoods(700, 700, 3, 3), Neighborhoods(2, 400_000, 1, 9)])
+def test_large_layers_go_through_in_chunks(grid):
+    values = normal(grid.size)
+    ids = np.arange(grid.count)
+    out = np.zeros(grid.size, np.float32)
+    grid.add_at(out, ids, grid.gather(values, ids))
     assert np.array_equal(out, values)
-    assert sum(block.members.size for block in hoods.blocks(values)) == hoods.size
+    assert sum(block.members.size for block in grid.blocks(values)) == grid.size

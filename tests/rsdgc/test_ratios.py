@@ -206,9 +206,9 @@ def test_layers_without_a_share_keep_one_neighborhood():
     found = Compressor(RESNET, INT8, make_indicator("nsi")).compress(
         normal(RESNET.size), ratios, Stamp()
     )
-    kept = [part.kept for part in found.parts]
+    kept = [part.kept for part in found.layers]
     assert min(kept) >= 1
-    assert {k for i, k in enumerate(kept) if found.parts[i].ids is not None and i != 16} == {1}
+    assert {k for i, k in enumerate(kept) if found.layers[i].ids is not None and i != 16} == {1}
 
 
 def test_what_shares_of_zero_leave_over_is_spread():

@@ -17,7 +17,7 @@ magnitudes = st.one_of(
 def levels_of(found, negative):
     found, negative = np.array(found, np.uint16), np.array(negative, bool)
     outside = found > 0
-    return Levels.of(outside, found[outside], negative[outside])
+    return Levels.from_magnitudes(outside, found[outside], negative[outside])
 
 
 def coded(found, negative):

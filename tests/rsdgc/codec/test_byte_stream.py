@@ -37,9 +37,9 @@ def test_codes_longer_than_they_need_to_be_are_refused(data):
 
 def test_fields_come_off_the_front():
     reader = ByteReader(b"\x00\x01\x02\xac\x02\x05", 1)
-    assert reader.byte() == 1
+    assert reader.read_byte() == 1
     assert bytes(reader.take(1, "it")) == b"\x02"
-    assert reader.count() == 300
+    assert reader.read_varint() == 300
     assert reader.remaining == 1
     assert bytes(reader.take(0, "nothing")) == b""
     assert reader.position == 5
@@ -56,4 +56,4 @@ def test_more_than_there_is_cannot_be_taken(size):
 @pytest.mark.parametrize("data", [b"", b"\x80", b"\xff\xff\xff"])
 def test_counts_that_are_cut_off_are_refused(data):
     with pytest.raises(WireError, match="0 left"):
-        ByteReader(data).count()
+        ByteReader(data).read_varint()

@@ -29,16 +29,16 @@ LARGE = [layer for layer in small_resnet().layers if layer.size > 9000]
 def layers_of(draw, scale=1.0, kind="kernel"):
     found = []
     for seed, layer in enumerate(LARGE):
-        hoods = cut(layer.shape, Scheme(neighborhood=kind))
-        ids = np.flatnonzero(np.random.default_rng(seed).random(hoods.count) < 0.15)
+        grid = cut(layer.shape, Scheme(neighborhood=kind))
+        ids = np.flatnonzero(np.random.default_rng(seed).random(grid.count) < 0.15)
         values = draw(layer.size, seed) * np.float32(scale)
-        found.append(KeptNeighborhoods(hoods, ids, hoods.gather(values, ids)))
+        found.append(KeptNeighborhoods(grid, ids, grid.gather(values, ids)))
     return found
 
 
 def search_of(layers, **words):
-    peaks = [layer.hoods.peaks(layer.values, layer.ids) for layer in layers]
-    counts = [layer.hoods.count for layer in layers]
+    peaks = [layer.grid.peaks(layer.values, layer.ids) for layer in layers]
+    counts = [layer.grid.count for layer in layers]
     return StepSearch([layer.values for layer in layers], peaks, counts, **words)
 
 
@@ -46,13 +46,13 @@ def real_bits(layers, quantizer, indices):
     writer = RiceWriter()
     sent = []
     for layer in layers:
-        outside = quantizer.is_outside(layer.hoods.peaks(layer.values, layer.ids))
-        pieces = list(layer.hoods.select(layer.values, layer.ids, outside))
+        outside = quantizer.is_outside(layer.grid.peaks(layer.values, layer.ids))
+        pieces = list(layer.grid.select(layer.values, layer.ids, outside))
         values = np.concatenate([np.empty(0, np.float32), *pieces])
-        sent.append(KeptNeighborhoods(layer.hoods, layer.ids[outside], values))
+        sent.append(KeptNeighborhoods(layer.grid, layer.ids[outside], values))
     raw = write_ids(sent, indices, writer).raw
     for layer in sent:
-        quantizer.levels([layer.values], layer.values.size).write(writer)
+        quantizer.quantize([layer.values], layer.values.size).write(writer)
     return writer.num_bits + 8 * len(raw)
 
 
@@ -93,9 +93,9 @@ def test_steps_stay_in_range():
 
 @given(st.sampled_from([0.0, 1e-45, 1e-39, 1e-36, 1e38, float(np.finfo(np.float32).max)]))
 def test_extreme_values_have_a_step(largest):
-    hoods = Neighborhoods(1, 8, 1, 4)
+    grid = Neighborhoods(1, 8, 1, 4)
     values = np.array([0, largest, -largest, largest / 2, 0, 0, 0, largest], np.float32)
-    search = search_of([KeptNeighborhoods(hoods, np.arange(2), values)])
+    search = search_of([KeptNeighborhoods(grid, np.arange(2), values)])
     for bits in (0.0, 10.0, 1e9):
         step = search.step(bits)
         assert FINEST_STEP <= step <= COARSEST_STEP
@@ -135,10 +135,10 @@ def entropy(shares):
 
 def entropy_bits(update):
     """The least that the ids of each layer and the levels of each group take, as if independent."""
-    densities = zip(update.densities, update.parts, strict=True)
-    total = sum(part.hoods.count * entropy([kept, 1 - kept]) for kept, part in densities)
-    for group in groups_of([part.values.size for part in update.parts]):
-        values = np.concatenate([part.values for part in update.parts[group]])
+    densities = zip(update.densities, update.layers, strict=True)
+    total = sum(part.grid.count * entropy([kept, 1 - kept]) for kept, part in densities)
+    for group in groups_of([part.values.size for part in update.layers]):
+        values = np.concatenate([part.values for part in update.layers[group]])
         total += values.size * entropy(np.unique(values, return_counts=True)[1] / values.size)
     return total
 
@@ -203,4 +203,4 @@ def test_tiny_layers_share_their_tables():
         normal(MIXED.size), [0.999999] * 8, Stamp(), 300
     )
     assert found.header_bytes < 50 + 2 * 8 + 7 + 7 + 4
-    assert (np.abs(np.array([part.num_bytes for part in found.parts])) < 300).all()
+    assert (np.abs(np.array([part.num_bytes for part in found.layers])) < 300).all()

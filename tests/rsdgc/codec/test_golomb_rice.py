@@ -39,7 +39,7 @@ def reader(unary, plain):
 
 def written(array, parameter):
     writer = RiceWriter()
-    writer.numbers(np.array(array, np.int64), parameter)
+    writer.write_numbers(np.array(array, np.int64), parameter)
     return writer
 
 
@@ -62,19 +62,19 @@ def test_streams_are_as_specified_and_read_back(case):
     writer = RiceWriter()
     for array, parameter in case:
         if parameter is None:
-            writer.bits(np.array(array, dtype=bool))
+            writer.write_bits(np.array(array, dtype=bool))
         else:
-            writer.numbers(np.array(array, np.int64), parameter)
+            writer.write_numbers(np.array(array, np.int64), parameter)
     streams = writer.finish()
     assert streams == reference(case)
     source = reader(*streams)
     for array, parameter in case:
         before = source.num_bits
         if parameter is None:
-            assert source.bits(len(array)).tolist() == [int(bit) for bit in array]
+            assert source.read_bits(len(array)).tolist() == [int(bit) for bit in array]
             assert source.num_bits - before == len(array)
         else:
-            found = source.numbers(len(array), parameter)
+            found = source.read_numbers(len(array), parameter)
             assert found.dtype == np.int64
             assert found.tolist() == array
             assert source.num_bits - before == rice_cost(found, parameter)
@@ -95,7 +95,7 @@ def test_ids_round_trip(case):
     gaps = gaps_of(ids)
     parameter = best_rice(gaps) if ids.size else 0
     source = reader(*written(gaps, parameter).finish())
-    found = source.ids(ids.size, parameter, count)
+    found = source.read_ids(ids.size, parameter, count)
     source.finish()
     assert found.dtype == np.int64
     assert np.array_equal(found, ids)
@@ -122,7 +122,7 @@ def test_one_per_cent_costs_about_eight_bits_an_id():
     parameter = best_rice(gaps)
     streams = written(gaps, parameter).finish()
     assert 8.0 < 8 * sum(map(len, streams)) / ids.size < 8.2
-    assert np.array_equal(reader(*streams).ids(ids.size, parameter, 1_000_000), ids)
+    assert np.array_equal(reader(*streams).read_ids(ids.size, parameter, 1_000_000), ids)
 
 
 @pytest.mark.parametrize("size", [2**17 - 1, 2**17, 2**17 + 1, 400_000])
@@ -130,7 +130,7 @@ def test_streams_longer_than_a_chunk(size):
     found = np.random.default_rng(size).geometric(0.3, size).astype(np.int64)
     found[size // 2] = 300_000  # a run of zeros over several chunks
     source = reader(*written(found, 1).finish())
-    assert np.array_equal(source.numbers(size, 1), found)
+    assert np.array_equal(source.read_numbers(size, 1), found)
     source.finish()
 
 
@@ -164,7 +164,7 @@ def test_streams_longer_than_a_chunk(size):
 def test_bad_streams_are_refused(unary, plain, parameter, kept, count):
     def read_all():
         source = reader(bytes.fromhex(unary), bytes.fromhex(plain))
-        source.ids(kept, parameter, count)
+        source.read_ids(kept, parameter, count)
         source.finish()
 
     with pytest.raises(WireError):
@@ -175,14 +175,14 @@ def test_gaps_of_all_31_bits_are_summed_without_overflow():
     top = 2**31 - 2
     streams = written(np.full(3, top), 30).finish()
     with pytest.raises(WireError, match="not all below"):
-        reader(*streams).ids(3, 30, 2**31 - 1)
+        reader(*streams).read_ids(3, 30, 2**31 - 1)
 
 
 def test_unary_streams_beyond_the_limit_are_neither_written_nor_read(monkeypatch):
     monkeypatch.setattr(golomb_rice, "MAX_STREAM_BYTES", 100)
     longest = written([8 * 99 - 1], 0).finish()
     assert len(longest[0]) == 99
-    assert reader(*longest).numbers(1, 0).tolist() == [791]
+    assert reader(*longest).read_numbers(1, 0).tolist() == [791]
     with pytest.raises(SettingError, match="lower the budget"):
         written([8 * 99], 0).finish()
     with pytest.raises(WireError, match="beyond any model"):

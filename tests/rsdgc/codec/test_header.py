@@ -17,7 +17,7 @@ lengths = st.integers(0, 2**32 - 1)
 @given(specs, schemes, stamps, lengths, lengths, st.lists(st.binary(max_size=20), max_size=3))
 def test_round_trip(spec, scheme, stamp, unary, plain, tail):
     head = Header(scheme, stamp, unary, plain)
-    payload = head.seal(spec, tail)
+    payload = head.assemble(spec, tail)
     assert payload[HEADER_BYTES:] == b"".join(tail)
     assert Header.read(payload, spec) == head
     fields = dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True))
@@ -30,7 +30,7 @@ def test_round_trip(spec, scheme, stamp, unary, plain, tail):
 
 @given(schemes, st.integers(0, 8 * (HEADER_BYTES + 4) - 1))
 def test_every_single_flipped_bit_is_noticed(scheme, bit):
-    payload = bytearray(Header(scheme, STAMP, 1, 3).seal(MIXED, [b"four"]))
+    payload = bytearray(Header(scheme, STAMP, 1, 3).assemble(MIXED, [b"four"]))
     payload[bit // 8] ^= 1 << bit % 8
     with pytest.raises(WireError):
         Header.read(bytes(payload), MIXED)
@@ -43,7 +43,7 @@ def test_shorter_buffers_are_refused(size):
 
 
 def test_other_versions_are_named():
-    payload = bytearray(Header(Scheme(), STAMP, 0, 0).seal(MIXED, []))
+    payload = bytearray(Header(Scheme(), STAMP, 0, 0).assemble(MIXED, []))
     payload[4] = 1
     with pytest.raises(WireError, match="format version 1, not 2"):
         Header.read(bytes(payload), MIXED)

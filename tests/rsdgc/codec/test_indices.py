@@ -37,16 +37,16 @@ def test_all_ids_are_left_out_where_they_say_nothing():
 
 
 def test_sizes_and_parts_of_what_is_coded():
-    hoods = Neighborhoods(2, 20, 1, 5)
+    grid = Neighborhoods(2, 20, 1, 5)
     layers = [
-        KeptNeighborhoods(hoods, ids, hoods.gather(normal(40), ids))
+        KeptNeighborhoods(grid, ids, grid.gather(normal(40), ids))
         for ids in (np.arange(8), np.array([1, 5]), np.arange(0))
     ]
     for indices, id_bytes in (("rice", 1), ("int32", 8)):
         coded = encode_ids(layers, indices)
         assert coded.counts == b"\x02\x00"
         assert coded.size == 2 + len(coded.unary) + len(coded.plain) + len(coded.raw_ids)
-        parts = coded.parts()
+        parts = coded.layer_updates()
         assert parts[0].ids is None
         assert [part.kept for part in parts] == [8, 2, 0]
         assert [part.num_bytes for part in parts] == [0, id_bytes, 0]
@@ -73,7 +73,7 @@ def layers(draw):
 @given(layers(), st.sampled_from(["rice", "int32"]))
 def test_round_trip(kept, indices):
     coded = encode_ids(kept, indices)
-    grids = [layer.hoods for layer in kept]
+    grids = [layer.grid for layer in kept]
     reader = ByteReader(coded.counts)
     counts = read_counts(coded.codes, grids, reader)
     assert reader.remaining == 0
@@ -89,7 +89,7 @@ def test_round_trip(kept, indices):
     streams.finish()
     assert np.array_equal(bits, coded.layer_bits)
     for code, ids, layer in zip(coded.codes, found, kept, strict=True):
-        if layer.ids.size == layer.hoods.count:
+        if layer.ids.size == layer.grid.count:
             assert (code, ids) == (ALL_KEPT, None)
             continue
         assert code <= MAX_RICE
@@ -98,11 +98,11 @@ def test_round_trip(kept, indices):
 
 
 def test_all_ids_of_tiles_are_there():
-    hoods = Neighborhoods(4, 4, 2, 2)
-    assert read_ids([ALL_KEPT], [4], [hoods], RiceReader(memoryview(b""), memoryview(b"")))[0][
+    grid = Neighborhoods(4, 4, 2, 2)
+    assert read_ids([ALL_KEPT], [4], [grid], RiceReader(memoryview(b""), memoryview(b"")))[0][
         0
     ].tolist() == [0, 1, 2, 3]
-    assert read_raw_ids([ALL_KEPT], [4], [hoods], ByteReader(b""))[0][0].tolist() == [0, 1, 2, 3]
+    assert read_raw_ids([ALL_KEPT], [4], [grid], ByteReader(b""))[0][0].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("ids", [[1, 1], [2, 1], [-1, 3], [0, 10], [10], [-1], [0, 2, 1, 5]])

@@ -16,7 +16,7 @@ steps = st.floats(FINEST_STEP, COARSEST_STEP, width=32)
 
 
 def decoded(quantizer, values):
-    return quantizer.values(quantizer.levels([values[:7], values[7:]], values.size))
+    return quantizer.dequantize(quantizer.quantize([values[:7], values[7:]], values.size))
 
 
 @given(st.integers(0, 60).flatmap(vectors), steps, offsets)
@@ -58,7 +58,7 @@ def test_reconstruction_at_the_centroids_takes_less_error():
     values = heavy_tailed(100_000)
     step = 2e-3
     plain = Quantizer(step)
-    fitted = Quantizer.fitted(step, np.abs(values), np.ones(values.size))
+    fitted = Quantizer.fit(step, np.abs(values), np.ones(values.size))
     assert fitted.step == plain.step
     assert fitted.offsets[0] < 0  # there are more small values than large ones
     errors = [np.square(decoded(q, values) - values).sum() for q in (plain, fitted)]
@@ -97,7 +97,7 @@ def test_other_steps_are_refused(step):
 def test_rounding_in_place_gives_the_same_bits(values, step, units):
     quantizer = Quantizer(step, units)
     expected = decoded(quantizer, values)
-    quantizer.round([values[:7], values[7:]], out=values)
+    quantizer.reconstruct([values[:7], values[7:]], out=values)
     assert values.tobytes() == expected.tobytes()
 
 
@@ -107,7 +107,7 @@ def test_rounding_closes_the_gaps_of_what_is_left_out(values, step, units, data)
     flags = st.lists(st.booleans(), min_size=values.size, max_size=values.size)
     chosen = np.array(data.draw(flags), bool)
     expected = decoded(quantizer, values[chosen])
-    hoods = Neighborhoods(1, values.size, 1, 1)
-    found = quantizer.round(hoods.select(values, np.arange(values.size), chosen), out=values)
+    grid = Neighborhoods(1, values.size, 1, 1)
+    found = quantizer.reconstruct(grid.select(values, np.arange(values.size), chosen), out=values)
     assert found.tobytes() == expected.tobytes()
     assert found.size == 0 or np.shares_memory(found, values)

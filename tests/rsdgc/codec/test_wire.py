@@ -45,23 +45,23 @@ def test_round_trip(case):
     assert (found.layer_bytes >= 0).all()
     assert found.header_bytes >= HEADER_BYTES + len(spec.layers)
     assert scheme.values != "deadzone" or len(found.payload) <= 1.01 * budget
-    for ids, part, layer in zip(kept, found.parts, spec.layers, strict=True):
-        hoods = cut(layer.shape, scheme)
-        assert part.hoods == hoods
+    for ids, part, layer in zip(kept, found.layers, spec.layers, strict=True):
+        grid = cut(layer.shape, scheme)
+        assert part.grid == grid
         if ids is None:
             assert part.ids is None
         elif scheme.values != "deadzone":
-            everything = part.ids is None or part.ids.size == hoods.count
-            assert everything == (ids.size == hoods.count)
+            everything = part.ids is None or part.ids.size == grid.count
+            assert everything == (ids.size == grid.count)
             assert everything or np.array_equal(part.ids, ids)
         else:
-            assert np.isin(np.arange(hoods.count) if part.ids is None else part.ids, ids).all()
+            assert np.isin(np.arange(grid.count) if part.ids is None else part.ids, ids).all()
     views = spec.views(found.to_dense())
-    for view, source, ids, part in zip(views, spec.views(update), kept, found.parts, strict=True):
+    for view, source, ids, part in zip(views, spec.views(update), kept, found.layers, strict=True):
         inside = np.ones(view.size, bool)
         if part.ids is not None:
             inside[:] = False
-            inside[part.hoods.elements(part.ids)] = True
+            inside[part.grid.elements(part.ids)] = True
         assert not view[~inside].any()
         assert (view * np.sign(source) >= 0).all()
         if (scheme.dense_values if ids is None else scheme.values) == "float32":
@@ -73,10 +73,10 @@ def test_a_reader_that_follows_the_format_bit_by_bit_finds_the_same(case):
     found = encode(*case)
     plain = Forge.apart(found.payload, found.spec)
     assert plain.build() == found.payload
-    for part, (ids, index, values) in zip(found.parts, plain.found, strict=True):
-        everything = part.ids is None and (ids is None or len(ids) == part.hoods.count)
+    for part, (ids, index, values) in zip(found.layers, plain.found, strict=True):
+        everything = part.ids is None and (ids is None or len(ids) == part.grid.count)
         assert everything or part.ids.tolist() == ids
-        assert part.ids is None or np.array_equal(part.hoods.elements(part.ids), index)
+        assert part.ids is None or np.array_equal(part.grid.elements(part.ids), index)
         assert np.array_equal(part.values, values)
 
 
@@ -96,9 +96,9 @@ def test_golden_bytes_are_decoded(fields):
     found = decode(bytes.fromhex(golden.GOLDEN[fields]), spec)
     assert (found.stamp, found.scheme) == (golden.STAMP, Scheme(*fields))
     pairs = zip(spec.views(found.to_dense()), spec.views(update), strict=True)
-    for (view, source), part, ids in zip(pairs, found.parts, kept, strict=True):
+    for (view, source), part, ids in zip(pairs, found.layers, kept, strict=True):
         kind = fields[3] if ids is None else fields[2]
-        index = np.arange(view.size) if ids is None else part.hoods.elements(ids)
+        index = np.arange(view.size) if ids is None else part.grid.elements(ids)
         expected = np.zeros(view.size, np.float32)
         expected[index] = source[index]
         if kind == "ternary" and index.size:
@@ -161,7 +161,7 @@ def test_neighborhoods_in_the_dead_zone_are_left_out():
     update[[0, 100, -1]] = (1.0, -2.0, 3.0)
     kept = [np.arange(cut(layer.shape, Scheme()).count) for layer in MIXED.layers]
     sent = encode(MIXED, Scheme(), Stamp(), update, kept, 1000)
-    assert sum(part.kept for part in sent.parts) == 3
+    assert sum(part.kept for part in sent.layers) == 3
     assert np.flatnonzero(sent.to_dense()).tolist() == np.flatnonzero(update).tolist()
     assert sent.to_dense() == pytest.approx(update, rel=0.01)
 
