@@ -11,8 +11,8 @@ import rasterio
 from rasterio.windows import Window
 
 from benchmarks.archives import LOADER_SHAPE, write_loader_archive
+from data_prep.dataset import Samples
 from data_prep.ingest import ingest_scenes
-from data_prep.samples import Samples
 from data_prep.store import Store
 
 

@@ -1,5 +1,13 @@
-"""From archives of imagery to training chips: ingestion, stores, splits and partitions.
+"""From archives of imagery to training chips, and to the sites that train on them.
 
-Nothing here knows of Flower or of the method: a store is a folder of memory-mapped arrays with a
-Parquet manifest, and a partition is a manifest for each site.
+Data goes one way: ``ingest`` reads an archive (``synth`` and ``indian_pines`` write two), cuts
+chips, splits them (``splits``, ``block_split``, ``field_split``) and writes a store; ``partition``
+divides a store over sites; ``dataset`` opens either and reads samples of a site.
+
+A store is a folder: sharded memory maps (``shards``), a Parquet manifest with a row per sample
+(``manifest``; ``footprints`` for its GeoParquet geometry) and ``meta.json`` (``schema``).
+``store_writer`` writes it in a folder that appears complete (``staging``), ``store`` reads it.
+``statistics`` adds up bands; ``common_statistics`` is what sites share of it. ``rasters`` reads
+files through GDAL, ``progress`` reports; ``inspect`` and ``page`` show what a store holds.
+Nothing here knows Flower or the compression method.
 """

@@ -1,11 +1,11 @@
-"""The sites of a data set: a store as a whole, or a partition of one."""
+"""The sites of a data set (a store, or a partition of one) and their samples in batches."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,17 @@ from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
     from numpy.typing import NDArray
 
 SITES_FOLDER = "sites"
 #: Name of the only site of a store that is not partitioned.
 WHOLE_SITE = "site-00"
+
+#: One array (n, C, h, w) per modality, and the labels, int64 [n].
+Batch = tuple[list["NDArray[Any]"], "NDArray[np.int64]"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class SiteView:
         """
         if name not in SPLITS:
             raise SettingError(f"split {name!r} is not one of {', '.join(SPLITS)}")
-        here = column(self.manifest, "split") == name
-        chips = column(self.manifest, "chip")[here].astype(np.int64)
-        return chips, column(self.manifest, "label")[here].astype(np.int64)
+        members = column(self.manifest, "split") == name
+        chips = column(self.manifest, "chip")[members].astype(np.int64)
+        return chips, column(self.manifest, "label")[members].astype(np.int64)
 
 
 class Dataset:
@@ -96,7 +101,7 @@ def open_data(path: str | os.PathLike[str]) -> Dataset:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError(f"{path} is not a folder: give a store or a partition")
+        raise DataError(f"{path} is not a folder: name a store or a partition")
     if not (path / PARTITION_FILE).is_file():
         if not (path / STORE_FILE).is_file():
             raise DataError(
@@ -104,10 +109,48 @@ def open_data(path: str | os.PathLike[str]) -> Dataset:
             )
         return Dataset(path, Store.open(path), None)
     partition = read_record(path / PARTITION_FILE, PartitionMeta)
-    place = Path(os.path.normpath(path.resolve() / partition.store))
-    if not (place / STORE_FILE).is_file():
-        raise DataError(f"{path} divides the store {place}, which is gone: partition again")
-    store = Store.open(place)
+    store_path = Path(os.path.normpath(path.resolve() / partition.store))
+    if not (store_path / STORE_FILE).is_file():
+        raise DataError(f"{path} divides the store {store_path}, which is gone: partition again")
+    store = Store.open(store_path)
     if store.meta.id != partition.store_id:
-        raise DataError(f"{path} divides an older store than {place} is now: partition again")
+        raise DataError(f"{path} divides an older store than {store_path} is now: partition again")
     return Dataset(path, store, partition)
+
+
+class Samples:
+    """Chips and labels, a batch at a time: a map-style data set for torch, without workers.
+
+    ::
+
+        samples = Samples(store, *data.site("site-00").split("train"))
+        loader = DataLoader(samples, batch_size=256, shuffle=True, collate_fn=lambda batch: batch)
+
+    PyTorch asks for a batch by ``__getitems__`` and passes the result to ``collate_fn``: nothing
+    is cut into samples and joined again, and nothing goes from process to process.
+
+    Parameters
+    ----------
+    store
+        Where the chips are.
+    chips, labels : int64 [n]
+        As :meth:`SiteView.split` returns them.
+    """
+
+    def __init__(self, store: Store, chips: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+        if len(chips) != len(labels):
+            raise DataError(f"{len(chips)} chips have {len(labels)} labels: give one each")
+        self.store = store
+        self.chips = np.asarray(chips, np.int64)
+        self.labels = np.asarray(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Copy a batch out of the memory map, in native types."""
+        rows = np.asarray(indices, np.int64)
+        return self.store.take(self.chips[rows]), self.labels[rows]

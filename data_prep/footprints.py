@@ -1,13 +1,15 @@
-"""Footprints of samples as GeoParquet: polygons in longitude and latitude.
+"""The ground that samples cover: boxes for splits, polygons for the manifest.
 
-One column can have one CRS, and the scenes of a store may have several: footprints are in WGS 84
-(OGC:CRS84), the default of GeoParquet. Scenes without a CRS have none.
+Splits measure distances, so :class:`Footprints` are boxes in the plane of each scene's own CRS.
+A column of GeoParquet has one CRS for all scenes, so :func:`footprint_polygons` are in longitude
+and latitude (OGC:CRS84, the default of GeoParquet); samples of scenes without a CRS have none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +17,84 @@ import shapely
 from rasterio.warp import transform as transform_points
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from data_prep.manifest import Columns
     from data_prep.schema import SceneMeta
 
 LONGITUDE_LATITUDE = "OGC:CRS84"
+#: Affine terms of a scene without a CRS: pixels, with rows running south.
+_PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 
 
-def chip_geometries(
-    columns: Columns, scenes: Sequence[SceneMeta], side: int
+@dataclass(frozen=True)
+class Footprints:
+    """Ground of n chips.
+
+    Attributes
+    ----------
+    plane : int64 [n]
+        Number of the plane that a chip lies in. Scenes that share a CRS share a plane; a scene
+        without a CRS has its own. Chips of different planes count as far apart.
+    boxes : float64 [n, 4]
+        Left, bottom, right, top in the plane's units (CRS units, or pixels).
+    pixel : float64 [n]
+        Size of a pixel in those units.
+    """
+
+    plane: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    pixel: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, columns: Columns, scenes: Sequence[SceneMeta], chip_px: int) -> Footprints:
+        """Return the ground of the chips of some scenes.
+
+        Parameters
+        ----------
+        columns
+            With ``scene``, ``row`` and ``col``: the first pixel of each chip.
+        scenes
+            Grids of the scenes.
+        chip_px
+            Side of a chip in pixels.
+        """
+        count = len(columns["row"])
+        boxes = np.zeros((count, 4))
+        pixel = np.ones(count)
+        plane = np.zeros(count, np.int64)
+        plane_numbers: dict[str, int] = {}
+        for scene in scenes:
+            members = columns["scene"] == scene.name
+            key = scene.crs or f"scene {scene.name}"
+            plane[members] = plane_numbers.setdefault(key, len(plane_numbers))
+            rows, cols = columns["row"][members], columns["col"][members]
+            a, _, c, _, e, f = scene.transform if scene.crs else _PIXEL_GRID
+            left, top = c + a * cols, f + e * rows
+            boxes[members] = np.stack([left, top + e * chip_px, left + a * chip_px, top], axis=1)
+            pixel[members] = a
+        return cls(plane, boxes, pixel)
+
+    def __len__(self) -> int:
+        return len(self.plane)
+
+    @cached_property
+    def polygons(self) -> NDArray[Any]:
+        """The boxes as shapely polygons [n], made once: a split looks at them many times."""
+        polygons: NDArray[Any] = shapely.box(*self.boxes.T)
+        return polygons
+
+    def centers(self) -> NDArray[np.float64]:
+        """Centers [n, 2]."""
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+
+
+def footprint_polygons(
+    columns: Columns, scenes: Sequence[SceneMeta], side_px: int
 ) -> NDArray[Any] | None:
-    """Footprints of samples as WKB, objects [n]; None where no scene has a CRS.
+    """Return the footprints of samples as WKB, objects [n]; None where no scene has a CRS.
 
     Parameters
     ----------
@@ -34,33 +102,35 @@ def chip_geometries(
         With ``scene``, ``row`` and ``col``: the first pixel of each sample.
     scenes
         Grids of the scenes.
-    side
-        Side of a sample, in pixels.
+    side_px
+        Side of a sample in pixels.
     """
     if not any(scene.crs for scene in scenes):
         return None
-    out = np.full(len(columns["row"]), None, dtype=object)
+    polygons = np.full(len(columns["row"]), None, dtype=object)
     for scene in scenes:
         if not scene.crs:
             continue
-        here = np.flatnonzero(columns["scene"] == scene.name)
-        row, col = columns["row"][here].astype(np.int64), columns["col"][here].astype(np.int64)
-        steps = [(0, side), (side, side), (side, 0), (0, 0), (0, side)]
-        # neighbors share corners, and bringing them to degrees is most of the work
-        wide = scene.width + 2 * side
-        keys = np.stack([(row + dy) * wide + col + dx for dx, dy in steps], axis=1)
-        corners, ring = np.unique(keys, return_inverse=True)
+        members = np.flatnonzero(columns["scene"] == scene.name)
+        row, col = (columns[name][members].astype(np.int64) for name in ("row", "col"))
+        ring = [(0, side_px), (side_px, side_px), (side_px, 0), (0, 0), (0, side_px)]
+        # Neighbors share corners, and the transform to degrees is most of the work: each corner
+        # gets one number on a grid that is wide enough for samples over the scene's edge.
+        grid_width = scene.width + 2 * side_px
+        keys = np.stack([(row + dy) * grid_width + col + dx for dx, dy in ring], axis=1)
+        corners, corner_of = np.unique(keys, return_inverse=True)
         a, _, c, _, e, f = scene.transform
-        x, y = c + a * (corners % wide), f + e * (corners // wide)
-        places = np.stack(transform_points(scene.crs, LONGITUDE_LATITUDE, x, y)[:2], axis=1)
-        out[here] = shapely.to_wkb(shapely.polygons(places[ring.reshape(keys.shape)]))
-    return out
+        x, y = c + a * (corners % grid_width), f + e * (corners // grid_width)
+        degrees = np.stack(transform_points(scene.crs, LONGITUDE_LATITUDE, x, y)[:2], axis=1)
+        rings = degrees[corner_of.reshape(keys.shape)]
+        polygons[members] = shapely.to_wkb(shapely.polygons(rings))
+    return polygons
 
 
-def geo_metadata(geometries: NDArray[Any]) -> bytes:
-    """Value of the key ``geo`` in the metadata of a GeoParquet file."""
-    known = geometries[np.array([value is not None for value in geometries], np.bool_)]
-    bounds = shapely.total_bounds(shapely.from_wkb(known))
+def geoparquet_metadata(polygons: NDArray[Any]) -> bytes:
+    """Return the metadata ``geo`` of a GeoParquet file with these polygons (WKB or None)."""
+    present = polygons[np.array([polygon is not None for polygon in polygons], np.bool_)]
+    bounds = shapely.total_bounds(shapely.from_wkb(present))
     column = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"],

@@ -36,7 +36,7 @@ CHIP_FIELDS: dict[str, Any] = {
 }
 PIXEL_FIELDS: dict[str, Any] = {**CHIP_FIELDS, "offset": pa.int64(), "stride": pa.int32()}
 #: Columns that not every manifest has.
-MORE_FIELDS: dict[str, Any] = {"date": pa.string(), "geometry": pa.binary()}
+OPTIONAL_FIELDS: dict[str, Any] = {"date": pa.string(), "geometry": pa.binary()}
 
 
 def join_columns(parts: Sequence[Mapping[str, NDArray[Any]]]) -> Columns:
@@ -44,25 +44,36 @@ def join_columns(parts: Sequence[Mapping[str, NDArray[Any]]]) -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def texts(value: str, count: int) -> NDArray[Any]:
+def text_column(value: str, count: int) -> NDArray[Any]:
     """Return a column that repeats one text."""
     return np.full(count, value, dtype=object)
 
 
-def write_manifest(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+def write_manifest(
+    path: Path, columns: Mapping[str, NDArray[Any]], geo: bytes | None = None
+) -> None:
     """Write columns as Parquet, in the order and with the types that stores have.
 
-    With ``geometry`` (WKB) it is GeoParquet.
+    Parameters
+    ----------
+    path
+        The file to write.
+    columns
+        Every column of a manifest; the optional ones may be absent.
+    geo
+        GeoParquet's metadata for the column ``geometry``, from
+        :func:`data_prep.footprints.geoparquet_metadata`. It is an argument because its making
+        loads PROJ, which a process that only reads manifests has no use for.
     """
     fields = PIXEL_FIELDS if "offset" in columns else CHIP_FIELDS
-    fields = fields | {n: kind for n, kind in MORE_FIELDS.items() if columns.get(n) is not None}
+    fields = fields | {
+        name: kind for name, kind in OPTIONAL_FIELDS.items() if columns.get(name) is not None
+    }
     table = pa.table(
         {name: pa.array(columns[name], type=kind) for name, kind in fields.items()},
     )
-    if "geometry" in fields:
-        from data_prep.footprints import geo_metadata  # noqa: PLC0415  # PROJ, for writing alone
-
-        table = table.replace_schema_metadata({"geo": geo_metadata(columns["geometry"])})
+    if geo is not None:
+        table = table.replace_schema_metadata({"geo": geo})
     pq.write_table(table, path, compression="zstd")
 
 
@@ -75,15 +86,15 @@ def read_manifest(path: Path) -> pa.Table:
         The file is missing or broken, or misses a column.
     """
     if not path.is_file():
-        raise DataError(f"{path} is missing: make the store or the partition again")
+        raise DataError(f"{path} is missing: ingest or partition again")
     try:
-        # not read_table, which imports all of Arrow's data sets
+        # pq.read_table would import pyarrow.dataset, which costs each site's process time
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: make it again") from error
+        raise DataError(f"{path} is not a Parquet file: ingest or partition again") from error
     missing = [name for name in CHIP_FIELDS if name not in table.column_names]
     if missing:
-        raise DataError(f"{path} has no column {missing[0]}: make it again")
+        raise DataError(f"{path} has no column {missing[0]}: ingest or partition again")
     return table
 
 

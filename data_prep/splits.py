@@ -1,7 +1,8 @@
-"""Splits of single images: stratified per class, equal images on one side.
+"""What every split needs: codes, shares, a search for good assignments, and the report.
 
-The splits of chips and of pixels, where neighbors share ground, are in :mod:`data_prep.block_split`
-and :mod:`data_prep.field_split`; what all three share is here.
+Single images share no ground and are split one by one (:func:`split_stratified`), whole scenes by
+a random search (:func:`split_units`). Chips of a scene are split by blocks of ground
+(:mod:`data_prep.block_split`), labeled pixels by fields (:mod:`data_prep.field_split`).
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ TRAIN, VAL, TEST, BUFFER = range(4)
 
 SplitCodes = NDArray[np.int8]
 
+#: Random assignments per group. A draw is scored on class counts alone, so many cost little.
+TRIALS = 64
+#: Best assignments that a search returns. Class counts do not know what the buffer will take, so
+#: the caller rates a few of the best again with their buffer.
+FINALISTS = 4
+
 
 def check_shares(test_share: float, val_share: float) -> None:
     """Raise SettingError unless both shares are in [0, 1) and leave something to train on."""
-    for name, share in (("test_share", test_share), ("val_share", val_share)):
+    for option, share in (("--test", test_share), ("--val", val_share)):
         if not 0 <= share < 1:
-            raise SettingError(f"{name} is {share}: choose a share from 0 up to below 1")
+            raise SettingError(f"{option} is {share}: choose a share from 0 up to below 1")
     if test_share + val_share >= 1:
         raise SettingError(
-            f"test_share {test_share} and val_share {val_share} leave nothing to train on: "
+            f"--test {test_share} and --val {val_share} leave no share to train on: "
             "choose a sum below 1"
         )
 
@@ -57,7 +64,7 @@ def split_stratified(
         Shares of each class. A class of two or more distinct images has at least one in each
         split whose share is above 0, as long as one is left to train on.
     seed
-        Chooses the images.
+        Seed of the choice of images.
 
     Returns
     -------
@@ -65,38 +72,155 @@ def split_stratified(
         Codes :data:`TRAIN`, :data:`VAL`, :data:`TEST`.
     """
     check_shares(test_share, val_share)
-    _, first, group_of = np.unique(hashes.astype(str), return_index=True, return_inverse=True)
-    group_label = labels[first]
-    by_group = np.zeros(len(first), np.int8)
+    _, first, content_of = np.unique(hashes.astype(str), return_index=True, return_inverse=True)
+    label_of_content = labels[first]
+    code_of_content = np.zeros(len(first), np.int8)
     rng = np.random.default_rng(seed)
-    for label in np.unique(group_label):
-        # in the order of the first image, so that hashes do not decide
-        groups = np.flatnonzero(group_label == label)
-        groups = groups[np.argsort(first[groups])]
-        groups = rng.permutation(groups)
-        tests = _share_of(len(groups), test_share, spare=1)
-        vals = _share_of(len(groups), val_share, spare=1 + tests)
-        by_group[groups[:tests]] = TEST
-        by_group[groups[tests : tests + vals]] = VAL
-    codes: SplitCodes = by_group[group_of]
+    for label in np.unique(label_of_content):
+        contents = np.flatnonzero(label_of_content == label)
+        # np.unique sorts by hash; the order of the images makes the split independent of the hash
+        contents = rng.permutation(contents[np.argsort(first[contents])])
+        tests = _share_of(len(contents), test_share, kept=1)
+        vals = _share_of(len(contents), val_share, kept=1 + tests)
+        code_of_content[contents[:tests]] = TEST
+        code_of_content[contents[tests : tests + vals]] = VAL
+    codes: SplitCodes = code_of_content[content_of]
     return codes
 
 
-def _share_of(count: int, share: float, spare: int) -> int:
-    """Members of ``count`` that a share gives; at least one if enough are spare."""
-    if share == 0 or count <= spare:
+def _share_of(count: int, share: float, kept: int) -> int:
+    """Return a share of ``count``, at least 1 if more than ``kept``, which stay, are there."""
+    if share == 0 or count <= kept:
         return 0
-    return int(min(max(1, round(count * share)), count - spare))
+    return int(min(max(1, round(count * share)), count - kept))
 
 
-def class_counts(
-    codes: SplitCodes, labels: NDArray[np.int64], num_classes: int
-) -> dict[str, list[int]]:
-    """Count samples per split and class."""
-    return {
-        name: np.bincount(labels[codes == code], minlength=num_classes).tolist()
-        for code, name in enumerate(SPLITS)
-    }
+def split_units(
+    units: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    groups: NDArray[Any],
+    shares: tuple[float, float],
+    seed: int,
+) -> SplitCodes:
+    """Split chips by whole units (scenes), stratified by class as far as units allow.
+
+    Parameters
+    ----------
+    units, labels : int64 [n]
+        Unit and class of each chip; units are numbered from 0 without gaps.
+    groups : [n]
+        Each group of units gives its share; if a group has a single unit, all are one group.
+    shares, seed
+        Shares of test and val, and the seed of the search.
+    """
+    first = np.unique(units, return_index=True)[1]
+    units_per_group = np.unique(groups[first].astype(str), return_counts=True)[1]
+    if units_per_group.min() == 1:
+        groups = np.zeros(len(groups), np.int64)
+    return search_assignments(units, labels, groups.astype(str), shares, seed)[0][units]
+
+
+def search_assignments(
+    units: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    groups: NDArray[Any],
+    shares: tuple[float, float],
+    seed: int,
+) -> list[SplitCodes]:
+    """Draw random assignments of units (blocks, scenes) to splits and return the best.
+
+    Parameters
+    ----------
+    units, labels : int64 [n]
+        Unit and class of each chip; units are numbered from 0 without gaps.
+    groups : [n]
+        Group of each chip. The groups are searched one after another, so that each gives its
+        share of every split.
+    shares, seed
+        Shares of test and val, and the seed of the draws.
+
+    Returns
+    -------
+    list of int8 [units]
+        :data:`FINALISTS` assignments, best first.
+    """
+    counts = count_cells((units, labels), (int(units.max()) + 1, int(labels.max()) + 1))
+    first = np.unique(units, return_index=True)[1]
+    group_of_unit = np.unique(groups[first], return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    finalists = [np.full(len(counts), TRAIN, np.int8) for _ in range(FINALISTS)]
+    for group in range(group_of_unit.max() + 1):
+        members = np.flatnonzero(group_of_unit == group)
+        member_counts = counts[members]
+        draws = _draw_assignments(member_counts.sum(axis=1), shares, rng)
+        # class counts [split, draw, class] of all draws in one matrix product each split
+        inside = np.stack(
+            [(draws == code).astype(np.float64) @ member_counts for code in range(BUFFER)]
+        )
+        total = member_counts.sum(axis=0)
+        costs = [class_cost(inside[:, i], total, *shares) for i in range(TRIALS)]
+        ranked = np.argsort(costs, kind="stable")
+        for finalist, rank in zip(finalists, ranked[:FINALISTS], strict=True):
+            finalist[members] = draws[rank]
+    return finalists
+
+
+def _draw_assignments(
+    sizes: NDArray[np.float64], shares: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.int8]:
+    """Draw codes [trials, units]: in a random order, the first units to test, the next to val."""
+    draws = np.full((TRIALS, len(sizes)), TRAIN, np.int8)
+    total = float(sizes.sum())
+    for codes in draws:
+        order = rng.permutation(len(sizes))
+        for code, share in zip((TEST, VAL), shares, strict=True):
+            taken = _nearest_prefix(sizes[order], share * total)
+            codes[order[:taken]] = code
+            order = order[taken:]
+    return draws
+
+
+def _nearest_prefix(sizes: NDArray[np.float64], target: float) -> int:
+    """Return how many units in order come nearest to a number of chips: at least 1, never all."""
+    if target == 0 or len(sizes) < 2:
+        return 0
+    filled = np.cumsum(sizes)[:-1]
+    return int(np.argmin(np.abs(filled - target))) + 1
+
+
+def count_cells(
+    indices: tuple[NDArray[np.integer[Any]], ...], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Count how often each cell of an array is indexed: int [n] along each axis."""
+    flat = np.ravel_multi_index(indices, shape)
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+
+
+def class_cost(
+    inside: NDArray[Any], total: NDArray[Any], test_share: float, val_share: float
+) -> float:
+    """Rate the class counts of a split; 0 is best.
+
+    The cost is the distance from the wished shares, plus half a point for the share of classes
+    that a split lacks: a class that is never trained on or tested is worse than a share missed.
+
+    Parameters
+    ----------
+    inside : [3, K]
+        Samples in train, val and test by class.
+    total : [K]
+        Samples by class, before splitting.
+    test_share, val_share
+        Wished shares.
+    """
+    cost = 0.0
+    present = total > 0
+    for code, share in ((TRAIN, 1.0), (VAL, val_share), (TEST, test_share)):
+        if share:
+            cost += 0.5 * float((inside[code][present] == 0).mean())
+        if share and code != TRAIN:
+            cost += float(np.abs(inside[code] - share * total).sum() / total.sum())
+    return cost
 
 
 def make_report(
@@ -108,22 +232,26 @@ def make_report(
     test_share: float,
     val_share: float,
     seed: int,
-    **more: Any,
+    notes: list[str] | None = None,
+    **fields: Any,
 ) -> SplitReport:
-    """Describe a split; ``more`` are further fields of the report."""
-    counts = class_counts(codes, labels, len(classes))
-    notes = list(more.pop("notes", []))
+    """Describe a split; ``fields`` are further fields of :class:`data_prep.schema.SplitReport`."""
+    class_counts = {
+        name: np.bincount(labels[codes == code], minlength=len(classes)).tolist()
+        for code, name in enumerate(SPLITS)
+    }
+    notes = list(notes or [])
     for name, share in (("train", 1.0), ("test", test_share)):
-        absent = [c for c, n in zip(classes, counts[name], strict=True) if n == 0 and share > 0]
-        if absent:
+        absent = [c for c, n in zip(classes, class_counts[name], strict=True) if n == 0]
+        if absent and share > 0:
             notes.append(f"no {name} sample of: {', '.join(absent)}")
     return SplitReport(
         method=method,
         seed=seed,
         test_share=test_share,
         val_share=val_share,
-        counts={name: sum(values) for name, values in counts.items()},
-        class_counts=counts,
+        counts={name: sum(counts) for name, counts in class_counts.items()},
+        class_counts=class_counts,
         notes=notes,
-        **more,
+        **fields,
     )

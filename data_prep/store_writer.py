@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
+from data_prep.footprints import geoparquet_metadata
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
 from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
 
@@ -34,7 +35,8 @@ def write_records(
 
     ``meta`` has the fields of :class:`data_prep.schema.StoreMeta` other than id and modalities.
     """
-    write_manifest(folder / MANIFEST_FILE, columns)
+    geo = geoparquet_metadata(columns["geometry"]) if "geometry" in columns else None
+    write_manifest(folder / MANIFEST_FILE, columns, geo)
     digest = hashlib.blake2b((folder / MANIFEST_FILE).read_bytes(), digest_size=8)
     record = StoreMeta(id=digest.hexdigest(), modalities=list(modalities), **meta)
     write_record(folder / STORE_FILE, record)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.block_split import Footprints, separate_equal, set_buffer, split_blocks
+from data_prep.block_split import separate_duplicates, set_buffer, split_blocks
 from data_prep.schema import SPLITS
-from data_prep.split_search import split_units
-from data_prep.splits import TEST, TRAIN, VAL, SplitCodes
+from data_prep.splits import TEST, TRAIN, VAL, SplitCodes, split_units
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from data_prep.footprints import Footprints
     from data_prep.ingest.scene_options import SceneOptions
     from data_prep.manifest import Columns
 
@@ -74,8 +74,8 @@ def split_chips(
         codes = split_units(units, labels, columns["folder"], shares, rules.seed)
     if rules.method == "date":
         note = "train and test may show the same ground, at different dates"
-        return ChipSplit(separate_equal(codes, equal), units, 0, 0, [note])
-    codes = separate_equal(set_buffer(ground, codes, buffer_px), equal)
+        return ChipSplit(separate_duplicates(codes, equal), units, 0, 0, [note])
+    codes = separate_duplicates(set_buffer(ground, codes, buffer_px), equal)
     return ChipSplit(codes, units, 0, buffer_px)
 
 

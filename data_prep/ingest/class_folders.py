@@ -17,7 +17,7 @@ from data_prep.ingest.job_results import JobResult, SampleBatch, result_file
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
-from data_prep.manifest import Columns, join_columns, texts
+from data_prep.manifest import Columns, join_columns, text_column
 from data_prep.progress import Callback, reporting
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
 from data_prep.shards import join_shards
@@ -211,8 +211,8 @@ def _columns(images: Sequence[Image], read: Columns) -> Columns:
         "col": np.zeros(count, np.int64),
         "x": np.full(count, np.nan),
         "y": np.full(count, np.nan),
-        "crs": texts("", count),
-        "block": texts("", count),
+        "crs": text_column("", count),
+        "block": text_column("", count),
         "valid": read["valid"],
         "hash": read["hash"],
     }

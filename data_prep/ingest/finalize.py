@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.block_split import Footprints, least_distance
+from data_prep.block_split import least_distance
 from data_prep.field_split import least_distance_px, split_fields
-from data_prep.footprints import chip_geometries
+from data_prep.footprints import Footprints, footprint_polygons
 from data_prep.ingest.chip_split import split_chips
 from data_prep.manifest import Columns, join_columns
 from data_prep.shards import ShardedArray, band_sums
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from data_prep.ingest.assemble import AssembledScenes
     from data_prep.ingest.class_list import ClassList
     from data_prep.ingest.scene_options import SceneOptions
-    from data_prep.schema import ModalityMeta, SceneMeta
+    from data_prep.schema import ModalityMeta
 
 
 def finish_chips(
@@ -42,7 +42,7 @@ def finish_chips(
     columns = join_columns(harvest.columns)
     codes, names = classes.settle(columns["label"])
     labels = np.searchsorted(codes, columns["label"]).astype(np.int64)
-    ground = footprints(columns, harvest.scenes, options.chip_px)
+    ground = Footprints.of(columns, harvest.scenes, options.chip_px)
     result = split_chips(columns, ground, labels, options, harvest.splits)
     _check_trainable(result.codes)
     split = options.split
@@ -71,7 +71,7 @@ def finish_chips(
         with_samples(modality, shards, ChipSums.join(sums).total(train))
         for modality, shards, sums in zip(modalities, harvest.shards, harvest.sums, strict=True)
     ]
-    geometry = chip_geometries(columns, harvest.scenes, options.chip_px)
+    geometry = footprint_polygons(columns, harvest.scenes, options.chip_px)
     if geometry is not None:
         columns["geometry"] = geometry
     write_records(
@@ -86,24 +86,6 @@ def finish_chips(
         splits=report,
         **about,
     )
-
-
-def footprints(columns: Columns, scenes: Sequence[SceneMeta], side: int) -> Footprints:
-    """Lay chips out in planes: one for each CRS, and one for each scene without a CRS."""
-    count = len(columns["row"])
-    boxes = np.zeros((count, 4))
-    pixel = np.ones(count)
-    plane = np.zeros(count, np.int64)
-    planes: dict[str, int] = {}
-    for scene in scenes:
-        here = columns["scene"] == scene.name
-        plane[here] = planes.setdefault(scene.crs or f"scene {scene.name}", len(planes))
-        rows, cols = columns["row"][here], columns["col"][here]
-        a, _, c, _, e, f = scene.transform if scene.crs else (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-        left, top = c + a * cols, f + e * rows
-        boxes[here] = np.stack([left, top + e * side, left + a * side, top], axis=1)
-        pixel[here] = a
-    return Footprints(plane, boxes, pixel)
 
 
 def finish_pixels(
@@ -155,7 +137,7 @@ def finish_pixels(
         **split.shares,
     )
     columns |= {"chip": np.arange(len(split_of)), "split": split_names(split_of)}
-    geometry = chip_geometries(columns, about["scenes"], 1)
+    geometry = footprint_polygons(columns, about["scenes"], 1)
     if geometry is not None:
         columns["geometry"] = geometry
     middles = _middles(columns, patch_px)[split_of == TRAIN]

@@ -14,7 +14,7 @@ from data_prep.ingest.chips import JOB_BYTES
 from data_prep.ingest.job_results import SampleBatch
 from data_prep.ingest.scene import place_columns
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
-from data_prep.manifest import Columns, texts
+from data_prep.manifest import Columns, text_column
 from data_prep.store_writer import chip_hashes
 from rsdgc.errors import DataError
 
@@ -197,7 +197,7 @@ class PixelScene:
         return {
             **place_columns(self.scene, self.grid, rows, cols, 1),
             "valid": np.ones(count, np.float32),
-            "hash": texts(self.digest, count),
+            "hash": text_column(self.digest, count),
             # the patch's top left in padded pixels is the pixel's own place in the scene
             "offset": self.start + rows * self.stride + cols,
             "stride": np.full(count, self.stride),

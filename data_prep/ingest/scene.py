@@ -13,7 +13,7 @@ import numpy as np
 
 from data_prep.ingest.polygons import VectorFile
 from data_prep.ingest.sensors import Baseline, split_band
-from data_prep.manifest import Columns, texts
+from data_prep.manifest import Columns, text_column
 from data_prep.rasters import RasterFile, natural_key
 
 if TYPE_CHECKING:
@@ -147,12 +147,12 @@ def place_columns(
         centers = np.full_like(centers, np.nan)
     count = len(rows)
     return {
-        "scene": texts(scene.name, count),
-        "folder": texts(scene.folder, count),
-        "date": texts(scene.date, count),
+        "scene": text_column(scene.name, count),
+        "folder": text_column(scene.folder, count),
+        "date": text_column(scene.date, count),
         "row": rows,
         "col": cols,
         "x": centers[:, 0],
         "y": centers[:, 1],
-        "crs": texts(grid.crs_text, count),
+        "crs": text_column(grid.crs_text, count),
     }

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 import data_prep.block_split
 from data_prep.block_split import (
-    Footprints,
     block_ids,
     close_pairs,
     least_distance,
-    separate_equal,
+    separate_duplicates,
     set_buffer,
     split_blocks,
 )
+from data_prep.footprints import Footprints
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL
 
 
@@ -148,4 +148,4 @@ def test_equal_chips_stay_in_the_strictest_split() -> None:
     hashes = np.array(["a", "a", "a", "a", "b", "b"], dtype=object)
     expected = [BUFFER, BUFFER, TEST, BUFFER, TRAIN, TRAIN]
     equal = np.unique(hashes, return_inverse=True)[1]
-    assert separate_equal(codes, equal).tolist() == expected
+    assert separate_duplicates(codes, equal).tolist() == expected

@@ -10,8 +10,7 @@ import pytest
 from data_prep.dataset import open_data
 from data_prep.ingest import ingest_class_folders
 from data_prep.manifest import column
-from data_prep.partition import partition
-from data_prep.partition_schemes import NOBODY, deal_blocks
+from data_prep.partition import NO_SITE, assign_blocks, partition
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
 from tests.data_prep.archives import write_class_folders
@@ -85,7 +84,7 @@ def test_infeasible_skew_names_a_feasible_alpha(images_store: Store, tmp_path: P
     with pytest.raises(DataError, match=r"alpha 0.01 leaves") as caught:
         partition(images_store.path, tmp_path / "data", alpha=0.01, **plan)
     assert not (tmp_path / "data").exists()
-    alpha = float(str(caught.value).split("choose alpha ")[1].split(" ")[0])
+    alpha = float(str(caught.value).split("choose --alpha ")[1].split(" ")[0])
     partition(images_store.path, tmp_path / "data", alpha=alpha, **plan)
     with pytest.raises(DataError, match="9 sites need 10 train samples each"):
         partition(images_store.path, tmp_path / "no", scheme="dirichlet", sites=9)
@@ -145,10 +144,10 @@ def test_blocks_are_compact_and_straight() -> None:
         "x": np.full(144, np.nan),
         "y": np.full(144, np.nan),
     }
-    dealt = deal_blocks(columns, 4)
-    assert NOBODY not in dealt
+    site_of = assign_blocks(columns, 4)
+    assert NO_SITE not in site_of
     for site in range(4):
-        here = dealt == site
+        here = site_of == site
         assert here.sum() == 36
         assert np.ptp(rows[here]) == np.ptp(cols[here]) == 5
 
@@ -174,7 +173,7 @@ def test_pathological_sites_have_just_so_many_classes(
 
 @pytest.mark.parametrize(
     ("sites", "per_site", "message"),
-    [(3, 4, "choose from 1 to the 3 classes"), (2, 1, "choose 2 classes a site or more")],
+    [(3, 4, "choose from 1 to the 3 classes"), (2, 1, "choose --classes-per-site 2 or more")],
 )
 def test_pathological_sites_that_cannot_be_are_named(
     scenes_store: Store, tmp_path: Path, sites: int, per_site: int, message: str

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from data_prep.dataset import WHOLE_SITE, open_data
-from data_prep.manifest import column
 from data_prep.store import Store
-from rsdgc.errors import DataError, SettingError
+from rsdgc.errors import DataError
 
 
 @pytest.fixture
@@ -79,25 +77,3 @@ def test_take_refuses_chips_that_are_not_there(scenes_store: Store) -> None:
         with pytest.raises(DataError, match=f"chip {chip} is not in"):
             scenes_store.take([chip])
     assert scenes_store.take([])[0].shape == (0, 4, 8, 8)
-
-
-def test_a_store_is_a_data_set_of_one_site(scenes_store: Store) -> None:
-    data = open_data(scenes_store.path)
-    assert data.sites == [WHOLE_SITE]
-    assert data.name == "archive"
-    assert (data.store.num_bands, data.store.chip_px) == (4, 8)
-    chips, labels = data.site(0).split("train")
-    assert chips.dtype == labels.dtype == np.int64
-    split = column(scenes_store.manifest, "split")
-    np.testing.assert_array_equal(chips, np.flatnonzero(split == "train"))
-    with pytest.raises(DataError, match="has no site 1"):
-        data.site(1)
-    with pytest.raises(SettingError, match="'tset' is not one of"):
-        data.site(WHOLE_SITE).split("tset")
-
-
-def test_open_data_refuses_other_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a folder"):
-        open_data(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"neither meta.json nor partition.json"):
-        open_data(tmp_path)
