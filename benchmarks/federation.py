@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.evaluation import score
-from clients.training import TrainSettings, train
+from clients.evaluation import score_model
+from clients.training import train
 from clients.weights import load_vector, model_spec, model_to_vector
 from data_prep.dataset import Dataset
+from fl_app.client_app import train_settings
 from fl_app.models import build_model
 from fl_app.settings import Settings
 from fl_app.site_data import load_split
@@ -65,7 +66,7 @@ class Federation:
         changes, loss = [], 0.0
         for index, (part, share) in enumerate(zip(self._train, self.shares, strict=True)):
             load_vector(self._model, self.spec, weights)
-            settings = TrainSettings(lr=self.rate(number))
+            settings = train_settings(self._settings, self.rate(number))
             report = train(self._model, part, settings, seed=1000 * number + index)
             changes.append(model_to_vector(self._model, self.spec) - weights)
             loss += share * report.loss
@@ -81,5 +82,7 @@ class Federation:
     def accuracy(self, weights: Flat) -> float:
         """Score a model on the test chips of all sites."""
         load_vector(self._model, self.spec, weights)
-        confusion = sum(score(self._model, part, self._classes).confusion for part in self._test)
+        confusion = sum(
+            score_model(self._model, part, self._classes).confusion for part in self._test
+        )
         return float(np.trace(confusion) / np.sum(confusion))

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torchvision.models import vgg19
 
-from clients import mapped_vectors
-from clients.site import ReceivedModel, RunOrigin, open_transaction
+from clients.mapped_vectors import checksum
+from clients.replica import update_replica
 from clients.state import SiteState, StateFolder
+from clients.task import ReceivedModel, RunOrigin
 from clients.uplink import add_residual
 from clients.weights import load_vector, model_spec, model_to_vector
 from rsdgc import (
@@ -98,29 +99,29 @@ def work(
 ) -> None:
     """Handle the state of one round, as :meth:`clients.site.Site.work` does."""
     number = delivery.version
-    with clock.timing("(whole)"), open_transaction(folder, RunOrigin(RUN), spec) as turn:
+    with clock.timing("(whole)"), folder.transaction(RunOrigin(RUN)) as transaction:
         with clock.timing("replica: map, copy, patch, compare"):
-            replica = turn.bring_up(delivery, lambda: start)
+            replica = update_replica(transaction, delivery, lambda: start)
         with clock.timing("(of which a decoded patch, alone)"):
             decode(delivery.patches[0], spec)
         with clock.timing("load into the model"):
             load_vector(model, spec, replica.weights)
         with clock.timing("change + residual, in the new file"):
-            name, residual = folder.new_vector("residual", turn.serial)
+            name, residual = transaction.new_vector("residual")
             model_to_vector(model, spec, out=residual)
             residual -= replica.weights
-            add_residual(residual, folder, turn.state, number - 1, spec)
+            add_residual(residual, transaction, number - 1)
         with clock.timing("to disk, and replace the state"):
-            folder.keep(name)
-            turn.commit(
+            transaction.sync(name)
+            transaction.commit(
                 SiteState(
                     round=number,
                     version=replica.version,
                     replica=replica.name,
                     residual=name,
-                    upload=folder.keep_bytes("upload", turn.serial, upload),
-                    residual_check=mapped_vectors.checksum(residual),
-                    upload_check=mapped_vectors.checksum(upload),
+                    upload=transaction.write_upload(upload),
+                    residual_check=checksum(residual),
+                    upload_check=checksum(upload),
                 )
             )
 

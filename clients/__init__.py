@@ -1,25 +1,11 @@
-"""What runs at a site: its data on the device, local training, its durable state, the upload.
+"""What runs at a site: local training, and the durable state that error feedback needs.
 
-==============  ====================================================================
-module          gives
-==============  ====================================================================
-``device``      the device that a setting names
-``weights``     a model as one flat float32 vector, and back
-``pixels``      native pixels, as stored, to normalised float32 on the device
-``partition``   a split of a site's chips, held on the device or streamed to it
-``augment``     flips and quarter turns
-``training``    one round of local training
-``scoring``     the confusion matrix and loss of a model on a split
-``vectors``     vectors that live in mapped files
-``history``     what a site remembers of a run, and may have to go back to
-``state``       the files of that memory, replaced at once
-``replica``     the site's copy of the published model, brought up to date by patches
-``upload``      change plus residual, compressed, the rest kept
-``turn``        one locked look at the state, and at most one change of it
-``cleaning``    states of old runs, listed and deleted
-``task``        what the server asks of a site in one round, and the reply
-``site``        a round's work from all of these
-==============  ====================================================================
+A round (:mod:`~clients.site`) goes this way: ``task`` is what the server asks for and what the
+site replies. ``replica`` patches the site's copy of the published model. ``weights`` loads it into
+the network, which ``evaluation`` scores and ``training`` trains on batches from ``loader``;
+``normalization`` makes float32 of stored pixels on the device, and ``augment`` varies them.
+``uplink`` compresses the change plus the residual. ``state`` keeps replica, residual and upload on
+disk (as ``mapped_vectors``), and ``state_cleanup`` deletes the states of old runs.
 
-Nothing here knows Flower, the server, or how imagery is stored.
+This package does not know Flower, the server, or how imagery is stored on disk.
 """

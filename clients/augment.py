@@ -1,8 +1,9 @@
 """Augmentation on the device, for any number of bands.
 
-Flips and quarter turns, for an overhead image has no up; jitter of gain and offset, for the sun and
-the air differ; and whole bands left out, for a sensor may lack them. All take normalised chips, of
-which 0 is the mean of a band, and draw on the CPU, so that the draws are the same on every device.
+Flips and quarter turns, because an overhead image has no preferred direction; jitter of gain and
+offset, because illumination and atmosphere differ; dropped bands, because a sensor may lack them.
+All take normalized chips, in which 0 is the mean of a band. They draw random numbers on the CPU,
+so that the draws are the same on every device.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def flips_and_quarter_turns(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn and mirror every chip on its own, each of the eight ways as likely as the others.
+    """Flip and turn every chip independently, into one of its eight orientations at random.
 
-    Chips that are not square get the four ways that keep their shape.
+    Chips that are not square get one of the four orientations that keep their shape.
 
     Parameters
     ----------
     x : torch.Tensor (B, C, H, W)
-        On any device; left as it is.
+        On any device; not changed.
     generator : torch.Generator
-        On the CPU, so that the draws are the same on every device.
+        On the CPU.
 
     Returns
     -------
@@ -33,21 +34,22 @@ def flips_and_quarter_turns(x: Tensor, generator: torch.Generator) -> Tensor:
         (B, C, H, W), same type and device.
     """
     draws = torch.rand((3, len(x), 1, 1, 1), generator=generator) < 0.5
-    down, across, transposed = draws.to(x.device)
-    x = torch.where(down, x.flip(2), x)
-    x = torch.where(across, x.flip(3), x)
+    # Two flips and a transposition, each with probability 1/2, generate all eight orientations.
+    vertical, horizontal, transposed = draws.to(x.device)
+    x = torch.where(vertical, x.flip(2), x)
+    x = torch.where(horizontal, x.flip(3), x)
     if x.shape[2] == x.shape[3]:
         x = torch.where(transposed, x.transpose(2, 3), x)
     return x
 
 
 def jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Change gain and offset of every chip's bands, each on its own.
+    """Change gain and offset of every band of every chip independently.
 
     Parameters
     ----------
     x : torch.Tensor (B, C, H, W)
-        Normalised chips; left as they are.
+        Normalized chips; not changed.
     strength : float
         Standard deviation of gain and offset, in standard deviations of the band.
     generator : torch.Generator
@@ -64,12 +66,12 @@ def jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 
 def drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set whole bands of chips to 0, their mean; at least one band of a chip stays.
+    """Set whole bands of chips to 0, their mean; at least one band of every chip stays.
 
     Parameters
     ----------
     x : torch.Tensor (B, C, H, W)
-        Normalised chips; left as they are.
+        Normalized chips; not changed.
     share : float
         Probability that a band of a chip is left out.
     generator : torch.Generator
@@ -81,5 +83,6 @@ def drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
         (B, C, H, W), same type and device.
     """
     draws = torch.rand((len(x), x.shape[1], 1, 1), generator=generator)
+    # The band with the largest draw always stays.
     kept: Tensor = (draws >= share) | (draws == draws.amax(dim=1, keepdim=True))
     return x * kept.to(x.device, x.dtype)

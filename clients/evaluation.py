@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from clients.loader import SplitLoader
 
 BATCH_SIZE = 64
-"""Larger batches leave a CPU's caches: 32 to 64 chips ran 2.5 times quicker than 280."""
+"""Larger batches leave a CPU's caches: 32 to 64 chips were 2.5 times faster than 280."""
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """How well a model does on a split.
+    """How well a model classifies a split.
 
     Parameters
     ----------
     confusion : int64 [K, K]
-        Rows are the reference, columns what the model says.
+        Rows are the reference classes, columns the predicted ones.
     loss : float
         Mean cross-entropy, in nats; 0 without samples.
     """
@@ -40,31 +40,32 @@ class Score:
         return int(self.confusion.sum())
 
 
-def score(
-    model: nn.Module, partition: SplitLoader | None, num_classes: int, batch_size: int = BATCH_SIZE
+def score_model(
+    model: nn.Module, split: SplitLoader | None, num_classes: int, batch_size: int = BATCH_SIZE
 ) -> Score:
     """Score the model on a split, in order, without augmentation, in float32.
 
     Parameters
     ----------
     model : torch.nn.Module
-        On the partition's device. Left in evaluation mode.
-    partition : Partition or None
-        The split; None for a site that has none, whose score counts nothing.
+        On the split's device. Left in evaluation mode.
+    split : SplitLoader or None
+        None for a site that has none: its score counts no chips.
     num_classes : int
         K.
     batch_size : int
-        Chips a forward pass.
+        Chips in a forward pass.
     """
-    if partition is None:
+    if split is None:
         return Score(np.zeros((num_classes, num_classes), np.int64), 0.0)
     model.eval()
-    cells = torch.zeros(num_classes**2, dtype=torch.int64, device=partition.device)
-    loss = torch.zeros((), dtype=torch.float64, device=partition.device)
+    # One count per (reference, predicted) pair, flat, as bincount returns it.
+    pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=split.device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=split.device)
     with torch.inference_mode():
-        for x, y in partition.batches(batch_size, None):
+        for x, y in split.batches(batch_size, None):
             logits = model(x.contiguous(memory_format=torch.channels_last))
-            loss += F.cross_entropy(logits, y, reduction="sum")
-            cells += torch.bincount(y * num_classes + logits.argmax(1), minlength=num_classes**2)
-    confusion = cells.cpu().numpy().reshape(num_classes, num_classes)
-    return Score(confusion, float(loss) / len(partition))
+            loss_sum += F.cross_entropy(logits, y, reduction="sum")
+            pairs += torch.bincount(y * num_classes + logits.argmax(1), minlength=num_classes**2)
+    confusion = pairs.cpu().numpy().reshape(num_classes, num_classes)
+    return Score(confusion, float(loss_sum) / len(split))

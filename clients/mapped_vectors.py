@@ -1,9 +1,9 @@
-"""Vectors that live in files: mapped, not read, and formed where they will be kept.
+"""Vectors in memory-mapped files, computed in place in the file that will hold them.
 
-A site's replica and residual are as large as its model. A fresh array of that size costs more in
-page faults than all arithmetic on it, and writing it out costs as much again; a mapped file that
-was used before costs neither. So every vector is formed in the file that will hold it, and a file
-that is no longer needed becomes the memory of the next.
+A site's replica and residual are as large as its model. The page faults of a new array of that
+size cost more than all arithmetic on it, and writing it to a file costs as much again. A mapped
+file whose pages are in memory costs neither. So every vector is computed in its file, and a file
+that is no longer needed is reused, as a *spare*, for the next vector.
 """
 
 from __future__ import annotations
@@ -25,53 +25,54 @@ VALUE_BYTES = 4
 
 
 def create_vector(path: Path, size: int, spare: Path | None = None) -> Float32:
-    """Map a file for a new vector; its values are whatever they are.
+    """Map a file for a new vector, whose values are undefined.
 
     Parameters
     ----------
     path : Path
-        The file to make; replaced if it is there.
+        The file to make; replaced if it exists.
     size : int
         Values in the vector.
     spare : Path, optional
-        A file that nobody needs any more: it is taken, where it has the size.
+        A file that is no longer needed: it is renamed and reused if it has the right size.
 
     Returns
     -------
     float32 [size]
-        What is written here is in the file at once, and on the disk after
-        :func:`rsdgc.durable.sync`.
+        The file's memory: what is written here is on the disk after :func:`rsdgc.durable.sync`.
 
     Raises
     ------
     OSError
-        There is no room: the file's blocks are claimed here, so that no later write can fail.
+        The disk is full.
     """
     length = size * VALUE_BYTES
     if spare is not None and spare.exists() and spare.stat().st_size == length:
         os.replace(spare, path)
     else:
         with path.open("wb") as file:
+            # Claims the blocks now. With ftruncate a full disk would show only when a page is
+            # written, as SIGBUS, which kills the process.
             os.posix_fallocate(file.fileno(), 0, length)
     return _map(path, size, "r+")
 
 
 def open_vector(path: Path, size: int, mode: Literal["r", "c"] = "r") -> Float32:
-    """Map a kept vector; nothing is read before it is used.
+    """Map an existing vector; its pages are read when they are used.
 
     Parameters
     ----------
     path : Path
         The file.
     size : int
-        Values that it must have.
+        Number of values that it must have.
     mode : {"r", "c"}
-        For reading, or also for writing what the file does not keep.
+        Read-only, or copy on write: what is written does not reach the file.
 
     Raises
     ------
     OSError
-        It is missing or may not be read.
+        The file is missing or may not be read.
     ValueError
         It has another length.
     """
@@ -82,7 +83,11 @@ def open_vector(path: Path, size: int, mode: Literal["r", "c"] = "r") -> Float32
 
 
 def checksum(content: NDArray[np.float32] | bytes) -> int:
-    """CRC-32, which finds accidents."""
+    """Return the CRC-32 of a vector or of bytes.
+
+    It detects accidental damage, much faster than a cryptographic hash would. A hash would not
+    protect more: whoever can change a state can change the hash next to it.
+    """
     if isinstance(content, bytes):
         return zlib.crc32(content)
     return zlib.crc32(np.ascontiguousarray(content).data.cast("B"))
@@ -90,4 +95,5 @@ def checksum(content: NDArray[np.float32] | bytes) -> int:
 
 def _map(path: Path, size: int, mode: Literal["r", "r+", "c"]) -> Float32:
     mapped = np.memmap(path, dtype="<f4", mode=mode, shape=(size,))
-    return np.asarray(mapped).view(np.float32)  # a plain array that keeps the map open
+    # A plain array, for np.memmap slows small operations; it keeps the map open.
+    return np.asarray(mapped).view(np.float32)

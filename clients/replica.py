@@ -1,4 +1,4 @@
-"""The site's replica of the published model: brought up to date by patches, or replaced."""
+"""The site's replica of the published model: patched to the server's version, or replaced."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from rsdgc.patches import apply_patches, fingerprint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clients.state import SiteState, StateFolder
+    from clients.state import StateTransaction
     from clients.task import ReceivedModel
     from rsdgc.arrays import Float32
-    from rsdgc.spec import ModelSpec
 
 
 class ReplicaOutOfSync(Exception):  # noqa: N818  # an outcome that the server answers, not a failure
-    """The patches do not bring this site's replica to the published model: it needs the whole."""
+    """The patches do not lead from this site's replica to the published model.
+
+    The server answers it with the whole model.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +34,9 @@ class Replica:
     weights : float32 [size]
         The model, in the file's memory; not to be written to.
     name : str
-        Of its file.
+        Name of its file.
     version : int
-        Of the published model.
+        Version of the published model.
     """
 
     weights: Float32
@@ -43,70 +45,61 @@ class Replica:
 
 
 def update_replica(
-    folder: StateFolder,
-    state: SiteState,
-    delivery: ReceivedModel,
-    *,
-    spec: ModelSpec,
-    run: int,
-    initial: Callable[[], Float32],
-    serial: int,
+    transaction: StateTransaction, received: ReceivedModel, initial: Callable[[], Float32]
 ) -> Replica:
-    """Return the replica at the version delivered, checked against the server's fingerprint.
+    """Return the replica at the received version, checked against the server's fingerprint.
+
+    A new version gets a new file; the state does not change before the transaction commits.
 
     Parameters
     ----------
-    folder : StateFolder
-        Where the replica is kept. A new version gets a new file; no state is changed.
-    state : SiteState
-        The present state; one without a replica stands at version 0, the model before training.
-    delivery : ReceivedModel
-        What came.
-    spec : ModelSpec
-        The model.
-    run : int
-        That the patches must be of.
+    transaction : StateTransaction
+        The present state; one without a replica is at version 0, the model before training.
+    received : ReceivedModel
+        The version to reach, and what leads to it.
     initial : callable
-        Makes the model before training, float32 [spec.size].
-    serial : int
-        A number that no file has.
+        Makes the model before training, float32 [size].
 
     Raises
     ------
     ReplicaOutOfSync
-        The replica or the patches are not what the server takes them for; nothing was changed.
+        The replica or the patches are not those that the server expects; nothing was changed.
     RunError
-        The whole model came and is not what its fingerprint says, or is not finite.
+        A whole model was received, and it does not have its fingerprint or is not finite.
     StateError
-        There is no room for it.
+        The disk is full.
     """
-    if delivery.whole is not None:
-        check_finite(delivery.whole)
-        if fingerprint(delivery.whole) != delivery.fingerprint:
-            raise RunError(f"version {delivery.version} of the model arrived damaged: resend it")
-        name, target = folder.new_vector("replica", serial)
-        target[:] = delivery.whole
-        return Replica(target, name, delivery.version)
-    kept = folder.replica(state)
-    if kept is not None and state.version == delivery.version:
-        _compare(kept, delivery)
-        return Replica(kept, state.replica, state.version)
-    if kept is None and state.version > 0:
-        raise ReplicaOutOfSync(f"the replica of version {state.version} is gone")
-    if state.version > delivery.version:
+    if received.whole is not None:
+        check_finite(received.whole)
+        if fingerprint(received.whole) != received.fingerprint:
+            raise RunError(
+                f"version {received.version} of the model arrived damaged: send it again"
+            )
+        name, weights = transaction.new_vector("replica")
+        weights[:] = received.whole
+        return Replica(weights, name, received.version)
+    state, folder = transaction.state, transaction.folder
+    present = folder.replica(state)
+    if present is not None and state.version == received.version:
+        _check_fingerprint(present, received)
+        return Replica(present, state.replica, state.version)
+    if present is None and state.version > 0:
+        raise ReplicaOutOfSync(f"the replica of version {state.version} is missing")
+    if state.version > received.version:
         raise ReplicaOutOfSync(
-            f"the replica is at version {state.version}, past {delivery.version}"
+            f"the replica is at version {state.version}, past {received.version}"
         )
-    name, target = folder.new_vector("replica", serial)
-    target[:] = initial() if kept is None else kept
+    # Patch a copy: the present replica must survive patches that turn out to be wrong.
+    name, weights = transaction.new_vector("replica")
+    weights[:] = initial() if present is None else present
     try:
-        reached = apply_patches(target, state.version, delivery.patches, spec, run)
+        reached = apply_patches(weights, state.version, received.patches, folder.spec, folder.run)
     except WireError as error:
         raise ReplicaOutOfSync(str(error)) from None
-    if reached != delivery.version:
-        raise ReplicaOutOfSync(f"the patches end at version {reached}, not {delivery.version}")
-    _compare(target, delivery)
-    return Replica(target, name, reached)
+    if reached != received.version:
+        raise ReplicaOutOfSync(f"the patches end at version {reached}, not {received.version}")
+    _check_fingerprint(weights, received)
+    return Replica(weights, name, reached)
 
 
 def check_finite(weights: Float32) -> None:
@@ -115,8 +108,8 @@ def check_finite(weights: Float32) -> None:
         raise RunError("the received model is not finite: lower the learning rate")
 
 
-def _compare(weights: Float32, delivery: ReceivedModel) -> None:
-    if fingerprint(weights) != delivery.fingerprint:
+def _check_fingerprint(weights: Float32, received: ReceivedModel) -> None:
+    if fingerprint(weights) != received.fingerprint:
         raise ReplicaOutOfSync(
-            f"the replica is not version {delivery.version} of the published model"
+            f"the replica is not version {received.version} of the published model"
         )

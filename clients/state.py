@@ -1,54 +1,62 @@
-"""What a site remembers of a run: its present state, and those that it may have to go back to.
-
-The server may be resumed from a checkpoint that is older than what the site has worked since. For
-that the site keeps, beside its present state, the one it had at each checkpoint that the server
-still has, and goes back with the server: the run then goes on as if the rounds since had never
-been, and what the sites hold back fits the server's books again.
-
-What a site must not lose: its replica, its residual and its last upload, in files.
+"""A site's durable memory of a run: its replica, its residual and its last upload, in files.
 
 ``<state_dir>/<run>/<site>/`` holds
 
 ======================  ===========================================================================
-file                    is
+file                    content
 ======================  ===========================================================================
-``state.json``          which of the others make up the state, and its figures; replaced at once
+``state.json``          the site's states: their figures and the names of their files
 ``replica-<n>.f32``     the published model as this site has it, float32 little-endian
 ``residual-<n>.f32``    what all uploads so far have held back, float32 little-endian
 ``velocity-<n>.f32``    with momentum correction: the momentum kept over rounds, likewise
 ``upload-<n>.bin``      the last upload, as sent
-``spare-….f32``         memory for the next of each
+``spare-<kind>.f32``    a file that no state needs, to be reused for the next vector of its kind
 ``lock``                held by the process that works for this site
 ======================  ===========================================================================
 
-A numbered file is never written again once ``state.json`` names it. A new state is a new set of
-files, then a new ``state.json``: killed at any instant, a site finds the old state or the new one.
-What ``state.json`` does not name is left from a killed process and goes with the next change.
+No process writes to a numbered file once ``state.json`` names it. A new state is a new set of
+files, then a new ``state.json``: whenever the process is killed, the site has the old state or the
+new one. Files that ``state.json`` does not name are left from a killed process; the next commit
+deletes them.
 
-``state.json`` may name more states than the last: those that the site had at the checkpoints that
-the server still keeps. If the server is resumed from one, the site goes back with it, so that the
-run goes on as if the rounds since had never been (:mod:`clients.state`).
+Besides its present state, a site keeps the state that it had at each checkpoint of the server. A
+server that resumes from a checkpoint knows nothing of the rounds after it. The site then returns
+to its own state of that checkpoint, so that the residuals match the model that the server resumed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from clients import mapped_vectors
+from filelock import FileLock, Timeout
+
+from clients.mapped_vectors import checksum, create_vector, open_vector
 from rsdgc.durable import make_folder, replace_bytes, sync
 from rsdgc.errors import RunError, SettingError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
+    from numpy.typing import NDArray
+
+    from clients.task import RunOrigin
     from rsdgc.arrays import Float32
     from rsdgc.spec import ModelSpec
+
+    Content = TypeVar("Content", bytes, NDArray[Any])
+
+SCHEMA = "rsdgc-site-2"
+FILE = "state.json"
+LOCK = "lock"
+PROBE_S = 0.5
+"""How long a lock may be held before the wait is worth a warning: a probe of it takes less."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,16 @@ class SiteState:
     Parameters
     ----------
     round : int
-        The last one worked; 0 before the first.
+        The last round worked; 0 before the first.
     version : int
-        Of the published model that the replica is.
+        Version of the published model that the replica is.
     replica, residual, velocity, upload : str
         Names of files in the folder; empty for none.
     residual_check, velocity_check, upload_check : int
-        CRC-32 of their contents. The replica has none: it is compared with the server's
-        fingerprint whenever it is used.
+        CRC-32 of the files. The replica has none: every use compares it with the server's
+        fingerprint.
     task : str
-        Digest of that round's task, to recognise the same message delivered twice.
+        Digest of that round's task, to recognize the same message delivered twice.
     reply : dict
         The other figures of that round's reply, as JSON values.
     """
@@ -86,7 +94,7 @@ class SiteState:
 
     @property
     def files(self) -> set[str]:
-        """Names of the files that make it up."""
+        """Names of the files of this state."""
         return {self.replica, self.residual, self.velocity, self.upload} - {""}
 
 
@@ -108,15 +116,15 @@ class StateHistory:
     states: tuple[SiteState, ...] = ()
     serial: int = 0
 
-    def at(self, attempt: int, resumed_round: int) -> tuple[SiteState, ...]:
-        """Return the states as an attempt of the server may know them.
+    def known_to(self, attempt: int, resumed_round: int) -> tuple[SiteState, ...]:
+        """Return the states that an attempt of the server may know of.
 
         Parameters
         ----------
         attempt : int
-            Which start of the server asks.
+            The start of the server that asks.
         resumed_round : int
-            The last round that it knew when it started; 0 if it started anew.
+            The last round that it knew when it started; 0 for a new run.
 
         Raises
         ------
@@ -129,7 +137,7 @@ class StateHistory:
             raise RunError(f"attempt {attempt} of this run is over: the server was resumed since")
         return tuple(state for state in self.states if state.round <= resumed_round)
 
-    def then(
+    def extended(
         self,
         state: SiteState,
         *,
@@ -143,34 +151,37 @@ class StateHistory:
         Parameters
         ----------
         state : SiteState
-            The new present one.
+            The new present state.
         attempt : int
             The server's start that it was worked for.
         past : iterable of SiteState
-            What :meth:`at` gave for that start.
+            What :meth:`known_to` returned for that start.
         kept_rounds : iterable of int
-            Rounds of the server's checkpoints: of each, the last state not after it stays.
+            Rounds of the server's checkpoints.
         serial : int
             Highest number of a file now.
         """
         past = tuple(past)
-        kept = set()
-        for limit in kept_rounds:
-            kept.add(max((s.round for s in past if s.round <= limit), default=-1))
-        stays = [s for s in past if s.round in kept and s.round < state.round]
+        # A site need not have worked the round of a checkpoint: its state of that time is then
+        # the last one before.
+        needed = {
+            max((earlier.round for earlier in past if earlier.round <= limit), default=-1)
+            for limit in kept_rounds
+        }
+        kept = [s for s in past if s.round in needed and s.round < state.round]
         attempts = self.attempts if attempt in self.attempts else (*self.attempts, attempt)
-        return replace(self, attempts=attempts, states=(*stays, state), serial=serial)
-
-
-SCHEMA = "rsdgc-site-2"
-FILE = "state.json"
-LOCK = "lock"
-
-_log = logging.getLogger(__name__)
+        return replace(self, attempts=attempts, states=(*kept, state), serial=serial)
 
 
 class StateFolder:
     """The folder in which one site keeps its state of one run.
+
+    ::
+
+        folder = StateFolder("state/", run=7, site="site-00", spec=spec)
+        folder.load().states[-1].round                      # reading needs no lock
+        with folder.transaction(origin) as transaction:     # writing does
+            transaction.commit(replace(transaction.state, ...))
 
     Parameters
     ----------
@@ -181,195 +192,242 @@ class StateFolder:
     site : str
         Name of the site.
     spec : ModelSpec
-        Of the model; a state of another model is never used.
+        Layers of the model; a state of another model is never used.
 
     Raises
     ------
     SettingError
-        The site's name cannot be a folder's.
+        The site's name cannot be the name of a folder.
     """
 
     def __init__(self, state_dir: Path | str, run: int, site: str, spec: ModelSpec) -> None:
         if not site or site in (".", "..") or "/" in site or "\0" in site:
             raise SettingError(f"site name {site!r} cannot name a folder: use letters and digits")
         self.path = Path(state_dir) / str(run) / site
-        self._spec = spec
+        self.run = run
+        self.spec = spec
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes of the same site out; the lock dies with its process.
+        """Keep other processes of the same site out; the system frees the lock of a killed one.
 
         Raises
         ------
         StateError
             The folder cannot be made or written.
         """
-        with self.explained("written"):
+        lock = FileLock(self.path / LOCK)
+        with _explain_os_errors(self.path, "written"):
             make_folder(self.path, levels=3)
-            lock = (self.path / LOCK).open("w")
-        with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.warning("another process works for this site (%s): waiting", self.path)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def load(self) -> StateHistory:
-        """Return what is remembered; nothing where there is nothing that can be used.
-
-        A file that is damaged or of another model is passed over with a warning: the site goes on
-        like one that lost its disk, and only what its uploads held back is lost.
-
-        Raises
-        ------
-        StateError
-            The file is there and the system does not let it be read.
-        """
-        path = self.path / FILE
+                lock.acquire(timeout=PROBE_S)
+            except Timeout:
+                _log.warning("another process works for this site: waiting for %s", self.path)
+                lock.acquire()
         try:
-            return self._parse(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return StateHistory()
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            _log.warning("site state %s cannot be used (%s): starting without it", path, error)
-            return StateHistory()
-        except OSError as error:
-            raise self._unusable("read", error) from error
-
-    def replica(self, state: SiteState) -> Float32 | None:
-        """Map a state's replica for reading; None, with a warning, where it cannot be used."""
-        if not state.replica:
-            return None
-        with self._passed_over(state.replica):
-            return mapped_vectors.open_vector(self.path / state.replica, self._spec.size, "c")
-        return None
-
-    def residual(self, state: SiteState) -> Float32 | None:
-        """Map a state's residual for reading; None, with a warning, where it is damaged."""
-        return self._checked(state.residual, state.residual_check)
-
-    def velocity(self, state: SiteState) -> Float32 | None:
-        """Map a state's velocity for reading; None, with a warning, where it is damaged."""
-        return self._checked(state.velocity, state.velocity_check) if state.velocity else None
-
-    def upload(self, state: SiteState) -> bytes | None:
-        """Return a state's upload; None, with a warning, where it is damaged."""
-        with self._passed_over(state.upload):
-            found = (self.path / state.upload).read_bytes()
-            if mapped_vectors.checksum(found) == state.upload_check:
-                return found
-            raise ValueError("its checksum does not match")
-        return None
-
-    def new_vector(self, kind: str, serial: int) -> tuple[str, Float32]:
-        """Make a file for a vector.
-
-        Parameters
-        ----------
-        kind : {"replica", "residual", "velocity"}
-            What it will be.
-        serial : int
-            A number that no file has.
-
-        Returns
-        -------
-        name : str
-            Of the file, for :class:`SiteState`.
-        vector : float32 [spec.size]
-            Its memory, to be written to; not yet part of any state.
-
-        Raises
-        ------
-        StateError
-            There is no room.
-        """
-        name = f"{kind}-{serial:06}.f32"
-        with self.explained("written"):
-            path, spare = self.path / name, self.path / f"spare-{kind}.f32"
-            return name, mapped_vectors.create_vector(path, self._spec.size, spare)
-
-    def keep(self, name: str) -> None:
-        """Force a file to the disk; raises :class:`StateError` if it cannot be."""
-        with self.explained("written"):
-            sync(self.path / name)
-
-    def keep_bytes(self, kind: str, serial: int, content: bytes) -> str:
-        """Write a file and force it to the disk; return its name."""
-        name = f"{kind}-{serial:06}.bin"
-        with self.explained("written"):
-            (self.path / name).write_bytes(content)
-            sync(self.path / name)
-        return name
-
-    def commit(self, history: StateHistory) -> None:
-        """Replace the state; when this returns, the new one survives a loss of power.
-
-        Raises
-        ------
-        StateError
-            It could not be written (disk full, no permission). The round must not be replied to:
-            its upload then counts as lost, whichever state the disk kept.
-        """
-        content = {
-            "schema": SCHEMA,
-            "model": self._spec.signature.hex(),
-            "attempts": list(history.attempts),
-            "serial": history.serial,
-            "states": [asdict(state) for state in history.states],
-        }
-        with self.explained("written"):
-            replace_bytes(self.path / FILE, json.dumps(content).encode())
-        self._tidy(history.states)
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
-    def explained(self, verb: str) -> Iterator[None]:
-        """Turn what the system says into one line with a remedy."""
+    def transaction(self, origin: RunOrigin) -> Iterator[StateTransaction]:
+        """Lock and load the state for one message.
+
+        Raises
+        ------
+        StateError
+            The state cannot be read or written.
+        RunError
+            The message comes from an attempt of the server that is over.
+        """
+        with self.locked():
+            yield StateTransaction(self, origin)
+
+    def load(self) -> StateHistory:
+        """Return the states on the disk; an empty history if there is none that can be used.
+
+        If the file is damaged or of another model, a warning says so. The site then continues like
+        one that lost its disk: only what its uploads held back is lost.
+
+        Raises
+        ------
+        StateError
+            The file exists, but the system does not let it be read.
+        """
+        path = self.path / FILE
+        with _explain_os_errors(self.path, "read"):
+            try:
+                return self._parse(json.loads(path.read_bytes()))
+            except FileNotFoundError:
+                return StateHistory()
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                _log.warning("site state %s cannot be used (%s): starting without it", path, error)
+                return StateHistory()
+
+    def replica(self, state: SiteState) -> Float32 | None:
+        """Map a state's replica; None, with a warning, if it cannot be used."""
+        return self._read(state.replica, None, self._open_vector)
+
+    def residual(self, state: SiteState) -> Float32 | None:
+        """Map a state's residual; None, with a warning, if it is damaged."""
+        return self._read(state.residual, state.residual_check, self._open_vector)
+
+    def velocity(self, state: SiteState) -> Float32 | None:
+        """Map a state's velocity; None, with a warning, if it is damaged."""
+        return self._read(state.velocity, state.velocity_check, self._open_vector)
+
+    def upload(self, state: SiteState) -> bytes | None:
+        """Return a state's upload; None, with a warning, if it is damaged."""
+        return self._read(state.upload, state.upload_check, Path.read_bytes)
+
+    def _read(
+        self, name: str, expected: int | None, read: Callable[[Path], Content]
+    ) -> Content | None:
+        """Return a file's content if its checksum is as expected (None: not checked)."""
+        if not name:
+            return None
+        path = self.path / name
         try:
-            yield
-        except OSError as error:
-            raise self._unusable(verb, error) from error
+            content = read(path)
+            if expected is not None and checksum(content) != expected:
+                raise ValueError("its checksum does not match")
+        except (OSError, ValueError) as error:
+            _log.warning("%s cannot be used (%s): continuing without it", path, error)
+            return None
+        return content
 
-    def _checked(self, name: str, check: int) -> Float32 | None:
-        with self._passed_over(name):
-            found = mapped_vectors.open_vector(self.path / name, self._spec.size, "c")
-            if mapped_vectors.checksum(found) == check:
-                return found
-            raise ValueError("its checksum does not match")
-        return None
-
-    def _tidy(self, states: Sequence[SiteState]) -> None:
-        """Delete what no state names; the last of each kind is kept as memory for the next."""
-        named = {FILE, LOCK}.union(*(state.files for state in states))
-        with suppress(OSError):  # what is left over does no harm
-            for path in sorted(self.path.iterdir()):
-                if path.name in named or path.name.startswith("spare-"):
-                    continue
-                if path.suffix == ".f32":
-                    path.replace(self.path / f"spare-{path.name.partition('-')[0]}.f32")
-                else:
-                    path.unlink()
+    def _open_vector(self, path: Path) -> Float32:
+        # Copy on write: PyTorch wants memory that it may write to, and would copy a read-only map.
+        return open_vector(path, self.spec.size, "c")
 
     def _parse(self, content: dict[str, Any]) -> StateHistory:
-        for key, expected in (("schema", SCHEMA), ("model", self._spec.signature.hex())):
+        for key, expected in (("schema", SCHEMA), ("model", self.spec.signature.hex())):
             if content[key] != expected:
                 raise ValueError(f"{key} {content[key]} instead of {expected}")
         states = tuple(SiteState(**state) for state in content["states"])
         for name in set().union(*(state.files for state in states)):
             if Path(name).name != name:
-                raise ValueError(f"{name!r} is no file of this folder")
+                raise ValueError(f"{name!r} is not a file of this folder")
         return StateHistory(tuple(map(int, content["attempts"])), states, int(content["serial"]))
 
-    @contextmanager
-    def _passed_over(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            _log.warning("%s cannot be used (%s): going on without it", self.path / name, error)
 
-    def _unusable(self, verb: str, error: Exception) -> StateError:
-        reason = getattr(error, "strerror", None) or error
-        return StateError(
-            f"the site's state in {self.path} cannot be {verb} ({reason}): "
-            "free space, mend permissions, or set another state-dir"
+class StateTransaction:
+    """A site's state as one message finds it, and at most one commit of a new one.
+
+    :meth:`StateFolder.transaction` makes it; the folder is locked as long as it is open.
+
+    Parameters
+    ----------
+    folder : StateFolder
+        Where the state is kept; locked.
+    origin : RunOrigin
+        The start of the server that the message comes from.
+
+    Attributes
+    ----------
+    state : SiteState
+        The present state, as far as that start may know of it.
+    """
+
+    def __init__(self, folder: StateFolder, origin: RunOrigin) -> None:
+        self.folder = folder
+        self._origin = origin
+        self._history = folder.load()
+        self._past = self._history.known_to(origin.attempt, origin.resumed_round)
+        self._serial = self._history.serial + 1  # no file has this number yet
+        self.state = self._past[-1] if self._past else SiteState()
+
+    def new_vector(self, kind: str) -> tuple[str, Float32]:
+        """Make a file for a vector.
+
+        Parameters
+        ----------
+        kind : {"replica", "residual", "velocity"}
+            What it will hold.
+
+        Returns
+        -------
+        name : str
+            The file's name, for :class:`SiteState`.
+        vector : float32 [spec.size]
+            The file's memory, to be written to; not yet part of any state.
+
+        Raises
+        ------
+        StateError
+            The disk is full.
+        """
+        folder, name = self.folder, f"{kind}-{self._serial:06}.f32"
+        with _explain_os_errors(folder.path, "written"):
+            spare = folder.path / f"spare-{kind}.f32"
+            return name, create_vector(folder.path / name, folder.spec.size, spare)
+
+    def sync(self, name: str) -> None:
+        """Force a file to the disk; raise :class:`StateError` if that fails."""
+        with _explain_os_errors(self.folder.path, "written"):
+            sync(self.folder.path / name)
+
+    def write_upload(self, payload: bytes) -> str:
+        """Write an upload, force it to the disk, and return the name of its file."""
+        name = f"upload-{self._serial:06}.bin"
+        with _explain_os_errors(self.folder.path, "written"):
+            (self.folder.path / name).write_bytes(payload)
+        self.sync(name)
+        return name
+
+    def commit(self, state: SiteState) -> None:
+        """Replace the state; when this returns, the new one survives a loss of power.
+
+        Parameters
+        ----------
+        state : SiteState
+            The new state. The files that it names are on the disk already (:meth:`sync`): once
+            ``state.json`` names a file, its content must be there.
+
+        Raises
+        ------
+        StateError
+            It could not be written (disk full, no permission). The site must not reply: its
+            upload then counts as lost, whichever state the disk has kept.
+        """
+        history = self._history.extended(
+            state,
+            attempt=self._origin.attempt,
+            past=self._past,
+            kept_rounds=self._origin.kept_rounds,
+            serial=self._serial,
         )
+        content = {
+            "schema": SCHEMA,
+            "model": self.folder.spec.signature.hex(),
+            "attempts": list(history.attempts),
+            "serial": history.serial,
+            "states": [asdict(state) for state in history.states],
+        }
+        with _explain_os_errors(self.folder.path, "written"):
+            replace_bytes(self.folder.path / FILE, json.dumps(content).encode())
+        self._delete_unnamed(history)
+
+    def _delete_unnamed(self, history: StateHistory) -> None:
+        """Delete the files that no state names, but keep one vector of each kind as spare."""
+        named = {FILE, LOCK}.union(*(state.files for state in history.states))
+        with suppress(OSError):  # a file that stays does no harm: the next commit tries again
+            for path in sorted(self.folder.path.iterdir()):
+                if path.name in named or path.name.startswith("spare-"):
+                    continue
+                if path.suffix == ".f32":
+                    path.replace(path.with_name(f"spare-{path.name.partition('-')[0]}.f32"))
+                else:
+                    path.unlink()
+
+
+@contextmanager
+def _explain_os_errors(path: Path, verb: str) -> Iterator[None]:
+    """Turn an error of the system into a :class:`StateError`, one line with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"the site's state in {path} cannot be {verb} ({error.strerror or error}): "
+            "free space, fix the permissions, or set another state-dir"
+        ) from error

@@ -1,8 +1,7 @@
-"""States of old runs, listed and deleted."""
+"""List and delete the states that runs have left at a site."""
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clients.state import FILE, LOCK
+from rsdgc.durable import is_locked
 from rsdgc.errors import SettingError, StateError
 
 if TYPE_CHECKING:
@@ -25,15 +25,17 @@ class FoundState:
     Parameters
     ----------
     path : Path
-        Its folder.
+        The state's folder.
     run, site : str
-        As the folders are named.
+        Names of the folders.
     num_bytes : int
-        On the disk.
+        Bytes on the disk.
     age_s : float
-        Since its last change, seconds.
+        Seconds since the last change.
     in_use : bool
-        Whether a process works for the site just now.
+        Whether a process works for the site, or the lock cannot be read.
+    problem : str
+        Why the lock cannot be read; empty if it can.
     """
 
     path: Path
@@ -42,37 +44,44 @@ class FoundState:
     num_bytes: int
     age_s: float
     in_use: bool
+    problem: str = ""
 
 
 def find_states(state_dir: Path) -> list[FoundState]:
-    """Return the states below a state directory, by run and site.
+    """Return the states in a state directory, by run and site.
 
-    Only folders with a state's lock are looked at: nothing else that may lie there is touched.
+    Only a folder that has the lock of a state counts as one; other folders are ignored.
 
     Raises
     ------
     SettingError
-        It is no folder.
+        ``state_dir`` is not a folder.
     """
     if not state_dir.is_dir():
         raise SettingError(f"{state_dir} is not a folder: name a site's state-dir")
-    found = []
+    states = []
     for path in sorted(state_dir.glob("*/*/")):
         if not path.parent.name.isdigit() or not (path / LOCK).exists():
             continue
-        sizes = [file.stat() for file in path.iterdir() if file.is_file()]
-        changed = max((stat.st_mtime for stat in sizes), default=path.stat().st_mtime)
-        found.append(
+        files = [file.stat() for file in path.iterdir() if file.is_file()]
+        changed = max((stat.st_mtime for stat in files), default=path.stat().st_mtime)
+        try:
+            in_use, problem = is_locked(path / LOCK), ""
+        except OSError as error:
+            # A process of another user may hold the lock: its state must not be deleted.
+            in_use, problem = True, f"{LOCK} cannot be read ({error.strerror or error})"
+        states.append(
             FoundState(
                 path=path,
                 run=path.parent.name,
                 site=path.name,
-                num_bytes=sum(stat.st_size for stat in sizes),
+                num_bytes=sum(stat.st_size for stat in files),
                 age_s=max(0.0, time.time() - changed),
-                in_use=_held(path / LOCK),
+                in_use=in_use,
+                problem=problem,
             )
         )
-    return found
+    return states
 
 
 def clean_states(
@@ -83,26 +92,26 @@ def clean_states(
     older_than_days: float = 0.0,
     delete: bool = False,
 ) -> Iterator[str]:
-    """List states, and delete them; a line for a person for each, and one at the end.
+    """List states, and delete them; yield a line for each, and a summary.
 
-    A state in use is never deleted. What a deleted one held back is lost to its run: if that
-    goes on, the site joins it like one that lost its disk.
+    A state in use is never deleted. What the uploads of a deleted state held back is lost to its
+    run: if the run continues, the site takes part like one that lost its disk.
 
     Parameters
     ----------
     state_dir : Path
         Root of the states on this machine.
     run, site : str, optional
-        Only of this run, of this site.
+        Only states of this run, of this site.
     older_than_days : float
-        Only what was not changed for so long.
+        Only states that were not changed for so long.
     delete : bool
         Whether to delete, or only to list.
 
     Raises
     ------
     SettingError
-        It is no folder.
+        ``state_dir`` is not a folder.
     StateError
         A state cannot be deleted.
     """
@@ -114,35 +123,25 @@ def clean_states(
             or state.age_s < older_than_days * DAY_S
         ):
             continue
-        what = f"run {state.run}, site {state.site}: {state.num_bytes / 1e6:.1f} MB"
+        label = f"run {state.run}, site {state.site}: {state.num_bytes / 1e6:.1f} MB"
         if state.in_use:
-            yield f"{what}, in use: kept"
+            yield f"{label}, {state.problem or 'in use'}: kept"
             continue
         if delete:
             _delete(state.path)
         freed += state.num_bytes
-        yield f"{what}, {'deleted' if delete else 'can go'}"
+        yield f"{label}, {'deleted' if delete else 'can go'}"
     yield f"{freed / 1e6:.1f} MB {'freed' if delete else 'can be freed: add --yes to delete'}"
 
 
 def _delete(path: Path) -> None:
     try:
-        (path / FILE).unlink(missing_ok=True)  # first: without it the rest is no state any more
+        # First: without this file the rest is not a state, if the deletion stops halfway.
+        (path / FILE).unlink(missing_ok=True)
         shutil.rmtree(path)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
     except OSError as error:
         raise StateError(
-            f"{path} cannot be deleted ({error.strerror}): mend permissions"
+            f"{path} cannot be deleted ({error.strerror}): fix its permissions"
         ) from error
-
-
-def _held(lock: Path) -> bool:
-    try:
-        with lock.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,23 +16,21 @@ if TYPE_CHECKING:
 
     from clients.training import TrainSettings
 
-METHODS = ("rs-dgc", "topk", "fedavg")
-
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """Which start of which run a message comes from.
+    """The run, and the start of its server, that a message comes from.
 
     Parameters
     ----------
     run : int
-        Number of the run, unique to it: states of other runs are never touched.
+        Unique number of the run: states of other runs are never touched.
     attempt : int
         Number of this start of the server; a resumed run has the same `run` and another attempt.
     resumed_round : int
-        The last round that the server knew when it started; 0 if it started anew.
+        The last round that the server knew when it started; 0 for a new run.
     kept_rounds : tuple of int
-        Rounds that the server could be resumed from: the site must be able to go back to them.
+        Rounds of the server's checkpoints: the site must be able to return to them.
     """
 
     run: int
@@ -43,23 +41,24 @@ class RunOrigin:
 
 @dataclass(frozen=True, eq=False)
 class ReceivedModel:
-    """How the published model reaches a site.
+    """What a message says of the published model: the version to work from, and how to reach it.
 
     ::
 
-        ReceivedModel(9, print9)                                 the site has it already
-        ReceivedModel(9, print9, patches=(from7to8, from8to9))   what it lacks
-        ReceivedModel(9, print9, whole=model)                    all of it
+        ReceivedModel(9, fingerprint)                           the site has it already
+        ReceivedModel(9, fingerprint, patches=(to_8, to_9))     the site is at version 7
+        ReceivedModel(9, fingerprint, whole=model)              the site has none
 
     Parameters
     ----------
     version : int
-        Of the published model that the site is to work from.
+        Version of the published model that the site is to work from.
     fingerprint : bytes
-        Its :func:`rsdgc.patches.fingerprint`; empty: not compared (FedAvg, which has one
-        message a round and no replica).
+        Its :func:`rsdgc.patches.fingerprint`; empty if no replica is kept (FedAvg, which sends
+        the whole model each round).
     patches : tuple of bytes
-        Encoded, successive, oldest first; more than the site lacks does no harm.
+        Successive encoded patches, oldest first; those that the site has applied already are
+        skipped.
     whole : float32 [size] or None
         The model itself.
     """
@@ -77,37 +76,37 @@ class RoundTask:
     Parameters
     ----------
     origin : RunOrigin
-        The run, and this start of its server.
+        The run, and the start of its server.
     round : int
-        From 1, growing.
-    method : {"rs-dgc", "topk", "fedavg"}
-        ``"fedavg"`` sends the whole model back and keeps no state; ``"rs-dgc"`` and ``"topk"``
-        send a compressed update and differ in their `scheme` alone.
+        Number of the round, from 1, growing.
     train : TrainSettings
-        Of this round, its learning rate included.
+        How to train in this round, learning rate included.
+    compressed : bool
+        Whether to reply with a compressed update. Otherwise (FedAvg) the site replies with the
+        whole trained model and keeps no state.
     seed : int
-        Of the run; site and round are mixed in here.
+        Seed of the run; the site mixes its name and the round in.
     scheme, indicator, mean_weight, std_weight : Scheme, str, float, float
         How to compress (:mod:`rsdgc.scheme`, :mod:`rsdgc.indicators`).
     ratios : float64 [num_layers]
-        The share of each layer's neighborhoods to send; unused by FedAvg.
+        Share of each layer's neighborhoods to send; unused by FedAvg.
     budget_bytes : float
-        Size of the encoded update that dead-zone levels are fitted to.
+        Size of the encoded update that the step of dead-zone values is fitted to.
     momentum_correction : float
         Momentum that the site keeps over rounds (:mod:`rsdgc.feedback`); 0 for none.
     accepted_round : int
-        Last round whose upload the server accepted from this site; 0 for none.
+        The last round whose upload the server accepted from this site; 0 for none.
 
     Raises
     ------
     SettingError
-        The method is unknown, or the round not after the accepted one.
+        The round is not after the accepted one.
     """
 
     origin: RunOrigin
     round: int
-    method: Literal["rs-dgc", "topk", "fedavg"]
     train: TrainSettings
+    compressed: bool = True
     seed: int = 0
     scheme: Scheme = field(default_factory=Scheme)
     indicator: str = "nsi"
@@ -119,24 +118,22 @@ class RoundTask:
     accepted_round: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise SettingError(
-                f"method {self.method!r} is unknown: choose one of {', '.join(METHODS)}"
-            )
         if not 0 <= self.accepted_round < self.round:
             raise SettingError(
                 f"round {self.round} cannot follow an upload accepted in round "
                 f"{self.accepted_round}: number rounds from 1, each once"
             )
 
-    def digest(self, delivery: ReceivedModel) -> str:
-        """Return a text that tells this task, from this model, from every other.
+    def digest(self, received: ReceivedModel) -> str:
+        """Return a digest that tells this task, from this model, from every other.
 
-        The model counts by its version and fingerprint, whichever way it came.
+        The model counts by version and fingerprint: if the same task is delivered twice, the
+        second may bring patches where the first brought the whole model.
         """
-        scalars = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ratios"}
-        text = repr((scalars, delivery.version, delivery.fingerprint))
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ratios"}
+        text = repr((values, received.version, received.fingerprint))
         digest = hashlib.blake2b(text.encode(), digest_size=16)
+        # repr abbreviates long arrays, so the ratios count by their bytes.
         digest.update(np.ascontiguousarray(self.ratios, np.float64).data)
         return digest.hexdigest()
 
@@ -150,19 +147,19 @@ class RoundResult:
     payload : bytes
         The encoded update; empty for FedAvg.
     weights : float32 [size] or None
-        The trained model; None but for FedAvg.
+        The trained model; only for FedAvg.
     num_examples : int
         Chips in the training split: the update's weight in the mean.
     confusion : int64 [K, K]
-        Of the model **as received**, on the test split; rows are the reference.
+        Confusion matrix of the model **as received**, on the test split; rows are the reference.
     loss : float
-        Of the model as received, on the test split.
+        Mean cross-entropy of the model as received, on the test split, in nats.
     train_loss : float
-        Mean over the samples trained on.
+        Mean cross-entropy over the samples trained on, in nats.
     seconds : float
-        Wall clock of the whole round at the site.
+        Wall clock of the round's work at the site.
     version : int
-        Of the published model that the site's replica now is, on its disk.
+        Version of the published model that the site's replica has reached; 0 for FedAvg.
     """
 
     payload: bytes
@@ -173,3 +170,14 @@ class RoundResult:
     train_loss: float
     seconds: float
     version: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """Return all but payload, weights and version as JSON values."""
+        names = ("num_examples", "loss", "train_loss", "seconds")
+        return {"confusion": self.confusion.tolist()} | {n: getattr(self, n) for n in names}
+
+    @classmethod
+    def from_figures(cls, figures: dict[str, Any], payload: bytes, version: int) -> RoundResult:
+        """Return the result whose :meth:`figures` these are."""
+        confusion = np.array(figures["confusion"], np.int64)
+        return cls(payload, None, version=version, **(figures | {"confusion": confusion}))

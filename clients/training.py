@@ -1,7 +1,4 @@
-"""The device that a setting names.
-
-One round of local training: SGD with momentum, a fresh optimizer each round.
-"""
+"""One round of local training: SGD with momentum, a new optimizer each round."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
     from clients.loader import SplitLoader
 
-
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -36,12 +32,12 @@ def choose_device(name: str) -> torch.device:
     Parameters
     ----------
     name : {"auto", "cpu", "cuda"}
-        ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"`` or ``"cuda"``.
+        ``"auto"`` is CUDA if the machine has it, else the CPU.
 
     Raises
     ------
     SettingError
-        The name is unknown, or CUDA is asked for and absent.
+        The name is unknown, or it is ``"cuda"`` and the machine has none.
     """
     if name not in DEVICES:
         raise SettingError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
@@ -54,25 +50,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a site trains in one round.
 
-    ::
-
-        TrainSettings(lr=0.05)                          one epoch
-        TrainSettings(lr=0.05, epochs=5)                five
-        TrainSettings(lr=0.05, steps=20)                twenty batches, however many epochs that is
-        TrainSettings(lr=0.05, clip_norm=5.0)           gradients clipped at an L2 norm of 5
+    The defaults stand in :class:`fl_app.settings.Settings`; here every value must be given.
 
     Parameters
     ----------
     lr : float
-        Learning rate of this round; its schedule over the rounds is the server's.
+        Learning rate of this round; the server has its schedule over the rounds.
     momentum, weight_decay : float
-        Of SGD. The momentum starts from zero each round.
+        Momentum and L2 penalty of SGD. The momentum starts from zero each round.
     batch_size : int
-        Chips a step; the last batch of an epoch may have fewer.
+        Chips in a step; the last batch of an epoch may have fewer.
     epochs : int
         Passes over the split.
     steps : int
@@ -80,12 +71,13 @@ class TrainSettings:
     clip_norm : float
         Largest L2 norm of a step's gradient, over all parameters; 0 for no limit.
     augment : bool
-        Flips and quarter turns.
-    jitter, band_dropout : float
-        Strength of the change of every band's gain and offset, and the probability that a band of
-        a chip is left out; 0 for neither.
+        Whether to flip and turn chips at random.
     amp : bool
         Mixed precision with bfloat16, on GPUs that have it; float32 elsewhere.
+    jitter : float
+        Standard deviation of the random change of every band's gain and offset; 0 for none.
+    band_dropout : float
+        Probability that a band of a chip is left out; 0 for none.
 
     Raises
     ------
@@ -94,19 +86,19 @@ class TrainSettings:
     """
 
     lr: float
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    batch_size: int = 32
-    epochs: int = 1
-    steps: int = 0
-    clip_norm: float = 5.0
-    augment: bool = True
-    amp: bool = False
-    jitter: float = 0.0
-    band_dropout: float = 0.0
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    steps: int
+    clip_norm: float
+    augment: bool
+    amp: bool
+    jitter: float
+    band_dropout: float
 
     def __post_init__(self) -> None:
-        for name, value, fits, range_ in (
+        for name, value, in_range, expected in (
             ("lr", self.lr, 0 < self.lr < math.inf, "above 0"),
             ("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1"),
             ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or above"),
@@ -117,8 +109,8 @@ class TrainSettings:
             ("band_dropout", self.band_dropout, 0 <= self.band_dropout < 1, "from 0 to below 1"),
             ("clip_norm", self.clip_norm, 0 <= self.clip_norm < math.inf, "0 or above"),
         ):
-            if not fits:
-                raise SettingError(f"{name} = {value} is out of range: it must be {range_}")
+            if not in_range:
+                raise SettingError(f"{name} = {value} is out of range: it must be {expected}")
 
 
 @dataclass(frozen=True)
@@ -129,8 +121,10 @@ class TrainReport:
     ----------
     loss : float
         Mean cross-entropy over the samples seen, in nats.
-    samples, steps : int
-        Seen and taken.
+    samples : int
+        Chips seen, counted once per epoch.
+    steps : int
+        Steps taken.
     seconds : float
         Wall clock.
     """
@@ -141,43 +135,40 @@ class TrainReport:
     seconds: float
 
 
-def train(
-    model: nn.Module, partition: SplitLoader, settings: TrainSettings, seed: int
-) -> TrainReport:
+def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: int) -> TrainReport:
     """Train the model in place on a split.
 
     Parameters
     ----------
     model : torch.nn.Module
-        On the partition's device.
-    partition : Partition
+        On the split's device.
+    split : SplitLoader
         The site's training split.
     settings : TrainSettings
-        Of this round.
+        How to train in this round.
     seed : int
-        Of order, augmentation and dropout: on the CPU, with one thread count, the same seed gives
-        the same weights to the bit. The process's own random numbers are left as they were.
+        Seed of order, augmentation and dropout. On the CPU, with one thread count, the same seed
+        yields the same weights to the bit. The global random state of the process is restored.
 
     Raises
     ------
     RunError
         The loss or the weights are no longer finite.
     """
-    begin = time.perf_counter()
+    start = time.perf_counter()
     model.train()
-    step = _Step(model, partition.device, settings)
+    step = _SgdStep(model, split.device, settings)
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros((), device=partition.device)
+    loss_sum = torch.zeros((), device=split.device)
     samples = steps = 0
-    with _seeded(partition.device, seed):
-        for x, y in _batches(partition, settings, seed):
-            x = _augmented(x, settings, generator)  # noqa: PLW2901  # a stage, not a new x
-            total += step(x, y) * len(y)
+    with _seeded(split.device, seed):
+        for x, y in _batches(split, settings, seed):
+            loss_sum += step(_augmented(x, settings, generator), y) * len(y)
             samples, steps = samples + len(y), steps + 1
-    # Looked at once, at the end: asking a GPU for every step's loss would stall it.
-    loss = float(total) / samples
+    # Read once, at the end: reading every step's loss would stall a GPU.
+    loss = float(loss_sum) / samples
     _check_finite(model, loss, settings.lr)
-    return TrainReport(loss, samples, steps, time.perf_counter() - begin)
+    return TrainReport(loss, samples, steps, time.perf_counter() - start)
 
 
 def _augmented(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
@@ -188,25 +179,29 @@ def _augmented(x: Tensor, settings: TrainSettings, generator: torch.Generator) -
     return drop_bands(x, settings.band_dropout, generator) if settings.band_dropout else x
 
 
-class _Step:
-    """Forward, backward, clip, update; in mixed precision where asked and possible.
+class _SgdStep:
+    """Forward, backward, clip, update; in mixed precision if it is set and the device has it.
 
-    The update is :func:`torch.optim.sgd.sgd`, what ``torch.optim.SGD`` calls: making one of those
-    imports PyTorch's compiler, longer than a small site trains, in every message's process.
+    The update calls the function :func:`torch.optim.sgd.sgd`, as ``torch.optim.SGD`` does.
+    Creating a ``torch.optim.SGD`` would import PyTorch's compiler, which takes longer than a small
+    site trains, and Flower handles every message in a process of its own.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, settings: TrainSettings) -> None:
         self._model = model
         self._settings = settings
         self._parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        self._momenta: list[Tensor | None] = [None] * len(self._parameters)
+        self._momentum_buffers: list[Tensor | None] = [None] * len(self._parameters)
+        # Emulated bfloat16 is slower than float32.
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self._amp = settings.amp and has_bf16
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        # The model's weights are channels_last (see Site); other inputs are converted by every
+        # layer anew.
         x = x.contiguous(memory_format=torch.channels_last)
         with (
-            _lone_chip(self._model, len(y)),
+            _running_statistics(self._model, used=len(y) == 1),
             torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._amp),
         ):
             loss = F.cross_entropy(self._model(x).float(), y)
@@ -220,8 +215,8 @@ class _Step:
     def _update(self) -> None:
         sgd(
             self._parameters,
-            [p.grad for p in self._parameters if p.grad is not None],  # each of them has one
-            self._momenta,
+            [p.grad for p in self._parameters if p.grad is not None],  # for mypy: all have one
+            self._momentum_buffers,
             fused=True,
             lr=self._settings.lr,
             momentum=self._settings.momentum,
@@ -235,28 +230,27 @@ class _Step:
 
 
 def _batches(
-    partition: SplitLoader, settings: TrainSettings, seed: int
+    split: SplitLoader, settings: TrainSettings, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    left = settings.steps or settings.epochs * math.ceil(len(partition) / settings.batch_size)
+    remaining = settings.steps or settings.epochs * math.ceil(len(split) / settings.batch_size)
     epoch = 0
-    while left > 0:
-        for batch in partition.batches(settings.batch_size, _mix(seed, epoch)):
-            if left == 0:
+    while remaining > 0:
+        # Multiples of 2^64 / golden ratio: the epochs' seeds lie far apart, whatever the round's.
+        epoch_seed = (seed + epoch * 0x9E3779B97F4A7C15) % 2**63
+        for batch in split.batches(settings.batch_size, epoch_seed):
+            if remaining == 0:
                 return
             yield batch
-            left -= 1
+            remaining -= 1
         epoch += 1
-
-
-def _mix(seed: int, epoch: int) -> int:
-    return (seed + epoch * 0x9E3779B97F4A7C15) % 2**63
 
 
 @contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed what layers such as dropout draw from, and put everything back after."""
+    """Seed the generators that layers such as dropout draw from; restore them afterwards."""
     cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
+        # Not torch.manual_seed: it also seeds devices that fork_rng does not restore.
         torch.default_generator.manual_seed(seed)
         if cuda:
             torch.cuda.manual_seed(seed)
@@ -264,11 +258,11 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _lone_chip(model: nn.Module, batch_size: int) -> Iterator[None]:
-    """Let a batch of one chip, which has no statistics of its own, use the running ones."""
+def _running_statistics(model: nn.Module, *, used: bool) -> Iterator[None]:
+    """Normalize a batch of one chip by the running statistics: it may have no variance."""
     norms = [
         module
-        for module in (model.modules() if batch_size == 1 else ())
+        for module in (model.modules() if used else ())
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training  # noqa: SLF001
     ]
     for norm in norms:
@@ -282,9 +276,9 @@ def _lone_chip(model: nn.Module, batch_size: int) -> Iterator[None]:
 
 def _check_finite(model: nn.Module, loss: float, lr: float) -> None:
     if not math.isfinite(loss):
-        what = f"the training loss became {loss}"
+        problem = f"the training loss became {loss}"
     elif not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        what = "the weights became infinite"
+        problem = "the weights became infinite"
     else:
         return
-    raise RunError(f"{what} at a learning rate of {lr:g}: lower it, or clip the gradients")
+    raise RunError(f"{problem} at a learning rate of {lr:g}: lower it, or clip the gradients")

@@ -1,7 +1,8 @@
-"""From a trained model to an upload: change plus residual, settled, compressed, the rest kept.
+"""From a site's change to its upload, in place in the file that will hold the new residual.
 
-What :class:`rsdgc.feedback.ErrorFeedback` does in memory runs here in the file that will hold the
-residual, without another array of the model's size.
+Algorithm 1 of DGC (Lin et al., 2018) with error feedback: momentum correction, the residual of the
+rounds before, compression, the new residual. :mod:`rsdgc.feedback` has the arithmetic; this module
+takes its inputs from the site's state, without another array of the model's size.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rsdgc.feedback import compress_with_feedback, correct_momentum
 from rsdgc.indicators import make_indicator
 
 if TYPE_CHECKING:
-    from clients.state import SiteState, StateFolder
+    from clients.state import StateTransaction
     from clients.task import RoundTask
     from rsdgc.arrays import Float32
     from rsdgc.spec import ModelSpec
@@ -26,32 +27,56 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def add_residual(
-    target: Float32, folder: StateFolder, state: SiteState, accepted_round: int, spec: ModelSpec
-) -> None:
-    """Add what a site still owes to its change, in place.
+def apply_momentum_correction(
+    change: Float32, transaction: StateTransaction, momentum: float
+) -> tuple[str, Float32 | None]:
+    """Turn a change into the velocity that is to be sent, in place (momentum correction).
 
     Parameters
     ----------
-    target : float32 [spec.size]
-        This round's change; the residual is added, and the last upload if it was not accepted.
-    folder : StateFolder
-        Where both are kept.
-    state : SiteState
-        The present state.
+    change : float32 [size]
+        This round's change; the velocity afterwards.
+    transaction : StateTransaction
+        Holds the last velocity, and makes the file of the new one.
+    momentum : float
+        0: nothing is done.
+
+    Returns
+    -------
+    name : str
+        Name of the velocity's file; empty without momentum.
+    velocity : float32 [size] or None
+        The new velocity, to be masked once the upload is known.
+    """
+    if not momentum:
+        return "", None
+    name, velocity = transaction.new_vector("velocity")
+    previous = transaction.folder.velocity(transaction.state)
+    np.copyto(velocity, 0.0 if previous is None else previous)
+    correct_momentum(velocity, change, momentum)
+    return name, velocity
+
+
+def add_residual(target: Float32, transaction: StateTransaction, accepted_round: int) -> None:
+    """Add what earlier uploads held back, in place; also the last upload if it was not accepted.
+
+    Parameters
+    ----------
+    target : float32 [size]
+        This round's change or velocity; afterwards what the upload should say.
+    transaction : StateTransaction
+        Holds the residual and the last upload.
     accepted_round : int
         The last round whose upload the server accepted from this site; 0 for none.
-    spec : ModelSpec
-        The model.
     """
+    state, folder = transaction.state, transaction.folder
     if state.round < accepted_round:
+        # The residual of an older state holds changes that later, accepted uploads have sent.
         _log.warning(
             "%s has lost its state of round %d: what its uploads held back is lost",
             folder.path,
             accepted_round,
         )
-        return
-    if not state.residual:
         return
     residual = folder.residual(state)
     if residual is not None:
@@ -59,69 +84,32 @@ def add_residual(
     if state.round != accepted_round:
         upload = folder.upload(state)
         if upload is not None:
-            _log.info("the upload of round %d was not accepted: taken back", state.round)
-            decode(upload, spec).add_to(target)
-
-
-def apply_momentum_correction(
-    change: Float32, folder: StateFolder, state: SiteState, momentum: float, serial: int
-) -> tuple[str, Float32 | None]:
-    """Turn a change into the velocity that is to be sent, in place (momentum correction).
-
-    Parameters
-    ----------
-    change : float32 [spec.size]
-        This round's change; the velocity afterwards.
-    folder : StateFolder
-        Where the last velocity is kept, and this one will be.
-    state : SiteState
-        The present state.
-    momentum : float
-        0: nothing is done.
-    serial : int
-        A number that no file has.
-
-    Returns
-    -------
-    name : str
-        Of the velocity's file; empty without momentum.
-    velocity : float32 [spec.size] or None
-        Its memory, to be masked once the upload is made.
-    """
-    if not momentum:
-        return "", None
-    name, velocity = folder.new_vector("velocity", serial)
-    last = folder.velocity(state)
-    if last is None:
-        velocity[:] = 0.0
-    else:
-        np.copyto(velocity, last)
-    correct_momentum(velocity, change, momentum)
-    return name, velocity
+            _log.info("the upload of round %d was not accepted: adding it again", state.round)
+            decode(upload, folder.spec).add_to(target)
 
 
 def compress_upload(
     target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, seed: int
 ) -> SparseUpdate:
-    """Encode the best of ``target``, and leave in it what the bytes do not say.
+    """Encode the best part of ``target``, and leave in it what the upload does not say.
 
     Parameters
     ----------
-    target : float32 [spec.size]
+    target : float32 [size]
         Change plus residual; the new residual afterwards.
     task : RoundTask
         Says how to compress.
     stamp : Stamp
-        Of the upload.
+        Run, round and base version, for the upload's header.
     spec : ModelSpec
-        The model.
+        Layers of the model.
     seed : int
-        Of random scores.
+        Seed of random scores.
 
     Returns
     -------
     SparseUpdate
-        The upload, decoded; its ``payload`` is what to send.
+        The decoded upload; its ``payload`` is what to send.
 
     Raises
     ------

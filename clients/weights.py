@@ -1,8 +1,8 @@
 """A model as one flat float32 vector, and back.
 
 The vector holds every floating-point entry of the model's ``state_dict`` in its order: parameters,
-and buffers such as the running statistics of batch normalisation. Integer buffers (its count of
-batches) stay at the site: they mean nothing when averaged.
+and buffers such as the running statistics of batch normalization. Integer buffers (its count of
+batches) stay at the site: their average means nothing.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def model_to_vector(
     model : torch.nn.Module
         On any device.
     spec : ModelSpec
-        What :func:`model_spec` gave for it.
+        What :func:`model_spec` returns for it.
     out : float32 [spec.size], optional
-        Where to; a new vector by default.
+        Where to write; a new vector by default.
 
     Returns
     -------
@@ -68,27 +68,27 @@ def model_to_vector(
 def load_vector(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) -> None:
     """Copy a vector into the model, in place.
 
-    Averages of updates can push a running variance slightly below zero, where its square root
-    would be NaN: it is raised to zero.
+    A running variance below zero becomes zero: sums of lossy updates can push it there, and its
+    square root would be NaN.
 
     Parameters
     ----------
     model : torch.nn.Module
         On any device; its tensors stay where they are.
     spec : ModelSpec
-        What :func:`model_spec` gave for it.
+        What :func:`model_spec` returns for it.
     flat : float32 [spec.size]
         May be read-only.
 
     Raises
     ------
     SettingError
-        The vector is not of the model's size.
+        The vector does not have the model's size.
     """
     _check_size(flat.size, spec, "the received model")
     source = torch.from_numpy(np.require(flat, np.float32, ["C", "W"]))
     entries = list(_float_entries(model))
-    source = source.to(entries[0][1].device)
+    source = source.to(entries[0][1].device)  # one transfer instead of one per layer
     with torch.no_grad():
         for index, (name, tensor) in enumerate(entries):
             start, stop = int(spec.offsets[index]), int(spec.offsets[index + 1])
@@ -100,6 +100,6 @@ def load_vector(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) ->
 def _check_size(size: int, spec: ModelSpec, what: str) -> None:
     if size != spec.size:
         raise SettingError(
-            f"{what} has {size} values where {spec.size} are expected: "
-            "all ends must build the same model, for the same bands and classes"
+            f"{what} has {size} values, and {spec.size} are expected: the server and all sites "
+            "must build the same model, for the same bands and classes"
         )

@@ -1,50 +1,73 @@
-"""Flower's ClientApp: tell the server who is here, work a round, score the final model."""
+"""Flower's ClientApp: say which sites are here, work rounds, score the final model.
+
+:mod:`strategies.messages` lists the records and fields of every message.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Hashable
 from logging import WARNING
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.common import log
 from numpy.typing import NDArray
 
-from clients.site import ReceivedModel, ReplicaOutOfSync, RoundTask, RunOrigin, Site
+from clients.replica import ReplicaOutOfSync
+from clients.site import Site
+from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings, choose_device
 from clients.weights import model_spec, model_to_vector
 from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.home import home
 from fl_app.models import build_model
-from fl_app.round_reply import round_reply
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, load_split, node_data
 from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
+from strategies.transport import chunk_upload
+
+Value = TypeVar("Value", bytes, int, float)
 
 SITES_IN_MEMORY = 16
-"""Sites whose chips and model one process keeps between rounds."""
+"""Sites that one process keeps open between rounds, with their chips and model."""
+
+opened_sites: OrderedDict[Hashable, Site] = OrderedDict()
+"""The sites that this process has opened, least recently used first.
+
+Opening a site reads its chips. In a simulation one process works for many sites, round after
+round; in a deployment every message may have a process of its own, and nothing is kept.
+"""
 
 app = ClientApp()
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Answer the roll call: which sites are here, and what they have."""
-    here = _host(context)
-    dataset, store = here.dataset, here.dataset.store
-    check_trainable(dataset, here.sites)
+    """Say which sites this node hosts, and what data they have."""
+    node = _node(context)
+    dataset, store = node.dataset, node.dataset.store
+    check_trainable(dataset, node.sites)
     counts = {
-        name: [len(dataset.site(local).split(part)[0]) for part in ("train", "test")]
-        for name, local in here.sites.items()
+        name: [len(dataset.site(local_name).split(split)[0]) for split in ("train", "test")]
+        for name, local_name in node.sites.items()
     }
-    card = ConfigRecord(
+    record = ConfigRecord(
         {
             messages.NAMES: list(counts),
             messages.NUM_TRAIN: [num_train for num_train, _ in counts.values()],
@@ -56,19 +79,19 @@ def query(message: Message, context: Context) -> Message:
             messages.SYNTHETIC: bool(store.meta.synthetic),
         }
     )
-    return Message(RecordDict({messages.SITE: card}), reply_to=message)
+    return Message(RecordDict({messages.SITE: record}), reply_to=message)
 
 
 @app.query(messages.STATISTICS)
 def statistics(message: Message, context: Context) -> Message:
-    """Tell the sums of a site's train samples; no pixel leaves it.
+    """Reply with the sums of a site's train samples; no pixel leaves the site.
 
-    The sums of all sites, added by :func:`data_prep.common_statistics.merge_sites`, are what all
-    can normalise by.
+    :func:`data_prep.common_statistics.merge_sites` adds the sums of all sites up to the statistics
+    by which all can normalize.
     """
-    here = _host(context)
+    node = _node(context)
     name = str(message.content.config_records[messages.TASK][messages.SITE])
-    sums = site_sums(here.dataset, _local(here, name))
+    sums = site_sums(node.dataset, _local_name(node, name))
     record = ConfigRecord(sums.to_mapping())  # type: ignore[arg-type]
     return Message(RecordDict({messages.SUMS: record}), reply_to=message)
 
@@ -76,16 +99,22 @@ def statistics(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Work one round at the site that the task names."""
-    settings = _settings(context)
+    settings = Settings.from_mapping(context.run_config)
     task = message.content.config_records[messages.TASK]
     site = _site(context, task)
     origin = _origin(context, task)
     try:
-        delivery = _delivery(message, task, site.spec)
-        result = site.work(_round_task(settings, origin, task), delivery)
+        received = _received_model(message, task, site.spec)
+        result = site.work(_round_task(settings, origin, task), received)
     except ReplicaOutOfSync as reason:
-        return _ask_for_the_whole(message, reason)
-    return Message(round_reply(result, site.spec), reply_to=message)
+        return _resync_reply(message, reason)
+    content = RecordDict(
+        {
+            messages.UPDATE: _update_record(result, site.spec),
+            messages.METRICS: _train_metrics(result),
+        }
+    )
+    return Message(content, reply_to=message)
 
 
 @app.evaluate()
@@ -94,12 +123,13 @@ def evaluate(message: Message, context: Context) -> Message:
     task = message.content.config_records[messages.TASK]
     site = _site(context, task)
     try:
-        score = site.evaluate(_origin(context, task), _delivery(message, task, site.spec))
+        received = _received_model(message, task, site.spec)
+        score = site.evaluate(_origin(context, task), received)
     except ReplicaOutOfSync as reason:
-        return _ask_for_the_whole(message, reason)
+        return _resync_reply(message, reason)
     metrics = MetricRecord(
         {
-            messages.NUM_EXAMPLES: int(score.confusion.sum()),
+            messages.NUM_EXAMPLES: score.samples,
             messages.SCORE_LOSS: float(score.loss),
             messages.CONFUSION: score.confusion.reshape(-1).tolist(),
         }
@@ -107,141 +137,137 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
 
 
-def _settings(context: Context) -> Settings:
-    return Settings.from_mapping(context.run_config)
+def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
+    """Return how a site trains in a round of this learning rate."""
+    return TrainSettings(
+        lr=learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        batch_size=settings.batch_size,
+        epochs=settings.local_epochs,
+        steps=settings.local_steps,
+        clip_norm=settings.clip_norm,
+        augment=settings.augment,
+        amp=settings.amp,
+        jitter=settings.jitter,
+        band_dropout=settings.band_dropout,
+    )
 
 
-def _host(context: Context) -> NodeData:
-    return node_data(context.node_config, _settings(context))
+# ---- the node and its sites -------------------------------------------------------------------
 
 
-def _local(here: NodeData, name: str) -> str:
-    """Return the name that a site has in the node's data."""
-    if name not in here.sites:
-        raise RunError(f"site '{name}' is not at this node, which has {', '.join(here.sites)}")
-    return here.sites[name]
+def _node(context: Context) -> NodeData:
+    return node_data(context.node_config, Settings.from_mapping(context.run_config))
+
+
+def _local_name(node: NodeData, name: str) -> str:
+    """Return the name that the node's data has for a site."""
+    if name not in node.sites:
+        raise RunError(f"site '{name}' is not at this node, which has {', '.join(node.sites)}")
+    return node.sites[name]
 
 
 def _site(context: Context, task: ConfigRecord) -> Site:
-    """Return a site, from memory where this process has worked for it before."""
-    name, packed = str(task[messages.SITE]), task.get(messages.NORMALIZATION, b"")
+    """Return the site that a task names, opened now or by an earlier message."""
+    name, statistics = str(task[messages.SITE]), _value(task, messages.NORMALIZATION, b"")
     configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
-    key = (context.run_id, name, packed, repr(configs))
-    return _kept(key, lambda: _open_site(context, name, packed))
+    # Everything that a site is made from: a change of any of it opens the site again.
+    key = (context.run_id, name, statistics, repr(configs))
+    if key not in opened_sites:
+        opened_sites[key] = _open_site(context, name, statistics)
+    opened_sites.move_to_end(key)
+    while len(opened_sites) > SITES_IN_MEMORY:
+        opened_sites.popitem(last=False)
+    return opened_sites[key]
 
 
-def _open_site(context: Context, name: str, packed: object) -> Site:
-    settings = _settings(context)
-    here = _host(context)
-    local = _local(here, name)
+def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
+    settings = Settings.from_mapping(context.run_config)
+    node = _node(context)
+    local_name = _local_name(node, name)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    store = here.dataset.store
+    store = node.dataset.store
     num_classes = len(store.classes)
-    check_trainable(here.dataset, {name: local})
+    check_trainable(node.dataset, {name: local_name})
     common = None
-    if isinstance(packed, bytes) and packed:
-        common = CommonStatistics.unpack(packed, store.meta.modalities)
-    train_split = load_split(here.dataset, local, "train", device, common)
-    assert train_split is not None
+    if packed_statistics:
+        common = CommonStatistics.unpack(packed_statistics, store.meta.modalities)
+    train_split = load_split(node.dataset, local_name, "train", device, common)
+    assert train_split is not None  # check_trainable has seen its samples
 
-    def make() -> torch.nn.Module:
+    def make_model() -> torch.nn.Module:
         return build_model(
             settings.model, store.num_bands, num_classes, store.chip_px, settings.seed
         )
 
-    model = make()
-    site_spec = model_spec(model)
+    model = make_model()
+    spec = model_spec(model)
     return Site(
         name,
         model,
         train=train_split,
-        test=load_split(here.dataset, local, "test", device, common),
+        test=load_split(node.dataset, local_name, "test", device, common),
         num_classes=num_classes,
         state_dir=_state_dir(context, settings),
-        initial=lambda: model_to_vector(make(), site_spec),
+        # Made again when it is needed, which is once: a kept copy would double a site's memory.
+        initial=lambda: model_to_vector(make_model(), spec),
     )
 
 
 def _state_dir(context: Context, settings: Settings) -> Path:
-    own = context.node_config.get("state-dir")
-    if own:
-        return Path(str(own))
+    """Return where sites keep their state: the node's own setting goes before the run's."""
+    of_node = context.node_config.get("state-dir")
+    if of_node:
+        return Path(str(of_node))
     if settings.state_dir:
         return Path(settings.state_dir)
     return Path(settings.out) / "state" if settings.out else home() / "state"
 
 
-def _ask_for_the_whole(message: Message, reason: ReplicaOutOfSync) -> Message:
-    log(WARNING, "the whole model is needed: %s", reason)
-    metrics = MetricRecord({messages.RESYNC: 1})
-    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
+# ---- what a task says --------------------------------------------------------------------------
+
+
+def _value(task: ConfigRecord, key: str, default: Value) -> Value:
+    """Return a field of a task, of the type of its default."""
+    value = task.get(key, default)
+    if isinstance(default, float) and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, type(default)):
+        raise RunError(
+            f"the server's task has {key}={value!r} where a value such as {default!r} is expected: "
+            "install the same version at the server and at all sites"
+        )
+    return value
 
 
 def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
-    """Return which run asks: a resumed one keeps its number, and has a Flower run of its own."""
-    run = task.get(messages.RUN)
-    kept = task.get(messages.KEPT_ROUNDS)
+    """Return the run that asks. A resumed run keeps its number, but Flower gives it a new one."""
+    run = _value(task, messages.RUN, b"")
+    kept_rounds = _value(task, messages.KEPT_ROUNDS, b"")
     return RunOrigin(
-        run=int.from_bytes(run, "little") if isinstance(run, bytes) else context.run_id,
+        run=int.from_bytes(run, "little") if run else context.run_id,
         attempt=context.run_id,
-        resumed_round=_integer(task, messages.RESUMED_ROUND),
-        kept_rounds=messages.unpack_rounds(kept) if isinstance(kept, bytes) else (),
+        resumed_round=_value(task, messages.RESUMED_ROUND, 0),
+        kept_rounds=messages.unpack_rounds(kept_rounds) if kept_rounds else (),
     )
 
 
-def _delivery(message: Message, task: ConfigRecord, spec: ModelSpec) -> ReceivedModel:
-    print_ = task.get(messages.FINGERPRINT, b"")
-    version = _integer(task, messages.VERSION)
-    print_ = print_ if isinstance(print_, bytes) else b""
+def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> ReceivedModel:
+    version = _value(task, messages.VERSION, 0)
+    fingerprint = _value(task, messages.FINGERPRINT, b"")
     record = message.content.array_records.get(messages.MODEL)
     if record is None:
-        return ReceivedModel(version, print_)
+        return ReceivedModel(version, fingerprint)
     if messages.PATCHES not in record:
-        return ReceivedModel(version, print_, whole=_weights(record, spec))
+        return ReceivedModel(version, fingerprint, whole=_weights(record, spec))
     try:
         patches = unpack_patches(record[messages.PATCHES].numpy().tobytes())
     except WireError as error:
         raise ReplicaOutOfSync(str(error)) from None
-    return ReceivedModel(version, print_, patches=tuple(patches))
-
-
-def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:
-    return RoundTask(
-        origin=origin,
-        round=_integer(task, messages.ROUND),
-        method="fedavg" if settings.method == "fedavg" else "rs-dgc",
-        train=TrainSettings(
-            lr=float(task[messages.LEARNING_RATE]),  # type: ignore[arg-type]
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            batch_size=settings.batch_size,
-            epochs=settings.local_epochs,
-            steps=settings.local_steps,
-            clip_norm=settings.clip_norm,
-            augment=settings.augment,
-            amp=settings.amp,
-            jitter=settings.jitter,
-            band_dropout=settings.band_dropout,
-        ),
-        seed=settings.seed,
-        scheme=settings.scheme(),
-        indicator=settings.resolved("indicator"),
-        mean_weight=settings.nsi_mean_weight,
-        std_weight=settings.nsi_std_weight,
-        ratios=np.asarray(task.get(messages.RATIOS, []), dtype=np.float64),
-        budget_bytes=float(task.get(messages.BUDGET_BYTES, 0.0)),  # type: ignore[arg-type]
-        momentum_correction=settings.resolved("momentum_correction"),
-        accepted_round=_integer(task, messages.ACCEPTED_ROUND),
-    )
-
-
-def _integer(task: ConfigRecord, key: str) -> int:
-    value = task.get(key, 0)
-    if not isinstance(value, int):
-        raise RunError(f"the server's task has {key}={value!r}; it should be a whole number")
-    return value
+    return ReceivedModel(version, fingerprint, patches=tuple(patches))
 
 
 def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
@@ -257,13 +283,56 @@ def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
     return flat
 
 
-_opened: dict[Any, Site] = {}
+def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:
+    return RoundTask(
+        origin=origin,
+        round=_value(task, messages.ROUND, 0),
+        train=train_settings(settings, _value(task, messages.LEARNING_RATE, 0.0)),
+        compressed=settings.method != "fedavg",
+        seed=settings.seed,
+        scheme=settings.scheme(),
+        indicator=settings.resolved("indicator"),
+        mean_weight=settings.nsi_mean_weight,
+        std_weight=settings.nsi_std_weight,
+        ratios=np.asarray(task.get(messages.RATIOS, []), dtype=np.float64),
+        budget_bytes=_value(task, messages.BUDGET_BYTES, 0.0),
+        momentum_correction=settings.resolved("momentum_correction"),
+        accepted_round=_value(task, messages.ACCEPTED_ROUND, 0),
+    )
 
 
-def _kept(key: Any, make: Callable[[], Site]) -> Site:
-    """Return ``make()``, remembered for the sites last worked for."""
-    site = _opened.pop(key, None) or make()
-    _opened[key] = site
-    while len(_opened) > SITES_IN_MEMORY:
-        _opened.pop(next(iter(_opened)))
-    return site
+# ---- what a site replies -----------------------------------------------------------------------
+
+
+def _update_record(result: RoundResult, spec: ModelSpec) -> ArrayRecord:
+    if result.weights is None:
+        return chunk_upload(result.payload)
+    views = spec.views(result.weights)
+    return ArrayRecord(
+        {
+            layer.name: Array(view.reshape(layer.shape))
+            for layer, view in zip(spec.layers, views, strict=True)
+        }
+    )
+
+
+def _train_metrics(result: RoundResult) -> MetricRecord:
+    confusion = result.confusion
+    return MetricRecord(
+        {
+            messages.NUM_EXAMPLES: int(result.num_examples),
+            messages.TRAIN_LOSS: float(result.train_loss),
+            messages.SCORE_LOSS: float(result.loss),
+            messages.SECONDS: float(result.seconds),
+            messages.REFERENCE: confusion.sum(axis=1).tolist(),
+            messages.PREDICTED: confusion.sum(axis=0).tolist(),
+            messages.CORRECT: confusion.diagonal().tolist(),
+            **({} if result.weights is not None else {messages.VERSION: result.version}),
+        }
+    )
+
+
+def _resync_reply(message: Message, reason: ReplicaOutOfSync) -> Message:
+    log(WARNING, "asking the server for the whole model: %s", reason)
+    metrics = MetricRecord({messages.RESYNC: 1})
+    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)

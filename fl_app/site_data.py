@@ -1,8 +1,8 @@
-"""Which sites a node hosts, and their chips as the training code takes them.
+"""The sites that a node hosts, and loaders of their chips for training.
 
 In a deployment the node's own configuration names the data (``data-dir``) and the site
-(``site-name``). In a simulation the nodes share the run's data: the sites are dealt out over the
-nodes, so that all take part however many nodes there are.
+(``site-name``). In a simulation all nodes use the run's data, and the sites are distributed over
+the nodes, so that all sites take part however many nodes there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients.loader import Normalization, SplitLoader
+from clients.loader import SplitLoader
+from clients.normalization import Normalization
 from data_prep.common_statistics import CommonStatistics, normalization_of
 from data_prep.dataset import Dataset, open_data
 from data_prep.schema import ModalityMeta
@@ -30,9 +31,10 @@ class NodeData:
     Attributes
     ----------
     dataset : Dataset
-        A store, or a store shared out over sites.
-    sites : dict of str to str
-        The sites that this node hosts: the name that the server knows, and the name in the data.
+        A store, or a store partitioned over sites.
+    sites : mapping of str to str
+        The sites that this node hosts: from the name that the server knows to the name in the
+        data.
     """
 
     dataset: Dataset
@@ -45,28 +47,30 @@ def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
     Raises
     ------
     DataError
-        If the node has neither data of its own nor a part in a simulation, or its site is not in
-        its data.
+        The node has neither its own data nor a number in a simulation, or its site is not in its
+        data.
     """
-    own = node_config.get("data-dir")
-    if own:
-        return own_data(Path(str(own)), str(node_config.get("site-name") or ""))
-    part, parts = node_config.get("partition-id"), node_config.get("num-partitions")
-    if part is None or parts is None:
+    data_dir = node_config.get("data-dir")
+    if data_dir:
+        return own_data(Path(str(data_dir)), str(node_config.get("site-name") or ""))
+    # Flower's simulation numbers its nodes by these two keys.
+    number, num_nodes = node_config.get("partition-id"), node_config.get("num-partitions")
+    if number is None or num_nodes is None:
         raise DataError(
             'this node has no data-dir: start it with --node-config \'data-dir="/path" '
             'site-name="name"\''
         )
-    dataset = open_data(Path(settings.data_dir) if settings.data_dir else _built_in())
-    names = dataset.sites[int(part) :: int(parts)]
+    if settings.data_dir:
+        path = Path(settings.data_dir)
+    else:
+        # Imported only here: a process that handles one message must not load the generator of
+        # the built-in archive if the site has data.
+        from fl_app.default_data import default_data  # noqa: PLC0415
+
+        path = default_data()
+    dataset = open_data(path)
+    names = dataset.sites[int(number) :: int(num_nodes)]
     return NodeData(dataset, {name: name for name in names})
-
-
-def _built_in() -> Path:
-    # A site that has data must not load what makes some, for every message anew.
-    from fl_app.default_data import default_data  # noqa: PLC0415
-
-    return default_data()
 
 
 def own_data(path: Path, site_name: str) -> NodeData:
@@ -77,12 +81,13 @@ def own_data(path: Path, site_name: str) -> NodeData:
     path : Path
         A store, or a partition that has the site.
     site_name : str
-        As the server knows the site; empty: as the data has it.
+        Name by which the server knows the site; empty for the name in the data. A store has one
+        site, which may have any name; a partition must have a site of this name.
 
     Raises
     ------
     DataError
-        The data cannot be used, or have no such site.
+        The data cannot be used, or do not have this site.
     """
     dataset = open_data(path)
     if len(dataset.sites) == 1:
@@ -95,11 +100,15 @@ def own_data(path: Path, site_name: str) -> NodeData:
 
 
 def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
-    """Raise :class:`DataError` if a site, by the name the server knows, has nothing to train on."""
-    for name, local in sites.items():
-        chips, _ = dataset.site(local).split("train")
+    """Raise :class:`DataError` if a site has no training samples.
+
+    ``sites`` maps the name that the server knows to the name in the data
+    (:attr:`NodeData.sites`).
+    """
+    for name, local_name in sites.items():
+        chips, _ = dataset.site(local_name).split("train")
         if len(chips) == 0:
-            raise DataError(f"site {name} has no training samples; partition the data anew")
+            raise DataError(f"site {name} has no training samples: partition the data again")
 
 
 def load_split(
@@ -109,15 +118,15 @@ def load_split(
     device: torch.device,
     common: CommonStatistics | None = None,
 ) -> SplitLoader | None:
-    """Return a split of a site on the device, or None if it has no samples.
+    """Return a loader of a site's split on the device, or None if the split has no samples.
 
-    With the ``common`` statistics of all sites, pixels are normalised by them, else by the store's
-    own.
+    Pixels are normalized by the ``common`` statistics of all sites if they are given, else by the
+    store's own.
 
     Raises
     ------
     DataError
-        The common statistics are of other layers or bands.
+        The common statistics are of other modalities or bands.
     """
     chips, labels = dataset.site(site).split(name)
     if len(chips) == 0:
@@ -129,22 +138,23 @@ def load_split(
 def normalizations(
     modalities: Sequence[ModalityMeta], common: CommonStatistics | None = None
 ) -> list[Normalization]:
-    """Return how each modality of a store is normalised: by its own statistics or the common ones.
+    """Return how to normalize each modality of a store: by its own statistics or the common ones.
 
     Raises
     ------
     DataError
-        The common statistics are of other layers or bands.
+        The common statistics are of other modalities or bands.
     """
-    return [_normalization(modality, common) for modality in modalities]
-
-
-def _normalization(modality: ModalityMeta, common: CommonStatistics | None) -> Normalization:
-    mean, std = normalization_of(modality, common)
-    return Normalization(
-        mean=np.asarray(mean, dtype=np.float32),
-        std=np.asarray(std, dtype=np.float32),
-        nodata=modality.nodata,
-        scale=np.asarray(modality.scale) if modality.scale else None,
-        offset=np.asarray(modality.offset) if modality.offset else None,
-    )
+    result = []
+    for modality in modalities:
+        mean, std = normalization_of(modality, common)
+        result.append(
+            Normalization(
+                mean=np.asarray(mean, dtype=np.float32),
+                std=np.asarray(std, dtype=np.float32),
+                nodata=modality.nodata,
+                scale=np.asarray(modality.scale) if modality.scale else None,
+                offset=np.asarray(modality.offset) if modality.offset else None,
+            )
+        )
+    return result

@@ -6,7 +6,7 @@ import torch
 
 from clients.loader import SplitLoader
 from rsdgc.errors import DataError
-from tests.clients.toys import CPU, Arrays, make_partition, unit
+from tests.clients.toys import CPU, Arrays, make_split, unit
 
 
 def numbered(count: int, **settings: float) -> tuple[SplitLoader, Arrays]:
@@ -24,8 +24,8 @@ def numbered(count: int, **settings: float) -> tuple[SplitLoader, Arrays]:
 def test_every_chip_comes_once_with_its_label(
     cache_share: float, seed: int | None, batch_size: int
 ) -> None:
-    partition, _ = numbered(25, cache_share=cache_share)
-    batches = list(partition.batches(batch_size, seed))
+    split, _ = numbered(25, cache_share=cache_share)
+    batches = list(split.batches(batch_size, seed))
     assert [len(y) for _, y in batches[:-1]] == [batch_size] * (len(batches) - 1)
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert x.shape == (25, 2, 4, 4)
@@ -48,18 +48,18 @@ def test_streamed_and_cached_batches_are_equal() -> None:
 
 
 def test_a_cached_split_is_read_once() -> None:
-    partition, source = numbered(25)
+    split, source = numbered(25)
     reads = source.reads
     for seed in range(3):
-        list(partition.batches(8, seed))
+        list(split.batches(8, seed))
     assert source.reads == reads
 
 
 def test_order_depends_on_the_seed_alone() -> None:
-    partition, _ = numbered(25)
+    split, _ = numbered(25)
 
     def order(seed: int) -> list[int]:
-        return [int(n) for x, _ in partition.batches(8, seed) for n in x[:, 0, 0, 0]]
+        return [int(n) for x, _ in split.batches(8, seed) for n in x[:, 0, 0, 0]]
 
     first = order(1)
     torch.rand(5)
@@ -68,17 +68,17 @@ def test_order_depends_on_the_seed_alone() -> None:
 
 
 def test_leaving_a_streamed_epoch_early_is_clean() -> None:
-    partition, _ = numbered(25, cache_share=0.0)
-    batches = partition.batches(4, None)
+    split, _ = numbered(25, cache_share=0.0)
+    batches = split.batches(4, None)
     next(batches)
     batches.close()
 
 
 def test_a_reading_error_of_the_source_reaches_the_caller() -> None:
-    partition, source = numbered(25, cache_share=0.0)
+    split, source = numbered(25, cache_share=0.0)
     source.modalities = [array[:10] for array in source.modalities]
     with pytest.raises(IndexError):
-        list(partition.batches(4, None))
+        list(split.batches(4, None))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_bands_must_fit_the_statistics() -> None:
 
 
 def test_labels_outside_the_class_list_are_refused() -> None:
-    partition = make_partition(classes=3)
-    partition.check_labels(3)
-    assert partition.num_bands == 2
+    split = make_split(classes=3)
+    split.check_labels(3)
+    assert split.num_bands == 2
     with pytest.raises(DataError, match="label 2 is outside the list of 2"):
-        partition.check_labels(2)
+        split.check_labels(2)

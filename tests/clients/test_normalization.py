@@ -9,9 +9,9 @@ from rsdgc.errors import DataError
 from tests.clients.toys import CPU, unit
 
 
-def normalised(array: np.ndarray, normalization: Normalization) -> np.ndarray:
+def normalized(array: np.ndarray, normalization: Normalization) -> np.ndarray:
     return (
-        ModalityNormalizer(array.dtype, normalization, CPU).normalise(to_native(array, CPU)).numpy()
+        ModalityNormalizer(array.dtype, normalization, CPU).normalize(to_native(array, CPU)).numpy()
     )
 
 
@@ -25,7 +25,7 @@ def test_every_type_of_raster_keeps_its_values(dtype: str) -> None:
     array = values.reshape(2, 1, 1, 2)
     array.flags.writeable = False
     expected = array.astype(np.float32)
-    np.testing.assert_array_equal(normalised(array, unit(1)), expected)
+    np.testing.assert_array_equal(normalized(array, unit(1)), expected)
 
 
 @pytest.mark.parametrize("dtype", ["c8", "u8", "S4"])
@@ -34,16 +34,16 @@ def test_types_that_cannot_be_trained_on_are_refused(dtype: str) -> None:
         to_native(np.zeros((1, 1, 2, 2), dtype), CPU)
 
 
-def test_pixels_are_normalised_band_by_band() -> None:
+def test_pixels_are_normalized_band_by_band() -> None:
     array = np.full((1, 2, 1, 1), 10, np.uint16)
     normalization = Normalization(np.array([4, 10], np.float32), np.array([3, 0], np.float32))
-    np.testing.assert_array_equal(normalised(array, normalization).ravel(), [2, 0])
+    np.testing.assert_array_equal(normalized(array, normalization).ravel(), [2, 0])
 
 
 def test_nodata_and_non_finite_pixels_become_the_mean() -> None:
     array = np.array([1, np.nan, np.inf, -9999], np.float32).reshape(1, 1, 2, 2)
     normalization = Normalization(np.array([3], np.float32), np.array([2], np.float32), -9999)
-    np.testing.assert_array_equal(normalised(array, normalization).ravel(), [-1, 0, 0, 0])
+    np.testing.assert_array_equal(normalized(array, normalization).ravel(), [-1, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -51,19 +51,19 @@ def test_nodata_and_non_finite_pixels_become_the_mean() -> None:
 )
 def test_nodata_at_the_end_of_a_type(dtype: str, nodata: float) -> None:
     array = np.array([5, nodata], dtype).reshape(1, 1, 1, 2)
-    np.testing.assert_array_equal(normalised(array, unit(1, nodata)).ravel(), [5, 0])
+    np.testing.assert_array_equal(normalized(array, unit(1, nodata)).ravel(), [5, 0])
 
 
 def test_the_cache_is_left_as_it_is() -> None:
     native = torch.full((1, 1, 2, 2), 4.0)
     ModalityNormalizer(
         np.dtype(np.float32), Normalization(*[np.ones(1, np.float32)] * 2), CPU
-    ).normalise(native)
+    ).normalize(native)
     assert (native == 4).all()
 
 
 @pytest.mark.parametrize("std", [[np.nan], [1, 1]])
-def test_statistics_that_cannot_normalise_are_refused(std: list[float]) -> None:
+def test_statistics_that_cannot_normalize_are_refused(std: list[float]) -> None:
     normalization = Normalization(np.zeros(1, np.float32), np.array(std, np.float32))
     with pytest.raises(DataError, match="std"):
         ModalityNormalizer(np.dtype(np.uint8), normalization, CPU)
@@ -81,12 +81,12 @@ def test_scale_and_offset_are_applied_after_the_cast() -> None:
     mean, std = np.array([0.2], np.float32), np.array([0.5], np.float32)
     scaled = Normalization(mean, std, nodata=7, scale=np.array([1e-4]), offset=np.array([-0.1]))
     expected = (array.ravel()[:3] * 1e-4 - 0.1 - 0.2) / 0.5
-    found = normalised(array, scaled).ravel()
+    found = normalized(array, scaled).ravel()
     np.testing.assert_allclose(found[:3], expected, rtol=1e-5)
     assert found[3] == 0
     negative = Normalization(mean, std, scale=np.array([-1e-4]))
     np.testing.assert_allclose(
-        normalised(array, negative).ravel(), (array.ravel() * -1e-4 - 0.2) / 0.5, rtol=1e-5
+        normalized(array, negative).ravel(), (array.ravel() * -1e-4 - 0.2) / 0.5, rtol=1e-5
     )
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from clients.site import ReceivedModel, RoundTask, RunOrigin, Site
+from clients.site import Site
 from clients.state import StateFolder
-from clients.training import TrainSettings
+from clients.task import ReceivedModel, RoundTask, RunOrigin
 from clients.weights import model_spec, model_to_vector
 from rsdgc.codec.wire import decode
 from rsdgc.errors import DataError, RunError, SettingError, StateError
 from rsdgc.patches import fingerprint
 from rsdgc.scheme import Scheme
-from tests.clients.toys import TinyNet, make_partition
+from tests.clients.toys import TinyNet, make_split, train_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,8 @@ def start() -> np.ndarray:
 
 def make_site(path: Path, name: str = "site-00", **changes: Any) -> Site:
     settings: dict[str, Any] = {
-        "train": make_partition(),
-        "test": make_partition(count=9, seed=1),
+        "train": make_split(),
+        "test": make_split(count=9, seed=1),
         "num_classes": 3,
         "state_dir": path,
     }
@@ -49,8 +49,7 @@ def make_task(round_: int = 1, accepted: int = 0, **changes: Any) -> RoundTask:
     settings: dict[str, Any] = {
         "origin": origin(),
         "round": round_,
-        "method": "rs-dgc",
-        "train": TrainSettings(lr=0.05, batch_size=8),
+        "train": train_settings(lr=0.05, batch_size=8),
         "seed": 0,
         "scheme": Scheme(values="float32", dense_values="float32"),
         "ratios": np.full(LAYERS, 0.3),
@@ -103,7 +102,7 @@ def test_whole_layers_equal_fedavg(tmp_path: Path) -> None:
     weights = start()
     everything = make_task(ratios=np.ones(LAYERS))
     upload = make_site(tmp_path).work(everything, whole(weights))
-    model = make_site(tmp_path / "other").work(make_task(method="fedavg"), whole(weights))
+    model = make_site(tmp_path / "other").work(make_task(compressed=False), whole(weights))
     assert model.payload == b""
     assert model.weights is not None
     np.testing.assert_allclose(weights + dense(upload.payload), model.weights, atol=1e-7)
@@ -121,7 +120,7 @@ def test_momentum_correction_keeps_the_masked_velocity_over_rounds(tmp_path: Pat
 
     def changed(round_: int) -> np.ndarray:
         model = make_site(tmp_path / "dense").work(
-            make_task(round_, method="fedavg"), whole(weights)
+            make_task(round_, compressed=False), whole(weights)
         )
         assert model.weights is not None
         return model.weights - weights
@@ -140,7 +139,7 @@ def test_momentum_correction_keeps_the_masked_velocity_over_rounds(tmp_path: Pat
 def test_sites_and_rounds_draw_differently_and_each_repeats_itself(tmp_path: Path) -> None:
     def trained(folder: str, name: str, round_: int) -> np.ndarray:
         site = make_site(tmp_path / folder, name)
-        weights = site.work(make_task(round_, method="fedavg"), whole(start())).weights
+        weights = site.work(make_task(round_, compressed=False), whole(start())).weights
         assert weights is not None
         return weights
 
@@ -221,16 +220,16 @@ def test_random_neighborhoods_differ_between_sites(tmp_path: Path) -> None:
 def test_a_model_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     weights = start()
     weights[3] = np.nan
-    for method in ("rs-dgc", "fedavg"):
+    for compressed in (True, False):
         with pytest.raises(RunError, match="received model is not finite"):
-            make_site(tmp_path).work(make_task(method=method), whole(weights))
-    wild = TrainSettings(lr=1e30, clip_norm=0, epochs=3)
+            make_site(tmp_path).work(make_task(compressed=compressed), whole(weights))
+    wild = train_settings(lr=1e30, clip_norm=0, epochs=3)
     with pytest.raises(RunError, match="learning rate"):
         make_site(tmp_path).work(make_task(train=wild), whole(start()))
     assert not StateFolder(tmp_path, 7, "site-00", SPEC).load().states
 
 
-def test_a_full_disk_is_an_error_and_the_next_round_mends_it(
+def test_a_full_disk_is_an_error_and_the_next_round_makes_up_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = make_site(tmp_path)
@@ -265,7 +264,7 @@ def test_labels_outside_the_class_list_are_refused(tmp_path: Path) -> None:
         make_site(tmp_path, num_classes=2)
 
 
-@pytest.mark.parametrize("wrong", [{"method": "sgd"}, {"accepted_round": 1}, {"round": 0}])
+@pytest.mark.parametrize("wrong", [{"accepted_round": 1}, {"round": 0}])
 def test_tasks_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingError):
         replace(make_task(), **wrong)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import mapped_vectors
+from clients.mapped_vectors import checksum
 from clients.state import FILE, LOCK, SiteState, StateFolder, StateHistory
+from clients.task import RoundResult, RunOrigin
+from clients.weights import model_spec, model_to_vector
+from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, SettingError, StateError
 from rsdgc.spec import ModelSpec
+from rsdgc.update import Stamp
+from tests.clients.toys import TinyNet
 
+EARLIER_SUMS = ((0.11676846, 0.11734916), (0.6862932, 0.36320755))
+"""Of residual and velocity."""
 SPEC = ModelSpec.from_shapes({"w": (30, 10)})
 
 
@@ -27,26 +36,24 @@ def upload_of(number: int) -> bytes:
 
 def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) -> None:
     """Keep a state whose every part tells its round."""
-    history = folder.load()
-    serial = history.serial + 1
-    names = {}
-    for kind, value in (("replica", -number), ("residual", number)):
-        names[kind], target = folder.new_vector(kind, serial)
-        target[:] = value
-        folder.keep(names[kind])
-    state = SiteState(
-        round=number,
-        version=number + 1,
-        residual_check=mapped_vectors.checksum(target),
-        upload=folder.keep_bytes("upload", serial, upload_of(number)),
-        upload_check=mapped_vectors.checksum(upload_of(number)),
-        task=f"task {number}",
-        reply={"loss": number / 7, "confusion": [[number, 0], [0, 1]]},
-        **names,
-    )
-    folder.commit(
-        history.then(state, attempt=5, past=history.states, kept_rounds=kept_rounds, serial=serial)
-    )
+    origin = RunOrigin(folder.run, attempt=5, kept_rounds=kept_rounds)
+    with folder.transaction(origin) as transaction:
+        names = {}
+        for kind, value in (("replica", -number), ("residual", number)):
+            names[kind], target = transaction.new_vector(kind)
+            target[:] = value
+            transaction.sync(names[kind])
+        state = SiteState(
+            round=number,
+            version=number + 1,
+            residual_check=checksum(target),
+            upload=transaction.write_upload(upload_of(number)),
+            upload_check=checksum(upload_of(number)),
+            task=f"task {number}",
+            reply={"loss": number / 7, "confusion": [[number, 0], [0, 1]]},
+            **names,
+        )
+        transaction.commit(state)
 
 
 def assert_whole(folder: StateFolder, at: int = -1) -> int:
@@ -99,12 +106,12 @@ def test_a_resumed_server_finds_the_state_of_its_checkpoint(folder: StateFolder)
     for number, kept in ((1, ()), (2, ()), (4, (3,)), (5, (3,))):
         save(folder, number, kept)
     history = folder.load()
-    assert [state.round for state in history.at(5, 0)] == [2, 5]  # the attempt it knows
-    assert [state.round for state in history.at(6, 3)] == [2]
-    assert history.at(6, 0) == ()
+    assert [state.round for state in history.known_to(5, 0)] == [2, 5]  # the attempt it knows
+    assert [state.round for state in history.known_to(6, 3)] == [2]
+    assert history.known_to(6, 0) == ()
     went_back = replace(history, attempts=(5, 6))
     with pytest.raises(RunError, match="attempt 5 of this run is over"):
-        went_back.at(5, 0)
+        went_back.known_to(5, 0)
 
 
 def test_other_runs_and_sites_are_apart(folder: StateFolder, tmp_path: Path) -> None:
@@ -196,7 +203,7 @@ def test_a_vector_that_finds_no_room_is_an_error_before_it_is_written(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StateError, match="No space left"):
-        folder.new_vector("residual", 1)
+        save(folder, 1)
 
 
 class Killed(BaseException):
@@ -270,7 +277,7 @@ def test_killed_for_real_it_is_whole(folder: StateFolder, tmp_path: Path) -> Non
         (folder.path / FILE).unlink()
 
 
-def test_the_lock_keeps_others_out_and_is_left_on_errors(folder: StateFolder) -> None:
+def test_the_lock_keeps_others_out_and_is_released_on_errors(folder: StateFolder) -> None:
     script = textwrap.dedent(f"""
         import fcntl
         lock = open({str(folder.path / "lock")!r}, "w")
@@ -294,3 +301,42 @@ def test_the_lock_keeps_others_out_and_is_left_on_errors(folder: StateFolder) ->
     with pytest.raises(KeyError):
         fail()
     assert ask() == "free"
+
+
+def test_who_waits_for_the_lock_is_told_and_gets_it(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("clients.state.PROBE_S", 0.01)
+    entered = []
+
+    def wait() -> None:
+        with folder.locked():
+            entered.append(True)
+
+    waiting = threading.Thread(target=wait)
+    with folder.locked():
+        waiting.start()
+        while "waiting for" not in caplog.text:
+            time.sleep(0.01)
+        assert not entered
+    waiting.join(60)
+    assert entered
+
+
+def test_a_state_written_by_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """The folder in data/ was written by the code of 2026-11-26, before its names changed."""
+    shutil.copytree(Path(__file__).parent / "data" / "state", tmp_path / "state")
+    folder = StateFolder(tmp_path / "state", 7, "site-00", model_spec(TinyNet()))
+    history = folder.load()
+    assert (history.attempts, history.serial) == ((1,), 3)
+    assert [state.round for state in history.states] == [1, 3]
+    for state, sums in zip(history.states, EARLIER_SUMS, strict=True):
+        residual, velocity = folder.residual(state), folder.velocity(state)
+        assert (residual.sum(), velocity.sum()) == pytest.approx(sums)
+        np.testing.assert_array_equal(
+            folder.replica(state), model_to_vector(TinyNet(), folder.spec)
+        )
+        assert decode(folder.upload(state), folder.spec).stamp == Stamp(7, state.round, 0)
+        result = RoundResult.from_figures(state.reply, b"", state.version)
+        assert result.figures() == state.reply
+        assert result.num_examples == 24

@@ -13,13 +13,12 @@ from tests.clients.test_state import SPEC, save
 
 
 def make_states(root: Path) -> dict[tuple[int, str], StateFolder]:
-    """Make states of two runs and two sites, and things that are none of ours."""
+    """Make states of two runs and two sites, and things that are not ours."""
     states = {}
     for run in (1, 2**63 + 5):
         for site in ("a", "b"):
             folder = states[run, site] = StateFolder(root, run, site, SPEC)
-            with folder.locked():
-                save(folder, 1)
+            save(folder, 1)
     (root / "notes" / "a").mkdir(parents=True)
     (root / "notes" / "a" / "lock").write_text("")
     (root / "3" / "a").mkdir(parents=True)
@@ -73,6 +72,21 @@ def test_a_state_in_use_is_kept(tmp_path: Path) -> None:
     with folder.locked():
         assert "run 1, site a: 0.0 MB, in use: kept" in list(clean_states(tmp_path, delete=True))
     np.testing.assert_array_equal(folder.residual(folder.load().states[-1]), np.ones(SPEC.size))
+
+
+def test_a_state_whose_lock_cannot_be_read_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_states(tmp_path)
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("clients.state_cleanup.is_locked", refuse)
+    lines = list(clean_states(tmp_path, delete=True))
+    expected = "run 1, site a: 0.0 MB, lock cannot be read (Permission denied): kept"
+    assert lines[0] == expected
+    assert len(left(tmp_path)) == 4
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

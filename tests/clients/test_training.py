@@ -11,7 +11,7 @@ import torch
 from clients.training import TrainSettings, choose_device, train
 from clients.weights import model_spec, model_to_vector
 from rsdgc.errors import RunError, SettingError
-from tests.clients.toys import TinyNet, make_partition
+from tests.clients.toys import TinyNet, make_split, train_settings
 
 
 @pytest.mark.parametrize(("present", "expected"), [(True, "cuda"), (False, "cpu")])
@@ -31,23 +31,23 @@ def test_absent_cuda_and_unknown_names_are_refused(monkeypatch: pytest.MonkeyPat
         choose_device("tpu")
 
 
-def trained(settings: TrainSettings, seed: int = 0, **partition: float) -> torch.Tensor:
+def trained(settings: TrainSettings, seed: int = 0, **split: float) -> torch.Tensor:
     model = TinyNet(dropout=0.2)
-    train(model, make_partition(**partition), settings, seed)
+    train(model, make_split(**split), settings, seed)
     return torch.from_numpy(model_to_vector(model, model_spec(model)))
 
 
 def test_training_learns() -> None:
-    model, partition = TinyNet(), make_partition(count=48)
-    first = train(model, partition, TrainSettings(lr=0.05, batch_size=8), seed=0)
-    last = train(model, partition, TrainSettings(lr=0.05, batch_size=8, epochs=8), seed=1)
+    model, split = TinyNet(), make_split(count=48)
+    first = train(model, split, train_settings(lr=0.05, batch_size=8), seed=0)
+    last = train(model, split, train_settings(lr=0.05, batch_size=8, epochs=8), seed=1)
     assert last.loss < 0.7 * first.loss
     assert (first.samples, first.steps) == (48, 6)
     assert first.seconds > 0
 
 
 def test_same_seed_same_weights_and_global_numbers_untouched() -> None:
-    settings = TrainSettings(lr=0.05, batch_size=5, epochs=2)
+    settings = train_settings(lr=0.05, batch_size=5, epochs=2)
     first = trained(settings, seed=4)
     torch.manual_seed(1)
     expected = torch.rand(2)
@@ -58,34 +58,34 @@ def test_same_seed_same_weights_and_global_numbers_untouched() -> None:
 
 
 def test_streamed_training_equals_cached() -> None:
-    settings = TrainSettings(lr=0.05, batch_size=5)
+    settings = train_settings(lr=0.05, batch_size=5)
     assert torch.equal(trained(settings), trained(settings, cache_share=0.0))
 
 
 @pytest.mark.parametrize(("steps", "samples"), [(1, 10), (3, 24), (7, 58)])
 def test_steps_count_batches_across_epochs(steps: int, samples: int) -> None:
-    report = train(TinyNet(), make_partition(), TrainSettings(0.01, batch_size=10, steps=steps), 0)
+    report = train(TinyNet(), make_split(), train_settings(lr=0.01, batch_size=10, steps=steps), 0)
     assert (report.steps, report.samples) == (steps, samples)
 
 
 def test_epochs_differ_in_order() -> None:
-    twice = trained(TrainSettings(lr=0.05, epochs=2, augment=False))
-    again = trained(TrainSettings(lr=0.05, epochs=2, augment=True))
+    twice = trained(train_settings(lr=0.05, epochs=2, augment=False))
+    again = trained(train_settings(lr=0.05, epochs=2, augment=True))
     assert not torch.equal(twice, again)
 
 
 def test_clipping_bounds_the_first_step() -> None:
     plain = TinyNet()
     before = torch.cat([p.detach().flatten() for p in plain.parameters()])
-    settings = TrainSettings(lr=1.0, weight_decay=0.0, steps=1, clip_norm=0.01)
-    train(plain, make_partition(), settings, 0)
+    settings = train_settings(lr=1.0, weight_decay=0.0, steps=1, clip_norm=0.01)
+    train(plain, make_split(), settings, 0)
     after = torch.cat([p.detach().flatten() for p in plain.parameters()])
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_last_batch_of_one_chip_passes_batch_normalisation() -> None:
+def test_a_last_batch_of_one_chip_passes_batch_normalization() -> None:
     model = TinyNet()
-    report = train(model, make_partition(count=9, px=1), TrainSettings(0.01, batch_size=4), 0)
+    report = train(model, make_split(count=9, px=1), train_settings(lr=0.01, batch_size=4), 0)
     assert report.steps == 3
     assert model.norm.training
     assert int(model.norm.num_batches_tracked) == 2
@@ -93,9 +93,9 @@ def test_a_last_batch_of_one_chip_passes_batch_normalisation() -> None:
 
 @pytest.mark.parametrize("lr", [1e30, 1e18])
 def test_divergence_names_the_remedy(lr: float) -> None:
-    settings = TrainSettings(lr=lr, clip_norm=0, epochs=3)
+    settings = train_settings(lr=lr, clip_norm=0, epochs=3)
     with pytest.raises(RunError, match=r"learning rate of 1e\+\d+: lower it"):
-        train(TinyNet(), make_partition(), settings, 0)
+        train(TinyNet(), make_split(), settings, 0)
 
 
 @pytest.mark.parametrize(
@@ -113,19 +113,19 @@ def test_divergence_names_the_remedy(lr: float) -> None:
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
-        TrainSettings(**({"lr": 0.1} | wrong))
+        train_settings(**wrong)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_steps_are_those_of_pytorch_s_optimizer(momentum: float) -> None:
     """Batches hold the whole split, in which order hardly matters."""
-    model, twin, partition = TinyNet(), TinyNet(), make_partition()
-    settings = TrainSettings(
+    model, twin, split = TinyNet(), TinyNet(), make_split()
+    settings = train_settings(
         lr=0.1, momentum=momentum, weight_decay=0.01, clip_norm=1.0, augment=False
     )
-    train(model, partition, replace(settings, batch_size=len(partition), steps=4), seed=0)
+    train(model, split, replace(settings, batch_size=len(split), steps=4), seed=0)
     optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=momentum, weight_decay=0.01)
-    ((x, y),) = partition.batches(len(partition), 0)
+    ((x, y),) = split.batches(len(split), 0)
     for _ in range(4):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(twin(x), y).backward()
@@ -139,9 +139,9 @@ def test_a_process_that_trains_does_not_import_the_compiler() -> None:
     """It takes longer than a small site's round, and every message has a process of its own."""
     program = """
 import sys
-from clients.training import TrainSettings, train
-from tests.clients.toys import TinyNet, make_partition
-train(TinyNet(), make_partition(), TrainSettings(0.01), 0)
+from clients.training import train
+from tests.clients.toys import TinyNet, make_split, train_settings
+train(TinyNet(), make_split(), train_settings(lr=0.01), 0)
 print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run(
@@ -151,11 +151,11 @@ print("torch._dynamo" in sys.modules)
 
 
 def test_augmentation_is_repeatable_and_changes_what_is_seen() -> None:
-    plain = TrainSettings(lr=0.05, batch_size=5, augment=False)
+    plain = train_settings(lr=0.05, batch_size=5, augment=False)
     for more in ({"jitter": 0.2}, {"band_dropout": 0.5}):
-        settings = TrainSettings(lr=0.05, batch_size=5, augment=False, **more)
+        settings = train_settings(lr=0.05, batch_size=5, augment=False, **more)
         assert torch.equal(trained(settings, seed=4), trained(settings, seed=4))
         assert not torch.equal(trained(settings, seed=4), trained(plain, seed=4))
     for wrong in ({"jitter": -1.0}, {"band_dropout": 1.0}):
         with pytest.raises(SettingError, match=next(iter(wrong))):
-            TrainSettings(lr=0.05, **wrong)
+            train_settings(lr=0.05, **wrong)

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.loader import Normalization, SplitLoader
+from clients.loader import SplitLoader
+from clients.normalization import Normalization
+from clients.training import TrainSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +35,7 @@ def unit(bands: int, nodata: float | None = None) -> Normalization:
     return Normalization(np.zeros(bands, np.float32), np.ones(bands, np.float32), nodata)
 
 
-def make_partition(
+def make_split(
     count: int = 24, px: int = 8, classes: int = 3, seed: int = 0, **settings: Any
 ) -> SplitLoader:
     """Two-band uint16 chips whose first band is brighter the higher the class."""
@@ -47,8 +49,26 @@ def make_partition(
     return SplitLoader(Arrays([chips]), np.arange(count), labels, [normalization], CPU, **settings)
 
 
+def train_settings(**changes: Any) -> TrainSettings:
+    """Return settings of training that suit these chips."""
+    values: dict[str, Any] = {
+        "lr": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "batch_size": 32,
+        "epochs": 1,
+        "steps": 0,
+        "clip_norm": 5.0,
+        "augment": True,
+        "amp": False,
+        "jitter": 0.0,
+        "band_dropout": 0.0,
+    }
+    return TrainSettings(**(values | changes))
+
+
 class TinyNet(nn.Module):
-    """A convolution, batch normalisation and a linear layer: every kind of entry there is."""
+    """A convolution, batch normalization and a linear layer: every kind of entry there is."""
 
     def __init__(self, bands: int = 2, classes: int = 3, dropout: float = 0.0) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ import pytest
 from flwr.app import Message
 
 import clients.site
-from clients.state import StateFolder
+from clients.state import StateFolder, StateTransaction
 from fl_app import client_app, server_app
 from rsdgc import decode
 from strategies import messages
@@ -68,7 +68,7 @@ class Watch:
             return 1
         site = str(task[messages.SITE])
         if self.chance(0.2, "restarted"):
-            client_app._opened.clear()
+            client_app.opened_sites.clear()
         if self.chance(0.05, "replica damaged"):
             for path in self.folder(site).path.glob("replica-*"):
                 content = bytearray(path.read_bytes())
@@ -90,7 +90,7 @@ class Watch:
         def call(*arguments: Any) -> Any:
             self.kill_in -= 1
             if self.kill_in == 0:
-                client_app._opened.clear()
+                client_app.opened_sites.clear()
                 raise Killed
             return inner(*arguments)
 
@@ -176,9 +176,9 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         watch.strategy.ledger.close_round = close_round
         return watch.strategy
 
-    def add_residual(target: np.ndarray, folder: StateFolder, *rest: Any) -> None:
-        watch.change[folder.path.name] = target.copy()
-        inner_add(target, folder, *rest)
+    def add_residual(target: np.ndarray, transaction: StateTransaction, *rest: Any) -> None:
+        watch.change[transaction.folder.path.name] = target.copy()
+        inner_add(target, transaction, *rest)
 
     def recorded(method: str) -> None:
         inner = getattr(PublishedModel, method)

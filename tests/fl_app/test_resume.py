@@ -115,7 +115,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resume(data: Path, folder: Path, run_id: int = 8, **changes: Any) -> LoopbackGrid:
-    client_app._opened.clear()  # the sites' processes have gone, too
+    client_app.opened_sites.clear()  # the sites' processes have gone, too
     chosen = {**CHOSEN, "resume": True, **changes}
     return run(settings(data, folder, **chosen), run_id=run_id)
 

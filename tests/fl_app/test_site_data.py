@@ -87,7 +87,7 @@ def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
         Settings.from_mapping({"data-dir": str(data)}).to_mapping(),
     )
     nodes = {"site-00": 101, "site-01": 102, "site-02": 101}
-    messages = [
+    queries = [
         Message(
             RecordDict({messages.TASK: ConfigRecord({messages.SITE: site})}),
             dst_node_id=node,
@@ -95,7 +95,7 @@ def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
         )
         for site, node in nodes.items()
     ]
-    replies = list(grid.send_and_receive(messages))
+    replies = list(grid.send_and_receive(queries))
     sums = [
         SiteSums.from_mapping(dict(reply.content.config_records[messages.SUMS]))
         for reply in replies

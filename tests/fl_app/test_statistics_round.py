@@ -106,7 +106,7 @@ def test_different_sensors_are_normalised_by_the_statistics_of_all_pixels(
 ) -> None:
     means = [open_data(path).store.meta.modalities[0].mean[0] for path in stores.values()]
     assert max(means) > 1.5 * min(means)  # the sensors do differ
-    client_app._opened.clear()
+    client_app.opened_sites.clear()
     grid, asked = federation(stores, tmp_path / "run")
     serve(grid, asked)
     assert_pooled(tmp_path / "run", stores)
@@ -114,7 +114,7 @@ def test_different_sensors_are_normalised_by_the_statistics_of_all_pixels(
     assert len(sent) == 1
     assert len(sent.pop()) == 4 + 8 * 3
     mean, std = (values[:, None, None] for values in pooled(stores))
-    for site in client_app._opened.values():
+    for site in client_app.opened_sites.values():
         (values,) = open_data(stores[site.name]).store.take(site.train._positions)
         x, _ = next(site.train.batches(len(values), None))
         np.testing.assert_allclose(x.numpy(), (values - mean) / std, atol=1e-5)
@@ -216,7 +216,7 @@ def test_a_resumed_run_goes_on_with_what_was_agreed_on(
     process.start()
     process.join(240)
     assert process.exitcode == -signal.SIGKILL
-    client_app._opened.clear()
+    client_app.opened_sites.clear()
     grid = run(settings(data, tmp_path / "run", **options, resume=True), run_id=8)
     # the sites are asked again only where the run starts over
     assert len(tasks(grid, "query.statistics")) == (3 if at_round == 1 else 0)
