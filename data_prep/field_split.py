@@ -1,7 +1,7 @@
-"""Splits of labelled pixels by whole fields, with a buffer of at least the patch radius.
+"""Splits of labeled pixels by whole fields, with a buffer of at least the patch radius.
 
-A pixel's patch reaches over its neighbors, so a random split of pixels shows the network its test
-pixels while it trains. Here a field (a connected region of one label) is kept on one side, and
+A pixel's patch covers its neighbors, so a random split of pixels shows the network its test
+pixels in training. Here a field (a connected region of one label) is kept in one split, and
 pixels near another split's are set aside.
 """
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Random choices of fields that are rated with their buffer, which dilates every scene twice: a
+#: quarter of the trials that the search over blocks makes on counts alone.
 TRIALS = 16
-#: Random orders of a class's fields in one trial.
-DRAWS = 8
-#: How far :func:`least_distance_px` looks.
+#: Random orders of a class's fields in one trial; the one that comes closest to the share is kept.
+ORDERS = 8
+#: Farthest distance that :func:`least_distance_px` looks for: patches are far smaller.
 REACH_PX = 256
 
 
@@ -41,7 +43,7 @@ def connected_fields(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     height, width = labels.shape
     index = np.arange(height * width).reshape(height, width)
-    pairs = [
+    neighbors = [
         (index[:, :-1], index[:, 1:]),
         (index[:-1], index[1:]),
         (index[:-1, :-1], index[1:, 1:]),
@@ -49,18 +51,23 @@ def connected_fields(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     ]
     flat = labels.reshape(-1)
     edges = []
-    for left, right in pairs:
+    for left, right in neighbors:
         same = (flat[left] == flat[right]) & (flat[left] >= 0)
         edges.append(np.stack([left[same], right[same]]))
-    root = _join(np.concatenate(edges, axis=1), height * width)
+    root = _components(np.concatenate(edges, axis=1), height * width)
     fields = np.full(height * width, -1, np.int64)
     inside = flat >= 0
     fields[inside] = np.unique(root[inside], return_inverse=True)[1]
     return fields.reshape(height, width)
 
 
-def _join(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Least member of each node's connected component, by hooking and pointer jumping."""
+def _components(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the least member of each node's connected component, int64 [count].
+
+    Hooking and pointer jumping (Shiloach and Vishkin 1982): roots of an edge's ends are joined,
+    then every node jumps to its root. Each pass runs over whole arrays, and few passes are needed,
+    so this is fast without SciPy, which nothing else here depends on.
+    """
     root = np.arange(count)
     left, right = edges
     while len(left):
@@ -79,7 +86,7 @@ def _join(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class FieldImage:
-    """One scene's labelled pixels: class indices and field numbers, both int64 [H, W], -1: none.
+    """One scene's labeled pixels: class indices and field numbers, int64 [H, W]; -1 for no label.
 
     Field numbers are unique over all scenes.
     """
@@ -96,9 +103,9 @@ def split_fields(
     val_share: float = 0.0,
     seed: int = 0,
 ) -> list[SplitCodes]:
-    """Split labelled pixels by whole fields, stratified per class.
+    """Split labeled pixels by whole fields, stratified per class.
 
-    Of several random choices of fields the one is kept that comes closest to the shares of every
+    Of several random choices of fields, the one is kept that comes closest to the shares of every
     class and loses least to the buffer. A class with a single field is trained on and never
     tested.
 
@@ -125,8 +132,8 @@ def split_fields(
     rng = np.random.default_rng(seed)
     best: tuple[float, list[SplitCodes]] | None = None
     for _ in range(TRIALS):
-        chosen = _choose(labels[first], sizes, test_share, val_share, rng)
-        codes = [_buffered(image, chosen, lookup, buffer_px) for image in images]
+        field_codes = _assign_fields(labels[first], sizes, test_share, val_share, rng)
+        codes = [_set_buffer(image, field_codes[lookup], buffer_px) for image in images]
         inside = np.concatenate([c[i.fields >= 0] for c, i in zip(codes, images, strict=True)])
         cost = _cost(inside, labels, test_share, val_share)
         if best is None or cost < best[0]:
@@ -135,7 +142,7 @@ def split_fields(
     return best[1]
 
 
-def _choose(
+def _assign_fields(
     classes: NDArray[np.int64],
     sizes: NDArray[np.int64],
     test_share: float,
@@ -148,15 +155,18 @@ def _choose(
         fields = np.flatnonzero(classes == label)
         total = int(sizes[fields].sum())
         for code, share in ((TEST, test_share), (VAL, val_share)):
-            draws = [_fill(sizes, rng.permutation(fields), share * total) for _ in range(DRAWS)]
-            chosen = min(draws, key=lambda draw: abs(sizes[draw].sum() - share * total))
+            target = share * total
+            draws = [_take_fields(sizes, rng.permutation(fields), target) for _ in range(ORDERS)]
+            chosen = min(draws, key=lambda draw: abs(sizes[draw].sum() - target))
             codes[chosen] = code
             fields = np.setdiff1d(fields, chosen)
     return codes
 
 
-def _fill(sizes: NDArray[np.int64], order: NDArray[np.int64], target: float) -> NDArray[np.int64]:
-    """Take fields in an order, as long as each brings the pixels nearer to a target.
+def _take_fields(
+    sizes: NDArray[np.int64], order: NDArray[np.int64], target: float
+) -> NDArray[np.int64]:
+    """Take each field of an order that brings the number of pixels nearer to a target.
 
     At least one is taken if there are several, and never all.
     """
@@ -172,20 +182,20 @@ def _fill(sizes: NDArray[np.int64], order: NDArray[np.int64], target: float) -> 
     return np.array(taken or [order[np.argmin(sizes[order])]], np.int64)
 
 
-def _buffered(
-    image: FieldImage, chosen: SplitCodes, lookup: NDArray[np.int64], buffer_px: int
-) -> SplitCodes:
+def _set_buffer(image: FieldImage, codes_by_field: SplitCodes, buffer_px: int) -> SplitCodes:
     codes = np.full(image.fields.shape, -1, np.int8)
-    inside = image.fields >= 0
-    codes[inside] = chosen[lookup[image.fields[inside]]]
+    labeled = image.fields >= 0
+    codes[labeled] = codes_by_field[image.fields[labeled]]
     codes[(codes == VAL) & dilate(codes == TEST, buffer_px)] = BUFFER
-    held = (codes == TEST) | (codes == VAL)
-    codes[(codes == TRAIN) & dilate(held, buffer_px)] = BUFFER
+    held_out = (codes == TEST) | (codes == VAL)
+    codes[(codes == TRAIN) & dilate(held_out, buffer_px)] = BUFFER
     return codes
 
 
 def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Mark everything within ``radius`` pixels of a mask, along rows and columns (a square)."""
+    # one axis, then the other; a window has a set pixel if its cumulative sum rises, so the cost
+    # does not depend on the radius
     for _ in range(2):
         length = mask.shape[0]
         total = np.zeros((length + 1, mask.shape[1]), np.int64)
@@ -197,19 +207,22 @@ def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 
 
 def least_distance_px(codes: Sequence[SplitCodes]) -> float | None:
-    """Least distance of train and test pixels along the longer axis; None if over 256 px."""
-    found = [d for image in codes if (d := _least_of_one(image)) is not None]
-    return float(min(found)) if found else None
+    """Return the least distance of train and test pixels along the longer axis.
+
+    None where there is no such pair within :data:`REACH_PX`.
+    """
+    distances = [d for image in codes if (d := _image_distance(image)) is not None]
+    return float(min(distances)) if distances else None
 
 
-def _least_of_one(codes: SplitCodes) -> int | None:
+def _image_distance(codes: SplitCodes) -> int | None:
     train = codes == TRAIN
-    grown = codes == TEST
-    if not train.any() or not grown.any():
+    reached = codes == TEST
+    if not train.any() or not reached.any():
         return None
     for distance in range(1, REACH_PX + 1):
-        grown = dilate(grown, 1)
-        if (train & grown).any():
+        reached = dilate(reached, 1)
+        if (train & reached).any():
             return distance
     return None
 
@@ -217,7 +230,7 @@ def _least_of_one(codes: SplitCodes) -> int | None:
 def _cost(
     codes: SplitCodes, labels: NDArray[np.int64], test_share: float, val_share: float
 ) -> float:
-    """Mean distance from the wished share over classes, and the share lost to the buffer."""
+    """Rate a split: pixels lost to the buffer, distance from the shares, classes not trained on."""
     width = int(labels.max()) + 1
     total = np.maximum(np.bincount(labels, minlength=width), 1)
     cost = float((codes == BUFFER).mean())

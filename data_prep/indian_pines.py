@@ -4,7 +4,7 @@
 
     OUT/classes.json                        {"1": "alfalfa", …}
     OUT/indian-pines/hyperspectral.tif      uint16, 145 × 145 pixels, 200 bands
-    OUT/indian-pines/labels.tif             uint8, 1 to 16, 0 = unlabelled
+    OUT/indian-pines/labels.tif             uint8, 1 to 16, 0 = unlabeled
     OUT/indian-pines/ATTRIBUTION.txt
 
 The scene has no coordinate system in the source, and none is invented. The data come from the
@@ -14,7 +14,7 @@ References
 ----------
 Baumgardner, M. F., Biehl, L. L., Landgrebe, D. A. (2015). 220 Band AVIRIS Hyperspectral Image
 Data Set: June 12, 1992 Indian Pine Test Site 3. Purdue University Research Repository.
-doi:10.4231/R7RX991C. Licence: CC BY 3.0.
+doi:10.4231/R7RX991C. License: CC BY 3.0.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ CLASS_NAMES = (
     "stone-steel-towers",
 )
 SHAPE = (145, 145, 200)
-LICENCE = "CC BY 3.0, https://creativecommons.org/licenses/by/3.0/"
+LICENSE = "CC BY 3.0, https://creativecommons.org/licenses/by/3.0/"
 ATTRIBUTION = (
     "Baumgardner, M. F., Biehl, L. L., Landgrebe, D. A. (2015). 220 Band AVIRIS Hyperspectral "
     "Image Data Set: June 12, 1992 Indian Pine Test Site 3. Purdue University Research "
     "Repository. doi:10.4231/R7RX991C"
 )
-_CHANGES = (
+CHANGES = (
     "Changed: float64 array to uint16 GeoTIFF; 20 water absorption bands were left out before."
 )
 
@@ -70,7 +70,7 @@ def write_indian_pines(out: str | Path) -> Path:
     Parameters
     ----------
     out : str or Path
-        Folder to create; it must not exist, or be empty.
+        Folder to create; it must not exist or be empty.
 
     Returns
     -------
@@ -80,15 +80,15 @@ def write_indian_pines(out: str | Path) -> Path:
     Raises
     ------
     DataError
-        ``tensorly`` is missing or holds another scene than expected, or `out` is taken.
+        ``tensorly`` is missing or has another scene than expected, or `out` is not empty.
     """
     cube, labels = _load()
     with staged_folder(out) as folder:
         scene = folder / "indian-pines"
         scene.mkdir()
-        _write(scene / "hyperspectral.tif", np.moveaxis(cube, -1, 0), None)
-        _write(scene / "labels.tif", labels[None], 0)
-        text = f"Indian Pines\n\n{ATTRIBUTION}\n\nLicence: {LICENCE}\n{_CHANGES}\n"
+        _write_raster(scene / "hyperspectral.tif", np.moveaxis(cube, -1, 0), None)
+        _write_raster(scene / "labels.tif", labels[None], 0)
+        text = f"Indian Pines\n\n{ATTRIBUTION}\n\nLicence: {LICENSE}\n{CHANGES}\n"
         (scene / "ATTRIBUTION.txt").write_text(text, encoding="utf-8")
         names = {str(code): name for code, name in enumerate(CLASS_NAMES, start=1)}
         (folder / "classes.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
@@ -100,20 +100,20 @@ def _load() -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     try:
         from tensorly.datasets import load_indian_pines  # noqa: PLC0415 (an optional extra)
     except ImportError as error:
-        msg = 'Indian Pines comes with the package tensorly: run pip install "rsdgc[demo]"'
-        raise DataError(msg) from error
+        raise DataError(
+            'Indian Pines comes with the package tensorly: run pip install "rsdgc[demo]"'
+        ) from error
     bunch = load_indian_pines()
     cube, labels = np.asarray(bunch["tensor"]), np.asarray(bunch["ticks"][0])
     if cube.shape != SHAPE or labels.shape != SHAPE[:2] or labels.max() != len(CLASS_NAMES):
-        msg = (
+        raise DataError(
             f"tensorly's Indian Pines has shape {cube.shape} with labels {labels.shape}, not "
             f'{SHAPE}: run pip install "rsdgc[demo]" for a version that fits'
         )
-        raise DataError(msg)
     return cube.astype(np.uint16), labels.astype(np.uint8)
 
 
-def _write(path: Path, bands: NDArray[Any], nodata: int | None) -> None:
+def _write_raster(path: Path, bands: NDArray[Any], nodata: int | None) -> None:
     """Write bands (C, H, W) as a tiled GeoTIFF without a coordinate system."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
@@ -133,4 +133,4 @@ def _write(path: Path, bands: NDArray[Any], nodata: int | None) -> None:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, "w", **profile) as target:
             target.write(bands)
-            target.update_tags(ATTRIBUTION=ATTRIBUTION, LICENCE=LICENCE, CHANGES=_CHANGES)
+            target.update_tags(ATTRIBUTION=ATTRIBUTION, LICENCE=LICENSE, CHANGES=CHANGES)

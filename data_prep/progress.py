@@ -1,4 +1,4 @@
-"""Progress of long jobs: a callback, a bar on a terminal, or a line now and then."""
+"""Progress of long jobs: a callback, a bar on a terminal, or a line every half minute."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from rich.text import Text
 
 #: Called as ``callback(what, done, total)``.
 Callback = Callable[[str, int, int], None]
-#: Seconds between two lines where there is no terminal.
+#: Seconds between two lines where there is no terminal: logs of an hour stay short.
 LINE_SECONDS = 30.0
 
 
 @contextmanager
 def reporting(callback: Callback | None, *, unit: str = "items") -> Iterator[Callback]:
-    """Give a function to report progress to.
+    """Yield a function to report progress to.
 
     Parameters
     ----------
     callback
-        Where reports go; None draws a bar with the rate and the time left on stderr if that is a
-        terminal, and else writes a line there every half minute.
+        Where reports go; None draws a bar on stderr if that is a terminal, and otherwise
+        writes lines there.
     unit
         What is counted: ``items`` or ``bytes``.
     """
@@ -67,10 +67,10 @@ def _lines(unit: str) -> Callback:
 
 
 class _Rate(ProgressColumn):
-    """Items a second."""
+    """Column with the items per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate, once there is one."""
+        """Return the rate; empty before there is one."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f}/s")
 

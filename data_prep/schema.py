@@ -1,4 +1,4 @@
-"""What ``meta.json`` and ``partition.json`` hold, and how both are read and refused."""
+"""The records ``meta.json`` and ``partition.json``: their fields, reading and writing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from rsdgc.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Version that is written. Version 1 lacks dates, geometries, scales and coarser layers.
+#: Version of the records, written and read.
 SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)
 STORE_FILE = "meta.json"
 PARTITION_FILE = "partition.json"
 SPLITS = ("train", "val", "test", "buffer")
@@ -34,7 +33,7 @@ class ShardMeta(Record):
 
 
 class ModalityMeta(Record):
-    """A layer of the chips: bands that share a sensor and a data type.
+    """A modality of the chips: bands that share a sensor and a data type.
 
     Attributes
     ----------
@@ -47,10 +46,10 @@ class ModalityMeta(Record):
     resolution
         Ground size of a source pixel in CRS units (px without a CRS), before warping.
     factor
-        Pixels of the scene's grid that one of this layer covers, along a side: chips have
+        Pixels of the scene's grid that one of this modality covers, along a side: chips have
         ``chip_px / factor`` pixels.
     scale, offset
-        Per band, from stored to physical values, ``value * scale + offset``; empty: as they are.
+        Per band, from stored to physical values, ``value * scale + offset``; empty: as stored.
     mean, std, min, max
         Per band, over the valid pixels of the train split. ``std`` is 0 for a constant band.
     count
@@ -76,9 +75,9 @@ class ModalityMeta(Record):
 
 
 class Skipped(Record):
-    """A file, layer or scene that was left out, and why.
+    """A file, modality or scene that was left out, and why.
 
-    ``refused`` tells a defect (unreadable, contradictory) from a layer that is no image.
+    ``refused`` marks a defect (unreadable, contradictory); otherwise the file is not an image.
     """
 
     path: str
@@ -111,11 +110,11 @@ class SplitReport(Record):
     class_counts
         Split name to samples per class, in class order.
     buffer_px
-        Least distance asked for between samples of different splits, in pixels.
+        Least distance required between samples of different splits, in pixels.
     block_px
         Side of a block in pixels; 0 where there are no blocks.
     least_distance_px, least_distance
-        Least gap found between a train and a test sample, in pixels and in CRS units; None where
+        Least gap between a train and a test sample, in pixels and in CRS units; None where
         it has no meaning (no CRS, or one of the splits is empty). Pixel samples: distance of the
         pixels' positions along the longer axis.
     """
@@ -172,7 +171,7 @@ class PartitionMeta(Record):
     dropped: int = 0
 
 
-RecordT = TypeVar("RecordT", bound=BaseModel)
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
@@ -186,24 +185,25 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): ingest it again") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: make it again") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version not in READABLE_VERSIONS:
         raise DataError(
-            f"{path} has schema version {version}, this program reads "
-            f"{' and '.join(map(str, READABLE_VERSIONS))}: "
-            "make it again with this version"
+            f"{path} cannot be read ({error.strerror}): ingest or partition again"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: ingest or partition again") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {version}, this version of rsdgc reads "
+            f"{SCHEMA_VERSION}: ingest or partition again"
         )
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where}: {first['msg']}: make it again") from error
+        raise DataError(f"{path}: {where}: {first['msg']}: ingest or partition again") from error
 
 
-def write_record(path: Path, record: BaseModel) -> None:
+def write_record(path: Path, record: Record) -> None:
     """Write a record as indented JSON."""
     path.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")

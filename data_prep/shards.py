@@ -17,102 +17,61 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-#: Largest size of one file.
+#: Largest size of a file, which is the limit of some disks and services.
 SHARD_BYTES = 4 * 2**30
-#: Parts of this size become a file of their own, without being copied.
-WHOLE_BYTES = 64 * 2**20
-#: Rows from this size on are copied one by one: a call for each costs less than a second copy.
+#: Parts of this size are renamed to shards and not copied: that is faster, and they are large
+#: enough that a store has few files.
+UNCOPIED_BYTES = 64 * 2**20
+#: Rows from this size on are copied one by one: a call per row costs less than the second copy that
+#: indexing by an array makes.
 LARGE_ROW_BYTES = 2**14
-#: Bytes that are read at once for statistics.
+#: Bytes of float64 that statistics hold at once.
 BATCH_BYTES = 32 * 2**20
 
 
 class ShardWriter:
-    """Append rows to ``<name>-000.npy``, ``<name>-001.npy`` and so on.
+    """Append rows to a new ``.npy`` file whose length is not known beforehand.
 
     Parameters
     ----------
-    folder, name
-        Where the files go and how they start.
+    path
+        The file; an existing one is replaced.
     row_shape, dtype
         Shape and type of one row.
-    shard_bytes
-        A new file is begun before a file's rows would exceed this.
+
+    Attributes
+    ----------
+    rows : int
+        Rows written so far.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        row_shape: tuple[int, ...],
-        dtype: DTypeLike,
-        shard_bytes: int = SHARD_BYTES,
-    ) -> None:
-        self.folder = folder
-        self.name = name
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.row_shape = row_shape
         self.dtype = np.dtype(dtype)
-        self.row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
-        self.rows_per_shard = max(1, shard_bytes // max(1, self.row_bytes))
-        self._rows = 0
-        self._file: IO[bytes] | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows written so far."""
-        return self._rows
+        self.rows = 0
+        self._file = path.open("wb")
+        _write_header(self._file, (0, *row_shape), self.dtype)
 
     def append(self, values: NDArray[Any]) -> None:
         """Write rows: an array (n, *row_shape) of the writer's dtype."""
-        while len(values):
-            space = self.rows_per_shard - self._rows % self.rows_per_shard
-            part, values = values[:space], values[space:]
-            self._open().write(np.ascontiguousarray(part, self.dtype).data)
-            self._rows += len(part)
-            if self._rows % self.rows_per_shard == 0:
-                self._close()
+        self._file.write(np.ascontiguousarray(values, self.dtype).data)
+        self.rows += len(values)
 
-    def close(self) -> list[ShardMeta]:
-        """Finish the files' headers and list the files."""
-        self._close()
-        shards = []
-        for shard in range(self._shards()):
-            path = self._path(shard)
-            rows = min(self.rows_per_shard, self._rows - shard * self.rows_per_shard)
-            with path.open("r+b") as file:
-                _write_header(file, (rows, *self.row_shape), self.dtype)
-            shards.append(ShardMeta(file=path.name, rows=rows))
-        return shards
+    def finish(self) -> None:
+        """Write the number of rows into the header, and close the file."""
+        _write_header(self._file, (self.rows, *self.row_shape), self.dtype)
+        self._file.close()
 
-    def abandon(self) -> None:
-        """Close the open file, without finishing anything."""
-        self._close()
-
-    def _shards(self) -> int:
-        return -(-self._rows // self.rows_per_shard)
-
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"{self.name}-{shard:03d}.npy"
-
-    def _open(self) -> IO[bytes]:
-        if self._file is None:
-            path = self._path(self._rows // self.rows_per_shard)
-            self._file = path.open("ab")
-            if self._rows % self.rows_per_shard == 0:
-                self._file.truncate(0)
-                _write_header(self._file, (0, *self.row_shape), self.dtype)
-        return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def close(self) -> None:
+        """Close the file; without :meth:`finish`, its header says that it has no rows."""
+        self._file.close()
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     """Write an npy header at the start of a file and return its length.
 
-    NumPy pads headers so that the first dimension can grow: the length does not depend on it.
+    NumPy pads headers so that the first dimension can grow, so the length does not depend on the
+    number of rows.
     """
     file.seek(0)
     np.lib.format.write_array_header_1_0(
@@ -129,25 +88,25 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
 def join_shards(
     folder: Path, name: str, parts: Sequence[tuple[Path, int]], shard_bytes: int = SHARD_BYTES
 ) -> list[ShardMeta]:
-    """Turn finished ``.npy`` files into the shards of a modality, in order.
+    """Turn finished ``.npy`` files into the shards ``<name>-000.npy`` … of a modality, in order.
 
-    Large files are moved; smaller ones, one after another, are joined to a file of the largest
-    size. Either way the rows stay in order.
+    Large files are moved; smaller ones, one after another, are joined to files of up to
+    ``shard_bytes``. Either way the rows stay in order.
 
     Parameters
     ----------
     folder, name
-        Where the shards go and how they start.
+        Where the shards go, and the modality that they belong to.
     parts
-        Files of one row shape and type, and their rows; they are used up.
+        Files of one row shape and type, and their rows; the files are used up.
     shard_bytes
-        Largest size of one joined file.
+        Largest size of a joined file.
     """
     groups: list[list[tuple[Path, int]]] = []
     room = 0
     for path, rows in parts:
         size = path.stat().st_size
-        large = size >= WHOLE_BYTES
+        large = size >= UNCOPIED_BYTES
         if large or size > room:
             groups.append([])
             room = shard_bytes
@@ -165,6 +124,7 @@ def join_shards(
 
 
 def _concatenate(target: Path, parts: Sequence[Path]) -> None:
+    """Join files byte for byte: their data are not parsed, only the header is written again."""
     first = np.load(parts[0], mmap_mode="r", allow_pickle=False)
     row_shape, dtype = first.shape[1:], first.dtype
     row_bytes = max(1, int(np.prod(row_shape)) * dtype.itemsize)
@@ -197,19 +157,19 @@ class ShardedArray:
         return int(self._starts[-1])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy rows: int64 [n] → an array (n, *row_shape), in the order asked for."""
+        """Copy rows (int64 [n]) to an array (n, *row_shape), in their order."""
         if len(self._parts) == 1:
             return np.asarray(self._parts[0][rows])
         out = np.empty((len(rows), *self.row_shape), self.dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         if out[:1].nbytes >= LARGE_ROW_BYTES:
-            places = (rows - self._starts[shard_of]).tolist()
-            for i, (shard, place) in enumerate(zip(shard_of.tolist(), places, strict=True)):
-                out[i] = self._parts[shard][place]
+            local = (rows - self._starts[shard_of]).tolist()
+            for i, (shard, row) in enumerate(zip(shard_of.tolist(), local, strict=True)):
+                out[i] = self._parts[shard][row]
             return out
         for shard in np.unique(shard_of):
-            here = shard_of == shard
-            out[here] = self._parts[shard][rows[here] - self._starts[shard]]
+            members = shard_of == shard
+            out[members] = self._parts[shard][rows[members] - self._starts[shard]]
         return out
 
 
@@ -226,7 +186,7 @@ def _open_shard(path: Path, rows: int, dtype: str) -> NDArray[Any]:
             f"{path} holds {len(array)} rows of {array.dtype}, meta.json says {rows} of {dtype}: "
             f"{remedy}"
         )
-    # still mapped, but without what numpy.memmap does at every look into it
+    # still a memory map, but without the Python code that numpy.memmap runs at every index
     return np.asarray(array)
 
 

@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all."""
+"""Output folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MARKERS = (STORE_FILE, PARTITION_FILE)
 
 @contextmanager
 def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
+    """Yield a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
 
-    On any error the sibling is removed and ``out`` is left as it was.
+    On any error the sibling is removed and ``out`` stays as it was.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> It
 
 
 def check_free(target: Path, *, overwrite: bool) -> None:
-    """Raise DataError if a folder may not be made at ``target``."""
+    """Raise DataError unless a folder may be made at ``target``; see :func:`staged_folder`."""
     if not target.exists():
         return
     if not target.is_dir():
@@ -60,11 +60,15 @@ def check_free(target: Path, *, overwrite: bool) -> None:
     if not any((target / marker).is_file() for marker in MARKERS):
         raise DataError(f"{target} is not empty: choose another output folder")
     if not overwrite:
-        raise DataError(f"{target} exists already: remove it, or ask to overwrite it")
+        raise DataError(
+            f"{target} exists already: remove it, choose another output folder, or replace a store "
+            "with ingest --force"
+        )
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Put ``partial`` in the place of ``target``."""
+    """Rename ``partial`` to ``target``; an older ``target`` comes back if that fails."""
+    # a folder cannot be renamed over one that holds files, so the old one moves away first
     old = target.parent / f".{target.name}.old-{os.getpid()}"
     if target.exists():
         target.rename(old)

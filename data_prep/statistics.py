@@ -1,4 +1,10 @@
-"""Per-band statistics as sums that can be merged, over batches and over sites."""
+"""Statistics of bands as sums that merge, over batches, chips and processes.
+
+Sums are (count, mean, m2), where m2 is the sum of squared deviations from the mean. They merge
+exactly as if all pixels had been seen together, in any grouping, and without the cancellation of
+plain sums of squares (Chan, Golub and LeVeque 1983, "Algorithms for computing the sample
+variance", The American Statistician 37, eq. 2.1).
+"""
 
 from __future__ import annotations
 
@@ -12,17 +18,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    #: Count, mean and m2, all float64 [C].
+    Moments = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
-@dataclass
+#: Bytes of chips that are added up at once: they stay in a core's second-level cache.
+CACHED_BYTES = 2**19
+#: One pixel of so many estimates the value that the others are taken as differences from.
+PIXELS_PER_SAMPLE = 64
+
+
+def merge_moments(first: Moments, second: Moments) -> Moments:
+    """Return count, mean and m2 over the pixels of both."""
+    count = first[0] + second[0]
+    share = second[0] / np.maximum(count, 1)
+    gap = second[1] - first[1]
+    return count, first[1] + gap * share, first[2] + second[2] + gap**2 * first[0] * share
+
+
+@dataclass(frozen=True)
 class BandSums:
-    """Count, mean, sum of squared deviations, least and greatest value of each band.
-
-    Two of them merge exactly as if their pixels had been seen together (Chan, Golub and LeVeque
-    1983), so that batches, processes and sites can be added up in any grouping.
+    """Sums over the valid pixels of each band, with their least and greatest value.
 
     Attributes
     ----------
     count, mean, m2, low, high : float64 [C]
+        ``low`` is +inf and ``high`` -inf for a band without pixels.
     """
 
     count: NDArray[np.float64]
@@ -35,9 +55,7 @@ class BandSums:
     def empty(cls, bands: int) -> BandSums:
         """Return sums over no pixels."""
         zero = np.zeros(bands)
-        return cls(
-            zero.copy(), zero.copy(), zero.copy(), np.full(bands, np.inf), np.full(bands, -np.inf)
-        )
+        return cls(zero, zero, zero, np.full(bands, np.inf), np.full(bands, -np.inf))
 
     @classmethod
     def of(cls, values: NDArray[Any], valid: NDArray[np.bool_]) -> BandSums:
@@ -56,15 +74,11 @@ class BandSums:
 
     def merge(self, other: BandSums) -> BandSums:
         """Return the sums over the pixels of both."""
-        count = self.count + other.count
-        share = other.count / np.maximum(count, 1)
-        gap = other.mean - self.mean
+        moments = merge_moments(
+            (self.count, self.mean, self.m2), (other.count, other.mean, other.m2)
+        )
         return BandSums(
-            count,
-            self.mean + gap * share,
-            self.m2 + other.m2 + gap**2 * self.count * share,
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
+            *moments, np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         )
 
     def std(self) -> NDArray[np.float64]:
@@ -72,7 +86,7 @@ class BandSums:
         return np.sqrt(self.m2 / np.maximum(self.count, 1))
 
     def as_meta(self) -> dict[str, list[float] | list[int]]:
-        """Fields of :class:`data_prep.schema.ModalityMeta`; bands without pixels are all 0."""
+        """Return fields of :class:`data_prep.schema.ModalityMeta`; 0 for bands without pixels."""
         seen = self.count > 0
         return {
             "mean": self.mean.tolist(),
@@ -83,26 +97,17 @@ class BandSums:
         }
 
 
-#: Bytes of chips that are added up at once: what a core's cache holds.
-CACHED_BYTES = 2**19
-#: One pixel of so many gives the value that others are taken as differences from.
-PROBED = 64
-
-
-@dataclass
+@dataclass(frozen=True)
 class ChipSums:
-    """The sums of :class:`BandSums`, chip by chip: any choice of chips can be added up later.
+    """Sums chip by chip, so that the train split can be added up once it is known.
 
     Attributes
     ----------
-    count, mean, m2, low, high : float64 [n, C]
+    packed : float64 [5, n, C]
+        Count, mean, m2, least and greatest value of each chip and band.
     """
 
-    count: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    m2: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    packed: NDArray[np.float64]
 
     @classmethod
     def of(cls, chips: NDArray[Any], valid: NDArray[np.bool_] | None) -> ChipSums:
@@ -112,63 +117,56 @@ class ChipSums:
         packed = np.zeros((5, *flat.shape[:2]))
         step = max(1, CACHED_BYTES // max(1, flat[:1].nbytes))
         for start in range(0, len(flat), step):
-            some = slice(start, start + step)
-            packed[:, some] = _sums(flat[some], None if mask is None else mask[some])
-        return cls(*packed)
+            batch = slice(start, start + step)
+            packed[:, batch] = _chip_sums(flat[batch], None if mask is None else mask[batch])
+        return cls(packed)
 
     @classmethod
     def join(cls, parts: Sequence[ChipSums]) -> ChipSums:
         """Concatenate over chips."""
-        return cls(*np.concatenate([part.packed() for part in parts], axis=1))
-
-    @classmethod
-    def unpacked(cls, packed: NDArray[np.float64]) -> ChipSums:
-        """Take what :meth:`packed` gave."""
-        return cls(*packed)
-
-    def packed(self) -> NDArray[np.float64]:
-        """All sums in one array, float64 [5, n, C]."""
-        return np.stack([self.count, self.mean, self.m2, self.low, self.high])
+        return cls(np.concatenate([part.packed for part in parts], axis=1))
 
     def total(self, chips: NDArray[np.int64]) -> BandSums:
         """Add up some chips."""
-        count, mean, m2, low, high = self.packed()[:, chips]
+        count, mean, m2, low, high = self.packed[:, chips]
         total = count.sum(axis=0)
-        center = (count * mean).sum(axis=0) / np.maximum(total, 1)
-        spread = m2.sum(axis=0) + (count * (mean - center) ** 2).sum(axis=0)
+        total_mean = (count * mean).sum(axis=0) / np.maximum(total, 1)
+        total_m2 = m2.sum(axis=0) + (count * (mean - total_mean) ** 2).sum(axis=0)
         return BandSums(
             total,
-            center,
-            spread,
+            total_mean,
+            total_m2,
             low.min(axis=0, initial=np.inf),
             high.max(axis=0, initial=-np.inf),
         )
 
 
-def _sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """Count, mean, squared deviations, least and greatest value [5, n, C] of values (n, C, p)."""
+def _chip_sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Return the sums [5, n, C] of values (n, C, pixels)."""
+    # float32 holds integers of 16 bits exactly, and their differences from the mean in half the
+    # memory traffic of float64
     small = flat.dtype.kind in "iu" and flat.dtype.itemsize <= 2
     work: NDArray[np.floating[Any]] = flat.astype(np.float32 if small else np.float64)
-    # the sums are of differences from about the mean: small numbers, which round little
+    # Sums are of differences from a rough mean: small numbers, which lose little to rounding.
     if mask is None:
         count = np.full(flat.shape[:2], float(flat.shape[2]))
         low, high = flat.min(axis=2), flat.max(axis=2)
-        about = work[..., ::PROBED].mean(axis=2)
+        rough_mean = work[..., ::PIXELS_PER_SAMPLE].mean(axis=2)
     else:
         count = mask.sum(axis=2, dtype=np.float64)
         work[~mask] = 0
         low = np.where(mask, work, np.inf).min(axis=2)
         high = np.where(mask, work, -np.inf).max(axis=2)
-        about = (work.sum(axis=2) / np.maximum(count, 1)).astype(work.dtype)
-    work -= about[..., None]
+        rough_mean = (work.sum(axis=2) / np.maximum(count, 1)).astype(work.dtype)
+    work -= rough_mean[..., None]
     if mask is not None:
         work[~mask] = 0
-    per = np.maximum(count, 1)
+    divisor = np.maximum(count, 1)
     rest = np.einsum("ncp->nc", work).astype(np.float64)
     squares = np.einsum("ncp,ncp->nc", work, work).astype(np.float64)
     sums = np.empty((5, *flat.shape[:2]))
-    sums[0], sums[1] = count, about + rest / per
-    sums[2] = np.maximum(squares - rest**2 / per, 0)
+    sums[0], sums[1] = count, rough_mean + rest / divisor
+    sums[2] = np.maximum(squares - rest**2 / divisor, 0)
     sums[3], sums[4] = low, high
     return sums
 

@@ -3,7 +3,7 @@
 ::
 
     store/meta.json            what the store is (:class:`data_prep.schema.StoreMeta`)
-    store/manifest.parquet     a row for each sample
+    store/manifest.parquet     one row per sample
     store/<modality>-000.npy   the samples (n, C, H, W), or all padded pixels (n, C)
 """
 
@@ -37,7 +37,7 @@ class Store:
     path : Path
     meta : StoreMeta
     manifest : pyarrow.Table
-        One row a sample; column ``chip`` equals the row's number.
+        One row per sample; column ``chip`` equals the row's number.
     """
 
     def __init__(self, path: Path, meta: StoreMeta, manifest: pa.Table) -> None:
@@ -58,7 +58,7 @@ class Store:
         Raises
         ------
         DataError
-            The folder is no store, is of another schema version, or misses (part of) a file.
+            The folder is not a store, is of another schema version, or misses (part of) a file.
         """
         path = Path(path)
         if not path.is_dir():
@@ -110,15 +110,18 @@ class Store:
             raise DataError(f"chip {wrong} is not in {self.path}, which holds {len(self)}")
         if not self._pixels:
             return [array.take(chips) for array in self._arrays]
+        # Patches overlap, so the store has each padded pixel once, row after row of the scene. A
+        # pixel sample is the array row of its patch's top left corner, and the scene's width.
         side = np.arange(self.meta.patch_px)
         down = self._strides[chips, None, None] * side[:, None]
         rows = self._offsets[chips, None, None] + down + side
         return [_gather(array, rows) for array in self._arrays]
 
     def band_sums(self, chips: NDArray[np.int64]) -> list[BandSums]:
-        """Add up the valid values of samples, one result a modality; of pixels, themselves alone.
+        """Add up the valid values of samples, one result per modality.
 
-        Values are as they are stored: without scale and offset.
+        A pixel sample counts without the rest of its patch. Values are as stored, without scale
+        and offset.
         """
         rows = np.asarray(chips, np.int64)
         if self._pixels:
@@ -133,11 +136,11 @@ class Store:
         for modality, array in zip(self.meta.modalities, self._arrays, strict=True):
             px = self.meta.chip_px // modality.factor
             shape = (len(modality.bands), *(() if self._pixels else (px, px)))
-            short = len(array) < len(self) if self._pixels else len(array) != len(self)
-            if short or (len(array) and array.row_shape != shape):
+            wrong = len(array) < len(self) if self._pixels else len(array) != len(self)
+            if wrong or (len(array) and array.row_shape != shape):
                 raise DataError(
-                    f"{self.path}: layer {modality.name} holds {len(array)} × {array.row_shape}, "
-                    f"the manifest wants {len(self)} × {shape}: ingest the store again"
+                    f"{self.path}: modality {modality.name} holds {len(array)} × "
+                    f"{array.row_shape}, the manifest needs {len(self)} × {shape}: ingest again"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Writing what a store is: its statistics, manifest and ``meta.json``, and hashes of chips."""
+"""Writing the records of a store whose arrays are there: hashes, manifest and ``meta.json``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_samples(
 
 def write_records(
     folder: Path, columns: Columns, modalities: Sequence[ModalityMeta], **meta: Any
-) -> StoreMeta:
+) -> None:
     """Write the manifest and ``meta.json`` of a store whose arrays are there.
 
     ``meta`` has the fields of :class:`data_prep.schema.StoreMeta` other than id and modalities.
@@ -40,18 +40,18 @@ def write_records(
     digest = hashlib.blake2b((folder / MANIFEST_FILE).read_bytes(), digest_size=8)
     record = StoreMeta(id=digest.hexdigest(), modalities=list(modalities), **meta)
     write_record(folder / STORE_FILE, record)
-    return record
 
 
 def chip_hashes(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Hash each chip's bytes over all modalities: 16 hexadecimal digits a chip, texts [n].
 
-    XXH3, which is made to tell contents apart and not to withstand a forger: 25 times as fast as
-    SHA-256, which took a tenth of an ingestion.
+    XXH3 tells contents apart but does not withstand a forger. It is 25 times as fast as SHA-256,
+    which took a tenth of an ingestion.
     """
     hashes = np.empty(len(arrays[0]), dtype=object)
     contiguous = [np.ascontiguousarray(values) for values in arrays]
     if len(contiguous) == 1:
+        # the common case, without a hash object per chip
         hashes[:] = [xxh3_64_hexdigest(chip.data) for chip in contiguous[0]]
         return hashes
     for i in range(len(hashes)):

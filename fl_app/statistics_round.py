@@ -50,7 +50,7 @@ def collect_statistics(
     Raises
     ------
     RunError
-        Too few sites have told usable sums, or sites differ in layers or bands.
+        Too few sites have told usable sums, or sites differ in modalities or bands.
     """
     cards = roster.everyone()
     messages = [_question(card) for card in cards]
@@ -126,13 +126,13 @@ def _check(sums: SiteSums, card: SiteInfo, data: DataInfo) -> None:
     reason = "not valid statistics"
     if sums.classes != data.classes or sum(sums.class_counts) != card.num_train:
         raise ReplyRefused(reason, f"they are not of the site's {card.num_train} train samples")
-    bands = sum(len(layer.bands) for layer in sums.layers.values())
+    bands = sum(len(modality.bands) for modality in sums.modalities.values())
     if bands != data.bands:
         raise ReplyRefused(reason, f"they are of {bands} bands instead of {data.bands}")
     most = card.num_train * data.chip_px**2
-    for name, layer in sums.layers.items():
-        if (layer.count > most).any():
-            raise ReplyRefused(reason, f"layer {name} has more than {most} pixels a band")
+    for name, modality in sums.modalities.items():
+        if (modality.count > most).any():
+            raise ReplyRefused(reason, f"modality {name} has more than {most} pixels a band")
     if not CommonStatistics.of(sums).finite:
         raise ReplyRefused(reason, "a mean or a standard deviation is too large for float32")
 
@@ -140,8 +140,8 @@ def _check(sums: SiteSums, card: SiteInfo, data: DataInfo) -> None:
 def _check_alike(told: dict[str, SiteSums]) -> None:
     (first, its), *others = told.items()
     for name, sums in others:
-        if sums.described != its.described:
+        if sums.bands_text != its.bands_text:
             raise RunError(
-                f"site {name} has the layers {sums.described} and site {first} {its.described}: "
-                "ingest all alike, or train with normalization=site"
+                f"site {name} has the modalities {sums.bands_text} and site {first} "
+                f"{its.bands_text}: ingest all alike, or train with normalization=site"
             )

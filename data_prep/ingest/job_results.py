@@ -78,7 +78,7 @@ class JobResult:
 
 def result_file(folder: Path, key: str, modality: int) -> Path:
     """Path of a part's samples."""
-    return folder / f"{key}-{modality}-000.npy"
+    return folder / f"{key}-{modality}.npy"
 
 
 def run_job(folder: Path, job: Job) -> JobResult:
@@ -126,7 +126,7 @@ class _Making:
     def finish(self) -> JobResult:
         """Finish the files; return the part."""
         for writer in self._writers:
-            writer.close()
+            writer.finish()
             self._part.rows = writer.rows
         if self._columns:
             self._part.columns = join_columns(self._columns)
@@ -136,13 +136,11 @@ class _Making:
     def close(self) -> None:
         """Close the files."""
         for writer in self._writers:
-            writer.abandon()
+            writer.close()
 
     def _writer(self, modality: int, array: NDArray[Any]) -> ShardWriter:
-        result_file(self._folder, self._part.key, modality).unlink(missing_ok=True)
-        name = f"{self._part.key}-{modality}"
-        # one file a part, however large
-        return ShardWriter(self._folder, name, array.shape[1:], array.dtype, 2**62)
+        path = result_file(self._folder, self._part.key, modality)
+        return ShardWriter(path, array.shape[1:], array.dtype)
 
 
 def _write(folder: Path, part: JobResult) -> None:
@@ -152,7 +150,7 @@ def _write(folder: Path, part: JobResult) -> None:
         f"column {name}": values.astype("S16") if name == "hash" else values
         for name, values in part.columns.items()
     }
-    arrays |= {f"sums {i}": sums.packed() for i, sums in enumerate(part.sums)}
+    arrays |= {f"sums {i}": sums.packed for i, sums in enumerate(part.sums)}
     with partial.open("wb") as file:
         np.savez(file, facts=np.array(facts), **arrays)  # type: ignore[arg-type]
     partial.rename(folder / f"{part.key}.npz")
@@ -170,7 +168,7 @@ def read_result(folder: Path, key: str) -> JobResult | None:
             for name in file.files
             if name.startswith("column ")
         }
-        sums = [ChipSums.unpacked(file[n]) for n in file.files if n.startswith("sums ")]
+        sums = [ChipSums(file[n]) for n in file.files if n.startswith("sums ")]
     if "hash" in columns:
         columns["hash"] = columns["hash"].astype(str).astype(object)
     skipped = [(path, reason) for path, reason in facts["skipped"]]

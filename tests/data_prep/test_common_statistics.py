@@ -1,7 +1,4 @@
-"""Sums that sites share: they add up to those of all pixels, and nothing malformed passes.
-
-What sites agreed to normalise by: it travels exactly, and only to where it fits.
-"""
+"""Sums of sites add up to those of all pixels; statistics travel exactly, to where they fit."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ def test_sites_sums_add_up_to_the_store_s_own(scenes_store: Store, tmp_path: Pat
     sums = [site_sums(data, name) for name in data.sites]
     both = merge_sites(sums)
     (meta,) = scenes_store.meta.modalities
-    layer = both.layers["optical"]
+    layer = both.modalities["optical"]
     np.testing.assert_allclose(layer.mean, meta.mean, rtol=1e-6)
     np.testing.assert_allclose(layer.std, meta.std, rtol=1e-6)
     assert layer.count.tolist() == meta.count
@@ -51,7 +48,7 @@ def test_sites_sums_add_up_to_the_store_s_own(scenes_store: Store, tmp_path: Pat
 
 def test_a_whole_store_tells_what_its_ingestion_has_counted(scenes_store: Store) -> None:
     """A large archive is not read again for it."""
-    known = site_sums(open_data(scenes_store.path), 0).layers["optical"]
+    known = site_sums(open_data(scenes_store.path), 0).modalities["optical"]
     chips, _ = open_data(scenes_store.path).site(0).split("train")
     (read,) = scenes_store.band_sums(chips)
     np.testing.assert_array_equal(known.count, read.count)
@@ -61,12 +58,12 @@ def test_a_whole_store_tells_what_its_ingestion_has_counted(scenes_store: Store)
 def test_pixels_are_added_up_by_themselves(pixels_store: Store) -> None:
     sums = site_sums(open_data(pixels_store.path), 0)
     (meta,) = pixels_store.meta.modalities
-    np.testing.assert_allclose(sums.layers["cube"].mean, meta.mean)
-    assert sums.layers["cube"].count.tolist() == meta.count
+    np.testing.assert_allclose(sums.modalities["cube"].mean, meta.mean)
+    assert sums.modalities["cube"].count.tolist() == meta.count
 
 
 def test_scales_and_offsets_are_applied(tmp_path: Path) -> None:
-    """Two sites with one reflectance, stored in other counts, normalise to the same."""
+    """Two sites with one reflectance, stored in other counts, normalize to the same."""
     found = []
     for i, (scale, offset) in enumerate(((1.0, 0.0), (0.5, -10.0))):
         write_scene(tmp_path / f"src-{i}", bands=2, size=64)
@@ -75,7 +72,7 @@ def test_scales_and_offsets_are_applied(tmp_path: Path) -> None:
             target.write(((values - offset) / scale).round().astype("uint16"))
             target.scales, target.offsets = (scale,) * 2, (offset,) * 2
         store = ingest_scenes(tmp_path / f"src-{i}", tmp_path / f"store-{i}", chip_px=8)
-        found.append(site_sums(open_data(store.path), 0).layers["optical"])
+        found.append(site_sums(open_data(store.path), 0).modalities["optical"])
         mean, std = normalization_of(store.meta.modalities[0])
         np.testing.assert_allclose((mean, std), (found[i].mean, found[i].std), rtol=1e-6)
     np.testing.assert_allclose(found[0].mean, found[1].mean, rtol=1e-6)
@@ -91,7 +88,7 @@ def test_scales_and_offsets_are_applied(tmp_path: Path) -> None:
 def test_any_order_gives_the_statistics_of_all_pixels(sites: list[list[int]], random: Any) -> None:
     sums = [_of(np.array(values, float)) for values in sites]
     random.shuffle(sums)
-    layer = merge_sites(sums).layers["a"]
+    layer = merge_sites(sums).modalities["a"]
     pixels = np.array([value for values in sites for value in values], float)
     assert layer.count[0] == len(pixels)
     np.testing.assert_allclose(layer.mean[0], pixels.mean(), rtol=1e-9, atol=1e-9)
@@ -110,7 +107,7 @@ def test_what_is_sent_is_plain_and_comes_back(scenes_store: Store) -> None:
     back = SiteSums.from_mapping(json.loads(json.dumps(sums.to_mapping())))
     assert back.classes == sums.classes
     assert back.class_counts == sums.class_counts
-    np.testing.assert_array_equal(back.layers["optical"].m2, sums.layers["optical"].m2)
+    np.testing.assert_array_equal(back.modalities["optical"].m2, sums.modalities["optical"].m2)
     assert len(json.dumps(sums.to_mapping())) < 600
 
 
@@ -138,12 +135,12 @@ def test_malformed_sums_of_a_peer_are_refused(change: dict[str, Any]) -> None:
 
 def test_sites_that_differ_are_refused() -> None:
     one = _of(np.array([1.0]))
-    layer = one.layers["a"]
-    with pytest.raises(DataError, match="sites differ in layers or bands"):
+    layer = one.modalities["a"]
+    with pytest.raises(DataError, match="sites differ in modalities or bands"):
         merge_sites([one, SiteSums({"c": layer}, ("x",), (1,))])
     two = {"a": layer, "c": layer}
     other_order = SiteSums(dict(reversed(two.items())), ("x",), (1,))
-    with pytest.raises(DataError, match=r"differ in layers or bands: c \(b\); a \(b\) and a"):
+    with pytest.raises(DataError, match=r"differ in modalities or bands: c \(b\); a \(b\) and a"):
         merge_sites([SiteSums(two, ("x",), (1,)), other_order])
     with pytest.raises(DataError, match="sites differ in classes"):
         merge_sites([one, SiteSums({"a": layer}, ("y",), (1,))])
@@ -151,16 +148,16 @@ def test_sites_that_differ_are_refused() -> None:
         merge_sites([])
 
 
-LAYERS = {"optical": ["B02", "B03", "B08"], "dem": ["elevation"]}
+MODALITIES = {"optical": ["B02", "B03", "B08"], "dem": ["elevation"]}
 NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def modalities(**layers: list[str]) -> list[ModalityMeta]:
-    return [ModalityMeta(name=n, bands=b, dtype="uint16") for n, b in (layers or LAYERS).items()]
+def modalities(**bands: list[str]) -> list[ModalityMeta]:
+    return [ModalityMeta(name=n, bands=b, dtype="uint16") for n, b in (bands or MODALITIES).items()]
 
 
 def statistics(numbers: np.ndarray) -> CommonStatistics:
-    """Return statistics of :data:`LAYERS` from float32 [8]."""
+    """Return statistics of :data:`MODALITIES` from float32 [8]."""
     (mean, std), (mean2, std2) = numbers[:6].reshape(2, 3), numbers[6:].reshape(2, 1)
     return CommonStatistics(
         {
@@ -171,11 +168,11 @@ def statistics(numbers: np.ndarray) -> CommonStatistics:
 
 
 def assert_same(one: CommonStatistics, two: CommonStatistics) -> None:
-    assert list(one.layers) == list(two.layers)
-    for name, layer in one.layers.items():
-        assert layer.bands == two.layers[name].bands
+    assert list(one.modalities) == list(two.modalities)
+    for name, layer in one.modalities.items():
+        assert layer.bands == two.modalities[name].bands
         for key in ("mean", "std"):
-            ours, theirs = getattr(layer, key), getattr(two.layers[name], key)
+            ours, theirs = getattr(layer, key), getattr(two.modalities[name], key)
             assert ours.dtype == theirs.dtype == np.float32
             assert ours.tobytes() == theirs.tobytes()
 
@@ -203,18 +200,18 @@ def test_packed_bytes_stay_what_they_are() -> None:
         {"dem": ["elevation"], "optical": ["B02", "B03", "B08"]},
         {"optical": ["B02", "B03", "B08"], "srtm": ["elevation"]},
     ],
-    ids=["fewer layers", "other order of bands", "other order of layers", "other name"],
+    ids=["fewer modalities", "other order of bands", "other order of modalities", "other name"],
 )
-def test_a_site_of_other_layers_refuses_it(here: dict[str, list[str]]) -> None:
+def test_a_site_of_other_modalities_refuses_it(here: dict[str, list[str]]) -> None:
     packed = statistics(np.ones(8, np.float32)).pack()
-    with pytest.raises(DataError, match="of other layers or bands than this site's"):
+    with pytest.raises(DataError, match="for other modalities or bands than this site's"):
         CommonStatistics.unpack(packed, modalities(**here))
 
 
 def test_what_is_damaged_or_not_finite_is_refused() -> None:
     packed = statistics(np.ones(8, np.float32)).pack()
     for wrong in (packed[:-1], packed + b"\0", b""):
-        with pytest.raises(DataError, match="of other layers"):
+        with pytest.raises(DataError, match="for other modalities"):
             CommonStatistics.unpack(wrong, modalities())
     with pytest.raises(DataError, match="are not finite"):
         CommonStatistics.unpack(packed[:-4] + b"\0\0\xc0\x7f", modalities())
@@ -225,7 +222,7 @@ def test_what_is_damaged_or_not_finite_is_refused() -> None:
     ["", "[]", "{", '{"a": 1}', '{"a": {"bands": ["b"], "mean": [1, 2], "std": [1]}}'],
 )
 def test_a_damaged_file_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match="these are no common statistics"):
+    with pytest.raises(DataError, match="these are not common statistics"):
         CommonStatistics.from_json(text)
 
 
@@ -234,8 +231,8 @@ def test_the_common_ones_go_over_a_store_s_own(scenes_store: Store) -> None:
     sums = site_sums(open_data(scenes_store.path), 0)
     common = CommonStatistics.of(merge_sites([sums, sums]))
     mean, std = normalization_of(meta, common)
-    np.testing.assert_array_equal(mean, sums.layers["optical"].mean.astype(np.float32))
-    np.testing.assert_allclose(std, sums.layers["optical"].std, rtol=1e-6)
+    np.testing.assert_array_equal(mean, sums.modalities["optical"].mean.astype(np.float32))
+    np.testing.assert_allclose(std, sums.modalities["optical"].std, rtol=1e-6)
     np.testing.assert_allclose((mean, std), normalization_of(meta), rtol=1e-6)
-    with pytest.raises(DataError, match="do not have layer optical"):
+    with pytest.raises(DataError, match="do not have modality optical"):
         normalization_of(meta, CommonStatistics({}))

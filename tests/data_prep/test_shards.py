@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.shards import ShardedArray, ShardWriter
+from data_prep.shards import ShardedArray, ShardWriter, join_shards
 from rsdgc.errors import DataError
 
 
@@ -15,28 +16,53 @@ def rows(start: int, count: int) -> np.ndarray:
     return np.arange(start * 6, (start + count) * 6, dtype=np.uint16).reshape(count, 2, 3)
 
 
-@given(batches=st.lists(st.integers(0, 7), min_size=1, max_size=8), per_shard=st.integers(1, 9))
+def write(path: Path, start: int, batches: list[int]) -> tuple[Path, int]:
+    writer = ShardWriter(path, (2, 3), "uint16")
+    for count in batches:
+        writer.append(rows(start + writer.rows, count))
+    writer.finish()
+    return path, writer.rows
+
+
+@given(
+    parts=st.lists(st.lists(st.integers(0, 7), max_size=4), min_size=1, max_size=6),
+    per_shard=st.integers(1, 30),
+    uncopied=st.integers(1, 30),
+)
 def test_rows_come_back_whatever_the_batches_and_shards(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[int], per_shard: int
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], per_shard: int, uncopied: int
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
-    writer = ShardWriter(folder, "m", (2, 3), "uint16", shard_bytes=12 * per_shard)
-    for count in batches:
-        writer.append(rows(writer.rows, count))
-    shards = writer.close()
-    total = sum(batches)
+    header = 128
+    files: list[tuple[Path, int]] = []
+    for number, batches in enumerate(parts):
+        start = sum(count for _, count in files)
+        files.append(write(folder / f"part-{number}.npy", start, batches))
+    with mock.patch("data_prep.shards.UNCOPIED_BYTES", header + 12 * uncopied):
+        shards = join_shards(folder, "m", files, shard_bytes=header + 12 * per_shard)
+    assert sorted(path.name for path in folder.iterdir()) == [shard.file for shard in shards]
+    total = sum(map(sum, parts))
     assert sum(shard.rows for shard in shards) == total
     array = ShardedArray(folder, shards, "uint16")
-    wanted = np.random.default_rng(0).integers(0, max(total, 1), 20)[: 20 if total else 0]
+    assert len(array) == total
     if total:
+        wanted = np.random.default_rng(0).integers(0, total, 20)
         np.testing.assert_array_equal(array.take(wanted), rows(0, total)[wanted])
+    row_bytes = 1 if total % 2 else 2**14
+    with mock.patch("data_prep.shards.LARGE_ROW_BYTES", row_bytes):
+        np.testing.assert_array_equal(array.take(np.arange(total)), rows(0, total))
+
+
+def test_an_unfinished_file_has_no_rows(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path / "m.npy", (2, 3), "uint16")
+    writer.append(rows(0, 5))
+    writer.close()
+    assert len(np.load(tmp_path / "m.npy")) == 0
 
 
 def test_missing_cut_and_wrong_shards_are_named(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "m", (2, 3), "uint16")
-    writer.append(rows(0, 5))
-    shards = writer.close()
     path = tmp_path / "m-000.npy"
+    shards = join_shards(tmp_path, "m", [write(tmp_path / "part.npy", 0, [5])])
     with pytest.raises(DataError, match=r"m-000.npy holds 5 rows of uint16.*float32"):
         ShardedArray(tmp_path, shards, "float32")
     path.write_bytes(path.read_bytes()[:-1])

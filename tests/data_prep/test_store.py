@@ -49,9 +49,9 @@ def test_a_cut_shard_is_refused(copy: Path) -> None:
 
 def test_other_versions_and_broken_records_are_refused(copy: Path) -> None:
     edit(copy, schema_version=99)
-    with pytest.raises(DataError, match="schema version 99, this program reads 1"):
+    with pytest.raises(DataError, match="schema version 99, this version of rsdgc reads 2"):
         Store.open(copy)
-    edit(copy, schema_version=1, classes=3)
+    edit(copy, schema_version=2, classes=3)
     with pytest.raises(DataError, match="classes"):
         Store.open(copy)
     (copy / "meta.json").write_text("{")

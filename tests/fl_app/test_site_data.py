@@ -76,7 +76,7 @@ def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     y, _ = next(own.batches(8, None))
     # all sites together are the store, whose statistics are what a partition of it has
     assert torch.allclose(x, y, atol=1e-3)
-    with pytest.raises(DataError, match="do not have layer image"):
+    with pytest.raises(DataError, match="do not have modality image"):
         load_split(here.dataset, "site-00", "train", CPU, CommonStatistics({}))
 
 
@@ -103,6 +103,6 @@ def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
     common = merge_sites(sums)
     store = open_data(data).store
     np.testing.assert_allclose(
-        common.layers["image"].mean, store.meta.modalities[0].mean, rtol=1e-6
+        common.modalities["image"].mean, store.meta.modalities[0].mean, rtol=1e-6
     )
     assert sum(common.class_counts) == store.meta.splits.counts["train"]

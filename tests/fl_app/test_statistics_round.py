@@ -79,7 +79,7 @@ def pooled(stores: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:
 def assert_pooled(out: Path, stores: dict[str, Path]) -> None:
     found = run_statistics(out)
     assert found is not None
-    (layer,) = found.layers.values()
+    (layer,) = found.modalities.values()
     mean, std = pooled(stores)
     np.testing.assert_allclose(layer.mean, mean, rtol=1e-6)
     np.testing.assert_allclose(layer.std, std, rtol=1e-6)
@@ -292,8 +292,8 @@ def test_too_few_statistics_end_the_run_in_one_line(
         serve(grid, asked)
 
 
-def test_sites_of_other_layers_are_named(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_sites_of_other_modalities_are_named(stores: dict[str, Path], tmp_path: Path) -> None:
     other = spoil("dark", image_bands=["B1", "B2", "B3"])
     grid, asked = federation(stores, tmp_path / "run", fault=other)
-    with pytest.raises(RunError, match=r"site dark has the layers image \(B1, B2, B3\) and"):
+    with pytest.raises(RunError, match=r"site dark has the modalities image \(B1, B2, B3\) and"):
         serve(grid, asked)
