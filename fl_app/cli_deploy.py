@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
+from fl_app.deploy import SERVER_FILE, SITE_FILE
 from rsdgc.errors import RunError, SettingError
 
 ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.toml.")]
@@ -15,19 +16,20 @@ SiteFile = Annotated[Path, typer.Option("--config", help="The site's site.toml."
 RunNumber = Annotated[str | None, typer.Argument(help="Flower's number of the run.")]
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the federation.")]
 
-SERVER_FILE = Path("server.toml")
-SITE_FILE = Path("site.toml")
+# The operator usually works in /etc/rsdgc, which has the file.
+_SERVER_FILE = Path(SERVER_FILE)
+_SITE_FILE = Path(SITE_FILE)
 
 
 def add_deploy_commands(app: typer.Typer, site: typer.Typer) -> None:
     """Add the commands to the application, and those of a site to ``site``."""
-    deploy = typer.Typer(help="Set a federation of real sites up.", no_args_is_help=True)
+    deploy = typer.Typer(help="Set up a federation of real sites.", no_args_is_help=True)
     deploy.command()(init)
     deploy.command()(add_site)
     deploy.command()(renew)
     deploy.command()(check)
     app.add_typer(deploy, name="deploy")
-    server = typer.Typer(help="The server of a federation of real sites.", no_args_is_help=True)
+    server = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
     server.command()(start)
     server.command()(register)
     server.command()(run)
@@ -41,94 +43,93 @@ def add_deploy_commands(app: typer.Typer, site: typer.Typer) -> None:
 
 def init(
     server: Annotated[
-        str, typer.Option(help="DNS names or addresses of the server, with commas; first the main.")
+        str,
+        typer.Option(help="DNS names or addresses of the server, comma-separated, main one first."),
     ],
     out: Folder,
-    sites: Annotated[str, typer.Option(help="Names of the sites, with commas.")] = "",
-    port: Annotated[int, typer.Option(help="Port that sites reach.")] = 443,
+    sites: Annotated[str, typer.Option(help="Names of the sites, comma-separated.")] = "",
+    port: Annotated[int, typer.Option(help="Port at which sites reach the server.")] = 443,
 ) -> None:
-    """Make a folder for each party: certificates, keys, configuration, units, proxy.
+    """Make a folder for the server and each site: certificates, keys, configuration, proxy.
 
-    Called again, it makes what is missing and leaves what is there.
+    A second call adds what is missing and overwrites nothing.
     """
-    from fl_app.deploy.provision import init as make
+    from fl_app.deploy.provision import init_federation
 
-    federation = make(out, words(server), port, words(sites))
+    federation = init_federation(out, words(server), port, words(sites))
     typer.echo(
-        f"{out / 'authority'}: keep it off every network; it is needed for rsdgc deploy renew\n"
-        f"{out / 'server'}: to the server, as /etc/rsdgc"
+        f"{out / 'authority'}: keep it offline; rsdgc deploy renew needs it\n"
+        f"{out / 'server'}: copy it to the server, as /etc/rsdgc"
     )
     for name in federation.sites:
-        typer.echo(f"{out / 'sites' / name}: to site {name}, as /etc/rsdgc")
+        typer.echo(f"{out / 'sites' / name}: copy it to site {name}, as /etc/rsdgc")
 
 
 def add_site(
     names: Annotated[list[str], typer.Argument(help="Names of the new sites.")],
     out: Folder,
     public_key: Annotated[
-        Path | None, typer.Option(help="Of a key that the site has made itself.")
+        Path | None, typer.Option(help="Public key of a pair that the site made itself.")
     ] = None,
 ) -> None:
-    """Make the folders of further sites; then rsdgc server register, with the new keys."""
-    from fl_app.deploy.provision import add_site as make
-    from fl_app.deploy.provision import open_federation
+    """Make the folders of new sites; register their keys with rsdgc server register."""
+    from fl_app.deploy import provision
 
     if public_key is not None and len(names) != 1:
-        raise SettingError("--public-key is one site's: name that site alone")
-    federation = open_federation(out)
+        raise SettingError(f"--public-key belongs to one site, but {len(names)} are named")
+    federation = provision.open_federation(out)
     for name in names:
-        folder = make(federation, name, public_key)
+        folder = provision.add_site(federation, name, public_key)
         typer.echo(
-            f"{folder}: to site {name}, as /etc/rsdgc\n"
-            f"{out / 'server' / 'sites' / name}.pub: to the server, into /etc/rsdgc/sites; then "
-            "rsdgc server register"
+            f"{folder}: copy it to site {name}, as /etc/rsdgc\n"
+            f"{out / 'server' / 'sites' / name}.pub: copy it to the server, into /etc/rsdgc/sites, "
+            "and run rsdgc server register there"
         )
 
 
 def renew(out: Folder) -> None:
-    """Sign a new certificate for the server, before the old one expires."""
-    from fl_app.deploy.provision import open_federation
-    from fl_app.deploy.provision import renew as sign
+    """Sign a new certificate for the server, before the present one expires."""
+    from fl_app.deploy.provision import open_federation, renew_certificate
 
-    certificate = sign(open_federation(out))
+    certificate = renew_certificate(open_federation(out))
     typer.echo(
-        f"{certificate} and server.key: to the server, into /etc/rsdgc; then restart it and nginx"
+        f"{certificate} and server.key: copy them to the server, into /etc/rsdgc, and restart the "
+        "server and nginx"
     )
 
 
 def check(
-    config: Annotated[Path, typer.Option(help="The party's server.toml or site.toml.")],
+    config: Annotated[Path, typer.Option(help="The server.toml or site.toml of this machine.")],
 ) -> None:
-    """Look at everything that a party needs before it runs; exit with 1 if something is wrong."""
-    from fl_app.deploy.checks import failed, table
+    """Check everything that a server or site needs to run; exit with 1 if a check failed."""
+    from fl_app.deploy.checks import count_failures, format_table
     from fl_app.deploy.party_config import ServerConfig, read_party
     from fl_app.deploy.server_checks import check_server
     from fl_app.deploy.site_checks import check_site
 
     party = read_party(config)
-    looked = check_server(party) if isinstance(party, ServerConfig) else check_site(party)
-    findings = list(looked)
-    typer.echo(table(findings))
-    if count := failed(findings):
-        raise RunError(f"{count} of {len(findings)} checks failed")
+    results = list(check_server(party) if isinstance(party, ServerConfig) else check_site(party))
+    typer.echo(format_table(results))
+    if count := count_failures(results):
+        raise RunError(f"{count} of {len(results)} checks failed")
 
 
-def start(config: ServerFile = SERVER_FILE) -> None:
-    """Run the server's SuperLink, until it is told to end."""
+def start(config: ServerFile = _SERVER_FILE) -> None:
+    """Run the SuperLink until it is stopped."""
     from fl_app.deploy.party_config import read_server
-    from fl_app.deploy.server_link import start as go
+    from fl_app.deploy.server_link import start_superlink
 
-    go(read_server(config))
+    start_superlink(read_server(config))
 
 
-def register(config: ServerFile = SERVER_FILE) -> None:
-    """Let the sites in whose public keys are in the configuration's folder, and no others."""
+def register(config: ServerFile = _SERVER_FILE) -> None:
+    """Admit the sites whose public keys are in the folder "keys", and no others."""
     from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import connect
-    from fl_app.deploy.site_registration import register as enter
+    from fl_app.deploy.site_registration import register_sites
 
-    party = read_server(config)
-    for line in enter(party, connect(party)):
+    server = read_server(config)
+    for line in register_sites(server, connect(server)):
         typer.echo(line)
 
 
@@ -136,19 +137,19 @@ def run(
     overrides: Overrides = None,
     *,
     out: Annotated[str, typer.Option(help="Name of the run's folder in runs-dir.")],
-    config: ServerFile = SERVER_FILE,
+    config: ServerFile = _SERVER_FILE,
     method: Method = None,
     budget: Budget = None,
     model: Model = None,
     rounds: Rounds = None,
     seed: Seed = None,
     min_sites: Annotated[
-        int | None, typer.Option(help="Sites to wait for; default: all that are registered.")
+        int | None, typer.Option(help="Sites to wait for; default: all registered sites.")
     ] = None,
 ) -> None:
-    """Train over the sites; follow the run to its end, and exit with 1 if that is a bad one."""
+    """Train over the sites and follow the run to its end; exit with 1 if it does not complete."""
+    from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
-    from fl_app.deploy.run_commands import run as go
 
     options = {
         "method": method,
@@ -158,55 +159,55 @@ def run(
         "seed": seed,
         "min-sites": min_sites,
     }
-    go(read_server(config), out, overrides or [], given(options))
+    run_commands.run(read_server(config), out, overrides or [], given(options))
 
 
-def watch(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
-    """Say which sites are there and follow a run, by default the newest, to its end."""
+def watch(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
+    """Show which sites are online, and follow a run, by default the newest, to its end."""
+    from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
-    from fl_app.deploy.run_commands import watch as follow
 
-    follow(read_server(config), run_id)
+    run_commands.watch(read_server(config), run_id)
 
 
-def stop(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
-    """Stop a run, by default the one that goes on; rsdgc server resume takes it up again."""
+def stop(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
+    """Stop a run, by default the active one; rsdgc server resume continues it."""
+    from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
-    from fl_app.deploy.run_commands import stop as end
 
-    ended = end(read_server(config), run_id)
-    typer.echo(f"run {ended.run_id}: {ended.status}")
+    stopped = run_commands.stop(read_server(config), run_id)
+    typer.echo(f"run {stopped.run_id}: {stopped.status}")
 
 
 def resume(
     out: Annotated[str, typer.Argument(help="Name of the run's folder in runs-dir.")],
-    config: ServerFile = SERVER_FILE,
+    config: ServerFile = _SERVER_FILE,
     min_sites: Annotated[
         int | None, typer.Option(help="Sites to wait for; default: as at the start.", min=1)
     ] = None,
 ) -> None:
-    """Go on with a run that did not finish, from its last checkpoint, with its settings."""
+    """Continue an unfinished run from its last checkpoint, with its own settings."""
+    from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
-    from fl_app.deploy.run_commands import resume as go_on
 
-    go_on(read_server(config), out, min_sites)
+    run_commands.resume(read_server(config), out, min_sites)
 
 
-def start_site(config: SiteFile = SITE_FILE) -> None:
-    """Take part: run this site's SuperNode, until it is told to end."""
+def start_site(config: SiteFile = _SITE_FILE) -> None:
+    """Take part in the federation: run this site's SuperNode until it is stopped."""
+    from fl_app.deploy import supernode
     from fl_app.deploy.party_config import read_site
-    from fl_app.deploy.supernode import start as go
 
-    go(read_site(config))
+    supernode.start(read_site(config))
 
 
-def site_status(config: SiteFile = SITE_FILE) -> None:
-    """Say whether this site's SuperNode runs, and what it keeps; exit with 1 if it does not run."""
+def site_status(config: SiteFile = _SITE_FILE) -> None:
+    """Show whether this site's SuperNode runs and what it keeps; exit with 1 if it does not run."""
+    from fl_app.deploy import supernode
     from fl_app.deploy.party_config import read_site
-    from fl_app.deploy.supernode import is_running, status
 
-    party = read_site(config)
-    for line in status(party):
+    site = read_site(config)
+    for line in supernode.status(site):
         typer.echo(line)
-    if not is_running(party):
-        raise RunError(f"site {party.name} is not running: rsdgc site start")
+    if not supernode.is_running(site):
+        raise RunError(f"site {site.name} is not running: start it with rsdgc site start")

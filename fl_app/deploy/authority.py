@@ -1,6 +1,6 @@
 """The federation's own certificate authority, and the server certificates that it signs.
 
-Sites trust this one authority and nothing else, so no public one can vouch for another server.
+Sites trust this authority only. A public authority therefore cannot vouch for another server.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from rsdgc.errors import SettingError
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 730
-SELF_NAMES = ("localhost", "127.0.0.1")
-"""Names that the server's certificate has besides its own: its processes speak to each other."""
+LOOPBACK_NAMES = ("localhost", "127.0.0.1")
+"""Names in every server certificate: the proxy and the operator's commands use the loopback."""
 CLOCK_LEEWAY = timedelta(hours=1)
-"""Certificates are valid this long before they were made, for machines whose clocks are behind."""
+"""A certificate is valid from this long before it is signed: a site's clock may be behind."""
 
 
 def make_authority(federation: str) -> tuple[bytes, bytes]:
@@ -35,16 +35,17 @@ def make_authority(federation: str) -> tuple[bytes, bytes]:
     Returns
     -------
     certificate, key : bytes
-        PEM.
+        Both in PEM.
     """
     key = ec.generate_private_key(ec.SECP384R1())
-    name = _name(f"rsdgc authority of {federation}")
+    name = _common_name(f"rsdgc authority of {federation}")
     unsigned = (
-        _builder(name, name, key.public_key(), AUTHORITY_DAYS)
+        _certificate_builder(name, name, key.public_key(), AUTHORITY_DAYS)
+        # It signs servers only: no further authority below it.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
     )
-    return _pem(unsigned.sign(key, hashes.SHA384())), _key_pem(key)
+    return _to_pem(unsigned, key, key)
 
 
 def issue_server_certificate(
@@ -55,19 +56,19 @@ def issue_server_certificate(
     Parameters
     ----------
     authority_certificate, authority_key : bytes
-        PEM, as :func:`make_authority` returned them.
+        Both in PEM, as :func:`make_authority` returns them.
     names : sequence of str
         DNS names and IP addresses by which sites reach the server.
 
     Returns
     -------
     certificate, key : bytes
-        PEM.
+        Both in PEM.
 
     Raises
     ------
     SettingError
-        The authority's files are damaged, or do not belong together.
+        The authority's files are damaged or do not match.
     """
     try:
         issuer = x509.load_pem_x509_certificate(authority_certificate)
@@ -77,24 +78,27 @@ def issue_server_certificate(
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or (
         issuer_key.public_key() != issuer.public_key()
     ):
-        raise SettingError("the authority's key is not the one of its certificate")
+        raise SettingError("the authority's key does not match its certificate")
     key = ec.generate_private_key(ec.SECP384R1())
-    everyone = list(dict.fromkeys([*names, *SELF_NAMES]))
+    unique_names = dict.fromkeys([*names, *LOOPBACK_NAMES])
     unsigned = (
-        _builder(_name(names[0]), issuer.subject, key.public_key(), SERVER_DAYS)
+        _certificate_builder(_common_name(names[0]), issuer.subject, key.public_key(), SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general(n) for n in everyone]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in unique_names]),
+            critical=False,
+        )
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
             critical=False,
         )
     )
-    return _pem(unsigned.sign(issuer_key, hashes.SHA384())), _key_pem(key)
+    return _to_pem(unsigned, issuer_key, key)
 
 
-def _builder(
+def _certificate_builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
@@ -110,7 +114,7 @@ def _builder(
     )
 
 
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not sign_certificates,
         content_commitment=False,
@@ -124,24 +128,28 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _name(text: str) -> x509.Name:
+def _common_name(text: str) -> x509.Name:
+    # X.509 limits a common name to 64 characters.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
-def _general(name: str) -> x509.GeneralName:
+def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
+def _to_pem(
+    unsigned: x509.CertificateBuilder,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey,
+) -> tuple[bytes, bytes]:
+    """Sign a certificate; return it and its own key in PEM."""
+    certificate = unsigned.sign(issuer_key, hashes.SHA384())
+    private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+    return certificate.public_bytes(serialization.Encoding.PEM), private

@@ -1,15 +1,11 @@
-"""What a check found, and the table of it.
-
-What any party looks at before it runs: versions, disk, folders, the authority's certificate.
-"""
+"""The result of a check, the table of results, and the checks that suit either party."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -17,170 +13,176 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
+from filelock import FileLock
 from packaging.requirements import Requirement
 
 from rsdgc.errors import RsdgcError, SettingError
 
-Outcome = Literal["ok", "warning", "FAILED"]
+EXPIRY_WARNING = timedelta(days=30)
+"""A certificate that expires within this time is a warning: a month suffices to renew it."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class CheckResult:
+    """What one check found.
 
     Attributes
     ----------
-    about : str
-        What was looked at, in a word or two.
-    outcome : {"ok", "warning", "FAILED"}
-        A warning does not keep anything from running.
-    found : str
-        What is there.
+    subject : str
+        What was checked, in a word or two.
+    status : {"ok", "warning", "FAILED"}
+        A party can run in spite of a warning.
+    detail : str
+        What the check found.
     remedy : str
-        What to do; empty where all is well.
+        What to do; empty if nothing is wrong.
     """
 
-    about: str
-    outcome: Outcome
-    found: str
+    subject: str
+    status: Literal["ok", "warning", "FAILED"]
+    detail: str
     remedy: str = ""
 
 
-def run_check(about: str, look: Callable[[], Finding | str], remedy: str = "") -> Finding:
-    """Look at something; an error of this project is a finding that failed.
+def run_check(
+    subject: str, check: Callable[[], CheckResult | str], remedy: str = ""
+) -> CheckResult:
+    """Run a check that may raise; return an error of this project as a failed check.
 
     Parameters
     ----------
-    about : str
-        What is looked at.
-    look : callable
-        Returns a finding, or what is there if all is well.
+    subject : str
+        What is checked.
+    check : callable
+        Returns the result, or only its detail if nothing is wrong.
     remedy : str
-        For an error, whose text may already say what to do.
+        What to do after an error; empty if the error's own text says so.
     """
     try:
-        found = look()
+        result = check()
     except RsdgcError as error:
-        return Finding(about, "FAILED", str(error), remedy)
-    return found if isinstance(found, Finding) else Finding(about, "ok", found)
+        return CheckResult(subject, "FAILED", str(error), remedy)
+    return result if isinstance(result, CheckResult) else CheckResult(subject, "ok", result)
 
 
-def table(findings: Iterable[Finding]) -> str:
-    """Return findings as lines: outcome, subject, what was found, and the remedy below it."""
-    rows = list(findings)
-    width = max((len(row.about) for row in rows), default=0)
+def format_table(results: Sequence[CheckResult]) -> str:
+    """Return one line for each result, with its remedy on a line below."""
+    width = max((len(result.subject) for result in results), default=0)
     lines = []
-    for row in rows:
-        lines.append(f"{row.outcome:<8} {row.about:<{width}}  {row.found}")
-        if row.remedy:
-            lines.append(f"{'':<8} {'':<{width}}  → {row.remedy}")
+    for result in results:
+        lines.append(f"{result.status:<8} {result.subject:<{width}}  {result.detail}")
+        if result.remedy:
+            lines.append(f"{'':<8} {'':<{width}}  → {result.remedy}")
     return "\n".join(lines)
 
 
-def failed(findings: Iterable[Finding]) -> int:
-    """Count what failed."""
-    return sum(finding.outcome == "FAILED" for finding in findings)
+def count_failures(results: Sequence[CheckResult]) -> int:
+    """Return the number of failed checks."""
+    return sum(result.status == "FAILED" for result in results)
 
 
-SOON = timedelta(days=30)
-"""A certificate that ends within this time is warned of."""
-_SHOWN = ("flwr", "torch")
-
-
-def versions() -> Finding:
-    """Compare what is installed with what the package asks for."""
-    wrong = []
+def check_versions() -> CheckResult:
+    """Compare the installed packages with the versions that rsdgc requires."""
+    problems = []
     for text in requires("rsdgc") or ():
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
         try:
-            there = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
+            problems.append(f"{requirement.name} is missing")
             continue
-        if not requirement.specifier.contains(there, prereleases=True):
-            wrong.append(f"{requirement.name} is {there}, not {requirement.specifier}")
-    shown = ", ".join(f"{name} {version(name)}" for name in _SHOWN if not wrong)
+        if not requirement.specifier.contains(installed, prereleases=True):
+            problems.append(f"{requirement.name} is {installed}, not {requirement.specifier}")
+    if problems:
+        return CheckResult(
+            "versions", "FAILED", "; ".join(problems), "install rsdgc again with pip"
+        )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("rsdgc", "flwr", "torch"))
     python = ".".join(map(str, sys.version_info[:3]))
-    if wrong:
-        return Finding("versions", "FAILED", "; ".join(wrong), "install the package anew with pip")
-    return Finding("versions", "ok", f"rsdgc {version('rsdgc')}, {shown}, Python {python}")
+    return CheckResult("versions", "ok", f"{packages}, Python {python}")
 
 
-def disk(folder: Path, min_free_gb: float) -> Finding:
-    """Compare the free space below a folder with what the configuration asks for."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free_gb = shutil.disk_usage(there).free / 1e9
-    found = f"{free_gb:.1f} GB free at {there}"
+def check_disk(folder: Path, min_free_gb: float) -> CheckResult:
+    """Compare the free space of a folder's disk with ``min-free-gb``; the folder may not exist."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    detail = f"{free_gb:.1f} GB free at {existing}"
     if free_gb < min_free_gb:
-        return Finding(
+        return CheckResult(
             "disk",
             "FAILED",
-            f"{found}, {min_free_gb:g} GB wanted",
-            "free some (rsdgc site clean lists old states), or lower min-free-gb",
+            f"{detail}, but min-free-gb is {min_free_gb:g}",
+            "free some space (rsdgc site clean lists old states), or lower min-free-gb",
         )
-    return Finding("disk", "ok", found)
+    return CheckResult("disk", "ok", detail)
 
 
-def writable(about: str, folder: Path) -> Finding:
-    """Write, lock and delete a file in a folder; make the folder if its parent allows it."""
+def check_writable(subject: str, folder: Path) -> CheckResult:
+    """Write, lock and delete a file in a folder; make the folder if it does not exist."""
     probe = folder / f".rsdgc-check-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write("x")
-            file.flush()
-            os.fsync(file.fileno())
+        # Some network disks take files but no locks, and both parties rely on locks.
+        with FileLock(probe, timeout=0):
+            probe.write_text("x", encoding="utf-8")
     except OSError as error:
-        return Finding(
-            about,
+        return CheckResult(
+            subject,
             "FAILED",
-            f"{folder} cannot be written ({error.strerror})",
-            "let the user that runs rsdgc own it, on a disk of this machine",
+            f"cannot write to {folder} ({error.strerror})",
+            "make the user that runs rsdgc its owner, and use a local disk",
         )
     finally:
         if probe.exists():
             probe.unlink()
-    return Finding(about, "ok", str(folder))
+    return CheckResult(subject, "ok", str(folder))
 
 
 def read_certificate(path: Path) -> x509.Certificate:
-    """Return a certificate.
+    """Return the certificate in a PEM file.
 
     Raises
     ------
     SettingError
-        It cannot be read.
+        The file cannot be read, or is not a certificate.
     """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
         raise SettingError(f"certificate {path} cannot be read ({error.strerror})") from None
     except ValueError:
-        raise SettingError(f"{path} is no certificate") from None
+        raise SettingError(f"{path} is not a certificate") from None
 
 
-def validity(about: str, ends: datetime, remedy: str, *, begins: datetime | None = None) -> Finding:
-    """Say how long a certificate is still valid."""
+def check_validity(
+    subject: str, expires: datetime, remedy: str, *, begins: datetime | None = None
+) -> CheckResult:
+    """Compare a certificate's dates with the present time."""
     now = datetime.now(UTC)
-    day = f"{ends:%Y-%m-%d}"
+    day = f"{expires:%Y-%m-%d}"
     if begins is not None and now < begins:
-        return Finding(
-            about, "FAILED", f"not valid before {begins:%Y-%m-%d %H:%M} UTC", "set the clock"
-        )
-    if now >= ends:
-        return Finding(about, "FAILED", f"expired on {day}", remedy)
-    if now + SOON >= ends:
-        return Finding(about, "warning", f"expires on {day}", remedy)
-    return Finding(about, "ok", f"valid until {day}")
+        # Certificates are valid from before they were signed, so this machine's clock is wrong.
+        detail = f"not valid before {begins:%Y-%m-%d %H:%M} UTC"
+        return CheckResult(subject, "FAILED", detail, "set the clock")
+    if now >= expires:
+        return CheckResult(subject, "FAILED", f"expired on {day}", remedy)
+    if now + EXPIRY_WARNING >= expires:
+        return CheckResult(subject, "warning", f"expires on {day}", remedy)
+    return CheckResult(subject, "ok", f"valid until {day}")
 
 
-def authority(path: Path) -> Finding:
-    """Look at the certificate that this party trusts."""
+def check_authority(path: Path) -> CheckResult:
+    """Check the certificate of the authority that this party trusts.
+
+    Raises
+    ------
+    SettingError
+        The file cannot be read, or is not a certificate.
+    """
     certificate = read_certificate(path)
-    return validity(
+    return check_validity(
         "authority",
         certificate.not_valid_after_utc,
         "make a new federation: every party needs the new ca.crt",

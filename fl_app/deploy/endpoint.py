@@ -1,4 +1,4 @@
-"""What a server answers over TLS: can it be trusted, what does its clock say, what is exposed."""
+"""The server as a client sees it over TLS: its certificate, its clock, and what it exposes."""
 
 from __future__ import annotations
 
@@ -17,75 +17,80 @@ CONTROL_PATH = "/v1/control/list-runs"
 """One of the calls that start, read and stop runs; sites must not reach any of them."""
 
 
-class UntrustedError(RunError):
-    """The server's certificate is not one that this party trusts."""
+class UntrustedServerError(RunError):
+    """The server's certificate is not valid for this party."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer of the server.
+class ServerReply:
+    """A reply of the server.
 
     Attributes
     ----------
     status : int
-        Of HTTP.
-    ahead_s : float or None
-        How far this machine's clock is ahead of the server's, seconds, to a second; None if the
-        server did not say what time it is.
-    expires : datetime or None
-        When the server's certificate ends; None where it was not verified.
+        HTTP status.
+    clock_ahead_s : float or None
+        How far this machine's clock is ahead of the server's, to a second; None if the server did
+        not send its time.
+    certificate_expires : datetime or None
+        When the server's certificate expires; None if the certificate was not verified.
     """
 
     status: int
-    ahead_s: float | None
-    expires: datetime | None
+    clock_ahead_s: float | None
+    certificate_expires: datetime | None
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server as seen from here.
+    """A server's address, and the authority that must have signed its certificate.
 
     Attributes
     ----------
-    host, port : str, int
-        Its address.
+    host : str
+        DNS name or IP address.
+    port : int
+        TCP port.
     ca_certificate : Path
-        The authority to trust.
+        Certificate of the authority to trust.
     """
 
     host: str
     port: int
     ca_certificate: Path
 
-    def health(self) -> Reply:
-        """Ask whether the server is well.
+    def health(self) -> ServerReply:
+        """Ask for ``/health``.
 
         Raises
         ------
-        UntrustedError
-            Its certificate is of another authority, for another name, or out of its time.
+        UntrustedServerError
+            The certificate is from another authority, for another name, or not valid now.
         RunError
-            It cannot be reached.
+            The server cannot be reached.
         SettingError
             The authority's certificate cannot be read.
         """
-        return self._ask("GET", "/health", self._context())
+        return self._request("GET", "/health", self._trusting_context())
 
     def exposes_control(self) -> bool:
-        """Return whether calls that start runs get through to the SuperLink.
+        """Return whether calls that start runs reach the SuperLink.
 
         Raises
         ------
         RunError
-            It cannot be reached, or is not to be trusted.
+            The server cannot be reached, or is not trusted.
         """
-        return self._ask("POST", CONTROL_PATH, self._context()).status not in (403, 404, 405)
+        reply = self._request("POST", CONTROL_PATH, self._trusting_context())
+        # The call lacks what the SuperLink asks for. A proxy refuses the path; the SuperLink
+        # itself complains about the content (status 415).
+        return reply.status not in (403, 404, 405)
 
     def clock_ahead_s(self) -> float | None:
-        """Return how far this machine's clock is ahead, without trust in the certificate.
+        """Return how far this machine's clock is ahead, without verifying the certificate.
 
-        A clock that is far out makes every certificate invalid, so that it could not be found
-        otherwise. Nothing else is believed of such an answer.
+        A clock that is far off makes every certificate invalid. Only the time of this reply is
+        used: nothing else of an unverified server may be believed.
 
         Raises
         ------
@@ -95,40 +100,43 @@ class Endpoint:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return self._ask("GET", "/health", context).ahead_s
+        return self._request("GET", "/health", context).clock_ahead_s
 
-    def _context(self) -> ssl.SSLContext:
+    def _trusting_context(self) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=str(self.ca_certificate))
         except (OSError, ssl.SSLError):
             raise SettingError(
-                f"the authority's certificate {self.ca_certificate} cannot be read: take ca.crt "
-                "from the folder that the federation gave you"
+                f"the authority's certificate {self.ca_certificate} cannot be read: copy ca.crt "
+                "from the folder that rsdgc deploy made for this machine"
             ) from None
 
-    def _ask(self, method: str, path: str, context: ssl.SSLContext) -> Reply:
-        where = f"{self.host}:{self.port}"
+    def _request(self, method: str, path: str, context: ssl.SSLContext) -> ServerReply:
+        address = f"{self.host}:{self.port}"
         connection = http.client.HTTPSConnection(
             self.host, self.port, timeout=TIMEOUT_S, context=context
         )
         try:
             connection.request(method, path, headers={"Connection": "close"})
+            # Taken before the response is read, which closes the socket.
             peer = connection.sock.getpeercert() if connection.sock is not None else None
             response = connection.getresponse()
             response.read()
         except ssl.SSLCertVerificationError as error:
-            raise UntrustedError(
-                f"the server at {where} is not to be trusted: {error.verify_message}"
+            raise UntrustedServerError(
+                f"the server at {address} is not trusted: {error.verify_message}"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise RunError(f"the server at {where} cannot be reached: {reason}") from None
+            raise RunError(f"the server at {address} cannot be reached: {reason}") from None
         finally:
             connection.close()
-        return Reply(response.status, _ahead(response.getheader("Date")), _expiry(peer))
+        return ServerReply(
+            response.status, _clock_ahead_s(response.getheader("Date")), _expiry(peer)
+        )
 
 
-def _ahead(date: str | None) -> float | None:
+def _clock_ahead_s(date: str | None) -> float | None:
     try:
         return None if date is None else time.time() - parsedate_to_datetime(date).timestamp()
     except ValueError:

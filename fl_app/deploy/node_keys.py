@@ -1,4 +1,4 @@
-"""A site's key pair, by which the server knows it: P-384 in OpenSSH's format, as Flower has it."""
+"""A site's key pair, by which the server identifies it: P-384 in OpenSSH's format, as in Flower."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fl_app.deploy.secret_files import read_secret
 from rsdgc.errors import SettingError
 
-_WANTED = "an ECDSA key in OpenSSH's format: ssh-keygen -t ecdsa -b 384 -N '' -f node.key"
+_EXPECTED = (
+    "an ECDSA key in OpenSSH's format: make one with ssh-keygen -t ecdsa -b 384 -N '' -f node.key"
+)
 
 
 def make_pair(site: str) -> tuple[bytes, bytes]:
-    """Make a key pair for a site; return the private and the public key as files have them."""
+    """Make a site's key pair; return the contents of ``node.key`` and ``node.pub``."""
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM,
@@ -28,7 +30,7 @@ def make_pair(site: str) -> tuple[bytes, bytes]:
 
 
 def public_line(key: ec.EllipticCurvePublicKey, site: str) -> bytes:
-    """Return a public key as a line of OpenSSH, the site's name as its comment."""
+    """Return a public key as a line in OpenSSH's format, with the site's name as its comment."""
     line = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return line + b" " + site.encode() + b"\n"
 
@@ -39,14 +41,14 @@ def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
     Raises
     ------
     SettingError
-        It cannot be read, is open to others, or is not such a key.
+        The file cannot be read, is open to other users, or is not an ECDSA key of OpenSSH.
     """
     try:
         key = serialization.load_ssh_private_key(read_secret(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SettingError(f"{path} is not {_WANTED}") from None
+        raise SettingError(f"{path} is not {_EXPECTED}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingError(f"{path} is not {_WANTED}")
+        raise SettingError(f"{path} is not {_EXPECTED}")
     return key
 
 
@@ -56,21 +58,21 @@ def read_public(path: Path) -> ec.EllipticCurvePublicKey:
     Raises
     ------
     SettingError
-        It cannot be read, or is not such a key.
+        The file cannot be read, or is not an ECDSA key of OpenSSH.
     """
     try:
         key = serialization.load_ssh_public_key(path.read_bytes())
     except OSError as error:
         raise SettingError(f"public key {path} cannot be read ({error.strerror})") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise SettingError(f"{path} is not the public half of {_WANTED}") from None
+        raise SettingError(f"{path} is not the public half of {_EXPECTED}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise SettingError(f"{path} is not the public half of {_WANTED}")
+        raise SettingError(f"{path} is not the public half of {_EXPECTED}")
     return key
 
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
-    """Return a public key's fingerprint, as ``ssh-keygen -l`` shows it."""
+    """Return a public key's fingerprint as ``ssh-keygen -l`` shows it."""
     blob = base64.b64decode(public_line(key, "").split()[1])
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     return f"SHA256:{digest}"

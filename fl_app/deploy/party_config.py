@@ -1,6 +1,6 @@
-"""The configuration files of a server and of a site, as their folders have them.
+"""The configuration files ``server.toml`` and ``site.toml``.
 
-Paths are relative to the file's own folder, so that the folder can be put anywhere.
+Paths in a file are relative to the file's own folder, so that the folder can be moved.
 """
 
 from __future__ import annotations
@@ -15,59 +15,57 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from rsdgc.errors import SettingError
 
-SERVER_FILE = "server.toml"
-SITE_FILE = "site.toml"
-
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def check_site_name(name: str) -> str:
-    """Return a site's name if it can be a folder's and a record's.
+    """Return a site's name if it can serve as a folder's name and a record's key.
 
     Raises
     ------
     ValueError
-        It cannot.
+        The name has other characters, or is too long.
     """
     if not _SITE_NAME.fullmatch(name):
         raise ValueError(
-            f"'{name}' is no site's name: letters, digits, '.', '_' and '-', a letter or digit "
-            "first, at most 63"
+            f"'{name}' is not a site name: use at most 63 letters, digits, '.', '_' and '-', "
+            "and begin with a letter or digit"
         )
     return name
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split ``host:port``; an IPv6 address stands in brackets.
+    """Split ``host:port``, where an IPv6 host is in brackets.
 
     Raises
     ------
     ValueError
-        It is no such address.
+        The text is not of this form.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"'{address}' is no address: write host:port")
+        raise ValueError(f"'{address}' is not an address: write host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _address(text: str) -> str:
+def _check_address(text: str) -> str:
     split_address(text)
     return text
 
 
-def _plain(path: Path) -> Path:
+def _check_unquoted(path: Path) -> Path:
+    # Paths go into Flower's --node-config, which has no way to escape a quote.
     if any(mark in str(path) for mark in "\"'\n"):
-        raise ValueError("a path for Flower may have no quotes")
+        raise ValueError("a path must not contain quotes or line breaks")
     return path
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(_check_address)]
 SiteName = Annotated[str, AfterValidator(check_site_name)]
-PlainPath = Annotated[Path, AfterValidator(_plain)]
+UnquotedPath = Annotated[Path, AfterValidator(_check_unquoted)]
 
 
-class _Party(BaseModel):
+class _PartyConfig(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -75,69 +73,71 @@ class _Party(BaseModel):
         validate_by_name=True,
     )
 
-    ca_certificate: PlainPath
-    private_key: PlainPath
-    state_dir: PlainPath
+    ca_certificate: UnquotedPath
+    private_key: UnquotedPath
+    state_dir: UnquotedPath
     min_free_gb: float = Field(3.0, ge=0)
 
 
-class SiteConfig(_Party):
+class SiteConfig(_PartyConfig):
     """A site's ``site.toml``.
 
     Attributes
     ----------
     name : str
-        By which the server and the ledger know the site.
+        The site's name in the server's list and in the byte ledger.
     server : str
-        Where the sites reach the server, ``host:port``.
+        Address at which sites reach the server, ``host:port``.
     ca_certificate, private_key : Path
-        The federation's authority; this site's key.
+        The authority's certificate and this site's key.
     data_dir : Path
-        The store that ``rsdgc ingest`` made here.
+        The store that ``rsdgc ingest`` made of this site's archive.
     state_dir : Path
-        Where replica, residual and Flower's own files are kept.
+        Folder for replica, residual and Flower's own files.
     port : int
-        Of this machine's loopback, for the site's own processes; another for each site on it.
+        Loopback port of the site's own processes; every site on one machine needs another.
     min_free_gb : float
-        Free space that ``rsdgc deploy check`` asks for.
+        Free space that ``rsdgc deploy check`` requires, GB.
     """
 
     name: SiteName
     server: Address
-    data_dir: PlainPath
+    data_dir: UnquotedPath
     port: int = Field(9094, ge=1, le=65535)
 
 
-class ServerConfig(_Party):
+class ServerConfig(_PartyConfig):
     """A server's ``server.toml``.
 
     Attributes
     ----------
     names : list of str
-        DNS names and addresses in the certificate, the first of them the federation's.
+        DNS names and IP addresses in the certificate; the first one names the federation.
     public : str
-        Where the sites reach the proxy, ``host:port``.
+        Address at which sites reach the proxy, ``host:port``.
     listen : str
-        Where the SuperLink listens, ``host:port``: the loopback, with the proxy before it.
+        Address at which the SuperLink listens, ``host:port``; on the loopback, behind the proxy.
     ca_certificate, certificate, private_key : Path
-        The federation's authority; the server's certificate and key.
+        The authority's certificate; the server's certificate and key.
     keys : Path
         Folder of the sites' public keys, ``<site>.pub``.
     state_dir : Path
-        Flower's database and its own files.
+        Folder for Flower's database and its own files.
     runs_dir : Path
-        Where runs are written.
+        Folder for runs.
+    min_free_gb : float
+        Free space that ``rsdgc deploy check`` requires, GB.
     """
 
     names: list[str] = Field(min_length=1)
     public: Address
     listen: Address
-    certificate: PlainPath
-    keys: PlainPath
-    runs_dir: PlainPath
+    certificate: UnquotedPath
+    keys: UnquotedPath
+    runs_dir: UnquotedPath
 
 
-_P = TypeVar("_P", bound=_Party)
+_Config = TypeVar("_Config", bound=_PartyConfig)
 
 
 def read_site(path: Path) -> SiteConfig:
@@ -146,7 +146,7 @@ def read_site(path: Path) -> SiteConfig:
     Raises
     ------
     SettingError
-        It cannot be read, or a value is missing or wrong.
+        The file cannot be read, or a value is missing or wrong.
     """
     return _parse(SiteConfig, path, _load(path))
 
@@ -157,18 +157,18 @@ def read_server(path: Path) -> ServerConfig:
     Raises
     ------
     SettingError
-        It cannot be read, or a value is missing or wrong.
+        The file cannot be read, or a value is missing or wrong.
     """
     return _parse(ServerConfig, path, _load(path))
 
 
 def read_party(path: Path) -> SiteConfig | ServerConfig:
-    """Read either, by what the file has.
+    """Read a ``server.toml`` or a ``site.toml``; only the former has ``listen``.
 
     Raises
     ------
     SettingError
-        It cannot be read, or a value is missing or wrong.
+        The file cannot be read, or a value is missing or wrong.
     """
     values = _load(path)
     if "listen" in values:
@@ -181,24 +181,24 @@ def _load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingError(
-            f"{path} cannot be read ({error.strerror}): name the party's file with --config"
+            f"{path} cannot be read ({error.strerror}): give server.toml or site.toml with --config"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}") from None
 
 
-def _parse(kind: type[_P], path: Path, values: Mapping[str, Any]) -> _P:
+def _parse(kind: type[_Config], path: Path, values: Mapping[str, Any]) -> _Config:
     try:
-        party = kind.model_validate(dict(values))
+        config = kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            reason = f"is no setting of {path.name}"
+            reason = f"is not a setting of {path.name}"
         elif first["type"] == "missing":
             reason = "is missing"
         raise SettingError(f"{path}: {key}: {reason}") from None
-    here = path.absolute().parent
-    paths = {name: here / value for name, value in party if isinstance(value, Path)}
-    return party.model_copy(update=paths)
+    folder = path.absolute().parent
+    paths = {name: folder / value for name, value in config if isinstance(value, Path)}
+    return config.model_copy(update=paths)

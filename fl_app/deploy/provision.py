@@ -1,15 +1,15 @@
-"""Make the folders of a federation's parties, and add to them later.
+"""Make a federation's folders, and add sites and certificates later.
 
 ::
 
     DIR/federation.toml     names and port; not secret
-    DIR/compose.yaml        server and all sites on one machine
+    DIR/compose.yaml        the server and all sites on one machine
     DIR/authority/          ca.key signs the server's certificate: keep it off every network
     DIR/server/             server.toml, its key and certificate, sites/*.pub, nginx.conf, …
     DIR/sites/<site>/       site.toml, node.key, ca.crt, …
 
-Each party is given its own folder and no other. Nothing that exists is written again: neither keys
-nor a configuration that someone has edited.
+The server and each site get their own folder and no other. No existing file is overwritten, neither
+a key nor an edited configuration; only the ``compose.yaml`` at the top is, as it lists the sites.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fl_app.deploy import SERVER_FILE, SITE_FILE
 from fl_app.deploy.authority import issue_server_certificate, make_authority
 from fl_app.deploy.node_keys import make_pair, public_line, read_private, read_public
-from fl_app.deploy.party_config import SERVER_FILE, SITE_FILE, check_site_name
+from fl_app.deploy.party_config import check_site_name
 from fl_app.deploy.secret_files import PRIVATE, make_private_folder, read_secret, write_once
 from rsdgc.durable import replace_text
 from rsdgc.errors import SettingError
@@ -37,16 +38,16 @@ _DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}
 
 @dataclass(frozen=True)
 class Federation:
-    """What a federation's folder is made for.
+    """A federation, as its ``federation.toml`` describes it.
 
     Attributes
     ----------
     folder : Path
-        The folder.
+        Folder of the federation.
     names : tuple of str
-        DNS names and addresses of the server, the one that sites use first.
+        DNS names and IP addresses of the server; sites use the first one.
     port : int
-        The proxy's.
+        Port of the proxy.
     """
 
     folder: Path
@@ -55,73 +56,86 @@ class Federation:
 
     @property
     def sites(self) -> list[str]:
-        """Names of the sites that have a folder or a public key."""
+        """Names of the sites whose public keys the server's folder has, sorted."""
         keys = (self.folder / "server" / "sites").glob("*.pub")
         return sorted(key.stem for key in keys)
 
 
-def init(out: Path, names: Sequence[str], port: int, sites: Sequence[str]) -> Federation:
-    """Make the folders of a federation, or what is missing of them.
+def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[str]) -> Federation:
+    """Make a federation's folders, or the missing parts of them.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the federation.
+    names : sequence of str
+        DNS names and IP addresses of the server; sites use the first one.
+    port : int
+        Port of the proxy.
+    sites : sequence of str
+        Names of the sites.
 
     Raises
     ------
     SettingError
-        A name is none, or the folder is of another federation.
+        A name or the port is not valid, or the folder belongs to another federation.
     """
-    federation = Federation(out, tuple(_checked_names(names)), port)
+    # Everything is checked first, so that a mistake leaves no folder behind.
+    _check_server_names(names)
     for site in sites:
-        _checked_site(site)
+        _check_site(site)
     if not 0 < port < 65536:
-        raise SettingError(f"port {port} is none: a number from 1 to 65535")
+        raise SettingError(f"--port is {port}: it must be from 1 to 65535")
+    federation = Federation(out, tuple(names), port)
     if (out / "federation.toml").exists():
-        known = open_federation(out)
-        if (known.names, known.port) != (federation.names, federation.port):
+        existing = open_federation(out)
+        if existing != federation:
             raise SettingError(
-                f"{out} is of a federation at {','.join(known.names)}, port {known.port}: use the "
-                "same --server and --port, or another --out"
+                f"{out} belongs to the federation at {','.join(existing.names)}, port "
+                f"{existing.port}: use the same --server and --port, or another --out"
             )
     elif out.exists() and any(out.iterdir()):
-        raise SettingError(f"{out} is not empty and holds no federation: choose another --out")
+        raise SettingError(f"{out} is not empty and has no federation: choose another --out")
     make_private_folder(out)
-    _write(federation, "federation.toml", out / "federation.toml")
+    _write_template(federation, "federation.toml", out / "federation.toml")
     _make_authority(federation)
     _make_server(federation)
     for site in sites:
         add_site(federation, site)
-    _list_in_compose(federation)
+    _write_compose(federation)
     return federation
 
 
 def open_federation(folder: Path) -> Federation:
-    """Return a federation that was made earlier.
+    """Return an existing federation.
 
     Raises
     ------
     SettingError
-        There is none, or its description is damaged.
+        The folder has no federation, or ``federation.toml`` is damaged.
     """
     path = folder / "federation.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         return Federation(folder, tuple(map(str, values["names"])), int(values["port"]))
     except OSError:
-        raise SettingError(f"{folder} holds no federation: run rsdgc deploy init first") from None
+        raise SettingError(f"{folder} has no federation: run rsdgc deploy init first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise SettingError(f"{path} is damaged: {error}") from None
 
 
 def add_site(federation: Federation, site: str, public_key: Path | None = None) -> Path:
-    """Make a site's folder, or what is missing of it, and give its public key to the server's.
+    """Make a site's folder, or the missing parts of it, and its public key in the server's folder.
 
     Parameters
     ----------
     federation : Federation
-        From :func:`init` or :func:`open_federation`.
+        From :func:`init_federation` or :func:`open_federation`.
     site : str
-        Its name.
+        Name of the site.
     public_key : Path, optional
-        Of a key that the site made itself; the private one never leaves it, and its folder here
-        has none.
+        Public key of a pair that the site made itself. The private key stays at the site, and the
+        folder made here has none.
 
     Returns
     -------
@@ -131,42 +145,42 @@ def add_site(federation: Federation, site: str, public_key: Path | None = None) 
     Raises
     ------
     SettingError
-        The name is none, the key is none, or the site has another key already.
+        The name or the key is not valid, or the site already has another key.
     """
-    _checked_site(site)
+    _check_site(site)
     folder = federation.folder / "sites" / site
-    registered = federation.folder / "server" / "sites" / f"{site}.pub"
-    own = None if public_key is None else read_public(public_key)
-    if own is not None and registered.exists() and read_public(registered) != own:
+    server_copy = federation.folder / "server" / "sites" / f"{site}.pub"
+    key = None if public_key is None else read_public(public_key)
+    if key is not None and server_copy.exists() and read_public(server_copy) != key:
         raise SettingError(
-            f"site {site} has another key already: remove {registered} to replace it"
+            f"site {site} already has another key: delete {server_copy} to replace it"
         )
     make_private_folder(folder.parent)
     make_private_folder(folder)
     make_private_folder(folder / "state")
-    _copy(federation.folder / "authority" / "ca.crt", folder / "ca.crt")
+    write_once(folder / "ca.crt", (federation.folder / "authority" / "ca.crt").read_bytes())
     for template, name in (
         ("site.toml", SITE_FILE),
         ("rsdgc-site.service", "rsdgc-site.service"),
         ("site-compose.yaml", "compose.yaml"),
     ):
-        _write(federation, template, folder / name, site=site)
-    if own is None:
-        if not registered.exists() or (folder / "node.key").exists():
-            write_once(folder / "node.key", make_pair(site)[0], PRIVATE)
-            own = read_private(folder / "node.key").public_key()
-        else:
-            own = read_public(registered)
-    write_once(folder / "node.pub", public_line(own, site))
-    write_once(registered, public_line(own, site))
-    _list_in_compose(federation)
+        _write_template(federation, template, folder / name, site=site)
+    if key is None and server_copy.exists() and not (folder / "node.key").exists():
+        # The folder was handed over with its private key, so a new one would not match.
+        key = read_public(server_copy)
+    elif key is None:
+        write_once(folder / "node.key", make_pair(site)[0], PRIVATE)
+        key = read_private(folder / "node.key").public_key()
+    write_once(folder / "node.pub", public_line(key, site))
+    write_once(server_copy, public_line(key, site))
+    _write_compose(federation)
     return folder
 
 
-def renew(federation: Federation) -> Path:
-    """Sign a new certificate for the server, with a new key, in place of the old ones.
+def renew_certificate(federation: Federation) -> Path:
+    """Sign a new server certificate with a new key; return the certificate's path.
 
-    The old ones stay beside them as ``server.crt.old`` and ``server.key.old``. Sites need nothing:
+    The old files stay as ``server.crt.old`` and ``server.key.old``. Sites need no new file, because
     they trust the authority.
     """
     server = federation.folder / "server"
@@ -182,7 +196,8 @@ def _make_authority(federation: Federation) -> None:
     make_private_folder(folder)
     if (folder / "ca.crt").exists():
         return
-    (folder / "ca.key").unlink(missing_ok=True)  # of a start that was stopped in between
+    # The certificate is written last. A key without one is from an interrupted call, and useless.
+    (folder / "ca.key").unlink(missing_ok=True)
     certificate, key = make_authority(federation.names[0])
     write_once(folder / "ca.key", key, PRIVATE)
     write_once(folder / "ca.crt", certificate)
@@ -192,9 +207,9 @@ def _make_server(federation: Federation) -> None:
     authority, folder = federation.folder / "authority", federation.folder / "server"
     for path in (folder, folder / "sites", folder / "state", folder / "runs"):
         make_private_folder(path)
-    _copy(authority / "ca.crt", folder / "ca.crt")
+    write_once(folder / "ca.crt", (authority / "ca.crt").read_bytes())
     if not (folder / "server.crt").exists():
-        (folder / "server.key").unlink(missing_ok=True)
+        (folder / "server.key").unlink(missing_ok=True)  # as for the authority's key
         certificate, key = issue_server_certificate(
             (authority / "ca.crt").read_bytes(),
             read_secret(authority / "ca.key"),
@@ -208,17 +223,17 @@ def _make_server(federation: Federation) -> None:
         ("nginx.conf", "nginx.conf"),
         ("server-compose.yaml", "compose.yaml"),
     ):
-        _write(federation, template, folder / name)
+        _write_template(federation, template, folder / name)
 
 
-def _list_in_compose(federation: Federation) -> None:
-    here = [site for site in federation.sites if (federation.folder / "sites" / site).is_dir()]
-    replace_text(
-        federation.folder / "compose.yaml", _render(federation, "compose.yaml", sites=here)
-    )
+def _write_compose(federation: Federation) -> None:
+    # A site's folder may have been handed over and deleted here; its key is still known.
+    sites = [site for site in federation.sites if (federation.folder / "sites" / site).is_dir()]
+    text = _render(federation, "compose.yaml", sites=sites)
+    replace_text(federation.folder / "compose.yaml", text)
 
 
-def _write(federation: Federation, template: str, path: Path, **values: Any) -> None:
+def _write_template(federation: Federation, template: str, path: Path, **values: Any) -> None:
     write_once(path, _render(federation, template, **values))
 
 
@@ -227,7 +242,7 @@ def _render(federation: Federation, template: str, **values: Any) -> str:
         loader=PackageLoader("fl_app.deploy"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  # no markup: configuration files of checked names
+        autoescape=False,  # noqa: S701  # not markup; every name has been checked
     )
     host = federation.names[0]
     public = f"[{host}]:{federation.port}" if ":" in host else f"{host}:{federation.port}"
@@ -241,10 +256,6 @@ def _render(federation: Federation, template: str, **values: Any) -> str:
     )
 
 
-def _copy(source: Path, target: Path) -> None:
-    write_once(target, source.read_bytes())
-
-
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
@@ -253,17 +264,16 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _checked_site(site: str) -> None:
+def _check_site(site: str) -> None:
     try:
         check_site_name(site)
     except ValueError as error:
         raise SettingError(str(error)) from None
 
 
-def _checked_names(names: Sequence[str]) -> list[str]:
+def _check_server_names(names: Sequence[str]) -> None:
     if not names:
-        raise SettingError("--server names no server: give its DNS name or address")
+        raise SettingError("--server is empty: give the server's DNS name or IP address")
     for name in names:
         if not _is_address(name) and (not _DNS_NAME.fullmatch(name) or len(name) > 253):
-            raise SettingError(f"'{name}' is neither a DNS name nor an IP address")
-    return list(names)
+            raise SettingError(f"--server '{name}' is neither a DNS name nor an IP address")

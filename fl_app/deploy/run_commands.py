@@ -1,24 +1,28 @@
-"""The operator's commands on runs: start one, watch it, stop it, go on with it."""
+"""The operator's commands for runs: start one, watch it, stop it, resume it."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.server_link import connect
-from fl_app.deploy.site_registration import presence, registered
-from fl_app.deploy.traffic import reconcile
+from fl_app.deploy.site_registration import read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
 from fl_app.runs.folder import in_use, read_settings, reopen
 from fl_app.runs.lock import lock_holder
 from fl_app.settings import Settings, parse_overrides
+from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
+from strategies.round_log import human_bytes
 
 END_TIMEOUT_S = 30.0
-"""For the end of a run whose server was killed: Flower ends its processes within some seconds."""
+"""A run's processes end within some seconds after their server was killed; several times that."""
+_POLL_S = 0.2
 
 
 def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[str, Any]) -> Path:
@@ -45,27 +49,27 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     SettingError
         A setting is wrong, or the folder is not empty.
     RunError
-        The server does not answer, no site is registered, or the run ended in any way but well.
+        The server does not answer, no site is registered, or the run did not complete.
     """
     folder = config.runs_dir / out
     given = {**parse_overrides(overrides), **options, "out": str(folder)}
     settings = Settings.from_mapping(given)
     if in_use(folder):
         raise SettingError(
-            f"run folder {folder} is not empty: choose another --out, or go on with "
+            f"run folder {folder} is not empty: choose another --out, or continue that run with "
             f"rsdgc server resume {out}"
         )
     flower = connect(config)
-    sites = registered(config)
+    sites = read_registered(config)
     if not sites:
-        raise RunError("no site is registered: rsdgc server register")
+        raise RunError("no site is registered: run rsdgc server register")
     if "min-sites" not in given:
         settings = settings.model_copy(update={"min_sites": len(sites)})
-    return _submit(flower, settings, folder)
+    return _submit_and_follow(flower, settings, folder)
 
 
 def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path:
-    """Go on with a run that did not finish, from its last checkpoint, and follow it to its end.
+    """Continue an unfinished run from its last checkpoint and follow it to its end.
 
     Parameters
     ----------
@@ -74,7 +78,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     out : str
         Name of the run's folder in ``runs-dir``, or its absolute path.
     min_sites : int, optional
-        Sites to wait for; as at the start if left out.
+        Sites to wait for; by default as many as when the run was started.
 
     Returns
     -------
@@ -84,125 +88,174 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     Raises
     ------
     RunError
-        There is no such run, it is finished or still at work, or it ended in any way but well.
+        The run does not exist, is finished or still at work, or did not complete.
     """
     folder = config.runs_dir / out
-    before, _ = read_settings(folder)
-    changes = {"out": str(folder), "resume": True}
-    settings = before.model_copy(
-        update=changes if min_sites is None else {**changes, "min_sites": min_sites}
-    )
+    original, _ = read_settings(folder)
+    changes: dict[str, Any] = {"out": str(folder), "resume": True}
+    if min_sites is not None:
+        changes["min_sites"] = min_sites
+    settings = original.model_copy(update=changes)
     reopen(settings)
     flower = connect(config)
-    _end_the_last(flower, folder)
-    return _submit(flower, settings, folder)
+    _end_previous_attempt(flower, folder)
+    return _submit_and_follow(flower, settings, folder)
 
 
-def watch(config: ServerConfig, run_id: str | None = None) -> Path | None:
-    """Say which sites are there and follow a run, by default the newest, to its end.
-
-    Returns
-    -------
-    Path or None
-        The run folder; None where there has been no run.
+def watch(config: ServerConfig, run_id: str | None = None) -> None:
+    """Print the state of sites and runs, then follow a run, by default the newest, to its end.
 
     Raises
     ------
     RunError
-        The server does not answer, or the run ended in any way but well.
+        The server does not answer, or the run did not complete.
     """
     flower = connect(config)
-    for line in status(config, flower):
-        print(line, flush=True)
     runs = flower.runs()
-    if run_id is None and not runs:
-        return None
-    return _follow(flower, run_id or runs[0].run_id)
-
-
-def status(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
-    """Say which sites are there, and what became of the runs.
-
-    Raises
-    ------
-    RunError
-        The server does not answer.
-    """
-    for site, state in presence(config, flower).items():
-        yield f"{site}: {state}"
-    for one in flower.runs():
-        yield f"run {one.run_id}: {one.told}"
+    for line in _describe(config, flower, runs):
+        print(line, flush=True)
+    if run_id is not None or runs:
+        _follow(flower, run_id or runs[0].run_id)
 
 
 def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
-    """Stop a run, by default the one that goes on; it can be resumed.
+    """Stop a run, by default the active one; it can be resumed.
 
     Raises
     ------
     RunError
-        The server does not answer, there is none, or Flower refuses.
+        The server does not answer, no run or several are active, or Flower refuses.
     """
     flower = connect(config)
     if run_id is None:
-        going_on = flower.going_on()
-        if len(going_on) != 1:
-            which = f"several runs go on ({', '.join(going_on)}): name one"
-            raise RunError(which if going_on else "no run is going on")
-        run_id = going_on[0]
+        active = flower.going_on()
+        if not active:
+            raise RunError("no run is active")
+        if len(active) > 1:
+            raise RunError(
+                f"{len(active)} runs are active ({', '.join(active)}): name the one to stop"
+            )
+        run_id = active[0]
     _stop(flower, run_id)
     return flower.outcome(run_id)
 
 
-def _end_the_last(flower: FlowerCli, folder: Path) -> None:
-    """See to it that a run's last start is over, in its folder and for Flower.
+def _describe(config: ServerConfig, flower: FlowerCli, runs: list[FlowerRun]) -> Iterator[str]:
+    for site, state in site_states(config, flower).items():
+        yield f"{site}: {state}"
+    for flower_run in runs:
+        yield f"run {flower_run.run_id}: {flower_run.told}"
 
-    The processes of a run end in a moment once their server is killed. Flower takes the run for one
-    that goes on until a minute after its last sign of life.
+
+def _end_previous_attempt(flower: FlowerCli, folder: Path) -> None:
+    """Wait until the run's previous attempt has left its folder, and stop it in Flower's database.
+
+    A run's processes end some seconds after their server was killed. Flower itself lists the run
+    as running until a minute after its last sign of life, and there is no need to wait for that.
     """
-    last = lock_holder(folder)
-    if last is not None and last.at_work:
-        print(f"run {last.run_id} is at work: waiting {END_TIMEOUT_S:g} s for its end", flush=True)
+    holder = lock_holder(folder)
+    if holder is not None and holder.at_work:
+        print(
+            f"run {holder.run_id} is still at work: waiting up to {END_TIMEOUT_S:g} s for its end",
+            flush=True,
+        )
     deadline = time.monotonic() + END_TIMEOUT_S
-    while last is not None and last.at_work:
+    while holder is not None and holder.at_work:
         if time.monotonic() > deadline:
             raise RunError(
-                f"run {last.run_id} is at work in {folder}: rsdgc server watch, or rsdgc server "
-                "stop, first"
+                f"run {holder.run_id} is at work in {folder}: follow it with rsdgc server watch, "
+                "or end it with rsdgc server stop"
             )
-        time.sleep(0.2)
-        last = lock_holder(folder)
-    if last is not None and last.run_id in flower.going_on():
-        _stop(flower, last.run_id)
+        time.sleep(_POLL_S)
+        holder = lock_holder(folder)
+    if holder is not None and holder.run_id in flower.going_on():
+        _stop(flower, holder.run_id)
 
 
 def _stop(flower: FlowerCli, run_id: str) -> None:
     try:
         flower.order("stop", run_id, flower.connection)
     except RunError:
-        if not flower.run(run_id).over:  # it may have ended just before
+        # Flower refuses to stop a run that has just ended by itself, which is what is wanted.
+        if not flower.run(run_id).over:
             raise
 
 
-def _submit(flower: FlowerCli, settings: Settings, folder: Path) -> Path:
+def _submit_and_follow(flower: FlowerCli, settings: Settings, folder: Path) -> Path:
     run_id = flower.submit(settings)
-    print(f"run {run_id}: started; it goes on when this command is left", flush=True)
+    print(f"run {run_id}: started; it continues if you leave this command", flush=True)
     _follow(flower, run_id)
     return folder
 
 
-def _follow(flower: FlowerCli, run_id: str) -> Path | None:
+def _follow(flower: FlowerCli, run_id: str) -> None:
+    """Print a run's log to its end, and raise :class:`RunError` if it did not complete."""
     log = flower.follow(run_id)
-    again = f"; to go on: rsdgc server resume {Path(log.folder).name}" if log.folder else ""
+    how_to_resume = f"; continue it with rsdgc server resume {Path(log.folder).name}"
+    if not log.folder:  # it ended before it had a folder
+        how_to_resume = ""
     try:
         ended = flower.outcome(run_id)
     except RunError as error:
-        raise RunError(f"the server answers no more ({error}); start it{again}") from None
+        raise RunError(
+            f"the server no longer answers ({error}): start it with rsdgc server start"
+            f"{how_to_resume}"
+        ) from None
     if not ended.over:
-        raise RunError(f"run {run_id} goes on, but its log has ended: rsdgc server watch")
+        raise RunError(
+            f"run {run_id} is still running, but its log has ended: follow it again with rsdgc "
+            "server watch"
+        )
     if not ended.complete:
-        reason = log.error or f"it ended as {ended.told}"
-        raise RunError(f"run {run_id}: {reason}{again}")
-    if log.folder and (traffic := reconcile(Path(log.folder), ended)) is not None:
+        raise RunError(f"run {run_id}: {log.error or f'it ended as {ended.told}'}{how_to_resume}")
+    if log.folder and (traffic := _compare_traffic(Path(log.folder), ended)) is not None:
         print(traffic.line(), flush=True)
-    print(log.headline, flush=True)  # the command's last line
-    return Path(log.folder) if log.folder else None
+    print(log.headline, flush=True)  # names the report, so it comes last
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of a run by the byte ledger and by Flower's count, as ``traffic.json`` has them.
+
+    Flower counts the calls by which sites fetch messages and send replies. They carry the contents
+    that the ledger counts, and beside them lists of objects, acknowledgements, and the messages of
+    the join phase.
+
+    Attributes
+    ----------
+    ledger_up, ledger_down : int
+        Contents of the messages, as in ``summary.json``.
+    wire_up, wire_down : int
+        Flower's count.
+    """
+
+    ledger_up: int
+    ledger_down: int
+    wire_up: int
+    wire_down: int
+
+    def line(self) -> str:
+        """Return Flower's count, and its excess over the ledger, for a person."""
+        up, down = (
+            f"{human_bytes(wire)} ({wire / ledger - 1.0:+.2%}"
+            for wire, ledger in (
+                (self.wire_up, self.ledger_up),
+                (self.wire_down, self.ledger_down),
+            )
+        )
+        return f"on the wire, as Flower counts it: up {up} of the ledger), down {down})"
+
+
+def _compare_traffic(folder: Path, run: FlowerRun) -> Traffic | None:
+    """Write ``traffic.json`` into a run's folder and return its content.
+
+    Returns None for a resumed run: its ledger covers all attempts since the first, but Flower's
+    count only this one.
+    """
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if str(config["run_id"]) != run.run_id:
+        return None
+    traffic = Traffic(summary["bytes_up"], summary["bytes_down"], run.bytes_up, run.bytes_down)
+    replace_text(folder / "traffic.json", json.dumps(asdict(traffic), indent=1))
+    return traffic

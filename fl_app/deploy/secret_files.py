@@ -1,4 +1,4 @@
-"""Files of a party's folder: made once, whole, with the right permissions, never over another."""
+"""Files of a party's folder: complete, with the right permissions, and never overwritten."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ PUBLIC = 0o644
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder that only its owner can enter; close one that is there to others."""
+    """Make a folder that only its owner can enter; close an existing one to other users."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
 
 
 def write_once(path: Path, content: bytes | str, mode: int = PUBLIC) -> bool:
-    """Write a file unless there is one; return whether it was written.
+    """Write a file unless it exists; return whether it was written.
 
-    The file appears whole or not at all, and a key that exists is never replaced.
+    Unlike :func:`rsdgc.durable.replace_bytes`, this never replaces a file, so that no call can
+    destroy a key.
 
     Parameters
     ----------
     path : Path
-        Where.
+        The file.
     content : bytes or str
-        What; text is written as UTF-8.
+        Its content; text is written as UTF-8.
     mode : int
-        Permissions, from the moment when the file appears.
+        Permissions, which hold from the moment the file appears.
     """
     if path.exists():
         return False
@@ -41,11 +42,11 @@ def write_once(path: Path, content: bytes | str, mode: int = PUBLIC) -> bool:
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
+            os.fchmod(file.fileno(), mode)  # the user's umask may have cleared bits of the mode
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # fails where another process was quicker, unlike a rename
+        os.link(draft, path)  # unlike a rename, this fails if another process made the file
     except FileExistsError:
         return False
     finally:
@@ -54,23 +55,23 @@ def write_once(path: Path, content: bytes | str, mode: int = PUBLIC) -> bool:
 
 
 def read_secret(path: Path) -> bytes:
-    """Return a private key's file.
+    """Return the content of a private key's file.
 
     Raises
     ------
     SettingError
-        It cannot be read, or others than its owner can read it.
+        The file cannot be read, or is open to users other than its owner.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         content = path.read_bytes()
     except OSError as error:
         raise SettingError(
-            f"private key {path} cannot be read ({error.strerror}): is this the party's own "
-            "folder, and do you run as its owner?"
+            f"private key {path} cannot be read ({error.strerror}): run this in the folder of "
+            "this machine, as its owner"
         ) from None
     if mode & 0o077:
         raise SettingError(
-            f"private key {path} is open to others (mode {mode:04o}): chmod 600 {path}"
+            f"private key {path} is open to other users (mode {mode:04o}): run chmod 600 {path}"
         )
     return content

@@ -1,4 +1,4 @@
-"""The server's SuperLink: the command that runs it, and how the operator's commands reach it."""
+"""The server's SuperLink: how to start it, and how the operator's commands reach it."""
 
 from __future__ import annotations
 
@@ -8,62 +8,69 @@ from pathlib import Path
 from typing import NoReturn
 
 from fl_app.deploy.party_config import ServerConfig, split_address
-from fl_app.deploy.server_checks import certificate, own_endpoint
+from fl_app.deploy.server_checks import check_certificate, superlink_endpoint
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.errors import RunError, SettingError
 
 CONNECTION = "rsdgc"
+"""Name of the connection in Flower's ``config.toml``."""
 
 
-def start(config: ServerConfig) -> NoReturn:
-    """Become the SuperLink: this process goes on as Flower's.
+def start_superlink(config: ServerConfig) -> NoReturn:
+    """Replace this process by the SuperLink, so that systemd watches and signals Flower itself.
 
     Raises
     ------
     SettingError
-        The certificate cannot be used, or a folder cannot be written.
+        The certificate is not valid, or a folder cannot be written.
     RunError
-        A SuperLink runs here already.
+        A SuperLink already runs here.
     """
-    if (found := certificate(config)).outcome == "FAILED":
-        raise SettingError(f"certificate {config.certificate}: {found.found}; {found.remedy}")
-    _refuse_a_second(config)
+    check = check_certificate(config)
+    if check.status == "FAILED":
+        raise SettingError(f"certificate {config.certificate}: {check.detail}; {check.remedy}")
+    try:
+        superlink_endpoint(config).health()
+    except RunError:
+        pass  # nothing answers, as it should be
+    else:
+        raise RunError(f"a SuperLink already answers on {config.listen}")
     try:
         for folder in (config.runs_dir, _flower_home(config)):
             folder.mkdir(parents=True, exist_ok=True)
         os.chdir(config.state_dir)
     except OSError as error:
         raise SettingError(
-            f"{error.filename} cannot be written ({error.strerror}): let the user that runs rsdgc "
-            "own it"
+            f"cannot write to {error.filename} ({error.strerror}): make the user that runs rsdgc "
+            "its owner"
         ) from None
-    words = command(config)
+    words = _superlink_command(config)
     os.execvpe(words[0], words, flower_environment(_flower_home(config)))  # noqa: S606
 
 
-def command(config: ServerConfig) -> list[str]:
-    """Return the command that runs the SuperLink."""
+def _superlink_command(config: ServerConfig) -> list[str]:
     host, port = split_address(config.listen)
     return [
         tool("flower-superlink"),
         *("--host", host, "--port", str(port)),
         *("--ssl-ca-certfile", str(config.ca_certificate)),
         *("--ssl-certfile", str(config.certificate), "--ssl-keyfile", str(config.private_key)),
+        # Without a database the SuperLink forgets registered keys and runs when it restarts.
         *("--enable-supernode-auth", "--database", str(config.state_dir / "superlink.db")),
         "--disable-runtime-dependency-installation",
     ]
 
 
 def connect(config: ServerConfig) -> FlowerCli:
-    """Return Flower's command for this server's SuperLink.
+    """Return Flower's command line, connected to this server's SuperLink.
 
     Raises
     ------
     RunError
         The SuperLink does not answer.
     """
-    server = own_endpoint(config)
+    server = superlink_endpoint(config)
     try:
         server.health()
     except RunError as error:
@@ -78,14 +85,6 @@ def connect(config: ServerConfig) -> FlowerCli:
         encoding="utf-8",
     )
     return FlowerCli(flower_environment(home), CONNECTION)
-
-
-def _refuse_a_second(config: ServerConfig) -> None:
-    try:
-        own_endpoint(config).health()
-    except RunError:
-        return
-    raise RunError(f"a SuperLink answers on {config.listen} already")
 
 
 def _flower_home(config: ServerConfig) -> Path:

@@ -1,4 +1,4 @@
-"""Which sites the SuperLink lets in: those whose public keys were registered, and who is there."""
+"""The sites that the SuperLink admits: those whose public keys are registered with it."""
 
 from __future__ import annotations
 
@@ -21,72 +21,79 @@ class RegisteredSite:
     Attributes
     ----------
     node_id : str
-        Flower's number of its node; it stays the same as long as the key does.
+        Flower's number of the site's node, which stays the same as long as the key does.
     key : str
-        The key's fingerprint.
+        Fingerprint of the site's public key.
     """
 
     node_id: str
     key: str
 
 
-def register(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
-    """Register every key of the configuration's folder that is not yet; say what was done.
+def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
+    """Make the SuperLink's keys those of the folder ``keys``; yield one line for each change.
 
-    A site whose key has changed is let in with the new one only; one whose key is gone from the
-    folder is not let in any more.
+    A site whose key has changed is admitted with the new key only. A site whose key is no longer in
+    the folder is no longer admitted.
 
     Raises
     ------
     SettingError
-        There are no keys, or one is none.
+        The folder has no keys, or a file is not a key.
     RunError
-        Flower refuses one.
+        The SuperLink refuses a key.
     """
-    keys = {path.stem: path for path in sorted(config.keys.glob("*.pub"))}
-    if not keys:
-        raise SettingError(f"no site's public key in {config.keys}: rsdgc deploy add-site")
-    prints = {site: fingerprint(read_public(path)) for site, path in keys.items()}
-    known = registered(config)
-    if known:
-        there = _node_states(flower)  # without those of a database that is no more
-        known = {site: entry for site, entry in known.items() if entry.node_id in there}
-    for site, entry in list(known.items()):
-        if prints.get(site) != entry.key:
+    paths = {path.stem: path for path in sorted(config.keys.glob("*.pub"))}
+    if not paths:
+        raise SettingError(
+            f"{config.keys} has no site's public key: make one with rsdgc deploy add-site"
+        )
+    fingerprints = {site: fingerprint(read_public(path)) for site, path in paths.items()}
+    registered = read_registered(config)
+    if registered:
+        # Someone may have deleted the SuperLink's database, and its registrations with it.
+        nodes = _node_states(flower)
+        registered = {site: entry for site, entry in registered.items() if entry.node_id in nodes}
+    # Old keys are unregistered first. The list is written after every step, because Flower may
+    # refuse a later one, and a key cannot be registered twice.
+    for site, entry in list(registered.items()):
+        if fingerprints.get(site) != entry.key:
             flower.order("supernode", "unregister", entry.node_id, flower.connection)
-            del known[site]
-            _write(config, known)
-            yield f"{site}: its old key is let in no more"
-    for site, path in keys.items():
-        if site in known:
-            yield f"{site}: registered as node {known[site].node_id}"
+            del registered[site]
+            _write_registered(config, registered)
+            yield f"{site}: old key unregistered"
+    for site, path in paths.items():
+        if site in registered:
+            yield f"{site}: already registered as node {registered[site].node_id}"
             continue
         answer = flower.order("supernode", "register", str(path), flower.connection, "--name", site)
-        known[site] = RegisteredSite(str(answer["node-id"]), prints[site])
-        _write(config, known)
-        yield f"{site}: now registered as node {known[site].node_id}"
+        registered[site] = RegisteredSite(str(answer["node-id"]), fingerprints[site])
+        _write_registered(config, registered)
+        yield f"{site}: registered as node {registered[site].node_id}"
 
 
-def registered(config: ServerConfig) -> dict[str, RegisteredSite]:
-    """Return the sites that have been registered, by name.
+def read_registered(config: ServerConfig) -> dict[str, RegisteredSite]:
+    """Return the registered sites by name.
 
     Raises
     ------
     SettingError
-        The list is damaged.
+        ``registered.json`` is damaged.
     """
-    path = _path(config)
+    path = _registered_path(config)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return {site: RegisteredSite(**entry) for site, entry in entries.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise SettingError(f"{path} is damaged ({error}): delete it and register anew") from None
+        raise SettingError(
+            f"{path} is damaged ({error}): delete it and run rsdgc server register"
+        ) from None
 
 
-def presence(config: ServerConfig, flower: FlowerCli) -> dict[str, str]:
-    """Return for each registered site whether it is ``online`` or ``offline``.
+def site_states(config: ServerConfig, flower: FlowerCli) -> dict[str, str]:
+    """Return ``online`` or ``offline`` for each registered site.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def presence(config: ServerConfig, flower: FlowerCli) -> dict[str, str]:
     states = _node_states(flower)
     return {
         site: "online" if states.get(entry.node_id) == "online" else "offline"
-        for site, entry in registered(config).items()
+        for site, entry in read_registered(config).items()
     }
 
 
@@ -109,10 +116,10 @@ def _node_states(flower: FlowerCli) -> dict[str, str]:
     }
 
 
-def _write(config: ServerConfig, known: Mapping[str, RegisteredSite]) -> None:
-    entries = {site: asdict(entry) for site, entry in known.items()}
-    replace_text(_path(config), json.dumps(entries, indent=1))
+def _write_registered(config: ServerConfig, registered: Mapping[str, RegisteredSite]) -> None:
+    entries = {site: asdict(entry) for site, entry in registered.items()}
+    replace_text(_registered_path(config), json.dumps(entries, indent=1))
 
 
-def _path(config: ServerConfig) -> Path:
+def _registered_path(config: ServerConfig) -> Path:
     return config.state_dir / "registered.json"

@@ -1,15 +1,14 @@
-"""A site's SuperNode: started when the server can notice that an earlier one is gone, and watched.
+"""A site's SuperNode: started once the server can have noticed the end of the one before.
 
-Flower lets a node in only once it takes it for offline: at once after an orderly end, a minute
-after the last sign of life of one that was killed. A message that the killed one had received is
-answered with an error only while the node is offline. So a node that came back at the wrong moment
-would leave its round waiting for a reply until the round's time-out. This module keeps a record of
-the last sign of life, and starts the next node when the server has had time to see the gap.
+Flower admits a node only while it considers the site offline: at once after an orderly end, but a
+minute after the last sign of life of a node that was killed. A message that the killed node had
+received is answered with an error only while the site is offline. A node that came back at the
+wrong moment would therefore leave its round waiting for a reply until ``round-timeout-s``. So this
+module records the last sign of life, and starts the next node when the server has seen the gap.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 import subprocess
@@ -20,39 +19,50 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
+
+import psutil
+from filelock import FileLock, Timeout
 
 from clients.state_cleanup import find_states
-from fl_app.deploy.endpoint import UntrustedError
+from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.node_keys import read_private
 from fl_app.deploy.party_config import SiteConfig
-from fl_app.deploy.site_checks import describe_data, endpoint
+from fl_app.deploy.site_checks import describe_data, server_endpoint
 from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.durable import is_locked, replace_text
 from rsdgc.errors import RunError, SettingError
 
-LOST_AFTER_S = 60.0
-"""A SuperNode without a sign of life for so long is offline to Flower."""
-SEEN_AFTER_S = 5.0
-"""Time that a server needs to notice that a node is offline: it looks every two seconds."""
-BEAT_S = 2.0
+OFFLINE_AFTER_S = 60.0
+"""Flower considers a SuperNode offline this long after its last sign of life."""
+NOTICE_S = 5.0
+"""Time for the server to notice that a node is offline: it looks every two seconds."""
+RECORD_INTERVAL_S = 2.0
+"""Between two updates of the record. A killed node may have lived so much longer; NOTICE_S allows
+for it."""
 STOP_TIMEOUT_S = 20.0
-_LET_IN = b"SuperNode ID:"
-"""What a SuperNode logs once the server has let it in."""
+"""For an orderly stop. The systemd unit kills everything after 30 s."""
+LOCK_TIMEOUT_S = 1.0
+"""A probe (:func:`rsdgc.durable.is_locked`) holds the lock for an instant; this outlasts it."""
+CREATE_TIME_TOLERANCE_S = 2.0
+"""Two readings of one create time differ if the clock was corrected between them."""
+_ADMITTED = b"SuperNode ID:"
+"""What a SuperNode logs once the server has admitted it."""
 
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """What is known of a site's SuperNode, as ``node.json`` in its state folder has it.
+    """The last SuperNode of a site, as ``node.json`` in the state folder describes it.
 
     Attributes
     ----------
     pid : int
-        Of the SuperNode.
-    started, seen : float
-        When it was started, and last seen running; seconds since 1970.
+        Number of its process.
+    started : float
+        Create time of the process, seconds since 1970.
+    seen : float
+        When it was last seen running, seconds since 1970.
     orderly : bool
-        Whether it has ended, and told the server so.
+        Whether it has ended and reported its end to the server.
     """
 
     pid: int
@@ -61,33 +71,47 @@ class NodeRecord:
     orderly: bool = False
 
     def wait_s(self, now: float) -> float:
-        """Return how long to wait before another may be started."""
-        due = self.seen + SEEN_AFTER_S + (0.0 if self.orderly else LOST_AFTER_S)
-        return min(max(0.0, due - now), LOST_AFTER_S + SEEN_AFTER_S)
+        """Return how many seconds to wait before another SuperNode may start."""
+        longest = NOTICE_S + OFFLINE_AFTER_S
+        due = self.seen + (NOTICE_S if self.orderly else longest)
+        # No longer than the longest wait, even if the clock has been set back since.
+        return min(max(0.0, due - now), longest)
+
+    def is_alive(self) -> bool:
+        """Return whether the process still runs; a new process may have the same number."""
+        try:
+            process = psutil.Process(self.pid)
+            return (
+                process.status() != psutil.STATUS_ZOMBIE
+                and abs(process.create_time() - self.started) < CREATE_TIME_TOLERANCE_S
+            )
+        except psutil.NoSuchProcess:
+            return False
 
 
 def start(config: SiteConfig) -> None:
-    """Run this site's SuperNode until it ends or is told to; its log goes to standard output.
+    """Run this site's SuperNode until it ends or is told to stop; print its log.
 
     Raises
     ------
     RsdgcError
-        The key, the data or the server cannot be used, or a SuperNode runs here already.
+        The key, the data or the server cannot be used, or a SuperNode of this site already runs.
     RunError
         The SuperNode ended by itself.
     """
     read_private(config.private_key)
-    described = describe_data(config)
-    with _alone(config) as lock:
-        print(f"site {config.name}: {described}", flush=True)
-        _check_server(config)
-        before = read_record(config)
-        if before is not None and (pause := before.wait_s(time.time())) > 0:
+    data = describe_data(config)
+    with _hold_site(config):
+        print(f"site {config.name}: {data}", flush=True)
+        _refuse_untrusted_server(config)
+        previous = read_record(config)
+        if previous is not None and (wait_s := previous.wait_s(time.time())) > 0:
             print(
-                f"waiting {pause:.0f} s: the server must see that the last node is gone", flush=True
+                f"waiting {wait_s:.0f} s: the server must notice that the last node is gone",
+                flush=True,
             )
-            time.sleep(pause)
-        _run(config, lock, before)
+            time.sleep(wait_s)
+        _run(config, previous)
 
 
 def command(config: SiteConfig) -> list[str]:
@@ -102,22 +126,29 @@ def command(config: SiteConfig) -> list[str]:
 
 
 def read_record(config: SiteConfig) -> NodeRecord | None:
-    """Return what is known of the last SuperNode here, if anything."""
+    """Return the record of the last SuperNode; None if there was none.
+
+    A damaged record stands for a node that was killed when the file was last written.
+    """
+    path = _record_path(config)
     try:
-        return NodeRecord(**json.loads(_record_path(config).read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return NodeRecord(
+            int(values["pid"]), float(values["started"]), float(values["seen"]), values["orderly"]
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
-        return NodeRecord(0, 0.0, _record_path(config).stat().st_mtime)  # damaged
+    except (OSError, ValueError, TypeError, KeyError):
+        return NodeRecord(pid=0, started=0.0, seen=path.stat().st_mtime)
 
 
 def is_running(config: SiteConfig) -> bool:
-    """Return whether a SuperNode of this site runs on this machine."""
-    return is_locked(_lock_path(config))
+    """Return whether a SuperNode of this site runs on this machine, or is about to."""
+    return is_locked(_lock_path(config)) or _recorded_node_is_alive(config)
 
 
 def status(config: SiteConfig) -> Iterator[str]:
-    """Say in a few lines how this site's SuperNode does."""
+    """Yield lines about the SuperNode, the server, and the states of runs at this site."""
     record = read_record(config)
     if is_running(config) and record is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
@@ -125,113 +156,132 @@ def status(config: SiteConfig) -> Iterator[str]:
     else:
         yield f"site {config.name}: not running"
     try:
-        answer = endpoint(config).health()
-        yield f"server {config.server}: answers with status {answer.status}"
+        reply = server_endpoint(config).health()
+        yield f"server {config.server}: answers with status {reply.status}"
     except RunError as error:
         yield f"server {config.server}: {error}"
     for state in find_states(config.state_dir) if config.state_dir.is_dir() else ():
-        doing = "at work" if state.in_use else f"last worked {state.age_s / 60:.0f} min ago"
-        yield f"run {state.run}: {doing}, {state.num_bytes / 1e6:.1f} MB kept"
+        activity = "at work" if state.in_use else f"last worked {state.age_s / 60:.0f} min ago"
+        yield f"run {state.run}: {activity}, {state.num_bytes / 1e6:.1f} MB kept"
 
 
-def _run(config: SiteConfig, lock: IO[bytes], before: NodeRecord | None) -> None:
+def _run(config: SiteConfig, previous: NodeRecord | None) -> None:
+    """Run the SuperNode to its end; raise :class:`RunError` if nobody told it to stop."""
     environment = flower_environment(config.state_dir / "flower")
     Path(environment["FLWR_HOME"]).mkdir(exist_ok=True)
     node = subprocess.Popen(  # noqa: S603  # our own command, no shell
-        command(config),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=(lock.fileno(),),
+        command(config), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    joined, told = threading.Event(), threading.Event()
-    log = threading.Thread(target=_pass_on, args=(node, joined), daemon=True)
+    record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time())
+    admitted, stop_requested = threading.Event(), threading.Event()
+    # A thread of its own: the log must be read on while the record is kept.
+    log = threading.Thread(target=_forward_log, args=(node, admitted), daemon=True)
     log.start()
 
     def stop(_: int, __: FrameType | None) -> None:
-        told.set()
+        stop_requested.set()
         with suppress(ProcessLookupError):
             node.send_signal(signal.SIGTERM)
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _watch(config, node, told)
+        _keep_record(config, node, record, stop_requested)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log a little longer
-    now = time.time()
-    if joined.is_set():
-        orderly = told.is_set() and node.returncode == 0
-        _write_record(config, NodeRecord(node.pid, now, now, orderly))
-    else:  # it never was there: the gap, if any, began before it
-        _write_record(config, before or NodeRecord(node.pid, now, now, orderly=True))
-    if told.is_set():
+    log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log open a little longer
+    orderly = stop_requested.is_set() and node.returncode == 0
+    ended = NodeRecord(node.pid, record.started, time.time(), orderly)
+    if not admitted.is_set():
+        # The server never saw this node. A gap that it must notice began with the previous one.
+        ended = previous or NodeRecord(node.pid, record.started, ended.seen, orderly=True)
+    _write_record(config, ended)
+    if stop_requested.is_set():
         return
-    # Flower ends with 0 even when the server has refused it.
+    # Flower's exit code does not tell: it is 0 even after a refusal.
     raise RunError(
         f"site {config.name}: the SuperNode ended by itself, see its log above"
-        if joined.is_set()
-        else f"site {config.name} was not let in: is this its registered key (rsdgc server "
-        "register), and does no other machine use it?"
+        if admitted.is_set()
+        else f"the server did not admit site {config.name}: check that its key is registered "
+        "(rsdgc server register) and that no other machine uses it"
     )
 
 
-def _pass_on(node: subprocess.Popen[bytes], joined: threading.Event) -> None:
-    """Pass the SuperNode's log through; note when the server has let it in."""
+def _forward_log(node: subprocess.Popen[bytes], admitted: threading.Event) -> None:
+    """Print the SuperNode's log; set the event once the server has admitted the node."""
     assert node.stdout is not None
     with node.stdout as log:
         for line in log:
-            if _LET_IN in line:
-                joined.set()
+            if _ADMITTED in line:
+                admitted.set()
             print(line.decode(errors="replace"), end="", flush=True)
 
 
-def _watch(config: SiteConfig, node: subprocess.Popen[bytes], told: threading.Event) -> None:
-    """Keep the record up to date until the node has ended; one that will not stop is killed."""
-    started = time.time()
-    give_up: float | None = None
+def _keep_record(
+    config: SiteConfig,
+    node: subprocess.Popen[bytes],
+    record: NodeRecord,
+    stop_requested: threading.Event,
+) -> None:
+    """Keep the record up to date until the node ends; kill a node that does not stop in time."""
+    kill_at: float | None = None
     while node.poll() is None:
         now = time.time()
-        _write_record(config, NodeRecord(node.pid, started, now))
-        if told.is_set():
-            give_up = give_up or now + STOP_TIMEOUT_S
-            if now > give_up:
+        _write_record(config, NodeRecord(record.pid, record.started, now))
+        if stop_requested.is_set():
+            kill_at = kill_at or now + STOP_TIMEOUT_S
+            if now > kill_at:
                 node.kill()
         with suppress(subprocess.TimeoutExpired):
-            node.wait(0.2 if told.is_set() else BEAT_S)
+            node.wait(0.2 if stop_requested.is_set() else RECORD_INTERVAL_S)
 
 
-def _check_server(config: SiteConfig) -> None:
-    """Refuse a server that is not the federation's; one that does not answer may come later."""
+def _refuse_untrusted_server(config: SiteConfig) -> None:
+    """Raise if another server answers; the right one may start later, and Flower waits for it."""
     try:
-        endpoint(config).health()
-    except UntrustedError:
+        server_endpoint(config).health()
+    except UntrustedServerError:
         raise
     except RunError as error:
-        print(f"{error}; trying on", flush=True)
+        print(f"{error}; retrying", flush=True)
 
 
 @contextmanager
-def _alone(config: SiteConfig) -> Iterator[IO[bytes]]:
-    """Hold the site's lock, which the SuperNode inherits: it lasts while either lives."""
+def _hold_site(config: SiteConfig) -> Iterator[None]:
+    """Hold the site's lock; refuse if another SuperNode of the site runs.
+
+    The lock ends with the process that holds it. A SuperNode whose ``rsdgc site start`` was killed
+    lives on without it, and is found by the record.
+    """
+    lock = FileLock(_lock_path(config), timeout=LOCK_TIMEOUT_S)
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True)
-        lock = _lock_path(config).open("ab")
+        lock.acquire()
+    except Timeout:
+        raise _already_running(config) from None
     except OSError as error:
         raise SettingError(
-            f"state-dir {config.state_dir} cannot be written ({error.strerror}): let the user that "
-            "runs rsdgc own it"
+            f"cannot write to state-dir {config.state_dir} ({error.strerror}): make the user that "
+            "runs rsdgc its owner"
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"a SuperNode of site {config.name} runs already with {config.state_dir}: see "
-                "rsdgc site status"
-            ) from None
-        yield lock
+    try:
+        if _recorded_node_is_alive(config):
+            raise _already_running(config)
+        yield
+    finally:
+        lock.release()
+
+
+def _recorded_node_is_alive(config: SiteConfig) -> bool:
+    record = read_record(config)
+    return record is not None and record.is_alive()
+
+
+def _already_running(config: SiteConfig) -> RunError:
+    return RunError(
+        f"a SuperNode of site {config.name} already runs with {config.state_dir}: see rsdgc site "
+        "status"
+    )
 
 
 def _write_record(config: SiteConfig, record: NodeRecord) -> None:

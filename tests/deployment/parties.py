@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_app.deploy.party_config import read_server
-from fl_app.deploy.server_checks import own_endpoint
+from fl_app.deploy.server_checks import superlink_endpoint
 from fl_app.flower.processes import managed_process
 from fl_app.flower.superlink import free_ports
 from rsdgc.errors import RunError
@@ -130,7 +130,7 @@ class Loopback:
 
     def server_answers(self) -> bool:
         try:
-            return own_endpoint(read_server(self.server_file)).health().status == 200
+            return superlink_endpoint(read_server(self.server_file)).health().status == 200
         except RunError:
             return False
 

@@ -1,4 +1,4 @@
-"""A federation's folders, and servers that answer as a SuperLink behind its proxy does."""
+"""A federation's folders, and servers that answer like a SuperLink behind its proxy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from time import time
 import pytest
 
 from fl_app.deploy.party_config import SiteConfig, read_site
-from fl_app.deploy.provision import Federation, init
+from fl_app.deploy.provision import Federation, init_federation
 from tests.deployment.parties import edit
 from tests.federation import make_data
 
@@ -26,7 +26,7 @@ SITES = ("alpha", "beta-2")
 @pytest.fixture(scope="session")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("deploy") / "federation"
-    return init(folder, ["127.0.0.1", "fl.example.org"], 8443, SITES)
+    return init_federation(folder, ["127.0.0.1", "fl.example.org"], 8443, SITES)
 
 
 @pytest.fixture

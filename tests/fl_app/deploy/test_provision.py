@@ -1,4 +1,4 @@
-"""The folders of a federation's parties: complete, private, and never written over."""
+"""The folders of a federation: complete, private, and never overwritten."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fl_app.deploy.node_keys import fingerprint, make_pair, read_private, read_public
 from fl_app.deploy.party_config import read_party, read_server, read_site
-from fl_app.deploy.provision import Federation, add_site, init, open_federation, renew
+from fl_app.deploy.provision import (
+    Federation,
+    add_site,
+    init_federation,
+    open_federation,
+    renew_certificate,
+)
 from fl_app.deploy.secret_files import write_once
-from fl_app.deploy.server_checks import certificate
+from fl_app.deploy.server_checks import check_certificate
 from rsdgc.errors import SettingError
-
-SECRET = {"authority/ca.key", "server/server.key"}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -29,7 +33,10 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_secrets_are_private_and_where_they_belong(made: Federation) -> None:
     files = everything(made.folder)
     secret = {name for name, content in files.items() if b"PRIVATE KEY" in content}
-    assert secret == {*SECRET, "sites/alpha/node.key", "sites/beta-2/node.key"}
+    assert secret == {
+        *("authority/ca.key", "server/server.key"),
+        *("sites/alpha/node.key", "sites/beta-2/node.key"),
+    }
     for name in files:
         mode = stat.S_IMODE((made.folder / name).stat().st_mode)
         assert mode == (0o600 if name in secret else 0o644), name
@@ -58,7 +65,7 @@ def test_a_hostile_umask_opens_nothing(tmp_path: Path) -> None:
 
 def test_what_is_made_is_what_flower_and_openssl_read(made: Federation) -> None:
     server, alpha = made.folder / "server", made.folder / "sites" / "alpha"
-    assert certificate(read_server(server / "server.toml")).outcome == "ok"
+    assert check_certificate(read_server(server / "server.toml")).status == "ok"
     words = ["openssl", "verify", "-x509_strict", "-CAfile", alpha / "ca.crt"]
     subprocess.run([*words, server / "server.crt"], check=True, capture_output=True)
     subprocess.run(
@@ -78,7 +85,7 @@ def test_a_second_call_changes_nothing_and_makes_what_is_missing(made: Federatio
     path = made.folder / "sites" / "alpha" / "site.toml"
     path.write_text(path.read_text() + "# mine\n")
     (made.folder / "sites" / "beta-2" / "ca.crt").unlink()
-    init(made.folder, list(made.names), made.port, ["alpha", "gamma"])
+    init_federation(made.folder, list(made.names), made.port, ["alpha", "gamma"])
     add_site(made, "beta-2")
     after = everything(made.folder)
     assert after.pop("sites/alpha/site.toml").endswith(b"# mine\n")
@@ -112,48 +119,48 @@ def test_a_site_may_bring_its_own_key(made: Federation, tmp_path: Path) -> None:
     assert open_federation(made.folder).sites == ["alpha", "beta-2", "gamma"]
     other = tmp_path / "other.pub"
     other.write_bytes(make_pair("gamma")[1])
-    with pytest.raises(SettingError, match="another key already"):
+    with pytest.raises(SettingError, match="already has another key"):
         add_site(made, "gamma", other)
 
 
 def test_renewal_changes_the_server_alone(made: Federation) -> None:
     before = everything(made.folder)
-    renew(made)
+    renew_certificate(made)
     after = everything(made.folder)
     assert {name for name in after if after[name] != before.get(name)} == {
         *("server/server.crt", "server/server.key"),
         *("server/server.crt.old", "server/server.key.old"),
     }
-    assert certificate(read_server(made.folder / "server" / "server.toml")).outcome == "ok"
+    assert check_certificate(read_server(made.folder / "server" / "server.toml")).status == "ok"
 
 
 @pytest.mark.parametrize(
     ("names", "port", "sites", "message"),
     [
-        ([], 443, ["a"], "names no server"),
+        ([], 443, ["a"], "--server is empty"),
         (["bad name"], 443, ["a"], "neither a DNS name nor an IP"),
         (["-x.org"], 443, ["a"], "neither a DNS name nor an IP"),
-        (["x.org"], 0, ["a"], "port 0"),
-        (["x.org"], 443, ["a/b"], "no site's name"),
-        (["x.org"], 443, ["../a"], "no site's name"),
-        (["x.org"], 443, [""], "no site's name"),
+        (["x.org"], 0, ["a"], "--port is 0"),
+        (["x.org"], 443, ["a/b"], "is not a site name"),
+        (["x.org"], 443, ["../a"], "is not a site name"),
+        (["x.org"], 443, [""], "is not a site name"),
     ],
 )
 def test_a_wrong_name_leaves_nothing(
     tmp_path: Path, names: list[str], port: int, sites: list[str], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        init(tmp_path / "f", names, port, sites)
+        init_federation(tmp_path / "f", names, port, sites)
     assert not (tmp_path / "f").exists()
 
 
 def test_another_federation_is_not_written_into(made: Federation, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="is of a federation at"):
-        init(made.folder, ["other.org"], 443, [])
+    with pytest.raises(SettingError, match="belongs to the federation at"):
+        init_federation(made.folder, ["other.org"], 443, [])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(SettingError, match="is not empty"):
-        init(tmp_path / "full", ["x.org"], 443, [])
+        init_federation(tmp_path / "full", ["x.org"], 443, [])
     with pytest.raises(SettingError, match="deploy init first"):
         open_federation(tmp_path)
 
@@ -175,9 +182,9 @@ def test_the_configuration_is_read_as_it_was_made(made: Federation) -> None:
         ('server = "nowhere"', "write host:port"),
         ('server = "x:99999"', "write host:port"),
         ("port = 0", "port: "),
-        ('colour = "red"', "colour: is no setting of site.toml"),
+        ('colour = "red"', "colour: is not a setting of site.toml"),
         ("data-dir = '/a \"b\"'", "quotes"),
-        ('name = "a b"', "no site's name"),
+        ('name = "a b"', "is not a site name"),
         ("name = ", "is not TOML"),
     ],
 )
@@ -194,7 +201,7 @@ def test_a_wrong_configuration_is_one_clear_line(made: Federation, line: str, me
 def test_an_open_key_is_refused(made: Federation) -> None:
     key = made.folder / "sites" / "alpha" / "node.key"
     key.chmod(0o644)
-    with pytest.raises(SettingError, match="chmod 600"):
+    with pytest.raises(SettingError, match="run chmod 600"):
         read_private(key)
     with pytest.raises(SettingError, match="ssh-keygen"):
         read_public(made.folder / "server" / "server.crt")

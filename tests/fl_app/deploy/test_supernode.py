@@ -1,6 +1,6 @@
-"""When a site's SuperNode may be started again, and how it ends; the node is a stand-in here.
+"""When a site's SuperNode may start again, and how it ends.
 
-With the real one: ``tests/deployment/test_federation.py``.
+The node is a script here; ``tests/deployment/test_federation.py`` has the real one.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
@@ -24,30 +26,39 @@ from flwr.common.constant import (
 from fl_app.deploy import supernode
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.deploy.provision import Federation
-from fl_app.deploy.site_checks import AHEAD_S, BEHIND_S
-from fl_app.deploy.supernode import LOST_AFTER_S, SEEN_AFTER_S, NodeRecord
+from fl_app.deploy.site_checks import MAX_AHEAD_S, MAX_BEHIND_S
+from fl_app.deploy.supernode import NOTICE_S, OFFLINE_AFTER_S, NodeRecord
 from fl_app.flower.superlink import free_ports
+from rsdgc.durable import is_locked
 from rsdgc.errors import RunError
 
 Configure = Callable[[int], SiteConfig]
 JOINS = "print('SuperNode ID: 7', flush=True)\n"
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from fl_app.deploy import party_config, supernode
+supernode.describe_data = lambda config: "no data"
+supernode.command = lambda config: [sys.executable, "-c", sys.argv[2]]
+supernode.start(party_config.read_site(Path(sys.argv[1])))
+"""
 WAITS = "import time; open(READY, 'w').close(); time.sleep(600)"
 
 
 def test_flowers_constants_are_what_is_built_on() -> None:
-    assert HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE == LOST_AFTER_S
-    assert AHEAD_S < SYSTEM_TIME_TOLERANCE
-    assert BEHIND_S < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+    assert HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE == OFFLINE_AFTER_S
+    assert MAX_AHEAD_S < SYSTEM_TIME_TOLERANCE
+    assert MAX_BEHIND_S < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("record", "wait_s"),
     [
-        (NodeRecord(1, 0.0, 1000.0), LOST_AFTER_S + SEEN_AFTER_S),
-        (NodeRecord(1, 0.0, 1000.0, orderly=True), SEEN_AFTER_S),
+        (NodeRecord(1, 0.0, 1000.0), OFFLINE_AFTER_S + NOTICE_S),
+        (NodeRecord(1, 0.0, 1000.0, orderly=True), NOTICE_S),
         (NodeRecord(1, 0.0, 900.0), 0.0),
-        (NodeRecord(1, 0.0, 970.0), LOST_AFTER_S + SEEN_AFTER_S - 30),
-        (NodeRecord(1, 0.0, 9000.0), LOST_AFTER_S + SEEN_AFTER_S),  # the clock was set back
+        (NodeRecord(1, 0.0, 970.0), OFFLINE_AFTER_S + NOTICE_S - 30),
+        (NodeRecord(1, 0.0, 9000.0), OFFLINE_AFTER_S + NOTICE_S),  # the clock was set back
     ],
 )
 def test_the_next_node_waits_until_the_server_has_seen_the_gap(
@@ -61,7 +72,7 @@ def node(
     monkeypatch: pytest.MonkeyPatch, made: Federation, site: Configure
 ) -> Callable[[str], SiteConfig]:
     """Return the configuration of a site whose SuperNode is a script."""
-    monkeypatch.setattr(supernode, "SEEN_AFTER_S", 0.0)
+    monkeypatch.setattr(supernode, "NOTICE_S", 0.0)
 
     def configure(script: str) -> SiteConfig:
         config = site(free_ports(1)[0])
@@ -91,7 +102,7 @@ def test_a_node_that_ends_by_itself_is_an_error(node: Callable[[str], SiteConfig
         supernode.start(config)
     record = supernode.read_record(config)
     assert record is not None
-    assert record.wait_s(time.time()) > LOST_AFTER_S - 10
+    assert record.wait_s(time.time()) > OFFLINE_AFTER_S - 10
 
 
 def test_a_node_that_was_refused_leaves_the_record_as_it_was(
@@ -101,7 +112,7 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
     config.state_dir.mkdir(parents=True)
     before = NodeRecord(1, 0.0, 1000.0)
     (config.state_dir / "node.json").write_text(json.dumps(vars(before)))
-    with pytest.raises(RunError, match="was not let in"):
+    with pytest.raises(RunError, match="did not admit site alpha"):
         supernode.start(config)
     assert supernode.read_record(config) == before
 
@@ -122,7 +133,7 @@ def test_two_nodes_of_one_site_are_refused(node: Callable[[str], SiteConfig]) ->
     thread.start()
     supernode.start(config)
     thread.join()
-    assert "runs already" in str(failures[0])
+    assert "already runs" in str(failures[0])
     record = supernode.read_record(config)
     assert record is not None
     assert not record.orderly  # it did not tell the server
@@ -137,8 +148,56 @@ def test_a_damaged_record_counts_as_a_kill(node: Callable[[str], SiteConfig]) ->
     assert record.wait_s(time.time()) > 0
 
 
+def test_a_node_outlives_a_killed_supervisor_and_still_counts_as_running(
+    node: Callable[[str], SiteConfig], made: Federation
+) -> None:
+    config = node("")
+    site_file = made.folder / "sites" / "alpha" / "site.toml"
+    ready = config.state_dir / "ready"
+    supervisor = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            SUPERVISOR,
+            site_file,
+            JOINS + WAITS.replace("READY", repr(str(ready))),
+        ]
+    )
+    wait_until_running(config)
+    until((config.state_dir / "node.json").exists)
+    supervisor.kill()
+    supervisor.wait()
+    record = supernode.read_record(config)
+    assert record is not None
+    try:
+        assert not is_locked(config.state_dir / "node.lock")
+        assert supernode.is_running(config)
+        assert f"process {record.pid}" in next(iter(supernode.status(config)))
+        with pytest.raises(RunError, match="already runs"):
+            supernode.start(config)
+    finally:
+        os.kill(record.pid, signal.SIGKILL)
+    until(lambda: not supernode.is_running(config))
+
+
+def test_another_process_with_the_number_of_the_node_is_not_the_node(
+    node: Callable[[str], SiteConfig],
+) -> None:
+    config = node("")
+    config.state_dir.mkdir(parents=True)
+    here = psutil.Process()
+    for started, running in ((here.create_time(), True), (here.create_time() - 60.0, False)):
+        record = NodeRecord(here.pid, started, time.time())
+        (config.state_dir / "node.json").write_text(json.dumps(vars(record)))
+        assert supernode.is_running(config) is running
+
+
 def wait_until_running(config: SiteConfig) -> None:
-    while not (config.state_dir / "ready").exists():
+    until((config.state_dir / "ready").exists)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
         time.sleep(0.02)
 
 
