@@ -109,8 +109,11 @@ def ingest(
     all_touched: Annotated[
         bool, typer.Option(help="Polygons take every pixel that they touch.")
     ] = False,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer as NAME=GLOB; may be repeated.")
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modality", "--layer", help="Files of a modality as NAME=GLOB; may be repeated."
+        ),
     ] = None,
     mask: Annotated[
         list[str] | None,
@@ -144,7 +147,7 @@ def ingest(
     min_label: Annotated[float, typer.Option(help="Least share of labelled pixels.")] = 0.5,
     nodata: Annotated[
         list[str] | None,
-        typer.Option(help="Nodata value over the files' own: V, or LAYER=V; may be repeated."),
+        typer.Option(help="Nodata value over the files' own: V, or NAME=V; may be repeated."),
     ] = None,
     complex_mode: Annotated[
         str | None, typer.Option("--complex", help="Complex values become amp or db.")
@@ -179,7 +182,7 @@ def ingest(
         "label_layer": label_layer,
         "priority": priority or (),
         "all_touched": all_touched,
-        "layers": layer,
+        "modalities": modality,
         "masks": mask or (),
         "aoi": aoi,
         "chip_px": chip or 64,
@@ -195,7 +198,7 @@ def ingest(
     images = layout is Layout.CLASS_FOLDERS
     options = common | ({"chip_px": chip} if images else scenes)
     if images and isinstance(options["nodata"], dict):
-        raise SettingError("images have one layer: give nodata as a number")
+        raise SettingError("images have one modality: give --nodata as a number")
     if dry_run:
         _show_plan(src, images, options)
         return
@@ -216,17 +219,19 @@ def _show_plan(src: str, images: bool, options: dict[str, Any]) -> None:
 
 
 def _nodata(texts: list[str]) -> float | dict[str, float] | None:
-    """Read ``V`` and ``LAYER=V`` texts."""
-    by_layer: dict[str, float] = {}
+    """Read ``V`` and ``NAME=V`` texts, NAME being a modality."""
+    by_modality: dict[str, float] = {}
     for text in texts:
-        layer, _, value = text.rpartition("=")
+        modality, _, value = text.rpartition("=")
         try:
-            by_layer[layer] = float(value)
+            by_modality[modality] = float(value)
         except ValueError as error:
-            raise SettingError(f"nodata {text!r} is no number: write V or LAYER=V") from error
-    if "" in by_layer and len(by_layer) > 1:
-        raise SettingError("nodata is given for all layers and for one: choose one of the two")
-    return by_layer.get("", by_layer or None)
+            raise SettingError(f"--nodata {text!r} is not a number: write V or NAME=V") from error
+    if "" in by_modality and len(by_modality) > 1:
+        raise SettingError(
+            "--nodata is given for all modalities and for one: choose one of the two"
+        )
+    return by_modality.get("", by_modality or None)
 
 
 def partition(

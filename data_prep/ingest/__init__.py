@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["SceneOptions", "ingest_class_folders", "ingest_scenes"]
 
 _HOMES = {
-    "SceneOptions": "options",
+    "SceneOptions": "scene_options",
     "ingest_class_folders": "class_folders",
     "ingest_scenes": "scenes",
 }

@@ -1,6 +1,6 @@
 """Rasters read on a scene's grid, in bands of rows.
 
-A layer that is not on the grid is warped to it once, as it is read: bilinear for images, nearest
+A modality that is not on the grid is warped to it once, as it is read: bilinear for images, nearest
 for labels and for color tables.
 """
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Bytes of one layer that are read at once, unless a row of blocks has more: still in the cache of
-#: the processor when chips are cut from them.
+#: Bytes of one modality that are read at once, unless a row of blocks has more: few enough that
+#: they are still in the processor's cache when chips are cut from them.
 READ_BYTES = 8 * 2**20
 #: Largest error, in pixels, of the places that a warp reads. GDAL's own, an eighth, changes values
 #: with the window that is read; this one makes them the same whichever way a scene is cut.

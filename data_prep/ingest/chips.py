@@ -75,7 +75,7 @@ class ChipJob:
 def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJob]:
     """Divide a scene in jobs of about :data:`JOB_BYTES`; none if no window fits.
 
-    Jobs begin at the blocks of the reference layer where they can, so that few blocks are read
+    Jobs begin at the blocks of the reference modality where they can, so that few blocks are read
     twice, and do not depend on how many processes there are.
     """
     step = int(np.lcm.reduce(source.factors))

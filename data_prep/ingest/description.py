@@ -1,6 +1,6 @@
 """Scenes named one by one, in a TOML or a CSV file, instead of found in folders.
 
-``scenes.toml``; paths are relative to it, everything but ``layers`` may be left out::
+``scenes.toml``; paths are relative to it, everything but ``modalities`` may be left out::
 
     labels = "landuse.gpkg"              # for all scenes that name none
     label_column = "fclass"
@@ -13,11 +13,11 @@
     labels = "nlcd2011.tif"
     masks = ["qa.tif=bits:3,4"]
 
-    [scene.layers]
+    [scene.modalities]
     landsat = ["landsat_b2.tif", "landsat_b3.tif"]
     srtm = { files = ["srtm.tif"], bands = ["elevation"], nodata = 65535, scale = 0.1, offset = 0 }
 
-``scenes.csv``: one line a file, with the columns ``scene``, ``layer``, ``file`` and, where they
+``scenes.csv``: one line a file, with the columns ``scene``, ``modality``, ``file`` and, where they
 are needed, ``labels``, ``folder``, ``date`` and ``split``.
 """
 
@@ -32,7 +32,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_prep.ingest.archive import Archive
 from data_prep.ingest.discovery import read_labels
@@ -54,7 +54,7 @@ class _Strict(BaseModel):
 
 
 class ModalityEntry(_Strict):
-    """A layer of a description: its files, and what goes over what they declare."""
+    """A modality of a description: its files, and what goes over what they declare."""
 
     files: list[str] = Field(min_length=1)
     bands: list[str] | None = None
@@ -67,23 +67,26 @@ class SceneEntry(_Strict):
     """A scene of a description."""
 
     name: str = Field(min_length=1)
-    layers: dict[str, ModalityEntry] = Field(min_length=1)
+    #: ``layers`` is the key's former name, which still reads.
+    modalities: dict[str, ModalityEntry] = Field(
+        min_length=1, validation_alias=AliasChoices("modalities", "layers")
+    )
     labels: str | None = None
     folder: str = ""
     date: str = ""
     split: str = ""
     masks: list[str] = Field(default_factory=list)
 
-    @field_validator("layers", mode="before")
+    @field_validator("modalities", mode="before")
     @classmethod
-    def _short_form(cls, layers: Any) -> Any:
-        if not isinstance(layers, Mapping):
-            return layers
+    def _short_form(cls, modalities: Any) -> Any:
+        if not isinstance(modalities, Mapping):
+            return modalities
         return {
             name: {"files": [value] if isinstance(value, str) else value}
             if isinstance(value, (str, list))
             else value
-            for name, value in layers.items()
+            for name, value in modalities.items()
         }
 
     @field_validator("date", mode="before")
@@ -144,12 +147,14 @@ def read_description(path: Path) -> Description:
 def _table(text: str, path: Path) -> dict[str, Any]:
     reader = csv.DictReader(io.StringIO(text))
     columns = set(reader.fieldnames or ())
-    if missing := {"scene", "layer", "file"} - columns:
-        raise DataError(f"{path} has no column {min(missing)}: it needs scene, layer and file")
+    # the former name of the column still reads
+    modality_column = "layer" if "layer" in columns else "modality"
+    if missing := {"scene", modality_column, "file"} - columns:
+        raise DataError(f"{path} has no column {min(missing)}: it needs scene, modality and file")
     scenes: dict[str, dict[str, Any]] = {}
     for row in reader:
-        scene = scenes.setdefault(row["scene"], {"name": row["scene"], "layers": {}})
-        scene["layers"].setdefault(row["layer"], []).append(row["file"])
+        scene = scenes.setdefault(row["scene"], {"name": row["scene"], "modalities": {}})
+        scene["modalities"].setdefault(row[modality_column], []).append(row["file"])
         for key in ("labels", "folder", "date", "split"):
             if row.get(key):
                 scene[key] = row[key]
@@ -195,7 +200,9 @@ def described_scenes(
 
 
 def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
-    layers = [_layer(home, name, layer, options) for name, layer in entry.layers.items()]
+    modalities = [
+        _modality(home, name, modality, options) for name, modality in entry.modalities.items()
+    ]
     labels = entry.labels or options.labels
     if labels is None:
         raise DataError("no labels: name them in the description")
@@ -204,7 +211,7 @@ def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
         rule = parse_mask(text)
         masks.append(MaskFile(read_header(home / rule.pattern), rule))
     for rule in options.mask_rules:
-        files = {f.path.parent for layer in layers for f in layer.files}
+        files = {f.path.parent for modality in modalities for f in modality.files}
         found = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
         if not found:
             raise DataError(f"no mask like {rule.pattern}: add it, or leave masks out")
@@ -213,7 +220,7 @@ def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     return Scene(
         name=entry.name,
         folder=entry.folder,
-        layers=layers,
+        modalities=modalities,
         labels=read_labels(place, options),
         masks=masks,
         date=entry.date or date_of([entry.name]),
@@ -221,7 +228,7 @@ def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     )
 
 
-def _layer(home: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
+def _modality(home: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
     files = [
         _with_tags(read_header(path, options.complex_mode).expanded(), entry)
         for pattern in entry.files
@@ -229,9 +236,9 @@ def _layer(home: Path, name: str, entry: ModalityEntry, options: SceneOptions) -
     ]
     bands = sum(file.bands for file in files)
     if entry.bands is not None and len(entry.bands) != bands:
-        raise DataError(f"layer {name} names {len(entry.bands)} bands, its files have {bands}")
+        raise DataError(f"modality {name} names {len(entry.bands)} bands, its files have {bands}")
     if len({file.dtype for file in files}) > 1:
-        raise DataError(f"the files of layer {name} differ in type: split the layer")
+        raise DataError(f"the files of modality {name} differ in type: split the modality")
     # files of a lone band have other names in every scene
     given = entry.bands or ([name] if bands == 1 else [])
     return ModalityFiles(name, tuple(files), tuple(given))

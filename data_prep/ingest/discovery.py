@@ -26,7 +26,7 @@ from data_prep.ingest.sensors import (
     Baseline,
     date_of,
     is_sentinel_product,
-    layer_name,
+    modality_name,
     read_baseline,
     split_band,
 )
@@ -51,14 +51,14 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     Returns
     -------
     tuple
-        The scenes, and what was skipped: files, layers, and folders that are no scene.
+        The scenes, and what was skipped: files, modalities, and folders that are no scene.
 
     Raises
     ------
     DataError
         The archive holds no raster, or no scene has labels.
     """
-    patterns = parse_layers(options.layers)
+    patterns = parse_modalities(options.modalities)
     scenes: list[Scene] = []
     skipped: list[Skipped] = []
     found = _scene_folders(archive)
@@ -79,13 +79,15 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     return scenes, skipped
 
 
-def parse_layers(layers: Sequence[str] | None) -> list[tuple[str, str]]:
+def parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]:
     """Read ``name=glob`` texts."""
     patterns = []
-    for text in layers or ():
+    for text in modalities or ():
         name, equals, pattern = text.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+", name) or not pattern:
-            raise SettingError(f"layer {text!r} is not name=glob: write for example dem=srtm*.tif")
+            raise SettingError(
+                f"modality {text!r} is not name=glob: write for example dem=srtm*.tif"
+            )
         patterns.append((name, pattern))
     return patterns
 
@@ -126,7 +128,7 @@ def _read_scene(
         if rule is not None:
             masks.append(MaskFile(read_header(path), rule))
         elif not patterns and is_sentinel_product(path.stem):
-            reason = "a Sentinel-2 by-product, not a band: name it with a layer or a mask"
+            reason = "a Sentinel-2 by-product, not a band: name it with a modality or a mask"
             skipped.append(Skipped(path=name, reason=reason, refused=False))
         else:
             files.append(name)
@@ -134,14 +136,16 @@ def _read_scene(
         if not any(mask.rule is rule for mask in masks):
             raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave masks out")
     images = _image_files(archive, files, labels.path, skipped, options, given=bool(patterns))
-    layers = by_patterns(where, images, patterns) if patterns else by_names(where, images)
-    if not layers:
-        raise DataError(f"{where} has no image layer beside its labels: add one, or give layers")
+    modalities = by_patterns(where, images, patterns) if patterns else by_names(where, images)
+    if not modalities:
+        raise DataError(
+            f"{where} has no image beside its labels: add one, or name modalities with --modality"
+        )
     parts = PurePosixPath(folder).parts
     return Scene(
         name=folder or archive.name,
         folder=parts[0] if len(parts) > 1 else "",
-        layers=layers,
+        modalities=modalities,
         labels=labels,
         masks=masks,
         date=date_of([*reversed(parts), *(file.path.stem for file in images)]),
@@ -238,9 +242,9 @@ def _image_files(
     for name in sorted(names, key=lambda name: natural_key(PurePosixPath(name).name)):
         if given and not any(
             fnmatch.fnmatch(PurePosixPath(name).name, pattern)
-            for _, pattern in parse_layers(options.layers)
+            for _, pattern in parse_modalities(options.modalities)
         ):
-            skipped.append(Skipped(path=name, reason="not in any layer", refused=False))
+            skipped.append(Skipped(path=name, reason="not in any modality", refused=False))
             continue
         # a file that fails here leaves out the whole scene: without a band it means another thing
         file = read_header(archive.path(name), options.complex_mode)
@@ -255,11 +259,11 @@ def _image_files(
 def _category_reason(file: RasterFile, label_path: Path) -> str:
     """Say why a raster holds categories and not measurements; empty if it does not."""
     if file.palette:
-        return "a raster of categories (it has a color table), not a layer"
+        return "a raster of categories (it has a color table), not a modality"
     stem = label_path.stem.rstrip("0123456789_-. ")
     single = len(file.indexes) == 1 and not file.dtype.startswith("f")
     if single and len(stem) >= 3 and file.path.stem.startswith(stem):
-        return f"named like the labels {label_path.name}, not a layer"
+        return f"named like the labels {label_path.name}, not a modality"
     return ""
 
 
@@ -284,24 +288,24 @@ def by_patterns(
     DataError
         A pattern matches no file, or files of several types.
     """
-    layers = []
+    modalities = []
     for name, pattern in patterns:
         chosen = [file for file in files if fnmatch.fnmatch(file.path.name, pattern)]
         if not chosen:
-            raise DataError(f"{folder} has no file like {pattern} for layer {name}")
+            raise DataError(f"{folder} has no file like {pattern} for modality {name}")
         if len({file.dtype for file in chosen}) > 1:
-            raise DataError(f"{folder}: files like {pattern} differ in type: split the layer")
-        layers.append(ModalityFiles(name, tuple(chosen)))
-    return layers
+            raise DataError(f"{folder}: files like {pattern} differ in type: split the modality")
+        modalities.append(ModalityFiles(name, tuple(chosen)))
+    return modalities
 
 
 def by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
-    """Group single-band files by prefix, grid and type; others are layers of their own.
+    """Group single-band files by prefix, grid and type; others are modalities of their own.
 
     Raises
     ------
     DataError
-        Two layers would have the same name.
+        Two modalities would have the same name.
     """
     groups: dict[tuple[object, ...], list[RasterFile]] = {}
     for file in files:
@@ -314,24 +318,26 @@ def by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
         groups.setdefault(key, []).append(file)
     named = [(_group_name(group), group) for group in groups.values()]
     repeated = {name for name, _ in named if sum(name == other for other, _ in named) > 1}
-    layers = []
+    modalities = []
     for name, group in named:
         # bands of one sensor at several resolutions
         full = f"{name}_{group[0].resolution_m:.0f}m" if name in repeated else name
-        layers.append(ModalityFiles(full, tuple(group)))
-    names = [layer.name for layer in layers]
+        modalities.append(ModalityFiles(full, tuple(group)))
+    names = [modality.name for modality in modalities]
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"{folder} has two layers {name}: give layers name=glob")
-    return layers
+            raise DataError(
+                f"{folder} has two modalities {name}: name them with --modality NAME=GLOB"
+            )
+    return modalities
 
 
 def _group_name(group: list[RasterFile]) -> str:
     stem = group[0].path.stem
     prefix = split_band(stem).prefix
     # a lone band of a product, such as Sentinel-2's at another resolution, is named like its kin
-    lone = len(group) == 1 and layer_name(prefix) != "s2"
-    return layer_name(stem) if lone else layer_name(prefix)
+    lone = len(group) == 1 and modality_name(prefix) != "s2"
+    return modality_name(stem) if lone else modality_name(prefix)
 
 
 def without_coarser_twins(names: Sequence[str]) -> tuple[list[str], list[str]]:

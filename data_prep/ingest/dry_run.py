@@ -29,7 +29,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``source``, ``scenes``, ``layers``, ``classes`` (as far as a list or names tell),
+        ``source``, ``scenes``, ``modalities``, ``classes`` (as far as a list or names tell),
         ``most_samples`` and ``most_bytes`` (if every window has data and labels), ``read_bytes``,
         ``skipped``, ``notes``.
 
@@ -56,7 +56,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
             }
             for source in plan.sources
         ],
-        "layers": [
+        "modalities": [
             {
                 "name": m.name,
                 "bands": m.bands,
@@ -94,7 +94,7 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
     return {
         "source": str(found.archive.src),
         "images": dict(zip(found.classes, counts, strict=True)),
-        "layers": [
+        "modalities": [
             {
                 "name": "image",
                 "bands": list(first.names),
@@ -129,14 +129,19 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
         for name, count in facts["images"].items():
             table.add_row(name, str(count))
         console.print(table)
-    table = Table("layer", "bands", "type", "nodata", "resolution", "of the grid")
-    for layer in facts["layers"]:
-        nodata = "" if layer["nodata"] is None else f"{layer['nodata']:g}"
-        bands = layer["bands"]
+    table = Table("modality", "bands", "type", "nodata", "resolution", "of the grid")
+    for modality in facts["modalities"]:
+        nodata = "" if modality["nodata"] is None else f"{modality['nodata']:g}"
+        bands = modality["bands"]
         shown = ", ".join(bands[:13]) + (f" … {len(bands)} in all" if len(bands) > 13 else "")
-        place = f"1/{layer['factor']}" if layer["factor"] > 1 else "1"
+        place = f"1/{modality['factor']}" if modality["factor"] > 1 else "1"
         table.add_row(
-            layer["name"], shown, layer["dtype"], nodata, f"{layer['resolution']:.6g}", place
+            modality["name"],
+            shown,
+            modality["dtype"],
+            nodata,
+            f"{modality['resolution']:.6g}",
+            place,
         )
     console.print(table)
     for title, lines in (

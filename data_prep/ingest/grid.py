@@ -1,6 +1,6 @@
 """The reference grid of a scene, and how other rasters lie on it.
 
-Nothing ever gets an invented CRS: a layer without one must have the grid's size, and is then
+Nothing ever gets an invented CRS: a modality without one must have the grid's size, and is then
 taken pixel by pixel.
 """
 
@@ -111,7 +111,7 @@ def check_alignable(file: RasterFile, grid: Grid) -> None:
     if is_on_grid(file, grid):
         return
     if file.crs is None or grid.crs is None:
-        which = file.path if file.crs is None else "the reference layer"
+        which = file.path if file.crs is None else "the reference modality"
         raise DataError(
             f"{file.path} is {file.height}×{file.width} px and the grid "
             f"{grid.height}×{grid.width}, but {which} has no CRS: give it one, or equal sizes"

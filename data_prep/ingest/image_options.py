@@ -63,12 +63,12 @@ class ImageOptions:
     def __post_init__(self) -> None:
         check_shares(self.test_share, self.val_share)
         if self.chip_px is not None and self.chip_px < 1:
-            raise SettingError(f"chip_px is {self.chip_px}: choose at least 1 px")
+            raise SettingError(f"--chip is {self.chip_px}: choose at least 1 px")
         if self.unknown not in ("error", "ignore"):
-            raise SettingError(f"unknown is {self.unknown!r}: choose error or ignore")
+            raise SettingError(f"--unknown is {self.unknown!r}: choose error or ignore")
         if self.complex_mode not in (None, *COMPLEX_MODES):
             raise SettingError(
-                f"complex is {self.complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}"
+                f"--complex is {self.complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}"
             )
 
     @property

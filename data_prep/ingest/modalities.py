@@ -22,75 +22,75 @@ if TYPE_CHECKING:
     from data_prep.ingest.scene_options import Nodata
     from data_prep.rasters import RasterFile
 
-_REMEDY = "make the scenes alike, or pick layers with name=glob"
+_REMEDY = "make the scenes alike, or choose modalities with --modality NAME=GLOB"
 
 
 def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:
-    """Describe the modalities, in order: the reference layer's first, then by name.
+    """Describe the modalities, in order: the reference modality's first, then by name.
 
     Raises
     ------
     DataError
-        Scenes differ in layers, bands, types, scaling or Sentinel-2 baseline.
+        Scenes differ in modalities, bands, types, scaling or Sentinel-2 baseline.
     SettingError
-        ``nodata`` names a layer that there is not.
+        ``nodata`` names a modality that there is not.
     """
     first = scenes[0]
-    wanted = {layer.name: layer for layer in first.layers}
+    wanted = {modality.name: modality for modality in first.modalities}
     if isinstance(nodata, Mapping) and (unknown := set(nodata) - set(wanted)):
-        raise SettingError(f"nodata for {min(unknown)}: the layers are {', '.join(wanted)}")
+        raise SettingError(f"nodata for {min(unknown)}: the modalities are {', '.join(wanted)}")
     for scene in scenes[1:]:
         _check_like(first, scene)
     reference = first.reference
-    order = sorted(first.layers, key=lambda layer: reference not in layer.files)
-    return [_describe(layer.name, scenes, nodata) for layer in order]
+    order = sorted(first.modalities, key=lambda modality: reference not in modality.files)
+    return [_describe(modality.name, scenes, nodata) for modality in order]
 
 
 def _check_like(first: Scene, scene: Scene) -> None:
-    ours = {layer.name: layer for layer in scene.layers}
-    theirs = {layer.name: layer for layer in first.layers}
+    ours = {modality.name: modality for modality in scene.modalities}
+    theirs = {modality.name: modality for modality in first.modalities}
     if set(ours) != set(theirs):
         raise DataError(
-            f"scene {scene.name} has layers {', '.join(sorted(ours))} but {first.name} has "
+            f"scene {scene.name} has modalities {', '.join(sorted(ours))} but {first.name} has "
             f"{', '.join(sorted(theirs))}: {_REMEDY}"
         )
-    for name, layer in ours.items():
+    for name, modality in ours.items():
         other = theirs[name]
-        scaling, its_scaling = layer.scaling(scene.baseline), other.scaling(first.baseline)
+        scaling, its_scaling = modality.scaling(scene.baseline), other.scaling(first.baseline)
         if scaling != its_scaling and scene.baseline and first.baseline:
             raise DataError(
                 f"scene {scene.name} is of processing baseline {scene.baseline.number} but "
                 f"{first.name} of {first.baseline.number}, with other offsets: ingest them apart, "
                 "or get all of one baseline"
             )
-        band_order(layer, other.bands, scene.name, first.name)
+        band_order(modality, other.bands, scene.name, first.name)
         for what, mine, its in (
-            ("type", layer.files[0].dtype, other.files[0].dtype),
+            ("type", modality.files[0].dtype, other.files[0].dtype),
             ("scale and offset", scaling, its_scaling),
         ):
             if mine != its:
                 raise DataError(
-                    f"layer {name} of scene {scene.name} has {what} {mine} but that of "
+                    f"modality {name} of scene {scene.name} has {what} {mine} but that of "
                     f"{first.name} has {its}: {_REMEDY}"
                 )
 
 
 def band_order(
-    layer: ModalityFiles, wanted: Sequence[str], scene: str = "", first: str = ""
+    modality: ModalityFiles, wanted: Sequence[str], scene: str = "", first: str = ""
 ) -> list[int] | None:
-    """Order of a layer's bands that brings them to the wanted names; None if they are in it.
+    """Order of a modality's bands that brings them to the wanted names; None if they are in it.
 
     Raises
     ------
     DataError
         The names are others.
     """
-    bands = layer.bands
+    bands = modality.bands
     if bands == list(wanted):
         return None
     if sorted(bands) != sorted(wanted) or len(set(bands)) < len(bands):
         raise DataError(
-            f"layer {layer.name} of scene {scene} has bands {bands} but that of {first} has "
+            f"modality {modality.name} of scene {scene} has bands {bands} but that of {first} has "
             f"{list(wanted)}: {_REMEDY}"
         )
     return [bands.index(name) for name in wanted]
@@ -100,16 +100,16 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
     files = [
         with_override(file, name, nodata)
         for scene in scenes
-        for layer in scene.layers
-        if layer.name == name
-        for file in layer.files
+        for modality in scene.modalities
+        if modality.name == name
+        for file in modality.files
     ]
     declared = [file.nodata for file in files if file.nodata is not None]
-    layer = next(layer for layer in scenes[0].layers if layer.name == name)
-    scales, offsets = layer.scaling(scenes[0].baseline)
+    modality = next(modality for modality in scenes[0].modalities if modality.name == name)
+    scales, offsets = modality.scaling(scenes[0].baseline)
     return ModalityMeta(
         name=name,
-        bands=layer.bands,
+        bands=modality.bands,
         dtype=files[0].dtype,
         nodata=declared[0] if declared else None,
         resolution=files[0].resolution,
@@ -118,9 +118,9 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
     )
 
 
-def with_override(file: RasterFile, layer: str, nodata: Nodata) -> RasterFile:
-    """Return a header with the nodata value that was given for its layer, if any."""
-    given = nodata.get(layer) if isinstance(nodata, Mapping) else nodata
+def with_override(file: RasterFile, modality: str, nodata: Nodata) -> RasterFile:
+    """Return a header with the nodata value that was given for its modality, if any."""
+    given = nodata.get(modality) if isinstance(nodata, Mapping) else nodata
     return file if given is None else file.with_nodata(given)
 
 
@@ -150,7 +150,9 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
     """
     notes = []
     nested = {
-        id(file): factors.get(layer.name, 1) for layer in scene.layers for file in layer.files
+        id(file): factors.get(modality.name, 1)
+        for modality in scene.modalities
+        for file in modality.files
     }
     for file in scene.rasters:
         if file.alpha:

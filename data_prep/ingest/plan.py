@@ -60,7 +60,7 @@ class Plan:
     sources
         The scenes that can be used, each with its grid.
     modalities, factors
-        The layers of the store.
+        The modalities of the store.
     classes
         What labels mean.
     skipped, notes
@@ -110,7 +110,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     Raises
     ------
     DataError
-        No scene can be used, or scenes differ in their layers.
+        No scene can be used, or scenes differ in their modalities.
     SettingError
         An option does not fit the archive.
     """
@@ -238,7 +238,7 @@ def _check_polygons(file: VectorFile, grid: Grid, classes: ClassList, plan: Plan
 def _factors(
     modalities: list[ModalityMeta], grids: list[tuple[Scene, Grid]], options: SceneOptions
 ) -> list[int]:
-    """How much coarser than the grid each layer is kept: its own pixels where they nest."""
+    """How much coarser than the grid each modality is kept: its own pixels where they nest."""
     if options.patch_px is not None:
         return [1] * len(modalities)
     rules = options.rules
@@ -247,9 +247,9 @@ def _factors(
         found = {
             nesting(file, grid, rules.chip_px, rules.stride_px)
             for scene, grid in grids
-            for layer in scene.layers
-            if layer.name == modality.name
-            for file in layer.files
+            for group in scene.modalities
+            if group.name == modality.name
+            for file in group.files
         }
         factors.append(found.pop() if len(found) == 1 else 1)
     return factors

@@ -1,4 +1,4 @@
-"""A scene: its layers, its labels, its masks, and where its files lie on its grid.
+"""A scene: its modalities, its labels, its masks, and where its files lie on its grid.
 
 Where samples lie: the manifest's columns of scene and place.
 """
@@ -69,7 +69,7 @@ class ModalityFiles:
 
 @dataclass
 class Scene:
-    """Layers of one place and time, and their labels.
+    """Modalities of one place and time, and their labels.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Scene:
         Path under the archive; the archive's own name if it is a scene itself.
     folder
         First folder of that path if the scene lies deeper, else empty.
-    layers, labels, masks
+    modalities, labels, masks
         Its files.
     date
         ``YYYY-MM-DD``, or empty.
@@ -89,7 +89,7 @@ class Scene:
 
     name: str
     folder: str
-    layers: list[ModalityFiles]
+    modalities: list[ModalityFiles]
     labels: Labels
     masks: list[MaskFile] = field(default_factory=list)
     date: str = ""
@@ -104,24 +104,24 @@ class Scene:
         Modalities of several bands come before those of one; among them the finest; then the one
         first by name.
         """
-        layers = sorted(
-            self.layers,
-            key=lambda layer: (
-                len(layer.bands) < 2,
-                layer.files[0].resolution_m,
-                natural_key(layer.name),
+        modalities = sorted(
+            self.modalities,
+            key=lambda modality: (
+                len(modality.bands) < 2,
+                modality.files[0].resolution_m,
+                natural_key(modality.name),
             ),
         )
-        return layers[0].files[0]
+        return modalities[0].files[0]
 
     @property
     def images(self) -> list[RasterFile]:
-        """Files of all layers."""
-        return [file for layer in self.layers for file in layer.files]
+        """Files of all modalities."""
+        return [file for modality in self.modalities for file in modality.files]
 
     @property
     def rasters(self) -> list[RasterFile]:
-        """Every raster: layers, masks, and the labels if they are one."""
+        """Every raster: modalities, masks, and the labels if they are one."""
         labels = [self.labels] if isinstance(self.labels, RasterFile) else []
         return [*self.images, *(mask.file for mask in self.masks), *labels]
 

@@ -44,14 +44,14 @@ class ChipRules:
     edge: str = "drop"
 
     def __post_init__(self) -> None:
-        for name, pixels in (("chip_px", self.chip_px), ("stride_px", self.stride_px)):
+        for name, pixels in (("chip", self.chip_px), ("stride", self.stride_px)):
             if pixels < 1:
-                raise SettingError(f"{name} is {pixels}: choose at least 1 px")
-        for name, share in (("min_valid", self.min_valid), ("min_label", self.min_label)):
+                raise SettingError(f"--{name} is {pixels}: choose at least 1 px")
+        for name, share in (("min-valid", self.min_valid), ("min-label", self.min_label)):
             if not 0 <= share <= 1:
-                raise SettingError(f"{name} is {share}: choose a share from 0 to 1")
+                raise SettingError(f"--{name} is {share}: choose a share from 0 to 1")
         if self.edge not in EDGES:
-            raise SettingError(f"edge is {self.edge!r}: choose {', '.join(EDGES)}")
+            raise SettingError(f"--edge is {self.edge!r}: choose {', '.join(EDGES)}")
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class SplitRules:
     def __post_init__(self) -> None:
         check_shares(self.test_share, self.val_share)
         if self.buffer_px is not None and self.buffer_px < 0:
-            raise SettingError(f"buffer_px is {self.buffer_px}: choose 0 or more")
+            raise SettingError(f"--buffer is {self.buffer_px}: choose 0 or more")
         if self.block_px is not None and self.block_px < 1:
-            raise SettingError(f"block_px is {self.block_px}: choose at least the chip's side")
+            raise SettingError(f"--block is {self.block_px}: choose at least the chip's side")
         if self.method not in SPLIT_METHODS:
-            raise SettingError(f"split_by is {self.method!r}: choose {', '.join(SPLIT_METHODS)}")
+            raise SettingError(f"--split-by is {self.method!r}: choose {', '.join(SPLIT_METHODS)}")
 
     @property
     def shares(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class SceneOptions:
 
         SceneOptions(chip_px=64)                                labels.tif in each scene folder
         SceneOptions(labels="landuse.gpkg", label_column="fclass")            polygons
-        SceneOptions(layers=["optical=S2_*.tif", "dem=srtm*.tif"])   which files make which layer
+        SceneOptions(modalities=["optical=S2_*.tif", "dem=srtm*.tif"])       files of each modality
         SceneOptions(masks=["*_SCL=3,8,9,10"], min_valid=0.9)   clouds are invalid pixels
         SceneOptions(patch_px=11)                               a patch round each labelled pixel
 
@@ -106,7 +106,7 @@ class SceneOptions:
         Polygons take all pixels that they touch, not only those whose middle they hold.
     unknown
         ``error`` or ``ignore``: what a label outside a given class list is.
-    layers
+    modalities
         ``name=glob`` for each modality, matched against the file names of a scene folder, instead
         of grouping by names.
     masks
@@ -135,7 +135,7 @@ class SceneOptions:
     test_share, val_share, seed
         Shares of the samples, and the seed of the choice.
     nodata
-        Value (or value by layer) that marks invalid pixels, over what the files declare.
+        Value (or value by modality) that marks invalid pixels, over what the files declare.
     complex_mode
         ``amp`` or ``db``: what complex values become.
     min_valid, min_label
@@ -153,7 +153,7 @@ class SceneOptions:
     priority: Sequence[str] = ()
     all_touched: bool = False
     unknown: str = "error"
-    layers: Sequence[str] | None = None
+    modalities: Sequence[str] | None = None
     masks: Sequence[str] = ()
     classes: str | Path | Mapping[int, str] | None = None
     aoi: str | Path | None = None
@@ -179,15 +179,17 @@ class SceneOptions:
         _ = self.split, self.rules, self.mask_rules
         if self.patch_px is not None and (self.patch_px < 1 or self.patch_px % 2 == 0):
             raise SettingError(
-                f"patch_px is {self.patch_px}: choose an odd number such as 3, 5 or 11"
+                f"--patch is {self.patch_px}: choose an odd number such as 3, 5 or 11"
             )
         if self.patch_px is not None and self.split_by != "blocks":
-            raise SettingError("split_by is not for pixel mode, which splits whole fields")
+            raise SettingError(
+                "--split-by does not apply to pixel mode, which splits whole fields: leave it out"
+            )
         if self.unknown not in ("error", "ignore"):
-            raise SettingError(f"unknown is {self.unknown!r}: choose error or ignore")
+            raise SettingError(f"--unknown is {self.unknown!r}: choose error or ignore")
         if self.complex_mode not in (None, *COMPLEX_MODES):
             raise SettingError(
-                f"complex is {self.complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}"
+                f"--complex is {self.complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""All layers, masks and labels of a scene, read together in bands of rows on its grid."""
+"""All modalities, masks and labels of a scene, read together in bands of rows on its grid."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SceneSource:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of the grid, over all layers."""
+        """Bytes of one row of the grid, over all modalities."""
         total = 0.0
         for modality, factor in zip(self.modalities, self.factors, strict=True):
             item = np.dtype(modality.dtype).itemsize
@@ -127,16 +127,16 @@ class SceneReader:
         first, stop = cols or (0, source.grid.width)
         self._cols = (first, min(stop, source.grid.width))
         self._missing_cols = max(0, stop - source.grid.width)
-        layers = {layer.name: layer for layer in self.scene.layers}
-        self._layers = []
+        modalities = {modality.name: modality for modality in self.scene.modalities}
+        self._modalities = []
         for modality, factor in zip(source.modalities, source.factors, strict=True):
             files = [
                 self._raster(stack, with_override(file, modality.name, source.nodata), factor)
-                for file in layers[modality.name].files
+                for file in modalities[modality.name].files
             ]
-            order = band_order(layers[modality.name], modality.bands)
+            order = band_order(modalities[modality.name], modality.bands)
             fill = InvalidFill(modality.nodata, modality.dtype)
-            self._layers.append((files, order, fill, factor))
+            self._modalities.append((files, order, fill, factor))
         self._masks = [
             (self._raster(stack, mask.file, sharp=True), mask.rule) for mask in self.scene.masks
         ]
@@ -153,8 +153,8 @@ class SceneReader:
         usable = np.ones((height, width), np.bool_)
         images: list[NDArray[Any]] = []
         valid: list[NDArray[np.bool_] | None] = []
-        for files, order, fill, factor in self._layers:
-            values, seen = self._layer(files, order, start // factor, stop // factor, factor)
+        for files, order, fill, factor in self._modalities:
+            values, seen = self._modality(files, order, start // factor, stop // factor, factor)
             if seen is None or seen.all():
                 images.append(values)
                 valid.append(None)
@@ -189,11 +189,11 @@ class SceneReader:
 
     def drain(self, start: int) -> None:
         """Read on to the end, so that a file that is cut short cannot pass for a whole one."""
-        for files, _, _, factor in self._layers:
+        for files, _, _, factor in self._modalities:
             for window in files:
                 window.drain(start // factor)
 
-    def _layer(
+    def _modality(
         self,
         files: list[RowWindow],
         order: list[int] | None,

@@ -1,7 +1,7 @@
 """Ingestion of scenes: rasters and their labels, to a store of chips or of pixels.
 
 See :func:`ingest_scenes`. What makes a scene is in :mod:`data_prep.ingest.discovery`, what is done
-with it in :mod:`data_prep.ingest.plan`, how layers are brought on one grid in
+with it in :mod:`data_prep.ingest.plan`, how modalities are brought on one grid in
 :mod:`data_prep.ingest.grid` and :mod:`data_prep.ingest.aligned`.
 """
 
@@ -62,7 +62,7 @@ def ingest_scenes(
     Raises
     ------
     DataError
-        No scene can be used, scenes differ in their layers, or a label is not in the class list.
+        No scene can be used, scenes differ in modalities, or a label is not in the class list.
     SettingError
         An option is out of range.
     """

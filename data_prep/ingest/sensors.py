@@ -48,8 +48,8 @@ def split_band(stem: str) -> BandName:
     return BandName(match["prefix"], match["band"], int(match["res"] or 0))
 
 
-def layer_name(prefix: str) -> str:
-    """Name the layer of bands that share a prefix, alike in all scenes of a sensor.
+def modality_name(prefix: str) -> str:
+    """Name the modality of bands that share a prefix, alike in all scenes of a sensor.
 
     Tile, date and time are left out; what then has no name, but a Sentinel-2 tile, is ``s2``.
     """

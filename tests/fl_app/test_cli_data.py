@@ -119,11 +119,11 @@ def test_class_partitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--nodata", "x"], "nodata 'x' is no number"),
-        (["--nodata", "1", "--nodata", "dem=2"], "for all layers and for one"),
+        (["--nodata", "x"], "--nodata 'x' is not a number"),
+        (["--nodata", "1", "--nodata", "dem=2"], "for all modalities and for one"),
         (["--complex", "phase"], "choose amp or db"),
         (["--mask", "SCL"], "is not glob=values"),
-        (["--layout", "class-folders", "--nodata", "a=1"], "images have one layer"),
+        (["--layout", "class-folders", "--nodata", "a=1"], "images have one modality"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -132,7 +132,7 @@ def write_gcps(path: Path, values: np.ndarray, points: list[GroundControlPoint])
             target.write(values)
 
 
-# CRS, resolution or extent differ between layers
+# CRS, resolution or extent differ between modalities
 
 
 def test_layers_that_differ_are_warped_bilinear_and_labels_nearest(src: Path) -> None:
@@ -438,18 +438,18 @@ def test_color_tables_are_labels_or_expanded(src: Path) -> None:
     write_tif(src / "scan.tif", index, nodata=3)
     with rasterio.open(src / "scan.tif", "r+") as target:
         target.write_colormap(1, colors)
-    # beside other layers it is a map of categories
+    # beside other modalities it is a map of categories
     store = ingest(src)
     assert [(item.path, item.refused) for item in store.meta.skipped] == [("scan.tif", False)]
-    # named as a layer it is an image
-    store = ingest(src, layers=["optical=opt*", "scan=scan*"])
+    # named as a modality it is an image
+    store = ingest(src, modalities=["optical=opt*", "scan=scan*"])
     assert store.meta.modalities[1].bands == ["red", "green", "blue"]
     wanted = np.moveaxis(np.array([colors.get(i, (0,) * 4) for i in range(4)])[index], -1, 0)
     np.testing.assert_array_equal(mosaic(store, 1), wanted[:3])
     assert column(store.manifest, "valid")[0] == 0.5
     assert note(store, "scan.tif has a color table")
     # and as labels it is read as codes
-    store = ingest(src, labels="scan.tif", layers=["optical=opt*"])
+    store = ingest(src, labels="scan.tif", modalities=["optical=opt*"])
     assert store.meta.class_codes == [1, 2]
 
 

@@ -11,7 +11,7 @@ import rasterio
 from affine import Affine
 
 from data_prep.ingest import ingest_scenes
-from data_prep.ingest.sensors import date_of, layer_name, split_band
+from data_prep.ingest.sensors import date_of, modality_name, split_band
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
@@ -133,9 +133,9 @@ def test_names_are_taken_apart() -> None:
     assert (name.prefix, name.band, name.resolution_m) == ("T33UUP_20220702T100611", "B8A", 20)
     assert split_band("landsat_b10").band == "b10"
     assert split_band("optical").band == ""
-    assert layer_name("T33UUP_20220702T100611") == "s2"
-    assert layer_name("LC08_L2SP_038034_20150612_20200909_02_T1_SR") == "LC08_L2SP_02_T1_SR"
-    assert layer_name("20220702") == "bands"
+    assert modality_name("T33UUP_20220702T100611") == "s2"
+    assert modality_name("LC08_L2SP_038034_20150612_20200909_02_T1_SR") == "LC08_L2SP_02_T1_SR"
+    assert modality_name("20220702") == "bands"
     assert date_of(["x", "S2A_20220702T100611"]) == "2022-07-02"
     assert date_of(["x-2015-06-30", "20220702"]) == "2015-06-30"
     assert date_of(["20229999"]) == ""
@@ -150,7 +150,7 @@ name = "north"
 date = 2020-05-01
 folder = "agency"
 split = "train"
-[scene.layers]
+[scene.modalities]
 optical = ["n_b*.tif"]
 dem = { files = ["n_dem.tif"], bands = ["elevation"], nodata = 7, scale = 0.1, offset = 5 }
 
@@ -159,7 +159,7 @@ name = "south"
 date = 2021-05-01
 split = "test"
 labels = "south.tif"
-[scene.layers]
+[scene.modalities]
 optical = ["s_b1.tif", "s_b2.tif"]
 dem = { files = ["s_dem.tif"], bands = ["elevation"], nodata = 7, scale = 0.1, offset = 5 }
 """
@@ -179,8 +179,10 @@ def described(tmp_path: Path) -> Path:
     return home
 
 
-def test_a_toml_description_says_what_is_what(described: Path) -> None:
+@pytest.mark.parametrize("key", ["modalities", "layers"])
+def test_a_toml_description_says_what_is_what(described: Path, key: str) -> None:
     home = described
+    (home / "scenes.toml").write_text(TOML.replace("[scene.modalities]", f"[scene.{key}]"))
     store = ingest(
         home / "scenes.toml", split_by="given", classes=home / "classes.json", buffer_px=0
     )
@@ -213,8 +215,9 @@ def test_scenes_are_split_by_date_and_as_wholes(described: Path) -> None:
     }
 
 
-def test_a_csv_description_is_the_same(described: Path) -> None:
-    lines = ["scene,layer,file,labels,split"]
+@pytest.mark.parametrize("key", ["modality", "layer"])
+def test_a_csv_description_is_the_same(described: Path, key: str) -> None:
+    lines = [f"scene,{key},file,labels,split"]
     for name, letter, labels in (("north", "n", "landuse.gpkg"), ("south", "s", "south.tif")):
         split = "train" if name == "north" else "test"
         lines += [f"{name},optical,{letter}_b{band}.tif,{labels},{split}" for band in (1, 2)]
@@ -231,18 +234,18 @@ def test_a_csv_description_is_the_same(described: Path) -> None:
     [
         ("[[scene]]\nname = ", "is not TOML"),
         ("", "scene: Field required"),
-        ('[[scene]]\nname = "a"\nlayers = {}', r"scene.0.layers"),
-        ('[[scene]]\nname = "a"\nbands = 3\nlayers = {x = "a.tif"}', r"scene.0.bands"),
-        ('[[scene]]\nname = "a"\nsplit = "tset"\nlayers = {x = "a.tif"}', "split 'tset'"),
+        ('[[scene]]\nname = "a"\nmodalities = {}', r"scene.0.modalities"),
+        ('[[scene]]\nname = "a"\nbands = 3\nmodalities = {x = "a.tif"}', r"scene.0.bands"),
+        ('[[scene]]\nname = "a"\nsplit = "tset"\nmodalities = {x = "a.tif"}', "split 'tset'"),
         (
-            '[[scene]]\nname = "a"\nlayers = {x = "a"}\n[[scene]]\nname = "a"\nlayers = {x = "a"}',
+            '[[scene]]\nname = "a"\nmodalities = {x = "a"}\n' * 2,
             "names the scene a twice",
         ),
-        ('[[scene]]\nname = "a"\nlayers = {x = "gone.tif"}', r"gone.tif cannot be read"),
-        ('[[scene]]\nname = "a"\nlayers = {x = "g*.tif"}', r"has no file like g\*.tif"),
-        ('[[scene]]\nname = "a"\nlayers = {x = "n_b1.tif"}', "no labels"),
+        ('[[scene]]\nname = "a"\nmodalities = {x = "gone.tif"}', r"gone.tif cannot be read"),
+        ('[[scene]]\nname = "a"\nmodalities = {x = "g*.tif"}', r"has no file like g\*.tif"),
+        ('[[scene]]\nname = "a"\nmodalities = {x = "n_b1.tif"}', "no labels"),
         (
-            '[[scene]]\nname = "a"\nlayers = {x = {files = ["n_b1.tif"], bands = ["u", "v"]}}',
+            '[[scene]]\nname = "a"\nmodalities = {x = {files = ["n_b1.tif"], bands = ["u", "v"]}}',
             "names 2 bands, its files have 1",
         ),
     ],
@@ -256,7 +259,7 @@ def test_wrong_descriptions_are_named(described: Path, text: str, message: str) 
 
 def test_a_csv_without_its_columns_is_named(described: Path) -> None:
     (described / "scenes.csv").write_text("scene,file\na,b\n")
-    with pytest.raises(DataError, match="no column layer"):
+    with pytest.raises(DataError, match="no column modality"):
         ingest(described / "scenes.csv")
 
 

@@ -129,7 +129,7 @@ def test_a_killed_call_goes_on_with_what_is_left(
         done.append(job.scene)
         return make_part(folder, job)
 
-    monkeypatch.setattr(job_results, "make_part", dying)
+    monkeypatch.setattr(job_results, "run_job", dying)
     with pytest.raises(KeyboardInterrupt):
         ingest_scenes(cubes, tmp_path / "store", patch_px=5)
     assert not (tmp_path / "store").exists()

@@ -69,7 +69,7 @@ def test_a_killed_call_goes_on_with_what_is_left(
         done.append(job.scene)
         return make_part(folder, job)
 
-    monkeypatch.setattr(job_results, "make_part", dying)
+    monkeypatch.setattr(job_results, "run_job", dying)
     out = src.parent / "store"
     with pytest.raises(KeyboardInterrupt):
         ingest_scenes(src, out, chip_px=8)
@@ -80,7 +80,7 @@ def test_a_killed_call_goes_on_with_what_is_left(
         done.append(job.scene)
         return make_part(folder, job)
 
-    monkeypatch.setattr(job_results, "make_part", counting)
+    monkeypatch.setattr(job_results, "run_job", counting)
     ingest_scenes(src, out, chip_px=8)
     assert done == [f"scene-{i}" for i in range(4)]
     assert same(out, whole.path)
@@ -165,7 +165,7 @@ def test_another_process_at_the_same_store_is_refused(src: Path) -> None:
 def test_a_dead_worker_is_named_and_its_parts_stay(
     src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_results, "make_part", _die)
+    monkeypatch.setattr(job_results, "run_job", _die)
     with pytest.raises(RunError, match="a process of the ingestion ended"):
         ingest_scenes(src, src.parent / "store", chip_px=8, processes=3)
     assert (src.parent / ".store.ingest").is_dir()
@@ -287,9 +287,12 @@ def by_place(store: Store) -> np.ndarray:
     return store.take(order)[0]
 
 
-@pytest.mark.parametrize("options", [{"edge": "wrap"}, {"split_by": "x"}, {"unknown": "x"}])
+@pytest.mark.parametrize(
+    "options", [{"edge": "wrap"}, {"split_by": "x"}, {"unknown": "x"}], ids=str
+)
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match=next(iter(options))):
+    option = "--" + next(iter(options)).replace("_", "-")
+    with pytest.raises(SettingError, match=f"{option} is"):
         SceneOptions(**options)
     with pytest.raises(SettingError):
         ChipRules(0, 1, 0.5, 0.5)

@@ -100,14 +100,14 @@ def test_layers_may_be_named(tmp_path: Path) -> None:
     write_scene(src)
     write_tif(src / "a1.tif", noise((96, 96), 1))
     write_tif(src / "zz.tif", noise((96, 96), 2))
-    store = ingest(src, layers=["two=[az]*.tif", "optical=opt*.tif"])
+    store = ingest(src, modalities=["two=[az]*.tif", "optical=opt*.tif"])
     assert [(m.name, m.bands) for m in store.meta.modalities] == [
         ("optical", ["band1", "band2", "band3", "band4"]),
         ("two", ["1", "zz"]),
     ]
     for wrong, message in (("optical", "not name=glob"), ("x=nope*", "no file like nope")):
         with pytest.raises((SettingError, DataError), match=message):
-            ingest(src, layers=[wrong], overwrite=True)
+            ingest(src, modalities=[wrong], overwrite=True)
 
 
 def test_other_grids_are_warped_once_bilinear_and_labels_nearest(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_nodata_may_be_overridden(tmp_path: Path) -> None:
     store = ingest(src, nodata={"optical": 7}, overwrite=True)
     assert len(store) == 56
     assert store.meta.modalities[0].nodata == 7
-    with pytest.raises(SettingError, match="nodata for dem: the layers are optical"):
+    with pytest.raises(SettingError, match="nodata for dem: the modalities are optical"):
         ingest(src, nodata={"dem": 7}, overwrite=True)
 
 
@@ -297,13 +297,13 @@ def test_scenes_must_be_alike(tmp_path: Path) -> None:
     write_scene(src / "one")
     write_scene(src / "two")
     write_tif(src / "two" / "optical.tif", noise((3, 96, 96)))
-    with pytest.raises(DataError, match="layer optical of scene two has bands"):
+    with pytest.raises(DataError, match="modality optical of scene two has bands"):
         ingest(src)
     write_tif(src / "two" / "optical.tif", noise((4, 96, 96)).astype("int16"))
     with pytest.raises(DataError, match="has type int16 but that of one has uint16"):
         ingest(src)
     write_tif(src / "two" / "dem.tif", noise((96, 96)))
-    with pytest.raises(DataError, match="scene two has layers dem, optical"):
+    with pytest.raises(DataError, match="scene two has modalities dem, optical"):
         ingest(src)
 
 
@@ -333,21 +333,21 @@ def test_archives_say_that_they_are_synthetic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"chip_px": 0},
-        {"stride_px": 0},
-        {"min_valid": 2},
-        {"min_label": -1},
-        {"buffer_px": -1},
-        {"block_px": 0},
-        {"test_share": 1},
-        {"patch_px": 4},
+        ({"chip_px": 0}, "--chip is 0"),
+        ({"stride_px": 0}, "--stride is 0"),
+        ({"min_valid": 2}, "--min-valid is 2"),
+        ({"min_label": -1}, "--min-label is -1"),
+        ({"buffer_px": -1}, "--buffer is -1"),
+        ({"block_px": 0}, "--block is 0"),
+        ({"test_share": 1}, "--test is 1"),
+        ({"patch_px": 4}, "--patch is 4"),
     ],
     ids=str,
 )
-def test_wrong_settings_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match=next(iter(options))):
+def test_wrong_settings_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         ingest(tmp_path / "src", **options)
 
 
@@ -360,7 +360,7 @@ def test_missing_empty_and_small_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no rasters"):
         ingest(src)
     write_tif(src / "labels.tif", stripes(8, 8, 8, (1,)))
-    with pytest.raises(DataError, match="no image layer"):
+    with pytest.raises(DataError, match="no image beside its labels"):
         ingest(src)
     write_tif(src / "optical.tif", noise((2, 8, 8)))
     with pytest.raises(DataError, match="no chip of 64 px in 8×8 px: too small"):
