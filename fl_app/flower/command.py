@@ -213,7 +213,7 @@ def app_folder(workspace: Path) -> Path:
     In a checkout that is its root; for an installed package the sources are laid out anew in
     ``workspace``.
     """
-    packages = Path(__file__).resolve().parents[1]
+    packages = Path(__file__).resolve().parents[2]
     if (packages / "pyproject.toml").exists():
         return packages
     folder = workspace / "app"
