@@ -1,97 +1,122 @@
-"""Generated scenes of several storage forms, for the benchmarks of ingestion and of batches."""
+"""Archives for the benchmarks: scenes with labels, and class folders of noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
+from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-BANDS = 4
-LOADER_SHAPE = (13, 64, 64)
+BLOCK_ROWS = 512
 FORMS: dict[str, dict[str, Any]] = {
     "tiles, deflate": {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"},
     "strips, deflate": {"blockysize": 8, "compress": "deflate"},
     "tiles, bare": {"tiled": True, "blockxsize": 512, "blockysize": 512},
 }
+"""Ways to store a GeoTIFF, as options of rasterio."""
+_GRID = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
 
 
-def write_archive(folder: Path, size: int, form: dict[str, Any], seed: int) -> Path:
-    """Write one scene and its labels; a scene that is there is kept."""
+def write_scene(
+    folder: Path,
+    size: int,
+    rows: Iterable[NDArray[np.uint16]],
+    form: dict[str, Any],
+    *,
+    bands: int,
+    label_px: int,
+    **options: Any,
+) -> Path:
+    """Write a square scene and its labels, unless the folder holds a whole one; return the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets ``optical.tif`` and ``labels.tif``.
+    size : int
+        Pixels per side.
+    rows : iterable of uint16 [bands, BLOCK_ROWS or fewer, size]
+        The pixels, from the top.
+    form : dict
+        How both files are stored, see :data:`FORMS`.
+    bands : int
+        Number of bands.
+    label_px : int
+        Labels are squares of this side, of five classes.
+    **options
+        Further options of rasterio for the pixels.
+    """
     if (folder / "done").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
-    shape = {"height": size, "width": size}
-    predictor = {"predictor": 2} if "compress" in form else {}
+    profile = {"driver": "GTiff", "height": size, "width": size, **_GRID, **form}
+    starts = range(0, size, BLOCK_ROWS)
     with rasterio.open(
-        folder / "optical.tif",
-        "w",
-        driver="GTiff",
-        dtype="uint16",
-        count=BANDS,
-        interleave="pixel",
-        **shape,
-        **place,
-        **form,
-        **predictor,
-    ) as target:
-        for start, rows in _fields(size, seed):
-            target.write(rows, window=Window(0, start, size, rows.shape[1]))
-    with rasterio.open(
-        folder / "labels.tif", "w", driver="GTiff", dtype="uint8", count=1, **shape, **place, **form
-    ) as target:
-        for start in range(0, size, 512):
-            stop = min(start + 512, size)
-            row, col = np.mgrid[start:stop, :size] // 200
-            target.write(
-                (1 + (row * 3 + col) % 5).astype("uint8"), 1, window=((start, stop), (0, size))
-            )
+        folder / "optical.tif", "w", dtype="uint16", count=bands, **profile, **options
+    ) as file:
+        for start, values in zip(starts, rows, strict=True):
+            file.write(values, window=Window(0, start, size, values.shape[1]))
+    with rasterio.open(folder / "labels.tif", "w", dtype="uint8", count=1, **profile) as file:
+        for start in starts:
+            stop = min(start + BLOCK_ROWS, size)
+            row, column = np.mgrid[start:stop, :size] // label_px
+            labels = (1 + (row * 3 + column) % 5).astype("uint8")
+            file.write(labels, 1, window=((start, stop), (0, size)))
     (folder / "done").write_text("")
     return folder
 
 
-def _fields(size: int, seed: int) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-    """Bands of 512 rows: reflectances in counts, smooth over 40 px, with noise of 20 counts."""
+def smooth_rows(size: int, bands: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """Yield rows of pixels that compress as reflectances do.
+
+    Counts of about 1,500, smooth over 40 pixels, with noise of 20 counts.
+    """
     rng = np.random.default_rng(seed)
     cells = size // 40 + 2
-    coarse = rng.normal(1500, 400, (BANDS, cells, cells)).astype(np.float32)
+    coarse = rng.normal(1500, 400, (bands, cells, cells)).astype(np.float32)
     x = np.arange(size) / 40
-    low, part = x.astype(int), (x % 1).astype(np.float32)
-    for start in range(0, size, 512):
-        here = slice(start, min(start + 512, size))
-        down = part[here][:, None]
-        rows = coarse[:, low[here]] * (1 - down) + coarse[:, low[here] + 1] * down
-        rows = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
+    cell, weight = x.astype(int), (x % 1).astype(np.float32)
+    for start in range(0, size, BLOCK_ROWS):
+        block = slice(start, min(start + BLOCK_ROWS, size))
+        down = weight[block][:, None]
+        rows = coarse[:, cell[block]] * (1 - down) + coarse[:, cell[block] + 1] * down
+        rows = rows[:, :, cell] * (1 - weight) + rows[:, :, cell + 1] * weight
         rows += rng.normal(0, 20, rows.shape).astype(np.float32)
-        yield start, rows.clip(1, 65_534).astype(np.uint16)
+        yield rows.clip(1, 65_534).astype(np.uint16)
 
 
-def write_loader_archive(folder: Path, chips: int, seed: int) -> Path:
-    """Write a scene of 13 bands, deflated tiles, and its labels."""
-    if (folder / "done").is_file():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    across = int(np.ceil(np.sqrt(chips)))
-    size = across * 64
+def noise_rows(size: int, bands: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """Yield rows of uniform noise of 8 bits, from 1,000."""
     rng = np.random.default_rng(seed)
-    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
-    form = FORMS["tiles, deflate"] | {"height": size, "width": size} | place
-    with rasterio.open(
-        folder / "optical.tif", "w", driver="GTiff", dtype="uint16", count=13, **form
-    ) as target:
-        for start in range(0, size, 512):
-            rows = min(512, size - start)
-            values = rng.integers(1000, 1256, (13, rows, size), dtype=np.uint16)
-            target.write(values, window=Window(0, start, size, rows))
-    with rasterio.open(
-        folder / "labels.tif", "w", driver="GTiff", dtype="uint8", count=1, **form
-    ) as target:
-        target.write(1 + np.add.outer(np.arange(size), np.arange(size)).astype("uint8") // 64, 1)
-    (folder / "done").write_text("")
-    return folder
+    for start in range(0, size, BLOCK_ROWS):
+        shape = (bands, min(BLOCK_ROWS, size - start), size)
+        yield rng.integers(1000, 1256, shape, dtype=np.uint16)
+
+
+def write_images(
+    folder: Path, count: int, side_px: int, brightest: int, rng: np.random.Generator
+) -> None:
+    """Write the images of a class: small ones of noise, which take no time to train on.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder to make.
+    count, side_px : int
+        Number of images, and their size.
+    brightest : int
+        Values are from 1 to below this, at most 256; it tells the classes apart.
+    rng : numpy.random.Generator
+        Source of the noise.
+    """
+    folder.mkdir(parents=True)
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": side_px, "height": side_px}
+    for number in range(count):
+        image = rng.integers(1, brightest, (3, side_px, side_px), dtype=np.uint8)
+        with rasterio.open(folder / f"{number:02}.tif", "w", **profile, **_GRID) as file:
+            file.write(image)

@@ -16,7 +16,7 @@ from typing import cast, get_args
 
 import numpy as np
 
-from benchmarks.federation import Federation, Flat
+from benchmarks.federated_training import Federation, Flat
 from data_prep.dataset import Dataset, open_data
 from fl_app.methods import METHODS
 from fl_app.settings import Settings

@@ -1,7 +1,7 @@
-"""Error feedback over a whole run: what the residuals hold, and what could be done about it.
+"""Error feedback over a whole run: what the residuals hold, and variants that might shrink them.
 
-Runs variants of the default method in a loop without Flower, sites and server in one process, the
-download uncompressed, and prints for each how far the training lags behind dense FedAvg.
+Runs variants of the default method in one process, without Flower and with an uncompressed
+download. Prints for each how far its training lags behind dense FedAvg.
 
     python -m benchmarks.feedback data/ --budgets 100 200
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.federation import ROUNDS, Federation, Flat
+from benchmarks.federated_training import ROUNDS, Federation, Flat
 from data_prep.dataset import open_data
 from rsdgc import NSI, Compressor, Scheme, Stamp
 from rsdgc.feedback import compress_with_feedback
@@ -25,29 +25,30 @@ from strategies.rs_dgc import ServerMomentum
 
 WINDOW = 5
 MOMENTUM = 0.4
-LOOKED_AT = (15, 30, 45)
-"""Rounds at which residuals are looked at."""
+MEASURED_ROUNDS = (15, 30, 45)
+"""Rounds in which residuals are measured."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of running the method.
+    """One variant of the method.
 
     Parameters
     ----------
     name : str
-        In the table.
+        Name in the table.
     first, last : float
-        Budget of the first and the last round in parts of the mean; evenly between.
+        Budget of the first and of the last round, relative to the mean; linear between them.
     scaled : bool
-        Residuals shrink with the learning rate, as if they were kept as gradients.
+        Whether residuals shrink with the learning rate, as if they were kept as gradients.
     predicted : float
-        Part of the last global step that sites subtract before they compress, and the server adds.
+        Fraction of the last global step that sites subtract before they compress, and that the
+        server adds.
     drift : float
-        Rate at which a site learns its own lasting deviation from the global step, which it
-        then subtracts before it compresses; over all sites the deviations cancel.
+        Rate at which a site learns its persistent deviation from the global step. It subtracts
+        the deviation before it compresses; over all sites the deviations cancel.
     server_momentum : float
-        Of the global model, see :mod:`strategies.rs_dgc`.
+        Momentum of the global model, see :mod:`strategies.rs_dgc`.
     """
 
     name: str
@@ -60,34 +61,34 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("as it is"),
+    Variant("unchanged"),
     Variant("budget rising from 0.4 to 1.6", first=0.4, last=1.6),
     Variant("budget falling from 1.6 to 0.4", first=1.6, last=0.4),
     Variant("residual scaled with the learning rate", scaled=True),
     Variant("half the last global step predicted", predicted=0.5),
-    Variant("sites' lasting drift left out", drift=0.3),
+    Variant("without the sites' persistent drift", drift=0.3),
     Variant(f"server momentum {MOMENTUM}", server_momentum=MOMENTUM),
 )
 
 
 @dataclass
 class Trace:
-    """What was seen of a run.
+    """Measurements of a run.
 
     Attributes
     ----------
     losses : list of float
         Training loss of every round.
-    looks : list of tuple of float
-        At the rounds looked at: ‖residual‖ / ‖change‖, the cosines of a change with the site's
-        last change and with the last global step, and the share of energy that the upload
-        captures of change plus residual; means over the sites.
+    residuals : list of tuple of float
+        In the measured rounds: ‖residual‖ / ‖change‖, the cosines of a change with the site's
+        last change and with the last global step, and the share of the energy of change plus
+        residual that the upload captures; means over the sites.
     accuracy, with_residuals : float
-        Of the final model, and of the same with all that was held back added.
+        Accuracy of the final model, and of the same model plus all residuals.
     """
 
     losses: list[float] = field(default_factory=list)
-    looks: list[tuple[float, ...]] = field(default_factory=list)
+    residuals: list[tuple[float, ...]] = field(default_factory=list)
     accuracy: float = 0.0
     with_residuals: float = 0.0
 
@@ -112,9 +113,9 @@ class Run:
     federation : Federation
         Data and model.
     variant : Variant
-        How.
+        Variant of the method.
     times : float
-        Mean size of an upload: the dense model over this.
+        How many times smaller than the dense model an upload is, in the mean.
     """
 
     def __init__(self, federation: Federation, variant: Variant, times: float) -> None:
@@ -138,63 +139,68 @@ class Run:
         for number in range(1, ROUNDS + 1):
             changes, loss = self._federation.changes(self._weights, number)
             trace.losses.append(loss)
-            looks = [
-                (norm(held) / norm(change), cosine(change, before), cosine(change, self._step))
-                for change, held, before in zip(changes, self._residuals, last, strict=True)
+            by_site = [
+                (norm(residual) / norm(change), cosine(change, before), cosine(change, self._step))
+                for change, residual, before in zip(changes, self._residuals, last, strict=True)
             ]
             captured = self._round(changes, number)
-            if number in LOOKED_AT:
-                trace.looks.append((*np.mean(looks, axis=0).tolist(), captured))
+            if number in MEASURED_ROUNDS:
+                trace.residuals.append((*np.mean(by_site, axis=0).tolist(), captured))
             last = changes
         trace.accuracy = self._federation.accuracy(self._weights)
-        everything = self._weights + self._federation.mean(self._residuals)
-        trace.with_residuals = self._federation.accuracy(everything)
+        final = self._weights + self._federation.mean(self._residuals)
+        trace.with_residuals = self._federation.accuracy(final)
         return trace
 
     def _round(self, changes: list[Flat], number: int) -> float:
-        """Compress, add up, step; return the mean share of energy that was captured."""
+        """Compress, aggregate, step; return the mean share of energy that the uploads captured."""
         variant, federation, rates = self._variant, self._federation, self._rates
-        keep = federation.rate(number) / federation.rate(number - 1) if number > 1 else 1.0
-        decay = np.float32(keep if variant.scaled else 1.0)
-        guess = np.float32(variant.predicted) * self._step
+        decrease = federation.rate(number) / federation.rate(number - 1) if number > 1 else 1.0
+        decay = np.float32(decrease if variant.scaled else 1.0)
+        prediction = np.float32(variant.predicted) * self._step
         uploads, captured = [], []
         for index, change in enumerate(changes):
-            wanted = change + decay * self._residuals[index] - self._drifts[index] - guess
-            stamp, left = Stamp(1, number, 0), wanted.copy()
-            compress_with_feedback(self._compressor, left, rates.ratios, stamp, rates.target_bytes)
-            captured.append(1.0 - (norm(left) / norm(wanted)) ** 2)
-            uploads.append(wanted - left)
-            self._residuals[index] = left
-        self._step = federation.mean(uploads) + guess
+            target = change + decay * self._residuals[index] - self._drifts[index] - prediction
+            stamp, residual = Stamp(1, number, 0), target.copy()
+            compress_with_feedback(
+                self._compressor, residual, rates.ratios, stamp, rates.target_bytes
+            )
+            captured.append(1.0 - (norm(residual) / norm(target)) ** 2)
+            uploads.append(target - residual)
+            self._residuals[index] = residual
+        self._step = federation.mean(uploads) + prediction
         if variant.drift:
             for index, upload in enumerate(uploads):
-                self._drifts[index] += np.float32(variant.drift) * (upload + guess - self._step)
+                self._drifts[index] += np.float32(variant.drift) * (
+                    upload + prediction - self._step
+                )
         self._weights = self._weights + self._momentum.step(self._step)
         rates.budget_bytes = self._budget(number + 1)
         rates.follow(self._weights, self._step, rates.budget_bytes)
         return float(np.mean(captured))
 
     def _budget(self, number: int) -> float:
-        """Return what an upload of this round may take, in bytes."""
+        """Return the budget of this round's uploads, in bytes."""
         first, last = self._variant.first, self._variant.last
         return self._mean_bytes * (first + (last - first) * (number - 0.5) / ROUNDS)
 
 
 def norm(vector: Flat) -> float:
-    """L2 norm."""
+    """Return the L2 norm."""
     return float(np.linalg.norm(vector))
 
 
 def cosine(a: Flat, b: Flat) -> float:
-    """Of the angle between two vectors; 0 where one of them is 0."""
+    """Return the cosine of the angle between two vectors; 0 if one of them is 0."""
     lengths = norm(a) * norm(b)
     return float(a @ b) / lengths if lengths else 0.0
 
 
 def lag(losses: list[float], reference: list[float]) -> float:
-    """Return by how many rounds the loss trails the reference's, as a mean over the run.
+    """Return by how many rounds the loss trails the reference's, in the mean over the run.
 
-    Both are smoothed; looked at are the rounds in which the reference still falls.
+    Both are smoothed. Only rounds up to the reference's lowest loss count: after it, a loss has
+    no round of the reference to be compared with.
     """
     kernel = np.ones(WINDOW) / WINDOW
     own, base = (np.convolve(values, kernel, "valid") for values in (losses, reference))
@@ -209,10 +215,10 @@ def lag(losses: list[float], reference: list[float]) -> float:
 
 def table(federation: Federation, budgets: list[float]) -> Iterator[str]:
     """Yield a row for each budget, and for each variant at the last of them."""
-    reference, quicker = dense(federation), dense(federation, MOMENTUM)
-    yield "| budget | variant | accuracy | and residuals added | loss, last rounds | lag, rounds |"
+    reference, with_momentum = dense(federation), dense(federation, MOMENTUM)
+    yield "| budget | variant | accuracy | with residuals added | loss, last rounds | lag, rounds |"
     yield "|---|---|---|---|---|---|"
-    for name, trace in (("FedAvg", reference), (f"FedAvgM, {MOMENTUM}", quicker)):
+    for name, trace in (("FedAvg", reference), (f"FedAvgM, {MOMENTUM}", with_momentum)):
         final = np.mean(trace.losses[-WINDOW:])
         yield f"| 1× | dense {name} | {trace.accuracy:.3f} | | {final:.3f} | |"
     traces = {}
@@ -225,11 +231,15 @@ def table(federation: Federation, budgets: list[float]) -> Iterator[str]:
             ends = f"{trace.accuracy:.3f} | {trace.with_residuals:.3f} | {final:.3f}"
             yield f"| {times:g}× | {variant.name} | {ends} | {behind:.1f} |"
     yield ""
-    yield "| budget | round | residual / change | with its last | with the last step | captured |"
+    yield (
+        "| budget | round | residual / change | cosine with last change | with last step "
+        "| captured |"
+    )
     yield "|---|---|---|---|---|---|"
     for times in budgets:
-        for number, look in zip(LOOKED_AT, traces[times, VARIANTS[0].name].looks, strict=True):
-            yield f"| {times:g}× | {number} | " + " | ".join(f"{v:.2f}" for v in look) + " |"
+        residuals = traces[times, VARIANTS[0].name].residuals
+        for number, figures in zip(MEASURED_ROUNDS, residuals, strict=True):
+            yield f"| {times:g}× | {number} | " + " | ".join(f"{v:.2f}" for v in figures) + " |"
 
 
 def main() -> None:
@@ -238,8 +248,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="partition folder")
     parser.add_argument("--budgets", type=float, nargs="+", default=[100.0, 200.0])
     parser.add_argument("--seed", type=int, default=0)
-    words = parser.parse_args()
-    for line in table(Federation(open_data(words.data), words.seed), words.budgets):
+    args = parser.parse_args()
+    for line in table(Federation(open_data(args.data), args.seed), args.budgets):
         print(line, flush=True)
 
 

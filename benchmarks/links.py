@@ -1,15 +1,15 @@
-"""Seconds per round over thin links: dense FedAvg against rs-dgc, sites in their own networks.
+"""Seconds per round over slow links: dense FedAvg compared with rs-dgc.
 
-A real SuperLink and three real SuperNodes, each in a network namespace of its own with a shaped
-link to the server (:mod:`benchmarks.netns`); root is needed. Local training is a few steps on a
-few small chips, so that the link and the app's own work are what is measured. ``none`` is a link
-without a limit.
+Starts a real SuperLink and three real SuperNodes. Each site has a network namespace with a shaped
+link to the server (:mod:`benchmarks.netns`), which needs root. Local training is a few steps on a
+few small chips, so that the figures measure the link and the app's own work. The rate ``none`` is
+a link without a limit.
 
     python -m benchmarks.links --models resnet18 vgg19 --rates none 10 1 0.256 --rounds 3
     python -m benchmarks.links --models small-resnet --rates 1 --rounds 30 --data data/ --steps 0
 
-A run whose round would take longer than ``--patience-s`` is not made: its time is computed from
-the fastest link measured and the bytes on the wire, and marked so.
+A run is skipped if a round would take longer than ``--patience-s``. Its time is then computed from
+the fastest link measured and the bytes on the wire, and marked as computed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.archives import write_images
 from benchmarks.netns import Network, check_able, inside, network
-from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.flower.command import FlowerCli
@@ -51,20 +51,24 @@ _ROUND = re.compile(r"^round +(\d+)/\d+ .* \| (\d+\.\d) s \|")
 
 @dataclass
 class Outcome:
-    """One run, or what is computed instead of it.
+    """Measurements of one run, or what is computed instead of them.
 
     Attributes
     ----------
     seconds : list of float
-        Of each round, from the first message to the new model.
+        Seconds of each round, from the first message to the new model.
     bytes_down, bytes_up : float
-        Content of the messages of a site in a round after the first.
+        Content of a site's messages in a round after the first.
     wire : float
-        All bytes that the sites' links carried over the content of the messages.
+        Bytes that the sites' links carried, divided by the content of the messages.
     whole_s : float
-        From the first round's start to the report; 0 where the run was ended before.
+        Seconds from the first round's start to the report; 0 if the run was ended before it.
+    accuracy : list of float or None
+        Accuracy after each round.
     problem : str
-        Why it did not end well; empty if it did.
+        Why the run failed; empty if it did not.
+    computed : bool
+        Whether the time is computed, not measured.
     """
 
     model: str
@@ -81,92 +85,92 @@ class Outcome:
 
     @property
     def round_s(self) -> float:
-        """Median over the rounds after the first, in which rs-dgc sends no model."""
+        """Median over the rounds after the first; rs-dgc sends a model in none of them."""
         return statistics.median(self.seconds[1:] or self.seconds or [float("nan")])
 
 
 def computed(fastest: Outcome, rate_mbit: float) -> Outcome:
-    """Return what a round would take over a slower link: the fast one's time and the bytes'."""
-    added = 0.0 if fastest.rate_mbit is None else -1 / fastest.rate_mbit
+    """Return how long a round would take over a slower link: only its bytes take longer."""
+    s_per_mbit = 1 / rate_mbit - (1 / fastest.rate_mbit if fastest.rate_mbit else 0.0)
     wire_bits = 8 * fastest.wire * (fastest.bytes_down + fastest.bytes_up)
-    seconds = fastest.round_s + wire_bits / 1e6 * (1 / rate_mbit + added)
-    found = Outcome(**{**asdict(fastest), "rate_mbit": rate_mbit, "seconds": [seconds]})
-    found.computed, found.whole_s = True, 0.0
-    return found
+    seconds = fastest.round_s + wire_bits / 1e6 * s_per_mbit
+    return replace(fastest, rate_mbit=rate_mbit, seconds=[seconds], computed=True, whole_s=0.0)
 
 
 def measure(
-    model: str, method: str, rate_mbit: float | None, data: Path, words: argparse.Namespace
+    model: str, method: str, rate_mbit: float | None, data: Path, args: argparse.Namespace
 ) -> Outcome:
-    """Make one run over new links."""
-    found = Outcome(model, method, rate_mbit)
+    """Measure one run over new links."""
+    outcome = Outcome(model, method, rate_mbit)
     with (
-        tempfile.TemporaryDirectory(prefix="rsdgc-links-", dir=words.work) as work,
-        ExitStack() as s,
+        tempfile.TemporaryDirectory(prefix="rsdgc-links-", dir=args.work) as work,
+        network([rate_mbit] * args.sites) as net,
+        ExitStack() as stack,
     ):
-        net = s.enter_context(network([rate_mbit] * words.sites))
-        _run(found, net, data, Path(work), words, s)
-    return found
+        _run(outcome, net, data, Path(work), args, stack)
+    return outcome
 
 
 def _run(
-    found: Outcome,
+    outcome: Outcome,
     net: Network,
     data: Path,
     work: Path,
-    words: argparse.Namespace,
+    args: argparse.Namespace,
     stack: ExitStack,
 ) -> None:
     home = work / "flower"
     home.mkdir()
     with inside(net.server):
-        link = superlink(home, simulation=False, variables={"OMP_NUM_THREADS": "1"}, host="0.0.0.0")
-        environment, port = stack.enter_context(link)
-    for number, link_of in enumerate(net.links):
+        server = superlink(
+            home, simulation=False, variables={"OMP_NUM_THREADS": "1"}, host="0.0.0.0"
+        )
+        environment, port = stack.enter_context(server)
+    for number, link in enumerate(net.links):
         name = f"site-{number:02}"
         node = f'site-name="{name}" data-dir="{data}" state-dir="{work / "state" / name}"'
         command = [tool("flower-supernode"), "--insecure", "--superlink"]
-        command += [f"{link_of.server}:{port}", "--node-config", node]
-        with inside(link_of.namespace):
+        command += [f"{link.server}:{port}", "--node-config", node]
+        with inside(link.namespace):
             stack.enter_context(managed_process(command, environment, work / f"{name}.log"))
     with inside(net.server):
-        run_id = FlowerCli(environment, CONNECTION).submit(_settings(found, work, words))
+        run_id = FlowerCli(environment, CONNECTION).submit(_settings(outcome, work, args))
         command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
         log = work / "flwr.log"
         running = stack.enter_context(managed_process(command, environment, log))
-        _follow(found, running, log, words)
-    _account(found, net, work / "run")
-    if words.logs:
-        words.logs.mkdir(parents=True, exist_ok=True)
+        _follow(outcome, running, log, args)
+    _read_results(outcome, net, work / "run")
+    if args.logs:
+        args.logs.mkdir(parents=True, exist_ok=True)
         for path in (*work.glob("*.log"), home / "superlink.log"):
-            label = f"{found.model}-{found.method}-{found.rate_mbit}-{path.name}"
-            (words.logs / label).write_bytes(path.read_bytes())
+            label = f"{outcome.model}-{outcome.method}-{outcome.rate_mbit}-{path.name}"
+            (args.logs / label).write_bytes(path.read_bytes())
 
 
-def _settings(found: Outcome, work: Path, words: argparse.Namespace) -> Settings:
+def _settings(outcome: Outcome, work: Path, args: argparse.Namespace) -> Settings:
     values: dict[str, Scalar] = {
-        "model": found.model,
-        "method": found.method,
-        "rounds": words.rounds,
-        "local-steps": words.steps,
-        "batch-size": words.batch,
-        "seed": words.seed,
+        "model": outcome.model,
+        "method": outcome.method,
+        "rounds": args.rounds,
+        "local-steps": args.steps,
+        "batch-size": args.batch,
+        "seed": args.seed,
         "out": str(work / "run"),
-        "min-sites": words.sites,
-        "quorum": words.sites,
+        "min-sites": args.sites,
+        "quorum": args.sites,
         "round-timeout-s": ROUND_TIMEOUT_S,
         "join-timeout-s": 900.0,
         "checkpoint-every": 0,
         "device": "cpu",
         "threads": 1,
     }
-    return Settings.from_mapping({**values, **parse_overrides(words.set)})
+    return Settings.from_mapping({**values, **parse_overrides(args.set)})
 
 
 def _follow(
-    found: Outcome, running: subprocess.Popen[bytes], log: Path, words: argparse.Namespace
+    outcome: Outcome, running: subprocess.Popen[bytes], log: Path, args: argparse.Namespace
 ) -> None:
-    """Read the log until the run is over, or until its rounds are and no more is wanted."""
+    """Read the log until the run ends, or with ``--rounds-only`` until its last round ends."""
     view = LogFilter()
     with log.open(encoding="utf-8", errors="replace") as lines:
         while True:
@@ -181,33 +185,33 @@ def _follow(
                 continue
             print(f"    {shown}", file=sys.stderr, flush=True)
             if match := _ROUND.match(shown):
-                found.seconds.append(float(match[2]))
-            if words.rounds_only and len(found.seconds) == words.rounds:
+                outcome.seconds.append(float(match[2]))
+            if args.rounds_only and len(outcome.seconds) == args.rounds:
                 return
-    found.problem = view.error or ("" if view.headline else "the run ended without a report")
+    outcome.problem = view.error or ("" if view.headline else "the run ended without a report")
 
 
-def _account(found: Outcome, net: Network, run: Path) -> None:
-    """Take bytes, accuracy and the whole run's time from the run folder and the links."""
+def _read_results(outcome: Outcome, net: Network, run: Path) -> None:
+    """Read bytes, accuracy and the run's time from the run folder and the links."""
     if not (run / "rounds.jsonl").exists():
         return
     entries = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
     reasons = sorted({entry["reason"] for entry in entries if entry["reason"]})
-    found.problem = found.problem or ", ".join(reasons)
+    outcome.problem = outcome.problem or ", ".join(reasons)
     trained = [entry for entry in entries if entry["phase"] == "train"]
     steady = [e for e in trained if e["round"] > 1] or trained
-    found.bytes_down = float(np.mean([entry["bytes_down"] for entry in steady]))
-    found.bytes_up = float(np.mean([entry["bytes_up"] for entry in steady]))
+    outcome.bytes_down = float(np.mean([entry["bytes_down"] for entry in steady]))
+    outcome.bytes_up = float(np.mean([entry["bytes_up"] for entry in steady]))
     content = sum(entry["bytes_down"] + entry["bytes_up"] for entry in entries)
-    found.wire = sum(map(sum, (link.wire_bytes() for link in net.links))) / content
+    outcome.wire = sum(map(sum, (link.wire_bytes() for link in net.links))) / content
     history = (run / "history.jsonl").read_text().splitlines()
-    found.accuracy = [json.loads(line)["accuracy"] for line in history]
+    outcome.accuracy = [json.loads(line)["accuracy"] for line in history]
     if (run / "summary.json").exists():
-        found.whole_s = json.loads((run / "summary.json").read_text())["seconds"]
+        outcome.whole_s = json.loads((run / "summary.json").read_text())["seconds"]
 
 
 def make_data(folder: Path, sites: int) -> Path:
-    """Write a few chips of noise as class folders, ingest them, and share them out."""
+    """Write a few chips of noise as class folders, ingest them, and partition them."""
     rng = np.random.default_rng(0)
     for code in range(CLASSES):
         images = folder / "images" / f"class-{code}"
@@ -217,41 +221,44 @@ def make_data(folder: Path, sites: int) -> Path:
     return folder / "data"
 
 
-def outcomes(model: str, data: Path, words: argparse.Namespace) -> Iterator[Outcome]:
-    """Yield the runs of a model, fastest link first, all methods at one rate one after another."""
+def outcomes(model: str, data: Path, args: argparse.Namespace) -> Iterator[Outcome]:
+    """Yield the outcomes of a model, fastest link first, all methods at one rate in turn."""
     fastest: dict[str, Outcome] = {}
-    for rate in sorted(words.rates, key=lambda rate: -(rate or float("inf"))):
-        for method in words.methods:
+    for rate in sorted(args.rates, key=lambda rate: -(rate or float("inf"))):
+        for method in args.methods:
             known = fastest.get(method)
             expected = computed(known, rate) if known and rate else None
-            if expected is not None and expected.round_s > words.patience_s:
+            if expected is not None and expected.round_s > args.patience_s:
                 yield expected
                 continue
-            found = measure(model, method, rate, data, words)
-            if not found.problem:
-                fastest.setdefault(method, found)
-            yield found
+            outcome = measure(model, method, rate, data, args)
+            if not outcome.problem:
+                fastest.setdefault(method, outcome)
+            yield outcome
 
 
-def rows(found: Sequence[Outcome]) -> Iterator[str]:
+def table(results: Sequence[Outcome]) -> Iterator[str]:
     """Yield the table."""
     yield (
         "| model | link, Mbit/s | method | down, MB | up, MB | s per round | whole run, s "
-        "| times quicker than dense |"
+        "| times faster than dense |"
     )
     yield "|---|---|---|---|---|---|---|---|"
-    for one in found:
+    for outcome in results:
         dense = next(
-            (o for o in found if (o.model, o.rate_mbit) == (one.model, one.rate_mbit)), one
+            (o for o in results if (o.model, o.rate_mbit) == (outcome.model, outcome.rate_mbit)),
+            outcome,
         )
-        mark = " (computed)" if one.computed else ""
-        quicker = f"{dense.round_s / one.round_s:.1f}" if dense.method == "fedavg" else "–"
-        rate = "no limit" if one.rate_mbit is None else f"{one.rate_mbit:g}"
-        seconds = f"{one.round_s:.1f}{mark}" if not one.problem else f"failed: {one.problem}"
-        whole = f"{one.whole_s:.0f}" if one.whole_s else "–"
+        mark = " (computed)" if outcome.computed else ""
+        faster = f"{dense.round_s / outcome.round_s:.1f}" if dense.method == "fedavg" else "–"
+        rate = "no limit" if outcome.rate_mbit is None else f"{outcome.rate_mbit:g}"
+        seconds = f"{outcome.round_s:.1f}{mark}"
+        if outcome.problem:
+            seconds = f"failed: {outcome.problem}"
+        whole = f"{outcome.whole_s:.0f}" if outcome.whole_s else "–"
         yield (
-            f"| {one.model} | {rate} | `{one.method}` | {one.bytes_down / 1e6:.2f} "
-            f"| {one.bytes_up / 1e6:.2f} | {seconds} | {whole} | {quicker} |"
+            f"| {outcome.model} | {rate} | `{outcome.method}` | {outcome.bytes_down / 1e6:.2f} "
+            f"| {outcome.bytes_up / 1e6:.2f} | {seconds} | {whole} | {faster} |"
         )
 
 
@@ -260,14 +267,14 @@ def _rate(text: str) -> float | None:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", nargs="+", default=["resnet18", "vgg19"])
     parser.add_argument("--methods", nargs="+", default=["fedavg", "rs-dgc"])
     parser.add_argument("--rates", nargs="+", type=_rate, default=[None, 10.0, 1.0, 0.256])
     parser.add_argument("--sites", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rounds-only", action="store_true", help="no last patch, no evaluation")
+    parser.add_argument("--rounds-only", action="store_true", help="end after the last round")
     parser.add_argument("--steps", type=int, default=2, help="of local training; 0: one epoch")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -277,28 +284,28 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the run's files; default: /tmp")
     parser.add_argument("--logs", type=Path, help="folder to keep the logs in")
     parser.add_argument("--out", type=Path, help="file to add a line of JSON a run to")
-    words = parser.parse_args()
+    args = parser.parse_args()
     try:
         check_able()
-        _measure_all(words)
+        _measure_all(args)
     except RsdgcError as error:
         sys.exit(f"error: {error}")
 
 
-def _measure_all(words: argparse.Namespace) -> None:
-    found: list[Outcome] = []
+def _measure_all(args: argparse.Namespace) -> None:
+    results: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="rsdgc-links-") as folder:
-        data = words.data.absolute() if words.data else make_data(Path(folder), words.sites)
-        for model in words.models:
-            for one in outcomes(model, data, words):
-                found.append(one)
-                print(f"  {asdict(one)}", file=sys.stderr, flush=True)
-                if words.out:
-                    with words.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(asdict(one)) + "\n")
-    if not found:
+        data = args.data.absolute() if args.data else make_data(Path(folder), args.sites)
+        for model in args.models:
+            for outcome in outcomes(model, data, args):
+                results.append(outcome)
+                print(f"  {asdict(outcome)}", file=sys.stderr, flush=True)
+                if args.out:
+                    with args.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(outcome)) + "\n")
+    if not results:
         raise RunError("nothing was measured: name models and rates")
-    for line in rows(found):
+    for line in table(results):
         print(line)
 
 

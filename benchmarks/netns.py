@@ -1,16 +1,16 @@
-"""Sites on links of their own on one machine: network namespaces, veth pairs, a token bucket.
+"""Shaped links between sites on one machine: network namespaces, veth pairs, a token bucket.
 
 ::
 
-    server namespace                     a namespace a site
+    server namespace                     one namespace per site
     10.89.1.1 ──── veth, tc tbf ──────── 10.89.1.2
     10.89.2.1 ──── veth, tc tbf ──────── 10.89.2.2
     …
 
-Both ends of every pair are shaped, so that a site has the rate up and the same rate down, and no
-site takes from another's. Packets are never larger than the MTU, as on a real link: merged ones
-would slip through the bucket as one. A queue holds 400 ms; there is no delay and no loss but what
-overflows a queue. Root is needed, and Linux with ``ip`` and ``tc``; everything made is removed.
+Both ends of every pair are shaped, so that every site has the same rate up and down, whatever the
+others do. Packets are never larger than the MTU, as on a real link: the bucket would count merged
+packets as one. A queue holds 400 ms; there is no other delay, and no loss except when a queue
+overflows. This needs root, and Linux with ``ip`` and ``tc``; everything is removed at the end.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from rsdgc.errors import RunError
 CLONE_NEWNET = 0x40000000
 QUEUE_MS = 400
 MTU_BYTES = 1500
-LEAST_BURST_BYTES = 4 * MTU_BYTES
+MIN_BURST_BYTES = 4 * MTU_BYTES
 BURST_S = 0.02
-"""Length of the bucket at the link's rate."""
+"""Size of the bucket, as time at the link's rate; a bucket must hold more than one packet."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A site's own network and its way to the server.
+    """A site's network namespace and its link to the server.
 
     Attributes
     ----------
     namespace : str
         Where the site's processes run.
     device : str
-        Its end of the link.
+        The site's end of the link.
     server : str
-        Address of the server as this site sees it.
+        Address of the server on this link.
     """
 
     namespace: str
@@ -56,7 +56,7 @@ class Link:
     server: str
 
     def wire_bytes(self) -> tuple[int, int]:
-        """Bytes that the site's end has sent and received so far, all headers included."""
+        """Return the bytes that the site's end has sent and received, all headers included."""
         with inside(self.namespace):
             shown = _run("ip", "-stats", "-oneline", "link", "show", self.device).split()
         received, sent = (shown.index(word) for word in ("RX:", "TX:"))
@@ -73,17 +73,17 @@ class Network:
 
 @contextmanager
 def network(rates_mbit: Sequence[float | None]) -> Iterator[Network]:
-    """Make a namespace for the server and one for each site; remove all of it at the end.
+    """Make a namespace for the server and one for each site; remove them at the end.
 
     Parameters
     ----------
     rates_mbit : sequence of float or None
-        Rate of each site's link in Mbit/s, the same up and down; None: not limited.
+        Rate of each site's link in Mbit/s, the same up and down; None for no limit.
 
     Raises
     ------
     RunError
-        Not root, ``ip`` or ``tc`` is missing, or the kernel refuses.
+        The user is not root, ``ip`` or ``tc`` is missing, or the kernel refuses.
     """
     check_able()
     tag = f"rsdgc{os.getpid()}"
@@ -99,7 +99,7 @@ def network(rates_mbit: Sequence[float | None]) -> Iterator[Network]:
 
 
 def check_able() -> None:
-    """Raise :class:`RunError` where namespaces cannot be made."""
+    """Raise :class:`RunError` if this machine cannot make namespaces."""
     if os.geteuid() != 0:
         raise RunError("network namespaces need root: run this benchmark with sudo")
     for tool, package in (("ip", "iproute2"), ("tc", "iproute2")):
@@ -109,19 +109,19 @@ def check_able() -> None:
 
 @contextmanager
 def inside(namespace: str) -> Iterator[None]:
-    """Put this thread, and the processes that it starts meanwhile, into a namespace."""
+    """Move this thread, and the processes that it starts in the block, into a namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as before, _entry(namespace).open() as there:
-        _enter(libc, there.fileno(), namespace)
+    with open("/proc/thread-self/ns/net") as before, _entry(namespace).open() as target:
+        _enter(libc, target.fileno(), namespace)
         try:
             yield
         finally:
-            _enter(libc, before.fileno(), "the network before")
+            _enter(libc, before.fileno(), "the original network")
 
 
 @contextmanager
 def terminated() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what was made is removed then, too."""
+    """Turn SIGTERM into an exception, so that namespaces are removed then, too."""
 
     def leave(number: int, _: FrameType | None) -> Never:
         raise SystemExit(128 + number)
@@ -140,7 +140,7 @@ def _namespace(name: str) -> Iterator[None]:
         _run("ip", "-n", name, "link", "set", "lo", "up")
         yield
     finally:
-        _run("ip", "netns", "del", name)  # its ends of links, and so the links, go with it
+        _run("ip", "netns", "del", name)  # its ends of links go with it, and so the links
 
 
 def _connect(server: str, namespace: str, number: int, rate_mbit: float | None) -> Link:
@@ -161,7 +161,7 @@ def _connect(server: str, namespace: str, number: int, rate_mbit: float | None) 
 
 def _shape(namespace: str, device: str, rate_mbit: float) -> None:
     bits = round(rate_mbit * 1e6)
-    burst = max(LEAST_BURST_BYTES, round(bits / 8 * BURST_S))
+    burst = max(MIN_BURST_BYTES, round(bits / 8 * BURST_S))
     shape = ("rate", f"{bits}bit", "burst", f"{burst}b", "latency", f"{QUEUE_MS}ms")
     _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", *shape)
 

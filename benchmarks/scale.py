@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.archives import write_images
 from benchmarks.netns import terminated
-from benchmarks.noise import write_images
 from data_prep.ingest import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.flower.processes import managed_process, process_tree

@@ -1,9 +1,8 @@
-"""What a round costs a site in handling its state, for a model of many parameters.
+"""Cost of a round at a site without training, scoring and codec, for a model of many parameters.
 
-Everything of a round at a site but the training, the scoring and the codec: find the state, bring
-the replica up to date, compare its fingerprint, load it into the model, form change plus residual
-in the file that will hold it, force it to disk, and replace the state at once. A patch is decoded
-and applied; its own cost is shown apart.
+Loads the state, brings the replica up to date, compares its fingerprint, loads it into the model,
+computes change plus residual in the file that will hold it, forces it to disk, and commits the new
+state. The decoding of the patch is part of it; its cost is also shown separately.
 
     python -m benchmarks.site_cost --rounds 5
 """
@@ -47,17 +46,17 @@ RUN = 1
 
 @dataclass
 class Clock:
-    """Wall clock and processor time by step, over the rounds."""
+    """Wall clock and processor seconds of every step, by round."""
 
     seconds: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     @contextmanager
     def timing(self, step: str) -> Iterator[None]:
         """Add the time of a block to a step."""
-        begin = time.perf_counter(), time.process_time()
+        start = time.perf_counter(), time.process_time()
         yield
-        took = time.perf_counter() - begin[0], time.process_time() - begin[1]
-        self.seconds.setdefault(step, []).append(took)
+        elapsed = time.perf_counter() - start[0], time.process_time() - start[1]
+        self.seconds.setdefault(step, []).append(elapsed)
 
     def lines(self) -> Iterator[str]:
         """Yield the table of medians."""
@@ -74,7 +73,7 @@ class Clock:
 def patches(
     spec: ModelSpec, start: np.ndarray, count: int, times: float
 ) -> Iterator[ReceivedModel]:
-    """Yield what a server would send: one patch a round."""
+    """Yield what a server would send: one patch per round."""
     model = start.copy()
     rng = np.random.default_rng(0)
     compressor = Compressor(spec, Scheme(), make_indicator("rms"))
@@ -92,18 +91,18 @@ def work(
     folder: StateFolder,
     model: torch.nn.Module,
     spec: ModelSpec,
-    delivery: ReceivedModel,
+    received: ReceivedModel,
     start: np.ndarray,
     upload: bytes,
     clock: Clock,
 ) -> None:
     """Handle the state of one round, as :meth:`clients.site.Site.work` does."""
-    number = delivery.version
-    with clock.timing("(whole)"), folder.transaction(RunOrigin(RUN)) as transaction:
-        with clock.timing("replica: map, copy, patch, compare"):
-            replica = update_replica(transaction, delivery, lambda: start)
-        with clock.timing("(of which a decoded patch, alone)"):
-            decode(delivery.patches[0], spec)
+    number = received.version  # one version per round
+    with clock.timing("(in all)"), folder.transaction(RunOrigin(RUN)) as transaction:
+        with clock.timing("replica: map, copy, patch, compare the fingerprint"):
+            replica = update_replica(transaction, received, lambda: start)
+        with clock.timing("(decoding the patch, once more)"):
+            decode(received.patches[0], spec)
         with clock.timing("load into the model"):
             load_vector(model, spec, replica.weights)
         with clock.timing("change + residual, in the new file"):
@@ -111,7 +110,7 @@ def work(
             model_to_vector(model, spec, out=residual)
             residual -= replica.weights
             add_residual(residual, transaction, number - 1)
-        with clock.timing("to disk, and replace the state"):
+        with clock.timing("to disk, and commit the state"):
             transaction.sync(name)
             transaction.commit(
                 SiteState(
@@ -130,21 +129,23 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--times", type=float, default=50.0, help="of a patch: times smaller")
+    parser.add_argument(
+        "--times", type=float, default=50.0, help="how many times smaller than the model a patch is"
+    )
     parser.add_argument("--folder", type=Path, help="where the state is written; default: /tmp")
-    words = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     model = vgg19(num_classes=45)
     spec = model_spec(model)
     start = model_to_vector(model, spec)
     clock = Clock()
-    with tempfile.TemporaryDirectory(dir=words.folder) as root:
+    with tempfile.TemporaryDirectory(dir=args.folder) as root:
         folder = StateFolder(root, RUN, "site", spec)
         upload = bytes(spec.dense_bytes // 100)
-        for delivery in patches(spec, start, words.rounds + 2, words.times):
-            if delivery.version == 3:
-                clock = Clock()  # the first two make the files that the others reuse
-            work(folder, model, spec, delivery, start, upload, clock)
+        for received in patches(spec, start, args.rounds + 2, args.times):
+            if received.version == 3:
+                clock = Clock()  # the first two rounds make the files that the others reuse
+            work(folder, model, spec, received, start, upload, clock)
         disk = sum(file.stat().st_size for file in folder.path.iterdir())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"VGG-19, {spec.size:,} parameters, {spec.dense_bytes / 1e6:.0f} MB, one thread")

@@ -1,4 +1,4 @@
-"""A federation without Flower: what every site changes in a round, and how a model scores."""
+"""Federated training in one process, without Flower: the sites' changes, and a model's accuracy."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Federation:
     Parameters
     ----------
     dataset : Dataset
-        Shared out over sites.
+        A partition.
     seed : int
-        Of the model before training.
+        Seed of the model before training.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Federation:
     start : float32 [spec.size]
         The model before training.
     shares : list of float
-        Weight of every site in a mean, by its number of training chips.
+        Weight of every site in the mean: its share of the training chips.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:

@@ -1,0 +1,198 @@
+"""Speed at which scenes become chips, and chips become batches, compared with plain rasterio.
+
+Writes a scene of 10,000 × 10,000 pixels and four bands of uint16 (smooth, with sensor noise) as
+deflated tiles, deflated strips and bare tiles. Ingests each with chips of 64 px. Compares that with
+reading every block of the same files once in as many processes, and with also writing every pixel
+to a file. Then compares random batches of 13 × 64 × 64 uint16 from a store with random windows of a
+GeoTIFF, as torchgeo's samplers read them.
+
+    python -m benchmarks.ingest work/ --processes 2
+    python -m benchmarks.ingest work/ --size 2000 --chips 2000        # small, to try it
+    python -m benchmarks.ingest work/ --profile                       # where the time goes
+"""
+
+# This is a package's __main__ because processes that multiprocessing spawns import a main module
+# of any other name: each would wait for all imports below, which none of them needs.
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import multiprocessing
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.archives import FORMS, smooth_rows, write_scene
+from benchmarks.ingest.batches import compare_batches
+from benchmarks.ingest.plain_reading import plain_reading
+from data_prep.ingest import chips, ingest_scenes
+from data_prep.ingest.aligned import AlignedRaster
+from data_prep.ingest.finalize import finish_chips
+from data_prep.shards import ShardWriter
+from data_prep.statistics import ChipSums
+from data_prep.store_writer import chip_hashes
+
+BANDS, CHIP_PX = 4, 64
+STEPS = {
+    "all": ingest_scenes.__code__,
+    "reading": AlignedRaster.read.__code__,
+    "writing": ShardWriter.append.__code__,
+    "statistics": ChipSums.of.__code__,
+    "windows": chips._windows.__code__,  # noqa: SLF001
+    "hashes of the chips": chip_hashes.__code__,
+    "majority labels": chips.majority_codes.__code__,
+    "split and records": finish_chips.__code__,
+}
+"""Steps of an ingestion, and the function that does each."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall clock, and processor time of this process and its children, in seconds."""
+
+    wall_s: float
+    cpu_s: float
+
+
+@contextmanager
+def add_cost(costs: list[Cost]) -> Iterator[None]:
+    """Measure a block and add its cost to a list."""
+    wall, cpu = time.perf_counter(), _cpu_s()
+    yield
+    costs.append(Cost(time.perf_counter() - wall, _cpu_s() - cpu))
+
+
+def _cpu_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+class PeakMemory:
+    """Samples the memory of this process and its children while it is open; keeps the peak in MB.
+
+    Only anonymous pages count: those of mapped files are the page cache, which the system can
+    take back.
+    """
+
+    def __init__(self) -> None:
+        self.mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.1):
+            children = [process.pid for process in multiprocessing.active_children()]
+            self.mb = max(self.mb, sum(_anonymous_mb(pid) for pid in ["self", *children]))
+
+
+def _anonymous_mb(pid: int | str | None) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0  # the process has ended
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def _scene(form: str, args: argparse.Namespace) -> Path:
+    options = {"predictor": 2} if "compress" in FORMS[form] else {}
+    return write_scene(
+        args.work / form.replace(", ", "-"),
+        args.size,
+        smooth_rows(args.size, BANDS, args.seed),
+        FORMS[form],
+        bands=BANDS,
+        label_px=200,
+        interleave="pixel",
+        **options,
+    )
+
+
+def compare_ingestion(args: argparse.Namespace) -> None:
+    """Print the table of the scene's forms: wall clock, and processor time in parentheses."""
+    size_gb = args.size**2 * BANDS * 2 / 1e9
+    print(f"{args.size}×{args.size}×{BANDS} uint16, {size_gb:.2f} GB, {args.processes} processes")
+    print("| form | reading, s | and writing, s | ingestion, s | reading / ingestion | peak, MB |")
+    print("|---|---|---|---|---|---|")
+    copies, store = args.work / "copies", args.work / "store"
+    for form in FORMS:
+        folder = _scene(form, args)
+        for leftover in (copies, store):
+            shutil.rmtree(leftover, ignore_errors=True)
+        plain_reading(folder, args.processes)  # warms the page cache
+        reading: list[Cost] = []
+        writing: list[Cost] = []
+        ingestion: list[Cost] = []
+        peak_mb = 0.0
+        # In alternation: a slow minute of a shared machine then hits all three.
+        for _ in range(args.repeats):
+            with add_cost(reading):
+                plain_reading(folder, args.processes)
+            copies.mkdir(exist_ok=True)
+            with add_cost(writing):
+                plain_reading(folder, args.processes, copies)
+            shutil.rmtree(copies)
+            with PeakMemory() as memory, add_cost(ingestion):
+                ingest_scenes(folder, store, chip_px=CHIP_PX, processes=args.processes)
+            shutil.rmtree(store)
+            peak_mb = max(peak_mb, memory.mb)
+        best = [
+            Cost(min(c.wall_s for c in costs), min(c.cpu_s for c in costs))
+            for costs in (reading, writing, ingestion)
+        ]
+        seconds = " | ".join(f"{cost.wall_s:.2f} ({cost.cpu_s:.2f})" for cost in best)
+        wall, cpu = best[0].wall_s / best[2].wall_s, best[0].cpu_s / best[2].cpu_s
+        print(f"| {form} | {seconds} | {wall:.2f} ({cpu:.2f}) | {peak_mb:.0f} |", flush=True)
+
+
+def profile_ingestion(args: argparse.Namespace) -> None:
+    """Print processor seconds of the steps, in one process."""
+    for form in FORMS:
+        folder = _scene(form, args)
+        shutil.rmtree(args.work / "store", ignore_errors=True)
+        profile = cProfile.Profile(time.process_time)
+        profile.enable()
+        ingest_scenes(folder, args.work / "store", chip_px=CHIP_PX, processes=1)
+        profile.disable()
+        totals = {
+            step: sum(entry.totaltime for entry in profile.getstats() if entry.code is code)
+            for step, code in STEPS.items()
+        }
+        print(f"{form}: {', '.join(f'{step} {s:.2f} s' for step, s in totals.items())}", flush=True)
+
+
+def main() -> None:
+    """Run all measurements and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("work", type=Path, help="folder for scenes and stores; kept for reuse")
+    parser.add_argument("--size", type=int, default=10_000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chips", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loader-only", action="store_true", help="leave the scenes out")
+    parser.add_argument("--profile", action="store_true", help="profile, and nothing else")
+    args = parser.parse_args()
+    if args.profile:
+        profile_ingestion(args)
+        return
+    if not args.loader_only:
+        compare_ingestion(args)
+    compare_batches(args)
+
+
+if __name__ == "__main__":
+    main()
