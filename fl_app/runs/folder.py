@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from fl_app.settings import (Settings)
-from rsdgc.durable import replace_text
+from fl_app.settings import Settings
 from rsdgc import ModelSpec
+from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
 from strategies import Ledger, SiteManager
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from fl_app.simulation import (run_simulation)
-from fl_app.simulation import (resume_simulation as resume_simulation)
-from fl_app.runs.lock import (LockHolder, lock_run, lock_holder, refuse_if_running)
+from fl_app.runs.lock import LockHolder, lock_holder, lock_run, refuse_if_running
+from fl_app.simulation import resume_simulation, run_simulation
 from rsdgc.errors import RunError
 from tests.federation import run, settings
 
@@ -61,6 +60,8 @@ def test_nothing_touches_the_folder_of_a_run_at_work(data: Path, tmp_path: Path)
         with pytest.raises(RunError, match="run 9 is at work"):
             resume_simulation(folder, cpus_per_site=1)
         with pytest.raises(RunError, match="run 9 is at work"):
-            run_simulation([], {"data-dir": str(data), "out": str(folder)}, cpus_per_site=1, force=True)
+            run_simulation(
+                [], {"data-dir": str(data), "out": str(folder)}, cpus_per_site=1, force=True
+            )
     before.pop(folder / "run.lock")
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_app.runs.records import (read_run)
+from fl_app.runs.records import read_run
 from rsdgc.errors import RunError
 from tests.fl_app.report.fake_run import make_run
 

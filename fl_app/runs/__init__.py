@@ -1,0 +1,15 @@
+"""A run's folder: who may work in it, what is written there, and reading it again.
+
+``folder``
+    :func:`~fl_app.runs.folder.open_run` creates a run folder, or checks that the run in it can be
+    resumed, and locks it. It yields an :class:`~fl_app.runs.folder.ActiveRun`, which writes
+    configuration, model and summary.
+``lock``
+    One server application at a time works in a run folder.
+``records``
+    The schema of ``config.json`` and ``summary.json``, and :func:`~fl_app.runs.records.read_run`,
+    which reads a whole folder. The records of ``rounds.jsonl`` and ``history.jsonl`` are those of
+    the byte ledger, :mod:`strategies.ledger`.
+
+The server application writes; the report, comparisons and the commands that resume a run read.
+"""
