@@ -67,7 +67,7 @@ def captured(
     spec = updates.spec
     rates = RateControl(spec, scheme, cast(Policy, policy), spec.dense_bytes / times)
     rates.begin(updates.weights)
-    rates.follow(updates.weights, updates.step, rates.budget_bytes)
+    rates.adjust(updates.weights, updates.step, rates.budget_bytes)
     compressor = Compressor(spec, scheme, indicator)
     energies, sizes_up = [], []
     for update in updates.sites:

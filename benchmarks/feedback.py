@@ -176,7 +176,7 @@ class Run:
                 )
         self._weights = self._weights + self._momentum.step(self._step)
         rates.budget_bytes = self._budget(number + 1)
-        rates.follow(self._weights, self._step, rates.budget_bytes)
+        rates.adjust(self._weights, self._step, rates.budget_bytes)
         return float(np.mean(captured))
 
     def _budget(self, number: int) -> float:

@@ -1,8 +1,8 @@
-"""What a round costs the server, on VGG-19's shapes, against the number of sites and staleness.
+"""What a round costs the server on VGG-19's shapes, by number of sites and by staleness.
 
-The real strategy, with replies made up of encoded updates; no training and no network. The
-patch of a round is encoded once and its array is one object however many sites get it; what
-grows with the sites is the decoding of their uploads.
+The real strategy with real encoded updates, but no training and no network. The patch of a round
+is encoded once, and its array is one object however many sites get it. What grows with the sites
+is the decoding of their uploads.
 
     python -m benchmarks.round_cost --sites 4 16 64 --stale 1 4 16 40
 """
@@ -12,152 +12,188 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 from torchvision.models import vgg19
 
 from clients.weights import model_spec, model_to_vector
-from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp, make_indicator
+from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp
+from rsdgc.arrays import Float32
 from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
 from strategies.base import RoundSettings
 from strategies.downlink import DownloadCache, PublishedModel
 from strategies.ledger import content_bytes
 from strategies.rate_control import RateControl
+from strategies.records import to_record
 from strategies.sites import DataInfo
+from strategies.transport import chunk_upload
 
 RUN = 1
 CLASSES = 45
-KINDS = 4  # different uploads; more sites send the same again
+NUM_UPLOADS = 4
+"""Different uploads of a round; more sites than that send the same ones again."""
 
 
-class Nodes:
-    """What the strategy asks of Flower's grid."""
+class TimedRsDgc(RsDgc):
+    """Measures the processor time of the last round's steps, seconds."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    send_s = 0.0
+    receive_s = 0.0
+
+    def prepare_round(self) -> None:
+        """Publish the patch of the round."""
+        start = time.process_time()
+        super().prepare_round()
+        self.send_s = time.process_time() - start
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address a message to every site."""
+        start = time.process_time()
+        train = list(super().configure_train(server_round, arrays, config, grid))
+        self.send_s += time.process_time() - start
+        return train
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check and aggregate the uploads."""
+        start = time.process_time()
+        aggregated = super().aggregate_train(server_round, replies)
+        self.receive_s = time.process_time() - start
+        return aggregated
+
+
+class AnsweringNodes:
+    """What the strategy needs of Flower's grid; each message is answered at once.
+
+    Attributes
+    ----------
+    num_arrays : int
+        Different model arrays among the last round's messages.
+    bytes_down : int
+        Bytes of a message of the last round.
+    """
+
+    def __init__(self, strategy: TimedRsDgc, count: int) -> None:
+        self._strategy = strategy
+        self._count = count
+        self._replies: dict[str, Message] = {}
+        self.num_arrays = 0
+        self.bytes_down = 0
 
     def get_node_ids(self) -> list[int]:
-        """All are there."""
-        return list(range(1, self.count + 1))
+        """Return all nodes."""
+        return list(range(1, self._count + 1))
 
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Nothing is sent."""
-        return []
+    def push_messages(self, messages_: Iterable[Message]) -> list[str]:
+        """Answer messages as sites do."""
+        sent = list(messages_)
+        for message in sent:
+            message.metadata.__dict__["_message_id"] = uuid.uuid4().hex  # as Flower's grids do
+        if sent and sent[0].metadata.message_type == MessageType.TRAIN:
+            arrays = {id(m.content[messages.MODEL]) for m in sent if messages.MODEL in m.content}
+            self.num_arrays, self.bytes_down = len(arrays), content_bytes(sent[0].content)
+            payloads = encode_uploads(self._strategy)
+            replies = [train_reply(m, payloads[i % NUM_UPLOADS]) for i, m in enumerate(sent)]
+        else:
+            replies = [evaluate_reply(message) for message in sent]
+        ids = [message.metadata.message_id for message in sent]
+        self._replies = dict(zip(ids, replies, strict=True))
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Nothing comes."""
-        return []
+        """Return the replies."""
+        ids = [message_id for message_id in message_ids if message_id in self._replies]
+        return [self._replies[message_id] for message_id in ids]
 
 
-def make_strategy(spec: ModelSpec, start: np.ndarray, sites: int, times: float) -> RsDgc:
+def make_strategy(spec: ModelSpec, start: Float32, sites: int, times: float) -> TimedRsDgc:
     """Return the strategy with so many sites."""
     names = tuple(f"class-{number}" for number in range(CLASSES))
-    roster = SiteManager(DataInfo("made up", True, names, 3, 224))
+    manager = SiteManager(DataInfo("made up", True, names, 3, 224))
     for number in range(sites):
-        roster.sites[f"site-{number:02}"] = SiteInfo(f"site-{number:02}", number + 1, 100, 0)
-    rules = RoundSettings(1.0, 1, 0, lambda _: 0.01)
+        name = f"site-{number:02}"
+        manager.sites[name] = SiteInfo(name, number + 1, 100, 0)
 
-    def rates(share: float) -> RateControl:
-        return RateControl(spec, Scheme(), "update", spec.dense_bytes / share)
+    def rates(ratio: float) -> RateControl:
+        return RateControl(spec, Scheme(), "update", spec.dense_bytes / ratio)
 
     model = PublishedModel(start, rates(times), Compressor(spec, Scheme(), RMS()), RUN)
-    return RsDgc(roster, Ledger(None, spec.dense_bytes), rules, rates(times), model, rates(10))
+    ledger = Ledger(None, spec.dense_bytes)
+    settings = RoundSettings(1.0, 1, 0, lambda _: 0.01)
+    return TimedRsDgc(manager, ledger, settings, rates(times), model, rates(10))
 
 
-def uploads(strategy: RsDgc, number: int, version: int) -> list[bytes]:
-    """Return different encoded updates at the strategy's ratios."""
-    spec = strategy.rates.spec
-    rng = np.random.default_rng(number)
-    change = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
-    found = []
-    for _ in range(KINDS):
+def encode_uploads(strategy: RsDgc) -> list[bytes]:
+    """Return different encoded updates of the round at the strategy's ratios."""
+    spec, rates, version = strategy.rates.spec, strategy.rates, strategy.model.version
+    number = len(strategy.ledger.rounds)
+    change = np.random.default_rng(number).standard_normal(spec.size, dtype=np.float32)
+    change *= np.float32(1e-3)
+    payloads = []
+    for _ in range(NUM_UPLOADS):
         change = np.roll(change, 1_000_003)
-        compressor = Compressor(spec, Scheme(), make_indicator("rms"))
+        compressor = Compressor(spec, Scheme(), RMS())
         stamp = Stamp(RUN, number, version)
-        rates = strategy.rates
-        found.append(compressor.compress(change, rates.ratios, stamp, rates.target_bytes).payload)
-    return found
+        update = compressor.compress(change, rates.ratios, stamp, rates.target_bytes)
+        payloads.append(update.payload)
+    return payloads
 
 
-def reply(message: Message, payload: bytes, version: int) -> Message:
-    """Answer as a site does."""
-    counts = [1] * CLASSES
-    metrics = MetricRecord(
-        {
-            messages.NUM_EXAMPLES: 100,
-            messages.TRAIN_LOSS: 1.0,
-            messages.SCORE_LOSS: 1.0,
-            messages.SECONDS: 1.0,
-            messages.VERSION: version,
-            messages.REFERENCE: counts,
-            messages.PREDICTED: counts,
-            messages.CORRECT: counts,
-        }
+def train_reply(message: Message, payload: bytes) -> Message:
+    """Answer a train message as a site does."""
+    numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
+    counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
+    version = message.content.config_records[messages.TASK][messages.VERSION]
+    metrics: dict[str, Any] = {messages.NUM_EXAMPLES: 100, messages.VERSION: version}
+    metrics |= dict.fromkeys(numbers, 1.0) | dict.fromkeys(counts, [1] * CLASSES)
+    content = RecordDict(
+        {messages.UPDATE: chunk_upload(payload), messages.METRICS: MetricRecord(metrics)}
     )
-    update = ArrayRecord({messages.PACKED: Array(np.frombuffer(payload, np.uint8))})
-    return Message(
-        RecordDict({messages.UPDATE: update, messages.METRICS: metrics}), reply_to=message
-    )
+    return Message(content, reply_to=message)
 
 
-def one_round(strategy: RsDgc, number: int, nodes: Any) -> dict[str, float]:
-    """Run a round, and return processor seconds by step and bytes."""
-    begin = time.process_time()
-    sent = list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), nodes))
-    configured = time.process_time() - begin
-    version = strategy.model.version
-    kinds = uploads(strategy, number, version)
-    replies = []
-    for index, message in enumerate(sent):
-        message.metadata.__dict__["_message_id"] = f"{number}/{index}"  # as Flower's grid does
-        replies.append(reply(message, kinds[index % KINDS], version))
-    records = {
-        id(message.content.array_records[messages.MODEL])
-        for message in sent
-        if messages.MODEL in message.content
-    }
-    begin = time.process_time()
-    strategy.collect(number, replies)
-    took = time.process_time() - begin
-    strategy.ledger.close_round([], {}, 0.0)
-    return {
-        "publish and address": configured,
-        "check, add up, step, ratios": took,
-        "arrays": len(records),
-        "down": content_bytes(sent[0].content),
-    }
+def evaluate_reply(message: Message) -> Message:
+    """Answer an evaluate message with a confusion matrix of zeros."""
+    zeros = [0] * CLASSES**2
+    metrics = MetricRecord({messages.SCORE_LOSS: 1.0, messages.CONFUSION: zeros})
+    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
 
 
 def against_sites(
-    spec: ModelSpec, start: np.ndarray, counts: list[int], times: float
+    spec: ModelSpec, start: Float32, counts: list[int], times: float
 ) -> Iterator[str]:
     """Yield a table of the cost of a round."""
     yield (
-        "| sites | publish and address, s | check, add up, step, ratios, s | of it a site, s "
+        "| sites | publish and address, s | check, aggregate, step, ratios, s | per site, s "
         "| different arrays sent | down to a site | peak memory |"
     )
     yield "|---|---|---|---|---|---|---|"
     for count in counts:
         strategy = make_strategy(spec, start, count, times)
-        one_round(strategy, 1, Nodes(count))
-        found = one_round(strategy, 2, Nodes(count))
-        both = found["check, add up, step, ratios"]
+        nodes: Any = AnsweringNodes(strategy, count)
+        strategy.start(nodes, to_record(start, spec), num_rounds=2)
+        receive_s = strategy.receive_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         yield (
-            f"| {count} | {found['publish and address']:.2f} | {both:.2f} | {both / count:.3f} "
-            f"| {found['arrays']:.0f} | {found['down'] / 1e6:.2f} MB | {peak / 1e9:.2f} GB |"
+            f"| {count} | {strategy.send_s:.2f} | {receive_s:.2f} | {receive_s / count:.3f} "
+            f"| {nodes.num_arrays} | {nodes.bytes_down / 1e6:.2f} MB | {peak / 1e9:.2f} GB |"
         )
 
 
 def against_staleness(
-    spec: ModelSpec, start: np.ndarray, stale: list[int], times: float
+    spec: ModelSpec, start: Float32, stale: list[int], times: float
 ) -> Iterator[str]:
-    """Yield a table of what it takes to bring a site up to date."""
+    """Yield a table of what it costs to bring a site up to date."""
     strategy = make_strategy(spec, start, 1, times)
     model = strategy.model
     rng = np.random.default_rng(0)
@@ -166,17 +202,17 @@ def against_staleness(
         step = np.roll(step, 1_000_003)
         model.step(step)
         model.publish()
-    parcels = DownloadCache(model)
+    downloads = DownloadCache(model)
     yield "| rounds missed | sent as | bytes | of the whole model | to serve, s |"
     yield "|---|---|---|---|---|"
     for missed in stale:
-        begin = time.process_time()
-        parcel = parcels.since(model.version - missed)
-        took = time.process_time() - begin
-        size = sum(parcel.groups.values())
-        how = "the whole model" if parcel.is_whole else f"{missed} patches"
-        share = size / spec.dense_bytes
-        yield f"| {missed} | {how} | {size / 1e6:.1f} MB | {100 * share:.1f} % | {took:.3f} |"
+        start_time = time.process_time()
+        download = downloads.since(model.version - missed)
+        seconds = time.process_time() - start_time
+        size = sum(download.groups.values())
+        sent_as = "the whole model" if download.is_whole else f"{missed} patches"
+        percent = 100 * size / spec.dense_bytes
+        yield f"| {missed} | {sent_as} | {size / 1e6:.1f} MB | {percent:.1f} % | {seconds:.3f} |"
 
 
 def main() -> None:
@@ -186,19 +222,17 @@ def main() -> None:
     parser.add_argument("--stale", type=int, nargs="+", default=[1, 4, 16, 40])
     parser.add_argument("--times", type=float, default=100.0, help="compression each way")
     parser.add_argument("--stale-times", type=float, default=30.0, help="of the second table")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, 1, 1
     model = vgg19(num_classes=CLASSES)
     spec = model_spec(model)
     start = model_to_vector(model, spec)
-    print(
-        f"VGG-19, {spec.size:,} parameters, {words.times:g}× each way, one thread, processor time"
-    )
-    for line in against_sites(spec, start, words.sites, words.times):
+    print(f"VGG-19, {spec.size:,} parameters, {arguments.times:g}× each way; processor time")
+    for line in against_sites(spec, start, arguments.sites, arguments.times):
         print(line, flush=True)
-    print(f"patches at {words.stale_times:g}×")
-    for line in against_staleness(spec, start, words.stale, words.stale_times):
+    print(f"patches at {arguments.stale_times:g}×")
+    for line in against_staleness(spec, start, arguments.stale, arguments.stale_times):
         print(line, flush=True)
 
 

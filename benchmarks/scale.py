@@ -1,8 +1,8 @@
-"""Memory and time of a simulation against the number of its sites.
+"""Memory and time of a simulation by the number of its sites.
 
-Makes an archive as benchmarks of many clients lay theirs out (``client_k/class/image.tif``, a few
-chips each), ingests it, and simulates. Memory is sampled from the kernel while the run goes:
-proportional set sizes, in which a page that several processes share counts once in all.
+Writes an archive in the layout of benchmarks with many clients (``client_k/class/image.tif``, a
+few chips each), ingests it, and simulates. Memory is sampled from the kernel during the run as
+proportional set sizes, which count a page shared by several processes once in all.
 
     python -m benchmarks.scale --sites 6 34 135 --rounds 3
 """
@@ -34,6 +34,8 @@ CLASSES = 4
 PER_CLASS = 5
 CHIP_PX = 16
 SAMPLE_S = 1.0
+"""Pause between two samples: reading the page tables of all workers takes processor time, too."""
+
 KINDS = {
     "server": "flwr-simulation",
     "workers": "ClientAppActor",
@@ -44,13 +46,13 @@ MARK = "RSDGC_SCALE"
 
 @dataclass
 class Memory:
-    """Peak of each kind of process, bytes, and the most that one worker had."""
+    """Peak memory of each kind of process, and of a single worker, bytes."""
 
     peaks: dict[str, int] = field(default_factory=dict)
     worker: int = 0
 
-    def look(self, mark: str) -> None:
-        """Take a sample of the processes that carry a mark."""
+    def sample(self, mark: str) -> None:
+        """Take a sample of the processes that carry a mark in their environment."""
         sums: dict[str, int] = {}
         for pid, _ in process_tree(f"{MARK}={mark}".encode()):
             with suppress(OSError, IndexError, ValueError):
@@ -64,7 +66,7 @@ class Memory:
 
 
 def make_data(folder: Path, sites: int) -> Path:
-    """Write ``client_k/class/`` folders, ingest them, and make each client a site."""
+    """Write ``client_k/class/`` folders, ingest them, and make a site of each client."""
     rng = np.random.default_rng(0)
     for site in range(sites):
         for code in range(CLASSES):
@@ -76,7 +78,7 @@ def make_data(folder: Path, sites: int) -> Path:
 
 
 def measure(sites: int, words: argparse.Namespace) -> str:
-    """Simulate so many sites; return the table's row."""
+    """Simulate so many sites; return a row of the table."""
     with tempfile.TemporaryDirectory(prefix="rsdgc-scale-", dir=words.work) as name:
         folder = Path(name)
         data, run = make_data(folder, sites), folder / "run"
@@ -87,7 +89,7 @@ def measure(sites: int, words: argparse.Namespace) -> str:
         environment, log = {**os.environ, MARK: mark}, folder / "simulate.log"
         with terminated(), managed_process(command, environment, log) as running:
             while running.poll() is None:
-                memory.look(mark)
+                memory.sample(mark)
                 time.sleep(SAMPLE_S)
         if running.returncode:
             lines = log.read_text(errors="replace").splitlines()
@@ -105,6 +107,7 @@ def measure(sites: int, words: argparse.Namespace) -> str:
 
 
 def _proportional(pid: int) -> int:
+    """Return the proportional set size of a process, bytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
@@ -121,7 +124,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the runs' files; default: /tmp")
     words = parser.parse_args()
     print(
-        "| sites | s per round | of it a site, s | server, GB | all workers, GB | one worker, GB "
+        "| sites | s per round | per site, s | server, GB | all workers, GB | one worker, GB "
         "| SuperLink, GB | state a site, MB | ledger a round, kB | report, kB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)

@@ -14,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Context,
@@ -40,6 +39,7 @@ from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
+from strategies.records import to_record, to_vector
 from strategies.transport import chunk_upload
 
 Value = TypeVar("Value", bytes, int, float)
@@ -271,10 +271,8 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
 
 
 def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
-    if messages.PACKED in record:
-        flat = record[messages.PACKED].numpy()
-    else:
-        flat = np.concatenate([record[layer.name].numpy().reshape(-1) for layer in spec.layers])
+    packed = record.get(messages.PACKED)
+    flat = to_vector(record, spec) if packed is None else packed.numpy()
     if flat.dtype != np.float32 or flat.shape != (spec.size,):
         raise RunError(
             f"the server's model is {flat.dtype}{list(flat.shape)}, this site's is "
@@ -307,13 +305,7 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
 def _update_record(result: RoundResult, spec: ModelSpec) -> ArrayRecord:
     if result.weights is None:
         return chunk_upload(result.payload)
-    views = spec.views(result.weights)
-    return ArrayRecord(
-        {
-            layer.name: Array(view.reshape(layer.shape))
-            for layer, view in zip(spec.layers, views, strict=True)
-        }
-    )
+    return to_record(result.weights, spec)
 
 
 def _train_metrics(result: RoundResult) -> MetricRecord:

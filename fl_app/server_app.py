@@ -27,13 +27,12 @@ from fl_app.statistics_round import collect_statistics, run_statistics, write_st
 from rsdgc import RMS, Compressor, ModelSpec
 from rsdgc.errors import RsdgcError, RunError
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager, discover_sites, messages
-from strategies.base import RoundSettings, SiteRounds
+from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints
 from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
+from strategies.records import to_record, to_vector
 from strategies.round_log import human_bytes
-from strategies.rs_dgc import flatten as join_arrays
-from strategies.rs_dgc import unflatten
 
 app = ServerApp()
 
@@ -81,7 +80,7 @@ def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     strategy = _strategy(settings, roster, folder, spec, weights, run_id)
     if known is not None:
         resume(strategy)
-    ledger, arrays = strategy.ledger, unflatten(weights, spec)
+    ledger, arrays = strategy.ledger, to_record(weights, spec)
     every_task = _normalization(grid, settings, strategy, folder)
     result = strategy.start(
         grid,
@@ -94,13 +93,13 @@ def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     if strategy.rounds_combined == 0:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in ledger.refusals.items())
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
-    load_vector(model, spec, join_arrays(result.arrays, spec))
+    load_vector(model, spec, to_vector(result.arrays, spec))
     _finish(folder, mapping, strategy, model, strategy.seconds())
     return folder
 
 
 def _normalization(
-    grid: Grid, settings: Settings, strategy: SiteRounds, folder: Path
+    grid: Grid, settings: Settings, strategy: SiteStrategy, folder: Path
 ) -> ConfigRecord:
     """Return what every task says of normalisation: nothing, or what the sites agreed on."""
     if settings.normalization == "site":
@@ -111,7 +110,7 @@ def _normalization(
     if common is None:
         timeout_s = settings.join_timeout_s
         common = collect_statistics(
-            grid, strategy.roster, strategy.ledger, settings.min_sites, timeout_s
+            grid, strategy.site_manager, strategy.ledger, settings.min_sites, timeout_s
         )
         write_statistics(folder, common)
     return ConfigRecord({messages.NORMALIZATION: common.pack()})
@@ -124,7 +123,7 @@ def _strategy(
     spec: ModelSpec,
     weights: NDArray[np.float32],
     run_id: int,
-) -> SiteRounds:
+) -> SiteStrategy:
     ledger = Ledger(folder, spec.dense_bytes)
     rules = RoundSettings(
         settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
@@ -163,7 +162,7 @@ def _rates(
     )
 
 
-def resume(strategy: SiteRounds) -> None:
+def resume(strategy: SiteStrategy) -> None:
     """Take up the newest checkpoint that can be used, or start over where there is none."""
     checkpoints = strategy.checkpoints
     assert checkpoints is not None
@@ -177,21 +176,21 @@ def resume(strategy: SiteRounds) -> None:
         log(INFO, "resumed after round %d", checkpoint.round)
         return
     checkpoints.forget_after(0)
-    strategy.ledger.start_over()
+    strategy.ledger.clear_files()
     log(WARNING, "no checkpoint in %s: the run starts over", checkpoints.folder)
 
 
 def _finish(
     folder: Path,
     settings: dict[str, Any],
-    strategy: SiteRounds,
+    strategy: SiteStrategy,
     model: torch.nn.Module,
     seconds: float,
 ) -> None:
     run_folder.write_model(folder, model)
     confusion: Sequence[Any] = [] if strategy.confusion is None else strategy.confusion.tolist()
     summary = run_folder.write_summary(
-        folder, settings, strategy.roster, strategy.ledger, list(confusion), seconds
+        folder, settings, strategy.site_manager, strategy.ledger, list(confusion), seconds
     )
     log(INFO, "%s", headline(summary, write_report(folder)))
 

@@ -52,7 +52,7 @@ def collect_statistics(
     RunError
         Too few sites have told usable sums, or sites differ in modalities or bands.
     """
-    cards = roster.everyone()
+    cards = roster.connected()
     messages = [_question(card) for card in cards]
     replies = send_and_receive(grid, messages, timeout_s)
     told: dict[str, SiteSums] = {}

@@ -1,12 +1,10 @@
-"""What a strategy here fills in, and how its run is kept and taken up again.
+"""The rounds of a run, shared by all strategies of this package.
 
-What every strategy here shares: who is asked, what came back, what was counted.
-
-A round is one train message to each site drawn and one reply from each. The reply carries the
-upload and, for the model as it was received, the counts that make its accuracy; so the figures of
-round r arrive with the replies of round r + 1, and those of the last with a final evaluation. A
-site whose replica is not what the patches start from says so instead, and is sent the whole model
-within the same round.
+A round is one train message to each site drawn, and one reply from each. The reply carries the
+upload and, for the model that the site received, the counts that its accuracy is computed from.
+So the scores of round r arrive with the replies of round r + 1, and those of the last round with
+a final evaluation. A site whose replica does not match the patches says so instead, and is sent
+the whole model within the same round.
 """
 
 from __future__ import annotations
@@ -18,22 +16,28 @@ from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from rsdgc.arrays import Int64
 from rsdgc.errors import RunError
-from strategies import messages, metrics
-from strategies.checkpoints import Arrays, Checkpoint, Checkpoints
+from strategies import messages
+from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import Ledger, SiteEntry, content_bytes
-from strategies.outbox import ConfigFields, Outbox
+from strategies.metrics import score_received_model, sum_confusion
+from strategies.outbox import Outbox
 from strategies.round_log import RoundLog
 from strategies.sites import SiteDiscovery, SiteInfo, SiteManager
-from strategies.transport import error_summary, send_and_receive
-from strategies.validation import ReplyRefused
+from strategies.transport import send_and_receive
+from strategies.validation import ReplyRefused, check_no_error
+
+CONNECTION_POLL_S = 0.5
+"""Pause between two looks for sites while too few of them are connected."""
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class RoundSettings:
     Attributes
     ----------
     fraction : float
-        Share of the sites drawn for a round.
+        Share of the connected sites that is drawn for a round.
     quorum : int
         Fewest accepted uploads for a round to change the model.
     seed : int
@@ -59,160 +63,124 @@ class RoundSettings:
 
 
 class SiteStrategy(Strategy):
-    """Base of the strategies: what each fills in; :class:`strategies.base.SiteRounds` uses it.
+    """Base of the strategies: the loop over rounds, with a byte ledger and checkpoints.
+
+    :meth:`start` uses Flower's four hooks in the way of Flower's own strategies, so a subclass may
+    override any of them::
+
+        class WithoutNight(RsDgc):
+            def configure_train(self, server_round, arrays, config, grid):
+                train = super().configure_train(server_round, arrays, config, grid)
+                return [m for m in train if m.content["task"]["site"] != "night"]
 
     Parameters
     ----------
-    roster : SiteManager
-        The sites, as :func:`strategies.sites.discover_sites` found them.
+    site_manager : SiteManager
+        The sites, as :func:`strategies.sites.discover_sites` returned them.
     ledger : Ledger
-        Where bytes and refusals are counted.
-    rules : RoundSettings
-        Who is drawn, quorum, learning rate.
+        Counts bytes and refusals.
+    round_settings : RoundSettings
+        Draw, quorum and learning rate.
     checkpoints : Checkpoints, optional
-        Where and when the run's state is kept; none by default.
+        Where and when the state of the run is saved; never by default.
 
     Attributes
     ----------
-    confusion : int64[K, K] or None
-        Of the final evaluation, all sites' test splits together; the reference in rows.
+    confusion : int64 [K, K] or None
+        Confusion matrix of the final evaluation over all sites' test splits, reference in rows.
     rounds_combined : int
         Rounds that reached the quorum and so changed the model.
     resumed_round : int
-        The last round that a resumed run found in its checkpoint; 0 for a new run.
+        The last round in the checkpoint that the run was resumed from; 0 for a new run.
     """
 
     def __init__(
         self,
-        roster: SiteManager,
+        site_manager: SiteManager,
         ledger: Ledger,
-        rules: RoundSettings,
+        round_settings: RoundSettings,
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self.roster = roster
+        self.site_manager = site_manager
         self.ledger = ledger
-        self.rules = rules
+        self.round_settings = round_settings
         self.checkpoints = checkpoints
-        self.confusion: np.ndarray | None = None
+        self.confusion: Int64 | None = None
         self.rounds_combined = 0
         self.resumed_round = 0
-        self._began = time.monotonic()
+        self._discovery = SiteDiscovery(site_manager)
+        self._outbox = Outbox()
+        self._message_ttl_s: float | None = None
+        self._aggregated: ArrayRecord | None = None
+        self._start_time = time.monotonic()
         self._seconds_before = 0.0
-        self._joiners = SiteDiscovery(roster)
-        self._post = Outbox()
 
-    # ---- what a strategy fills in -------------------------------------------------------------
+    # ---- what a strategy implements -----------------------------------------------------------
 
     @abstractmethod
-    def parcel(self, card: SiteInfo, *, whole: bool = False) -> Download:
-        """Return the arrays that bring a site to the present model."""
+    def initialize(self, arrays: ArrayRecord) -> None:
+        """Start a new run from a model."""
 
     @abstractmethod
-    def accept(self, card: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        """Check a reply and take its upload in; raises :class:`Refused`."""
+    def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
+        """Return the arrays that bring a site to the present model; the same ones if repeated."""
 
     @abstractmethod
-    def combine(self, server_round: int) -> None:
-        """Form the next global model from the uploads accepted in this round."""
+    def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
+        """Check a reply and keep its upload; raise :class:`ReplyRefused` if it cannot be used."""
+
+    @abstractmethod
+    def aggregate_uploads(self, server_round: int) -> None:
+        """Update the global model with the uploads accepted in this round."""
+
+    @abstractmethod
+    def discard_uploads(self) -> None:
+        """Forget the uploads of a round without a quorum."""
 
     @abstractmethod
     def arrays(self) -> ArrayRecord:
         """Return the global model, layer by layer."""
 
     @abstractmethod
-    def take_arrays(self, arrays: ArrayRecord) -> None:
-        """Start from a model."""
+    def replace_model(self, arrays: ArrayRecord) -> None:
+        """Make a model that a subclass's ``aggregate_train`` returned the global one."""
 
     @abstractmethod
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
+    def state(self) -> State:
         """Return what a checkpoint of this strategy must hold."""
 
     @abstractmethod
-    def restore(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        """Take up what :meth:`state` returned."""
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
 
-    def fields(self, card: SiteInfo, kind: str) -> ConfigFields:
-        """Return fields of a site's task beside round, site and learning rate."""
+    def prepare_round(self) -> None:
+        """Prepare what is sent, at the start of a round."""
+
+    def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
+        """Return the fields of a site's task apart from site, round and learning rate."""
         return {}
 
-    def wants_whole(self, card: SiteInfo, reply: Message) -> bool:
-        """Return whether a site asks for the whole model instead of answering."""
+    def requests_whole_model(self, reply: Message) -> bool:
+        """Return whether a reply asks for the whole model instead of carrying an upload."""
         return False
 
     def ratios(self) -> dict[str, float]:
-        """Compression ratios of this round by layer; empty for a dense method."""
+        """Return this round's compression ratios by layer; empty for a dense method."""
         return {}
 
-    def prepare(self) -> None:
-        """Make ready what is sent, at the start of a round."""
+    def finalize_model(self) -> ArrayRecord:
+        """Complete the model after the last round, before it is scored, and return it."""
+        return self.arrays()
 
-    def discard(self) -> None:
-        """Forget the uploads of a round without quorum."""
-
-    def conclude(self) -> None:
-        """Make the model final, after the last round and before it is scored."""
-
-    # ---- checkpoints --------------------------------------------------------------------------
-
-    def save(self, checkpoints: Checkpoints, server_round: int) -> None:
-        """Write a checkpoint of the run after a round."""
-        arrays, values = self.state()
-        values["ledger"] = self.ledger.position()
-        values["rounds_combined"] = self.rounds_combined
-        values["seconds"] = self.seconds()
-        try:
-            checkpoints.save(Checkpoint(server_round, arrays, values))
-        except RunError as error:  # the run can do without; the next one may succeed
-            log(WARNING, "%s", error)
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Take a checkpoint up: :meth:`start` goes on with the round after it."""
-        self.ledger.return_to(checkpoint.values["ledger"])
-        self.restore(checkpoint.arrays, checkpoint.values)
-        self.rounds_combined = int(checkpoint.values["rounds_combined"])
-        self._seconds_before = float(checkpoint.values["seconds"])
-        self.resumed_round = checkpoint.round
-
-    def kept_rounds(self) -> list[int]:
-        """Return the rounds that the run could be resumed from; sites can go back to them.
-
-        As many numbers as checkpoints are to be kept, 0 (the start) for those not there yet: the
-        bytes of a message must not depend on when the run was last resumed.
-        """
-        if self.checkpoints is None:
-            return []
-        found = self.checkpoints.rounds()[-self.checkpoints.keep :]
-        return [0] * (self.checkpoints.keep - len(found)) + found
-
-    def seconds(self) -> float:
-        """Wall clock of the run, without the time between a stop and its resumption."""
-        return self._seconds_before + time.monotonic() - self._began
-
-
-__all__ = ["RoundSettings", "SiteRounds"]
-
-CONNECTION_POLL_S = 0.5
-"""Between two looks for sites that are not connected."""
-
-
-class SiteRounds(SiteStrategy):
-    """The loop over rounds, with a ledger of bytes and of refusals.
-
-    Parameters
-    ----------
-    roster, ledger, rules, checkpoints
-        See :class:`strategies.base.SiteStrategy`.
-    """
-
-    # ---- Flower's interface -------------------------------------------------------------------
+    # ---- the run ------------------------------------------------------------------------------
 
     def summary(self) -> None:
         """Log who takes part."""
-        data = self.roster.data
+        data = self.site_manager.data
         log(
             INFO,
             "%d sites, %d classes, %d bands, %d px chips, data '%s'%s",
-            len(self.roster.sites),
+            len(self.site_manager.sites),
             len(data.classes),
             data.bands,
             data.chip_px,
@@ -228,204 +196,311 @@ class SiteRounds(SiteStrategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run all rounds and a final evaluation; see Flower's ``Strategy.start``.
 
-        The result's ``arrays`` are the final global model. A round in which fewer sites than the
-        quorum delivered leaves the model as it was. A strategy that took up a checkpoint goes on
-        with the round after it, and leaves ``initial_arrays`` aside.
+        It differs from Flower's in three ways. Sites score the model that a train message brings
+        them, so there is one evaluation round, at the end. A round with fewer uploads than the
+        quorum leaves the model unchanged. After :meth:`resume` the run continues with the round
+        after the checkpoint, and ``initial_arrays`` are not used.
+
+        Returns
+        -------
+        Result
+            ``arrays`` is the final global model. ``train_metrics_clientapp`` and
+            ``evaluate_metrics_clientapp`` hold what ``aggregate_train`` and ``aggregate_evaluate``
+            returned.
         """
         self.summary()
-        result = Result(arrays=initial_arrays)
+        # Longer than a round, so that a reply that comes too late is seen and counted.
+        self._message_ttl_s = 2 * timeout
+        arrays, result = initial_arrays, Result()
         if self.resumed_round == 0:
-            self.take_arrays(initial_arrays)
-            self._evaluate_centrally(evaluate_fn, 0, result)
-        progress = RoundLog(num_rounds, self.resumed_round)
+            self.initialize(initial_arrays)
+            self._evaluate_centrally(evaluate_fn, 0, arrays, result)
+        else:
+            arrays = self.arrays()
+        config = train_config or ConfigRecord()
+        round_log = RoundLog(num_rounds, self.resumed_round)
         for server_round in range(self.resumed_round + 1, num_rounds + 1):
-            began = time.monotonic()
-            self._train(grid, server_round, timeout, train_config or ConfigRecord())
-            self._close(server_round, time.monotonic() - began, progress)
+            start_time = time.monotonic()
+            arrays = self._train(grid, server_round, arrays, config, timeout, result)
+            self._close_round(server_round, time.monotonic() - start_time, round_log)
             if self.checkpoints is not None and self.checkpoints.due(server_round):
                 self.save(self.checkpoints, server_round)
-            self._evaluate_centrally(evaluate_fn, server_round, result)
-        self.conclude()
-        self._final_evaluation(grid, num_rounds, timeout, evaluate_config, result)
-        result.arrays = self.arrays()
+            self._evaluate_centrally(evaluate_fn, server_round, arrays, result)
+        result.arrays = self.finalize_model()
+        self._evaluate_sites(grid, num_rounds, evaluate_config or ConfigRecord(), timeout, result)
         return result
+
+    def seconds(self) -> float:
+        """Return the duration of the run, without the time between a stop and its resumption."""
+        return self._seconds_before + time.monotonic() - self._start_time
+
+    def _train(
+        self,
+        grid: Grid,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        timeout_s: float,
+        result: Result,
+    ) -> ArrayRecord:
+        """Run a train round; return the global model after it."""
+        self._wait_for_quorum(grid, timeout_s)
+        self.prepare_round()
+        train = self.configure_train(server_round, arrays, config, grid)
+        replies = self._send_and_receive(grid, server_round, "train", train, timeout_s)
+        aggregated, metrics = self.aggregate_train(server_round, replies)
+        if metrics is not None:
+            result.train_metrics_clientapp[server_round] = metrics
+        if aggregated is None:
+            return arrays
+        if aggregated is not self._aggregated:  # an override returned a model of its own
+            self.replace_model(aggregated)
+        return aggregated
+
+    def _wait_for_quorum(self, grid: Grid, timeout_s: float) -> None:
+        """Wait while fewer sites are connected than a round needs, as long as a round may take.
+
+        Otherwise a network that is down for a while would use up the rounds of the run.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            connected = self.site_manager.connected(self._discovery.poll(grid))
+            if len(connected) >= self.round_settings.quorum or time.monotonic() >= deadline:
+                return
+            time.sleep(min(CONNECTION_POLL_S, timeout_s))
+
+    def _close_round(self, server_round: int, seconds: float, round_log: RoundLog) -> None:
+        entries = [*self._outbox.entries.values(), *self._outbox.pop_late()]
+        self.ledger.close_round(entries, self.ratios(), seconds)
+        log(INFO, round_log.line(self.ledger.rounds[server_round - 1 :]))
+
+    def _evaluate_sites(
+        self,
+        grid: Grid,
+        server_round: int,
+        config: ConfigRecord,
+        timeout_s: float,
+        result: Result,
+    ) -> None:
+        evaluate = self.configure_evaluate(server_round, result.arrays, config, grid)
+        replies = self._send_and_receive(grid, server_round, "evaluate", evaluate, timeout_s)
+        metrics = self.aggregate_evaluate(server_round, replies)
+        if metrics is not None:
+            result.evaluate_metrics_clientapp[server_round] = metrics
+        self.ledger.count([*self._outbox.entries.values(), *self._outbox.pop_late()])
+        self.ledger.score_round(server_round, self.ledger.final)
+
+    @staticmethod
+    def _evaluate_centrally(
+        evaluate_fn: EvaluateFn | None, server_round: int, arrays: ArrayRecord, result: Result
+    ) -> None:
+        metrics = None if evaluate_fn is None else evaluate_fn(server_round, arrays)
+        if metrics is not None:
+            result.evaluate_metrics_serverapp[server_round] = metrics
+
+    # ---- Flower's hooks -----------------------------------------------------------------------
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one train message for each site drawn from those that are connected.
 
-        ``arrays`` is Flower's; the model that travels is this strategy's own.
+        ``arrays`` is part of Flower's interface and not used: what travels is :meth:`download`.
+        An override may leave messages out, change their tasks, or add messages. Each must name
+        its site in the task.
         """
-        self.prepare()
-        present = self._joiners.look(grid)
-        cards = self.roster.draw(self.rules.fraction, self.rules.seed, server_round, present)
-        return self._address(MessageType.TRAIN, cards, server_round, config)
+        settings = self.round_settings
+        nodes = self._discovery.poll(grid)
+        sites = self.site_manager.draw(settings.fraction, settings.seed, server_round, nodes)
+        return [self._message(MessageType.TRAIN, site, server_round, config) for site in sites]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check every reply, take in what is valid, and form the next global model.
+        """Check every reply, accept the valid ones, and update the global model.
 
-        What is refused is named in the ledger and changes nothing. Replies are taken in the
-        order of the sites' names, so that the result does not depend on their arrival.
+        Refused replies are counted in the ledger by reason and change nothing.
+
+        Returns
+        -------
+        arrays : ArrayRecord or None
+            The new global model; None if the quorum was not reached. If an override returns
+            another one, that becomes the global model.
+        metrics : MetricRecord or None
+            Samples and mean train loss of the accepted uploads.
         """
-        return (self.arrays() if self.collect(server_round, replies) else None), None
+        by_site = self._outbox.replies_by_site(replies)
+        # By name, so that the result does not depend on the order of arrival.
+        accepted = [
+            entry
+            for name, entry in sorted(self._outbox.entries.items())
+            if self._accept_reply(name, by_site.get(name), entry)
+        ]
+        scores = score_received_model(by_site, len(self.site_manager.data.classes))
+        self.ledger.score_round(server_round - 1, scores)
+        if len(accepted) < self.round_settings.quorum:
+            log(
+                WARNING,
+                "round %d: %d uploads accepted, quorum is %d; the model is unchanged",
+                server_round,
+                len(accepted),
+                self.round_settings.quorum,
+            )
+            self.discard_uploads()
+            return None, None
+        self.rounds_combined += 1
+        self.aggregate_uploads(server_round)
+        self._aggregated = self.arrays()
+        return self._aggregated, _train_metrics(accepted)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message for each site, to score the global model on its test split."""
-        cards = self.roster.everyone(self._joiners.look(grid))
-        return self._address(MessageType.EVALUATE, cards, server_round, config)
+        """Return one message for each connected site, to score the model on its test split."""
+        sites = self.site_manager.connected(self._discovery.poll(grid))
+        return [self._message(MessageType.EVALUATE, site, server_round, config) for site in sites]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Add up the sites' confusion matrices."""
-        answered = self._post.by_site(replies)
-        for name, reply in answered.items():
-            entry = self._post.entries[name]
-            entry.accepted = not reply.has_error()
-            entry.bytes_up += 0 if reply.has_error() else content_bytes(reply.content)
-        confusion, scores = metrics.sum_confusion(answered, len(self.roster.data.classes))
+        """Add up the sites' confusion matrices, and score the sum."""
+        by_site = self._outbox.replies_by_site(replies)
+        for name, reply in by_site.items():
+            if not reply.has_error():
+                self._outbox.entries[name].accepted = True
+                self._outbox.entries[name].bytes_up += content_bytes(reply.content)
+        confusion, scores = sum_confusion(by_site, len(self.site_manager.data.classes))
         if scores is None:
             return None
         self.confusion = confusion
         self.ledger.final = scores
         return MetricRecord({"accuracy": scores.accuracy, "loss": scores.loss})
 
-    # ---- inside -------------------------------------------------------------------------------
+    # ---- messages of a round ------------------------------------------------------------------
 
-    def _train(self, grid: Grid, number: int, timeout: float, config: ConfigRecord) -> None:
-        self._post.ttl_s = 2 * timeout  # longer than a round, so that a late reply is seen
-        self._wait_for_quorum(grid, timeout)
-        messages = list(self.configure_train(number, ArrayRecord(), config, grid))
-        replies = send_and_receive(
-            grid,
-            messages,
-            timeout,
-            follow_up=lambda index, reply: self._second_try(index, reply, config),
-            overdue=self._post.overdue,
-        )
-        self.collect(number, [reply for reply in replies if reply is not None])
+    def _message(
+        self, message_type: str, site: SiteInfo, server_round: int, config: ConfigRecord
+    ) -> Message:
+        task = {**config, messages.SITE: site.name, messages.ROUND: server_round}
+        if message_type == MessageType.TRAIN:
+            task[messages.LEARNING_RATE] = self.round_settings.learning_rate_at(server_round)
+        task |= self.task_fields(site, message_type)
+        return self._pack(message_type, site, ConfigRecord(task), self.download(site))
 
-    def _wait_for_quorum(self, grid: Grid, timeout: float) -> None:
-        """Wait while fewer sites are connected than a round needs, as long as a round may take.
+    def _pack(
+        self, message_type: str, site: SiteInfo, task: ConfigRecord, download: Download
+    ) -> Message:
+        content = RecordDict({messages.TASK: task})
+        if download.arrays is not None:
+            content[messages.MODEL] = download.arrays
+        return Message(content, site.node_id, message_type, ttl=self._message_ttl_s)
 
-        A network that is down for a while must not use the run's rounds up.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            there = len(self.roster.everyone(self._joiners.look(grid)))
-            if there >= self.rules.quorum or time.monotonic() >= deadline:
-                return
-            time.sleep(min(CONNECTION_POLL_S, timeout))
-
-    def _address(
-        self, kind: str, cards: list[SiteInfo], number: int, config: ConfigRecord
-    ) -> list[Message]:
-        self._post.begin("train" if kind == MessageType.TRAIN else "evaluate")
-        for card in cards:
-            self._post.write(
-                kind, card, number, self._task(kind, card, number, config), self.parcel(card)
-            )
-        return [letter.message for letter in self._post.letters]
-
-    def _task(self, kind: str, card: SiteInfo, number: int, config: ConfigRecord) -> ConfigFields:
-        task: ConfigFields = {messages.SITE: card.name, messages.ROUND: number}
-        if kind == MessageType.TRAIN:
-            task[messages.LEARNING_RATE] = self.rules.learning_rate_at(number)
-        return {**config, **task, **self.fields(card, kind)}
-
-    def _second_try(self, index: int, reply: Message, config: ConfigRecord) -> Message | None:
-        """Return a letter with the whole model to a site that asks for it, once a round."""
-        letter = self._post.letters[index]
-        entry = self._post.entries[letter.card.name]
-        if entry.resynced or not self.wants_whole(letter.card, reply):
-            return None
-        log(WARNING, "%s is out of step: it is sent the whole model", letter.card.name)
-        task = self._task(letter.kind, letter.card, letter.round, config)
-        return self._post.write_again(letter, task, self.parcel(letter.card, whole=True), reply)
-
-    def collect(self, server_round: int, replies: Iterable[Message]) -> bool:
-        """Take a round's replies in; return whether the model changed."""
-        answered = self._post.by_site(replies)
-        accepted = 0
-        for letter in self._post.letters:
-            name = letter.card.name
-            entry = self._post.entries[name]
-            try:
-                if name not in answered:
-                    raise ReplyRefused("no reply", f"round {server_round} ended before it came")
-                self._take(letter.card, answered[name], entry)
-                accepted += 1
-            except ReplyRefused as refusal:
-                entry.reason = refusal.reason
-                log(WARNING, "%s refused in round %d: %s", name, server_round, refusal)
-        scores = metrics.score_received_model(answered, len(self.roster.data.classes))
-        self.ledger.score_round(server_round - 1, scores)
-        if accepted < self.rules.quorum:
-            log(
-                WARNING,
-                "round %d: %d of at least %d uploads; the model stays as it was",
-                server_round,
-                accepted,
-                self.rules.quorum,
-            )
-            self.discard()
-            return False
-        self.rounds_combined += 1
-        self.combine(server_round)
-        return True
-
-    def _take(self, card: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        if reply.has_error():
-            raise ReplyRefused("error at the site", error_summary(reply.error.reason))
-        entry.bytes_up += content_bytes(reply.content)
-        self.accept(card, reply, entry)
-        entry.accepted = True
-
-    def _close(self, server_round: int, seconds: float, progress: RoundLog) -> None:
-        entries = [*self._post.entries.values(), *self._post.late()]
-        self.ledger.close_round(entries, self.ratios(), seconds)
-        log(INFO, progress.line(self.ledger.rounds[server_round - 1 :]))
-
-    def _final_evaluation(
+    def _send_and_receive(
         self,
         grid: Grid,
         server_round: int,
-        timeout: float,
-        config: ConfigRecord | None,
-        result: Result,
-    ) -> None:
-        config = config or ConfigRecord()
-        messages = self.configure_evaluate(server_round, ArrayRecord(), config, grid)
+        phase: str,
+        configured: Iterable[Message],
+        timeout_s: float,
+    ) -> list[Message]:
+        """Record and send the messages of a round; return the replies that came in time."""
+        to_send = list(configured)
+        self._outbox.begin()
+        for message in to_send:
+            site = self._site_of(message)
+            download = self.download(site)
+            # Arrays that an override put in are not known by group: they count as the task's.
+            unchanged = message.content.get(messages.MODEL) is download.arrays
+            groups = download.groups if unchanged else {}
+            self._outbox.add(message, site.name, server_round, phase, groups)
         replies = send_and_receive(
             grid,
-            list(messages),
-            timeout,
-            follow_up=lambda index, reply: self._second_try(index, reply, config),
-            overdue=self._post.overdue,
+            to_send,
+            timeout_s,
+            follow_up=self._answer_resync,
+            unanswered=self._outbox.unanswered,
         )
-        metrics = self.aggregate_evaluate(server_round, [r for r in replies if r is not None])
-        if metrics is not None:
-            result.evaluate_metrics_clientapp[server_round] = metrics
-        self.ledger.count([*self._post.entries.values(), *self._post.late()])
-        self.ledger.score_round(server_round, self.ledger.final)
+        return [reply for reply in replies if reply is not None]
 
-    def _evaluate_centrally(
-        self,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
-        server_round: int,
-        result: Result,
-    ) -> None:
-        if evaluate_fn is None:
-            return
-        metrics = evaluate_fn(server_round, self.arrays())
-        if metrics is not None:
-            result.evaluate_metrics_serverapp[server_round] = metrics
+    def _site_of(self, message: Message) -> SiteInfo:
+        task = message.content.config_records.get(messages.TASK, ConfigRecord())
+        name = str(task.get(messages.SITE, ""))
+        if name not in self.site_manager.sites:
+            raise RunError(
+                f"a message names site '{name}', which is not part of the run: "
+                "configure_train and configure_evaluate must set 'site' in each task"
+            )
+        return self.site_manager.sites[name]
+
+    def _answer_resync(self, index: int, reply: Message) -> Message | None:
+        """Return a message with the whole model if a reply asks for it, once a round and site."""
+        sent = self._outbox.sent[index]
+        if self._outbox.entries[sent.site].resynced or not self.requests_whole_model(reply):
+            return None
+        log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
+        site = self.site_manager.sites[sent.site]
+        download = self.download(site, whole=True)
+        task = sent.message.content.config_records[messages.TASK]
+        message = self._pack(sent.message.metadata.message_type, site, task, download)
+        self._outbox.add_resync(index, reply, message, download.groups)
+        return message
+
+    def _accept_reply(self, name: str, reply: Message | None, entry: SiteEntry) -> bool:
+        """Accept a reply, or record why it is refused; return whether it was accepted."""
+        try:
+            if reply is None:
+                raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
+            check_no_error(reply)
+            entry.bytes_up += content_bytes(reply.content)
+            self.accept(self.site_manager.sites[name], reply, entry)
+        except ReplyRefused as refusal:
+            entry.reason = refusal.reason
+            log(WARNING, "%s refused in round %d: %s", name, entry.round, refusal)
+            return False
+        entry.accepted = True
+        return True
+
+    # ---- checkpoints --------------------------------------------------------------------------
+
+    def save(self, checkpoints: Checkpoints, server_round: int) -> None:
+        """Write a checkpoint of the run after a round."""
+        parts = {"strategy": self.state(), "ledger": self.ledger.state()}
+        run = {"rounds_combined": self.rounds_combined, "seconds": self.seconds()}
+        try:
+            checkpoints.save(Checkpoint(server_round, State.join(parts, run)))
+        except RunError as error:  # the run does not need it, and the next one may succeed
+            log(WARNING, "%s", error)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint: :meth:`start` runs the rounds after it."""
+        state = checkpoint.state
+        self.ledger.restore(state.part("ledger"))
+        self.restore(state.part("strategy"))
+        self.rounds_combined = int(state.values["rounds_combined"])
+        self._seconds_before = float(state.values["seconds"])
+        self.resumed_round = checkpoint.round
+
+    def kept_rounds(self) -> list[int]:
+        """Return the rounds that the run could be resumed from; sites can go back to them.
+
+        There are as many numbers as checkpoints are kept, with 0 (the start) for those that are
+        not written yet: the bytes of a message must not depend on when a run was resumed.
+        """
+        if self.checkpoints is None:
+            return []
+        rounds = self.checkpoints.rounds()[-self.checkpoints.keep :]
+        return [0] * (self.checkpoints.keep - len(rounds)) + rounds
+
+
+def _train_metrics(entries: list[SiteEntry]) -> MetricRecord | None:
+    """Return the samples and the mean train loss of accepted uploads."""
+    losses = [(e.num_examples, e.train_loss) for e in entries if e.train_loss is not None]
+    num_examples = sum(weight for weight, _ in losses)
+    if not num_examples:
+        return None
+    mean_loss = sum(weight * loss for weight, loss in losses) / num_examples
+    return MetricRecord({messages.NUM_EXAMPLES: num_examples, messages.TRAIN_LOSS: mean_loss})

@@ -1,10 +1,10 @@
-"""Checkpoints of the server: written whole or not at all, the last few kept.
+"""Checkpoints of the server: each is complete or absent, and the last few are kept.
 
-``<run>/checkpoints/round-<n>.safetensors`` holds the arrays of the strategy (true and published
-weights, the patch log, the rate control's), and in its metadata everything else as JSON, with a
-checksum over all of it. It is written beside its place, forced to disk and renamed, so a kill at
-any instant leaves the checkpoints that were there, or one more. One that is damaged all the same
-is passed over for the one before, with a warning.
+``<run>/checkpoints/round-<n>.safetensors`` holds the arrays of a run's state (the models, the log
+of patches, what steers the ratios). Its metadata holds all other values as JSON, and a checksum
+over everything. A file is written under another name, forced to disk and renamed, so a process
+that is killed at any moment leaves either the previous checkpoints or one more. If a file is
+damaged nevertheless, the one before it is used, with a warning.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from safetensors.numpy import save_file
 from rsdgc.durable import DRAFT, make_folder, replace_file
 from rsdgc.errors import RunError
 
-SCHEMA = "rsdgc-checkpoint-1"
+SCHEMA = "rsdgc-checkpoint-2"
+SCHEMA_VERSION_1 = "rsdgc-checkpoint-1"
 FOLDER = "checkpoints"
 _NAME = re.compile(r"round-(\d+)\.safetensors")
 
@@ -35,22 +36,58 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
+class State:
+    """What a checkpoint holds of an object. The names are the file format.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        Any shape and dtype.
+    values : dict of str to JSON value
+        Everything else.
+    """
+
+    arrays: Arrays = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def join(cls, parts: Mapping[str, State], values: Mapping[str, Any] | None = None) -> State:
+        """Return the state of an object that consists of parts and has values of its own.
+
+        Arrays are named ``part.array``; the values of a part are nested under its name.
+        """
+        arrays = {
+            f"{part}.{name}": array
+            for part, state in parts.items()
+            for name, array in state.arrays.items()
+        }
+        return cls(arrays, {**{p: state.values for p, state in parts.items()}, **(values or {})})
+
+    def part(self, name: str) -> State:
+        """Return the state of a part that :meth:`join` was given."""
+        prefix = f"{name}."
+        arrays = {
+            key.removeprefix(prefix): array
+            for key, array in self.arrays.items()
+            if key.startswith(prefix)
+        }
+        return State(arrays, self.values[name])
+
+
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a run needs to go on.
+    """The state of a run after a round.
 
     Attributes
     ----------
     round : int
-        The last one that is in it.
-    arrays : dict of str to array
-        By name.
-    values : dict
-        JSON values.
+        The last round that the state includes.
+    state : State
+        See :meth:`strategies.base.SiteStrategy.save`.
     """
 
     round: int
-    arrays: Arrays
-    values: dict[str, Any]
+    state: State
 
 
 class Checkpoints:
@@ -59,11 +96,11 @@ class Checkpoints:
     Parameters
     ----------
     run_folder : Path
-        The run's; ``checkpoints/`` is made in it.
+        The run's folder; checkpoints are in ``checkpoints/`` in it.
     every : int
-        Rounds between two; 0 for none.
+        Rounds between two checkpoints; 0 for none.
     keep : int
-        How many are kept, at least 1.
+        Number of checkpoints that are kept, at least 1.
     """
 
     def __init__(self, run_folder: Path, every: int, keep: int) -> None:
@@ -72,26 +109,26 @@ class Checkpoints:
         self.keep = keep
 
     def due(self, server_round: int) -> bool:
-        """Return whether one is to be written after a round."""
+        """Return whether a checkpoint is to be written after a round."""
         return self.every > 0 and server_round % self.every == 0
 
     def rounds(self) -> list[int]:
-        """Return the rounds of the checkpoints there are, ascending."""
+        """Return the rounds of all existing checkpoints, ascending."""
         if not self.folder.is_dir():
             return []
-        found = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, and delete those beyond the last ``keep``.
+        """Write a checkpoint, and delete all but the last ``keep``.
 
         Raises
         ------
         RunError
-            It could not be written; the run stands where it stood, and can be resumed.
+            It could not be written. Earlier checkpoints remain, and the run can go on.
         """
-        arrays = {name: np.asarray(a, order="C") for name, a in checkpoint.arrays.items()}
-        values = json.dumps(checkpoint.values)
+        arrays = {name: np.asarray(a, order="C") for name, a in checkpoint.state.arrays.items()}
+        values = json.dumps(checkpoint.state.values)
         metadata = {
             "schema": SCHEMA,
             "round": str(checkpoint.round),
@@ -101,7 +138,7 @@ class Checkpoints:
         path = self._path(checkpoint.round)
         try:
             make_folder(self.folder, levels=2)
-            for draft in self.folder.glob(f"*{DRAFT}"):
+            for draft in self.folder.glob(f"*{DRAFT}"):  # left by a process that was killed
                 draft.unlink()
             replace_file(path, lambda draft: save_file(arrays, draft, metadata))
             self._prune()
@@ -111,7 +148,7 @@ class Checkpoints:
             ) from error
 
     def newest(self) -> Iterator[Checkpoint]:
-        """Yield the checkpoints that can be read, newest first; each of the others is a warning."""
+        """Yield the readable checkpoints, newest first; warn of each that is not readable."""
         for number in reversed(self.rounds()):
             try:
                 yield self._read(number)
@@ -131,14 +168,18 @@ class Checkpoints:
         self._prune()
 
     def _read(self, number: int) -> Checkpoint:
-        with safe_open(self._path(number), "np") as entries:
-            metadata = entries.metadata() or {}
-            arrays: Arrays = {name: entries.get_tensor(name) for name in entries.keys()}  # noqa: SIM118
-        if metadata["schema"] != SCHEMA or metadata["round"] != str(number):
+        with safe_open(self._path(number), "np") as file:
+            metadata = file.metadata() or {}
+            arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        known = metadata["schema"] in (SCHEMA, SCHEMA_VERSION_1)
+        if not known or metadata["round"] != str(number):
             raise ValueError(f"it is {metadata['schema']} of round {metadata['round']}")
         if metadata["checksum"] != _checksum(arrays, metadata["values"]):
             raise ValueError("its checksum does not match")
-        return Checkpoint(number, arrays, json.loads(metadata["values"]))
+        state = State(arrays, json.loads(metadata["values"]))
+        if metadata["schema"] == SCHEMA_VERSION_1:
+            state = _from_version_1(state)
+        return Checkpoint(number, state)
 
     def _prune(self) -> None:
         for old in self.rounds()[: -self.keep]:
@@ -148,24 +189,6 @@ class Checkpoints:
         return self.folder / f"round-{number:06}.safetensors"
 
 
-def plain_values(thing: object) -> tuple[Arrays, dict[str, Any]]:
-    """Return an object's own arrays and plain values, by attribute name.
-
-    What is neither (settings objects, other objects) is left out: the object is made anew from
-    the run's settings, and these are what has changed since.
-    """
-    found = vars(thing).items()
-    arrays = {name: value for name, value in found if isinstance(value, np.ndarray)}
-    values = {n: v for n, v in found if isinstance(v, bool | int | float | str)}
-    return arrays, values
-
-
-def put_back(thing: object, arrays: Arrays, values: dict[str, Any]) -> None:
-    """Set what :func:`plain_values` returned."""
-    for name, value in {**arrays, **values}.items():
-        setattr(thing, name, value)
-
-
 def _checksum(arrays: Arrays, values: str) -> str:
     total = zlib.crc32(values.encode())
     for name in sorted(arrays):
@@ -173,3 +196,45 @@ def _checksum(arrays: Arrays, values: str) -> str:
         total = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), total)
         total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
     return f"{total:08x}"
+
+
+def _from_version_1(state: State) -> State:
+    """Return the state of a version 1 checkpoint under the names of version 2.
+
+    Version 1 called fields by private attributes, and repeated what follows from the settings.
+    """
+    arrays, values = state.arrays, state.values
+
+    def rates(name: str) -> State:
+        stored = values[name]
+        return State(
+            {key: arrays[f"{name}.{key}"] for key in ("shares", "ratios")},
+            {
+                "round": stored["_round"],
+                "level": stored["_level"],
+                "target_bytes": stored["target_bytes"],
+                "shares_measured": stored["_followed"],
+            },
+        )
+
+    if "layers" in values:  # dense FedAvg
+        layers, prefix = values["layers"], "velocity."
+        model = State({name: arrays[name] for name in layers})
+        velocity = State({n.removeprefix(prefix): a for n, a in arrays.items() if n not in layers})
+        strategy = State.join({"model": model, "velocity": velocity}, {"layers": layers})
+    else:
+        names = ("weights", "published", "log", "log_lengths")
+        model = State(
+            {name: arrays[name] for name in names},
+            {"version": values["version"], "pending": values["pending"]},
+        )
+        parts = {
+            "model": model,
+            "upload_rates": rates("up"),
+            "patch_rates": rates("down"),
+            "momentum": State({"velocity": arrays["velocity"]}),
+            "sync": State(values=values["books"]),
+        }
+        strategy = State.join(parts, {"overhead_bytes": values["overhead_bytes"]})
+    run = {key: values[key] for key in ("rounds_combined", "seconds")}
+    return State.join({"strategy": strategy, "ledger": State(values=values["ledger"])}, run)

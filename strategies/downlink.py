@@ -1,43 +1,43 @@
-"""The true model and the published one, and the log of patches between its versions.
+"""The published model, the log of patches between its versions, and what is sent to a site.
 
 The server keeps the true weights w and the published ones p, which every site holds bit for bit.
-A publication compresses w − p into one patch inside the downlink's budget; then
-``p ← p + decoded(patch)`` here as at every site. What the patch does not say stays in w − p: that
-is the downlink's error feedback, with no further state. A patch is encoded once, whoever gets it.
+A publication compresses w − p into one patch within the downlink's budget; then
+``p ← p + decoded(patch)`` at the server and at every site. What the patch omits remains in w − p:
+that is the downlink's error feedback, and needs no further state.
 
-What carries the published model to the sites: patches, the whole, or nothing.
-
-Sites at one version get one and the same ``ArrayRecord`` object, so that Flower stores it once
-and a round costs the server the same however many sites it has.
+A patch is encoded once, however many sites get it. Sites at the same version get the same
+``ArrayRecord`` object, which Flower stores once, so publishing costs the same for any number of
+sites.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
-from numpy.typing import NDArray
 
 from rsdgc import Compressor, SparseUpdate, Stamp, decode
+from rsdgc.arrays import Float32
 from rsdgc.patches import fingerprint, pack_patches
 from strategies import messages
-from strategies.ledger import WHOLE_MODEL, layer_group
+from strategies.checkpoints import State
+from strategies.ledger import WHOLE_MODEL, update_bytes
 from strategies.rate_control import RateControl
-
-Flat = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One entry of the log.
+    """A step from one version of the published model to the next.
 
     Attributes
     ----------
     version : int
-        That it leads to.
+        Version that the patch leads to.
     payload : bytes
-        As encoded, and as every site gets it.
+        The encoded patch, as every site gets it.
     groups : dict of str to int
         Its bytes by group of layers, header included.
     """
@@ -47,27 +47,23 @@ class Patch:
     groups: dict[str, int]
 
     @classmethod
-    def of(cls, update: SparseUpdate) -> Patch:
-        """Describe a patch that this server has made."""
-        groups = {"header": int(update.header_bytes)}
-        for layer, count in zip(update.spec.layers, update.layer_bytes.tolist(), strict=True):
-            group = layer_group(layer.name)
-            groups[group] = groups.get(group, 0) + int(count)
-        return cls(update.stamp.round, update.payload, groups)
+    def from_update(cls, update: SparseUpdate) -> Patch:
+        """Return the patch that an encoded update of this server is."""
+        return cls(update.stamp.round, update.payload, dict(update_bytes(update)))
 
 
 class PublishedModel:
-    """Two models and a log.
+    """The true model, the published one, and the log of patches.
 
     Parameters
     ----------
     weights : float32 [size]
-        The model before training; copied. It is version 0, which sites can make themselves.
+        The model before training; copied. It is version 0, which sites compute themselves.
     rates : RateControl
-        Budget and layer ratios of the patches. A budget of the whole model or more publishes
-        without loss: every version is the true model, and there are no patches.
+        Budget and layer ratios of the patches. With a budget of the whole model or more,
+        publishing is lossless: every version is the true model, and there are no patches.
     compressor : Compressor
-        Of the patches.
+        Encodes the patches.
     run_id : int
         Stamped on the patches.
 
@@ -76,29 +72,30 @@ class PublishedModel:
     weights, published : float32 [size]
         w and p.
     version : int
-        Number of p: publications so far.
+        Version of p: the number of publications so far.
     log : list of Patch
-        The last ones, without a gap, oldest first; never longer than the whole model.
+        The latest patches without a gap, oldest first; together smaller than the whole model.
     fingerprint : bytes
-        Of p.
+        Fingerprint of p.
     pending : bool
-        Whether the true weights have changed since the last publication.
+        Whether w has changed since the last publication.
     """
 
     def __init__(
-        self, weights: Flat, rates: RateControl, compressor: Compressor, run_id: int
+        self, weights: Float32, rates: RateControl, compressor: Compressor, run_id: int
     ) -> None:
         self.spec = compressor.spec
         self.rates = rates
         self.run_id = run_id
-        self._compressor = compressor
         self.weights = weights.copy()
         self.published = weights.copy()
-        self._difference = np.empty_like(self.weights)
         self.version = 0
         self.pending = False
         self.log: list[Patch] = []
         self.fingerprint = fingerprint(self.published)
+        self._compressor = compressor
+        # Allocated once: a new vector of a large model costs a second in page faults per round.
+        self._difference = np.empty_like(self.weights)
         rates.begin(self.weights)
 
     @property
@@ -106,100 +103,119 @@ class PublishedModel:
         """Whether every publication is the true model itself."""
         return self.rates.budget_bytes >= self.spec.dense_bytes
 
-    def step(self, update: Flat) -> None:
-        """Add an aggregated update to the true weights."""
+    def step(self, update: Float32) -> None:
+        """Add an aggregated update, float32 [size], to the true weights."""
         self.weights += update
         self.pending = True
 
+    def replace(self, weights: Float32) -> None:
+        """Replace the true weights, float32 [size]."""
+        self.weights[:] = weights
+        self.pending = True
+
     def publish(self, overhead_bytes: int = 0) -> None:
-        """Make the next version.
+        """Publish the next version within the budget of every round.
 
         Parameters
         ----------
         overhead_bytes : int
-            What a message weighs beside its patch; the budget is for both.
+            Bytes of a message without its patch; the budget covers both.
 
         Raises
         ------
         RsdgcError
             The true weights are no longer finite; nothing was published.
         """
-        if self.lossless:
-            self.publish_whole()
-            return
-        np.subtract(self.weights, self.published, out=self._difference)
-        measured = len(self.log[-1].payload) + overhead_bytes if self.log else None
-        self.rates.follow(self.weights, self._difference, measured or self.rates.budget_bytes)
-        self._patch(self.rates)
+        measured_bytes = self.rates.budget_bytes
+        if self.log:
+            measured_bytes = len(self.log[-1].payload) + overhead_bytes
+        self._publish(self.rates, measured_bytes)
 
-    def publish_more(self, rates: RateControl) -> None:
-        """Make the next version inside another budget, as the last patch of a run."""
-        if rates.budget_bytes >= self.spec.dense_bytes:
-            self.publish_whole()
-            return
-        np.subtract(self.weights, self.published, out=self._difference)
-        rates.follow(self.weights, self._difference, rates.budget_bytes)
-        self._patch(rates)
+    def publish_within(self, rates: RateControl) -> None:
+        """Publish the next version within another budget, as the last patch of a run."""
+        self._publish(rates, rates.budget_bytes)
 
     def publish_whole(self) -> None:
-        """Make the true weights the next version; no patch leads to it."""
+        """Publish the true weights as the next version; no patch leads to it."""
         self.published[:] = self.weights
-        self.version += 1
-        self.pending = False
         self.log = []
-        self.fingerprint = fingerprint(self.published)
+        self._finish_version()
 
-    def since(self, version: int) -> list[Patch] | None:
-        """Return the patches after a version, or None where the whole model serves better."""
+    def patches_since(self, version: int) -> list[Patch] | None:
+        """Return the patches after a version, or None if the whole model is smaller."""
         if version == self.version:
             return []
-        found = [patch for patch in self.log if patch.version > version]
-        if not found or found[0].version != version + 1:
-            return None
-        total = sum(len(patch.payload) for patch in found)
-        return found if total < self.spec.dense_bytes else None
+        patches = [patch for patch in self.log if patch.version > version]
+        if not patches or patches[0].version != version + 1:
+            return None  # the log does not reach back that far
+        return patches if _total_bytes(patches) < self.spec.dense_bytes else None
 
     def distance(self) -> float:
-        """‖w − p‖ / ‖w‖: how far the published model is from the true one."""
+        """Return ‖w − p‖ / ‖w‖: how far the published model is from the true one."""
         np.subtract(self.weights, self.published, out=self._difference)
         norm = float(np.linalg.norm(self.weights))
         return float(np.linalg.norm(self._difference)) / norm if norm else 0.0
 
-    def restore(
-        self, weights: Flat, published: Flat, version: int, log: list[bytes], *, pending: bool
-    ) -> None:
-        """Take over what a checkpoint kept."""
-        self.weights[:] = weights
-        self.published[:] = published
-        self.version = version
-        self.pending = pending
-        self.log = [Patch.of(decode(payload, self.spec)) for payload in log]
+    def state(self) -> State:
+        """Return both models, the log, and the state of the ratios."""
+        payloads = [patch.payload for patch in self.log]
+        return State(
+            {
+                "weights": self.weights,
+                "published": self.published,
+                "log": np.frombuffer(b"".join(payloads), np.uint8),
+                "log_lengths": np.array([len(payload) for payload in payloads], np.int64),
+            },
+            {"version": self.version, "pending": self.pending},
+        )
+
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        ends = np.cumsum(state.arrays["log_lengths"]).tolist()
+        content = state.arrays["log"].tobytes()
+        payloads = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        self.weights[:] = state.arrays["weights"]
+        self.published[:] = state.arrays["published"]
+        self.version = int(state.values["version"])
+        self.pending = bool(state.values["pending"])
+        self.log = [Patch.from_update(decode(payload, self.spec)) for payload in payloads]
         self.fingerprint = fingerprint(self.published)
 
-    def _patch(self, rates: RateControl) -> None:
+    def _publish(self, rates: RateControl, measured_bytes: float) -> None:
+        if rates.budget_bytes >= self.spec.dense_bytes:
+            self.publish_whole()
+            return
+        np.subtract(self.weights, self.published, out=self._difference)
+        rates.adjust(self.weights, self._difference, measured_bytes)
         stamp = Stamp(self.run_id, self.version + 1, self.version)
-        sent = self._compressor.compress(self._difference, rates.ratios, stamp, rates.target_bytes)
-        sent.add_to(self.published)
+        update = self._compressor.compress(
+            self._difference, rates.ratios, stamp, rates.target_bytes
+        )
+        update.add_to(self.published)
+        self.log.append(Patch.from_update(update))
+        # A site that needs this many patches or more is better served with the whole model.
+        while self.log and _total_bytes(self.log) >= self.spec.dense_bytes:
+            self.log.pop(0)
+        self._finish_version()
+
+    def _finish_version(self) -> None:
         self.version += 1
         self.pending = False
-        self.log.append(Patch.of(sent))
-        total = sum(len(patch.payload) for patch in self.log)
-        while self.log and total >= self.spec.dense_bytes:
-            total -= len(self.log.pop(0).payload)
         self.fingerprint = fingerprint(self.published)
 
 
-WHOLE_KEY = -1
+def _total_bytes(patches: Sequence[Patch]) -> int:
+    return sum(len(patch.payload) for patch in patches)
 
 
 @dataclass(frozen=True)
 class Download:
-    """The arrays of a message.
+    """The arrays of a message that brings a site up to date.
 
     Attributes
     ----------
     arrays : ArrayRecord or None
-        None where the site has everything already.
+        None if the site is up to date.
     groups : dict of str to int
         Bytes by group of layers; the whole model is one group.
     """
@@ -209,53 +225,53 @@ class Download:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the whole model is in it."""
+        """Whether it holds the whole model."""
         return WHOLE_MODEL in self.groups
 
 
 class DownloadCache:
-    """Makes each parcel of a version once.
+    """Creates each download of a version once.
 
     Parameters
     ----------
     model : PublishedModel
-        What is sent.
+        The model to send.
     """
 
     def __init__(self, model: PublishedModel) -> None:
         self._model = model
-        self._version = -1
-        self._made: dict[int, Download] = {}
+        self._version = model.version
+        self._since: dict[int, Download] = {}
+        self._whole: Download | None = None
 
     def since(self, version: int) -> Download:
         """Return what brings a site from a version to the present one."""
-        self._begin()
-        if version not in self._made:
-            patches = self._model.since(version)
+        self._drop_old()
+        if version not in self._since:
+            patches = self._model.patches_since(version)
             if patches is None:
                 return self.whole()
-            self._made[version] = _patches(patches) if patches else Download(None, {})
-        return self._made[version]
+            self._since[version] = _pack(patches) if patches else Download(None, {})
+        return self._since[version]
 
     def whole(self) -> Download:
         """Return the whole published model."""
-        self._begin()
-        if WHOLE_KEY not in self._made:
+        self._drop_old()
+        if self._whole is None:
             array = Array(self._model.published)
-            record = ArrayRecord({messages.PACKED: array})
-            self._made[WHOLE_KEY] = Download(record, {WHOLE_MODEL: len(array.data)})
-        return self._made[WHOLE_KEY]
+            arrays = ArrayRecord({messages.PACKED: array})
+            self._whole = Download(arrays, {WHOLE_MODEL: len(array.data)})
+        return self._whole
 
-    def _begin(self) -> None:
+    def _drop_old(self) -> None:
         if self._version != self._model.version:
-            self._version, self._made = self._model.version, {}
+            self._version, self._since, self._whole = self._model.version, {}, None
 
 
-def _patches(patches: list[Patch]) -> Download:
+def _pack(patches: Sequence[Patch]) -> Download:
     packed = pack_patches([patch.payload for patch in patches])
     array = Array(np.frombuffer(packed, dtype=np.uint8))
-    groups: dict[str, int] = {}
+    groups: Counter[str] = Counter()
     for patch in patches:
-        for group, count in patch.groups.items():
-            groups[group] = groups.get(group, 0) + count
-    return Download(ArrayRecord({messages.PATCHES: array}), groups)
+        groups.update(patch.groups)
+    return Download(ArrayRecord({messages.PATCHES: array}), dict(groups))

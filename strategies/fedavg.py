@@ -1,108 +1,112 @@
-"""Dense FedAvg, Flower's own, under the same ledger: the other side of every claim."""
+"""Dense FedAvg with Flower's own averaging, under the same ledger: the baseline of every claim."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvgM
 
 from strategies import messages
-from strategies.base import RoundSettings, SiteRounds
-from strategies.checkpoints import Arrays, Checkpoints
+from strategies.base import RoundSettings, SiteStrategy
+from strategies.checkpoints import Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
-from strategies.rs_dgc import finite
 from strategies.sites import SiteInfo, SiteManager
-from strategies.validation import ReplyRefused, read_metric, read_num_examples
-
-VELOCITY = "velocity."
-"""Before a layer's name in a checkpoint."""
+from strategies.validation import ReplyRefused, finite_or_none, read_metric, read_num_examples
 
 
-class DenseFedAvg(SiteRounds):
-    """Whole float32 models both ways, averaged by Flower's ``FedAvg``, or ``FedAvgM``.
+class DenseFedAvg(SiteStrategy):
+    """Whole float32 models in both directions, averaged by Flower's ``FedAvg`` or ``FedAvgM``.
 
     Parameters
     ----------
-    roster, ledger, rules, checkpoints
+    site_manager, ledger, round_settings, checkpoints
         See :class:`strategies.base.SiteStrategy`.
     server_momentum : float
-        Of the global model, 0 to below 1; 0 is ``FedAvg``.
+        Momentum of the global model, 0 to below 1; 0 is ``FedAvg``.
     """
 
     def __init__(
         self,
-        roster: SiteManager,
+        site_manager: SiteManager,
         ledger: Ledger,
-        rules: RoundSettings,
+        round_settings: RoundSettings,
         checkpoints: Checkpoints | None = None,
         *,
         server_momentum: float = 0.0,
     ) -> None:
-        super().__init__(roster, ledger, rules, checkpoints)
+        super().__init__(site_manager, ledger, round_settings, checkpoints)
         self._fedavg = FedAvgM(
             weighted_by_key=messages.NUM_EXAMPLES, server_momentum=server_momentum
         )
         self._replies: list[Message] = []
-        self._arrays = ArrayRecord()
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._download = Download(None, {})
+
+    def initialize(self, arrays: ArrayRecord) -> None:
+        """Start from a model, whose shapes the replies must have."""
+        self.replace_model(arrays)
+
+    def replace_model(self, arrays: ArrayRecord) -> None:
+        """Make a model the global one."""
+        self._fedavg.current_arrays = arrays
+        self._shapes = _shapes(arrays)
+        size = sum(len(array.data) for array in arrays.values())
+        self._download = Download(arrays, {WHOLE_MODEL: size})
 
     def arrays(self) -> ArrayRecord:
         """Return the global model."""
-        return self._arrays
+        assert self._download.arrays is not None  # set by initialize or restore
+        return self._download.arrays
 
-    def take_arrays(self, arrays: ArrayRecord) -> None:
-        """Start from a model, and remember its shapes for the replies."""
-        self._arrays = self._fedavg.current_arrays = arrays
-        self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        size = sum(len(array.data) for array in arrays.values())
-        self._parcel = Download(arrays, {WHOLE_MODEL: size})
-
-    def parcel(self, card: SiteInfo, *, whole: bool = False) -> Download:
+    def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
         """Return the whole model."""
-        return self._parcel
+        return self._download
 
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return the model and its velocity."""
-        layers = list(self._arrays)
-        arrays = {name: array.numpy() for name, array in self._arrays.items()}
-        velocity = self._fedavg.momentum_vector or []
-        arrays |= {VELOCITY + name: v for name, v in zip(layers, velocity, strict=False)}
-        return arrays, {"layers": layers}
-
-    def restore(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        """Take up what :meth:`state` returned."""
-        layers = values["layers"]
-        self.take_arrays(ArrayRecord({name: Array(arrays[name]) for name in layers}))
-        velocity = [arrays[VELOCITY + name] for name in layers if VELOCITY + name in arrays]
-        self._fedavg.momentum_vector = velocity or None
-
-    def accept(self, card: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        """Check that the reply is a model of the same layers."""
-        entry.num_examples = read_num_examples(reply, card)
+    def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
+        """Check that the reply is a model of the same layers with finite values."""
+        entry.num_examples = read_num_examples(reply, site.num_train)
         record = reply.content.array_records.get(messages.UPDATE)
-        found = {} if record is None else {name: tuple(a.shape) for name, a in record.items()}
-        if record is None or found != self._shapes:
+        if record is None or _shapes(record) != self._shapes:
             raise ReplyRefused("not a valid upload", "its layers are not the model's")
-        entry.train_loss = finite(read_metric(reply, messages.TRAIN_LOSS))
-        entry.seconds = finite(read_metric(reply, messages.SECONDS)) or 0.0
+        entry.train_loss = finite_or_none(read_metric(reply, messages.TRAIN_LOSS))
+        entry.seconds = finite_or_none(read_metric(reply, messages.SECONDS)) or 0.0
         if not all(np.isfinite(array.numpy()).all() for array in record.values()):
             raise ReplyRefused("not a valid upload", "it holds values that are not finite")
+        groups: Counter[str] = Counter()
         for name, array in record.items():
-            group = layer_group(name)
-            entry.up_by_group[group] = entry.up_by_group.get(group, 0) + len(array.data)
-        entry.up_by_group["report"] = entry.bytes_up - sum(entry.up_by_group.values())
+            groups[layer_group(name)] += len(array.data)
+        groups["report"] = entry.bytes_up - groups.total()
+        entry.up_by_group = dict(groups)
         self._replies.append(reply)
 
-    def combine(self, server_round: int) -> None:
-        """Average by Flower's own aggregation, in the order of the sites' names."""
+    def aggregate_uploads(self, server_round: int) -> None:
+        """Average with Flower's own aggregation."""
         arrays, _ = self._fedavg.aggregate_train(server_round, self._replies)
-        self.discard()
-        assert arrays is not None  # a quorum is one reply at least
-        self.take_arrays(arrays)
+        self.discard_uploads()
+        assert arrays is not None  # a quorum is at least one reply
+        self.replace_model(arrays)
 
-    def discard(self) -> None:
-        """Forget the models held."""
+    def discard_uploads(self) -> None:
+        """Forget the models of the replies."""
         self._replies = []
+
+    def state(self) -> State:
+        """Return the model and its velocity."""
+        model = {name: array.numpy() for name, array in self.arrays().items()}
+        velocity = self._fedavg.momentum_vector or []
+        parts = {"model": State(model), "velocity": State(dict(zip(model, velocity, strict=False)))}
+        return State.join(parts, {"layers": list(model)})
+
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        layers = state.values["layers"]
+        model, velocity = state.part("model").arrays, state.part("velocity").arrays
+        self.replace_model(ArrayRecord({name: Array(model[name]) for name in layers}))
+        self._fedavg.momentum_vector = [velocity[name] for name in layers] if velocity else None
+
+
+def _shapes(arrays: ArrayRecord) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in arrays.items()}

@@ -1,43 +1,47 @@
-"""The byte ledger: what crossed the network, per round, site, direction and layer group.
+"""The byte ledger: what crossed the network, per round, site, direction and group of layers.
 
-Two files in the run folder, written as the run goes, a line of JSON each time:
+Two files in the run folder grow with the run, one line of JSON at a time:
 
 ``rounds.jsonl``
-    a line per round × site;
+    one line per round and site;
 ``history.jsonl``
-    a line per round, with the accuracy of the global model after it (round 0: before training).
+    one line per round, with the accuracy of the global model after it (round 0: before training).
 
-A line of ``rounds.jsonl`` has a ``phase``: ``train`` for a round's own message and reply,
+Each line of ``rounds.jsonl`` has a ``phase``: ``train`` for the task of a round and its reply,
 ``evaluate`` for the final evaluation, ``late`` for a reply that came after its round had ended,
-``statistics`` for a site's sums, which are asked for before the first round.
-The bytes of all of them are counted, those of resynchronisations among them.
+``statistics`` for a site's sums, which are collected before the first round. All of these bytes
+are counted, including those of resynchronizations.
 
-Counted are the contents of the messages that were really sent, as Flower serialises them: arrays
-with their headers, and every other field of task and report.
+The ledger counts the content of the messages that were really sent, as Flower serializes it:
+arrays with their headers, and every other field of a task or report.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
 
+from rsdgc import SparseUpdate
 from rsdgc.errors import RunError
+from strategies.checkpoints import State
 from strategies.metrics import Scores
 
 FILES = ("rounds.jsonl", "history.jsonl")
 
 WHOLE_MODEL = "whole model"
-"""Group of the bytes down of a model sent whole."""
+"""Group of the bytes of a model that is sent whole, which has no parts to tell apart."""
 
 
 @dataclass
 class SiteEntry:
-    """One site in one round."""
+    """One message to a site and its reply: a line of ``rounds.jsonl``."""
 
     round: int
     site: str
@@ -54,17 +58,21 @@ class SiteEntry:
     resynced: bool = False
     bytes_resync: int = 0
 
-    def send(self, groups: dict[str, int], num_bytes: int) -> None:
+    def send(self, groups: Mapping[str, int], num_bytes: int) -> None:
         """Count a message to the site: its bytes by group, the rest of it as ``task``."""
+        sums = Counter(self.down_by_group)
+        sums.update(groups)
+        sums["task"] += num_bytes - sum(groups.values())
+        self.down_by_group = dict(sums)
         self.bytes_down += num_bytes
-        rest = {"task": num_bytes - sum(groups.values())}
-        for group, count in {**groups, **rest}.items():
-            self.down_by_group[group] = self.down_by_group.get(group, 0) + count
 
 
 @dataclass
 class RoundEntry:
-    """One round of all sites, complete once the model after it has been scored."""
+    """One round of all sites: a line of ``history.jsonl``.
+
+    It is complete once the model after the round has been scored.
+    """
 
     round: int
     bytes_up: int = 0
@@ -84,26 +92,36 @@ class RoundEntry:
 
 
 class Ledger:
-    """Counts bytes and refusals, and writes them down as the run goes.
+    """Counts bytes and refusals, and writes them to the run folder.
 
     Parameters
     ----------
     folder : Path or None
         The run folder; None keeps the ledger in memory only.
     dense_bytes : int
-        The whole model in float32: what FedAvg would send to a site, and what it would send back.
+        Bytes of the whole model in float32: what FedAvg would send to a site, and what the site
+        would send back.
+
+    Attributes
+    ----------
+    rounds : list of RoundEntry
+        Round 0 (before training) first.
+    refusals : Counter
+        Number of refused replies by reason.
+    final : Scores or None
+        Scores of the final model, once the final evaluation is over.
     """
 
     def __init__(self, folder: Path | None, dense_bytes: int) -> None:
         self.folder = folder
         self.dense_bytes = dense_bytes
         self.rounds: list[RoundEntry] = [RoundEntry(0)]
-        self.refusals: dict[str, int] = {}
+        self.refusals: Counter[str] = Counter()
         self.final: Scores | None = None
         self._scored = 0
 
     def begin(self, entries: list[SiteEntry]) -> None:
-        """Enter what was asked of the sites before the first round."""
+        """Record what the sites were asked before the first round."""
         self.rounds[0].refused = sum(not entry.accepted for entry in entries)
         self.count(entries)
         self._count_refusals(entries)
@@ -111,39 +129,38 @@ class Ledger:
     def close_round(
         self, entries: list[SiteEntry], ratios: dict[str, float], seconds: float
     ) -> None:
-        """Enter a round's sites and its sums; its score follows with :meth:`score_round`."""
-        trained = [entry for entry in entries if entry.phase == "train"]
-        entry = RoundEntry(
-            round=len(self.rounds),
-            sites=sum(e.accepted for e in trained),
-            refused=sum(not e.accepted for e in entries),
-            seconds=round(seconds, 3),
-            ratios={name: float(f"{ratio:.5g}") for name, ratio in ratios.items()},
+        """Record a round's sites and sums; its score follows with :meth:`score_round`."""
+        self.rounds.append(
+            RoundEntry(
+                round=len(self.rounds),
+                sites=sum(entry.accepted for entry in entries if entry.phase == "train"),
+                refused=sum(not entry.accepted for entry in entries),
+                seconds=round(seconds, 3),
+                ratios={name: float(f"{ratio:.5g}") for name, ratio in ratios.items()},
+            )
         )
-        self.rounds.append(entry)
         self.count(entries)
         self._count_refusals(entries)
 
     def count(self, entries: list[SiteEntry]) -> None:
         """Add messages to the last round's bytes, and write their lines.
 
-        Dense FedAvg would have sent a model for every message to a site, resynchronisations
-        aside, and one back for every reply to a round's work.
+        Dense FedAvg would have sent one model for every message to a site (but none for a
+        resynchronization), and received one for every reply to a round's task.
         """
-        entry = self.rounds[-1]
-        for site in entries:
-            entry.bytes_up += site.bytes_up
-            entry.bytes_down += site.bytes_down
-            entry.dense_bytes_up += self.dense_bytes * (
-                site.bytes_up > 0 and site.phase in ("train", "late")
-            )
-            entry.dense_bytes_down += self.dense_bytes * (site.phase in ("train", "evaluate"))
-            entry.resyncs += site.resynced
-            entry.bytes_resync += site.bytes_resync
-            self._append("rounds.jsonl", asdict(site))
+        total = self.rounds[-1]
+        for entry in entries:
+            replied = entry.bytes_up > 0 and entry.phase in ("train", "late")
+            total.bytes_up += entry.bytes_up
+            total.bytes_down += entry.bytes_down
+            total.dense_bytes_up += self.dense_bytes * replied
+            total.dense_bytes_down += self.dense_bytes * (entry.phase in ("train", "evaluate"))
+            total.resyncs += entry.resynced
+            total.bytes_resync += entry.bytes_resync
+            self._append("rounds.jsonl", asdict(entry))
 
     def score_round(self, round_number: int, scores: Scores | None) -> None:
-        """Write the line of a round with the accuracy of the model that came out of it."""
+        """Write the line of a round, with the scores of the model after it."""
         entry = self.rounds[round_number]
         if scores is not None and scores.num_examples:
             entry.accuracy = scores.accuracy
@@ -171,21 +188,20 @@ class Ledger:
             "compression_total": _ratio(dense_up + dense_down, up + down),
         }
 
-    # ---- checkpoints --------------------------------------------------------------------------
-
-    def position(self) -> dict[str, Any]:
-        """Return where the ledger stands, as JSON values, with its files forced to disk."""
+    def state(self) -> State:
+        """Return how long the files are, forced to disk, and what is not in them yet."""
         lengths = {}
-        for name in FILES if self.folder else ():
-            assert self.folder is not None
-            with (self.folder / name).open("ab") as file:
-                os.fsync(file.fileno())
-                lengths[name] = file.tell()
+        if self.folder is not None:
+            for name in FILES:
+                with (self.folder / name).open("ab") as file:
+                    os.fsync(file.fileno())
+                    lengths[name] = file.tell()
         pending = [asdict(entry) for entry in self.rounds[self._scored :]]
-        return {"lengths": lengths, "pending": pending, "refusals": self.refusals}
+        values = {"lengths": lengths, "pending": pending, "refusals": dict(self.refusals)}
+        return State(values=values)
 
-    def return_to(self, position: dict[str, Any]) -> None:
-        """Cut the files back to a position, and take up the counts from there.
+    def restore(self, state: State) -> None:
+        """Cut the files back to the lengths of a :meth:`state`, and continue from there.
 
         Raises
         ------
@@ -193,7 +209,7 @@ class Ledger:
             The files are shorter than they were, or damaged.
         """
         assert self.folder is not None
-        for name, length in position["lengths"].items():
+        for name, length in state.values["lengths"].items():
             path = self.folder / name
             if not path.exists() or path.stat().st_size < length:
                 raise RunError(f"{path} is shorter than at the checkpoint: the folder is damaged")
@@ -204,19 +220,17 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise RunError(f"{self.folder / 'history.jsonl'} is damaged: {error}") from None
         self._scored = len(self.rounds)
-        self.rounds += [RoundEntry(**entry) for entry in position["pending"]]
-        self.refusals = dict(position["refusals"])
+        self.rounds += [RoundEntry(**entry) for entry in state.values["pending"]]
+        self.refusals = Counter(state.values["refusals"])
 
-    def start_over(self) -> None:
-        """Empty the files, as for a run that begins."""
-        for name in FILES if self.folder else ():
-            assert self.folder is not None
-            (self.folder / name).unlink(missing_ok=True)
+    def clear_files(self) -> None:
+        """Delete the files, for a run that starts over."""
+        if self.folder is not None:
+            for name in FILES:
+                (self.folder / name).unlink(missing_ok=True)
 
     def _count_refusals(self, entries: list[SiteEntry]) -> None:
-        for site in entries:
-            if not site.accepted:
-                self.refusals[site.reason] = self.refusals.get(site.reason, 0) + 1
+        self.refusals.update(entry.reason for entry in entries if not entry.accepted)
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         if self.folder is None:
@@ -226,13 +240,21 @@ class Ledger:
 
 
 def content_bytes(content: RecordDict) -> int:
-    """Bytes of a message's content: every array, metric and config value, and their names."""
+    """Return the bytes of a message's content: all arrays, metrics, config values and names."""
     return sum(len(name) + record.count_bytes() for name, record in content.items())
 
 
 def layer_group(layer: str) -> str:
-    """Name of the part of a network that a layer belongs to: the first word of its name."""
+    """Return the part of a network that a layer belongs to: the first word of its name."""
     return layer.partition(".")[0]
+
+
+def update_bytes(update: SparseUpdate) -> Counter[str]:
+    """Return the bytes of an encoded update by group of layers, its header apart."""
+    groups = Counter(header=update.header_bytes)
+    for layer, num_bytes in zip(update.spec.layers, update.layer_bytes.tolist(), strict=True):
+        groups[layer_group(layer.name)] += num_bytes
+    return groups
 
 
 def _ratio(dense: float, real: float) -> float:

@@ -1,7 +1,8 @@
-"""Names of the records and fields that a round's messages carry.
+"""Names of the records and fields in the messages between server and sites.
 
-The server's strategy writes the tasks and reads the reports, the site does the opposite; the two
-packages do not know each other, so the names that both use stand here.
+The server's strategy writes tasks and reads reports; the ClientApp does the opposite. Both use the
+names below. They travel with every message and count in its bytes, so changing one changes the
+sizes that the ratios are steered by.
 
 =========  ==============================  =====================================================
 message    record                          fields
@@ -9,23 +10,23 @@ message    record                          fields
 query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
                                            ``bands``, ``chip-px``, ``dataset``, ``synthetic``
-sums →     ``task`` (config)               ``site``; once, before the first round, where sites
-                                           normalise by common statistics
-sums ←     ``sums`` (config)               ``layers``, ``classes``, ``class-counts``, and of each
-                                           layer its bands, and their counts, means and squared
-                                           deviations
-train →    ``model`` (arrays)              ``patches`` that the site lacks, or the whole model;
-                                           left out where the site has everything
+sums →     ``task`` (config)               ``site``; once, before the first round, if sites
+                                           normalize by common statistics
+sums ←     ``sums`` (config)               ``layers`` (the modalities), ``classes``,
+                                           ``class-counts``, and for each modality its bands with
+                                           their counts, means and squared deviations
+train →    ``model`` (arrays)              the ``patches`` that the site lacks, or the whole
+                                           model; absent if the site is up to date
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
                                            compressed method the *origin*, ``accepted-round``,
                                            ``ratios`` and ``budget-bytes``; ``normalization``
-                                           where sites normalise by common statistics
+                                           if sites normalize by common statistics
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
                                            ``seconds``, ``reference``, ``predicted``, ``correct``,
                                            and with a compressed method ``version``
-train ←    ``metrics`` (metrics)           ``resync`` alone: the replica here is not what the
-                                           patches start from; the whole model is needed
+train ←    ``metrics`` (metrics)           ``resync`` alone: the patches do not fit the site's
+                                           replica, and it needs the whole model
 evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin, and
                                            ``normalization``
 evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
@@ -33,11 +34,11 @@ evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, `
 =========  ==============================  =====================================================
 
 The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model,
-``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` tells what they are for.
+``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` explains them.
 
-``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split, of the
-model as received: enough for overall and balanced accuracy and Cohen's kappa at a fraction of a
-confusion matrix's size. The whole matrix travels once, in the final evaluation.
+``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split for the
+model as received. They suffice for overall accuracy, balanced accuracy and Cohen's kappa at a
+fraction of a confusion matrix's size. The whole matrix travels once, in the final evaluation.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ STATISTICS = "statistics"
 """Name of the query that asks for the sums of a site's train samples."""
 
 PACKED = "packed"
-"""Name of the one array that holds a packed model or an encoded upload."""
+"""Name of the array that holds a packed model or an encoded upload."""
 PATCHES = "patches"
-"""Name of the one array that holds packed patches (:mod:`rsdgc.patches`)."""
+"""Name of the array that holds packed patches (:mod:`rsdgc.patches`)."""
 
 ROUND = "round"
 ACCEPTED_ROUND = "accepted-round"
@@ -65,7 +66,7 @@ LEARNING_RATE = "learning-rate"
 RATIOS = "ratios"
 BUDGET_BYTES = "budget-bytes"
 NORMALIZATION = "normalization"
-"""Means and standard deviations that the site normalises by, packed; absent: by its own."""
+"""Means and standard deviations that the site normalizes by, packed; absent: the site's own."""
 
 RUN = "run"
 VERSION = "version"
@@ -94,12 +95,16 @@ CONFUSION = "confusion"
 
 
 def pack_rounds(rounds: Sequence[int]) -> bytes:
-    """Pack numbers of rounds, four bytes each, little-endian; one zero byte for none."""
+    """Pack round numbers, four bytes each, little-endian; a single zero byte stands for none.
+
+    Flower cannot count the bytes of an empty value.
+    """
     return b"".join(number.to_bytes(4, "little") for number in rounds) or b"\0"
 
 
 def unpack_rounds(packed: bytes) -> tuple[int, ...]:
-    """Unpack what :func:`pack_rounds` packed."""
+    """Return the round numbers that :func:`pack_rounds` packed."""
     return tuple(
-        int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed) - 3, 4)
+        int.from_bytes(packed[start : start + 4], "little")
+        for start in range(0, len(packed) - 3, 4)
     )

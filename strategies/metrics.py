@@ -1,6 +1,6 @@
-"""Accuracy figures from counts that sites can add up without sharing an image.
+"""Scores of a model from the counts that sites report, which reveal no image.
 
-Add up what sites report of a model's score; a site whose report is unusable is left out.
+The counts of all sites are added up. A site whose report cannot be used is left out.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from logging import WARNING
 import numpy as np
 from flwr.app import Message
 from flwr.common import log
-from numpy.typing import NDArray
 
+from rsdgc.arrays import Int64
 from strategies import messages
 from strategies.validation import ReplyRefused, read_class_counts
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Scores:
     Attributes
     ----------
     accuracy : float
-        Share of samples classified right (OA).
+        Share of samples that are classified correctly (OA).
     balanced_accuracy : float
         Mean recall over the classes that occur (AA).
     kappa : float
@@ -45,13 +43,16 @@ class Scores:
     num_examples: int
 
     @classmethod
-    def from_counts(
-        cls, reference: Counts, predicted: Counts, correct: Counts, loss: float
-    ) -> Scores:
-        """Work out the figures from counts per class, each int64[num_classes].
+    def from_counts(cls, reference: Int64, predicted: Int64, correct: Int64, loss: float) -> Scores:
+        """Compute the scores from counts per class.
 
-        ``reference`` counts the samples of each class, ``predicted`` those a model put into it,
-        ``correct`` those it was right to. ``loss`` is the mean over all samples.
+        Parameters
+        ----------
+        reference, predicted, correct : int64 [num_classes]
+            Samples of each class, samples that the model assigned to it, and samples of it that
+            the model assigned correctly.
+        loss : float
+            Mean over all samples.
         """
         total = int(reference.sum())
         if total == 0:
@@ -64,14 +65,15 @@ class Scores:
         return cls(observed, float(recall.mean()), kappa, loss, total)
 
     @classmethod
-    def from_confusion(cls, confusion: Counts, loss: float) -> Scores:
-        """Work out the figures from a confusion matrix int64[K, K] with the reference in rows."""
+    def from_confusion(cls, confusion: Int64, loss: float) -> Scores:
+        """Compute the scores from a confusion matrix, int64 [K, K] with the reference in rows."""
         return cls.from_counts(
             confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal().copy(), loss
         )
 
 
 COUNTS = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
+"""Fields of a report that hold one count per class."""
 
 
 def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
@@ -87,28 +89,26 @@ def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Sc
     Returns
     -------
     Scores or None
-        None if no site scored a sample.
+        None if no site scored any sample.
     """
     sums = {key: np.zeros(num_classes, dtype=np.int64) for key in COUNTS}
     loss = 0.0
     for reply in replies.values():
         try:
-            found = {key: read_class_counts(reply, key, num_classes) for key in COUNTS}
-        except ReplyRefused:  # counted and logged where the upload itself is refused
+            report = {key: read_class_counts(reply, key, num_classes) for key in COUNTS}
+        except ReplyRefused:  # counted and logged when the upload itself is checked
             continue
-        for key, (counts, _) in found.items():
+        for key, (counts, _) in report.items():
             sums[key] += counts
-        counts, site_loss = found[messages.REFERENCE]
+        counts, site_loss = report[messages.REFERENCE]
         loss += site_loss * int(counts.sum())
     reference, predicted, correct = (sums[key] for key in COUNTS)
     total = int(reference.sum())
     return Scores.from_counts(reference, predicted, correct, loss / total) if total else None
 
 
-def sum_confusion(
-    replies: Mapping[str, Message], num_classes: int
-) -> tuple[NDArray[np.int64], Scores | None]:
-    """Add up confusion matrices, int64[K, K] with the reference in rows, and score them."""
+def sum_confusion(replies: Mapping[str, Message], num_classes: int) -> tuple[Int64, Scores | None]:
+    """Add up confusion matrices, int64 [K, K] with the reference in rows, and score the sum."""
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
     loss = 0.0
     for name, reply in sorted(replies.items()):

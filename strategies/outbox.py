@@ -1,126 +1,131 @@
-"""Who was sent what, whose reply is whose, and what it all weighed."""
+"""What was sent to which site in the current round, and the bytes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import WARNING
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.common import log
 
-from strategies import messages
-from strategies.downlink import Download
 from strategies.ledger import SiteEntry, content_bytes
-from strategies.sites import SiteInfo
 from strategies.transport import PendingReplies
 
-Value = (
-    bool | int | float | str | bytes
-    | list[bool] | list[int] | list[float] | list[str] | list[bytes]
-)  # fmt: skip
-ConfigFields = dict[str, Value]
-"""Entries of a config record, as Flower takes them."""
-
 LATE_REPLY = "late reply"
-"""Reason of an upload that came after its round had ended."""
+"""Reason for refusing an upload that came after its round had ended."""
 
 
 @dataclass(frozen=True)
 class SentMessage:
-    """One message to a site."""
+    """A message to a site."""
 
     message: Message
-    card: SiteInfo
+    site: str
     round: int
-    kind: str
+
+    @property
+    def id(self) -> str:
+        """Flower's id of the message, which it gets when it is sent."""
+        return self.message.metadata.message_id
 
 
 class Outbox:
-    """The letters of one round, and those of earlier ones that nobody has answered.
+    """The messages of the current round, and unanswered ones of earlier rounds.
 
     Attributes
     ----------
-    letters : list of Letter
-        One a site, in the order sent.
+    sent : list of SentMessage
+        The messages of this round in the order sent, without follow-ups.
     entries : dict of str to SiteEntry
-        What the ledger is to know of each site, by name.
-    overdue : Overdue
-        Letters of earlier rounds without a reply.
+        The ledger's entry of each site in this round, by name.
+    unanswered : PendingReplies
+        Messages of earlier rounds without a reply.
     """
 
     def __init__(self) -> None:
-        self.letters: list[SentMessage] = []
+        self.sent: list[SentMessage] = []
         self.entries: dict[str, SiteEntry] = {}
-        self.overdue = PendingReplies()
-        self.ttl_s: float | None = None
-        self._followed: list[SentMessage] = []
+        self.unanswered = PendingReplies()
+        self._follow_ups: list[SentMessage] = []
         self._earlier: dict[str, SentMessage] = {}
 
-    def begin(self, phase: str) -> None:
-        """Start a round; what of the last one is unanswered is overdue from now on."""
-        before = {_id(letter): letter for letter in self.letters + self._followed}
-        self._earlier |= before
-        self._earlier = {i: self._earlier[i] for i in self.overdue.waiting & self._earlier.keys()}
-        self.letters, self.entries, self._followed = [], {}, []
-        self._phase = phase
+    def begin(self) -> None:
+        """Start a round. Messages of the last one that are unanswered count as late from now on."""
+        self._earlier |= {sent.id: sent for sent in self.sent + self._follow_ups}
+        late = self.unanswered.waiting & self._earlier.keys()
+        self._earlier = {message_id: self._earlier[message_id] for message_id in late}
+        self.sent, self.entries, self._follow_ups = [], {}, []
 
-    def write(
-        self, kind: str, card: SiteInfo, number: int, task: ConfigFields, parcel: Download
+    def add(
+        self, message: Message, site: str, server_round: int, phase: str, groups: Mapping[str, int]
     ) -> None:
-        """Add a letter to a site that has none yet in this round."""
-        self.entries[card.name] = SiteEntry(number, card.name, 0, phase=self._phase)
-        self.letters.append(self._letter(kind, card, number, task, parcel))
+        """Record a message of this round.
 
-    def write_again(
-        self, letter: SentMessage, task: ConfigFields, parcel: Download, reply: Message
-    ) -> Message:
-        """Answer a reply that asks for the whole model."""
-        entry = self.entries[letter.card.name]
-        asked, before = content_bytes(reply.content), entry.bytes_down
-        entry.bytes_up += asked
+        Parameters
+        ----------
+        message : Message
+            What is sent.
+        site : str
+            Name of the site.
+        server_round : int
+            The round.
+        phase : str
+            Phase of the round, see :mod:`strategies.ledger`.
+        groups : mapping of str to int
+            Bytes of the message's arrays by group of layers.
+        """
+        entry = self.entries.setdefault(site, SiteEntry(server_round, site, 0, phase=phase))
+        entry.send(groups, content_bytes(message.content))
+        self.sent.append(SentMessage(message, site, server_round))
+
+    def add_resync(
+        self, index: int, reply: Message, message: Message, groups: dict[str, int]
+    ) -> None:
+        """Record the answer to a reply that asks for the whole model.
+
+        Parameters
+        ----------
+        index : int
+            Position in :attr:`sent` of the message that the reply belongs to.
+        reply, message : Message
+            The request and the answer.
+        groups : dict of str to int
+            Bytes of the answer's arrays by group of layers.
+        """
+        sent = self.sent[index]
+        entry = self.entries[sent.site]
+        request_bytes, answer_bytes = content_bytes(reply.content), content_bytes(message.content)
+        entry.send(groups, answer_bytes)
+        entry.bytes_up += request_bytes
+        entry.bytes_resync += request_bytes + answer_bytes
         entry.resynced = True
-        again = self._letter(letter.kind, letter.card, letter.round, task, parcel)
-        entry.bytes_resync += asked + entry.bytes_down - before
-        self._followed.append(again)
-        return again.message
+        self._follow_ups.append(SentMessage(message, sent.site, sent.round))
 
-    def by_site(self, replies: Iterable[Message]) -> dict[str, Message]:
-        """Return the first reply to each site's letter; what answers no letter is left aside."""
-        owners = {_id(letter): letter.card.name for letter in self.letters + self._followed}
-        found: dict[str, Message] = {}
+    def replies_by_site(self, replies: Iterable[Message]) -> dict[str, Message]:
+        """Return the first reply of each site; ignore what replies to no message of this round."""
+        sites = {sent.id: sent.site for sent in self.sent + self._follow_ups}
+        by_site: dict[str, Message] = {}
         for reply in replies:
-            name = owners.get(reply.metadata.reply_to_message_id)
-            if name is not None:
-                found.setdefault(name, reply)
-        return found
+            site = sites.get(reply.metadata.reply_to_message_id)
+            if site is not None:
+                by_site.setdefault(site, reply)
+        return by_site
 
-    def late(self) -> list[SiteEntry]:
-        """Return entries of the replies that came too late; their sites take the uploads back."""
+    def pop_late(self) -> list[SiteEntry]:
+        """Return and forget the entries of replies that came too late.
+
+        Their sites learn with the next task that the upload was not accepted, and add it back to
+        their residuals.
+        """
         entries = []
-        for reply in self.overdue.arrived:
-            letter = self._earlier.pop(reply.metadata.reply_to_message_id, None)
-            if letter is None or reply.has_error():
+        for reply in self.unanswered.arrived:
+            sent = self._earlier.pop(reply.metadata.reply_to_message_id, None)
+            if sent is None or reply.has_error():
                 continue
-            entry = SiteEntry(letter.round, letter.card.name, 0, phase="late", reason=LATE_REPLY)
+            entry = SiteEntry(sent.round, sent.site, 0, phase="late", reason=LATE_REPLY)
             entry.bytes_up = content_bytes(reply.content)
             log(WARNING, "%s refused: %s to round %d", entry.site, LATE_REPLY, entry.round)
             entries.append(entry)
-        self.overdue.arrived.clear()
+        self.unanswered.arrived.clear()
         return sorted(entries, key=lambda entry: (entry.round, entry.site))
-
-    def _letter(
-        self, kind: str, card: SiteInfo, number: int, task: ConfigFields, parcel: Download
-    ) -> SentMessage:
-        content = RecordDict({messages.TASK: ConfigRecord(task)})
-        if parcel.arrays is not None:
-            content[messages.MODEL] = parcel.arrays
-        message = Message(
-            content=content, message_type=kind, dst_node_id=card.node_id, ttl=self.ttl_s
-        )
-        self.entries[card.name].send(parcel.groups, content_bytes(content))
-        return SentMessage(message, card, number, kind)
-
-
-def _id(letter: SentMessage) -> str:
-    return letter.message.metadata.message_id

@@ -1,9 +1,9 @@
-"""From a byte budget to the next round's layer-wise ratios and the size of its uploads.
+"""From a byte budget to the next round's ratio of each layer and the size of its uploads.
 
-The share of each layer comes from a policy (the paper's ranking of neurons by mean |weight|, the
-aggregated update, or even), the level from the budget, and what was measured on the wire corrects
-the level for the next round. Within the size, the step of dead-zone levels is found where the
-update is (:mod:`rsdgc.codec.dead_zone`).
+A policy decides each layer's share: the paper's ranking of neurons by mean magnitude of weight,
+the aggregated update, or equal shares. The budget decides the level of all ratios, and the bytes
+measured on the wire correct that level for the next round. Within the target size, the step of
+dead-zone levels is found where the update is (:mod:`rsdgc.codec.dead_zone`).
 """
 
 from __future__ import annotations
@@ -11,39 +11,38 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rsdgc import (
-    ModelSpec,
-    Scheme,
-    fit_ratios,
-    uniform_shares,
-    update_shares,
-    weight_shares,
-)
+from rsdgc import ModelSpec, Scheme, fit_ratios, uniform_shares, update_shares, weight_shares
+from rsdgc.arrays import Float32, Float64
+from strategies.checkpoints import State
 
 Policy = Literal["weight", "update", "uniform", "whole"]
-Flat = NDArray[np.float32]
 
+# Weight of earlier rounds' shares under the ``update`` policy. One round's aggregate is noisy: a
+# layer stands out in the round in which its residual has grown, and hardly in the next.
 SHARE_MEMORY = 0.5
-"""Weight of the shares of earlier rounds under the ``update`` policy: one round's aggregate is
-noisy, and a layer's turn comes when its residual has grown."""
 
+# Largest change of the level by one round's measurement. Sizes vary from round to round (a site
+# that was away, a hard batch), and a full correction would make them oscillate.
 MAX_CORRECTION = 1.25
-"""Most that one round's measurement may change the level."""
 
+# The level never leaves this range: a series of odd measurements (one tiny model whose overhead
+# is most of the message) must not drive uploads to nothing, or to the whole model.
+MIN_LEVEL, MAX_LEVEL = 0.25, 4.0
+
+# The first upload of a warm-up has a quarter of the dense model's bytes, as the first of the
+# densities in Deep Gradient Compression (25 %).
 WARM_UP_START = 4.0
-"""A warm-up begins with the dense model over this."""
 
 
 def round_weights(
     budget_bytes: float, dense_bytes: int, rounds: int, warm_up_rounds: int
-) -> NDArray[np.float64]:
-    """Return what each round may take of a run's bytes, float64 [rounds], mean 1.
+) -> Float64:
+    """Return how a run's bytes are divided over its rounds, float64 [rounds], mean 1.
 
-    A warm-up (as in Deep Gradient Compression) begins with :data:`WARM_UP_START` and falls evenly
-    on a logarithmic scale; the rounds after it share what it leaves, so that the run keeps to its
-    budget.
+    A warm-up (Deep Gradient Compression, section 3.3) starts with the dense model's bytes over
+    :data:`WARM_UP_START` and falls evenly on a logarithmic scale. The rounds after it share what
+    is left, so that the run keeps to its budget.
     """
     weights = np.ones(rounds)
     warm = min(warm_up_rounds, rounds - 1)
@@ -54,7 +53,7 @@ def round_weights(
 
 
 class RateControl:
-    """Keeps the uploads on budget and decides which layer gets how much of it.
+    """Keeps uploads on budget and divides the budget over the layers.
 
     Parameters
     ----------
@@ -63,24 +62,24 @@ class RateControl:
     scheme : Scheme
         How updates are cut and coded.
     policy : {"weight", "update", "uniform", "whole"}
-        Where the layers' shares come from; "whole" sends every layer whole, whatever it takes.
+        Source of the layers' shares. "whole" sends every layer whole, whatever the budget.
     budget_bytes : float
-        What one reply may weigh on the wire, report included.
+        Size of one reply on the wire, report included.
     top_share : float
         Global top in which a layer's share is counted. 0: half of all neurons under ``weight``,
         the density that the budget allows under ``update``.
     dense_share : float
         Share of the budget for the smallest layers, which are sent whole.
     rounds, warm_up_rounds : int
-        See :func:`round_weights`; the budget is then the mean of the run's rounds. 0: the same
-        for every round.
+        See :func:`round_weights`; the budget is then the mean over the run's rounds. With
+        ``rounds=0`` all rounds have the same budget.
 
     Attributes
     ----------
     ratios : float64 [num_layers]
-        Of the next round.
+        Ratios of the next round.
     target_bytes : float
-        What an encoded upload of the next round is to take, so that the reply keeps to its budget.
+        Size of an encoded upload of the next round such that the reply keeps to its budget.
     """
 
     def __init__(
@@ -99,63 +98,86 @@ class RateControl:
         self.scheme = scheme
         self.policy = policy
         self.budget_bytes = budget_bytes
+        self.top_share = top_share
         self.dense_share = dense_share
-        self._weights = np.ones(1)
+        self._round_weights = np.ones(1)
         if rounds > 0:
-            self._weights = round_weights(budget_bytes, spec.dense_bytes, rounds, warm_up_rounds)
+            self._round_weights = round_weights(
+                budget_bytes, spec.dense_bytes, rounds, warm_up_rounds
+            )
         self._round = 0
         self._level = 1.0
-        self.target_bytes = self.wanted_bytes
-        self.top_share = top_share
+        self.target_bytes = self.reply_bytes
         self.shares = uniform_shares(spec)
-        self.ratios: NDArray[np.float64] = np.ones(len(spec.layers))
-        self._followed = False
+        self._shares_measured = False
+        self.ratios: Float64 = np.ones(len(spec.layers))
         self._fit()
 
     @property
-    def wanted_bytes(self) -> float:
-        """What a reply of the next round may weigh on the wire."""
-        return self.budget_bytes * float(self._weights[min(self._round, self._weights.size - 1)])
+    def reply_bytes(self) -> float:
+        """Budget of a reply of the next round, upload and report together."""
+        last = self._round_weights.size - 1
+        return self.budget_bytes * float(self._round_weights[min(self._round, last)])
 
-    def begin(self, weights: Flat, overhead_bytes: int = 0) -> None:
+    def begin(self, weights: Float32, overhead_bytes: int = 0) -> None:
         """Set the first round's ratios.
 
         Parameters
         ----------
-        weights : ndarray of float32, shape (size,)
+        weights : float32 [spec.size]
             The model before training.
         overhead_bytes : int
-            What a reply weighs beside its upload.
+            Bytes of a reply without its upload.
         """
-        self._level = max(0.25, 1.0 - overhead_bytes / self.wanted_bytes)
-        self.target_bytes = self._level * self.wanted_bytes
+        self._level = max(MIN_LEVEL, 1.0 - overhead_bytes / self.reply_bytes)
+        self.target_bytes = self._level * self.reply_bytes
         if self.policy == "weight":
             self.shares = weight_shares(self.spec, weights, self._top())
         self._fit()
 
-    def follow(self, weights: Flat, update: Flat, measured_bytes: float) -> None:
+    def adjust(self, weights: Float32, update: Float32, measured_bytes: float) -> None:
         """Set the next round's ratios.
 
         Parameters
         ----------
-        weights, update : ndarray of float32, shape (size,)
-            The new global model, and the step that led to it.
+        weights, update : float32 [spec.size]
+            The new global model, and the aggregated update that led to it.
         measured_bytes : float
             Mean size of this round's accepted replies.
         """
         if self.policy == "weight":
             self.shares = weight_shares(self.spec, weights, self._top())
         elif self.policy == "update":
-            fresh = update_shares(self.spec, self.scheme, update, self._top())
-            steady = SHARE_MEMORY if self._followed else 0.0  # even shares are on another scale
-            self.shares = steady * self.shares + (1.0 - steady) * fresh
-        self._followed = True
-        correction = self.wanted_bytes / measured_bytes
-        correction = np.clip(correction, 1 / MAX_CORRECTION, MAX_CORRECTION)
-        self._level = float(np.clip(self._level * correction, 0.25, 4.0))
+            measured = update_shares(self.spec, self.scheme, update, self._top())
+            # The equal shares of the first round are on another scale and must not be mixed in.
+            memory = SHARE_MEMORY if self._shares_measured else 0.0
+            self.shares = memory * self.shares + (1.0 - memory) * measured
+        self._shares_measured = True
+        correction = np.clip(self.reply_bytes / measured_bytes, 1 / MAX_CORRECTION, MAX_CORRECTION)
+        self._level = float(np.clip(self._level * correction, MIN_LEVEL, MAX_LEVEL))
         self._round += 1
-        self.target_bytes = self._level * self.wanted_bytes
+        self.target_bytes = self._level * self.reply_bytes
         self._fit()
+
+    def state(self) -> State:
+        """Return what has changed since the object was created from the settings."""
+        return State(
+            {"shares": self.shares, "ratios": self.ratios},
+            {
+                "round": self._round,
+                "level": self._level,
+                "target_bytes": self.target_bytes,
+                "shares_measured": self._shares_measured,
+            },
+        )
+
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.shares, self.ratios = state.arrays["shares"], state.arrays["ratios"]
+        self._round = int(state.values["round"])
+        self._level = float(state.values["level"])
+        self.target_bytes = float(state.values["target_bytes"])
+        self._shares_measured = bool(state.values["shares_measured"])
 
     def _top(self) -> float:
         """Return the global top: half of all neurons for weights, else the budget's density."""
@@ -170,7 +192,7 @@ class RateControl:
         return float(np.clip((even * sizes).sum() / sizes.sum(), 1e-6, 1.0))
 
     def _fit(self) -> None:
-        if self.policy == "whole" or self.wanted_bytes >= self.spec.dense_bytes:
+        if self.policy == "whole" or self.reply_bytes >= self.spec.dense_bytes:
             self.ratios = np.ones(len(self.spec.layers))
             return
         self.ratios = fit_ratios(

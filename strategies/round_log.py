@@ -1,4 +1,4 @@
-"""One line per round, fit for a log that is mirrored line by line."""
+"""The log line of a round. Flower mirrors the log line by line, so there is no progress bar."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from strategies.ledger import RoundEntry
 
 
 class RoundLog:
-    """Writes the line of a round, with the time that is left.
+    """Formats the log line of a round, with an estimate of the remaining time.
 
     Parameters
     ----------
     num_rounds : int
-        Rounds in all.
+        Rounds of the run.
     done : int
-        Of these, done before this start of the run.
+        Rounds that were done before this start of the run.
     """
 
     def __init__(self, num_rounds: int, done: int = 0) -> None:
         self.num_rounds = num_rounds
         self.done = done
-        self.began = time.monotonic()
+        self.start_time = time.monotonic()
 
     def line(self, entries: list[RoundEntry]) -> str:
-        """Return the line of the round ``entries[1]``; ``entries[0]`` is the one before it.
+        """Return the line of the round ``entries[1]``; ``entries[0]`` is the round before it.
 
-        The accuracy is of the model that the round started from: the sites score what they
+        The accuracy is that of the model at the start of the round: sites score what they
         receive, so it is known one round late.
         """
         before, now = entries[0], entries[1]
         accuracy = "  –  " if before.accuracy is None else f"{before.accuracy:.3f}"
-        each = (time.monotonic() - self.began) / (now.round - self.done)
-        left = each * (self.num_rounds - now.round)
+        seconds_per_round = (time.monotonic() - self.start_time) / (now.round - self.done)
+        left = seconds_per_round * (self.num_rounds - now.round)
         parts = [
             f"round {now.round:>{len(str(self.num_rounds))}}/{self.num_rounds}",
             f"accuracy {accuracy} (after round {before.round})",
@@ -42,14 +42,14 @@ class RoundLog:
             f"left {human_seconds(left)}",
         ]
         if now.resyncs:
-            parts.append(f"{now.resyncs} resynchronised")
+            parts.append(f"{now.resyncs} resynchronized")
         if now.refused:
             parts.append(f"{now.refused} refused")
         return " | ".join(parts)
 
 
 def human_bytes(count: float) -> str:
-    """Bytes with a decimal unit: 1_234_567 → '1.23 MB'."""
+    """Return bytes with a decimal unit: 1_234_567 → '1.23 MB'."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 999.5:  # what rounds to 1000 takes the next unit
             return f"{count:.3g} {unit}"
@@ -58,7 +58,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """Duration for a person: '42 s', '3 min 5 s', '2 h 10 min'."""
+    """Return a duration in words: '42 s', '3 min 5 s', '2 h 10 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,24 +1,15 @@
-"""What the server knows of every site: the last upload accepted, the version it confirmed.
-
-Momentum of the global model: the step of a round carries part of the steps before it.
-
-With mean update ``s`` and momentum μ, ``u ← μ·u + s`` and ``w ← w + u`` (Hsu, Qi, Brown, "Measuring
-the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019, FedAvgM).
-What error feedback delays makes a compressed run trail a dense one by some rounds; momentum makes
-up for them, and it costs no bytes.
-
-The RS-DGC strategy: compressed both ways, with the layers' ratios steered from here.
+"""The RS-DGC strategy: compressed in both directions, with layer ratios steered by the server.
 
 Xie et al., "Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing
-Image Interpretation", arXiv 2312.17530. Each round the server sends the sites the patches that
-they lack of the published model, with the compression ratio of every layer; sites upload the
-neighborhoods that their indicator ranks highest; the server adds the sparse uploads up, divides
-by the total weight, publishes a patch, and works out the next ratios.
+Image Interpretation", arXiv 2312.17530. In each round the server sends every site the patches of
+the published model that it lacks, and the compression ratio of each layer. Sites upload the
+neighborhoods that their indicator ranks highest. The server aggregates the sparse uploads, steps
+the model, publishes a patch, and computes the next ratios.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from logging import INFO
 from typing import Any
@@ -26,80 +17,90 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common import log
-from numpy.typing import NDArray
 
-from rsdgc import ModelSpec, WeightedMean
-from rsdgc.errors import RunError
+from rsdgc import Aggregator, ModelSpec, WeightedMean
+from rsdgc.arrays import Float32
+from rsdgc.errors import RunError, WireError
 from strategies import messages
-from strategies.base import RoundSettings, SiteRounds
-from strategies.checkpoints import Arrays, Checkpoints, plain_values, put_back
+from strategies.base import RoundSettings, SiteStrategy
+from strategies.checkpoints import Checkpoints, State
 from strategies.downlink import Download, DownloadCache, PublishedModel
-from strategies.ledger import Ledger, SiteEntry, content_bytes, layer_group
-from strategies.outbox import ConfigFields
+from strategies.ledger import Ledger, SiteEntry, content_bytes, update_bytes
 from strategies.rate_control import RateControl
+from strategies.records import to_record, to_vector
 from strategies.sites import SiteInfo, SiteManager
-from strategies.validation import decode_upload, read_metric, read_num_examples, read_upload
+from strategies.validation import (
+    ReplyRefused,
+    decode_upload,
+    finite_or_none,
+    read_metric,
+    read_num_examples,
+    read_upload,
+)
 
 
 @dataclass
 class SyncState:
-    """Two numbers a site, by name; a site that is not in them stands at zero.
+    """Where each site stands, by name; 0 for a site that is absent.
 
     Attributes
     ----------
     accepted : dict of str to int
-        Last round whose upload is in the model. A site that finds its last upload is not there
-        takes it back.
+        Last round whose upload is in the model. A site that learns that its last upload is not in
+        it adds the upload back to its residual.
     confirmed : dict of str to int
-        Version that the site's last reply said its replica is at, on its disk. It may have got
-        further since; what it has twice it passes over.
+        Version of the replica on the site's disk, according to its last reply. The site may be
+        further by now; it skips patches that it has.
     """
 
     accepted: dict[str, int] = field(default_factory=dict)
     confirmed: dict[str, int] = field(default_factory=dict)
 
     def confirm(self, site: str, version: object, published: int) -> None:
-        """Take a site at its word about its replica's version, if it is a possible one."""
+        """Record the version that a site reports, if it is a possible one."""
         if isinstance(version, int) and 0 <= version <= published:
             self.confirmed[site] = version
 
-    def to_json(self) -> dict[str, dict[str, int]]:
-        """Return plain values."""
-        return {"accepted": dict(self.accepted), "confirmed": dict(self.confirmed)}
+    def state(self) -> State:
+        """Return the rounds and versions of all sites."""
+        values = {"accepted": dict(self.accepted), "confirmed": dict(self.confirmed)}
+        return State(values=values)
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Mapping[str, int]]) -> SyncState:
-        """Take up what :meth:`to_json` returned."""
-        return cls(dict(content["accepted"]), dict(content["confirmed"]))
-
-
-Flat = NDArray[np.float32]
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.accepted = dict(state.values["accepted"])
+        self.confirmed = dict(state.values["confirmed"])
 
 
 class ServerMomentum:
-    """The velocity of the global model.
+    """Momentum of the global model: each step carries a part of the steps before it.
+
+    With the aggregated update ``s`` and momentum μ, ``u ← μ·u + s`` and ``w ← w + u`` (FedAvgM:
+    Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+    Classification", 2019). Error feedback delays updates, so a compressed run trails a dense one
+    by some rounds. Momentum makes up for them, and costs no bytes.
 
     Parameters
     ----------
     momentum : float
-        μ, 0 to below 1; 0 passes steps on as they are and keeps nothing.
+        μ, 0 to below 1; with 0 updates pass unchanged and nothing is kept.
     size : int
         Parameters of the model.
 
     Attributes
     ----------
     velocity : float32 [size], or [0] without momentum
-        The last step taken.
+        u, the last step.
     """
 
     def __init__(self, momentum: float, size: int) -> None:
         self.momentum = momentum
-        self.velocity: Flat = np.zeros(size if momentum else 0, dtype=np.float32)
+        self.velocity: Float32 = np.zeros(size if momentum else 0, dtype=np.float32)
 
-    def step(self, update: Flat) -> Flat:
-        """Return the step of the global model for a round's mean update, both float32 [size].
+    def step(self, update: Float32) -> Float32:
+        """Return the step of the global model for a round's update, both float32 [size].
 
-        The step is this object's own memory when there is momentum: use it before the next.
+        With momentum the step is :attr:`velocity` itself: use it before the next call.
         """
         if not self.momentum:
             return update
@@ -107,48 +108,60 @@ class ServerMomentum:
         self.velocity += update
         return self.velocity
 
+    def state(self) -> State:
+        """Return the velocity."""
+        return State({"velocity": self.velocity})
 
-class RsDgc(SiteRounds):
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.velocity[:] = state.arrays["velocity"]
+
+
+class RsDgc(SiteStrategy):
     """Aggregate neighborhood-sparsified updates and publish the model in patches.
 
     Parameters
     ----------
-    roster, ledger, rules, checkpoints
+    site_manager, ledger, round_settings, checkpoints
         See :class:`strategies.base.SiteStrategy`.
     rates : RateControl
-        Budget and policy of the uploads' ratios.
+        Budget and ratios of the uploads.
     model : PublishedModel
         The model before training, with the budget of its patches.
-    closing : RateControl
-        Budget of the last patch, after which the published model is the final one.
+    final_rates : RateControl
+        Budget of the last patch; the published model after it is the final one.
     server_momentum : float
         See :class:`strategies.rs_dgc.ServerMomentum`.
+    aggregator : callable
+        Creates a round's aggregation rule for a model; see :mod:`rsdgc.aggregation`.
     """
 
     def __init__(
         self,
-        roster: SiteManager,
+        site_manager: SiteManager,
         ledger: Ledger,
-        rules: RoundSettings,
+        round_settings: RoundSettings,
         rates: RateControl,
         model: PublishedModel,
-        closing: RateControl,
+        final_rates: RateControl,
         checkpoints: Checkpoints | None = None,
         *,
         server_momentum: float = 0.0,
+        aggregator: Callable[[ModelSpec], Aggregator] = WeightedMean,
     ) -> None:
-        super().__init__(roster, ledger, rules, checkpoints)
+        super().__init__(site_manager, ledger, round_settings, checkpoints)
         self.rates = rates
         self.model = model
-        self.closing = closing
-        self.books = SyncState()
-        self._parcels = DownloadCache(model)
+        self.final_rates = final_rates
+        self.sync = SyncState()
+        self._downloads = DownloadCache(model)
         self._momentum = ServerMomentum(server_momentum, rates.spec.size)
-        self._mean = WeightedMean(rates.spec)
-        self._taken: dict[str, int] = {}
-        self._sent_ratios: dict[str, float] = {}
+        self._make_aggregator = aggregator
+        self._uploads = aggregator(rates.spec)
+        self._upload_bytes: dict[str, int] = {}
+        self._ratios: dict[str, float] = {}
         self._overhead_bytes = 0
-        rates.begin(model.weights, _report_bytes(len(roster.data.classes)))
+        rates.begin(model.weights, _report_bytes(len(site_manager.data.classes)))
 
     def summary(self) -> None:
         """Log who takes part and how updates are compressed."""
@@ -168,174 +181,163 @@ class RsDgc(SiteRounds):
             self.rates.policy,
         )
 
-    def parcel(self, card: SiteInfo, *, whole: bool = False) -> Download:
+    # ---- what is sent -------------------------------------------------------------------------
+
+    def initialize(self, arrays: ArrayRecord) -> None:
+        """Check that the initial model is the one that the sites start from."""
+        if not np.array_equal(to_vector(arrays, self.rates.spec), self.model.published):
+            raise RunError("the initial model differs from the strategy's: pass the same one")
+
+    def prepare_round(self) -> None:
+        """Publish the change of the last round, and fix the ratios of this one.
+
+        A publication waits until a round needs it: the change of the last round then goes out
+        once, in the last patch.
+        """
+        if self.model.pending:
+            self.model.publish(self._overhead_bytes)
+        names = (layer.name for layer in self.rates.spec.layers)
+        self._ratios = dict(zip(names, self.rates.ratios.tolist(), strict=True))
+
+    def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
         """Return the patches that a site lacks, or the whole model."""
         if whole:
-            return self._parcels.whole()
-        return self._parcels.since(self.books.confirmed.get(card.name, 0))
+            return self._downloads.whole()
+        return self._downloads.since(self.sync.confirmed.get(site.name, 0))
 
-    def fields(self, card: SiteInfo, kind: str) -> ConfigFields:
-        """Return where the model stands, the ratios, and the last upload accepted."""
-        names = (layer.name for layer in self.rates.spec.layers)
-        self._sent_ratios = dict(zip(names, self.rates.ratios.tolist(), strict=True))
-        fields: ConfigFields = {
+    def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
+        """Return the version of the model, the ratios, and the last upload accepted."""
+        fields: dict[str, Any] = {
             messages.RUN: self.model.run_id.to_bytes(8, "little"),
             messages.VERSION: self.model.version,
             messages.FINGERPRINT: self.model.fingerprint,
             messages.RESUMED_ROUND: self.resumed_round,
             messages.KEPT_ROUNDS: messages.pack_rounds(self.kept_rounds()),
         }
-        if kind == MessageType.TRAIN:
-            fields[messages.ACCEPTED_ROUND] = self.books.accepted.get(card.name, 0)
-            fields[messages.RATIOS] = [float(ratio) for ratio in self.rates.ratios]
+        if message_type == MessageType.TRAIN:
+            fields[messages.ACCEPTED_ROUND] = self.sync.accepted.get(site.name, 0)
+            fields[messages.RATIOS] = self.rates.ratios.tolist()
             fields[messages.BUDGET_BYTES] = float(self.rates.target_bytes)
         return fields
 
-    def wants_whole(self, card: SiteInfo, reply: Message) -> bool:
-        """Return whether the site says that its replica is out of step."""
+    def ratios(self) -> dict[str, float]:
+        """Return the ratios that the sites were sent for this round."""
+        return self._ratios
+
+    def requests_whole_model(self, reply: Message) -> bool:
+        """Return whether the site reports that its replica is out of sync."""
         if reply.has_error():
             return False
         record = reply.content.metric_records.get(messages.METRICS)
         return record is not None and messages.RESYNC in record
 
-    def ratios(self) -> dict[str, float]:
-        """Ratios that the sites were sent for this round."""
-        return self._sent_ratios
+    # ---- what comes back ----------------------------------------------------------------------
 
-    def accept(self, card: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        """Check an upload and hold it, still encoded, until the round is complete."""
-        weight = read_num_examples(reply, card)
-        version, loss, seconds = (
-            read_metric(reply, key)
-            for key in (messages.VERSION, messages.TRAIN_LOSS, messages.SECONDS)
-        )
-        payload = read_upload(reply)
+    def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
+        """Check an upload and keep it, still encoded, until the round is complete."""
+        weight = read_num_examples(reply, site.num_train)
+        version = read_metric(reply, messages.VERSION)
+        loss = read_metric(reply, messages.TRAIN_LOSS)
+        seconds = read_metric(reply, messages.SECONDS)
         update = decode_upload(
-            payload,
+            read_upload(reply),
             self.rates.spec,
             self.rates.scheme,
             self.model.run_id,
             entry.round,
             self.model.version,
         )
-        self._mean.add(card.name, update, weight)  # nothing below may refuse: it is in the mean
-        del reply.content[messages.UPDATE]  # held once, not twice: there may be many sites
-        self.books.confirm(card.name, version, self.model.version)
-        self._taken[card.name] = entry.bytes_up
+        try:
+            self._uploads.add(site.name, update, weight)
+        except WireError as error:
+            raise ReplyRefused("not a valid upload", str(error)) from None
+        # From here on the upload counts: nothing below may refuse it.
+        del reply.content[messages.UPDATE]  # or every upload would be in memory twice
+        self.sync.confirm(site.name, version, self.model.version)
+        self._upload_bytes[site.name] = entry.bytes_up
         entry.num_examples = weight
-        entry.train_loss = finite(loss)
-        entry.seconds = finite(seconds) or 0.0
-        entry.up_by_group = self._groups(update.layer_bytes, update.header_bytes, entry)
+        entry.train_loss = finite_or_none(loss)
+        entry.seconds = finite_or_none(seconds) or 0.0
+        groups = update_bytes(update)
+        groups["report"] = entry.bytes_up - groups.total()
+        entry.up_by_group = dict(groups)
 
-    def combine(self, server_round: int) -> None:
-        """Add the uploads up, step the model, and set the next round's ratios."""
-        mean = self._mean.mean()
-        self.model.step(self._momentum.step(mean))
-        for name in self._taken:
-            self.books.accepted[name] = server_round
-        measured = sum(self._taken.values()) / len(self._taken)
-        self.rates.follow(self.model.weights, mean, measured)
-        self._overhead_bytes = self._overhead()
-        self.discard()
+    def aggregate_uploads(self, server_round: int) -> None:
+        """Aggregate the uploads, step the model, and set the next round's ratios."""
+        update = self._uploads.aggregate()
+        self.model.step(self._momentum.step(update))
+        self.sync.accepted.update(dict.fromkeys(self._upload_bytes, server_round))
+        measured_bytes = sum(self._upload_bytes.values()) / len(self._upload_bytes)
+        self.rates.adjust(self.model.weights, update, measured_bytes)
+        self._overhead_bytes = self._task_bytes()
+        self.discard_uploads()
 
-    def prepare(self) -> None:
-        """Publish what the last round changed: not before, so that the last one has one patch."""
-        if self.model.pending:
-            self.model.publish(self._overhead_bytes)
+    def discard_uploads(self) -> None:
+        """Forget the uploads; their sites add them back when they are next asked."""
+        self._uploads = self._make_aggregator(self.rates.spec)
+        self._upload_bytes = {}
 
-    def discard(self) -> None:
-        """Forget the uploads held; their sites take them back when they are next asked."""
-        self._mean = WeightedMean(self.rates.spec)
-        self._taken = {}
+    def arrays(self) -> ArrayRecord:
+        """Return the true model, layer by layer; sites get the change with the next patch."""
+        return to_record(self.model.weights, self.rates.spec)
 
-    def conclude(self) -> None:
-        """Publish the last, larger patch: what it leads to is the final model, at every end."""
+    def replace_model(self, arrays: ArrayRecord) -> None:
+        """Replace the true model; sites get the change with the next patches."""
+        self.model.replace(to_vector(arrays, self.rates.spec))
+
+    def finalize_model(self) -> ArrayRecord:
+        """Publish the last, larger patch, and return the published model, which is the final one.
+
+        So the server and all sites end with the same model, bit for bit.
+        """
         before = self.model.distance()
-        self.model.publish_more(self.closing)
+        self.model.publish_within(self.final_rates)
         log(
             INFO,
-            "last patch: the published model was %.2g of the true one away from it, now %.2g",
+            "last patch: distance from the published to the true model %.2g before, %.2g after, "
+            "relative to the true one",
             before,
             self.model.distance(),
         )
+        return to_record(self.model.published, self.rates.spec)
 
-    def arrays(self) -> ArrayRecord:
-        """Return the published model, layer by layer."""
-        return unflatten(self.model.published, self.rates.spec)
+    # ---- checkpoints --------------------------------------------------------------------------
 
-    def take_arrays(self, arrays: ArrayRecord) -> None:
-        """Check that the model to start from is the one that the sites start from."""
-        if not np.array_equal(flatten(arrays, self.rates.spec), self.model.published):
-            raise RunError("the strategy was made for another initial model: pass the same one")
-
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return both models, the log, the books, and where the rate controls stand."""
-        model, log_ = self.model, [patch.payload for patch in self.model.log]
-        arrays: Arrays = {
-            "weights": model.weights,
-            "published": model.published,
-            "velocity": self._momentum.velocity,
-            "log": np.frombuffer(b"".join(log_), np.uint8),
-            "log_lengths": np.array([len(payload) for payload in log_], np.int64),
+    def state(self) -> State:
+        """Return models, log, ratios, momentum, and where each site stands."""
+        parts = {
+            "model": self.model.state(),
+            "upload_rates": self.rates.state(),
+            "patch_rates": self.model.rates.state(),
+            "momentum": self._momentum.state(),
+            "sync": self.sync.state(),
         }
-        values: dict[str, Any] = {
-            "version": model.version,
-            "pending": model.pending,
-            "overhead_bytes": self._overhead_bytes,
-            "books": self.books.to_json(),
-        }
-        for name, rates in self._all_rates().items():
-            own, values[name] = plain_values(rates)
-            arrays |= {f"{name}.{key}": array for key, array in own.items()}
-        return arrays, values
+        return State.join(parts, {"overhead_bytes": self._overhead_bytes})
 
-    def restore(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        """Take up what :meth:`state` returned."""
-        ends = np.cumsum(arrays["log_lengths"]).tolist()
-        content = arrays["log"].tobytes()
-        patches = [content[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-        self.model.restore(
-            arrays["weights"],
-            arrays["published"],
-            int(values["version"]),
-            patches,
-            pending=bool(values["pending"]),
-        )
-        self._momentum.velocity[:] = arrays["velocity"]
-        self._overhead_bytes = int(values["overhead_bytes"])
-        self.books = SyncState.from_json(values["books"])
-        for name, rates in self._all_rates().items():
-            start = f"{name}."
-            own = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
-            put_back(rates, own, values[name])
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.model.restore(state.part("model"))
+        self.rates.restore(state.part("upload_rates"))
+        self.model.rates.restore(state.part("patch_rates"))
+        self._momentum.restore(state.part("momentum"))
+        self.sync.restore(state.part("sync"))
+        self._overhead_bytes = int(state.values["overhead_bytes"])
 
-    def _all_rates(self) -> dict[str, RateControl]:
-        return {"up": self.rates, "down": self.model.rates, "closing": self.closing}
+    def _task_bytes(self) -> int:
+        """Return the mean bytes of this round's messages without the patch.
 
-    def _overhead(self) -> int:
-        """Bytes of this round's messages beside the patch: the task, names and headers.
-
-        Without the list of checkpoints: how many are kept must not enter the result.
+        The list of checkpoints is left out: it grows with ``checkpoint-keep``, a setting that
+        must not enter the result.
         """
-        tasks = [entry.down_by_group.get("task", 0) for entry in self._post.entries.values()]
-        return round(sum(tasks) / max(1, len(tasks))) - 4 * len(self.kept_rounds())
-
-    def _groups(
-        self, layer_bytes: NDArray[np.int64], header_bytes: int, entry: SiteEntry
-    ) -> dict[str, int]:
-        groups = {"header": int(header_bytes)}
-        for layer, count in zip(self.rates.spec.layers, layer_bytes, strict=True):
-            group = layer_group(layer.name)
-            groups[group] = groups.get(group, 0) + int(count)
-        groups["report"] = entry.bytes_up - sum(groups.values())
-        return groups
+        sizes = [entry.down_by_group.get("task", 0) for entry in self._outbox.entries.values()]
+        return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self.kept_rounds())
 
 
 def _report_bytes(num_classes: int) -> int:
-    """Return what a reply weighs beside its upload: names, headers, the report's counts."""
+    """Return the bytes of a reply without its upload: names, headers, the report's counts."""
     counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
     numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
-    metrics = MetricRecord(
+    report = MetricRecord(
         {
             messages.NUM_EXAMPLES: 0,
             messages.VERSION: 0,
@@ -344,28 +346,4 @@ def _report_bytes(num_classes: int) -> int:
         }
     )
     upload = ArrayRecord({messages.PACKED: Array(np.zeros(0, np.uint8))})
-    return content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: metrics}))
-
-
-def flatten(arrays: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
-    """Join the arrays of a model to one vector float32[size], in the order of ``spec``."""
-    parts = [arrays[layer.name].numpy().reshape(-1) for layer in spec.layers]
-    return np.concatenate(parts).astype(np.float32, copy=False)
-
-
-def unflatten(flat: NDArray[np.float32], spec: ModelSpec) -> ArrayRecord:
-    """Cut a model vector float32[size] into named arrays."""
-    views = spec.views(flat)
-    return ArrayRecord(
-        {
-            layer.name: Array(view.reshape(layer.shape))
-            for layer, view in zip(spec.layers, views, strict=True)
-        }
-    )
-
-
-def finite(value: object) -> float | None:
-    """Return a reported number, or None if it is not one."""
-    if isinstance(value, int | float) and np.isfinite(value):
-        return float(value)
-    return None
+    return content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: report}))

@@ -1,9 +1,7 @@
-"""Who takes part: the sites behind the nodes, and what each has.
+"""The sites behind Flower's nodes: who takes part, what each has, and who joins late.
 
-A node hosts one site in a deployment. In a simulation with fewer nodes than sites a node hosts
-several, so that a run has the same sites however many nodes the simulation was given.
-
-Sites that join, or come back behind another node, while a run goes on.
+In a deployment a node hosts one site. In a simulation with fewer nodes than sites a node hosts
+several, so a run has the same sites however many nodes the simulation was given.
 """
 
 from __future__ import annotations
@@ -22,19 +20,23 @@ from rsdgc.errors import RunError
 from strategies import messages
 from strategies.transport import PendingReplies, error_summary, send_and_receive
 
+DISCOVERY_POLL_S = 0.5
+"""Pause between two looks for new nodes: each is a request to the SuperLink, and SuperNodes take
+seconds to start."""
+
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """What a site said of itself when the roll was called.
+    """What a site reported about itself when it joined.
 
     Attributes
     ----------
     name : str
         Stable name of the site.
     node_id : int
-        Flower's node that hosts it at present.
+        Flower's node that hosts the site at present.
     num_train, num_test : int
-        Chips it trains and is scored on; an upload's weight may not exceed ``num_train``.
+        Chips for training and for scoring. The weight of an upload may not exceed ``num_train``.
     """
 
     name: str
@@ -45,7 +47,7 @@ class SiteInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What all sites must agree on before one model can serve them."""
+    """What all sites must agree on so that one model can serve them."""
 
     dataset: str
     synthetic: bool
@@ -56,90 +58,169 @@ class DataInfo:
 
 @dataclass
 class SiteManager:
-    """The sites known so far, by name.
+    """The sites known so far.
 
     Attributes
     ----------
     data : DataInfo
         What all of them share.
     sites : dict of str to SiteInfo
-        In the order of their names.
+        By name.
     """
 
     data: DataInfo
     sites: dict[str, SiteInfo] = field(default_factory=dict)
 
     def draw(
-        self, fraction: float, seed: int, round_number: int, present: Collection[int] | None = None
+        self, fraction: float, seed: int, server_round: int, nodes: Collection[int] | None = None
     ) -> list[SiteInfo]:
-        """Draw the sites of a round: a fixed share, at random, the same for the same seed.
+        """Draw the sites of a round.
 
-        With ``present``, the nodes that are there, the sites of others are left out of the draw:
-        asking them would cost the round its whole time-out.
+        The draw depends on the seed, the round and the names of the sites alone, so names are
+        sorted first: the order in which sites joined must not matter.
+
+        Parameters
+        ----------
+        fraction : float
+            Share of the sites to draw.
+        seed, server_round : int
+            Seed of the run, and number of the round.
+        nodes : collection of int, optional
+            Connected nodes. Sites of other nodes are left out: a message to them would cost the
+            round its whole time-out.
+
+        Returns
+        -------
+        list of SiteInfo
+            In the order of their names.
         """
-        names = sorted(
-            name for name, card in self.sites.items() if present is None or card.node_id in present
-        )
+        names = [site.name for site in self.connected(nodes)]
         if not names:
             return []
         count = max(1, round(fraction * len(names)))
-        chosen = random.Random(f"{seed}/{round_number}").sample(names, count)
-        return [self.sites[name] for name in sorted(chosen)]
+        drawn = random.Random(f"{seed}/{server_round}").sample(names, count)
+        return [self.sites[name] for name in sorted(drawn)]
 
-    def everyone(self, present: Collection[int] | None = None) -> list[SiteInfo]:
-        """All sites, or those whose nodes are there, in the order of their names."""
-        return self.draw(1.0, 0, 0, present)
+    def connected(self, nodes: Collection[int] | None = None) -> list[SiteInfo]:
+        """Return the sites of the given nodes, or all sites, in the order of their names."""
+        sites = [self.sites[name] for name in sorted(self.sites)]
+        return [site for site in sites if nodes is None or site.node_id in nodes]
 
-    def admit(self, reply: Message, present: Collection[int]) -> list[str]:
-        """Enter the sites of a node that came after the start; return their names.
+    def register(
+        self, data: DataInfo, sites: Iterable[SiteInfo], nodes: Collection[int] | None = None
+    ) -> None:
+        """Add the sites of a node.
 
-        A site whose node has gone may come back behind another.
+        Parameters
+        ----------
+        data : DataInfo
+            The data of these sites.
+        sites : iterable of SiteInfo
+            The sites.
+        nodes : collection of int, optional
+            Connected nodes. A site of another node may come back with a new one.
 
         Raises
         ------
         RunError
-            The sites do not fit the others, or one of them is here already.
+            The sites do not fit the others, or a name is taken.
         """
-        _enter(self, reply, present)
-        node = reply.metadata.src_node_id
-        return [name for name, card in self.sites.items() if card.node_id == node]
+        sites = list(sites)
+        self._check_agreement(data, ", ".join(site.name for site in sites))
+        for site in sites:
+            known = self.sites.get(site.name)
+            if known is not None and (nodes is None or known.node_id in nodes):
+                raise RunError(f"two sites are called '{site.name}'; give each its own site-name")
+            self.sites[site.name] = site
+
+    def _check_agreement(self, data: DataInfo, names: str) -> None:
+        if data.classes != self.data.classes:
+            differing = sorted(set(data.classes) ^ set(self.data.classes)) or ["another order"]
+            raise RunError(
+                f"site {names} has another class list ({', '.join(differing)}); use one for all"
+            )
+        if data.bands != self.data.bands:
+            raise RunError(f"site {names} has {data.bands} bands, the others {self.data.bands}")
+        if data.chip_px != self.data.chip_px:
+            raise RunError(
+                f"site {names} has {data.chip_px} px chips, the others {self.data.chip_px} px"
+            )
 
 
 def discover_sites(grid: Grid, min_sites: int, join_timeout_s: float) -> SiteManager:
-    """Ask every node which sites it hosts until at least ``min_sites`` have answered.
+    """Ask every node which sites it hosts until at least ``min_sites`` are known.
 
     Raises
     ------
     RunError
-        If too few sites answer in time, a site reports an error, two sites share a name, or
-        sites disagree on classes, bands or chip size.
+        Too few sites answer in time, a site reports an error, two sites share a name, or sites
+        disagree on classes, bands or chip size.
     """
     deadline = time.monotonic() + join_timeout_s
     asked: set[int] = set()
-    roster: SiteManager | None = None
+    manager: SiteManager | None = None
     while True:
-        fresh = [node for node in grid.get_node_ids() if node not in asked]
-        asked.update(fresh)
-        for reply in _query(grid, fresh, deadline - time.monotonic()):
-            roster = _enter(roster, reply)
-        if roster is not None and len(roster.sites) >= min_sites:
-            return roster
+        new_nodes = [node for node in grid.get_node_ids() if node not in asked]
+        asked.update(new_nodes)
+        timeout_s = deadline - time.monotonic()
+        for reply in send_and_receive(grid, _discovery_messages(new_nodes), timeout_s):
+            if reply is not None:
+                data, sites = _read_sites(reply)
+                manager = manager or SiteManager(data)
+                manager.register(data, sites)
+        num_sites = 0 if manager is None else len(manager.sites)
+        if manager is not None and num_sites >= min_sites:
+            return manager
         if time.monotonic() >= deadline:
-            found = 0 if roster is None else len(roster.sites)
             raise RunError(
-                f"{found} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
+                f"{num_sites} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
                 "start more sites, lower min-sites, or raise join-timeout-s"
             )
-        time.sleep(0.5)
+        time.sleep(DISCOVERY_POLL_S)
 
 
-def _query(grid: Grid, node_ids: Sequence[int], timeout_s: float) -> Iterable[Message]:
-    replies = send_and_receive(grid, discovery_messages(node_ids), timeout_s)
-    return [reply for reply in replies if reply is not None]
+class SiteDiscovery:
+    """Finds sites that join during a run, without waiting for them.
+
+    Parameters
+    ----------
+    manager : SiteManager
+        The sites of the run; new ones are registered here.
+    """
+
+    def __init__(self, manager: SiteManager) -> None:
+        self._manager = manager
+        self._asked = {site.node_id for site in manager.sites.values()}
+        self._queries = PendingReplies()
+
+    def poll(self, grid: Grid) -> set[int]:
+        """Ask new nodes for their sites, and register the sites of those that have answered.
+
+        Returns
+        -------
+        set of int
+            The connected nodes.
+        """
+        nodes = set(grid.get_node_ids())
+        new_nodes = sorted(nodes - self._asked)
+        self._asked |= nodes
+        if new_nodes:
+            ids = grid.push_messages(_discovery_messages(new_nodes))
+            self._queries.waiting.update(message_id for message_id in ids if message_id)
+        self._queries.poll(grid)
+        for reply in self._queries.arrived:
+            try:
+                data, sites = _read_sites(reply)
+                self._manager.register(data, sites, nodes)
+                log(INFO, "%s joined", ", ".join(site.name for site in sites))
+            except RunError as error:
+                log(WARNING, "a node was refused: %s", error)
+        self._queries.arrived.clear()
+        return nodes
 
 
-def discovery_messages(node_ids: Sequence[int]) -> list[Message]:
-    """Return a message to each node that asks which sites it hosts."""
+def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
+    # The kind is never read, but it counts in the bytes of the message.
     content = RecordDict({messages.TASK: ConfigRecord({"kind": "roll-call"})})
     return [
         Message(content=content, message_type=MessageType.QUERY, dst_node_id=node)
@@ -147,92 +228,34 @@ def discovery_messages(node_ids: Sequence[int]) -> list[Message]:
     ]
 
 
-def _enter(
-    roster: SiteManager | None, reply: Message, present: Collection[int] | None = None
-) -> SiteManager:
+def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
+    """Return the data and the sites that a node reports."""
     if reply.has_error():
         raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
     record = reply.content.config_records[messages.SITE]
     data = DataInfo(
         dataset=str(record[messages.DATASET]),
         synthetic=bool(record[messages.SYNTHETIC]),
-        classes=tuple(str(name) for name in _items(record, messages.CLASSES)),
-        bands=_integer(record, messages.BANDS),
-        chip_px=_integer(record, messages.CHIP_PX),
+        classes=tuple(str(name) for name in _read_list(record, messages.CLASSES)),
+        bands=_read_integer(record, messages.BANDS),
+        chip_px=_read_integer(record, messages.CHIP_PX),
     )
-    names = [str(name) for name in _items(record, messages.NAMES)]
-    if roster is None:
-        roster = SiteManager(data)
-    _check_agreement(roster.data, data, names)
-    trains = _items(record, messages.NUM_TRAIN)
-    tests = _items(record, messages.NUM_TEST)
-    for name, num_train, num_test in zip(names, trains, tests, strict=True):
-        known = roster.sites.get(name)
-        if known is not None and (present is None or known.node_id in present):
-            raise RunError(f"two sites are called '{name}'; give each its own site-name")
-        node = reply.metadata.src_node_id
-        roster.sites[name] = SiteInfo(name, node, int(num_train), int(num_test))
-    return roster
+    columns = (messages.NAMES, messages.NUM_TRAIN, messages.NUM_TEST)
+    rows = zip(*(_read_list(record, key) for key in columns), strict=True)
+    node_id = reply.metadata.src_node_id
+    return data, [SiteInfo(str(name), node_id, int(a), int(b)) for name, a, b in rows]
 
 
-def _check_agreement(expected: DataInfo, found: DataInfo, names: Sequence[str]) -> None:
-    who = ", ".join(names)
-    if found.classes != expected.classes:
-        odd = sorted(set(found.classes) ^ set(expected.classes)) or ["another order"]
-        raise RunError(f"site {who} has another class list ({', '.join(odd)}); use one for all")
-    if found.bands != expected.bands:
-        raise RunError(f"site {who} has {found.bands} bands, the others {expected.bands}")
-    if found.chip_px != expected.chip_px:
-        raise RunError(f"site {who} has {found.chip_px} px chips, the others {expected.chip_px} px")
-
-
-def _items(record: ConfigRecord, key: str) -> list[int | float | str | bytes | bool]:
-    value = record[key]
-    return list(value) if isinstance(value, list) else []
-
-
-def _integer(record: ConfigRecord, key: str) -> int:
+def _read_integer(record: ConfigRecord, key: str) -> int:
     value = record[key]
     if not isinstance(value, int):
-        raise RunError(f"a site answered {key}={value!r}; it should be a whole number")
+        raise RunError(
+            f"a site reports {key}={value!r}, which must be a whole number: "
+            "install the same version at the server and at all sites"
+        )
     return value
 
 
-class SiteDiscovery:
-    """Asks nodes that were not there before which sites they host, without waiting for them.
-
-    Parameters
-    ----------
-    roster : SiteManager
-        The sites of the run; joiners are entered here.
-    """
-
-    def __init__(self, roster: SiteManager) -> None:
-        self._roster = roster
-        self._asked = {card.node_id for card in roster.sites.values()}
-        self._calls = PendingReplies()
-
-    def look(self, grid: Grid) -> set[int]:
-        """Ask new nodes, take in what earlier ones have answered, and say which are there.
-
-        Returns
-        -------
-        set of int
-            The nodes that are connected.
-        """
-        present = set(grid.get_node_ids())
-        fresh = sorted(present - self._asked)
-        self._asked |= present
-        if fresh:
-            self._calls.waiting |= {
-                sent for sent in grid.push_messages(discovery_messages(fresh)) if sent
-            }
-        self._calls.look(grid)
-        for reply in self._calls.arrived:
-            try:
-                names = self._roster.admit(reply, present)
-                log(INFO, "%s joined", ", ".join(names))
-            except RunError as error:
-                log(WARNING, "a node was not let in: %s", error)
-        self._calls.arrived.clear()
-        return present
+def _read_list(record: ConfigRecord, key: str) -> list[int | float | str | bytes | bool]:
+    value = record[key]
+    return list(value) if isinstance(value, list) else []

@@ -1,15 +1,10 @@
-"""Send messages to sites and collect what comes back, knowing who did not answer.
+"""How messages reach the sites and how replies and uploads come back.
 
-Flower's own ``send_and_receive`` looks for replies every three seconds and says nothing of those
-that never came. This one looks more often and returns a result for every message sent. A reply
-may be answered within the same call, and one that comes after its call is still recognised.
+Flower's own ``send_and_receive`` looks for replies every three seconds, and does not report which
+ones never came. :func:`send_and_receive` looks more often, returns one result per message, can
+answer a reply within the same call, and recognizes a reply that comes after its call has ended.
 
-An upload as pieces small enough for a thin link.
-
-Flower 1.41 sends an array in chunks of 5 MiB, two side by side. It gives up a reply of which no
-chunk has arrived for three minutes, and repeats a request that was not answered in 30 s, whose
-second copy it then refuses: over a thin link a large upload, and its site's round, are lost. Two
-pieces of an eighth of a mebibyte take 21 s at 0.1 Mbit/s.
+Uploads travel in chunks that suit a thin link, see :data:`UPLOAD_CHUNK_BYTES`.
 """
 
 from __future__ import annotations
@@ -24,13 +19,30 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from rsdgc.errors import WireError
-from strategies import messages
+from strategies.messages import PACKED
 
+# While replies arrive they are fetched at the faster rate. In a quiet spell the pause grows to the
+# slower one: with many sites every look is a request for all outstanding ids, and a round that
+# takes minutes loses nothing by two seconds.
 FASTEST_POLL_S = 0.1
 SLOWEST_POLL_S = 2.0
+POLL_GROWTH = 1.3
 
 MAX_ERROR_LENGTH = 1000
-"""Characters: Ray tells of the whole machine's memory where a worker was ended for want of it."""
+"""Characters of a site's error in the log. Ray describes the memory of the whole machine when it
+ends a worker for lack of memory; a remedy at the end of an ordinary message must not be cut."""
+
+UPLOAD_CHUNK_BYTES = 128 * 1024
+"""Largest array of an upload.
+
+Flower 1.41 sends an array in objects of up to 5 MiB, two at a time. It gives a reply up if no
+object has arrived for three minutes. It also repeats a request that was not answered within 30 s,
+and then refuses the second copy. Over a thin link a large upload is lost this way, and the site's
+round with it. Two chunks of this size take 21 s at 0.1 Mbit/s.
+"""
+
+MAX_UPLOAD_CHUNKS = 8192
+"""Chunks of an upload of 1 GiB. A reply with more arrays is refused before they are joined."""
 
 FollowUp = Callable[[int, Message], Message | None]
 
@@ -39,22 +51,24 @@ _WRAPPING = re.compile(r"^(<class '[^']*'>:<'|Exception \w+ occurred\. Message: 
 
 @dataclass
 class PendingReplies:
-    """Messages of earlier calls that nobody has answered, and what came for them since.
+    """Messages of earlier calls without a reply, and the replies that have come since.
 
     Attributes
     ----------
     waiting : set of str
         Ids of the messages.
     arrived : list of Message
-        Late replies, for the caller to look at and clear.
+        Late replies, for the caller to process and clear.
     """
 
     waiting: set[str] = field(default_factory=set)
     arrived: list[Message] = field(default_factory=list)
 
-    def look(self, grid: Grid) -> None:
-        """Collect what has come."""
-        for reply in grid.pull_messages(list(self.waiting)) if self.waiting else ():
+    def poll(self, grid: Grid) -> None:
+        """Fetch the replies that have arrived."""
+        if not self.waiting:
+            return
+        for reply in grid.pull_messages(list(self.waiting)):
             if reply.metadata.reply_to_message_id in self.waiting:
                 self.waiting.remove(reply.metadata.reply_to_message_id)
                 self.arrived.append(reply)
@@ -66,7 +80,7 @@ def send_and_receive(
     timeout_s: float,
     *,
     follow_up: FollowUp | None = None,
-    overdue: PendingReplies | None = None,
+    unanswered: PendingReplies | None = None,
 ) -> list[Message | None]:
     """Send all messages and wait for their replies.
 
@@ -75,20 +89,20 @@ def send_and_receive(
     grid : Grid
         Flower's connection to the nodes.
     messages : sequence of Message
-        What to send; a node may get several.
+        The messages; a node may get several.
     timeout_s : float
         Longest wait for all replies, seconds.
     follow_up : callable, optional
-        Gets the position of a message and its reply; a message that it returns is sent in
-        answer, and what comes back to that takes the reply's place.
-    overdue : Overdue, optional
-        Where messages without a reply are remembered; its older ones are looked for here.
+        Called with the position of a message and its reply. If it returns a message, that is
+        sent, and the reply to it takes the first reply's place.
+    unanswered : PendingReplies, optional
+        Receives the messages that got no reply. Its older ones are polled during the wait.
 
     Returns
     -------
     list of Message or None
-        The reply to each message, in the order sent; None where nothing came in time, or where
-        the message could not be sent. A reply may carry an error instead of content.
+        The reply to each message, in the order sent; None if nothing came in time or the message
+        could not be sent. A reply may carry an error instead of content.
     """
     replies: list[Message | None] = [None] * len(messages)
     positions = _push(grid, dict(enumerate(messages)))
@@ -96,52 +110,39 @@ def send_and_receive(
     poll_s = FASTEST_POLL_S
     while positions:
         arrived = list(grid.pull_messages(list(positions)))
-        answers: dict[int, Message] = {}
+        follow_ups: dict[int, Message] = {}
         for reply in arrived:
             index = positions.pop(reply.metadata.reply_to_message_id, None)
             if index is None:
                 continue
-            answer = None if follow_up is None else follow_up(index, reply)
-            if answer is None:
+            message = None if follow_up is None else follow_up(index, reply)
+            if message is None:
                 replies[index] = reply
             else:
-                answers[index] = answer
-        positions |= _push(grid, answers)
-        if overdue is not None:
-            overdue.look(grid)
+                follow_ups[index] = message
+        positions |= _push(grid, follow_ups)
+        if unanswered is not None:
+            unanswered.poll(grid)
         if not positions or time.monotonic() >= deadline:
             break
-        poll_s = FASTEST_POLL_S if arrived else min(poll_s * 1.3, SLOWEST_POLL_S)
+        poll_s = FASTEST_POLL_S if arrived else min(poll_s * POLL_GROWTH, SLOWEST_POLL_S)
         time.sleep(poll_s)
-    if overdue is not None:
-        overdue.waiting |= positions.keys()
+    if unanswered is not None:
+        unanswered.waiting |= positions.keys()
     return replies
 
 
 def error_summary(reason: str | None) -> str:
-    r"""Return what went wrong, in one line of bounded length, of an error that Flower wrapped.
+    r"""Return an error that Flower wrapped as one line of bounded length.
 
-    >>> last_line("<class 'X'>:<'\nException X occurred. Message: no chips'>")
+    >>> error_summary("<class 'X'>:<'\nException X occurred. Message: no chips'>")
     'no chips'
     """
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    reason = _WRAPPING.sub("", lines[-1]) if lines else "no reason given"
-    if len(reason) <= MAX_ERROR_LENGTH:
-        return reason
-    return reason[: MAX_ERROR_LENGTH - 2].rsplit(" ", 1)[0] + " …"
-
-
-def _push(grid: Grid, messages: dict[int, Message]) -> dict[str, int]:
-    """Send messages, each under a position; return the positions of their ids."""
-    if not messages:
-        return {}
-    ids = list(grid.push_messages(list(messages.values())))
-    return {sent: index for sent, index in zip(ids, messages, strict=False) if sent}
-
-
-UPLOAD_CHUNK_BYTES = 128 * 1024
-MAX_UPLOAD_CHUNKS = 8192
-"""As many as 1 GiB has; more is refused before anything is joined."""
+    line = _WRAPPING.sub("", lines[-1]) if lines else "no reason given"
+    if len(line) <= MAX_ERROR_LENGTH:
+        return line
+    return line[: MAX_ERROR_LENGTH - 2].rsplit(" ", 1)[0] + " …"
 
 
 def chunk_upload(payload: bytes) -> ArrayRecord:
@@ -155,42 +156,50 @@ def chunk_upload(payload: bytes) -> ArrayRecord:
     Returns
     -------
     ArrayRecord
-        One array named ``packed``, where one piece holds it; else ``packed-0000`` and so on.
+        One array named ``packed`` if one chunk holds the upload; otherwise ``packed-0000`` and so
+        on.
     """
     content = np.frombuffer(payload, dtype=np.uint8)
     if content.size <= UPLOAD_CHUNK_BYTES:
-        return ArrayRecord({messages.PACKED: Array(content)})
+        return ArrayRecord({PACKED: Array(content)})
     starts = range(0, content.size, UPLOAD_CHUNK_BYTES)
-    pieces = (Array(content[start : start + UPLOAD_CHUNK_BYTES]) for start in starts)
-    return ArrayRecord(dict(zip(_names(len(starts)), pieces, strict=True)))
+    chunks = (Array(content[start : start + UPLOAD_CHUNK_BYTES]) for start in starts)
+    return ArrayRecord(dict(zip(_chunk_names(len(starts)), chunks, strict=True)))
 
 
 def join_upload(record: ArrayRecord) -> bytes:
-    """Return what :func:`chunk_upload` was given.
+    """Return the upload that :func:`chunk_upload` cut.
 
     Raises
     ------
     WireError
-        The arrays are not pieces of an upload.
+        The arrays are not the chunks of an upload.
     """
-    names = [messages.PACKED] if len(record) == 1 else _names(min(len(record), MAX_UPLOAD_CHUNKS))
+    names = [PACKED] if len(record) == 1 else _chunk_names(min(len(record), MAX_UPLOAD_CHUNKS))
     if not names or set(record) != set(names):
-        msg = f"the arrays are {', '.join(list(record)[:3]) or 'none'}, not one packed upload"
-        raise WireError(msg)
-    return b"".join(_content(record[name]) for name in names)
+        arrays = ", ".join(list(record)[:3]) or "none"
+        raise WireError(f"the arrays are {arrays}, not one packed upload")
+    return b"".join(_chunk_bytes(record[name]) for name in names)
 
 
-def _content(array: Array) -> bytes:
+def _chunk_names(count: int) -> list[str]:
+    return [f"{PACKED}-{number:04}" for number in range(count)]
+
+
+def _chunk_bytes(array: Array) -> bytes:
     try:
         values = array.numpy()
     except (ValueError, TypeError, OSError, EOFError) as error:
-        msg = f"an array cannot be read ({error})"
-        raise WireError(msg) from None
+        raise WireError(f"an array cannot be read ({error})") from None
     if values.dtype != np.uint8 or values.ndim != 1:
-        msg = f"an array is {values.dtype}{list(values.shape)}, not bytes"
-        raise WireError(msg)
+        raise WireError(f"an array is {values.dtype}{list(values.shape)}, not bytes")
     return values.tobytes()
 
 
-def _names(count: int) -> list[str]:
-    return [f"{messages.PACKED}-{number:04}" for number in range(count)]
+def _push(grid: Grid, messages: dict[int, Message]) -> dict[str, int]:
+    """Send messages by position; return the position of each message id."""
+    if not messages:
+        return {}
+    ids = list(grid.push_messages(list(messages.values())))
+    # Flower returns None for a message that it could not send, or fewer ids than messages.
+    return {sent: index for sent, index in zip(ids, messages, strict=False) if sent}

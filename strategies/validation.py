@@ -1,4 +1,4 @@
-"""Checks on what sites send: nothing of a reply is used before it has passed here."""
+"""Checks on what sites send. Nothing of a reply is used before it has passed them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Message
-from numpy.typing import NDArray
 
 from rsdgc import ModelSpec, Scheme, SparseUpdate, decode
+from rsdgc.arrays import Int64
 from rsdgc.errors import WireError
 from strategies import messages
-from strategies.sites import SiteInfo
 from strategies.transport import error_summary, join_upload
 
+MAX_COUNT = 2**40
+"""Limit of a count: the sum over a million sites still fits int64."""
 
-class ReplyRefused(Exception):  # noqa: N818  # it is an outcome that is counted, not a failure
+
+class ReplyRefused(Exception):  # noqa: N818  # an outcome that is counted, not a failure
     """A reply that is not used.
 
     Parameters
     ----------
     reason : str
-        Short and the same for all of a kind: refusals are counted by it.
+        Kind of refusal, without figures: refusals are counted by it.
     detail : str
-        What was wrong in this one.
+        What is wrong with this reply.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -32,40 +34,50 @@ class ReplyRefused(Exception):  # noqa: N818  # it is an outcome that is counted
         self.reason = reason
 
 
+def check_no_error(reply: Message) -> None:
+    """Raise :class:`ReplyRefused` if the reply carries an error instead of content."""
+    if reply.has_error():
+        raise ReplyRefused("error at the site", error_summary(reply.error.reason))
+
+
+def finite_or_none(value: object) -> float | None:
+    """Return a reported number as a float, or None if it is not a finite number."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
 def read_metric(reply: Message, key: str) -> Any:
-    """Return a field of the report; :class:`ReplyRefused` if it is not there."""
+    """Return a field of the report; raise :class:`ReplyRefused` if it is absent."""
     record = reply.content.metric_records.get(messages.METRICS)
     if record is None or key not in record:
         raise ReplyRefused("incomplete report", f"no '{key}'")
     return record[key]
 
 
-def read_num_examples(reply: Message, card: SiteInfo) -> int:
-    """Return the weight of an upload: a whole number, at least 1, at most what was registered."""
+def read_num_examples(reply: Message, limit: int) -> int:
+    """Return the weight of an upload: a whole number from 1 to the chips that the site has."""
     value = read_metric(reply, messages.NUM_EXAMPLES)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ReplyRefused("num-examples out of range", f"{value!r} is not a number")
-    if value != int(value) or not 1 <= value <= card.num_train:
-        raise ReplyRefused("num-examples out of range", f"{value} is not in 1…{card.num_train}")
+    reason = "num-examples out of range"
+    if isinstance(value, bool) or finite_or_none(value) is None:
+        raise ReplyRefused(reason, f"{value!r} is not a number")
+    if value != int(value) or not 1 <= value <= limit:
+        raise ReplyRefused(reason, f"{value} is not in 1…{limit}")
     return int(value)
 
 
-def read_class_counts(reply: Message, key: str, length: int) -> tuple[NDArray[np.int64], float]:
-    """Return a report's counts, int64 [length], and its mean loss."""
-    if reply.has_error():
-        raise ReplyRefused("error at the site", error_summary(reply.error.reason))
-    values = read_metric(reply, key)
+def read_class_counts(reply: Message, key: str, length: int) -> tuple[Int64, float]:
+    """Return the counts of a report, int64 [length], and its mean loss (0 if not finite)."""
+    check_no_error(reply)
+    counts = read_metric(reply, key)
     loss = read_metric(reply, messages.SCORE_LOSS)
-    if not isinstance(values, list) or len(values) != length:
+    if not isinstance(counts, list) or len(counts) != length:
         raise ReplyRefused("incomplete report", f"'{key}' does not hold {length} counts")
-    if any(not isinstance(v, int) or not 0 <= v < 2**40 for v in values):
-        raise ReplyRefused("incomplete report", f"'{key}' holds a value that is no count")
-    usable = isinstance(loss, int | float) and math.isfinite(loss)
-    return np.array(values, dtype=np.int64), float(loss) if usable else 0.0
+    if any(not isinstance(count, int) or not 0 <= count < MAX_COUNT for count in counts):
+        raise ReplyRefused("incomplete report", f"'{key}' holds a value that is not a count")
+    return np.array(counts, dtype=np.int64), finite_or_none(loss) or 0.0
 
 
 def read_upload(reply: Message) -> bytes:
-    """Return the one encoded upload of a reply."""
+    """Return the encoded upload of a reply."""
     record = reply.content.array_records.get(messages.UPDATE)
     if record is None:
         raise ReplyRefused("not a valid upload", f"the reply has no '{messages.UPDATE}' arrays")

@@ -123,17 +123,17 @@ class Watch:
             return 0.0
         folder, state = self.folder(site), states[-1]
         owed = folder.residual(state).astype(np.float64)
-        if state.round > self.strategy.books.accepted.get(site, 0):
+        if state.round > self.strategy.sync.accepted.get(site, 0):
             owed += decode(folder.upload(state), self.strategy.rates.spec).to_dense()
         return owed
 
     def round_ended(self, number: int) -> None:
-        for site in self.strategy.roster.sites:
+        for site in self.strategy.site_manager.sites:
             states = self.folder(site).load().states
             if states and states[-1].round == number and (site, number) not in self.counted:
                 self.counted.add((site, number))
                 self.changes[site] = self.changes[site] + self.change[site].astype(np.float64)
-            if self.strategy.books.accepted.get(site) == number:
+            if self.strategy.sync.accepted.get(site) == number:
                 update = decode(self.uploads[site, number], self.strategy.rates.spec)
                 self.accepted[site] = self.accepted[site] + update.to_dense()
             total = self.accepted[site] + self.outstanding(site)
@@ -150,7 +150,7 @@ class Watch:
 
     def replicas(self) -> None:
         """Every undamaged replica is the published model of its version, bit for bit."""
-        for site in self.strategy.roster.sites:
+        for site in self.strategy.site_manager.sites:
             folder = self.folder(site)
             for state in folder.load().states:
                 if folder.path / state.replica in self.damaged:
@@ -191,8 +191,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(server_app, "_strategy", strategy)
     monkeypatch.setattr(clients.site, "add_residual", add_residual)
-    recorded("_patch")
-    recorded("publish_whole")
+    recorded("_finish_version")
     monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time
     monkeypatch.setattr(os, "replace", watch.step(os.replace))
     monkeypatch.setattr(os, "posix_fallocate", watch.step(os.posix_fallocate))
@@ -244,7 +243,9 @@ def test_replicas_are_exact_and_every_change_counts_once(
     late = sum(visit["phase"] == "late" for visit in visits)
     assert late >= watch.faults["reply late"]  # a slow machine makes more of them
     assert sum(visit["resynced"] for visit in visits) >= watch.faults["resynchronised"]
-    present = {card.name for card in watch.strategy.roster.everyone(watch.grid.get_node_ids())}
+    present = {
+        site.name for site in watch.strategy.site_manager.connected(watch.grid.get_node_ids())
+    }
     for site in present:  # the final evaluation has brought them all to the last version
         assert watch.folder(site).load().states[-1].version == watch.strategy.model.version
     watch.replicas()

@@ -172,14 +172,14 @@ def test_a_site_that_joins_late_normalises_as_the_others_do(
     grid, asked = federation(stores, tmp_path / "run")
     late = list(grid.contexts)[-1]
     grid.away = {late}
-    look = strategies.sites.SiteDiscovery.look
+    poll = strategies.sites.SiteDiscovery.poll
 
     def come_back(self: Any, of: LoopbackGrid) -> set[int]:
         if any(task[messages.ROUND] == 2 for task in tasks(of, "train")):
             of.away = set()
-        return look(self, of)
+        return poll(self, of)
 
-    monkeypatch.setattr(strategies.sites.SiteDiscovery, "look", come_back)
+    monkeypatch.setattr(strategies.sites.SiteDiscovery, "poll", come_back)
     serve(grid, asked)
     there = {name: stores[name] for name in SITES[:2]}
     assert_pooled(tmp_path / "run", there)

@@ -1,11 +1,34 @@
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import strategies.checkpoints
 from rsdgc.errors import RunError
-from strategies.checkpoints import Checkpoint, Checkpoints, plain_values, put_back
+from strategies import DenseFedAvg, Ledger
+from strategies.base import SiteStrategy
+from strategies.checkpoints import Checkpoint, Checkpoints, State
+from strategies.records import to_record, to_vector
+from tests.strategies.fake_sites import (
+    SPEC,
+    FakeSites,
+    initial_weights,
+    loopback,
+    round_settings,
+    rs_dgc,
+    site_manager,
+)
+
+
+def assert_equal_states(one: State, two: State) -> None:
+    assert one.values == two.values
+    assert one.arrays.keys() == two.arrays.keys()
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, two.arrays[name])
+        assert (array.dtype, array.shape) == (two.arrays[name].dtype, two.arrays[name].shape)
 
 
 def checkpoint(number: int) -> Checkpoint:
@@ -14,7 +37,7 @@ def checkpoint(number: int) -> Checkpoint:
         "scalar": np.array(1.5, np.float32),
         "empty": np.zeros(0, np.uint8),
     }
-    return Checkpoint(number, arrays, {"number": number})
+    return Checkpoint(number, State(arrays, {"number": number}))
 
 
 def saved(tmp_path: Path, *numbers: int, keep: int = 2) -> Checkpoints:
@@ -27,12 +50,9 @@ def saved(tmp_path: Path, *numbers: int, keep: int = 2) -> Checkpoints:
 def test_the_last_ones_are_kept_and_come_back(tmp_path: Path) -> None:
     folder = saved(tmp_path, 3, 6, 9)
     assert folder.rounds() == [6, 9]
-    found = list(folder.newest())
-    assert [one.round for one in found] == [9, 6]
-    assert found[0].values == {"number": 9}
-    for name, array in checkpoint(9).arrays.items():
-        np.testing.assert_array_equal(found[0].arrays[name], array)
-        assert found[0].arrays[name].shape == array.shape
+    newest, before = folder.newest()
+    assert (newest.round, before.round) == (9, 6)
+    assert_equal_states(newest.state, checkpoint(9).state)
 
 
 def test_they_are_due_every_so_many_rounds(tmp_path: Path) -> None:
@@ -51,10 +71,10 @@ def test_a_damaged_one_is_passed_over_with_a_warning(
     content[at] ^= 1
     for wrong in (bytes(content), bytes(content[: len(content) // 2]), b""):
         path.write_bytes(wrong)
-        assert [one.round for one in folder.newest()] == [3]
+        assert [readable.round for readable in folder.newest()] == [3]
         assert "is damaged" in caplog.text
     path.rename(path.with_name("round-000007.safetensors"))
-    assert [one.round for one in folder.newest()] == [3]
+    assert [readable.round for readable in folder.newest()] == [3]
 
 
 def test_a_full_disk_leaves_what_there_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,16 +95,116 @@ def test_a_resumed_run_forgets_those_after_its_own(tmp_path: Path) -> None:
     assert folder.rounds() == [3, 6]
 
 
-def test_plain_values_make_a_thing_as_it_was() -> None:
-    class Thing:
-        def __init__(self) -> None:
-            self.settings = object()
-            self.level, self.followed = 1.0, False
-            self.shares = np.zeros(3)
+def test_a_state_of_parts_comes_apart_again() -> None:
+    inner = State.join({"rates": State({"shares": np.ones(2)}, {"level": 0.5})}, {"version": 3})
+    joined = State.join({"model": inner, "empty": State()}, {"seconds": 1.5})
+    assert list(joined.arrays) == ["model.rates.shares"]
+    assert joined.values == {
+        "model": {"rates": {"level": 0.5}, "version": 3},
+        "empty": {},
+        "seconds": 1.5,
+    }
+    assert_equal_states(joined.part("model"), inner)
+    assert_equal_states(joined.part("empty"), State())
 
-    one, two = Thing(), Thing()
-    one.level, one.followed, one.shares = 2.5, True, np.arange(3.0)
-    put_back(two, *plain_values(one))
-    assert (two.level, two.followed) == (2.5, True)
-    np.testing.assert_array_equal(two.shares, one.shares)
-    assert two.settings is not one.settings
+
+# ---- strategies, and checkpoints of version 1 ---------------------------------------------------
+
+VERSION_1 = Path(__file__).parent / "data" / "version-1"
+"""Run folders after round 4 of 6, written by the last release with checkpoints of version 1."""
+
+
+def strategy_of(method: str, folder: Path) -> SiteStrategy:
+    if method == "rs-dgc":
+        return rs_dgc(run_folder=folder, server_momentum=0.5)
+    ledger, checkpoints = Ledger(folder, SPEC.dense_bytes), Checkpoints(folder, every=2, keep=1)
+    return DenseFedAvg(site_manager(), ledger, round_settings(), checkpoints, server_momentum=0.5)
+
+
+def run_to_the_end(strategy: SiteStrategy, method: str) -> np.ndarray:
+    grid = loopback(FakeSites(dense=method == "fedavg"))
+    arrays = to_record(initial_weights(), SPEC)
+    return to_vector(strategy.start(grid, arrays, num_rounds=6, timeout=5.0).arrays, SPEC)
+
+
+def resumed(method: str, folder: Path) -> SiteStrategy:
+    strategy = strategy_of(method, folder)
+    assert strategy.checkpoints is not None
+    (newest,) = strategy.checkpoints.newest()
+    strategy.resume(newest)
+    return strategy
+
+
+def version_1(method: str, tmp_path: Path) -> Path:
+    shutil.copytree(VERSION_1 / method, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def raw_arrays(folder: Path) -> dict[str, Any]:
+    with safe_open(folder / "checkpoints" / "round-000004.safetensors", "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def test_a_version_1_checkpoint_of_rs_dgc_restores_to_equal_values(tmp_path: Path) -> None:
+    folder = version_1("rs-dgc", tmp_path)
+    strategy, raw = resumed("rs-dgc", folder), raw_arrays(folder)
+    state = strategy.state()
+    assert (strategy.resumed_round, strategy.rounds_combined) == (4, 4)
+    names = {name: f"model.{name}" for name in ("weights", "published", "log", "log_lengths")}
+    names |= {"velocity": "momentum.velocity"}
+    names |= {f"up.{name}": f"upload_rates.{name}" for name in ("shares", "ratios")}
+    names |= {f"down.{name}": f"patch_rates.{name}" for name in ("shares", "ratios")}
+    assert set(names.values()) == set(state.arrays)
+    for old, new in names.items():
+        np.testing.assert_array_equal(state.arrays[new], raw[old])
+    assert state.values == {
+        "model": {"version": 3, "pending": True},
+        "upload_rates": {
+            "round": 4,
+            "level": 0.4851330198810859,
+            "target_bytes": 310.485132723895,
+            "shares_measured": True,
+        },
+        "patch_rates": {
+            "round": 3,
+            "level": 0.6400000000000001,
+            "target_bytes": 204.80000000000004,
+            "shares_measured": True,
+        },
+        "momentum": {},
+        "sync": {"accepted": {"north": 4, "south": 4}, "confirmed": {"north": 3, "south": 3}},
+        "overhead_bytes": 352,
+    }
+    assert [entry.round for entry in strategy.ledger.rounds] == [0, 1, 2, 3, 4]
+
+
+def test_a_version_1_checkpoint_of_fedavg_restores_to_equal_values(tmp_path: Path) -> None:
+    folder = version_1("fedavg", tmp_path)
+    strategy, raw = resumed("fedavg", folder), raw_arrays(folder)
+    state = strategy.state()
+    layers = ["conv.weight", "head.weight"]
+    assert state.values == {"layers": layers, "model": {}, "velocity": {}}
+    assert len(state.arrays) == len(raw) == 4
+    for layer in layers:
+        np.testing.assert_array_equal(state.arrays[f"model.{layer}"], raw[layer])
+        np.testing.assert_array_equal(state.arrays[f"velocity.{layer}"], raw[f"velocity.{layer}"])
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+def test_a_run_continues_from_a_version_1_checkpoint(method: str, tmp_path: Path) -> None:
+    whole = run_to_the_end(strategy_of(method, tmp_path), method)
+    continued = run_to_the_end(resumed(method, version_1(method, tmp_path)), method)
+    # Not to the bit: the checkpoint comes from one machine, the other run from this one.
+    np.testing.assert_allclose(continued, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+def test_a_strategy_saves_what_it_restores(method: str, tmp_path: Path) -> None:
+    folder = version_1(method, tmp_path)
+    strategy = resumed(method, folder)
+    assert strategy.checkpoints is not None
+    strategy.save(strategy.checkpoints, 4)
+    assert b"rsdgc-checkpoint-2" in (folder / "checkpoints/round-000004.safetensors").read_bytes()
+    again = resumed(method, folder)
+    assert_equal_states(again.state(), strategy.state())
+    assert again.ledger.rounds == strategy.ledger.rounds

@@ -40,7 +40,7 @@ def test_a_replica_that_follows_the_log_is_the_published_model() -> None:
         step(model, number + 1)
         model.publish()
         if number % 3 == 2:  # away in between
-            patches = [patch.payload for patch in model.since(version) or []]
+            patches = [patch.payload for patch in model.patches_since(version) or []]
             version = apply_patches(replica, version, patches, SPEC, RUN)
             np.testing.assert_array_equal(replica.view(np.uint32), model.published.view(np.uint32))
             assert fingerprint(replica) == model.fingerprint
@@ -71,25 +71,25 @@ def test_the_log_is_never_longer_than_the_model() -> None:
     run(model, 12)
     assert sum(len(patch.payload) for patch in model.log) < SPEC.dense_bytes
     assert [patch.version for patch in model.log] == list(range(13 - len(model.log), 13))
-    assert model.since(0) is None
-    assert model.since(12) == []
-    assert len(model.since(11) or []) == 1
+    assert model.patches_since(0) is None
+    assert model.patches_since(12) == []
+    assert len(model.patches_since(11) or []) == 1
 
 
 def test_a_budget_of_the_whole_model_publishes_the_true_one() -> None:
     model = published(times=1.0)
     run(model, 3)
     np.testing.assert_array_equal(model.published, model.weights)
-    assert (model.version, model.log, model.since(2)) == (3, [], None)
+    assert (model.version, model.log, model.patches_since(2)) == (3, [], None)
 
 
 def test_a_last_larger_patch_brings_the_true_model_near() -> None:
     model = published(times=20.0)
     run(model, 5)
     before = model.distance()
-    model.publish_more(rates(3.0))
+    model.publish_within(rates(3.0))
     assert model.distance() < 0.5 * before
-    model.publish_more(rates(1.0))
+    model.publish_within(rates(1.0))
     assert model.distance() == 0.0
 
 
@@ -104,23 +104,22 @@ def test_a_model_that_is_not_finite_is_not_published() -> None:
 def test_a_restored_model_goes_on_alike() -> None:
     one, two = published(), published()
     run(one, 4)
-    log = [patch.payload for patch in one.log]
-    two.restore(one.weights, one.published, one.version, log, pending=False)
+    two.restore(one.state())
     assert two.fingerprint == one.fingerprint
     assert two.log == one.log
 
 
 def test_sites_at_one_version_get_the_same_object() -> None:
     model = published()
-    parcels = DownloadCache(model)
-    assert parcels.since(0).arrays is None
+    downloads = DownloadCache(model)
+    assert downloads.since(0).arrays is None
     run(model, 3)
-    assert parcels.since(1) is parcels.since(1)
-    array = parcels.since(1).arrays[messages.PATCHES]
+    assert downloads.since(1) is downloads.since(1)
+    array = downloads.since(1).arrays[messages.PATCHES]
     assert len(unpack_patches(array.numpy().tobytes())) == 2
-    assert parcels.since(99) is parcels.whole() is parcels.whole()
-    assert parcels.whole().is_whole
-    assert not parcels.since(2).is_whole
-    before = parcels.whole()
+    assert downloads.since(99) is downloads.whole() is downloads.whole()
+    assert downloads.whole().is_whole
+    assert not downloads.since(2).is_whole
+    before = downloads.whole()
     run(model, 1)
-    assert parcels.whole() is not before
+    assert downloads.whole() is not before

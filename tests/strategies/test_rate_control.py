@@ -40,7 +40,7 @@ def test_the_loop_keeps_uploads_with_their_overhead_on_budget(policy: Policy) ->
     rates, overhead = control(policy), 400
     for number in range(12):
         measured = encoded_bytes(rates, number) + overhead
-        rates.follow(update(number), update(number + 50), measured)
+        rates.adjust(update(number), update(number + 50), measured)
     assert measured == pytest.approx(rates.budget_bytes, rel=0.02)
 
 
@@ -48,7 +48,7 @@ def test_a_loud_layer_gets_more_under_the_update_policy() -> None:
     rates = control("update", times=100.0)
     before = rates.ratios.copy()
     for number in range(4):
-        rates.follow(update(0), update(number, loud=2), rates.budget_bytes)
+        rates.adjust(update(0), update(number, loud=2), rates.budget_bytes)
     assert rates.ratios[2] > 2 * before[2]
     assert (rates.ratios > 0).all()
 
@@ -56,13 +56,13 @@ def test_a_loud_layer_gets_more_under_the_update_policy() -> None:
 def test_a_budget_of_the_whole_model_sends_everything() -> None:
     rates = control("update", times=1.0)
     assert (rates.ratios == 1.0).all()
-    rates.follow(update(0), update(1), 2.0 * SPEC.dense_bytes)
+    rates.adjust(update(0), update(1), 2.0 * SPEC.dense_bytes)
     assert (rates.ratios == 1.0).all()
 
 
 def test_one_wild_measurement_moves_the_level_little() -> None:
     rates = control("uniform")
-    rates.follow(update(0), update(1), 100 * rates.budget_bytes)
+    rates.adjust(update(0), update(1), 100 * rates.budget_bytes)
     assert rates.target_bytes == pytest.approx(rates.budget_bytes / 1.25)
 
 
@@ -72,8 +72,8 @@ def test_a_warm_up_begins_with_a_quarter_of_the_model_and_keeps_the_run_on_budge
     )
     asked = []
     for _ in range(30):
-        asked.append(rates.wanted_bytes)
-        rates.follow(update(0), update(1), rates.wanted_bytes)
+        asked.append(rates.reply_bytes)
+        rates.adjust(update(0), update(1), rates.reply_bytes)
     assert np.mean(asked) == pytest.approx(rates.budget_bytes)
     assert asked[0] / asked[-1] == pytest.approx(5.0)
     assert (np.diff(asked) <= 0).all()

@@ -12,7 +12,7 @@ from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
 from strategies.base import RoundSettings
 from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
-from strategies.rs_dgc import unflatten
+from strategies.records import to_record
 from strategies.sites import DataInfo
 from strategies.transport import chunk_upload
 from tests.loopback import LoopbackGrid
@@ -59,10 +59,10 @@ def run(sites: int, rounds: int) -> list[tuple[int, int]]:
     """Return bytes in use and the peak so far, after each round, without what the test holds."""
     grid = LoopbackGrid(Sites(), [{} for _ in range(sites)], {}, RUN)
     grid.seen = deque(maxlen=1)  # type: ignore[assignment]
-    roster = SiteManager(DataInfo("made up", True, CLASSES, 3, 16))
+    manager = SiteManager(DataInfo("made up", True, CLASSES, 3, 16))
     for number, node in enumerate(grid.contexts):
         name = f"site-{number:03}"
-        roster.sites[name] = SiteInfo(name, node, 10, 6)
+        manager.sites[name] = SiteInfo(name, node, 10, 6)
     start = np.random.default_rng(1).standard_normal(SPEC.size, dtype=np.float32)
 
     def rates(times: float) -> RateControl:
@@ -71,8 +71,8 @@ def run(sites: int, rounds: int) -> list[tuple[int, int]]:
     model = PublishedModel(start, rates(DOWN), Compressor(SPEC, Scheme(), RMS()), RUN)
     rules = RoundSettings(1.0, 1, 0, lambda _: 0.01)
     ledger = Ledger(None, SPEC.dense_bytes)
-    strategy = RsDgc(roster, ledger, rules, rates(UP), model, rates(10))
-    arrays = unflatten(start, SPEC)
+    strategy = RsDgc(manager, ledger, rules, rates(UP), model, rates(10))
+    arrays = to_record(start, SPEC)
     found: list[tuple[int, int]] = []
 
     def look(_: int, __: ArrayRecord) -> None:

@@ -83,7 +83,7 @@ def test_nothing_to_send_is_nothing_to_wait_for() -> None:
         (None, "no reason given"),
     ],
 )
-def test_an_error_is_told_in_one_line(reason: str | None, line: str) -> None:
+def test_an_error_is_summarized_in_one_line(reason: str | None, line: str) -> None:
     assert error_summary(reason) == line
 
 
@@ -109,7 +109,7 @@ def test_a_reply_may_be_answered_in_the_same_call() -> None:
     assert [number(reply) for reply in found] == [0, 8, 2]
 
 
-def test_a_late_reply_is_recognised() -> None:
+def test_a_late_reply_is_recognized() -> None:
     held: list[tuple[str, Message]] = []
 
     def hold(message: Message, reply: Message) -> Message | None:
@@ -118,14 +118,14 @@ def test_a_late_reply_is_recognised() -> None:
         held.append((message.metadata.message_id, reply))
         return None
 
-    grid, overdue = LoopbackGrid(echo, [{}], {}, fault=hold), PendingReplies()
-    assert number(send_and_receive(grid, make_messages(3), 0.1, overdue=overdue)[1]) is None
-    assert overdue.waiting == {held[0][0]}
+    grid, unanswered = LoopbackGrid(echo, [{}], {}, fault=hold), PendingReplies()
+    assert number(send_and_receive(grid, make_messages(3), 0.1, unanswered=unanswered)[1]) is None
+    assert unanswered.waiting == {held[0][0]}
     grid.replies.update(held)
-    found = send_and_receive(grid, make_messages(3), 0.1, overdue=overdue)
+    found = send_and_receive(grid, make_messages(3), 0.1, unanswered=unanswered)
     assert [number(reply) for reply in found] == [0, 1, 2]
-    assert [number(reply) for reply in overdue.arrived] == [1]
-    assert overdue.waiting == set()
+    assert [number(reply) for reply in unanswered.arrived] == [1]
+    assert unanswered.waiting == set()
 
 
 THINNEST_BITS_PER_S = 100_000
@@ -133,7 +133,7 @@ REQUEST_TIMEOUT_S = 30
 
 
 @given(size=st.integers(0, 5 * UPLOAD_CHUNK_BYTES), seed=st.integers(0, 9))
-def test_what_is_joined_is_what_was_cut(size: int, seed: int) -> None:
+def test_chunks_join_to_the_upload_that_was_cut(size: int, seed: int) -> None:
     payload = np.random.default_rng(seed).bytes(size)
     record = chunk_upload(payload)
     assert all(array.numpy().size <= UPLOAD_CHUNK_BYTES for array in record.values())
@@ -159,24 +159,24 @@ def broken() -> dict[str, ArrayRecord]:
     return {
         "nothing": ArrayRecord({}),
         "another name": ArrayRecord({"weights": one}),
-        "a piece is missing": ArrayRecord({name: whole[name] for name in (names[0], names[2])}),
-        "a piece too many": ArrayRecord({**whole, messages.PACKED: one}),
+        "a chunk is missing": ArrayRecord({name: whole[name] for name in (names[0], names[2])}),
+        "a chunk too many": ArrayRecord({**whole, messages.PACKED: one}),
         "floats": ArrayRecord({messages.PACKED: Array(np.zeros(4, np.float32))}),
         "two dimensions": ArrayRecord({messages.PACKED: Array(np.zeros((2, 2), np.uint8))}),
-        "one piece of floats": ArrayRecord({**whole, names[1]: Array(np.zeros(4, np.float32))}),
+        "one chunk of floats": ArrayRecord({**whole, names[1]: Array(np.zeros(4, np.float32))}),
         "not an array": ArrayRecord({messages.PACKED: unreadable}),
         "too many": ArrayRecord({f"packed-{i:04}": one for i in range(MAX_UPLOAD_CHUNKS + 1)}),
     }
 
 
 @pytest.mark.parametrize("name", list(broken()))
-def test_what_is_no_upload_is_refused(name: str) -> None:
+def test_arrays_that_are_not_an_upload_are_refused(name: str) -> None:
     with pytest.raises(WireError):
         join_upload(broken()[name])
 
 
-def test_two_pieces_pass_a_thin_link_before_flower_gives_up() -> None:
-    """Flower sends two objects side by side and waits so long for either."""
-    beside = flower.FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
-    seconds = beside * transport.UPLOAD_CHUNK_BYTES * 8 / THINNEST_BITS_PER_S
+def test_two_chunks_pass_a_thin_link_before_flower_gives_up() -> None:
+    """Flower sends two objects side by side and waits this long for either."""
+    side_by_side = flower.FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
+    seconds = side_by_side * transport.UPLOAD_CHUNK_BYTES * 8 / THINNEST_BITS_PER_S
     assert seconds < REQUEST_TIMEOUT_S < flower.OBJECT_PUSH_SESSION_TTL_SECONDS

@@ -1,0 +1,123 @@
+"""Sites without data or training: every change is random, the uploads are really encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+
+from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp
+from rsdgc.arrays import Float32
+from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
+from strategies.base import RoundSettings
+from strategies.checkpoints import Checkpoints
+from strategies.downlink import PublishedModel
+from strategies.rate_control import RateControl
+from strategies.records import to_record
+from strategies.sites import DataInfo
+from strategies.transport import chunk_upload
+from tests.loopback import LoopbackGrid
+
+SPEC = ModelSpec.from_shapes({"conv.weight": (8, 4, 3, 3), "head.weight": (4, 8)})
+CLASSES = ("a", "b", "c")
+NAMES = ("north", "south")
+RUN = 7
+NUM_TRAIN = 10
+
+
+class FakeSites:
+    """Answers the messages to all sites.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    dense : bool
+        Whether to reply with whole models, as FedAvg expects.
+    """
+
+    def __init__(self, spec: ModelSpec = SPEC, *, dense: bool = False) -> None:
+        self.spec = spec
+        self.dense = dense
+
+    def change(self, site: str, number: int) -> Float32:
+        """Return the change of a site in a round."""
+        rng = np.random.default_rng([number, *site.encode()])
+        return rng.standard_normal(self.spec.size, dtype=np.float32)
+
+    def encode(self, task: ConfigRecord) -> bytes:
+        """Return the upload that a task asks for."""
+        number, version = int(task[messages.ROUND]), int(task[messages.VERSION])
+        change = self.change(str(task[messages.SITE]), number)
+        ratios, budget = np.array(task[messages.RATIOS]), float(task[messages.BUDGET_BYTES])
+        compressor = Compressor(self.spec, Scheme(), RMS())
+        return compressor.compress(change, ratios, Stamp(RUN, number, version), budget).payload
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        task = message.content.config_records[messages.TASK]
+        metrics: dict[str, Any] = {messages.NUM_EXAMPLES: NUM_TRAIN, messages.SCORE_LOSS: 1.0}
+        if message.metadata.message_type == MessageType.EVALUATE:
+            metrics[messages.CONFUSION] = np.eye(len(CLASSES), dtype=int).reshape(-1).tolist()
+            content = RecordDict({messages.METRICS: MetricRecord(metrics)})
+            return Message(content, reply_to=message)
+        metrics |= dict.fromkeys((messages.TRAIN_LOSS, messages.SECONDS), 1.0)
+        counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
+        metrics |= dict.fromkeys(counts, [2] * len(CLASSES))
+        if self.dense:
+            change = self.change(str(task[messages.SITE]), int(task[messages.ROUND]))
+            update = to_record(change, self.spec)
+        else:
+            metrics[messages.VERSION] = int(task[messages.VERSION])
+            update = chunk_upload(self.encode(task))
+        content = RecordDict({messages.UPDATE: update, messages.METRICS: MetricRecord(metrics)})
+        return Message(content, reply_to=message)
+
+
+def loopback(sites: FakeSites, count: int = len(NAMES)) -> LoopbackGrid:
+    """Return a grid with one node per site."""
+    return LoopbackGrid(sites, [{} for _ in range(count)], {}, RUN)
+
+
+def site_manager(names: tuple[str, ...] = NAMES) -> SiteManager:
+    """Return sites at nodes 101, 102, …"""
+    manager = SiteManager(DataInfo("made up", True, CLASSES, 3, 16))
+    for node, name in enumerate(names, start=101):
+        manager.sites[name] = SiteInfo(name, node, NUM_TRAIN, 6)
+    return manager
+
+
+def round_settings() -> RoundSettings:
+    return RoundSettings(1.0, 1, 0, lambda _: 0.01)
+
+
+def rates(times: float, spec: ModelSpec = SPEC, **options: int) -> RateControl:
+    """Return a budget of the dense model over ``times``."""
+    return RateControl(spec, Scheme(), "update", spec.dense_bytes / times, **options)
+
+
+def initial_weights(spec: ModelSpec = SPEC) -> Float32:
+    return np.random.default_rng(1).standard_normal(spec.size, dtype=np.float32)
+
+
+def rs_dgc(
+    cls: type[RsDgc] = RsDgc,
+    run_folder: Path | None = None,
+    *,
+    down: float = 4.0,
+    final: float = 1.5,
+    **options: Any,
+) -> RsDgc:
+    """Return a strategy over the fake sites, with checkpoints every two rounds in a folder."""
+    model = PublishedModel(initial_weights(), rates(down), Compressor(SPEC, Scheme(), RMS()), RUN)
+    return cls(
+        site_manager(),
+        Ledger(run_folder, SPEC.dense_bytes),
+        round_settings(),
+        rates(2.0, rounds=6, warm_up_rounds=2),
+        model,
+        rates(final),
+        None if run_folder is None else Checkpoints(run_folder, every=2, keep=1),
+        **options,
+    )
