@@ -80,7 +80,7 @@ def simulate(settings: Settings, machine: SimulationResources) -> None:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if not run.complete:
-        raise RunError(log.error or f"the run ended as {run.told}")
+        raise RunError(log.error or f"the run ended as {run.description}")
     print(log.headline, flush=True)  # the command's last line
 
 

@@ -128,7 +128,7 @@ def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
     """
     flower = connect(config)
     if run_id is None:
-        active = flower.going_on()
+        active = flower.active_run_ids()
         if not active:
             raise RunError("no run is active")
         if len(active) > 1:
@@ -144,7 +144,7 @@ def _describe(config: ServerConfig, flower: FlowerCli, runs: list[FlowerRun]) ->
     for site, state in site_states(config, flower).items():
         yield f"{site}: {state}"
     for flower_run in runs:
-        yield f"run {flower_run.run_id}: {flower_run.told}"
+        yield f"run {flower_run.run_id}: {flower_run.description}"
 
 
 def _end_previous_attempt(flower: FlowerCli, folder: Path) -> None:
@@ -168,13 +168,13 @@ def _end_previous_attempt(flower: FlowerCli, folder: Path) -> None:
             )
         time.sleep(_POLL_S)
         holder = lock_holder(folder)
-    if holder is not None and holder.run_id in flower.going_on():
+    if holder is not None and holder.run_id in flower.active_run_ids():
         _stop(flower, holder.run_id)
 
 
 def _stop(flower: FlowerCli, run_id: str) -> None:
     try:
-        flower.order("stop", run_id, flower.connection)
+        flower.request("stop", run_id, flower.connection)
     except RunError:
         # Flower refuses to stop a run that has just ended by itself, which is what is wanted.
         if not flower.run(run_id).over:
@@ -207,7 +207,9 @@ def _follow(flower: FlowerCli, run_id: str) -> None:
             "server watch"
         )
     if not ended.complete:
-        raise RunError(f"run {run_id}: {log.error or f'it ended as {ended.told}'}{how_to_resume}")
+        raise RunError(
+            f"run {run_id}: {log.error or f'it ended as {ended.description}'}{how_to_resume}"
+        )
     if log.folder and (traffic := _compare_traffic(Path(log.folder), ended)) is not None:
         print(traffic.line(), flush=True)
     print(log.headline, flush=True)  # names the report, so it comes last

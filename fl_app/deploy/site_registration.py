@@ -58,7 +58,7 @@ def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
     # refuse a later one, and a key cannot be registered twice.
     for site, entry in list(registered.items()):
         if fingerprints.get(site) != entry.key:
-            flower.order("supernode", "unregister", entry.node_id, flower.connection)
+            flower.request("supernode", "unregister", entry.node_id, flower.connection)
             del registered[site]
             _write_registered(config, registered)
             yield f"{site}: old key unregistered"
@@ -66,7 +66,9 @@ def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
         if site in registered:
             yield f"{site}: already registered as node {registered[site].node_id}"
             continue
-        answer = flower.order("supernode", "register", str(path), flower.connection, "--name", site)
+        answer = flower.request(
+            "supernode", "register", str(path), flower.connection, "--name", site
+        )
         registered[site] = RegisteredSite(str(answer["node-id"]), fingerprints[site])
         _write_registered(config, registered)
         yield f"{site}: registered as node {registered[site].node_id}"
@@ -108,7 +110,7 @@ def site_states(config: ServerConfig, flower: FlowerCli) -> dict[str, str]:
 
 
 def _node_states(flower: FlowerCli) -> dict[str, str]:
-    answer = flower.order("supernode", "list", flower.connection)
+    answer = flower.request("supernode", "list", flower.connection)
     return {
         str(node["node-id"]): str(node["status"])
         for node in answer["nodes"]

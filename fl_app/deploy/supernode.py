@@ -85,7 +85,7 @@ class NodeRecord:
                 process.status() != psutil.STATUS_ZOMBIE
                 and abs(process.create_time() - self.started) < CREATE_TIME_TOLERANCE_S
             )
-        except psutil.NoSuchProcess:
+        except (psutil.Error, ValueError):  # gone, not ours, or not the number of a process
             return False
 
 

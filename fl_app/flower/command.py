@@ -58,8 +58,8 @@ class FlowerRun:
         return self.status == "finished:completed"
 
     @property
-    def told(self) -> str:
-        """What became of it, and why, in one line."""
+    def description(self) -> str:
+        """The status, and the reason if Flower gives one, in one line."""
         return f"{self.status}: {error_summary(self.details)}" if self.details else self.status
 
 
@@ -94,7 +94,7 @@ class FlowerCli:
             ]
             config.write_text("".join(lines), encoding="utf-8")
             words = [str(app_folder(workspace)), self.connection, "--run-config", str(config)]
-            answer = self.ask("run", *words, *options)
+            answer = self.query("run", *words, *options)
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         run_id = answer.get("run-id")
@@ -133,7 +133,7 @@ class FlowerCli:
         RunError
             The SuperLink does not answer.
         """
-        answer = self.ask("list", self.connection)
+        answer = self.query("list", self.connection)
         runs = sorted(answer.get("runs", []), key=lambda run: str(run["pending-at"]), reverse=True)
         return [_run(run) for run in runs]
 
@@ -145,15 +145,15 @@ class FlowerCli:
         RunError
             The SuperLink does not answer, or has no such run.
         """
-        answer = self.ask("list", self.connection, "--run-id", run_id)
+        answer = self.query("list", self.connection, "--run-id", run_id)
         if not answer.get("runs"):
             raise RunError(
                 f"run {run_id} is not found: {error_summary(answer.get('error-message'))}"
             )
         return _run(answer["runs"][0])
 
-    def going_on(self) -> list[str]:
-        """Return the numbers of the runs that are not over, the newest first.
+    def active_run_ids(self) -> list[str]:
+        """Return Flower's numbers of the runs that are not over, the newest first.
 
         Raises
         ------
@@ -171,7 +171,7 @@ class FlowerCli:
             time.sleep(0.5)
         return run
 
-    def ask(self, *words: str) -> dict[str, Any]:
+    def query(self, *words: str) -> dict[str, Any]:
         """Run the command with ``--format json`` and return its answer.
 
         Raises
@@ -193,15 +193,15 @@ class FlowerCli:
         answer: dict[str, Any] = json.loads(done.stdout[start:])
         return answer
 
-    def order(self, *words: str) -> dict[str, Any]:
-        """As :meth:`ask`, for what Flower may refuse.
+    def request(self, *words: str) -> dict[str, Any]:
+        """Run a command that Flower may refuse, with ``--format json``, and return its answer.
 
         Raises
         ------
         RunError
-            It gave no answer, or refused.
+            Flower gave no answer, or refused.
         """
-        answer = self.ask(*words)
+        answer = self.query(*words)
         if not answer.get("success"):
             raise RunError(f"Flower refused: {error_summary(answer.get('error-message'))}")
         return answer
