@@ -1,7 +1,7 @@
 """Captured energy, 1 − ‖v − decode(encode(v))‖² / ‖v‖², of real updates against bytes.
 
 Trains a federation densely for some rounds, without Flower, and then encodes the sites' next
-updates with every scheme: what a byte buys before error feedback has its say.
+updates with every scheme. This measures what a byte buys before error feedback acts.
 
     python -m benchmarks.energy data/ --rounds 12 --budgets 50 100 200
 """
@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import numpy as np
 
@@ -31,16 +31,16 @@ from rsdgc import (
     decode,
     make_indicator,
 )
-from rsdgc.scheme import NeighborhoodKind, ValueKind
+from rsdgc.scheme import NEIGHBORHOOD_CODES, NeighborhoodKind
 from strategies.rate_control import Policy, RateControl
 
-VALUES: tuple[ValueKind, ...] = ("float32", "int8", "deadzone")
+VALUES = ("float32", "int8", "deadzone")
 NSI_WEIGHTS = ((1.0, 0.0), (0.9, 0.1), (0.8, 0.2), (0.6, 0.4), (0.5, 0.5), (0.3, 0.7), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class Updates:
-    """What the last dense round left: the model, its step, and each site's update."""
+    """Model, aggregated step and each site's update of the last dense round."""
 
     spec: ModelSpec
     weights: Flat
@@ -63,7 +63,7 @@ def real_updates(dataset: Dataset, rounds: int, seed: int) -> Updates:
 def captured(
     updates: Updates, scheme: Scheme, indicator: Indicator, policy: str, times: float
 ) -> tuple[float, float]:
-    """Mean captured energy over the sites, and the mean real compression."""
+    """Return the mean captured energy of the sites, and the mean real compression."""
     spec = updates.spec
     rates = RateControl(spec, scheme, cast(Policy, policy), spec.dense_bytes / times)
     rates.begin(updates.weights)
@@ -101,13 +101,13 @@ def schemes(updates: Updates, budgets: list[float]) -> Iterator[str]:
     """Yield a table of neighborhoods × values × ratio policies."""
     yield "| neighborhood | values | ratios | " + " | ".join(f"{b:g}×" for b in budgets) + " |"
     yield "|---|---|---|" + "---|" * len(budgets)
-    for hood in get_args(NeighborhoodKind):
+    for neighborhood in NEIGHBORHOOD_CODES:
         for values in VALUES:
             for policy in ("uniform", "weight", "update"):
-                scheme = Scheme(neighborhood=hood, values=values)
+                scheme = Scheme(neighborhood=neighborhood, values=values)
                 cells = [captured(updates, scheme, NSI(), policy, b)[0] for b in budgets]
                 row = " | ".join(f"{cell:.3f}" for cell in cells)
-                yield f"| {hood} | {values} | {policy} | {row} |"
+                yield f"| {neighborhood} | {values} | {policy} | {row} |"
 
 
 def indicators(updates: Updates, budget: float) -> Iterator[str]:
@@ -116,10 +116,10 @@ def indicators(updates: Updates, budget: float) -> Iterator[str]:
     yield "|---|---|---|"
     rows: list[tuple[str, Indicator]] = [(f"NSI {a} / {b}", NSI(a, b)) for a, b in NSI_WEIGHTS]
     for name, indicator in [*rows, ("RMS", RMS())]:
-        hoods: tuple[NeighborhoodKind, ...] = ("kernel", "tile")
+        kinds: tuple[NeighborhoodKind, ...] = ("kernel", "tile")
         cells = [
-            captured(updates, Scheme(neighborhood=hood), indicator, "update", budget)[0]
-            for hood in hoods
+            captured(updates, Scheme(neighborhood=kind), indicator, "update", budget)[0]
+            for kind in kinds
         ]
         yield f"| {name} | {cells[0]:.4f} | {cells[1]:.4f} |"
 

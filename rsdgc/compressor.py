@@ -10,6 +10,7 @@ import numpy as np
 
 from rsdgc.arrays import max_magnitude
 from rsdgc.codec.sizes import estimate_bytes
+from rsdgc.codec.values import JointCoding
 from rsdgc.codec.wire import encode
 from rsdgc.errors import RsdgcError, SettingError
 from rsdgc.neighborhoods import cut
@@ -102,7 +103,7 @@ class Compressor:
 
     def _may_be_whole(self, ratios: Float64, budget_bytes: float) -> bool:
         """Return whether layers with a ratio of 1 are sent whole, or as levels like the others."""
-        if self.scheme.values != "deadzone":
+        if not isinstance(self.scheme.value_coding, JointCoding):
             return True
         size = estimate_bytes(self.spec, self.scheme, np.ones(ratios.size))
         return bool((ratios == 1).all()) and not 0 < budget_bytes < size

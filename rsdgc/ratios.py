@@ -206,8 +206,7 @@ def fit_ratios(
     everything = np.ones(shares.size)
     if budget_bytes >= min(spec.dense_bytes, model.total_bytes(everything)):
         return everything
-    levels = scheme.values == "deadzone"
-    whole = _whole_layers(spec, model, budget_bytes, dense_share, never=levels)
+    whole = _whole_layers(spec, model, budget_bytes, dense_share)
     return _fill(model, shares, whole, budget_bytes)
 
 
@@ -221,7 +220,7 @@ def _checked_shares(spec: ModelSpec, shares: Float64) -> Float64:
 
 
 def _whole_layers(
-    spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float, *, never: bool
+    spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float
 ) -> Bools:
     """Return which layers are sent whole.
 
@@ -232,7 +231,7 @@ def _whole_layers(
     """
     one_neighborhood = 1 / model.counts
     cheap: Bools = model.whole_bytes <= model.layer_bytes(one_neighborhood * (1 - 1e-9))
-    cheap &= not never
+    cheap &= not model.joint
     least = model.total_bytes(np.where(cheap, 1.0, one_neighborhood))
     if not budget_bytes >= least:
         msg = (
@@ -240,7 +239,7 @@ def _whole_layers(
             f"allow at least {np.ceil(least):.0f} bytes ({spec.dense_bytes / least:.1f}x)"
         )
         raise SettingError(msg)
-    if never:
+    if model.joint:
         return cheap
     order = np.argsort(model.whole_bytes, kind="stable")
     fits = np.cumsum(model.whole_bytes[order]) <= dense_share * budget_bytes

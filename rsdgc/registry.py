@@ -4,14 +4,14 @@
 
     INDICATORS: Registry[type[Indicator]] = Registry("indicator")
 
-    @INDICATORS.register("median")            # in anybody's module
-    class Median: ...
+    @INDICATORS.register("median")            # in any module
+    class Median(Indicator): ...
 
-    INDICATORS["median"]                      # by its registered name, once that module is imported
-    INDICATORS["my_package.ranking:Median"]   # by its place: imported here, in every process
+    INDICATORS["median"]                      # by its name, once that module is imported
+    INDICATORS["my_package.ranking:Median"]   # by its path; imports the module
 
-The second form needs no import by hand, so it is the one for settings: a run's server and sites,
-each a process of its own, all find the same object under it.
+Use the path in settings: the server and the sites of a run are separate processes, and each of
+them imports the module where it needs it.
 """
 
 from __future__ import annotations
@@ -42,37 +42,48 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that enters an implementation under a name.
+        """Return a decorator that registers an implementation under a name.
 
         Raises
         ------
         SettingError
-            The name is taken, or contains a colon.
+            The name is taken or contains a colon.
         """
         if name in self._items or ":" in name:
             raise SettingError(f"{self.kind} {name!r} cannot be registered: choose another name")
 
-        def enter(item: T) -> T:
+        def add(item: T) -> T:
             self._items[name] = item
             return item
 
-        return enter
+        return add
 
     def __getitem__(self, name: str) -> T:
-        """Return what is registered under a name, or lies at ``package.module:attribute``.
+        """Return the implementation of a registered name or of a path ``package.module:name``.
 
         Raises
         ------
         SettingError
-            Nothing is registered under the name, or the module or attribute cannot be imported.
+            The name is not registered, or the path cannot be imported.
         """
         if name in self._items:
             return self._items[name]
         if ":" in name:
             return self._import(name)
-        near = difflib.get_close_matches(name, self._items, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(self._items)}"
-        raise SettingError(f"{self.kind} {name!r} is unknown: {hint}")
+        similar = difflib.get_close_matches(name, self._items, n=1)
+        hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+        names = ", ".join(self._items)
+        raise SettingError(f"{self.kind} {name!r} is unknown{hint}: choose one of {names}")
+
+    def name_of(self, item: T) -> str:
+        """Return the name that finds an implementation: the registered one, else its path.
+
+        An implementation that is both registered and given by its path has one name this way.
+        """
+        for name, registered in self._items.items():
+            if registered is item:
+                return name
+        return f"{getattr(item, '__module__', '')}:{getattr(item, '__qualname__', '')}"
 
     def __contains__(self, name: object) -> bool:
         return name in self._items
@@ -86,10 +97,10 @@ class Registry(Generic[T]):
     def _import(self, path: str) -> T:
         module_name, _, attribute = path.partition(":")
         try:
-            found: T = getattr(importlib.import_module(module_name), attribute)
+            item: T = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise SettingError(
-                f"{self.kind} {path!r} cannot be imported ({error}): write package.module:name, "
+                f"{self.kind} {path!r} cannot be imported ({error}): write package.module:name "
                 "and install the package on the server and at every site"
             ) from error
-        return found
+        return item

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from rsdgc.codec.values import VALUE_CODINGS, LayerCoding, find_coding
 from rsdgc.errors import SettingError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rsdgc.codec.values import Coding
+
 NeighborhoodKind: TypeAlias = Literal["kernel", "tile", "element"]
-ValueKind: TypeAlias = Literal["float32", "float16", "int8", "ternary", "deadzone"]
-DenseKind: TypeAlias = Literal["float32", "float16", "int8"]
 IndexKind: TypeAlias = Literal["rice", "int32"]
+
+# The numbers on the wire: never change one, never use one twice.
+NEIGHBORHOOD_CODES: dict[NeighborhoodKind, int] = {"kernel": 0, "tile": 1, "element": 2}
+INDEX_CODES: dict[IndexKind, int] = {"rice": 0, "int32": 1}
 
 MAX_TILE_PX = 64
 
@@ -26,11 +35,14 @@ class Scheme:
         ``tile_px × tile_px`` tiles of the layer as a matrix; or single elements.
     tile_px : int
         Edge of a tile, in elements; 1 to 64. Unused by ``"element"``.
-    values : {"deadzone", "int8", "ternary", "float16", "float32"}
-        Coding of the kept values of sparse layers: levels of one step for the whole update,
-        entropy coded; int8 with a scale a layer; the sign and one magnitude a layer; or floats.
-    dense_values : {"float16", "float32", "int8"}
-        Coding of layers that are sent whole.
+    values : str
+        Coding of the kept values of sparse layers: ``"deadzone"`` (levels of one step for the
+        whole update, entropy coded), ``"int8"`` (with a scale per layer), ``"ternary"`` (signs
+        and a magnitude per layer), ``"float16"``, ``"float32"``, or one from outside
+        (:mod:`rsdgc.codec.values`), by its registered name or as ``package.module:Class``.
+    dense_values : str
+        Coding of layers that are sent whole: ``"float16"``, ``"float32"``, ``"int8"``, or one from
+        outside that allows it.
     indices : {"rice", "int32"}
         Coding of the kept ids: the gaps in Golomb-Rice code, or plain integers (the usual naive
         coding, for comparisons).
@@ -38,26 +50,39 @@ class Scheme:
     Raises
     ------
     SettingError
-        If a field has another value.
+        A field has another value.
     """
 
     neighborhood: NeighborhoodKind = "kernel"
     tile_px: int = 3
-    values: ValueKind = "deadzone"
-    dense_values: DenseKind = "float16"
+    values: str = "deadzone"
+    dense_values: str = "float16"
     indices: IndexKind = "rice"
 
     def __post_init__(self) -> None:
-        _check("neighborhood", self.neighborhood, get_args(NeighborhoodKind))
-        _check("values", self.values, get_args(ValueKind))
-        _check("dense_values", self.dense_values, get_args(DenseKind))
-        _check("indices", self.indices, get_args(IndexKind))
+        _check("neighborhood", self.neighborhood, NEIGHBORHOOD_CODES)
+        _check("indices", self.indices, INDEX_CODES)
         if not 1 <= self.tile_px <= MAX_TILE_PX:
-            msg = f"tile_px is {self.tile_px}: choose 1 to {MAX_TILE_PX}"
-            raise SettingError(msg)
+            raise SettingError(f"tile_px is {self.tile_px}: choose 1 to {MAX_TILE_PX}")
+        # A coding may be named in two ways; with one of them, equal schemes compare equal.
+        for field, coding in (("values", self.value_coding), ("dense_values", self.dense_coding)):
+            object.__setattr__(self, field, VALUE_CODINGS.name_of(type(coding)))
+
+    @cached_property
+    def value_coding(self) -> Coding:
+        """Coding of the kept values of sparse layers."""
+        return find_coding(self.values)
+
+    @cached_property
+    def dense_coding(self) -> LayerCoding:
+        """Coding of layers that are sent whole."""
+        coding = find_coding(self.dense_values)
+        if isinstance(coding, LayerCoding) and coding.for_whole_layers:
+            return coding
+        names = [name for name in VALUE_CODINGS if VALUE_CODINGS[name].for_whole_layers]
+        raise SettingError(f"dense_values is {self.dense_values!r}: choose {', '.join(names)}")
 
 
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _check(field: str, value: str, allowed: Iterable[str]) -> None:
     if value not in allowed:
-        msg = f"{name} is {value!r}: choose one of {', '.join(allowed)}"
-        raise SettingError(msg)
+        raise SettingError(f"{field} is {value!r}: choose one of {', '.join(allowed)}")

@@ -1,15 +1,15 @@
-"""Levels of the dead-zone quantiser, as bit planes in Golomb-Rice code.
+"""Levels of the dead-zone quantizer, as bit planes in Golomb-Rice code.
 
 The levels of a group of values are coded plane by plane:
 
-1. which of the values have a magnitude above 0, above 1 and above 2, each plane over the ones of
-   the plane before it;
-2. the magnitudes of those above 2, less 3, in Golomb-Rice code;
-3. the signs of those above 0, a bit each.
+1. which of the values have a magnitude above 0, above 1 and above 2, each plane over the values
+   that the plane before it marks;
+2. the magnitudes above 2, less 3, in Golomb-Rice code;
+3. the signs of the magnitudes above 0, a bit each.
 
 A plane of flags is coded in the way that takes the fewest bits: as it is, or as the gaps between
-its ones or between its zeros. Levels of real updates come within a few per cent of the entropy of
-each layer this way, in whole-array operations.
+its ones or between its zeros. On real updates this takes a few per cent more than the entropy, as
+an arithmetic coder would, but in whole-array operations, without a loop over values.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from rsdgc.codec.golomb_rice import RiceReader, RiceWriter
 
 PLANES = 3
-"""Planes of flags; larger magnitudes follow as numbers."""
+"""Planes of flags; larger magnitudes follow as numbers. At the usual steps few values are above
+2, and Golomb-Rice code fits their long tail better than further planes."""
 MAX_LEVEL = 2**16 - 1
 INCOMPRESSIBLE_SHARE = 0.4
-"""Flags of which a share from this to one less this are ones never cost less than a bit each."""
+"""If the share of ones is above this and below one minus this, gaps of evenly spread ones cost more
+than a bit per flag (from 0.382 on), so the search for their best code is skipped."""
 RAW_FLAGS = 255
 """Code of a plane whose flags are sent as they are."""
 ZEROS = MAX_RICE + 1
@@ -40,7 +42,7 @@ ZEROS = MAX_RICE + 1
 
 
 class PlaneCode(NamedTuple):
-    """How a plane is coded: :data:`RAW_FLAGS`, or a Rice parameter (and :data:`ZEROS`) of ids."""
+    """How a plane is coded: :data:`RAW_FLAGS`, or its ids' Rice parameter (plus :data:`ZEROS`)."""
 
     code: int
     num_ids: int = 0
@@ -65,22 +67,22 @@ class Levels(NamedTuple):
 
     @classmethod
     def from_magnitudes(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
-        """Take levels apart into planes.
+        """Split levels into planes.
 
         Parameters
         ----------
         outside : bool [n]
-            Which magnitudes are above 0.
+            Which values have a magnitude above 0.
         magnitudes : uint16 [n₁]
-            Those.
+            The magnitudes above 0.
         negative : bool [n₁]
             Their signs.
         """
-        flags, rest = [outside], magnitudes
+        flags, remaining = [outside], magnitudes
         for plane in range(1, PLANES):
-            flags.append(rest > plane)
-            rest = extract(rest, flags[-1])
-        return cls(flags, rest.astype(np.int64), negative)
+            flags.append(remaining > plane)
+            remaining = extract(remaining, flags[-1])
+        return cls(flags, remaining.astype(np.int64), negative)
 
     def write(self, writer: RiceWriter) -> list[PlaneCode]:
         """Append these levels to the streams; return the codes that :meth:`read` needs."""
@@ -93,12 +95,12 @@ class Levels(NamedTuple):
 
     @classmethod
     def read(cls, codes: list[PlaneCode], size: int, reader: RiceReader) -> Levels:
-        """Take the levels of ``size`` values off the streams that a peer sent.
+        """Read the levels of ``size`` values from streams that a peer sent.
 
         Raises
         ------
         WireError
-            If streams and codes are not what :meth:`write` makes.
+            The streams or codes are not what :meth:`write` writes.
         """
         flags: list[Bools] = []
         for code in codes[:-1]:
@@ -120,6 +122,7 @@ def _write_flags(flags: Bools, writer: RiceWriter) -> PlaneCode:
     of_zeros = 2 * ones > flags.size
     gaps = gaps_in(~flags if of_zeros else flags)
     rice = best_rice(gaps) if gaps.size else 0
+    # The sampled parameter may miss the optimum. Raw flags win a tie: they are faster to read.
     if rice_cost(gaps, rice) >= flags.size > 0:
         writer.write_bits(flags)
         return PlaneCode(RAW_FLAGS)

@@ -1,6 +1,7 @@
-"""Counts in as few bytes as they need: seven bits a byte, the lowest first (LEB128).
+"""Bytes of a buffer: varints, and a reader that never reads past the end.
 
-Takes fields off the front of a buffer that a peer sent, and never more than there are.
+A varint (LEB128) is a count in as few bytes as it needs: seven bits in each, the lowest first; the
+highest bit of a byte says that another one follows.
 """
 
 from __future__ import annotations
@@ -12,42 +13,41 @@ from rsdgc.errors import WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 MAX_VARINT_BYTES = 5
+"""Enough for every count of neighborhoods, which is below 2³¹."""
 
 
 def encode_varint(number: int) -> bytes:
     """Return the code of a number from 0 to 2³⁵ - 1."""
-    found = bytearray()
+    code = bytearray()
     while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
+        code.append(number & 0x7F | 0x80)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    code.append(number)
+    return bytes(code)
 
 
 def decode_varint(next_byte: Callable[[], int]) -> int:
-    """Return the number whose code a peer sent, taken byte by byte.
+    """Return the number whose code a peer sent, read byte by byte.
 
     Raises
     ------
     WireError
-        If it is longer than :data:`MAX_VARINT_BYTES` or than the number needs.
+        The code is longer than :data:`MAX_VARINT_BYTES` or than the number needs.
     """
     number = 0
     for place in range(MAX_VARINT_BYTES):
         byte = next_byte()
         number |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
-            if place and not byte:
+            if place and not byte:  # a leading zero: one number must have one code only
                 break
             return number
-    msg = "a count is written in more bytes than it needs: refuse the upload"
-    raise WireError(msg)
+    raise WireError("a count is written in more bytes than it needs: refuse the upload")
 
 
 class ByteReader:
-    """A position in a buffer.
+    """Reads fields from the front of a buffer that a peer sent.
 
     Parameters
     ----------
@@ -63,16 +63,16 @@ class ByteReader:
 
     @property
     def remaining(self) -> int:
-        """Bytes that have not been taken."""
+        """Number of bytes that have not been read."""
         return len(self._view) - self.position
 
     def take(self, size: int, what: str) -> memoryview:
-        """Return the next bytes.
+        """Return the next bytes; ``what`` they are is for the error message.
 
         Raises
         ------
         WireError
-            If there are fewer.
+            There are fewer.
         """
         if size > self.remaining:
             msg = f"{what} needs {size} bytes and the upload has {self.remaining} left: refuse it"
@@ -86,5 +86,5 @@ class ByteReader:
         return self.take(1, "a byte of the table")[0]
 
     def read_varint(self) -> int:
-        """Return the next count (varint); :class:`WireError` if it is not one."""
+        """Return the next varint; :class:`WireError` if there is none."""
         return decode_varint(self.read_byte)

@@ -27,35 +27,36 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Bools, Int64, UInt32
+    from rsdgc.arrays import Bools, Float64, Int64, UInt32
 
     Numbers = Int64 | UInt32
 
 MAX_RICE = 31
 SAMPLE_NUMBERS = 1 << 17
-"""Most numbers that the choice of a Rice parameter looks at."""
+"""The choice of a Rice parameter samples arrays longer than this. Next to the best parameter the
+cost is flat, so a sample this large costs no bits that one could measure."""
 MAX_STREAM_BYTES = 1 << 28
-"""Longest unary stream: its bit positions stay within 32 bits."""
+"""Limit of the unary stream: positions of its bits must fit into 32 bits."""
 
 
 def best_rice(numbers: Numbers) -> int:
     """Return the Rice parameter with the fewest bits for these numbers.
 
-    The cost ``k(rice + 1) + Σ (g >> rice)`` is convex in ``rice``, so walking downhill from
-    a guess ends at the optimum. The guess is at most the mean, and a parameter above the
-    largest number never costs less than the next lower one: so ``2^rice`` stays within them.
+    ``2^rice`` never exceeds the largest number (or rice is 0), which decoders rely on.
 
     Parameters
     ----------
     numbers : int64 or uint32 [k]
-        At least one, all 0 or more. Of more than :data:`SAMPLE_NUMBERS` a regular sample is looked
-        at.
+        At least one, all 0 or more.
     """
     numbers = numbers[:: -(-numbers.size // SAMPLE_NUMBERS)]
+    # The cost k(rice + 1) + Σ (g >> rice) is convex in rice, so walking downhill from a guess
+    # ends at the optimum. For geometric numbers the guess, the mean's highest bit, is at most one
+    # step away, so this tries three parameters instead of 32.
     rice = max(0, int(numbers.mean()).bit_length() - 1)
     guess, cost = rice, rice_cost(numbers, rice)
     while rice > 0 and (lower := rice_cost(numbers, rice - 1)) <= cost:
-        rice, cost = rice - 1, lower  # ties go down: 2^rice stays below the range
+        rice, cost = rice - 1, lower  # of equal costs the lower: it keeps 2^rice within the range
     if rice < guess:
         return rice
     while rice < MAX_RICE and (higher := rice_cost(numbers, rice + 1)) < cost:
@@ -67,6 +68,32 @@ def rice_cost(numbers: Numbers, rice: int) -> int:
     """Return the bits that these numbers take in both streams together."""
     quotients = sum(int((numbers[part] >> rice).sum()) for part in chunks(numbers.size))
     return numbers.size * (rice + 1) + quotients
+
+
+def expected_id_bits(density: Float64) -> Float64:
+    """Return the expected bits per id of the best code for the gaps of evenly random ids.
+
+    Such gaps are geometric, so the expected quotient by ``2^r`` is ``a / (1 - a)`` with
+    ``a = (1 - density)^(2^r)``.
+
+    Parameters
+    ----------
+    density : float64 [n]
+        Share of the ids that is kept, above 0 and up to 1.
+
+    Returns
+    -------
+    float64 [n]
+        From 1 at density 1 upwards, within 4 % of the entropy at low densities.
+    """
+    rice = np.arange(MAX_RICE + 1, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        log_skip = np.log1p(-np.asarray(density, dtype=np.float64))[..., None]
+    # Logarithms, because 1 - density loses the digits of a small density.
+    power = log_skip * 2.0**rice
+    quotient = np.exp(power) / -np.expm1(power)
+    bits: Float64 = (rice + 1 + quotient).min(axis=-1)
+    return bits
 
 
 def gaps_of(ids: Int64) -> Int64:
@@ -91,7 +118,7 @@ def ids_of(gaps: Int64) -> Int64:
 
 
 class RiceWriter:
-    """Collects arrays for the two streams, packed as they come."""
+    """Writes arrays to the two streams."""
 
     def __init__(self) -> None:
         self._unary, self._plain = _Packer(), _Packer()
@@ -107,13 +134,13 @@ class RiceWriter:
         Raises
         ------
         SettingError
-            If the unary stream becomes longer than any reader takes.
+            The unary stream becomes longer than readers accept.
         """
         for part in chunks(numbers.size):
             ends = ids_of((numbers[part] >> rice).astype(np.int64))
             num_unary = self._unary.num_bits + int(ends[-1]) + 1
             if num_unary > 8 * (MAX_STREAM_BYTES - 1):
-                msg = f"the update takes a unary stream of {num_unary} bits: lower the budget"
+                msg = f"the update needs a unary stream of {num_unary} bits: lower the budget"
                 raise SettingError(msg)
             bits = np.zeros(int(ends[-1]) + 1, dtype=np.bool_)
             bits[ends] = True
@@ -123,7 +150,7 @@ class RiceWriter:
                 self._plain.append((numbers[part] & (1 << bit)).astype(np.bool_))
 
     def write_bits(self, bits: Bools) -> None:
-        """Append bits as they are, one an element."""
+        """Append bits as they are, one for each element."""
         self._plain.append(bits)
 
     def finish(self) -> tuple[bytes, bytes]:
@@ -132,7 +159,11 @@ class RiceWriter:
 
 
 class _Packer:
-    """Packs bits into bytes, many together; what does not fill a byte waits for the next."""
+    """Packs bits into bytes.
+
+    Appended bits wait until there are :data:`rsdgc.arrays.CHUNK` of them, because packing a few at
+    a time costs more than it packs.
+    """
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -160,9 +191,9 @@ class _Packer:
 
 
 class RiceReader:
-    """Takes arrays off two streams that a peer sent; the inverse of :class:`RiceWriter`.
+    """Reads arrays from two streams that a peer sent; the inverse of :class:`RiceWriter`.
 
-    What is allocated is bounded by a small multiple of the bytes that arrived.
+    It allocates at most a small multiple of the bytes that arrived.
 
     Parameters
     ----------
@@ -172,18 +203,18 @@ class RiceReader:
     Attributes
     ----------
     num_bits : int
-        Bits of both streams taken so far.
+        Bits of both streams read so far.
 
     Raises
     ------
     WireError
-        From every method: the streams are not exactly what is asked for.
+        From every method: the streams do not hold what is asked for.
     """
 
     def __init__(self, unary: memoryview, plain: memoryview) -> None:
         self._quotients = _quotients(np.frombuffer(unary, np.uint8))
         self._plain = np.frombuffer(plain, np.uint8)
-        self._number = self._bit = 0
+        self._num_read = self._bits_read = 0
         self.num_bits = 0
 
     def read_numbers(self, count: int, rice: int) -> Int64:
@@ -191,11 +222,11 @@ class RiceReader:
         if not 0 <= rice <= MAX_RICE or (count == 0 and rice):
             msg = f"Rice parameter {rice} does not suit {count} numbers: refuse the upload"
             raise WireError(msg)
-        start, self._number = self._number, self._number + count
-        if self._number > self._quotients.size:
+        start, self._num_read = self._num_read, self._num_read + count
+        if self._num_read > self._quotients.size:
             msg = f"the unary stream holds {self._quotients.size} numbers and more are claimed"
             raise WireError(f"{msg}: refuse the upload")
-        numbers = self._quotients[start : self._number].astype(np.int64)
+        numbers = self._quotients[start : self._num_read].astype(np.int64)
         self.num_bits += int(numbers.sum()) + count
         numbers <<= rice
         for bit in range(rice - 1, -1, -1):
@@ -204,13 +235,13 @@ class RiceReader:
 
     def read_bits(self, count: int) -> NDArray[np.uint8]:
         """Return the next ``count`` plain bits, uint8 [count] of 0 and 1."""
-        start, self._bit = self._bit, self._bit + count
-        if self._bit > 8 * self._plain.size:
+        start, self._bits_read = self._bits_read, self._bits_read + count
+        if self._bits_read > 8 * self._plain.size:
             msg = f"the plain stream holds {8 * self._plain.size} bits and more are claimed"
             raise WireError(f"{msg}: refuse the upload")
         self.num_bits += count
-        whole = np.unpackbits(self._plain[start // 8 : (self._bit + 7) // 8])
-        return whole[start % 8 : start % 8 + count]
+        bits = np.unpackbits(self._plain[start // 8 : (self._bits_read + 7) // 8])
+        return bits[start % 8 : start % 8 + count]
 
     def read_ids(self, count: int, rice: int, limit: int) -> Int64:
         """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
@@ -227,19 +258,23 @@ class RiceReader:
         return ids_of(gaps)
 
     def finish(self) -> None:
-        """Check that both streams are used up, padding bits zero."""
-        left = self._quotients.size - self._number
-        if left:
-            msg = f"the unary stream holds {left} numbers that nothing claims: refuse the upload"
+        """Check that both streams have been read to their ends and padding bits are zero."""
+        unread = self._quotients.size - self._num_read
+        if unread:
+            msg = f"the unary stream holds {unread} numbers that nothing claims: refuse the upload"
             raise WireError(msg)
-        rest = 8 * self._plain.size - self._bit
-        if rest >= 8 or self.read_bits(rest).any():
-            msg = f"the plain stream ends in {rest} bits that nothing claims: refuse the upload"
+        padding = 8 * self._plain.size - self._bits_read
+        if padding >= 8 or self.read_bits(padding).any():
+            msg = f"the plain stream ends in {padding} bits that nothing claims: refuse the upload"
             raise WireError(msg)
 
 
 def _quotients(unary: NDArray[np.uint8]) -> UInt32:
-    """Return the zero bits before each one bit, and check that the last one is in the last byte."""
+    """Return the zero bits before each one bit; the last one bit must be in the last byte.
+
+    All are found at once, before anybody asks: finding where the k-th number starts would need
+    this pass anyway.
+    """
     if unary.size >= MAX_STREAM_BYTES:
         msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"
         raise WireError(msg)
@@ -251,17 +286,20 @@ def _quotients(unary: NDArray[np.uint8]) -> UInt32:
 
 
 def _gaps(pieces: Iterable[Bools], count: int) -> UInt32:
-    """Return the gaps of the ids of ``count`` ones among flags that come in pieces."""
+    """Return the gaps of the ids of ``count`` ones among flags that come in pieces.
+
+    Pieces stay in a core's cache; ids of all flags at once would take eight bytes each.
+    """
     gaps = np.empty(count, dtype=np.uint32)
     filled, last, start = 0, -1, 0
     for flags in pieces:
         ids = np.flatnonzero(flags)
         ids += start
-        some = gaps[filled : filled + ids.size]
-        if some.size:
-            some[0] = ids[0] - last - 1
-            np.subtract(ids[1:], ids[:-1], out=some[1:], casting="unsafe")
-            some[1:] -= 1
-            filled, last = filled + some.size, int(ids[-1])
+        part = gaps[filled : filled + ids.size]
+        if part.size:
+            part[0] = ids[0] - last - 1
+            np.subtract(ids[1:], ids[:-1], out=part[1:], casting="unsafe")
+            part[1:] -= 1
+            filled, last = filled + part.size, int(ids[-1])
         start += flags.size
     return gaps

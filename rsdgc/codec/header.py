@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
+from rsdgc.codec.values import name_from_code
 from rsdgc.errors import SettingError, WireError
-from rsdgc.scheme import DenseKind, IndexKind, NeighborhoodKind, Scheme, ValueKind
+from rsdgc.scheme import INDEX_CODES, NEIGHBORHOOD_CODES, Scheme
 from rsdgc.spec import ModelSpec
 from rsdgc.update import Stamp
 
@@ -18,14 +19,12 @@ _FIELDS = struct.Struct("<4sBBBBBBQII8sIII")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
-_NEIGHBORHOODS: tuple[NeighborhoodKind, ...] = get_args(NeighborhoodKind)
-_VALUES: tuple[ValueKind, ...] = get_args(ValueKind)
-_DENSE_VALUES: tuple[DenseKind, ...] = get_args(DenseKind)
-_INDICES: tuple[IndexKind, ...] = get_args(IndexKind)
+_NEIGHBORHOODS = {code: kind for kind, code in NEIGHBORHOOD_CODES.items()}
+_INDICES = {code: kind for kind, code in INDEX_CODES.items()}
 
 
 class Header(NamedTuple):
-    """What the header says, beside the model.
+    """The fields of the header that do not follow from the model.
 
     Attributes
     ----------
@@ -42,17 +41,17 @@ class Header(NamedTuple):
     unary_bytes: int
     plain_bytes: int
 
-    def assemble(self, spec: ModelSpec, tail: list[bytes]) -> bytes:
-        """Return the whole buffer: this header, the checksum, and what follows them."""
+    def assemble(self, spec: ModelSpec, sections: list[bytes]) -> bytes:
+        """Return the complete buffer: this header, its checksum, and the sections behind them."""
         scheme, stamp = self.scheme, self.stamp
         head = _FIELDS.pack(
             MAGIC,
             VERSION,
-            _NEIGHBORHOODS.index(scheme.neighborhood),
+            NEIGHBORHOOD_CODES[scheme.neighborhood],
             scheme.tile_px,
-            _VALUES.index(scheme.values),
-            _DENSE_VALUES.index(scheme.dense_values),
-            _INDICES.index(scheme.indices),
+            scheme.value_coding.code,
+            scheme.dense_coding.code,
+            INDEX_CODES[scheme.indices],
             stamp.run,
             stamp.round,
             stamp.base,
@@ -61,7 +60,7 @@ class Header(NamedTuple):
             self.unary_bytes,
             self.plain_bytes,
         )
-        return b"".join([head, _CHECKSUM.pack(_checksum(head, *tail)), *tail])
+        return b"".join([head, _CHECKSUM.pack(_checksum(head, *sections)), *sections])
 
     @classmethod
     def read(cls, payload: bytes, spec: ModelSpec) -> Header:
@@ -70,7 +69,7 @@ class Header(NamedTuple):
         Raises
         ------
         WireError
-            If it is no intact update of this model in this version.
+            It is not an intact update of this model in this version of the format.
         """
         if len(payload) < HEADER_BYTES:
             msg = f"the upload of {len(payload)} bytes is shorter than its header ({HEADER_BYTES})"
@@ -79,32 +78,38 @@ class Header(NamedTuple):
         magic, version, *kinds = fields[:7]
         run, round_, base, signature, num_layers, unary, plain = fields[7:]
         if magic != MAGIC:
-            msg = f"the upload starts with {magic!r}, not {MAGIC!r}: it is no update"
+            msg = f"the upload starts with {magic!r}, not {MAGIC!r}: it is not an update"
             raise WireError(msg)
         if version != VERSION:
-            msg = f"the upload has format version {version}, not {VERSION}: run one release"
-            raise WireError(f"{msg} at all ends")
+            msg = f"the upload has format version {version}, not {VERSION}"
+            raise WireError(f"{msg}: install one release on the server and at every site")
         (claimed,) = _CHECKSUM.unpack_from(payload, _FIELDS.size)
         view = memoryview(payload)
-        found = _checksum(view[: _FIELDS.size], view[HEADER_BYTES:])
-        if found != claimed:
-            msg = f"the upload's checksum is {found:08x}, not {claimed:08x}: it was damaged"
-            raise WireError(f"{msg}, resend it")
+        checksum = _checksum(view[: _FIELDS.size], view[HEADER_BYTES:])
+        if checksum != claimed:
+            msg = f"the upload's checksum is {checksum:08x}, not {claimed:08x}"
+            raise WireError(f"{msg}: it is damaged, resend it")
         if signature != spec.signature or num_layers != len(spec.layers):
             msg = f"the upload is for model {signature.hex()} with {num_layers} layers"
-            raise WireError(f"{msg}: use one model")
+            raise WireError(f"{msg}: use one model everywhere")
         return cls(_read_scheme(*kinds), Stamp(run, round_, base), unary, plain)
 
 
-def _read_scheme(grid: int, tile_px: int, values: int, dense: int, indices: int) -> Scheme:
+def _read_scheme(
+    neighborhood: int, tile_px: int, values: int, dense_values: int, indices: int
+) -> Scheme:
     try:
         return Scheme(
-            _NEIGHBORHOODS[grid], tile_px, _VALUES[values], _DENSE_VALUES[dense], _INDICES[indices]
+            _NEIGHBORHOODS[neighborhood],
+            tile_px,
+            name_from_code(values),
+            name_from_code(dense_values),
+            _INDICES[indices],
         )
-    except (IndexError, SettingError):
-        codes = (grid, tile_px, values, dense, indices)
-        msg = f"the upload has unknown scheme codes {codes}: run one release at all ends"
-        raise WireError(msg) from None
+    except (KeyError, SettingError):
+        codes = (neighborhood, tile_px, values, dense_values, indices)
+        msg = f"the upload has unknown scheme codes {codes}"
+        raise WireError(f"{msg}: install one release on the server and at every site") from None
 
 
 def _checksum(*pieces: bytes | memoryview) -> int:

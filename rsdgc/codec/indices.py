@@ -1,6 +1,8 @@
-"""Kept neighborhoods of a layer, before and after they are coded.
+"""Which neighborhoods of the sparse layers are sent: codes, counts, and ids.
 
-Ids of the kept neighborhoods of sparse layers: codes, counts, and the ids themselves.
+Each sparse layer has a code, a byte: :data:`ALL_KEPT`, or the Rice parameter of its ids. Where some
+are left out a count follows, and the ids are in the streams of :mod:`rsdgc.codec.golomb_rice` or,
+as ``int32``, behind them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     from rsdgc.scheme import IndexKind
 
 
+WHOLE_LAYER = 255
+"""Code of a layer that is sent whole."""
+ALL_KEPT = 254
+"""Code of a sparse layer all of whose neighborhoods are kept; others have a Rice parameter."""
+RAW_ID_BITS = 32
+
+
 @dataclass(frozen=True, eq=False)
 class KeptNeighborhoods:
     """Kept neighborhoods of one layer.
@@ -33,7 +42,7 @@ class KeptNeighborhoods:
     Parameters
     ----------
     grid : Neighborhoods
-        The layer's grid.
+        All neighborhoods of the layer.
     ids : int64 [k]
         Which ones, strictly increasing.
     values : float32 [num_members(ids)]
@@ -47,20 +56,20 @@ class KeptNeighborhoods:
 
 @dataclass(frozen=True, eq=False)
 class EncodedLayers:
-    """The sparse layers of an update, with their ids (and levels, if values are levels) coded.
+    """The sparse layers of an update with their ids encoded, and their values if coded jointly.
 
     Parameters
     ----------
-    kept : list of Kept
-        What is sent of each layer; levels stand with the values that they decode to.
+    kept : list of KeptNeighborhoods
+        What is sent of each layer. Jointly coded values are those that a decoder finds.
     codes : list of int
-        How each layer's ids are coded (:mod:`rsdgc.codec.indices`).
+        Code of each layer.
     unary, plain : bytes
         The streams (:mod:`rsdgc.codec.golomb_rice`).
     layer_bits : float64 [num_layers]
-        Bits of each layer in both streams.
+        Bits of each layer in both streams and among the plain integers.
     table : bytes
-        Quantiser and groups (:mod:`rsdgc.codec.dead_zone`), if values are levels.
+        The joint coding's own bytes.
     raw_ids : bytes
         Ids as plain integers, if they are not in the streams.
     """
@@ -84,12 +93,12 @@ class EncodedLayers:
 
     @property
     def size(self) -> int:
-        """Bytes of all of it."""
-        pieces = (self.counts, self.unary, self.plain, self.table, self.raw_ids)
-        return sum(len(piece) for piece in pieces)
+        """Bytes of counts, streams, table and plain ids together."""
+        sections = (self.counts, self.unary, self.plain, self.table, self.raw_ids)
+        return sum(len(section) for section in sections)
 
     def layer_updates(self) -> list[LayerUpdate]:
-        """Return each layer as a part of a decoded update."""
+        """Return each layer as a decoder finds it."""
         return [
             LayerUpdate(
                 layer.grid,
@@ -102,50 +111,30 @@ class EncodedLayers:
 
 
 def all_ids(grid: Neighborhoods) -> Int64 | None:
-    """Return the ids of a part that keeps all neighborhoods.
+    """Return the ids of a layer that keeps all neighborhoods.
 
-    None if their members, in id order, are the layer as it lies in memory; tiles are not.
+    None if the members in id order are the layer as it is in memory: that saves the ids and the
+    gathering. Tiles are not.
     """
     return None if grid.height == 1 else np.arange(grid.count, dtype=np.int64)
 
 
 def bytes_from_bits(bits: Float64) -> list[int]:
-    """Turn the bits of layers into bytes that add up to those of all, padding included."""
+    """Return the bytes of layers, rounded so that they add up to the bytes of all bits."""
+    # Rounding the running total instead of each layer keeps the sum right.
     ends = np.rint(np.cumsum(bits) / 8).astype(np.int64)
     return [int(size) for size in np.diff(ends, prepend=0)]
 
 
-WHOLE_LAYER = 255
-"""Code of a layer that is sent whole."""
-ALL_KEPT = 254
-"""Code of a sparse layer all of whose neighborhoods are kept; others have a Rice parameter."""
-
-
 def check_ids(ids: Int64, count: int) -> None:
-    """Refuse ids that do not increase strictly from 0 to ``count - 1``.
-
-    Raises
-    ------
-    SettingError
-        If they do not.
-    """
+    """Raise :class:`SettingError` unless the ids increase strictly from 0 to ``count - 1``."""
     if ids.size and (ids[0] < 0 or ids[-1] >= count or (np.diff(ids) <= 0).any()):
         msg = f"ids must increase strictly within 0 to {count - 1}: sort and deduplicate them"
         raise SettingError(msg)
 
 
-class CodedIds(NamedTuple):
-    """Ids of all sparse layers, coded.
-
-    Attributes
-    ----------
-    codes : list of int
-        A byte a layer.
-    bits : float64 [num_layers]
-        That the ids take.
-    raw : bytes
-        The ids as plain integers, if they are not in the streams.
-    """
+class EncodedIds(NamedTuple):
+    """Ids of all sparse layers; the fields are those of :class:`EncodedLayers`."""
 
     codes: list[int]
     bits: Float64
@@ -153,7 +142,7 @@ class CodedIds(NamedTuple):
 
 
 def encode_ids(layers: Sequence[KeptNeighborhoods], indices: IndexKind) -> EncodedLayers:
-    """Code the ids of all sparse layers, whose values are coded elsewhere."""
+    """Encode the ids of all sparse layers, whose values are coded layer by layer."""
     writer = RiceWriter()
     codes, bits, raw = write_ids(layers, indices, writer)
     return EncodedLayers(list(layers), codes, *writer.finish(), bits, raw_ids=raw)
@@ -161,21 +150,21 @@ def encode_ids(layers: Sequence[KeptNeighborhoods], indices: IndexKind) -> Encod
 
 def write_ids(
     layers: Sequence[KeptNeighborhoods], indices: IndexKind, writer: RiceWriter
-) -> CodedIds:
-    """Code the ids of all layers, into the streams unless they are plain integers."""
+) -> EncodedIds:
+    """Encode the ids of all sparse layers, into the streams unless they are plain integers."""
     codes: list[int] = []
     if indices == "int32":
-        codes += [ALL_KEPT if layer.ids.size == layer.grid.count else 0 for layer in layers]
+        codes = [ALL_KEPT if layer.ids.size == layer.grid.count else 0 for layer in layers]
         raw = [
             b"" if code == ALL_KEPT else layer.ids.astype("<u4").tobytes()
             for code, layer in zip(codes, layers, strict=True)
         ]
-        return CodedIds(codes, np.array([8.0 * len(ids) for ids in raw]), b"".join(raw))
-    marks = [writer.num_bits]
+        return EncodedIds(codes, np.array([8.0 * len(ids) for ids in raw]), b"".join(raw))
+    positions = [writer.num_bits]
     for layer in layers:
-        codes.append(_write(layer.ids, layer.grid.count, writer))
-        marks.append(writer.num_bits)
-    return CodedIds(codes, np.diff(np.array(marks, dtype=np.float64)))
+        codes.append(_write_gaps(layer.ids, layer.grid.count, writer))
+        positions.append(writer.num_bits)
+    return EncodedIds(codes, np.diff(np.array(positions, dtype=np.float64)))
 
 
 def read_counts(
@@ -186,13 +175,14 @@ def read_counts(
     Raises
     ------
     WireError
-        If there are no counts, or one is more than the layer has.
+        A count is missing, or it does not fit the layer and its code.
     """
     counts = []
     for code, grid in zip(codes, layers, strict=True):
         count = grid.count if code == ALL_KEPT else reader.read_varint()
+        # Each state has one spelling: all kept is code 254, nothing kept is code 0.
         if (code != ALL_KEPT and (code > MAX_RICE or count >= grid.count)) or (code and not count):
-            msg = f"{count} neighborhoods of {grid.count} are claimed in code {code}"
+            msg = f"{count} neighborhoods of {grid.count} are claimed with code {code}"
             raise WireError(f"{msg}: refuse the upload")
         counts.append(count)
     return counts
@@ -204,34 +194,34 @@ def read_ids(
     layers: Sequence[Neighborhoods],
     streams: RiceReader,
 ) -> tuple[list[Int64 | None], Float64]:
-    """Take the ids of all sparse layers off the streams that a peer sent.
+    """Read the ids of all sparse layers from streams that a peer sent.
 
     Returns
     -------
     ids : list of (int64 [k] or None)
-        What :func:`rsdgc.codec.indices.all_ids` returns where all neighborhoods are kept.
+        Those of :func:`all_ids` where all neighborhoods are kept.
     bits : float64 [num_layers]
-        That the ids took.
+        Bits that each layer's ids took.
 
     Raises
     ------
     WireError
-        If the streams do not hold them.
+        The streams do not hold them.
     """
     ids: list[Int64 | None] = []
-    marks = [streams.num_bits]
+    positions = [streams.num_bits]
     for code, count, grid in zip(codes, counts, layers, strict=True):
         ids.append(all_ids(grid) if code == ALL_KEPT else streams.read_ids(count, code, grid.count))
-        marks.append(streams.num_bits)
-    return ids, np.diff(np.array(marks, dtype=np.float64))
+        positions.append(streams.num_bits)
+    return ids, np.diff(np.array(positions, dtype=np.float64))
 
 
 def read_raw_ids(
     codes: Sequence[int], counts: Sequence[int], layers: Sequence[Neighborhoods], reader: ByteReader
 ) -> tuple[list[Int64 | None], Float64]:
-    """Take int32 ids off a buffer that a peer sent; otherwise as :func:`read_ids`."""
+    """Read int32 ids from a buffer that a peer sent; otherwise as :func:`read_ids`."""
     if set(codes) - {0, ALL_KEPT}:
-        msg = f"layers of plain ids have the codes {sorted(set(codes))}: refuse the upload"
+        msg = f"layers with int32 ids have the codes {sorted(set(codes))}: refuse the upload"
         raise WireError(msg)
     ids: list[Int64 | None] = []
     for code, count, grid in zip(codes, counts, layers, strict=True):
@@ -245,12 +235,13 @@ def read_raw_ids(
             raise WireError(str(error)) from None
         ids.append(raw)
     bits = [
-        0.0 if code == ALL_KEPT else 32.0 * count for code, count in zip(codes, counts, strict=True)
+        0 if code == ALL_KEPT else RAW_ID_BITS * count
+        for code, count in zip(codes, counts, strict=True)
     ]
-    return ids, np.array(bits)
+    return ids, np.array(bits, dtype=np.float64)
 
 
-def _write(ids: Int64, count: int, writer: RiceWriter) -> int:
+def _write_gaps(ids: Int64, count: int, writer: RiceWriter) -> int:
     if ids.size == count:
         return ALL_KEPT
     if not ids.size:

@@ -1,10 +1,10 @@
-"""The dead-zone quantiser: one step for a whole update, reconstruction at the centroids.
+"""The dead-zone quantizer: one step for a whole update, reconstruction at the centroids.
 
-A value v has the level ``sign(v) · rint(|v| / step)``: what lies within half a step of zero falls
-in the dead zone. A level of magnitude m stands for ``step · (m + offset)``, where the offset
-brings it to the mean of the values that have it; levels of 3 and more share one. Offsets are
-whole 256ths, and the product is rounded to float32 once, so every machine decodes the same bits;
-it saturates at the largest float32.
+A value v has the level ``sign(v) · rint(|v| / step)``: values within half a step of zero fall into
+the dead zone. A level of magnitude m stands for ``step · (m + offset)``, where the offset moves it
+to the mean of the values that have it; levels of 3 and more share an offset. Offsets are whole
+256ths, and the product is rounded to float32 once, so every machine decodes the same bits. It
+saturates at the largest float32.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from rsdgc.arrays import Bools, Float32, Float64, Int64, UInt16
 
 FINEST_STEP = float(np.finfo(np.float32).tiny)
-"""Smallest step: no denormals, which not every machine multiplies alike."""
+"""Smallest step. Some machines round smaller (subnormal) numbers to zero and would differ."""
 COARSEST_STEP = float(np.finfo(np.float32).max)
 """Largest step, and largest magnitude that a level stands for."""
 OFFSET_UNITS = 256
-"""Offsets are stored as whole parts of this, in a signed byte: within half a step."""
+"""Offsets are stored in 256ths of a step, in a signed byte: up to half a step either way."""
 
 _HALF = np.float32(0.5)
 _LAYOUT = struct.Struct(f"<f{PLANES}b")
@@ -61,8 +61,9 @@ class Quantizer:
 
     def __post_init__(self) -> None:
         if not FINEST_STEP <= self.step <= COARSEST_STEP:
-            msg = f"the quantiser's step is {self.step}: choose {FINEST_STEP} to {COARSEST_STEP}"
+            msg = f"the quantizer's step is {self.step}: choose {FINEST_STEP} to {COARSEST_STEP}"
             raise SettingError(msg)
+        # Encoder and decoder must divide and multiply by the same number, the one on the wire.
         object.__setattr__(self, "step", float(np.float32(self.step)))
 
     def pack(self) -> bytes:
@@ -71,7 +72,7 @@ class Quantizer:
 
     @classmethod
     def unpack(cls, buffer: memoryview) -> Quantizer:
-        """Return the quantiser that a peer packed; :class:`WireError` if its step is not valid."""
+        """Return the quantizer that a peer packed; :class:`WireError` if its step is not valid."""
         step, *offsets = _LAYOUT.unpack(buffer)
         try:
             return cls(step, tuple(offsets))
@@ -80,16 +81,16 @@ class Quantizer:
 
     @classmethod
     def fit(cls, step: float, magnitudes: Float32, weights: Float64) -> Quantizer:
-        """Return a quantiser with the centroids of weighted magnitudes.
+        """Return a quantizer whose offsets are the centroids of weighted magnitudes.
 
         Parameters
         ----------
         step : float
             As in the constructor.
         magnitudes : float32 [n]
-            A sample of those outside and inside the dead zone.
+            A sample, inside and outside the dead zone.
         weights : float64 [n]
-            How many values each stands for.
+            Number of values that each stands for.
         """
         scaled = np.minimum(magnitudes / np.float32(cls(step).step), MAX_LEVEL)
         nearest = np.rint(scaled)
@@ -102,8 +103,8 @@ class Quantizer:
     def is_outside(self, values: Float32) -> Bools:
         """Return which finite values lie outside the dead zone; bool [n] of float32 [n]."""
         with np.errstate(over="ignore"):
-            found: Bools = np.abs(values / np.float32(self.step)) > _HALF
-        return found
+            outside: Bools = np.abs(values / np.float32(self.step)) > _HALF
+        return outside
 
     def quantize(self, pieces: Iterable[Float32], size: int) -> Levels:
         """Return the levels of ``size`` finite values that come in pieces."""
@@ -111,7 +112,7 @@ class Quantizer:
         magnitudes = [np.empty(0, dtype=np.uint16)]
         negative = [np.empty(0, dtype=np.bool_)]
         for values in pieces:
-            flags, _, scaled = self._outside(values)
+            flags, _, scaled = self._split(values)
             outside[filled : filled + flags.size] = flags
             magnitudes.append(_magnitudes(scaled))
             negative.append(np.signbit(scaled))
@@ -119,29 +120,32 @@ class Quantizer:
         return Levels.from_magnitudes(outside, np.concatenate(magnitudes), np.concatenate(negative))
 
     def dequantize(self, levels: Levels) -> Float32:
-        """Return what the levels stand for, float32 [n]: 0 in the dead zone, finite always."""
+        """Return the values of levels, float32 [n]: 0 in the dead zone, always finite."""
+        # From the innermost plane outwards: each plane places the values of the one above it.
         out = self._values_of(levels.large, PLANES)
         for level in range(PLANES - 1, -1, -1):
             flags, above = levels.flags[level], out
             out = np.full(flags.size, self._values_of(np.array([level]), level)[0])
             if level == 0:
                 for part in chunks(above.size):
+                    # Setting the sign bit itself needs no array of factors.
                     sign = levels.negative[part].astype(np.uint32) << 31
                     above.view(np.uint32)[part] ^= sign
             place(out, flags, above)
         return out
 
     def reconstruct(self, pieces: Iterable[Float32], out: Float32) -> Float32:
-        """Write what the levels of pieces of finite values stand for, one behind the other.
+        """Write what a decoder makes of pieces of finite values, one piece after another.
 
-        The same bits as :meth:`values` of their levels, without arrays of their size.
+        The result has the same bits as :meth:`dequantize` of :meth:`quantize`, but no array of its
+        size is allocated.
 
         Parameters
         ----------
         pieces : iterable of float32 [n]
-            Taken one by one, each before what it becomes is written.
+            Each is read completely before its result is written.
         out : float32
-            Where to write, from its start; it may be the memory that the pieces come from.
+            Where to write, from its start. It may be the memory that the pieces come from.
 
         Returns
         -------
@@ -150,7 +154,7 @@ class Quantizer:
         """
         filled, table = 0, self._table(PLANES)
         for values in pieces:
-            _, where, scaled = self._outside(values)
+            _, where, scaled = self._split(values)
             magnitudes = _magnitudes(scaled)
             if (largest := int(magnitudes.max(initial=0))) >= table.size:
                 table = self._table(largest)
@@ -160,8 +164,11 @@ class Quantizer:
             filled += values.size
         return out[:filled]
 
-    def _outside(self, values: Float32) -> tuple[Bools, Int64, Float32]:
-        """Return which values lie outside the dead zone, their places, and they over the step."""
+    def _split(self, values: Float32) -> tuple[Bools, Int64, Float32]:
+        """Return which values lie outside the dead zone, their indices, and their quotients.
+
+        The quotients are by the step; bool [n], int64 [k] and float32 [k].
+        """
         with np.errstate(over="ignore"):
             scaled = values / np.float32(self.step)
         flags = np.abs(scaled) > _HALF
@@ -169,20 +176,20 @@ class Quantizer:
         return flags, where, scaled.take(where)
 
     def _table(self, largest: int) -> Float32:
-        """Return what magnitudes from 0 to the largest stand for."""
-        table = [self._values_of(np.array([m]), m) for m in range(PLANES)]
+        """Return the values of the magnitudes from 0 to the largest."""
+        small = [self._values_of(np.array([m]), m) for m in range(PLANES)]
         large = np.arange(PLANES, largest + 1)
-        return np.concatenate([*table, self._values_of(large, PLANES)])
+        return np.concatenate([*small, self._values_of(large, PLANES)])
 
     def _values_of(self, magnitudes: NDArray[np.int64], kind: int) -> Float32:
         if kind == 0:
             return np.zeros(magnitudes.size, dtype=np.float32)
         exact = self.step * (magnitudes + self.offsets[kind - 1] / OFFSET_UNITS)
         np.minimum(exact, COARSEST_STEP, out=exact)
-        return exact.astype(np.float32)  # float64 until here: rounded once
+        return exact.astype(np.float32)  # the only rounding: everything before is exact in float64
 
 
 def _magnitudes(scaled: Float32) -> UInt16:
-    """Return the magnitudes of the levels of values over the step."""
-    found = np.rint(np.abs(scaled))
-    return np.minimum(found, np.float32(MAX_LEVEL), out=found).astype(np.uint16)
+    """Return the magnitudes of the levels of values divided by the step."""
+    levels = np.rint(np.abs(scaled))
+    return np.minimum(levels, np.float32(MAX_LEVEL), out=levels).astype(np.uint16)

@@ -1,88 +1,297 @@
-"""Coding of values layer by layer: floats, or one float32 scale and int8 or signs.
+"""Value codings: how the values of the kept neighborhoods become bytes, and back.
 
-All numbers are little-endian. int8 values are ``round(v / scale)`` in -127 to 127 with
-``scale = max|v| / 127``, written before them; they decode to ``scale · q`` in float32, one IEEE
-multiplication each, so every machine gets the same bits. Ternary values are a sign bit each (1 is
-negative), and decode to plus or minus the scale, which is ``mean|v|``. float16 saturates at ±65504.
+A coding is a class. It is registered by a name, which settings use, and has a code, which the
+header of an encoded update uses::
 
-Levels of the dead-zone quantiser, one step for a whole update, are in :mod:`rsdgc.codec.dead_zone`.
+    @VALUE_CODINGS.register("bfloat16")
+    class BFloat16(LayerCoding):
+        code = 128
+        bits_per_value = 16
+
+        def encode(self, values):
+            return [(values.view("<u4") >> 16).astype("<u2").tobytes()]
+
+        def decode(self, buffer, count):
+            return (np.frombuffer(buffer, "<u2").astype("<u4") << 16).view("<f4")
+
+    Scheme(values="bfloat16")               # once the module is imported
+    Scheme(values="my_package.my_module:BFloat16")     # imports it; needs no registration
+
+There are two kinds. A :class:`LayerCoding` codes the values of one layer, and their number alone
+decides the size. A :class:`JointCoding` codes all layers together inside a byte budget; it also
+chooses which of the offered neighborhoods to send. :mod:`rsdgc.codec.dead_zone` is the one here.
+
+All numbers on the wire are little-endian.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from rsdgc.arrays import check_finite, chunks, max_magnitude
-from rsdgc.errors import WireError
+from rsdgc.errors import SettingError, WireError
+from rsdgc.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from rsdgc.arrays import Float32
-    from rsdgc.scheme import ValueKind
+    from rsdgc.arrays import Float32, Float64
+    from rsdgc.codec.byte_stream import ByteReader
+    from rsdgc.codec.golomb_rice import RiceReader
+    from rsdgc.codec.indices import EncodedLayers, KeptNeighborhoods
+    from rsdgc.scheme import IndexKind
 
-    Buffer = bytes | memoryview
+Buffer: TypeAlias = bytes | memoryview
 
-ITEM_BITS: dict[ValueKind, int] = {"float32": 32, "float16": 16, "int8": 8, "ternary": 1}
-SCALE_BYTES: dict[ValueKind, int] = {"float32": 0, "float16": 0, "int8": 4, "ternary": 4}
 _FLOAT16_MAX = 65504.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-
-def value_bytes(count: int, kind: ValueKind) -> int:
-    """Return the encoded size of ``count`` values of one layer; 0 for none."""
-    return SCALE_BYTES[kind] + (count * ITEM_BITS[kind] + 7) // 8 if count else 0
+_CLASSES: dict[int, type[ValueCoding]] = {}
+"""Every coding that was defined in this process, by its code."""
 
 
-def encode_values(values: Float32, kind: ValueKind) -> list[Buffer]:
+class ValueCoding(ABC):
+    """What every value coding declares; subclass :class:`LayerCoding` or :class:`JointCoding`.
+
+    A coding has no state and is made without arguments. Its encoder gets finite values only. Its
+    decoder gets bytes that a peer sent: it must return finite values or raise
+    :class:`rsdgc.WireError`, and the same bytes must decode to the same bits on every machine.
+
+    Attributes
+    ----------
+    code : int
+        The coding's number on the wire, 0 to 255. Numbers below 128 are the project's own. A
+        number that has been used must never be used for another coding.
+    bits_per_value : float
+        Bits that a value takes; for a joint coding, what the ratios should allow for.
+    overhead_bytes : int
+        Bytes that a layer takes in addition, such as for a scale.
+    for_whole_layers : bool
+        Whether ``dense_values`` may name it, to code layers that are sent whole. That takes a
+        :class:`LayerCoding`.
+    """
+
+    code: ClassVar[int]
+    bits_per_value: ClassVar[float]
+    overhead_bytes: ClassVar[int] = 0
+    for_whole_layers: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **words: Any) -> None:
+        """Claim the code of a new coding.
+
+        Raises
+        ------
+        SettingError
+            The code is not a byte, or another coding has it.
+        """
+        super().__init_subclass__(**words)
+        if "code" not in vars(cls):
+            return
+        if not 0 <= cls.code <= 255:
+            msg = f"value coding {cls.__name__} has the code {cls.code}: choose 128 to 255"
+            raise SettingError(msg)
+        # A module that is imported twice defines the same class again, which is not a conflict.
+        owner = _CLASSES.get(cls.code, cls)
+        if (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
+            msg = f"value codings {owner.__name__} and {cls.__name__} have the same code {cls.code}"
+            raise SettingError(f"{msg}: choose another from 128 to 255")
+        _CLASSES[cls.code] = cls
+
+
+class LayerCoding(ValueCoding):
+    """A coding of one layer's values, in a number of bytes that their number decides.
+
+    Attributes
+    ----------
+    always_finite : bool
+        Whether :meth:`decode` never returns NaN or infinity. If it may, its values are checked.
+    """
+
+    always_finite: ClassVar[bool] = False
+
+    @abstractmethod
+    def encode(self, values: Float32) -> Sequence[Buffer]:
+        """Encode the values of one layer.
+
+        Parameters
+        ----------
+        values : float32 [n]
+            Finite, contiguous, at least one. Not to be changed.
+
+        Returns
+        -------
+        sequence of bytes-like
+            To be joined; together :meth:`num_bytes` long.
+        """
+
+    @abstractmethod
+    def decode(self, buffer: memoryview, count: int) -> Float32:
+        """Decode the values of one layer that a peer sent.
+
+        Parameters
+        ----------
+        buffer : memoryview of bytes
+            Exactly ``num_bytes(count)`` long.
+        count : int
+            Number of values; at least one.
+
+        Returns
+        -------
+        float32 [count]
+            May share the buffer's memory.
+
+        Raises
+        ------
+        WireError
+            The bytes are not what :meth:`encode` writes.
+        """
+
+    def num_bytes(self, count: int) -> int:
+        """Return the encoded size of ``count`` values of one layer; 0 for none."""
+        if not count:
+            return 0
+        return self.overhead_bytes + math.ceil(count * self.bits_per_value / 8)
+
+
+class JointCoding(ValueCoding):
+    """A coding of the values of all layers together, inside a byte budget.
+
+    The layers share two bit streams with the ids (:mod:`rsdgc.codec.golomb_rice`). Every
+    neighborhood that is sent must take at least one bit of the plain stream: the decoder relies on
+    that to refuse a small buffer that claims many neighborhoods before it takes memory for them.
+    """
+
+    @abstractmethod
+    def encode(
+        self, layers: Sequence[KeptNeighborhoods], room_bytes: float, indices: IndexKind
+    ) -> EncodedLayers:
+        """Encode what fits of the kept neighborhoods of all layers, ids and values.
+
+        Parameters
+        ----------
+        layers : sequence of KeptNeighborhoods
+            What may be sent of each layer. The memory of the values may be reused.
+        room_bytes : float
+            Bytes for ids, values and tables together.
+        indices : {"rice", "int32"}
+            Coding of the ids.
+
+        Returns
+        -------
+        EncodedLayers
+            What is sent, with the values that a decoder finds.
+
+        Raises
+        ------
+        SettingError
+            The room does not hold an update that keeps nothing.
+        RsdgcError
+            A value is NaN or infinite.
+        """
+
+    @abstractmethod
+    def decode(
+        self, sizes: Sequence[int], table: ByteReader, streams: RiceReader
+    ) -> tuple[list[Float32], Float64]:
+        """Decode the values of all layers that a peer sent.
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Number of values of each layer.
+        table : ByteReader
+            At the coding's own bytes; moved behind them.
+        streams : RiceReader
+            Behind the ids.
+
+        Returns
+        -------
+        values : list of float32 [n]
+            Of each layer.
+        bits : float64 [num_layers]
+            Bits of the streams that each layer took.
+
+        Raises
+        ------
+        WireError
+            The table or the streams are not what :meth:`encode` writes.
+        """
+
+
+Coding: TypeAlias = LayerCoding | JointCoding
+
+VALUE_CODINGS: Registry[type[ValueCoding]] = Registry("value coding")
+
+
+def find_coding(name: str) -> Coding:
+    """Return the coding of a registered name or a path ``package.module:Class``.
+
+    Raises
+    ------
+    SettingError
+        There is none, or it is not a value coding with a code of its own.
+    """
+    item = VALUE_CODINGS[name]  # a path may lead to anything
+    if item in _CLASSES.values() and issubclass(item, (LayerCoding, JointCoding)):
+        return item()
+    msg = f"{name!r} is not a value coding: choose a LayerCoding or JointCoding with a code"
+    raise SettingError(msg)
+
+
+def name_from_code(code: int) -> str:
+    """Return the name of the coding that has a code on the wire.
+
+    Raises
+    ------
+    KeyError
+        No coding that this process has imported has it. A header never makes it import one.
+    """
+    return VALUE_CODINGS.name_of(_CLASSES[code])
+
+
+def encode_values(values: Float32, coding: LayerCoding) -> bytes:
     """Encode the values of one layer.
 
     Parameters
     ----------
     values : float32 [n]
-        Finite, contiguous.
-    kind : {"float32", "float16", "int8", "ternary"}
-        The coding.
-
-    Returns
-    -------
-    list of bytes-like
-        To be joined: together ``value_bytes(n, kind)`` long. float32 shares ``values``' memory.
+        Contiguous.
+    coding : LayerCoding
+        How.
 
     Raises
     ------
     RsdgcError
-        If a value is NaN or infinite.
+        A value is NaN or infinite.
+    SettingError
+        The coding does not write as many bytes as it declares.
     """
-    largest = max_magnitude(values)
-    check_finite(largest)
-    if values.size == 0:
-        return []
-    if kind == "float32":
-        return [_raw(values.astype("<f4", copy=False))]
-    if kind == "float16":
-        return [_raw(_halves(values))]
-    if kind == "ternary":
-        scale = np.float32(np.abs(values).mean(dtype=np.float64))
-        return [scale.astype("<f4").tobytes(), np.packbits(np.signbit(values)).data]
-    scale = _int8_scale(largest)
-    return [scale.astype("<f4").tobytes(), _raw(_quantize(values, scale))]
+    check_finite(max_magnitude(values))
+    encoded = b"".join(coding.encode(values)) if values.size else b""
+    if len(encoded) != coding.num_bytes(values.size):
+        name, declared = VALUE_CODINGS.name_of(type(coding)), coding.num_bytes(values.size)
+        msg = f"value coding {name!r} wrote {len(encoded)} bytes for {values.size} values"
+        raise SettingError(f"{msg} and declares {declared}: fix its bits_per_value")
+    return encoded
 
 
-def decode_values(buffer: memoryview, count: int, kind: ValueKind) -> Float32:
-    """Decode values that a peer sent; the inverse of :func:`encode_values`.
+def decode_values(buffer: memoryview, count: int, coding: LayerCoding) -> Float32:
+    """Decode the values of one layer that a peer sent; the inverse of :func:`encode_values`.
 
     Parameters
     ----------
     buffer : memoryview of bytes
-        Exactly ``value_bytes(count, kind)`` long.
+        Exactly ``coding.num_bytes(count)`` long.
     count : int
         Number of values.
-    kind : {"float32", "float16", "int8", "ternary"}
-        The coding.
+    coding : LayerCoding
+        How they are coded.
 
     Returns
     -------
@@ -92,77 +301,133 @@ def decode_values(buffer: memoryview, count: int, kind: ValueKind) -> Float32:
     Raises
     ------
     WireError
-        If the length is another, or a value or the scale is not valid.
+        The length is wrong, or a value is not valid.
     """
-    if len(buffer) != value_bytes(count, kind):
-        msg = f"{count} {kind} values need {value_bytes(count, kind)} bytes, not {len(buffer)}"
-        raise WireError(msg)
+    name = VALUE_CODINGS.name_of(type(coding))
+    if len(buffer) != coding.num_bytes(count):
+        msg = f"{count} {name} values need {coding.num_bytes(count)} bytes, not {len(buffer)}"
+        raise WireError(f"{msg}: refuse the upload")
     if count == 0:
         return np.empty(0, dtype=np.float32)
-    if kind == "int8":
-        return _dequantize(buffer)
-    if kind == "ternary":
-        return _signed(buffer, count)
-    raw = np.frombuffer(buffer, dtype="<f4" if kind == "float32" else "<f2")
-    values: Float32 = raw.astype(np.float32, copy=False)
-    if not math.isfinite(max_magnitude(values)):
-        msg = f"the upload holds {kind} values that are NaN or infinite: refuse it"
-        raise WireError(msg)
+    values = coding.decode(buffer, count)
+    if not coding.always_finite and not math.isfinite(max_magnitude(values)):
+        raise WireError(f"the upload holds {name} values that are NaN or infinite: refuse it")
     return values
 
 
-def _raw(array: NDArray[Any]) -> memoryview:
+@VALUE_CODINGS.register("float32")
+class Float32Coding(LayerCoding):
+    """The values as they are."""
+
+    code = 0
+    bits_per_value = 32
+    for_whole_layers = True
+
+    def encode(self, values: Float32) -> Sequence[Buffer]:
+        """Return the values' own memory."""
+        return [_as_bytes(values.astype("<f4", copy=False))]
+
+    def decode(self, buffer: memoryview, count: int) -> Float32:
+        """Return a view of the buffer."""
+        return np.frombuffer(buffer, dtype="<f4").astype(np.float32, copy=False)
+
+
+@VALUE_CODINGS.register("float16")
+class Float16Coding(LayerCoding):
+    """Half precision, saturating at ±65504; error feedback keeps the rest."""
+
+    code = 1
+    bits_per_value = 16
+    for_whole_layers = True
+
+    def encode(self, values: Float32) -> Sequence[Buffer]:
+        """Round to half precision."""
+        out = np.empty(values.size, dtype="<f2")
+        for part in chunks(values.size):
+            out[part] = np.clip(values[part], -_FLOAT16_MAX, _FLOAT16_MAX)
+        return [_as_bytes(out)]
+
+    def decode(self, buffer: memoryview, count: int) -> Float32:
+        """Widen to float32."""
+        return np.frombuffer(buffer, dtype="<f2").astype(np.float32)
+
+
+@VALUE_CODINGS.register("int8")
+class Int8Coding(LayerCoding):
+    """A float32 scale ``s = max|v| / 127``, then ``q = round(v / s)`` in -127 to 127.
+
+    A value decodes to ``s · q`` in float32. That is one IEEE multiplication, so every machine gets
+    the same bits.
+    """
+
+    code = 2
+    bits_per_value = 8
+    overhead_bytes = 4
+    for_whole_layers = True
+    always_finite = True
+
+    def encode(self, values: Float32) -> Sequence[Buffer]:
+        """Write the scale, then the rounded quotients."""
+        scale = np.float32(max_magnitude(values) / 127)
+        if float(scale) * 127 > _FLOAT32_MAX:  # rounded up beyond what the decoder accepts
+            scale = np.nextafter(scale, np.float32(0))
+        out = np.zeros(values.size, dtype=np.int8)
+        if scale > 0:  # it is 0 if all magnitudes are below 127 of the smallest float32
+            for part in chunks(values.size):
+                levels = values[part] / scale
+                np.clip(np.rint(levels, out=levels), -127, 127, out=levels)
+                out[part] = levels
+        return [scale.astype("<f4").tobytes(), _as_bytes(out)]
+
+    def decode(self, buffer: memoryview, count: int) -> Float32:
+        """Multiply by the scale; the checks make every product finite."""
+        scale = _read_scale(buffer)
+        if not 0 <= float(scale) * 127 <= _FLOAT32_MAX:
+            msg = f"the upload has an int8 scale of {scale}: it must be finite, 0 or more"
+            raise WireError(msg)
+        levels = np.frombuffer(buffer[4:], dtype=np.int8)
+        if levels.min() < -127:
+            msg = "the upload holds the int8 value -128, which no encoder writes: refuse it"
+            raise WireError(msg)
+        values = levels.astype(np.float32)
+        values *= scale
+        return values
+
+
+@VALUE_CODINGS.register("ternary")
+class TernaryCoding(LayerCoding):
+    """A float32 scale ``s = mean|v|``, then a sign bit for each value: ``-s`` where it is 1.
+
+    Values that are not sent are the third level, zero.
+    """
+
+    code = 3
+    bits_per_value = 1
+    overhead_bytes = 4
+    always_finite = True
+
+    def encode(self, values: Float32) -> Sequence[Buffer]:
+        """Write the scale, then the signs."""
+        scale = np.float32(np.abs(values).mean(dtype=np.float64))
+        return [scale.astype("<f4").tobytes(), np.packbits(np.signbit(values)).data]
+
+    def decode(self, buffer: memoryview, count: int) -> Float32:
+        """Give the scale the signs."""
+        scale = _read_scale(buffer)
+        if not 0 <= float(scale) <= _FLOAT32_MAX:
+            msg = f"the upload has a ternary scale of {scale}: it must be finite, 0 or more"
+            raise WireError(msg)
+        bits = np.unpackbits(np.frombuffer(buffer[4:], dtype=np.uint8))
+        if bits[count:].any():
+            msg = "the upload's signs end in padding bits that are not zero: refuse it"
+            raise WireError(msg)
+        values = np.full(count, scale, dtype=np.float32)
+        return np.negative(values, out=values, where=bits[:count].view(np.bool_))
+
+
+def _as_bytes(array: NDArray[Any]) -> memoryview:
     return array.view(np.uint8).data
 
 
-def _halves(values: Float32) -> NDArray[np.float16]:
-    out = np.empty(values.size, dtype="<f2")
-    for part in chunks(values.size):
-        out[part] = np.clip(values[part], -_FLOAT16_MAX, _FLOAT16_MAX)
-    return out
-
-
-def _int8_scale(largest: float) -> np.float32:
-    """Return ``largest / 127``, rounded down where 127 times it would pass float32's range."""
-    scale = np.float32(largest / 127)
-    if float(scale) * 127 > _FLOAT32_MAX:
-        scale = np.nextafter(scale, np.float32(0))
-    return scale
-
-
-def _quantize(values: Float32, scale: np.float32) -> NDArray[np.int8]:
-    out = np.zeros(values.size, dtype=np.int8)
-    if scale == 0:  # the largest magnitude is below 127 of the smallest float32
-        return out
-    for part in chunks(values.size):
-        levels = values[part] / scale
-        np.clip(np.rint(levels, out=levels), -127, 127, out=levels)
-        out[part] = levels
-    return out
-
-
-def _signed(buffer: memoryview, count: int) -> Float32:
-    scale = np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])
-    if not 0 <= float(scale) <= _FLOAT32_MAX:
-        msg = f"the upload has a ternary scale of {scale}: it must be finite, 0 or more"
-        raise WireError(msg)
-    bits = np.unpackbits(np.frombuffer(buffer[4:], dtype=np.uint8))
-    if bits[count:].any():
-        msg = "the upload's signs end in padding bits that are not zero: refuse it"
-        raise WireError(msg)
-    values = np.full(count, scale, dtype=np.float32)
-    return np.negative(values, out=values, where=bits[:count].view(np.bool_))
-
-
-def _dequantize(buffer: memoryview) -> Float32:
-    scale = np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])
-    levels = np.frombuffer(buffer[4:], dtype=np.int8)
-    if not 0 <= float(scale) * 127 <= _FLOAT32_MAX:
-        msg = f"the upload has an int8 scale of {scale}: it must be finite, 0 or more"
-        raise WireError(msg)
-    if levels.min() < -127:
-        msg = "the upload holds the int8 value -128, which no encoder writes: refuse it"
-        raise WireError(msg)
-    values = levels.astype(np.float32)
-    values *= scale
-    return values
+def _read_scale(buffer: memoryview) -> np.float32:
+    return np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])

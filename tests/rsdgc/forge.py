@@ -12,7 +12,6 @@ import numpy as np
 
 from rsdgc import ModelSpec, Scheme, Stamp, cut, encode
 from rsdgc.codec.header import HEADER_BYTES
-from rsdgc.scheme import DenseKind, IndexKind, NeighborhoodKind, ValueKind
 
 SPEC = ModelSpec.from_shapes({"conv": (4, 2, 3, 3), "fc": (3, 41), "bias": (5,)})
 """8 kernel slices; 3 rows of four runs of nine and one of five; sent whole."""
@@ -37,7 +36,13 @@ HEADER = {
 }
 LAYOUT = struct.Struct("<" + "".join(HEADER.values()))
 CHECKSUM_AT = LAYOUT.size
-KINDS = [kind.__args__ for kind in (NeighborhoodKind, ValueKind, DenseKind, IndexKind)]
+KINDS = [
+    ("kernel", "tile", "element"),
+    ("float32", "float16", "int8", "ternary", "deadzone"),
+    ("float32", "float16", "int8"),
+    ("rice", "int32"),
+]
+"""The names of the codes 0, 1, 2 … of the header's fields."""
 
 
 def update():

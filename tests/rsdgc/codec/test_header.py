@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rsdgc import Scheme, Stamp, WireError
 from rsdgc.codec.header import HEADER_BYTES, MAGIC, VERSION, Header
 from tests.rsdgc.examples import MIXED, schemes, specs, stamps
-from tests.rsdgc.forge import HEADER, LAYOUT
+from tests.rsdgc.forge import HEADER, LAYOUT, sealed
 
 STAMP = Stamp(1, 2, 3)
 lengths = st.integers(0, 2**32 - 1)
@@ -34,6 +34,33 @@ def test_every_single_flipped_bit_is_noticed(scheme, bit):
     payload[bit // 8] ^= 1 << bit % 8
     with pytest.raises(WireError):
         Header.read(bytes(payload), MIXED)
+
+
+CODES = {
+    "neighborhood": {"kernel": 0, "tile": 1, "element": 2},
+    "values": {"float32": 0, "float16": 1, "int8": 2, "ternary": 3, "deadzone": 4},
+    "dense_values": {"float32": 0, "float16": 1, "int8": 2},
+    "indices": {"rice": 0, "int32": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "code"),
+    [(field, kind, code) for field, codes in CODES.items() for kind, code in codes.items()],
+)
+def test_every_code_is_what_it_has_always_been(field, kind, code):
+    payload = Header(Scheme(**{field: kind}), STAMP, 0, 0).assemble(MIXED, [])
+    assert dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True))[field] == code
+    assert getattr(Header.read(payload, MIXED).scheme, field) == kind
+
+
+@pytest.mark.parametrize("field", CODES)
+def test_unknown_codes_are_refused(field):
+    payload = Header(Scheme(), STAMP, 0, 0).assemble(MIXED, [])
+    for code in set(range(127)) - set(CODES[field].values()):
+        fields = dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True)) | {field: code}
+        with pytest.raises(WireError, match="unknown scheme codes"):
+            Header.read(sealed(LAYOUT.pack(*fields.values()) + bytes(4)), MIXED)
 
 
 @pytest.mark.parametrize("size", [0, 1, HEADER_BYTES - 1])

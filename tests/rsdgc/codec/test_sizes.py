@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import Compressor, ModelSpec, Scheme, Stamp, estimate_bytes, make_indicator
+from rsdgc.codec.dead_zone import DeadZone
+from rsdgc.codec.golomb_rice import expected_id_bits
 from rsdgc.codec.header import HEADER_BYTES
-from rsdgc.codec.sizes import LEVEL_BITS, rice_bits
-from rsdgc.codec.values import ITEM_BITS
 from tests.rsdgc.examples import MIXED, normal, schemes
 
 
@@ -17,10 +17,10 @@ def entropy(density):
 
 def test_rice_is_near_the_entropy():
     density = np.array([1e-4, 1e-3, 1e-2, 0.1, 0.3])
-    found, bound = rice_bits(density), entropy(density)
+    found, bound = expected_id_bits(density), entropy(density)
     assert (found >= bound).all()
     assert found == pytest.approx(bound, rel=0.05)
-    assert rice_bits(np.array([1.0])) == 1
+    assert expected_id_bits(np.array([1.0])) == 1
 
 
 @given(schemes, st.lists(st.sampled_from([0.0, 1.0]), min_size=8, max_size=8))
@@ -38,7 +38,7 @@ def test_layers_all_of_whose_levels_are_sent_cost_levels():
     whole = estimate_bytes(MIXED, Scheme(), ratios)
     ratios[-1] = 0.99
     sizes = np.array([layer.size for layer in MIXED.layers])
-    expected = HEADER_BYTES + 8 + LEVEL_BITS * sizes.sum() / 8
+    expected = HEADER_BYTES + 8 + DeadZone.bits_per_value * sizes.sum() / 8
     assert estimate_bytes(MIXED, Scheme(), ratios) == pytest.approx(expected, abs=3)
     assert whole == HEADER_BYTES + 8 + 2 * sizes.sum()
 
@@ -54,5 +54,5 @@ def test_close_to_what_encoding_gives(ratio, kind, values, indices):
         normal(spec.size), [ratio] * 3, Stamp()
     )
     assert estimate_bytes(spec, scheme, np.full(3, ratio)) == pytest.approx(
-        len(found.payload), rel=0.03, abs=max(12, 1.5 * ITEM_BITS[values])
+        len(found.payload), rel=0.03, abs=max(12, 1.5 * scheme.value_coding.bits_per_value)
     )

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import RsdgcError, Scheme, SettingError, Stamp, WireError, cut, decode, encode
-from rsdgc.codec.dead_zone import StepSearch
+from rsdgc.codec.step_search import StepSearch
 from rsdgc.codec.wire import HEADER_BYTES
 from tests.rsdgc import golden
 from tests.rsdgc.examples import (
