@@ -1,5 +1,15 @@
 """RS-DGC: gradient compression by neighborhood statistics, for any training framework.
 
+At a site, an update goes through these modules in this order: :mod:`~rsdgc.spec` describes the
+model, :mod:`~rsdgc.neighborhoods` cuts its layers as a :mod:`~rsdgc.scheme` says,
+:mod:`~rsdgc.ratios` fits how much of each layer to send into a byte budget, and the
+:mod:`~rsdgc.compressor` scores (:mod:`~rsdgc.indicators`), selects (:mod:`~rsdgc.selection`) and
+encodes (:mod:`~rsdgc.codec`) what is sent; :mod:`~rsdgc.feedback` keeps the rest for the next
+round. The server decodes the bytes to an :mod:`~rsdgc.update` and combines those of all sites
+(:mod:`~rsdgc.aggregation`); the result returns as :mod:`~rsdgc.patches`. Indicators, value codings
+and aggregation rules from outside are found through a :mod:`~rsdgc.registry`. The other modules
+serve the whole project: :mod:`~rsdgc.errors`, :mod:`~rsdgc.arrays`, :mod:`~rsdgc.durable`.
+
 ::
 
     spec = ModelSpec.from_shapes({"conv.weight": (32, 4, 3, 3), "fc.weight": (10, 32)})
@@ -18,6 +28,8 @@ Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
 """
 
 from rsdgc.aggregation import AGGREGATORS, Aggregator, WeightedMean
+from rsdgc.codec import VALUE_CODINGS, JointCoding, LayerCoding
+from rsdgc.codec.sizes import estimate_bytes
 from rsdgc.codec.wire import decode, encode
 from rsdgc.compressor import Compressor
 from rsdgc.errors import (
@@ -31,7 +43,7 @@ from rsdgc.errors import (
 from rsdgc.feedback import ErrorFeedback
 from rsdgc.indicators import INDICATORS, L1, NSI, RMS, Indicator, Random, make_indicator
 from rsdgc.neighborhoods import Neighborhoods, cut
-from rsdgc.ratios import estimate_bytes, fit_ratios, uniform_shares, update_shares, weight_shares
+from rsdgc.ratios import fit_ratios, uniform_shares, update_shares, weight_shares
 from rsdgc.scheme import Scheme
 from rsdgc.selection import kept_count, top_k
 from rsdgc.spec import Layer, ModelSpec
@@ -43,12 +55,15 @@ __all__ = [
     "L1",
     "NSI",
     "RMS",
+    "VALUE_CODINGS",
     "Aggregator",
     "Compressor",
     "DataError",
     "ErrorFeedback",
     "Indicator",
+    "JointCoding",
     "Layer",
+    "LayerCoding",
     "LayerUpdate",
     "ModelSpec",
     "Neighborhoods",

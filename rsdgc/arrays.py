@@ -1,4 +1,4 @@
-"""Array types, and the few helpers that keep large arrays out of temporaries."""
+"""Array types, and helpers that work on large arrays without temporaries of their size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
 UInt16: TypeAlias = NDArray[np.uint16]
 UInt32: TypeAlias = NDArray[np.uint32]
-
 Bools: TypeAlias = NDArray[np.bool_]
 
 CHUNK = 1 << 16
-"""Elements worked on at a time: 256 KiB of float32, and as much again, stay in a core's cache."""
+"""Elements processed at a time: 256 KiB of float32 and as much for a result fit a core's cache.
+
+Much smaller chunks would spend their time in Python, much larger ones in memory.
+"""
 
 
 def chunks(size: int, step: int = CHUNK) -> Iterator[slice]:
@@ -33,14 +35,16 @@ def chunks(size: int, step: int = CHUNK) -> Iterator[slice]:
 
 
 def extract(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
-    """Return ``values[flags]``, in a tenth of the time that a boolean index takes.
+    """Return ``values[flags]`` in a tenth of the time of a boolean index.
+
+    A boolean index branches for every flag; finding the indices and taking them does not.
 
     Parameters
     ----------
     values : [n]
         Any dtype.
     flags : bool [n]
-        Which to return.
+        Which elements to return.
     """
     out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
     filled = 0
@@ -52,7 +56,7 @@ def extract(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
 
 
 def place(target: NDArray[Item], flags: Bools, values: NDArray[Item]) -> None:
-    """Do ``target[flags] = values`` in place, in a tenth of the time; the inverse of `pick`."""
+    """Set ``target[flags] = values`` in a tenth of the time; the inverse of :func:`extract`."""
     used = 0
     for part in chunks(flags.size):
         index = np.flatnonzero(flags[part])
@@ -71,7 +75,7 @@ def max_magnitude(values: Float32) -> float:
     Returns
     -------
     float
-        ``max |values|``, 0.0 for an empty array, NaN or infinity if one is in there.
+        ``max |values|``; 0.0 for an empty array, NaN or infinity if the array holds one.
     """
     largest = 0.0
     with np.errstate(invalid="ignore"):
@@ -84,32 +88,20 @@ def max_magnitude(values: Float32) -> float:
 
 
 def check_finite(largest: float) -> None:
-    """Refuse values whose :func:`max_magnitude` is not finite.
-
-    Raises
-    ------
-    RsdgcError
-        If it is NaN or infinite.
-    """
+    """Raise :class:`RsdgcError` if the :func:`max_magnitude` of values is NaN or infinite."""
     if not math.isfinite(largest):
         msg = f"the values hold {largest}: lower the learning rate or clip the gradients"
         raise RsdgcError(msg)
 
 
 def check_flat(values: Float32, size: int, what: str) -> None:
-    """Refuse anything but a contiguous float32 vector of the given length.
-
-    Raises
-    ------
-    SettingError
-        If the dtype, shape or memory layout is another.
-    """
+    """Raise :class:`SettingError` unless this is a contiguous float32 vector of a given size."""
     if (
         not isinstance(values, np.ndarray)
         or values.dtype != np.float32
         or values.shape != (size,)
         or not values.flags.c_contiguous
     ):
-        found = f"{getattr(values, 'dtype', type(values).__name__)} {np.shape(values)}"
-        msg = f"{what} is {found}: pass a contiguous float32 vector of shape ({size},)"
+        kind = f"{getattr(values, 'dtype', type(values).__name__)} {np.shape(values)}"
+        msg = f"{what} is {kind}: pass a contiguous float32 vector of shape ({size},)"
         raise SettingError(msg)

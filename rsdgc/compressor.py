@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compressor:
-    """Keeps each layer's best neighborhoods and encodes them.
+    """Keeps the best neighborhoods of each layer and encodes them.
 
     ::
 
@@ -62,28 +62,33 @@ class Compressor:
         Parameters
         ----------
         update : float32 [spec.size]
-            Left as it is.
+            Not changed.
         ratios : float [num_layers]
-            Share of each layer's neighborhoods to keep: 1 sends the layer whole, 0 nothing of
-            it, anything between at least one neighborhood.
+            Share of each layer's neighborhoods to keep. 1 sends the layer whole, 0 nothing of it,
+            and any other ratio at least one neighborhood.
         stamp : Stamp
             Run, round and base version; also the key of random scores.
         budget_bytes : float
-            Size that dead-zone levels are fitted to; other values take what they take.
+            Size that a joint coding, such as the dead-zone levels, fits the upload to. With other
+            codings the ratios alone decide the size.
 
         Returns
         -------
         SparseUpdate
-            What was kept, as it decodes from the ``payload``.
+            What was kept, as a decoder finds it in the ``payload``.
 
         Raises
         ------
         SettingError
-            If the ratios or the update's shape do not fit the model.
+            The ratios or the update do not fit the model, or the budget is too small.
         RsdgcError
-            If the update holds NaN or infinity; the message names the layer.
+            The update holds NaN or infinity. The message names the layer.
         """
-        ratios = self._checked(ratios)
+        ratios = np.asarray(ratios, dtype=np.float64)
+        num_layers = len(self.spec.layers)
+        if ratios.shape != (num_layers,) or not np.all((ratios >= 0) & (ratios <= 1)):
+            msg = f"ratios of shape {ratios.shape}: pass {num_layers} numbers from 0 to 1"
+            raise SettingError(msg)
         whole = self._may_be_whole(ratios, budget_bytes)
         kept = [
             self._select(index, layer, view, ratio, stamp, whole=whole)
@@ -93,16 +98,12 @@ class Compressor:
         ]
         return encode(self.spec, self.scheme, stamp, update, kept, budget_bytes)
 
-    def _checked(self, ratios: Float64 | Sequence[float]) -> Float64:
-        ratios = np.asarray(ratios, dtype=np.float64)
-        expected = (len(self.spec.layers),)
-        if ratios.shape != expected or not np.all((ratios >= 0) & (ratios <= 1)):
-            msg = f"ratios of shape {ratios.shape}: pass {expected[0]} numbers from 0 to 1"
-            raise SettingError(msg)
-        return ratios
-
     def _may_be_whole(self, ratios: Float64, budget_bytes: float) -> bool:
-        """Return whether layers with a ratio of 1 are sent whole, or as levels like the others."""
+        """Return whether layers with a ratio of 1 are sent whole, or coded like the others.
+
+        With a joint coding they are coded like the others unless the complete model fits: a value
+        of a whole layer takes eight times the bits of a level, at the cost of all other layers.
+        """
         if not isinstance(self.scheme.value_coding, JointCoding):
             return True
         size = estimate_bytes(self.spec, self.scheme, np.ones(ratios.size))
@@ -111,7 +112,7 @@ class Compressor:
     def _select(
         self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp, *, whole: bool
     ) -> Int64 | None:
-        """Return the ids to keep, None for the whole layer."""
+        """Return the ids to keep, or None for the whole layer."""
         grid = cut(layer.shape, self.scheme)
         kept = kept_count(ratio, grid.count)
         if 0 < kept < grid.count:

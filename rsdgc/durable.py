@@ -1,8 +1,8 @@
-"""Files that are replaced whole: a reader finds the old content or the new, never a mix.
+"""Atomic file replacement: a reader finds the old content or the new, never a mix.
 
-The order is what does it: write beside, force to disk, rename over, force the folder's names to
-disk. A process that is killed between any two of these leaves the old file; after the rename, the
-new one. The last step is for a loss of power.
+The order of the steps guarantees it: write a draft beside the file, force the draft to disk, rename
+it over the file, force the folder to disk. A process that is killed before the rename leaves the
+old file, after it the new one. The last step makes the rename survive a loss of power.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DRAFT = ".draft"
-"""Ends the name of a file that is being written; what a killed process left may be deleted."""
+"""Suffix of a file that is being written. A draft that a killed process left may be deleted."""
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace a file by what ``write`` puts at the path it is given.
+    """Replace a file by the one that ``write`` creates.
 
     Parameters
     ----------
     path : Path
-        The file; its folder exists.
+        The file. Its folder must exist.
     write : callable
         Called once with the path of the draft.
 
     Raises
     ------
     OSError
-        It could not be written; the old file stands and the draft is gone.
+        The file cannot be written; the old one is unchanged and the draft deleted.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")  # two processes may write at once
+    # The process id keeps apart the drafts of two processes that write the same file.
+    draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
     try:
         write(draft)
         sync(draft)
@@ -57,10 +58,10 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds an exclusive lock on a file; False where there is no file.
+    """Return whether a process holds an exclusive lock on a file; False if there is no file.
 
-    The system releases a lock when the process that holds it ends, however it ends. For an
-    instant the probe holds the lock itself, so whoever takes a lock should wait for it a moment.
+    The system releases a lock when its process ends, in whatever way. This function holds the lock
+    itself for an instant, so code that takes a lock should wait for it a moment.
     """
     if not path.exists():
         return False
@@ -72,7 +73,7 @@ def is_locked(path: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Force a file's content, or a folder's names, to the disk."""
+    """Force the content of a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -81,7 +82,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path, levels: int = 1) -> None:
-    """Make a folder and force the names of its last ``levels`` parents to disk."""
+    """Make a folder, and force the names in its nearest ``levels`` parents to disk."""
     if path.is_dir():
         return
     path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every error that this project raises on purpose.
+"""Every error that this project raises deliberately.
 
 ::
 
@@ -6,17 +6,17 @@
     ├── SettingError        a setting is unknown, out of range, or contradicts another
     ├── DataError           imagery, labels, a store or a partition cannot be used
     ├── WireError           bytes that came from a peer are not a valid update
-    ├── StateError          a site's files of state cannot be read or written
+    ├── StateError          a site's state files cannot be read or written
     └── RunError            a federated run cannot start, or did not finish
 
-Catch :class:`RsdgcError` to handle them all. Anything else that escapes is a defect.
+Catch :class:`RsdgcError` to handle them all. Any other exception is a bug.
 """
 
 from __future__ import annotations
 
 
 class RsdgcError(Exception):
-    """Base of all errors raised on purpose; its text is one line fit for a terminal."""
+    """Base of all deliberate errors; the text is one line for a terminal."""
 
 
 class SettingError(RsdgcError):
@@ -32,7 +32,7 @@ class WireError(RsdgcError):
 
 
 class StateError(RsdgcError):
-    """A site's files of state cannot be read or written."""
+    """A site's state files cannot be read or written."""
 
 
 class RunError(RsdgcError):

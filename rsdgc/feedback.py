@@ -1,27 +1,25 @@
-"""Error feedback: what a compressor leaves out is carried into the next round.
+"""Error feedback: what an upload leaves out is added to the next round's change.
 
-With change ``c``, residual ``r`` and decoded upload ``d`` (paper: nothing is lost)::
+With change ``c``, residual ``r`` and decoded upload ``d``, nothing is lost (as in the paper)::
 
     v = c + r        d = decode(compress(v))        r ← v - d
 
-so rounding of coded values is fed back as well as what was not sent at all. If the upload was
-not accepted, ``r ← r + d`` (:meth:`ErrorFeedback.roll_back`), as if nothing had been sent.
+So the rounding of coded values is fed back as well as what was not sent at all. If the upload was
+not accepted, ``r ← r + d``, as if nothing had been sent.
 
-Momentum correction: momentum that a site keeps from round to round, before error feedback.
-
-For rounds of a single step, where momentum within a round means nothing (Lin et al., "Deep
-Gradient Compression", ICLR 2018, section 3.2). With change ``c``, velocity ``u`` and momentum
-``m``::
+**Momentum correction** is for rounds of a single step, where momentum inside a round means nothing
+(Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.2). A site keeps a velocity ``u``
+with momentum ``m`` over the rounds and sends that instead of the change::
 
     u ← m · u + c        v = u + r        d = decode(compress(v))        r ← v - d
 
-and **factor masking** (section 3.3): ``u`` is set to zero wherever something was sent, so that
-stale momentum does not carry what was sent along once more. ``m = 0`` is plain error feedback.
+With **factor masking** (section 3.3), ``u`` is set to zero wherever something was sent; otherwise
+old momentum would send it a second time. ``m = 0`` is plain error feedback.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,46 +31,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rsdgc.arrays import Float32, Float64
-    from rsdgc.spec import ModelSpec
+    from rsdgc.compressor import Compressor
     from rsdgc.update import SparseUpdate, Stamp
 
 
-class UpdateCompressor(Protocol):
-    """What error feedback wraps: anything that turns an update into wire bytes."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model."""
-        ...
-
-    def compress(
-        self,
-        update: Float32,
-        ratios: Float64 | Sequence[float],
-        stamp: Stamp,
-        budget_bytes: float = 0.0,
-    ) -> SparseUpdate:
-        """Encode an update; see :meth:`rsdgc.compressor.Compressor.compress`."""
-        ...
-
-
 def compress_with_feedback(
-    compressor: UpdateCompressor,
+    compressor: Compressor,
     total: Float32,
     ratios: Float64 | Sequence[float],
     stamp: Stamp,
     budget_bytes: float = 0.0,
 ) -> SparseUpdate:
-    """Encode the best of change plus residual, and leave in it what the bytes do not say.
+    """Encode change plus residual, and turn it into the new residual in place.
+
+    In place, so that a caller can pass a memory-mapped file and no second array is needed.
 
     Parameters
     ----------
-    compressor : UpdateCompressor
-        Usually a :class:`rsdgc.compressor.Compressor`.
+    compressor : Compressor
+        What encodes.
     total : float32 [spec.size]
-        Change plus residual; the new residual afterwards. If an error is raised, it is as it was.
+        Change plus residual; the new residual afterwards. If an error is raised, it is unchanged.
     ratios, stamp, budget_bytes
-        See :meth:`rsdgc.compressor.Compressor.compress`, also for the errors.
+        As in :meth:`rsdgc.Compressor.compress`, which also lists the errors.
 
     Returns
     -------
@@ -85,22 +66,22 @@ def compress_with_feedback(
 
 
 class ErrorFeedback:
-    """A compressor with memory.
+    """A compressor that remembers what it left out.
 
     Parameters
     ----------
-    compressor : UpdateCompressor
-        Usually a :class:`rsdgc.compressor.Compressor`.
+    compressor : Compressor
+        What encodes.
     residual : float32 [spec.size], optional
-        What earlier rounds left out; it now belongs to this object. Zero by default.
+        What earlier rounds left out; this object takes it over. Zero by default.
 
     Raises
     ------
     SettingError
-        If the residual does not fit the model.
+        The residual does not fit the model.
     """
 
-    def __init__(self, compressor: UpdateCompressor, residual: Float32 | None = None) -> None:
+    def __init__(self, compressor: Compressor, residual: Float32 | None = None) -> None:
         self._compressor = compressor
         size = compressor.spec.size
         if residual is None:
@@ -111,9 +92,9 @@ class ErrorFeedback:
 
     @property
     def residual(self) -> Float32:
-        """What was left out so far, float32 [spec.size].
+        """What has been left out so far, float32 [spec.size].
 
-        Do not write to it, and copy it to keep it: a roll-back changes it.
+        Do not write to it. Copy it to keep it, because :meth:`roll_back` changes it.
         """
         return self._residual
 
@@ -124,51 +105,42 @@ class ErrorFeedback:
         stamp: Stamp,
         budget_bytes: float = 0.0,
     ) -> bytes:
-        """Encode a change plus the residual, and keep what the bytes do not say.
+        """Encode a change plus the residual, and keep what the upload leaves out.
 
         Parameters
         ----------
         change : float32 [spec.size]
-            This round's local change; it is used up, for it becomes the new residual.
-        ratios : float [num_layers]
-            See :meth:`rsdgc.compressor.Compressor.compress`.
-        stamp : Stamp
-            Run, round and base version.
-        budget_bytes : float
-            See :meth:`rsdgc.compressor.Compressor.compress`.
+            This round's local change. Its memory becomes the new residual.
+        ratios, stamp, budget_bytes
+            As in :meth:`rsdgc.Compressor.compress`, which also lists the errors.
 
         Returns
         -------
         bytes
-            The upload. If an error is raised, the residual is as it was.
-
-        Raises
-        ------
-        SettingError
-            If the change or the ratios do not fit the model.
-        RsdgcError
-            If change plus residual holds NaN or infinity.
+            The upload. If an error is raised, the residual is unchanged.
         """
         check_flat(change, self._compressor.spec.size, "the change")
+        # Overflow is reported by the compressor, which names the layer.
         with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add(change, self._residual, out=change)  # a fresh array costs four adds
+            # Into the change's memory: a new array of that size takes longer than the sum.
+            total = np.add(change, self._residual, out=change)
         sent = compress_with_feedback(self._compressor, total, ratios, stamp, budget_bytes)
         self._residual = total
         return sent.payload
 
     def roll_back(self, payload: bytes) -> None:
-        """Take back an upload that was not accepted: add it to the residual again.
+        """Add an upload that was not accepted to the residual again.
 
         Raises
         ------
         WireError
-            If the payload is not an update of this model; the residual is as it was.
+            The payload is not an update of this model; the residual is unchanged.
         """
         decode(payload, self._compressor.spec).add_to(self._residual)
 
 
 def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> None:
-    """Do ``u ← m · u + c``, in place, and turn the change into the velocity that is to be sent.
+    """Compute ``u ← m · u + c`` in place, and copy the velocity over the change.
 
     Parameters
     ----------
@@ -180,7 +152,7 @@ def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> Non
     Raises
     ------
     SettingError
-        If the momentum is out of range or the vectors do not fit each other.
+        The momentum is out of range, or the vectors have different sizes.
     """
     if not 0 <= momentum < 1:
         msg = f"momentum correction is {momentum}: choose 0 to below 1"
@@ -192,6 +164,6 @@ def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> Non
 
 
 def mask_velocity(velocity: Float32, sent: SparseUpdate) -> None:
-    """Set the velocity to zero, in place, wherever an update says something (factor masking)."""
-    for view, part in zip(sent.spec.views(velocity), sent.layers, strict=True):
-        part.clear(view)
+    """Set the velocity to zero in place wherever an update sends something (factor masking)."""
+    for view, layer in zip(sent.spec.views(velocity), sent.layers, strict=True):
+        layer.clear(view)

@@ -1,20 +1,34 @@
 """Indicators: how much a neighborhood matters, as one number.
 
-Every indicator is a pure function of a layer's values (and, for the random one, of its seed
-and the key). Scores are compared within one layer; those of :class:`RMS` and :class:`L1` are in
-the values' own units and may be compared across layers too.
+An indicator is a class with one method. It is registered by a name, or given by its path::
+
+    @INDICATORS.register("max")
+    class Largest(Indicator):
+        def score(self, values, grid, key=()):
+            ids = np.arange(grid.count)
+            return grid.peaks(grid.gather(values, ids), ids)
+
+    make_indicator("max")
+    make_indicator("my_package.my_module:Largest")
+
+Every indicator is a pure function of a layer's values (the random one of its seed and the key).
+Scores are compared within one layer. Those of :class:`RMS` and :class:`L1` are in the units of the
+values, so they can be compared across layers too.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rsdgc.arrays import CHUNK, check_finite, chunks, max_magnitude
 from rsdgc.errors import SettingError
+from rsdgc.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,16 +36,15 @@ if TYPE_CHECKING:
     from rsdgc.arrays import Float32
     from rsdgc.neighborhoods import Neighborhoods
 
-INDICATORS = ("nsi", "rms", "l1", "random")
-
-_SAFE = (1e-15, 1e14)
-"""Largest mean magnitude with which squares of what matters, and their sum over 2³¹ neighborhoods,
-stay within float32."""
+_SAFE_MAGNITUDES = (1e-15, 1e14)
+"""Range of the largest mean magnitude in which squares are safe in float32: at the lower end the
+squares that matter do not vanish, at the upper end their sum over 2³¹ neighborhoods is finite."""
 
 
-class Indicator(Protocol):
-    """Scores neighborhoods; higher means kept first."""
+class Indicator(ABC):
+    """Scores neighborhoods; those with higher scores are kept first."""
 
+    @abstractmethod
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Score every neighborhood of one layer.
 
@@ -40,9 +53,9 @@ class Indicator(Protocol):
         values : float32 [grid.size]
             The flat layer; finite.
         grid : Neighborhoods
-            The layer's grid.
+            The layer's neighborhoods.
         key : tuple of int
-            What tells this call from others (run, round, layer); only random scores use it.
+            Run, round and layer, so that random scores differ from call to call.
 
         Returns
         -------
@@ -52,17 +65,20 @@ class Indicator(Protocol):
         Raises
         ------
         RsdgcError
-            If a value is NaN or infinite.
+            A value is NaN or infinite.
         """
-        ...
 
 
+INDICATORS: Registry[type[Indicator]] = Registry("indicator")
+
+
+@INDICATORS.register("nsi")
 @dataclass(frozen=True)
-class NSI:
+class NSI(Indicator):
     """Neighborhood statistics indicator (the paper's NSI).
 
     ``mean_weight · mean|v| / ‖mean|v|‖₂ + std_weight · std(v) / ‖std(v)‖₂``, where the norms
-    run over the neighborhoods of the layer. Variances below zero by rounding count as 0.
+    run over the neighborhoods of the layer. Variances that rounding makes negative count as 0.
     """
 
     mean_weight: float = 0.8
@@ -75,9 +91,8 @@ class NSI:
             raise SettingError(msg)
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
-        """Score every neighborhood; see :class:`Indicator`."""
-        del key
-        (mean, std), _ = _safely(_mean_and_std, values, grid)  # a common scale cancels
+        """Return the NSI of every neighborhood."""
+        (mean, std), _ = _scaled_if_unsafe(_mean_and_std, values, grid)  # the scale cancels out
         factors = _over_norm(self.mean_weight, mean), _over_norm(self.std_weight, std)
         for part in chunks(mean.size):
             mean[part] *= factors[0]
@@ -85,28 +100,29 @@ class NSI:
         return mean
 
 
+@INDICATORS.register("rms")
 @dataclass(frozen=True)
-class RMS:
-    """Root of the mean square of a neighborhood; of equal-sized ones it keeps the most energy."""
+class RMS(Indicator):
+    """Root mean square of a neighborhood; of equally large ones it keeps the most energy."""
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
-        """Score every neighborhood; see :class:`Indicator`."""
-        del key
+        """Return the root mean square of every neighborhood."""
         return _means(values, grid, np.square, np.sqrt)
 
 
+@INDICATORS.register("l1")
 @dataclass(frozen=True)
-class L1:
+class L1(Indicator):
     """Mean magnitude of a neighborhood."""
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
-        """Score every neighborhood; see :class:`Indicator`."""
-        del key
+        """Return the mean magnitude of every neighborhood."""
         return _means(values, grid, np.abs, np.positive)
 
 
+@INDICATORS.register("random")
 @dataclass(frozen=True)
-class Random:
+class Random(Indicator):
     """Uniform random scores that depend on the seed and the key alone, never on the values."""
 
     seed: int = 0
@@ -117,7 +133,7 @@ class Random:
             raise SettingError(msg)
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
-        """Score every neighborhood; see :class:`Indicator`."""
+        """Return a random number for every neighborhood."""
         check_finite(max_magnitude(values))
         rng = np.random.default_rng([self.seed, *key])
         return rng.random(grid.count, dtype=np.float32)
@@ -130,40 +146,43 @@ def make_indicator(
 
     Parameters
     ----------
-    name : {"nsi", "rms", "l1", "random"}
-        Which one. (Single elements are a neighborhood kind, not an indicator: on them ``nsi``,
-        ``rms`` and ``l1`` all rank by magnitude.)
+    name : str
+        ``"nsi"``, ``"rms"``, ``"l1"``, ``"random"``, or one from outside by its registered name or
+        as ``package.module:Class``. (Single elements are a neighborhood kind, not an indicator: on
+        them ``nsi``, ``rms`` and ``l1`` all rank by magnitude.)
     mean_weight, std_weight : float
         Weights of NSI; 0 or more.
     seed : int
         Seed of the random scores; 0 or more.
 
+    Returns
+    -------
+    Indicator
+        Its class is called with those of the weights and the seed that its constructor names.
+
     Raises
     ------
     SettingError
-        If the name is unknown or a setting is out of range.
+        The name is unknown, or a setting is out of range.
     """
-    makers: dict[str, Callable[[], Indicator]] = {
-        "nsi": lambda: NSI(mean_weight, std_weight),
-        "rms": RMS,
-        "l1": L1,
-        "random": lambda: Random(seed),
-    }
-    if name not in makers:
-        msg = f"indicator is {name!r}: choose one of {', '.join(INDICATORS)}"
-        raise SettingError(msg)
-    return makers[name]()
+    indicator: object = INDICATORS[name]  # a path may lead to anything
+    if not (isinstance(indicator, type) and issubclass(indicator, Indicator)):
+        raise SettingError(f"{name!r} is not an indicator: choose a subclass of Indicator")
+    settings = {"mean_weight": mean_weight, "std_weight": std_weight, "seed": seed}
+    wanted = inspect.signature(indicator).parameters
+    return indicator(**{key: value for key, value in settings.items() if key in wanted})
 
 
 def _mean_and_std(values: Float32, grid: Neighborhoods) -> tuple[Float32, Float32]:
     """Return mean |v| and standard deviation of every neighborhood."""
-    mean, std = _grid(grid), _grid(grid)
-    for at, members, weights, scratch in _blocks(values, grid):
-        centre = np.dot(members, weights)
-        _dot(np.abs(members, out=scratch), weights, mean[at])
-        spread = _dot(np.square(scratch, out=scratch), weights, std[at])
-        spread -= np.square(centre, out=centre).reshape(spread.shape)
-        np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
+    mean, std = _empty_scores(grid), _empty_scores(grid)
+    for where, members, weights, scratch in _blocks(values, grid):
+        center = np.dot(members, weights)
+        _dot(np.abs(members, out=scratch), weights, mean[where])
+        # In place in std: first the mean square, then the variance, then its root.
+        variance = _dot(np.square(scratch, out=scratch), weights, std[where])
+        variance -= np.square(center, out=center).reshape(variance.shape)
+        np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
     return mean.reshape(-1), std.reshape(-1)
 
 
@@ -171,58 +190,61 @@ def _means(values: Float32, grid: Neighborhoods, inner: np.ufunc, outer: np.ufun
     """Return ``outer(mean(inner(v)))`` of every neighborhood, in the values' own units."""
 
     def means(values: Float32, grid: Neighborhoods) -> tuple[Float32]:
-        out = _grid(grid)
-        for at, members, weights, scratch in _blocks(values, grid):
-            _dot(inner(members, out=scratch), weights, out[at])
+        out = _empty_scores(grid)
+        for where, members, weights, scratch in _blocks(values, grid):
+            _dot(inner(members, out=scratch), weights, out[where])
         return (outer(out, out=out).reshape(-1),)
 
-    (found,), scale = _safely(means, values, grid)
-    return found if scale == 1 else found / scale
+    (scores,), scale = _scaled_if_unsafe(means, values, grid)
+    return scores if scale == 1 else scores / scale
 
 
-def _safely(
+def _scaled_if_unsafe(
     statistics: Callable[[Float32, Neighborhoods], tuple[Float32, ...]],
     values: Float32,
     grid: Neighborhoods,
 ) -> tuple[tuple[Float32, ...], np.float32]:
-    """Return statistics, and what the values were scaled by so that no square leaves float32.
+    """Return statistics, and the factor by which the values had to be scaled to compute them.
 
-    Where the first statistic shows that squares may have, that is the power of two that brings
-    the largest value near 1, which changes no other bit; 1 elsewhere.
+    The factor is 1 unless squares may have left the range of float32; then it is the power of two
+    that brings the largest value near 1, which changes no digit of a value.
 
     Raises
     ------
     RsdgcError
-        If a value is NaN or infinite.
+        A value is NaN or infinite.
     """
+    # Compute first, check afterwards: the check is one maximum over the scores, whereas finding
+    # the largest value first would cost a pass over the layer. NaN fails the comparison as well.
     with np.errstate(over="ignore", invalid="ignore"):
-        found = statistics(values, grid)
-    if _SAFE[0] <= float(found[0].max()) <= _SAFE[1]:
-        return found, np.float32(1)
+        results = statistics(values, grid)
+    if _SAFE_MAGNITUDES[0] <= float(results[0].max()) <= _SAFE_MAGNITUDES[1]:
+        return results, np.float32(1)
     largest = max_magnitude(values)
     check_finite(largest)
     scale = np.float32(math.ldexp(1.0, min(126, -math.frexp(largest)[1])))
     return statistics(values * scale, grid), scale
 
 
-def _grid(grid: Neighborhoods) -> Float32:
-    """Return room for a number a neighborhood, indexed by what :func:`_blocks` yields first."""
+def _empty_scores(grid: Neighborhoods) -> Float32:
+    """Return memory for a score per neighborhood, in the shape that :func:`_blocks` indexes."""
     return np.empty(grid.count if grid.is_flat else grid.grid_shape, dtype=np.float32)
 
 
 def _blocks(
     values: Float32, grid: Neighborhoods
 ) -> Iterator[tuple[slice | tuple[slice, slice], Float32, Float32, Float32]]:
-    """Yield (where, members [n, m], weights [m], scratch space [n, m]) block by block.
+    """Yield (where, members [n, m], weights [m], scratch memory [n, m]) block by block.
 
-    ``members @ weights`` are the means of rows, in a fifth of a reduction's time.
+    ``members @ weights`` are the means of rows. Rows have some nine elements, for which a
+    matrix product takes a fifth of the time of a mean along the axis.
     """
     buffer = np.empty(min(values.size, max(CHUNK, grid.height * grid.width)), dtype=np.float32)
     weights = np.empty(0, dtype=np.float32)
-    for at, rows in _rows(values, grid):
+    for where, rows in _rows(values, grid):
         if weights.size != rows.shape[1]:
             weights = np.full(rows.shape[1], 1.0 / rows.shape[1], dtype=np.float32)
-        yield at, rows, weights, buffer[: rows.size].reshape(rows.shape)
+        yield where, rows, weights, buffer[: rows.size].reshape(rows.shape)
 
 
 def _rows(
@@ -239,7 +261,7 @@ def _rows(
 
 
 def _dot(members: Float32, weights: Float32, out: Float32) -> Float32:
-    """Write ``members @ weights`` to ``out``, straight to where it lies if it is contiguous."""
+    """Write ``members @ weights`` to ``out``; directly, without a copy, if it is contiguous."""
     if out.flags.c_contiguous:
         np.dot(members, weights, out=out.reshape(-1))
     else:
@@ -248,6 +270,6 @@ def _dot(members: Float32, weights: Float32, out: Float32) -> Float32:
 
 
 def _over_norm(weight: float, scores: Float32) -> np.float32:
-    """Return the factor that brings the L2 norm of scores to the weight; 0 if all are zero."""
+    """Return the factor that scales scores to an L2 norm of ``weight``; 0 if all are zero."""
     norm = math.sqrt(float(np.vdot(scores, scores)))
     return np.float32(weight / norm if norm > 0 else 0.0)

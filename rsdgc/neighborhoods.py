@@ -1,14 +1,8 @@
 """Neighborhoods: the groups of elements of a layer that are kept or held back together.
 
-Every kind is one grid. The layer is read as a matrix and cut into rectangles, numbered row by
-row (:mod:`rsdgc.neighborhoods`). Those at the right and lower edges are ragged: smaller, never
-padded.
-
-Cut a layer into neighborhoods, as a scheme says.
-
-Every kind is one grid. The layer is read as a matrix of ``rows × cols`` (its first dimension
-by all others; one row if it has fewer than two dimensions) and cut into rectangles of
-``height × width``, numbered row by row:
+The layer is read as a matrix of ``rows × cols`` (its first dimension by all others; one row if it
+has fewer than two dimensions) and cut into a grid of rectangles of ``height × width``, numbered
+row by row. The kind of neighborhood decides their size:
 
 ========== ================================ ======== ==========
 kind       layer                            height   width
@@ -20,10 +14,9 @@ tile       fewer                            1        about tile_px²
 element    any                              1        1
 ========== ================================ ======== ==========
 
-Rectangles at the right and lower edges are ragged: smaller, never padded. A run of *about*
-``tile_px²`` elements is as long as the divisor of the row nearest to that, within a third of it,
-so that the usual widths (512 and 4096 with runs of 8) have no ragged edge; ``tile_px²`` if there
-is none.
+Rectangles at the right and lower edges may be ragged: smaller, never padded. "About ``tile_px²``"
+is the divisor of the row's length nearest to it, if one is within a third of it, so that the usual
+row lengths (512 and 4096, in runs of 8) have no ragged edge; otherwise it is ``tile_px²``.
 """
 
 from __future__ import annotations
@@ -59,7 +52,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """A grid of neighborhoods over one layer; :func:`rsdgc.neighborhoods.cut` makes it.
+    """The grid of neighborhoods over one layer; :func:`cut` makes it.
 
     Parameters
     ----------
@@ -106,7 +99,7 @@ class Neighborhoods:
         Returns
         -------
         int64 [k] or [count]
-            Members of each, ragged edges counted truly.
+            Members of each; fewer at a ragged edge.
         """
         ids = np.arange(self.count, dtype=np.int64) if ids is None else ids
         top, left = self._corners(ids)
@@ -114,11 +107,11 @@ class Neighborhoods:
 
     @property
     def is_flat(self) -> bool:
-        """Whether every neighborhood is as long as the others, and contiguous in memory."""
+        """Whether all neighborhoods have the same size and each is contiguous in memory."""
         return self.height == 1 and self.cols % self.width == 0
 
     def num_members(self, ids: Int64 | None) -> int:
-        """Return the number of elements in all the given neighborhoods together; None: in all."""
+        """Return the number of elements in the given neighborhoods together; None means all."""
         if ids is None:
             return self.size
         if not self.is_ragged:
@@ -126,7 +119,7 @@ class Neighborhoods:
         return sum(int(self.sizes(ids[part]).sum()) for part in chunks(ids.size))
 
     def elements(self, ids: Int64) -> Int64:
-        """Return the flat indices of the members, neighborhood after neighborhood.
+        """Return the flat indices of the members of the given neighborhoods.
 
         Parameters
         ----------
@@ -136,8 +129,7 @@ class Neighborhoods:
         Returns
         -------
         int64 [sizes(ids).sum()]
-            Indices into the flat layer, row by row within a neighborhood; :meth:`sizes` says
-            how many belong to each.
+            Indices into the flat layer, neighborhood by neighborhood and row by row within one.
         """
         top, left = self._corners(ids)
         row = top[:, None, None] + np.arange(self.height)[:, None]
@@ -151,7 +143,7 @@ class Neighborhoods:
     def gather(self, values: Float32, ids: Int64) -> Float32:
         """Copy the members of the given neighborhoods out of a flat layer, in id order."""
         if self.is_flat:
-            return self._items(values).take(ids).view(np.float32)
+            return self._as_items(values).take(ids).view(np.float32)
         out = np.empty(self.num_members(ids), dtype=np.float32)
         for part, index in self._element_chunks(ids):
             np.take(values, index, out=out[part], mode="clip")
@@ -173,12 +165,12 @@ class Neighborhoods:
         """
         factor = np.float32(weight)
         if self.is_flat:
-            grid = self._items(target)
+            items = self._as_items(target)
             for part in chunks(ids.size, max(1, CHUNK // self.width)):
-                added = values[part.start * self.width : part.stop * self.width]
-                some = grid.take(ids[part]).view(np.float32)
-                some += added if weight == 1.0 else added * factor
-                grid[ids[part]] = self._items(some)
+                change = values[part.start * self.width : part.stop * self.width]
+                sums = items.take(ids[part]).view(np.float32)
+                sums += change if weight == 1.0 else change * factor
+                items[ids[part]] = self._as_items(sums)
             return
         for part, index in self._element_chunks(ids):
             target[index] += values[part] if weight == 1.0 else values[part] * factor
@@ -202,19 +194,20 @@ class Neighborhoods:
             return np.empty(0, dtype=np.float32)
         if self.is_ragged:
             ends = np.cumsum(self.sizes(ids))
-            found: Float32 = np.maximum.reduceat(np.abs(values), np.r_[0, ends[:-1]])
-            return found
+            ragged: Float32 = np.maximum.reduceat(np.abs(values), np.r_[0, ends[:-1]])
+            return ragged
         members = values.reshape(ids.size, -1)
-        found = np.empty(ids.size, dtype=np.float32)
+        peaks = np.empty(ids.size, dtype=np.float32)
         for part in chunks(ids.size, max(1, CHUNK // members.shape[1])):
-            sizes = np.abs(members[part])
-            found[part] = sizes[:, 0]
-            for column in range(1, sizes.shape[1]):  # far quicker than to reduce short rows
-                np.maximum(found[part], sizes[:, column], out=found[part])
-        return found
+            magnitudes = np.abs(members[part])
+            peaks[part] = magnitudes[:, 0]
+            # Column by column, because a reduction along short rows starts anew for each of them.
+            for column in range(1, magnitudes.shape[1]):
+                np.maximum(peaks[part], magnitudes[:, column], out=peaks[part])
+        return peaks
 
     def select(self, values: Float32, ids: Int64, chosen: Bools) -> Iterator[Float32]:
-        """Yield the members of the chosen among the given neighborhoods, in id order.
+        """Yield the members of some of the given neighborhoods, in id order.
 
         Parameters
         ----------
@@ -223,13 +216,13 @@ class Neighborhoods:
         ids : int64 [k]
             The neighborhoods.
         chosen : bool [k]
-            Which of them.
+            Which of the given ones to yield.
 
         Yields
         ------
         float32 [n]
-            Members, in pieces that stay in a core's cache. Once a piece is yielded, ``values``
-            may be written to up to where it ended.
+            Members, in pieces that fit into a core's cache. Once a piece is yielded, ``values``
+            may be overwritten up to the end of that piece.
         """
         if chosen.all():
             yield from (values[part] for part in chunks(values.size))
@@ -238,16 +231,18 @@ class Neighborhoods:
             for part in chunks(flags.size):
                 yield extract(values[part], flags[part])
         else:
-            members = self._items(values)
+            members = self._as_items(values)
             for part in chunks(chosen.size, max(1, CHUNK // (self.height * self.width))):
                 yield extract(members[part], chosen[part]).view(np.float32)
 
     def blocks(self, values: Float32, chunk: int = CHUNK) -> Iterator[Block]:
-        """Walk over a flat layer in views of at most about ``chunk`` elements.
+        """Yield the neighborhoods of a flat layer in views of at most about ``chunk`` elements.
 
         Every neighborhood is in exactly one block. A neighborhood larger than ``chunk`` is a
         block of its own.
         """
+        # A block needs neighborhoods of one shape, and there are up to four: the full ones, those
+        # at the right edge, at the lower edge, and in the corner.
         matrix = values.reshape(self.rows, self.cols)
         for down, height in _spans(self.rows, self.height):
             for across, width in _spans(self.cols, self.width):
@@ -263,8 +258,11 @@ class Neighborhoods:
         members = part.reshape(len(down), height, len(across), width).transpose(0, 2, 1, 3)
         return Block(slice(down.start, down.stop), slice(across.start, across.stop), members)
 
-    def _items(self, values: Float32) -> NDArray[np.void]:
-        """Return a view with one item a neighborhood: moved whole, a quarter of a row's time."""
+    def _as_items(self, values: Float32) -> NDArray[np.void]:
+        """Return a view with one item for each neighborhood.
+
+        NumPy copies such an item at once, in a quarter of the time of a row of floats.
+        """
         return values.view(np.dtype((np.void, values.itemsize * self.height * self.width)))
 
     def _corners(self, ids: Int64) -> tuple[Int64, Int64]:
@@ -281,11 +279,11 @@ class Neighborhoods:
 
 def _spans(size: int, step: int) -> Iterator[tuple[range, int]]:
     """Yield (the full neighborhoods, their extent), then (the ragged one, its extent)."""
-    full, rest = divmod(size, step)
+    full, remainder = divmod(size, step)
     if full:
         yield range(full), step
-    if rest:
-        yield range(full, full + 1), rest
+    if remainder:
+        yield range(full, full + 1), remainder
 
 
 def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
@@ -316,8 +314,8 @@ def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
     return Neighborhoods(rows, cols, 1, run)
 
 
-def _run_length(cols: int, wanted: int) -> int:
-    """Return the divisor of ``cols`` nearest to ``wanted``, if one is within a third of it."""
-    near = range(math.ceil(wanted * 2 / 3), wanted * 4 // 3 + 1)
+def _run_length(cols: int, target: int) -> int:
+    """Return the divisor of ``cols`` nearest to ``target``, if one is within a third of it."""
+    near = range(math.ceil(target * 2 / 3), target * 4 // 3 + 1)
     divisors = [length for length in near if cols % length == 0]
-    return min(divisors, key=lambda length: abs(length - wanted), default=wanted)
+    return min(divisors, key=lambda length: abs(length - target), default=target)

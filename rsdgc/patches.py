@@ -1,8 +1,8 @@
-"""Patches of the published model, packed for one message.
+"""Patches of the published model: packing, checking, applying, and the model's fingerprint.
 
-A patch is one encoded update (:mod:`rsdgc.codec.wire`) whose stamp says the run, the version it
-leads to (``round``) and the one it starts from (``base``, one less). Any number of successive ones
-travel in one buffer, all numbers little-endian:
+A patch is one encoded update (:mod:`rsdgc.codec.wire`) whose stamp holds the run, the version it
+leads to (``round``) and the one it starts from (``base``, one less). Any number of successive
+patches travel in one buffer, all numbers little-endian:
 
 ====== ===== ========= =====================================================
 offset bytes field     meaning
@@ -13,11 +13,9 @@ offset bytes field     meaning
 8+8·N        patches   one after another, nothing between or after them
 ====== ===== ========= =====================================================
 
-Every patch carries its own checksum and model signature. A replica that applies the patches in
-their order, once each, on the CPU, equals the published model bit for bit: a patch decodes to
-values that both ends look up alike, and each is added once.
-
-A model's fingerprint: sixteen bytes by which two ends know that they hold the same bits.
+Every patch carries its own checksum and model signature. A replica that applies all patches in
+order on the CPU equals the published model bit for bit: a patch decodes to the same float32 values
+everywhere, and each value is added once. The fingerprint, sixteen bytes, lets both ends check it.
 """
 
 from __future__ import annotations
@@ -38,8 +36,8 @@ if TYPE_CHECKING:
     from rsdgc.spec import ModelSpec
     from rsdgc.update import SparseUpdate
 
-
 MAGIC = b"RSDP"
+FINGERPRINT_BYTES = 16
 _HEAD = struct.Struct("<4sI")
 _LENGTH = struct.Struct("<Q")
 
@@ -51,19 +49,21 @@ def pack_patches(patches: Sequence[bytes]) -> bytes:
 
 
 def unpack_patches(buffer: bytes) -> list[bytes]:
-    """Cut a buffer of packed patches; the patches themselves are not looked at.
+    """Split a buffer of packed patches; the patches themselves are not checked.
 
     Raises
     ------
     WireError
-        If it is no such buffer, or its lengths do not add up to what arrived.
+        It is not such a buffer, or its lengths do not add up to what arrived.
     """
     if len(buffer) < _HEAD.size:
-        raise WireError(f"the patches of {len(buffer)} bytes are shorter than their header")
+        msg = f"the patches of {len(buffer)} bytes are shorter than their header: resend them"
+        raise WireError(msg)
     magic, count = _HEAD.unpack_from(buffer)
     start = _HEAD.size + count * _LENGTH.size
     if magic != MAGIC or start > len(buffer):
-        raise WireError(f"the buffer starts with {magic!r} and counts {count}: it is no patches")
+        msg = f"the buffer starts with {magic!r} and claims {count} patches: it is not valid"
+        raise WireError(f"{msg}, resend it")
     patches = []
     for (length,) in _LENGTH.iter_unpack(buffer[_HEAD.size : start]):
         patches.append(buffer[start : start + length])
@@ -74,19 +74,19 @@ def unpack_patches(buffer: bytes) -> list[bytes]:
 
 
 def read_patch(payload: bytes, spec: ModelSpec, run: int) -> SparseUpdate:
-    """Decode a patch and check that it belongs to the run and leads one version on.
+    """Decode a patch and check that it belongs to the run and leads to the next version.
 
     Raises
     ------
     WireError
-        If it does not.
+        It does not, or it is not a valid update of this model.
     """
     update = decode(payload, spec)
     stamp = update.stamp
     if stamp.run != run or stamp.round != stamp.base + 1:
         raise WireError(
-            f"the patch is of run {stamp.run} from version {stamp.base} to {stamp.round}: "
-            f"one version on in run {run} is expected"
+            f"the patch leads from version {stamp.base} to {stamp.round} of run {stamp.run}: "
+            f"a patch to the next version of run {run} is needed"
         )
     return update
 
@@ -99,15 +99,15 @@ def apply_patches(
     Parameters
     ----------
     target : float32 [spec.size]
-        The published model at ``version``; on an error it may be half changed.
+        The published model at ``version``. After an error it may be changed in part.
     version : int
-        Of the replica; patches up to it are passed over, they are in it already.
+        Version of the replica. Patches up to it are skipped, because they are in it already.
     patches : sequence of bytes
         Successive patches.
     spec : ModelSpec
         The model.
     run : int
-        The run that they must be of.
+        The run that they must belong to.
 
     Returns
     -------
@@ -117,22 +117,18 @@ def apply_patches(
     Raises
     ------
     WireError
-        If a patch is not valid, or does not follow on.
+        A patch is not valid, or does not start from the version reached.
     """
     for payload in patches:
         update = read_patch(payload, spec, run)
         if update.stamp.round <= version:
             continue
         if update.stamp.base != version:
-            raise WireError(
-                f"a patch from version {update.stamp.base} does not follow on version {version}"
-            )
+            msg = f"a patch from version {update.stamp.base} does not fit version {version}"
+            raise WireError(f"{msg}: send the patches between them, or the model")
         update.add_to(target)
         version = update.stamp.round
     return version
-
-
-FINGERPRINT_BYTES = 16
 
 
 def fingerprint(weights: Float32) -> bytes:

@@ -1,9 +1,9 @@
-"""Layer shares: how a budget is spread over layers (the paper's dynamic layer-wise compression).
+"""Layer ratios inside a byte budget (the paper's dynamic layer-wise compression).
 
-A policy is a pure function that gives every layer a share of 0 or more; only their proportions
-matter. :func:`rsdgc.ratios.fit_ratios` turns them into ratios inside a budget.
-
-Layer ratios: the share of each layer's neighborhoods to keep, inside a byte budget.
+In two steps. A policy, a pure function, gives every layer a *share* of 0 or more, of which only the
+proportions matter: :func:`uniform_shares`, :func:`weight_shares`, :func:`update_shares`. Then
+:func:`fit_ratios` turns shares into *ratios*, the part of each layer's neighborhoods to keep, so
+that an update takes the budgeted bytes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.codec.sizes import SizeModel, estimate_bytes
+from rsdgc.codec.sizes import SizeModel
 from rsdgc.errors import SettingError
 from rsdgc.indicators import L1, RMS
 from rsdgc.neighborhoods import Neighborhoods, cut
 from rsdgc.selection import top_k
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Float32, Float64
+    from rsdgc.arrays import Bools, Float32, Float64
     from rsdgc.scheme import Scheme
     from rsdgc.spec import ModelSpec
 
-    Bools = NDArray[np.bool_]
+_BISECTIONS = 80  # more than enough for the last digit of a float64
 
 
 def uniform_shares(spec: ModelSpec) -> Float64:
@@ -36,25 +34,25 @@ def uniform_shares(spec: ModelSpec) -> Float64:
 def weight_shares(
     spec: ModelSpec, weights: Float32, top_share: float = 0.5, floor: float = 0.0
 ) -> Float64:
-    """Rank all neurons of the model at once by their mean magnitude of weight (the paper's idea).
+    """Rank all neurons of the model together by their mean weight magnitude (the paper's policy).
 
     A neuron is an output row of a layer with at least two dimensions; its importance is the
-    mean of ``|w|`` over the row. The share of a layer is the share of its neurons in the
-    global top. Layers of fewer dimensions have no neurons and get the mean share.
+    mean of ``|w|`` over the row. The share of a layer is the part of its neurons that are in the
+    global top. Layers with fewer dimensions have no neurons and get the mean share.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     weights : float32 [spec.size]
-        Its present weights.
+        Its current weights.
     top_share : float
         Part of all neurons that counts as the top; above 0, up to 1. The mean weight of a
-        neuron falls with its fan-in, so a small top holds the neurons of the first layers alone
+        neuron falls with its fan-in, so a small top holds only neurons of the first layers
         and starves all others. The default of one half, the median split, leaves most layers
-        a share, and none more than twice the mean.
+        a share, and gives none more than twice the mean.
     floor : float
-        0 to 1: part of the budget that is spread evenly, so that no layer starves.
+        Part of the budget that is spread evenly, so that no layer starves; 0 to 1.
 
     Returns
     -------
@@ -64,30 +62,31 @@ def weight_shares(
     Raises
     ------
     SettingError
-        If an argument is out of range.
+        An argument is out of range.
     RsdgcError
-        If a weight is NaN or infinite.
+        A weight is NaN or infinite.
     """
-    _check(top_share, floor)
-    scores = [
-        L1().score(view, Neighborhoods(rows, layer.size // rows, 1, layer.size // rows))
-        if (rows := layer.shape[0] if len(layer.shape) > 1 else 0)
-        else np.empty(0, dtype=np.float32)
-        for layer, view in zip(spec.layers, spec.views(weights), strict=True)
-    ]
-    return _ranked(scores, top_share, floor, only_positive=False)
+    scores = []
+    for layer, view in zip(spec.layers, spec.views(weights), strict=True):
+        if len(layer.shape) > 1:
+            rows, row_length = layer.shape[0], layer.size // layer.shape[0]
+            # A neuron's row is one neighborhood as wide as the layer.
+            scores.append(L1().score(view, Neighborhoods(rows, row_length, 1, row_length)))
+        else:
+            scores.append(np.empty(0, dtype=np.float32))
+    return _shares_of_top(scores, top_share, floor, only_positive=False)
 
 
 def update_shares(
     spec: ModelSpec, scheme: Scheme, update: Float32, top_share: float = 0.05, floor: float = 0.1
 ) -> Float64:
-    """Rank all neighborhoods of the model at once by the RMS of the aggregated update.
+    """Rank all neighborhoods of the model together by the RMS of the aggregated update.
 
-    The share of a layer is the share of its neighborhoods in the global top: what one global
-    threshold on the update would keep of it. An aggregate of sparse updates is zero wherever no
-    site sent anything, and zeros never count as the top; so a layer of which little was sent
-    cannot rise by more than was sent. The floor brings it back: with it every layer sends some of
-    its residual, which grows while it waits, and what arrives of it then ranks high.
+    The share of a layer is the part of its neighborhoods that are in the global top: what one
+    global threshold on the update would keep of it. An aggregate of sparse updates is zero where no
+    site sent anything, and zeros never count as the top, so by itself a layer of which little was
+    sent could not rise again. The floor makes that possible: every layer sends some of its
+    residual, which grows while it waits and therefore ranks high when it arrives.
 
     Parameters
     ----------
@@ -98,36 +97,39 @@ def update_shares(
     update : float32 [spec.size]
         The last aggregated update.
     top_share : float
-        Part of all neighborhoods that counts as the top; above 0, up to 1. About the density
-        that the budget allows is best, since a far larger top takes in all that was sent and
-        only repeats the last ratios. The default suits int8 kernel slices at 50× to 100×.
+        Part of all neighborhoods that counts as the top; above 0, up to 1. The density that the
+        budget allows is about best: a far larger top contains everything that was sent and only
+        repeats the last ratios. The default suits int8 kernel slices at 50× to 100×.
     floor : float
-        0 to 1: part of the budget that is spread evenly, so that no layer starves.
+        Part of the budget that is spread evenly, so that no layer starves; 0 to 1.
 
     Returns
     -------
     float64 [num_layers]
-        From 0 to 1; even if the update is zero.
+        From 0 to 1; all equal if the update is zero.
 
     Raises
     ------
     SettingError
-        If an argument is out of range.
+        An argument is out of range.
     RsdgcError
-        If the update holds NaN or infinity.
+        The update holds NaN or infinity.
     """
-    _check(top_share, floor)
     scores = [
         RMS().score(view, cut(layer.shape, scheme))
         for layer, view in zip(spec.layers, spec.views(update), strict=True)
     ]
-    return _ranked(scores, top_share, floor, only_positive=True)
+    return _shares_of_top(scores, top_share, floor, only_positive=True)
 
 
-def _ranked(
+def _shares_of_top(
     scores: list[Float32], top_share: float, floor: float, *, only_positive: bool
 ) -> Float64:
-    """Return each layer's share of the global top, mixed with the mean share."""
+    """Return the part of each layer's scores in the global top, mixed with the mean share."""
+    if not 0 < top_share <= 1:
+        raise SettingError(f"top_share is {top_share}: choose above 0, up to 1")
+    if not 0 <= floor <= 1:
+        raise SettingError(f"floor is {floor}: choose 0 to 1")
     counts = np.array([part.size for part in scores], dtype=np.int64)
     joined = np.concatenate(scores)
     top = max(1, round(top_share * joined.size))
@@ -136,25 +138,12 @@ def _ranked(
     top = min(top, joined.size)
     if top == 0:
         return np.ones(counts.size)
+    # The ids of the top increase, so where each layer ends among them gives its number.
     ends = np.searchsorted(top_k(joined, top), np.cumsum(counts))
     mean = top / joined.size
     shares = np.where(counts > 0, np.diff(ends, prepend=0) / np.maximum(counts, 1), mean)
     mixed: Float64 = (1 - floor) * shares + floor * mean
     return mixed
-
-
-def _check(top_share: float, floor: float) -> None:
-    if not 0 < top_share <= 1:
-        msg = f"top_share is {top_share}: choose above 0, up to 1"
-        raise SettingError(msg)
-    if not 0 <= floor <= 1:
-        msg = f"floor is {floor}: choose 0 to 1"
-        raise SettingError(msg)
-
-
-__all__ = ["estimate_bytes", "fit_ratios", "uniform_shares", "update_shares", "weight_shares"]
-
-_BISECTIONS = 80
 
 
 def fit_ratios(
@@ -167,11 +156,11 @@ def fit_ratios(
     """Turn layer shares into ratios so that an update takes the budgeted bytes.
 
     The smallest layers are sent whole, in order of size, while their values take no more than
-    ``dense_share`` of the budget (and wherever that is no dearer than one neighborhood); none of
-    them where values are levels, which cost an eighth of a float16. The others get
-    ``min(1, c · share)``, at least one neighborhood each, with one ``c`` for all, found by
-    bisection on :func:`rsdgc.codec.sizes.estimate_bytes`. If layers with a share of 0 are all that
-    is left to spend on, the rest is spread over them evenly.
+    ``dense_share`` of the budget, and so is every layer that is cheaper whole than with one
+    neighborhood. (With dead-zone levels no layer is: a level takes an eighth of a float16.) The
+    others get ``min(1, c · share)``, at least one neighborhood each, with one ``c`` for all that
+    is found by bisection on the expected size (:mod:`rsdgc.codec.sizes`). If budget remains when
+    all layers with a share are complete, it is spread evenly over those with a share of 0.
 
     Parameters
     ----------
@@ -182,23 +171,28 @@ def fit_ratios(
     shares : float64 [num_layers]
         0 or more; only proportions matter. All 0 counts as uniform.
     budget_bytes : float
-        Bytes of the whole update, header and table included.
+        Bytes of the complete update, header and tables included.
     dense_share : float
-        0 to 1.
+        Part of the budget for small layers that are sent whole; 0 to 1.
 
     Returns
     -------
     float64 [num_layers]
-        1 for layers sent whole (or, of levels, all of whose neighborhoods are sent). All 1 if the
-        budget reaches the model's float32 bytes, or what it takes with all layers whole.
+        1 for layers that are sent whole, or completely as levels. All 1 if the budget reaches the
+        float32 bytes of the model or its expected size with all layers whole.
 
     Raises
     ------
     SettingError
-        If the budget cannot carry one neighborhood of each layer (the message names the least
-        that can), or another argument is out of range.
+        The budget is too small for one neighborhood of each layer (the message names the smallest
+        that is not), or another argument is out of range.
     """
-    shares = _checked_shares(spec, shares)
+    shares = np.asarray(shares, dtype=np.float64)
+    num_layers = len(spec.layers)
+    if shares.shape != (num_layers,) or not np.all(np.isfinite(shares) & (shares >= 0)):
+        msg = f"shares of shape {shares.shape}: pass {num_layers} finite numbers, 0 or more"
+        raise SettingError(msg)
+    shares = shares / shares.max() if shares.any() else np.ones(num_layers)
     if not 0 <= dense_share <= 1:
         msg = f"dense_share is {dense_share}: choose 0 to 1"
         raise SettingError(msg)
@@ -210,15 +204,6 @@ def fit_ratios(
     return _fill(model, shares, whole, budget_bytes)
 
 
-def _checked_shares(spec: ModelSpec, shares: Float64) -> Float64:
-    shares = np.asarray(shares, dtype=np.float64)
-    expected = (len(spec.layers),)
-    if shares.shape != expected or not np.all(np.isfinite(shares) & (shares >= 0)):
-        msg = f"shares of shape {shares.shape}: pass {expected[0]} finite numbers, 0 or more"
-        raise SettingError(msg)
-    return shares / shares.max() if shares.any() else np.ones(shares.size)
-
-
 def _whole_layers(
     spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float
 ) -> Bools:
@@ -227,9 +212,11 @@ def _whole_layers(
     Raises
     ------
     SettingError
-        If the budget is below the least feasible one.
+        The budget is below the smallest feasible one.
     """
     one_neighborhood = 1 / model.counts
+    # Just below the ratio of one neighborhood, which is 1 in a layer that has only one: the sparse
+    # size is needed there too.
     cheap: Bools = model.whole_bytes <= model.layer_bytes(one_neighborhood * (1 - 1e-9))
     cheap &= not model.joint
     least = model.total_bytes(np.where(cheap, 1.0, one_neighborhood))
@@ -245,25 +232,28 @@ def _whole_layers(
     fits = np.cumsum(model.whole_bytes[order]) <= dense_share * budget_bytes
     whole = cheap.copy()
     whole[order[fits]] = True
+    # Sending small layers whole must not push the others below one neighborhood each.
     feasible = model.total_bytes(np.where(whole, 1.0, one_neighborhood)) <= budget_bytes
     return whole if feasible else cheap
 
 
 def _fill(model: SizeModel, shares: Float64, whole: Bools, budget_bytes: float) -> Float64:
-    """Return the ratios for the largest common factor that the budget allows."""
+    """Return the ratios for the largest common factor of the shares that the budget allows."""
 
     def ratios(factor: float) -> Float64:
-        least = np.maximum(factor * shares, 1 / model.counts)
-        filled: Float64 = np.where(whole, 1.0, np.minimum(1.0, least))
+        wanted = np.maximum(factor * shares, 1 / model.counts)
+        filled: Float64 = np.where(whole, 1.0, np.minimum(1.0, wanted))
         return filled
 
     spendable = ~whole & (shares > 0)
     low, high = 0.0, 1.0 / shares[spendable].min() if spendable.any() else 0.0
     if model.total_bytes(ratios(high)) <= budget_bytes:
+        # All layers with a share are complete. Spend the rest on those without one.
         starved = ~whole & (shares == 0)
         if not starved.any():
             return ratios(high)
         return _fill(model, starved.astype(np.float64), whole | spendable, budget_bytes)
+    # The size is a step function of the factor (whole neighborhoods), so bisect instead of solving.
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if model.total_bytes(ratios(middle)) <= budget_bytes:

@@ -1,4 +1,4 @@
-"""Choose the best neighborhoods: exact, and the same on every machine for the same scores."""
+"""Choose the best neighborhoods: exactly, and the same ones on every machine for equal scores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rsdgc.errors import SettingError
 if TYPE_CHECKING:
     from rsdgc.arrays import Float32, Int64
 
-_SAMPLE = 1 << 14
-_SMALL = 1 << 16
+_SAMPLE_SIZE = 1 << 14  # large enough that the bounds enclose few scores, quick to sort
+_MIN_SAMPLED = 1 << 16  # below this, partitioning everything is as fast as sampling
 
 
 def kept_count(ratio: float, count: int) -> int:
@@ -23,7 +23,7 @@ def kept_count(ratio: float, count: int) -> int:
     Parameters
     ----------
     ratio : float
-        0 to 1; 0 keeps none, anything above keeps at least one.
+        0 to 1. 0 keeps none, any other ratio at least one.
     count : int
         Neighborhoods of the layer.
 
@@ -48,12 +48,12 @@ def top_k(scores: Float32, k: int) -> Int64:
     Returns
     -------
     int64 [k]
-        Exactly the k best; among equal scores the lower ids.
+        Exactly the k best; among equal scores those with lower ids.
 
     Raises
     ------
     SettingError
-        If k is out of range or a score is NaN.
+        k is out of range, or a score is NaN.
     """
     if not 0 <= k <= scores.size:
         msg = f"k is {k}: choose 0 to {scores.size}"
@@ -65,15 +65,18 @@ def top_k(scores: Float32, k: int) -> Int64:
         raise SettingError(msg)
     if k == scores.size:
         return np.arange(k, dtype=np.int64)
-    low, high = _guess(scores, k)
+    # np.partition over all scores is the dear step. So two sampled bounds enclose the k-th score,
+    # and only the scores between them are partitioned: a few per cent.
+    low, high = _sampled_bounds(scores, k)
     candidates = np.flatnonzero(scores >= low).astype(np.int64, copy=False)
-    if candidates.size < k:
+    if candidates.size < k:  # the lower bound is too high: take all
         candidates = np.arange(scores.size, dtype=np.int64)
     best = scores.take(candidates)
     between = extract(best, best <= high)
-    if best.size - between.size >= k:
+    if best.size - between.size >= k:  # the upper bound is too low: do not use it
         between = best
-    rank = best.size - k  # from below; all that is above the guess stays above
+    # Counted from below, where the scores above the upper bound do not matter.
+    rank = best.size - k
     threshold = np.partition(between, rank)[rank]
     keep = best > threshold
     ties = np.flatnonzero(best == threshold)
@@ -81,16 +84,18 @@ def top_k(scores: Float32, k: int) -> Int64:
     return extract(candidates, keep)
 
 
-def _guess(scores: Float32, k: int) -> tuple[float, float]:
-    """Return what somewhat more than k scores should reach, and what somewhat fewer should exceed.
+def _sampled_bounds(scores: Float32, k: int) -> tuple[float, float]:
+    """Return a lower and an upper bound of the k-th highest score, guessed from a sample.
 
-    From a sample, which decides how much is to be sorted and never the result.
+    A wrong guess costs time and never changes the result.
     """
-    if scores.size <= _SMALL:
+    if scores.size <= _MIN_SAMPLED:
         return -math.inf, math.inf
-    sample = np.sort(scores.take(np.random.default_rng(0).integers(scores.size, size=_SAMPLE)))
+    ids = np.random.default_rng(0).integers(scores.size, size=_SAMPLE_SIZE)
+    sample = np.sort(scores.take(ids))
     rank = k / scores.size * sample.size
-    margin = 5 * math.sqrt(rank) + 5  # at least five standard deviations of the sample's rank
+    # Five standard deviations of the rank (Poisson at most), so that a miss is next to impossible.
+    margin = 5 * math.sqrt(rank) + 5
     more, fewer = math.ceil(rank + margin), math.floor(rank - margin)
     low = float(sample[-more]) if more <= sample.size else -math.inf
     return low, float(sample[-fewer]) if fewer > 0 else math.inf

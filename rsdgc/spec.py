@@ -1,4 +1,4 @@
-"""What a model looks like to the method: named layers in one flat float32 vector."""
+"""The model as the method sees it: named layers in one flat float32 vector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rsdgc.arrays import Float32, Int64
 
 MAX_LAYER_SIZE = 2**31 - 1
-"""Most elements of one layer: neighborhood ids are stored in 32 bits."""
+"""Most elements that a layer may have: neighborhood ids are stored in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ModelSpec:
     Raises
     ------
     SettingError
-        If there is no layer, a name is repeated, or a layer has no element or too many.
+        There is no layer, a name is repeated, or a layer has no elements or too many.
     """
 
     layers: tuple[Layer, ...]
@@ -65,7 +65,7 @@ class ModelSpec:
             msg = "the model has no layers: pass at least one"
             raise SettingError(msg)
         if len({layer.name for layer in self.layers}) != len(self.layers):
-            msg = "layer names repeat: give every layer a name of its own"
+            msg = "a layer name is repeated: give every layer its own name"
             raise SettingError(msg)
         for layer in self.layers:
             if min(layer.shape, default=1) < 1 or layer.size > MAX_LAYER_SIZE:
@@ -77,7 +77,7 @@ class ModelSpec:
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> ModelSpec:
-        """Build a specification from ``{name: shape}``; the mapping's order is kept."""
+        """Build a specification from ``{name: shape}``, in the order of the mapping."""
         return cls(tuple(Layer(name, tuple(map(int, dims))) for name, dims in shapes.items()))
 
     @cached_property
@@ -92,13 +92,13 @@ class ModelSpec:
 
     @cached_property
     def offsets(self) -> Int64:
-        """Where each layer starts in the flat vector, and the end; int64 [num_layers + 1]."""
+        """Start of each layer in the flat vector, and the end; int64 [num_layers + 1]."""
         sizes = [layer.size for layer in self.layers]
         return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
 
     @cached_property
     def signature(self) -> bytes:
-        """Eight bytes that tell models apart: a BLAKE2b hash of all names and shapes."""
+        """Eight bytes that identify the model: a BLAKE2b hash of all names and shapes."""
         digest = hashlib.blake2b(digest_size=8)
         for layer in self.layers:
             name = layer.name.encode()
@@ -108,12 +108,12 @@ class ModelSpec:
         return digest.digest()
 
     def views(self, flat: Float32) -> list[Float32]:
-        """Cut a flat vector into one 1-D view a layer.
+        """Split a flat vector into one 1-D view for each layer.
 
         Parameters
         ----------
         flat : float32 [size]
-            The whole model, contiguous.
+            The complete model, contiguous.
 
         Returns
         -------
@@ -123,7 +123,7 @@ class ModelSpec:
         Raises
         ------
         SettingError
-            If ``flat`` is not a contiguous float32 vector of this model's size.
+            ``flat`` is not a contiguous float32 vector of this model's size.
         """
         check_flat(flat, self.size, "the model vector")
         ends = self.offsets

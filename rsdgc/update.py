@@ -1,4 +1,4 @@
-"""A decoded update: what one encoded buffer says, layer by layer."""
+"""A decoded update, layer by layer, and the stamp that says where it belongs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stamp:
     Raises
     ------
     SettingError
-        If a number is out of range.
+        A number is out of range.
     """
 
     run: int = 0
@@ -59,10 +59,10 @@ class LayerUpdate:
     Parameters
     ----------
     grid : Neighborhoods
-        The layer's grid.
+        All neighborhoods of the layer.
     ids : int64 [k] or None
-        Kept neighborhoods, strictly increasing; None if ``values`` is the layer as it lies in
-        memory: it was sent whole, or all its neighborhoods are kept and are one behind the other.
+        Kept neighborhoods, strictly increasing. None if ``values`` is the layer as it is in
+        memory: it was sent whole, or all its neighborhoods were and follow each other there.
     values : float32 [n]
         Members of the kept neighborhoods in id order, or the whole layer; read-only.
     num_bytes : int
@@ -76,11 +76,11 @@ class LayerUpdate:
 
     @property
     def kept(self) -> int:
-        """Number of neighborhoods kept; all of them if there are no ids."""
+        """Number of neighborhoods that were sent."""
         return self.grid.count if self.ids is None else self.ids.size
 
     def add_to(self, target: Float32, weight: float = 1.0) -> None:
-        """Add ``weight`` times this part to the flat layer ``target``, in place."""
+        """Add ``weight`` times this layer to the flat layer ``target``, in place."""
         if self.ids is not None:
             self.grid.add_at(target, self.ids, self.values, weight)
             return
@@ -100,7 +100,7 @@ class LayerUpdate:
 
 @dataclass(frozen=True, eq=False)
 class SparseUpdate:
-    """A decoded and checked update; :func:`rsdgc.codec.wire.decode` makes it.
+    """A decoded and checked update; :func:`rsdgc.decode` returns it.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ class SparseUpdate:
         How the sender cut and coded it.
     spec : ModelSpec
         The model it is for.
-    parts : tuple of Part
-        One a layer, in the model's order.
+    layers : tuple of LayerUpdate
+        One for each layer, in the model's order.
     """
 
     payload: bytes
@@ -126,10 +126,10 @@ class SparseUpdate:
     def layer_bytes(self) -> Int64:
         """Bytes of indices and values of each layer, int64 [num_layers].
 
-        With :attr:`header_bytes` they add up to ``len(payload)``. Layers share streams, and the
-        bits of those are attributed to whole bytes.
+        With :attr:`header_bytes` they add up to ``len(payload)``. Layers share streams; the bits
+        that each takes of them are rounded to bytes.
         """
-        return np.array([part.num_bytes for part in self.layers], dtype=np.int64)
+        return np.array([layer.num_bytes for layer in self.layers], dtype=np.int64)
 
     @property
     def header_bytes(self) -> int:
@@ -139,7 +139,7 @@ class SparseUpdate:
     @property
     def densities(self) -> Float64:
         """Share of each layer's neighborhoods that was kept, float64 [num_layers]."""
-        return np.array([part.kept / part.grid.count for part in self.layers])
+        return np.array([layer.kept / layer.grid.count for layer in self.layers])
 
     def add_to(self, target: Float32, weight: float = 1.0) -> None:
         """Add ``weight`` times this update to a whole model, in place.
@@ -152,8 +152,8 @@ class SparseUpdate:
         weight : float
             Rounded to float32 before it is used.
         """
-        for view, part in zip(self.spec.views(target), self.layers, strict=True):
-            part.add_to(view, weight)
+        for view, layer in zip(self.spec.views(target), self.layers, strict=True):
+            layer.add_to(view, weight)
 
     def to_dense(self) -> Float32:
         """Return the whole update, float32 [spec.size], zero where nothing was sent."""

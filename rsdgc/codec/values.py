@@ -225,7 +225,6 @@ class JointCoding(ValueCoding):
 
 
 Coding: TypeAlias = LayerCoding | JointCoding
-
 VALUE_CODINGS: Registry[type[ValueCoding]] = Registry("value coding")
 
 

@@ -46,7 +46,7 @@ exact_schemes = st.builds(
     dense_values=st.just("float32"),
     indices=st.sampled_from(["rice", "int32"]),
 )
-indicators = st.sampled_from(INDICATORS).map(make_indicator)
+indicators = st.sampled_from(list(INDICATORS)).map(make_indicator)
 stamps = st.builds(
     Stamp,
     run=st.integers(0, 2**64 - 1),

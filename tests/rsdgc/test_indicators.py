@@ -8,15 +8,18 @@ from rsdgc import (
     L1,
     NSI,
     RMS,
+    Compressor,
+    Indicator,
     Neighborhoods,
     Random,
     RsdgcError,
     Scheme,
     SettingError,
+    Stamp,
     cut,
     make_indicator,
 )
-from tests.rsdgc.examples import normal, schemes, shapes, vectors
+from tests.rsdgc.examples import MIXED, normal, schemes, shapes, vectors
 
 
 def members(values, grid):
@@ -53,7 +56,7 @@ def test_rms_and_l1_are_their_equations_in_the_values_units(shape, scheme, seed)
     assert L1().score(values, grid) == pytest.approx(np.array(l1), rel=1e-4)
 
 
-@given(shapes, schemes, st.sampled_from(INDICATORS), st.data())
+@given(shapes, schemes, st.sampled_from(list(INDICATORS)), st.data())
 def test_scores_of_any_finite_values_are_finite(shape, scheme, name, data):
     grid = cut(shape, scheme)
     values = data.draw(vectors(grid.size))
@@ -130,3 +133,32 @@ def test_settings_are_checked():
         make_indicator("variance")
     with pytest.raises(SettingError, match="seed"):
         make_indicator("random", seed=-1)
+
+
+class Noisy(Indicator):
+    """An indicator from outside that takes one weight and the seed."""
+
+    def __init__(self, std_weight, seed, power=2):
+        self.settings = (std_weight, seed, power)
+
+    def score(self, values, grid, key=()):
+        return np.abs(RMS().score(values, grid)) ** self.settings[2]
+
+
+@pytest.mark.parametrize("name", ["noisy", f"{__name__}:Noisy"])
+def test_an_indicator_from_outside_gets_the_settings_that_it_names(name):
+    if ":" not in name and name not in INDICATORS:
+        INDICATORS.register(name)(Noisy)
+    indicator = make_indicator(name, mean_weight=0.1, std_weight=0.9, seed=7)
+    assert indicator.settings == (0.9, 7, 2)
+    ratios, update = np.full(len(MIXED.layers), 0.3), normal(MIXED.size)
+    sent, same = (
+        Compressor(MIXED, Scheme(values="int8"), each).compress(update, ratios, Stamp())
+        for each in (indicator, RMS())
+    )
+    assert sent.payload == same.payload
+
+
+def test_what_is_not_an_indicator_is_refused():
+    with pytest.raises(SettingError, match="is not an indicator"):
+        make_indicator(f"{__name__}:MIXED")

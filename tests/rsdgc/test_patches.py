@@ -53,7 +53,7 @@ def test_anything_else_is_refused_or_read(buffer: bytes) -> None:
 
 
 def test_a_claim_of_more_than_arrived_takes_no_memory() -> None:
-    with pytest.raises(WireError, match="it is no patches"):
+    with pytest.raises(WireError, match="it is not valid, resend it"):
         unpack_patches(b"RSDP" + b"\xff" * 4 + bytes(100))
     with pytest.raises(WireError, match="resend"):
         unpack_patches(b"RSDP" + (1).to_bytes(4, "little") + b"\xff" * 8)

@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import (
+    VALUE_CODINGS,
     Compressor,
+    LayerCoding,
     RsdgcError,
     Scheme,
     SettingError,
@@ -15,7 +17,6 @@ from rsdgc import (
     estimate_bytes,
     make_indicator,
 )
-from rsdgc.codec import VALUE_CODINGS, LayerCoding
 from rsdgc.codec.values import decode_values, encode_values, find_coding
 from tests.rsdgc.examples import MIXED, normal, same_update, vectors
 from tests.rsdgc.forge import BUDGET, KEPT, SPEC, sealed, update
