@@ -1,4 +1,4 @@
-"""Describing a store or a partition: tables on the terminal, and the same as a dict."""
+"""What a store or a partition holds: as a dict, and as tables on the terminal."""
 
 from __future__ import annotations
 
@@ -15,29 +15,24 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-#: Most skipped files and notes that are printed; the dict holds all.
+#: Skipped files and notes that are printed, so that the tables stay on the screen; the dict holds
+#: all of them.
 SHOWN = 20
 
 
-def describe(
-    path: str | os.PathLike[str], *, console: Console | None = None, quiet: bool = False
-) -> dict[str, Any]:
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describe a store or a partition.
 
     Parameters
     ----------
     path
         A store or a partition.
-    console
-        Where tables are printed; default: stdout.
-    quiet
-        Print nothing.
 
     Returns
     -------
     dict
         ``name``, ``kind``, ``synthetic``, ``samples``, ``chip_px``, ``classes``, ``bytes``,
-        ``sites`` (site → split → samples per class), ``bands`` (a record a band), ``splits`` (the
+        ``sites`` (site → split → samples per class), ``bands`` (one record each), ``splits`` (the
         split report), ``skipped``, ``left_out``, ``notes``; for a partition also ``partition``.
 
     Raises
@@ -67,15 +62,7 @@ def describe(
     }
     if data.partition is not None:
         facts["partition"] = data.partition.model_dump()
-    if not quiet:
-        _print(facts, console or _console())
     return facts
-
-
-def _console() -> Console:
-    """Make a console for stdout; where that is a file, tables need not fit a screen."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
 
 
 def _site_counts(data: Dataset, name: str) -> dict[str, list[int]]:
@@ -106,7 +93,19 @@ def _band_facts(meta: StoreMeta) -> list[dict[str, Any]]:
     return facts
 
 
-def _print(facts: dict[str, Any], console: Console) -> None:
+def print_description(facts: dict[str, Any], console: Console | None = None) -> None:
+    """Print what :func:`describe` returned.
+
+    Parameters
+    ----------
+    facts
+        The description.
+    console
+        Where tables are printed; default: stdout.
+    """
+    if console is None:
+        # Where stdout is a file, tables need not fit a screen.
+        console = Console() if Console().is_terminal else Console(width=200)
     kind = " (synthetic)" if facts["synthetic"] else ""
     console.print(f"[bold]{facts['name']}[/]{kind}: {facts['source']}", highlight=False)
     console.print(
@@ -163,7 +162,7 @@ def _class_table(facts: dict[str, Any]) -> Table:
 
 def _band_table(facts: dict[str, Any]) -> Table:
     table = Table(title="bands (valid pixels of the train split)")
-    for name in ("layer", "band", "type"):
+    for name in ("modality", "band", "type"):
         table.add_column(name)
     for name in ("nodata", "mean", "std", "min", "max", "pixels"):
         table.add_column(name, justify="right")

@@ -205,11 +205,11 @@ def ingest(
     if out is None:
         raise SettingError("no --out: name the store to make, or ask for a --dry-run")
     from data_prep.ingest import ingest_class_folders, ingest_scenes
-    from data_prep.inspect import describe
+    from data_prep.inspect import describe, print_description
 
     make = ingest_class_folders if images else ingest_scenes
     make(src, out, processes=processes, overwrite=force, **options)
-    describe(out)
+    print_description(describe(out))
 
 
 def _show_plan(src: str, images: bool, options: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ def partition(
     seed: Seed = 0,
 ) -> None:
     """Share a store out over sites; pixels stay where they are."""
-    from data_prep.inspect import describe
+    from data_prep.inspect import describe, print_description
     from data_prep.partition import partition as share_out
 
     share_out(
@@ -261,7 +261,7 @@ def partition(
         classes_per_site=classes_per_site,
         seed=seed,
     )
-    describe(out)
+    print_description(describe(out))
 
 
 def inspect(
@@ -269,10 +269,11 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Page to write, with maps and charts.")] = None,
 ) -> None:
     """Show classes, sites, splits, bands and what was left out."""
-    from data_prep.inspect import describe
+    from data_prep.inspect import describe, print_description
 
-    describe(path)
+    facts = describe(path)
+    print_description(facts)
     if html is not None:
-        from data_prep.page import write_page
+        from data_prep.data_page import write_data_page
 
-        typer.echo(f"page: {write_page(path, html)}")
+        typer.echo(f"page: {write_data_page(path, html, facts)}")

@@ -1,18 +1,26 @@
 """The report of a run: one self-contained HTML file.
 
-==============  ================================================================
-module          gives
-==============  ================================================================
-``write``       :func:`write_report`, from a run folder to ``report.html``
-``run_folder``  the files of a run as typed records
-``ledger``      sums over the byte ledger
-``curves``      accuracy against rounds and bytes
-``plots``       ratios of layers, bytes of sites, confusion matrix
-``imagery``     land-cover map or gallery of chips, with the saved model
-``page``        the page's context and template
-==============  ================================================================
+===================  =====================================================================
+module               purpose
+===================  =====================================================================
+``page``             :func:`write_report`: from a run folder to ``report.html``
+``report_template``  the page's HTML
+``accuracy_curves``  accuracy against rounds and against bytes
+``byte_charts``      ratios of layers, bytes of sites
+``confusion``        the confusion matrix and the scores of classes
+``ledger_totals``    sums over the byte ledger
+``imagery``          chooses what is shown of the data: a map or a gallery of chips
+``land_cover_map``   reference, prediction and errors of one scene
+``gallery``          right and wrong chips, for data without scenes
+``prediction``       classes that the saved model predicts
+``rerun_command``    the command that repeats the run
+``svg``              matplotlib figures as inline SVG that follows the page's colors
+===================  =====================================================================
+
+The records of a run folder come from ``fl_app.runs.records``; colors, mosaics and the page's style
+come from ``data_prep.pictures``, which the data page uses too.
 """
 
-from fl_app.report.write import write_report
+from fl_app.report.page import write_report
 
 __all__ = ["write_report"]

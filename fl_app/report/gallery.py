@@ -1,4 +1,4 @@
-"""For data without scenes: some test chips with what they are and what the model says."""
+"""For data without scenes: some test chips with their classes and the model's predictions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fl_app.report.raster import photo_uri, stretch
-from fl_app.report.scene_cells import picture_of
+from data_prep.pictures.images import photo_uri
+from data_prep.pictures.mosaic import THUMB_PX, chip_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
     from data_prep.store import Store
 
+#: Most right chips that are shown, and most wrong ones: two rows of each on a wide screen.
 EACH = 12
-"""Right chips shown, and wrong ones."""
-
-THUMB_PX = 96
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Thumb:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Right and wrong test chips, and how many there are of each in truth."""
+    """Some right and some wrong test chips, and how many there are of each in all."""
 
     right: list[Thumb]
     wrong: list[Thumb]
@@ -49,51 +47,38 @@ def draw_gallery(
     predicted: NDArray[np.int64],
     classes: Sequence[str],
 ) -> Gallery:
-    """Pick up to twelve right and twelve wrong chips, spread over the classes, and show them.
+    """Pick right and wrong chips, spread over the classes, and make their pictures.
 
     Parameters
     ----------
     store : Store
         Where the chips are.
-    chips, labels, predicted : int64[n]
-        Test chips, their classes, and what the model takes them for.
+    chips, labels, predicted : int64 [n]
+        Test chips, their classes, and the predicted ones.
     classes : sequence of str
         Class names.
     """
     right = predicted == labels
-    chosen = [_spread(labels, right), _spread(labels, ~right)]
-    places = np.concatenate(chosen)
-    pictures = _pictures(store, chips[places])
+    chosen_right, chosen_wrong = _spread(labels, right), _spread(labels, ~right)
+    chosen = np.concatenate([chosen_right, chosen_wrong])
     thumbs = [
-        Thumb(photo_uri(picture, THUMB_PX), classes[labels[at]], classes[predicted[at]])
-        for picture, at in zip(pictures, places.tolist(), strict=True)
+        Thumb(photo_uri(picture, THUMB_PX), classes[labels[i]], classes[predicted[i]])
+        for picture, i in zip(chip_pictures(store, chips[chosen]), chosen.tolist(), strict=True)
     ]
-    split = len(chosen[0])
-    return Gallery(thumbs[:split], thumbs[split:], int(right.sum()), int((~right).sum()))
+    return Gallery(
+        thumbs[: len(chosen_right)],
+        thumbs[len(chosen_right) :],
+        int(right.sum()),
+        int((~right).sum()),
+    )
 
 
-def _spread(labels: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Take one chip of each class in turn until there are enough."""
-    places = np.flatnonzero(among)
-    if not len(places):
-        return places
-    turns = np.zeros(len(places), dtype=np.int64)
-    for label in np.unique(labels[places]):
-        same = np.flatnonzero(labels[places] == label)
-        turns[same] = np.arange(len(same))
-    order = np.lexsort((labels[places], turns))[:EACH]
-    picked: NDArray[np.int64] = places[order]
-    return picked
-
-
-def _pictures(store: Store, chips: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Chips as uint8[n, H, W, 4]; 8-bit imagery as it is, anything else stretched together."""
-    first, bands, nodata = picture_of(store)
-    pixels = store.take(chips)[first][:, bands].transpose(0, 2, 3, 1)
-    if pixels.dtype == np.uint8:
-        opaque = np.full((*pixels.shape[:-1], 1), 255, dtype=np.uint8)
-        return np.concatenate([pixels, opaque], axis=-1)
-    values = pixels.astype(np.float32)
-    if nodata is not None:
-        values[(values == nodata).any(axis=-1)] = np.nan
-    return stretch(values)
+def _spread(labels: NDArray[np.int64], eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Choose from each class in turn until there are enough; return their positions."""
+    positions = np.flatnonzero(eligible)
+    classes = labels[positions]
+    rank_in_class = np.zeros(len(positions), np.int64)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        rank_in_class[members] = np.arange(len(members))
+    return positions[np.lexsort((classes, rank_in_class))[:EACH]]

@@ -9,23 +9,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_prep.dataset import open_data
+from data_prep.manifest import column
 from fl_app.report.gallery import Gallery, draw_gallery
-from fl_app.report.land_cover_map import LandCoverMap, draw_map
+from fl_app.report.land_cover_map import LandCoverMap, choose_scene, draw_map
 from fl_app.report.prediction import predict
-from fl_app.report.scene_cells import best_scene
 from rsdgc.errors import DataError, RsdgcError
 
 if TYPE_CHECKING:
     from data_prep.store import Store
     from fl_app.runs.records import Run
 
+#: Test chips that are predicted for the gallery: enough to find errors in every class, and done in
+#: seconds. Of more, evenly spaced ones.
 MAX_GALLERY_CHIPS = 2000
-"""Test chips that are predicted for the gallery; of more, as many evenly spaced ones."""
 
 
 @dataclass(frozen=True)
 class Imagery:
-    """One of the three is set; ``pixels`` tells patches of single pixels from chips."""
+    """Exactly one of map, gallery and the reason why both are absent.
+
+    Attributes
+    ----------
+    pixels : bool
+        Whether the map's samples are single pixels, not chips.
+    """
 
     map: LandCoverMap | None = None
     gallery: Gallery | None = None
@@ -34,7 +41,7 @@ class Imagery:
 
 
 def show_imagery(run: Run, data: Path | None = None) -> Imagery:
-    """Predict and draw the most telling scene, or a gallery where there are no scenes.
+    """Predict and draw the scene with most classes, or a gallery where there are no scenes.
 
     Parameters
     ----------
@@ -63,19 +70,15 @@ def show_imagery(run: Run, data: Path | None = None) -> Imagery:
 
 
 def _draw(run: Run, store: Store) -> Imagery:
-    scene = best_scene(store)
+    scene = choose_scene(store)
     if scene is not None:
-        predicted = predict(run, store, scene.chips)
+        predicted = predict(run, store, scene.samples)
         drawn = draw_map(store, scene, predicted, run.classes)
         return Imagery(map=drawn, pixels=store.meta.kind == "pixels")
-    test = np.array(store.manifest.column("split").to_pylist(), dtype=str) == "test"
-    places = np.flatnonzero(test)
-    if not len(places):
+    chips = np.flatnonzero(column(store.manifest, "split") == "test")
+    if not len(chips):
         raise DataError(f"{store.path} has no test chips")
-    places = places[:: max(1, -(-len(places) // MAX_GALLERY_CHIPS))]
-    chips, labels = (
-        store.manifest.column(name).to_numpy()[places].astype(np.int64)
-        for name in ("chip", "label")
-    )
+    chips = chips[:: -(-len(chips) // MAX_GALLERY_CHIPS)]
+    labels = column(store.manifest, "label")[chips].astype(np.int64)
     predicted = predict(run, store, chips)
     return Imagery(gallery=draw_gallery(store, chips, labels, predicted, run.classes))

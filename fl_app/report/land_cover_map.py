@@ -7,39 +7,51 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fl_app.report.palette import class_colors
-from fl_app.report.raster import cells_uri, outline_path, photo_uri, stretch
-from fl_app.report.scene_cells import quick_look
+from data_prep.manifest import column
+from data_prep.pictures.band_choice import picture_modality
+from data_prep.pictures.images import cells_uri, photo_uri, stretch
+from data_prep.pictures.map_colors import class_colors, hex_color
+from data_prep.pictures.mosaic import mosaic
+from data_prep.pictures.scene_grid import lay_out, outline_path, samples_by_scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from data_prep.pictures.scene_grid import SceneGrid
     from data_prep.store import Store
-    from fl_app.report.scene_cells import Scene
 
-PHOTO_PX = 720
-"""Longest side of the quick-look that is stored in the page."""
+#: Longest side of the mosaic in the page, which shows it at about 500 px, on fine screens 1000.
+MOSAIC_PX = 720
+#: Samples of a scene that are mapped, as predicting them takes minutes; of a larger scene, those
+#: nearest to its test samples.
+MAX_SAMPLES = 30_000
 
-RIGHT, WRONG = (150, 176, 168), (203, 62, 52)
-_UNTRAINED_ALPHA, _TRAINED_ALPHA = 255, 110
+#: Light blue and dark orange: color-blind readers, too, see which is which, and so does a printer.
+RIGHT, WRONG = (158, 196, 234), (181, 64, 0)
+_OPAQUE, _FADED = 255, 120
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the map."""
+    """One picture of the map.
+
+    Attributes
+    ----------
+    cells : bool
+        Whether the picture has one pixel a cell, to be enlarged without blurring.
+    """
 
     title: str
     uri: str
     alt: str
-    exact: bool = True
-    """Whether the picture has one pixel a cell, to be enlarged without blurring."""
+    cells: bool = True
 
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A class of the map: its colour and its cells."""
+    """A class of the map: its color and its samples."""
 
     name: str
     color: str
@@ -56,11 +68,11 @@ class LandCoverMap:
     width, height : int
         Cells.
     outline : str
-        SVG path round the test chips, in cells.
+        SVG path around the test samples, in cells.
     num_test, num_train, num_other : int
-        Chips of the test split, trained on, and neither (the buffer between them).
+        Samples of the test split, trained on, and neither (validation and buffer).
     test_accuracy, train_accuracy : float or None
-        Share of this scene's test chips, and of those trained on, that are right.
+        Share of this scene's test samples, and of those trained on, that are right.
     """
 
     scene: str
@@ -76,8 +88,36 @@ class LandCoverMap:
     train_accuracy: float | None
 
 
+def choose_scene(store: Store) -> SceneGrid | None:
+    """Choose the scene with the most classes among its test samples, then the most of those.
+
+    Returns
+    -------
+    SceneGrid or None
+        None when no scene has samples at several rows and columns, some of them for testing.
+    """
+    test = column(store.manifest, "split") == "test"
+    label, row, col = (column(store.manifest, name) for name in ("label", "row", "col"))
+    candidates = [
+        (name, samples)
+        for name, samples in samples_by_scene(store).items()
+        if test[samples].any() and np.ptp(row[samples]) and np.ptp(col[samples])
+    ]
+    if not candidates:
+        return None
+
+    def rank(candidate: tuple[str, NDArray[np.int64]]) -> tuple[int, int]:
+        tested = candidate[1][test[candidate[1]]]
+        return len(np.unique(label[tested])), len(tested)
+
+    name, samples = max(candidates, key=rank)
+    away = [np.abs(axis[samples] - np.median(axis[samples][test[samples]])) for axis in (row, col)]
+    nearest = np.argsort(np.maximum(*away), kind="stable")[:MAX_SAMPLES]
+    return lay_out(store, name, samples[np.sort(nearest)])
+
+
 def draw_map(
-    store: Store, scene: Scene, predicted: NDArray[np.int64], classes: Sequence[str]
+    store: Store, scene: SceneGrid, predicted: NDArray[np.int64], classes: Sequence[str]
 ) -> LandCoverMap:
     """Draw a scene's map.
 
@@ -85,72 +125,67 @@ def draw_map(
     ----------
     store : Store
         Where the scene's pixels are.
-    scene : Scene
-        n chips and their cells.
-    predicted : int64[n]
-        Predicted class of each chip.
+    scene : SceneGrid
+        n samples and their cells.
+    predicted : int64 [n]
+        Predicted class of each sample.
     classes : sequence of str
         Class names.
     """
+    reference = column(store.manifest, "label")[scene.samples].astype(np.int64)
+    split = column(store.manifest, "split")[scene.samples]
+    test, train = split == "test", split == "train"
     colors = class_colors(classes)
-    right = predicted == scene.labels
+    right = predicted == reference
     height, width = scene.shape
-    name = scene.name
+    modality = picture_modality(store.meta.modalities)
+    # Faded where the model was trained: to be right there proves little.
+    verdicts = np.array([WRONG, RIGHT], np.uint8)[right.astype(np.int64)]
+    opacity = np.where(train, _FADED, _OPAQUE)
     panels = [
         Panel(
             "Seen from above",
-            photo_uri(stretch(quick_look(store, scene)), PHOTO_PX),
-            f"Quick-look of scene {name}, put together from its chips",
-            exact=False,
+            photo_uri(stretch(mosaic(store, scene, modality)), MOSAIC_PX),
+            f"Mosaic of scene {scene.name}, put together from its chips",
+            cells=False,
         ),
         Panel(
             "Reference",
-            cells_uri(_paint(scene, colors[scene.labels])),
-            f"Reference classes of scene {name}",
+            _paint(scene, colors[reference]),
+            f"Reference classes of scene {scene.name}",
         ),
         Panel(
             "Predicted",
-            cells_uri(_paint(scene, colors[predicted])),
-            f"Classes that the model predicts for scene {name}",
+            _paint(scene, colors[predicted]),
+            f"Classes that the model predicts for scene {scene.name}",
         ),
         Panel(
             "Right and wrong",
-            cells_uri(_paint(scene, _verdicts(right), _fade(scene))),
-            f"Chips of scene {name} that the model gets right and wrong",
+            _paint(scene, verdicts, opacity),
+            f"Chips of scene {scene.name} that the model gets right and wrong",
         ),
     ]
     return LandCoverMap(
-        scene=name,
+        scene=scene.name,
         width=width,
         height=height,
         panels=panels,
-        outline=outline_path(scene.grid(scene.test, 0).astype(np.bool_)),
-        legend=_legend(scene.labels, predicted, classes, colors),
-        num_test=int(scene.test.sum()),
-        num_train=int(scene.train.sum()),
-        num_other=int((~scene.test & ~scene.train).sum()),
-        test_accuracy=_share(right[scene.test]),
-        train_accuracy=_share(right[scene.train]),
+        outline=outline_path(scene.fill(test)),
+        legend=_legend(reference, predicted, classes, colors),
+        num_test=int(test.sum()),
+        num_train=int(train.sum()),
+        num_other=int((~test & ~train).sum()),
+        test_accuracy=_mean(right[test]),
+        train_accuracy=_mean(right[train]),
     )
 
 
 def _paint(
-    scene: Scene, colors: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """Lay one RGB colour a chip on the grid; cells without a chip stay transparent."""
-    rgba = np.zeros((*scene.shape, 4), dtype=np.uint8)
-    rgba[scene.rows, scene.cols, :3] = colors
-    rgba[scene.rows, scene.cols, 3] = 255 if alpha is None else alpha
-    return rgba
-
-
-def _verdicts(right: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.array([WRONG, RIGHT], dtype=np.uint8)[right.astype(np.int64)]
-
-
-def _fade(scene: Scene) -> NDArray[np.uint8]:
-    """Pale where the chip was trained on: being right there proves little."""
-    return np.where(scene.train, _TRAINED_ALPHA, _UNTRAINED_ALPHA).astype(np.uint8)
+    scene: SceneGrid, colors: NDArray[np.uint8], opacity: NDArray[np.int64] | None = None
+) -> str:
+    """Return a picture with one RGB color a sample; cells without a sample are transparent."""
+    alpha = np.full(len(colors), _OPAQUE) if opacity is None else opacity
+    return cells_uri(scene.fill(np.column_stack([colors, alpha.astype(np.uint8)])))
 
 
 def _legend(
@@ -159,21 +194,20 @@ def _legend(
     classes: Sequence[str],
     colors: NDArray[np.uint8],
 ) -> list[LegendEntry]:
-    """Classes that occur in the scene, the most frequent first."""
-    reference = np.bincount(labels, minlength=len(classes))
-    guessed = np.bincount(predicted, minlength=len(classes))
-    order = np.argsort(-reference, kind="stable")
+    """Return the classes that occur in the scene, the most frequent first."""
+    reference_counts = np.bincount(labels, minlength=len(classes))
+    predicted_counts = np.bincount(predicted, minlength=len(classes))
     return [
         LegendEntry(
-            classes[at],
-            "#" + bytes(colors[at].tolist()).hex(),
-            int(reference[at]),
-            int(guessed[at]),
+            classes[label],
+            hex_color(colors[label]),
+            int(reference_counts[label]),
+            int(predicted_counts[label]),
         )
-        for at in order.tolist()
-        if reference[at] or guessed[at]
+        for label in np.argsort(-reference_counts, kind="stable").tolist()
+        if reference_counts[label] or predicted_counts[label]
     ]
 
 
-def _share(right: NDArray[np.bool_]) -> float | None:
+def _mean(right: NDArray[np.bool_]) -> float | None:
     return float(right.mean()) if right.size else None

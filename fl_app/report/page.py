@@ -1,4 +1,4 @@
-"""Put a run's figures, tables and words into the page."""
+"""Write the report of a run: its figures, tables and words, put into one page."""
 
 from __future__ import annotations
 
@@ -6,58 +6,77 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
-from fl_app.report import number_format
-from fl_app.report.class_scores import class_scores, worst_mistakes
-from fl_app.report.curves import accuracy_by_bytes, accuracy_by_round
-from fl_app.report.land_cover_map import RIGHT, WRONG
-from fl_app.report.plots import (
+from data_prep.pictures import number_format
+from data_prep.pictures.html_page import render_page
+from data_prep.pictures.map_colors import hex_color
+from fl_app.report.accuracy_curves import accuracy_by_bytes, accuracy_by_round
+from fl_app.report.byte_charts import (
     MAX_LAYERS,
     MAX_SITES,
     compressed_layers,
-    confusion_matrix,
     ratio_heat_map,
     site_bars,
 )
+from fl_app.report.confusion import class_scores, confusion_matrix, worst_mistakes
+from fl_app.report.imagery import show_imagery
+from fl_app.report.land_cover_map import RIGHT, WRONG
+from fl_app.report.ledger_totals import refusals_by_reason, refusals_by_round, site_totals
+from fl_app.report.report_template import TEMPLATE
 from fl_app.report.rerun_command import command_text
-from fl_app.report.style import STYLE
-from fl_app.report.template import TEMPLATE
-from fl_app.report.totals import refusals_by_reason, refusals_by_round, site_totals
+from fl_app.runs.records import read_run
+from rsdgc.durable import replace_text
+from rsdgc.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from fl_app.report.imagery import Imagery
     from fl_app.runs.records import Run
 
+FILE_NAME = "report.html"
 _METHODS = {"rs-dgc": "RS-DGC", "topk": "Element top-k", "fedavg": "Dense FedAvg"}
-_ELSEWHERE = {"layers", "versions", "command"}
-"""Parts of the configuration that the page shows in places of their own."""
+# Parts of the configuration that the page shows elsewhere than in the table of settings.
+_SHOWN_ELSEWHERE = {"layers", "versions", "command"}
 
 
-def render(run: Run, imagery: Imagery) -> str:
-    """Return the report's HTML; everything that comes from the run is escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        bytes=number_format.bytes_text,
-        times=number_format.times_text,
-        percent=number_format.percent_text,
-        decimal=number_format.decimal_text,
-        count=number_format.count_text,
-        seconds=number_format.seconds_text,
-    )
+def write_report(run_dir: Path, data: Path | None = None) -> Path:
+    """Write ``report.html`` into a run folder; an older one is replaced as a whole.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A run folder with ``config.json``, ``history.jsonl``, ``rounds.jsonl`` and
+        ``summary.json``; only the pictures need ``model.safetensors``.
+    data : Path or None
+        Store or partition for the pictures; None for the one that the run was trained on. Where
+        it is not on this machine the report says so and is complete otherwise.
+
+    Returns
+    -------
+    Path
+        The report: one file, which fetches nothing.
+
+    Raises
+    ------
+    RunError
+        A file is missing or damaged, or the report cannot be written.
+    """
+    run = read_run(run_dir)
     context = {
         **_headline(run),
         **_figures(run),
         **_class_parts(run),
         **_tables(run),
-        **_imagery_parts(imagery),
+        **_imagery_parts(show_imagery(run, data)),
     }
-    return environment.from_string(TEMPLATE).render(context)
+    path = run_dir / FILE_NAME
+    try:
+        replace_text(path, render_page(TEMPLATE, **context))
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error}") from None
+    return path
 
 
 def _headline(run: Run) -> dict[str, Any]:
@@ -67,7 +86,6 @@ def _headline(run: Run) -> dict[str, Any]:
     dense_total = summary.dense_bytes_up + summary.dense_bytes_down
     return {
         "title": f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",
-        "style": Markup(STYLE),  # noqa: S704  our own constant
         "method": method,
         "summary": summary,
         "synthetic": run.synthetic,
@@ -159,7 +177,9 @@ def _class_parts(run: Run) -> dict[str, Any]:
 def _tables(run: Run) -> dict[str, Any]:
     """Sites, rounds, refusals, settings."""
     missing = refusals_by_round(run)
-    settings = {key: value for key, value in run.config.settings.items() if key not in _ELSEWHERE}
+    settings = {
+        key: value for key, value in run.config.settings.items() if key not in _SHOWN_ELSEWHERE
+    }
     return {
         "sites": site_totals(run),
         "rounds": [(line, missing.get(line.round, [])) for line in run.history],
@@ -179,8 +199,8 @@ def _imagery_parts(imagery: Imagery) -> dict[str, Any]:
         "imagery": imagery,
         "imagery_title": "Test chips" if imagery.gallery else "Land-cover map",
         "unit": "pixels" if imagery.pixels else "chips",
-        "right_color": "#" + bytes(RIGHT).hex(),
-        "wrong_color": "#" + bytes(WRONG).hex(),
+        "right_color": hex_color(RIGHT),
+        "wrong_color": hex_color(WRONG),
     }
 
 

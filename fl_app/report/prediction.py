@@ -46,7 +46,7 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     RunError
         The model is missing or does not fit the store.
     DataError
-        The statistics that the run normalised by do not fit the store.
+        The statistics that the run normalized by do not fit the store.
     """
     device = choose_device("auto")
     model = saved_model(run, store).to(device).eval()

@@ -1,6 +1,6 @@
-"""Figures as inline SVG that follows the page: its fonts, its light or dark colours.
+"""Figures as inline SVG that follows the page: its fonts, its light or dark colors.
 
-matplotlib draws with stand-in colours; in the finished SVG they are replaced by the page's CSS
+matplotlib draws with stand-in colors; in the finished SVG they are replaced by the page's CSS
 variables, so one figure is legible in both themes and in print. Text stays text.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +100,13 @@ def tidy(axes: Axes, grid: str = "y") -> None:
         axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]
 
 
+def clear_frame(axes: Axes) -> None:
+    """Take away the four edges of a heat map's frame."""
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def _inline(svg: str, key: str, label: str) -> str:
     """Turn a standalone SVG document into an element of the page."""
     body = svg[svg.index("<svg") :]
@@ -108,8 +116,8 @@ def _inline(svg: str, key: str, label: str) -> str:
     body = body.replace("xlink:href=", "href=")
     for color, variable in _VARIABLES.items():
         body = body.replace(color, f"var(--{variable})")
-    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
-    width, height = found.groups() if found else ("400", "300")
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
+    width, height = size.groups() if size else ("400", "300")
     head = (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" '
         f'style="--width:{float(width) * 1.3:.0f}px">'

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fl_app.report.number_format import TIMES
+from data_prep.pictures.number_format import TIMES
 from rsdgc.errors import RunError
 
 Record = TypeVar("Record")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,10 +169,7 @@ def _summary(
     confusion = rng.integers(0, 6, (count, count)) * (rng.random((count, count)) < 0.35)
     confusion += np.diag(rng.integers(20, 80, count))
     dense = sums["dense_bytes_up"] + sums["dense_bytes_down"]
-    refused: dict[str, int] = {}
-    for visit in visits:
-        if not visit["accepted"]:
-            refused[visit["reason"]] = refused.get(visit["reason"], 0) + 1
+    refused = Counter(visit["reason"] for visit in visits if not visit["accepted"])
     return {
         "method": made.method,
         "dataset": made.dataset,
@@ -213,6 +211,7 @@ class FakeStore:
         classes: list[str],
         *,
         kind: str = "chips",
+        stride_px: int = 1,
         nodata: float | None = None,
     ) -> None:
         self.path = Path("store")
@@ -223,8 +222,9 @@ class FakeStore:
         self.chip_px = arrays[0].shape[-1]
         modalities = [
             SimpleNamespace(
-                name=f"layer-{number}",
+                name=f"modality-{number}",
                 bands=names,
+                dtype=array.dtype.name,
                 nodata=nodata,
                 scale=[],
                 offset=[],
@@ -233,7 +233,7 @@ class FakeStore:
             )
             for number, (names, array) in enumerate(zip(bands, arrays, strict=True))
         ]
-        self.meta = SimpleNamespace(modalities=modalities, kind=kind)
+        self.meta = SimpleNamespace(modalities=modalities, kind=kind, stride_px=stride_px)
 
     def take(self, chips: np.ndarray) -> list[np.ndarray]:
         return [array[chips] for array in self.arrays]
@@ -252,8 +252,8 @@ def scene_store(
     tones = rng.uniform(400, 3500, (len(CLASSES), 4))
     image = (tones[cover] + rng.normal(0, 160, (height, width, 4))).clip(1, 9000)
     image[: stride // 2, :, :] = 0
-    found: dict[str, list[Any]] = {key: [] for key in ("chip", "label", "split", "scene")}
-    found |= {"row": [], "col": []}
+    manifest: dict[str, list[Any]] = {key: [] for key in ("chip", "label", "split", "scene")}
+    manifest |= {"row": [], "col": []}
     chips = []
     for row in range(rows):
         for col in range(cols):
@@ -262,24 +262,25 @@ def scene_store(
             top, left = row * stride, col * stride
             window = (slice(top, top + chip_px), slice(left, left + chip_px))
             inner = cover[window]
-            found["chip"].append(len(chips))
-            found["label"].append(int(np.bincount(inner.ravel()).argmax()))
+            manifest["chip"].append(len(chips))
+            manifest["label"].append(int(np.bincount(inner.ravel()).argmax()))
             test = (5 <= row < 11 and 8 <= col < 13) or (row >= 10 and col < 4)
             near = (4 <= row < 12 and 7 <= col < 14) or (row >= 9 and col < 5)
-            found["split"].append("test" if test else "buffer" if near else "train")
-            found["scene"].append("north/scene-1")
-            found["row"].append(top)
-            found["col"].append(left)
+            manifest["split"].append("test" if test else "buffer" if near else "train")
+            manifest["scene"].append("north/scene-1")
+            manifest["row"].append(top)
+            manifest["col"].append(left)
             chips.append(image[window].transpose(2, 0, 1))
     names = [["blue", "green", "red", "nir"]]
-    return FakeStore(found, [np.array(chips, dtype=np.uint16)], names, CLASSES, nodata=0.0)
+    arrays = [np.array(chips, dtype=np.uint16)]
+    return FakeStore(manifest, arrays, names, CLASSES, stride_px=stride, nodata=0.0)
 
 
 def folder_store(per_class: int = 12, chip_px: int = 64) -> FakeStore:
     """Images without scenes: 8-bit RGB, each class a tone with stripes."""
     rng = np.random.default_rng(1)
-    found: dict[str, list[Any]] = {key: [] for key in ("chip", "label", "split", "scene")}
-    found |= {"row": [], "col": []}
+    manifest: dict[str, list[Any]] = {key: [] for key in ("chip", "label", "split", "scene")}
+    manifest |= {"row": [], "col": []}
     chips = []
     for label in range(len(CLASSES)):
         tone = rng.uniform(40, 200, 3)
@@ -287,10 +288,12 @@ def folder_store(per_class: int = 12, chip_px: int = 64) -> FakeStore:
             stripes = 30 * np.sin(np.arange(chip_px) * (label + 1) / 6 + at)
             chip = tone[:, None, None] + stripes[None, None] + rng.normal(0, 9, (3, chip_px, 1))
             chips.append(chip.clip(0, 255))
-            found["chip"].append(len(chips) - 1)
-            found["label"].append(label)
-            found["split"].append("test" if at % 3 == 0 else "train")
-            found["scene"].append("")
-            found["row"].append(0)
-            found["col"].append(0)
-    return FakeStore(found, [np.array(chips, dtype=np.uint8)], [["red", "green", "blue"]], CLASSES)
+            manifest["chip"].append(len(chips) - 1)
+            manifest["label"].append(label)
+            manifest["split"].append("test" if at % 3 == 0 else "train")
+            manifest["scene"].append("")
+            manifest["row"].append(0)
+            manifest["col"].append(0)
+    return FakeStore(
+        manifest, [np.array(chips, dtype=np.uint8)], [["red", "green", "blue"]], CLASSES
+    )

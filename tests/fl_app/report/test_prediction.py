@@ -44,7 +44,7 @@ def test_the_saved_model_predicts(tmp_path: Path, store: FakeStore) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_chips_are_normalised_as_the_run_s_sites_agreed_on(
+def test_chips_are_normalized_as_the_run_s_sites_agreed_on(
     tmp_path: Path, store: FakeStore
 ) -> None:
     run = read_run(make_run(tmp_path / "run", rounds=1))
@@ -52,7 +52,7 @@ def test_chips_are_normalised_as_the_run_s_sites_agreed_on(
     save(run.folder, model)
     mean, std = np.array([10, 90, 50], np.float32), np.array([9, 30, 99], np.float32)
     bands = tuple(store.meta.modalities[0].bands)
-    common = CommonStatistics({"layer-0": ModalityStatistics(bands, mean, std)})
+    common = CommonStatistics({"modality-0": ModalityStatistics(bands, mean, std)})
     write_statistics(run.folder, common)
     chips = np.arange(12)
     pixels = store.take(chips)[0].astype(np.float32)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from fl_app.report.totals import (
+from fl_app.report.ledger_totals import (
     SiteTotal,
     cumulative_bytes,
     layer_groups,

@@ -1,4 +1,4 @@
-"""Where the bytes went and which classes are confused: heat maps and bars."""
+"""Where the bytes went: the share sent of each layer, and the bytes of each site."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from fl_app.report.number_format import bytes_text, bytes_tick, percent_text, plural
-from fl_app.report.svg import DOWN, INK, MUTED, QUIET, SURFACE, draw, tidy
-from fl_app.report.totals import layer_groups, site_totals
+from data_prep.pictures.number_format import bytes_text, bytes_tick, plural
+from fl_app.report.ledger_totals import layer_groups, site_totals
+from fl_app.report.svg import DOWN, INK, MUTED, QUIET, clear_frame, draw, tidy
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from fl_app.report.totals import SiteTotal
+    from fl_app.report.ledger_totals import SiteTotal
     from fl_app.runs.records import Run
 
 MAX_LAYERS = 60
@@ -27,9 +26,7 @@ MAX_LAYERS = 60
 MAX_SITES = 32
 """Sites drawn one by one; those with the most bytes are kept."""
 
-_NUMBERED_CLASSES = 16
 _LEGEND_COLUMNS = 10
-_SHARES_RGB = (0.13, 0.46, 0.62)
 _RATIO_COLORS = LinearSegmentedColormap.from_list(
     "ratios", ["#1d3557", "#2a6f97", "#4aa8a0", "#a7c957", "#f2e57c"]
 )
@@ -72,7 +69,7 @@ def ratio_heat_map(run: Run) -> Markup | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("round")
         tidy(axes, grid="")
-        _clear_frame(axes)
+        clear_frame(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=max(12, 2.4 * rows), fraction=0.04)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _at: f"{100 * value:g} %"))
         bar.ax.yaxis.set_minor_locator(NullLocator())
@@ -112,7 +109,7 @@ def site_bars(run: Run) -> Markup | None:
 
 
 def _stack_up(axes: Axes, totals: list[SiteTotal]) -> None:
-    """Stack each site's uploads by group of layers; the header is grey."""
+    """Stack each site's uploads by group of layers; the header is gray."""
     groups = layer_groups(totals)
     named = [group for group in groups if group != "header"]
     start = np.zeros(len(totals))
@@ -139,58 +136,3 @@ def _finish_bars(axes: Axes, title: str, sums: list[int]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _at: bytes_tick(value)))
     tidy(axes, grid="x")
     axes.spines["bottom"].set_visible(False)
-
-
-def confusion_matrix(confusion: NDArray[np.int64], classes: list[str]) -> Markup:
-    """Confusion matrix, each row divided by its sum.
-
-    Parameters
-    ----------
-    confusion : int64[K, K]
-        Rows: reference; columns: prediction.
-    classes : list of str
-        K names.
-    """
-    num_classes = len(classes)
-    shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
-    cell_in = 0.46 if num_classes <= _NUMBERED_CLASSES else 0.245 if num_classes <= 30 else 0.2
-
-    def paint(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        colors = np.empty((num_classes, num_classes, 4))
-        colors[..., :3] = _SHARES_RGB
-        colors[..., 3] = shares**0.8
-        axes.imshow(colors, interpolation="none", aspect="equal")
-        axes.set_xticks(range(num_classes), classes, rotation=90, fontsize=7.5)
-        axes.set_yticks(range(num_classes), classes, fontsize=7.5)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("reference")
-        for line in range(num_classes + 1):
-            axes.axhline(line - 0.5, color=SURFACE, linewidth=0.8)
-            axes.axvline(line - 0.5, color=SURFACE, linewidth=0.8)
-        tidy(axes, grid="")
-        _clear_frame(axes)
-        if num_classes <= _NUMBERED_CLASSES:
-            _number_cells(axes, shares)
-
-    right = percent_text(float(np.trace(confusion)) / max(1, int(confusion.sum())))
-    classed = plural(num_classes, "class", "classes")
-    label = f"Confusion matrix of {classed}, {right} on the diagonal"
-    side = cell_in * num_classes + 1.7
-    return draw("confusion", label, (side, side), paint)
-
-
-def _number_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
-    """Write each share of at least half a percent in its cell."""
-    for row, column in np.argwhere(shares >= 0.005):
-        share = float(shares[row, column])
-        color = "white" if share > 0.55 else INK
-        text = f"{100 * share:.0f}"
-        axes.text(int(column), int(row), text, ha="center", va="center", fontsize=7.5, color=color)
-
-
-def _clear_frame(axes: Axes) -> None:
-    """Take away all four edges of a heat map's frame."""
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.xaxis.set_minor_locator(FixedLocator([]))

@@ -1,30 +1,15 @@
-"""The page's Jinja template. A Python string, because an app bundle carries only ``.py`` files."""
+"""The report's Jinja template.
+
+It is a Python string because a Flower app bundle carries ``.py`` files only.
+"""
 
 from __future__ import annotations
 
-TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{{ title }}</title>
-<style>{{ style }}</style>
-</head>
-<body>
-{% macro mark() %}{% if synthetic %} <span class="badge">synthetic data</span>{% endif %}
-{% endmacro %}
-{% macro plot(svg, caption, kind="") %}
+TEMPLATE = """{% macro plot(svg, caption, kind="") %}
 <figure>
 <div class="plot {{ kind }}" tabindex="0" role="group" aria-label="{{ caption }}">{{ svg }}</div>
 <figcaption>{{ caption }}</figcaption>
 </figure>
-{% endmacro %}
-{% macro fact(label, value, class="") %}
-<div{% if class %} class="{{ class }}"{% endif %}><dt>{{ label }}</dt><dd>{{ value }}</dd></div>
 {% endmacro %}
 <header>
 <p class="kind">Federated training run{{ mark() }}</p>
@@ -89,7 +74,7 @@ are right, which flatters the model.{% if m.num_other %}
 <svg viewBox="-0.06 -0.06 {{ m.width + 0.12 }} {{ m.height + 0.12 }}" role="img"
  aria-label="{{ panel.alt }}">
 <image href="{{ panel.uri }}" width="{{ m.width }}" height="{{ m.height }}"
- preserveAspectRatio="none"{% if panel.exact %} class="cells"{% endif %}/>
+ preserveAspectRatio="none"{% if panel.cells %} class="cells"{% endif %}/>
 <use href="#test-area" class="halo"/><use href="#test-area" class="edge"/>
 </svg>
 </figure>
@@ -264,7 +249,4 @@ splits and initial model.</p>
 <p>Written from the run folder <code>{{ folder }}</code>. RS-DGC: Xie, Wang, Ma, Li, Li, “RS-DGC:
 Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing Image
 Interpretation”, IEEE TGRS 2024, arXiv 2312.17530.</p>
-</footer>
-</body>
-</html>
-"""
+</footer>"""

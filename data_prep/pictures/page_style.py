@@ -1,4 +1,4 @@
-"""The page's style sheet: light and dark from one set of variables, narrow screens, print."""
+"""The style sheet of both pages: light and dark, narrow screens, print."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ section { padding: 26px 28px; margin: 22px 0; scroll-margin-top: 12px; }
   letter-spacing: -.012em; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .headline .first dd { font-size: 2.5rem; line-height: 1.05; }
 .headline .first { flex-basis: 100%; }
+.headline > dl { grid-column: 1 / -1; margin: 0; padding: 18px 26px; gap: 12px 38px; }
+.note-line { margin: 18px 0 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr));
   gap: 22px 30px; align-items: start; }
 figure { margin: 0; min-width: 0; }
@@ -89,6 +91,9 @@ td:last-child, th:last-child { padding-right: 0; }
 .bar { display: inline-block; width: 84px; height: 7px; margin-left: 10px; border-radius: 4px;
   background: var(--tint); vertical-align: middle; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--up); border-radius: 4px; }
+.split-bar { display: flex; width: 130px; height: 10px; border-radius: 4px; overflow: hidden;
+  background: var(--tint); }
+.named { display: inline-flex; align-items: center; gap: 8px; }
 .bad { color: var(--bad); }
 .quiet { color: var(--muted); }
 details { border-top: 1px solid var(--line); margin-top: 20px; padding-top: 12px; }
@@ -102,10 +107,16 @@ code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospac
 .maps svg { display: block; width: 100%; height: auto; max-height: 560px; background: var(--tint);
   border-radius: 6px; }
 .maps figcaption { margin: 0 0 6px; color: var(--ink); font-weight: 560; }
+.thirds { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 .cells { image-rendering: pixelated; }
 .halo, .edge { fill: none; }
 .halo { stroke: #fff; stroke-width: 4.2; }
 .edge { stroke: #10181d; stroke-width: 2; }
+.blocks { fill: none; stroke: #10181d; stroke-width: 1.2; }
+body:has(#show-splits:not(:checked)) .over-splits,
+body:has(#show-sites:not(:checked)) .over-sites,
+body:has(#show-blocks:not(:checked)) .blocks { display: none; }
+.toggles { margin: 16px 0 0; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .9rem; }
 .maps + .legend + .sub { margin: 10px 0 0; }
 .legend { list-style: none; margin: 18px 0 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: 5px 20px; font-size: .9rem; }
@@ -117,6 +128,8 @@ code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospac
   grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
 .thumbs img { display: block; width: 100%; aspect-ratio: 1; border-radius: 7px;
   image-rendering: auto; background: var(--tint); }
+.small { grid-template-columns: repeat(auto-fill, 96px); gap: 8px; }
+.small img { image-rendering: pixelated; }
 .thumbs span { display: block; font-size: .8rem; line-height: 1.35; margin-top: 5px;
   overflow-wrap: anywhere; }
 footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size: .86rem; }
@@ -130,6 +143,7 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
   section { padding: 20px 16px; border-radius: 12px; }
   .headline > div { padding: 16px 18px; }
   .maps { gap: 14px 10px; }
+  .thirds { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .bar { width: 44px; }
 }
 @media print {

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
-from fl_app.report.number_format import bytes_text, bytes_tick, percent_text
+from data_prep.pictures.number_format import bytes_text, bytes_tick, percent_text
+from fl_app.report.ledger_totals import cumulative_bytes, refusals_by_round
 from fl_app.report.svg import BAD, INK, MUTED, SURFACE, UP, draw, tidy
-from fl_app.report.totals import cumulative_bytes, refusals_by_round
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from fl_app.report.number_format import (
+from data_prep.pictures.number_format import (
     MISSING,
     bytes_text,
     bytes_tick,

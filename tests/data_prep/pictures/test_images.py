@@ -1,13 +1,10 @@
 import base64
 import io
-import re
 
 import numpy as np
-from hypothesis import given
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from fl_app.report.raster import cells_uri, outline_path, photo_uri, stretch
+from data_prep.pictures.images import cells_uri, photo_uri, stretch
 
 
 def decode(uri: str) -> np.ndarray:
@@ -31,7 +28,7 @@ def test_stretch_of_nothing_and_of_a_constant() -> None:
     assert (stretch(np.full((2, 2, 3), 7, np.float32))[..., 3] == 255).all()
 
 
-def test_cells_keep_their_exact_colours() -> None:
+def test_cells_keep_their_exact_colors() -> None:
     rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
     rgba[..., 3] = 255
     assert (decode(cells_uri(rgba)) == rgba).all()
@@ -43,15 +40,5 @@ def test_photos_are_brought_down() -> None:
     assert decode(photo_uri(rgba[:40, :60], 90)).shape == (40, 60, 4)
 
 
-@given(arrays(np.bool_, (6, 8)))
-def test_an_outline_is_as_long_as_the_edges(inside: np.ndarray) -> None:
-    padded = np.pad(inside, 1)
-    edges = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
-    lengths = [int(length) for length in re.findall(r"[hv](\d+)", outline_path(inside))]
-    assert sum(lengths) == edges
-
-
-def test_the_outline_of_a_rectangle_has_four_strokes() -> None:
-    inside = np.zeros((4, 5), dtype=bool)
-    inside[1:3, 2:5] = True
-    assert outline_path(inside) == "M2 1h3M2 3h3M2 1v2M5 1v2"
+def test_stretch_takes_given_limits() -> None:
+    assert stretch(np.full((1, 3), 51, np.float32), (0.0, 255.0)).tolist() == [[51, 51, 51, 255]]

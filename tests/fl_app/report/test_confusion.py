@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fl_app.report.class_scores import class_scores, worst_mistakes
+from fl_app.report.confusion import class_scores, confusion_matrix, worst_mistakes
 
 CONFUSION = np.array([[8, 2, 0], [1, 4, 5], [0, 0, 0]])
 
@@ -28,3 +28,13 @@ def test_mistakes_come_by_count() -> None:
 
 def test_a_perfect_model_makes_none() -> None:
     assert worst_mistakes(np.diag([3, 4]), ["a", "b"]) == []
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 21, 45])
+def test_confusion_matrices_of_any_size(num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    confusion = rng.integers(0, 9, (num_classes, num_classes))
+    confusion[0] = 0  # a class without test chips
+    names = [f"class {i}" for i in range(num_classes)]
+    figure = confusion_matrix(confusion, names)
+    assert figure.count(f">class {num_classes - 1}<") == 2

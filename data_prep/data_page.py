@@ -1,0 +1,255 @@
+"""The data page: one self-contained HTML file about a store or a partition.
+
+It shows maps, classes, bands, examples, and what was left out and why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from data_prep.data_page_template import TEMPLATE
+from data_prep.dataset import Dataset, open_data
+from data_prep.inspect import describe
+from data_prep.manifest import column
+from data_prep.pictures.html_page import render_page
+from data_prep.pictures.images import cells_uri, photo_uri, stretch
+from data_prep.pictures.map_colors import SPLIT_COLORS, class_colors, hex_color, site_colors
+from data_prep.pictures.mosaic import THUMB_PX, chip_pictures, mosaic
+from data_prep.pictures.scene_grid import SceneGrid, lay_out, outline_path, samples_by_scene
+from data_prep.schema import SPLITS
+from data_prep.statistics import valid_mask
+from rsdgc.durable import replace_text
+from rsdgc.errors import DataError
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from data_prep.store import Store
+
+#: Scenes that are drawn, of all those with most samples, and modalities of each. A scene takes
+#: about half a megabyte of the page.
+MAX_SCENES = 6
+MAX_MODALITIES = 4
+#: Bands of a modality that are listed: a spectrometer has hundreds.
+MAX_BANDS = 60
+#: Samples of a class that are shown.
+EXAMPLES = 8
+#: Train samples whose pixels make the histograms: their shape does not change with more.
+HISTOGRAM_SAMPLES = 400
+HISTOGRAM_BINS = 48
+#: Longest side of a mosaic in the page, which shows it at about 360 px, on fine screens 720.
+MOSAIC_PX = 720
+#: Opacity of splits and sites over imagery: both the color and the ground stay visible.
+_OVERLAY_ALPHA = 125
+
+
+def write_data_page(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    facts: dict[str, Any] | None = None,
+) -> Path:
+    """Write one HTML file about a store or a partition, which fetches nothing.
+
+    Parameters
+    ----------
+    path
+        A store or a partition.
+    target
+        The file to write; an existing one is replaced.
+    facts
+        What :func:`data_prep.inspect.describe` returned for the path; default: describe it now.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    DataError
+        The path is neither, or the file cannot be written.
+    """
+    facts = facts or describe(path)
+    data = open_data(path)
+    store = data.store
+    colors = {
+        "splits": np.array([SPLIT_COLORS[split] for split in SPLITS], np.uint8),
+        "sites": site_colors(len(data.sites)),
+        "classes": class_colors(store.classes),
+    }
+    page = render_page(
+        TEMPLATE,
+        title=f"{facts['name']}: data",
+        synthetic=facts["synthetic"],
+        facts=facts,
+        splits=[split for split in SPLITS if facts["splits"]["counts"].get(split)],
+        split_colors={split: hex_color(color) for split, color in SPLIT_COLORS.items()},
+        site_colors=dict(zip(data.sites, map(hex_color, colors["sites"]), strict=True)),
+        class_colors=dict(zip(store.classes, map(hex_color, colors["classes"]), strict=True)),
+        scenes=_scenes(data, colors),
+        more_scenes=max(0, len(store.meta.scenes) - MAX_SCENES),
+        classes=_class_bars(facts),
+        bands=_bands(store, facts),
+        more_bands=sum(max(0, len(m.bands) - MAX_BANDS) for m in store.meta.modalities),
+        examples=_examples(store),
+        refused=[item for item in facts["skipped"] if item["refused"]],
+        passed_over=[item for item in facts["skipped"] if not item["refused"]],
+    )
+    target = Path(target)
+    try:
+        replace_text(target, page)
+    except OSError as error:
+        raise DataError(f"{target} cannot be written ({error.strerror}): choose another") from error
+    return target
+
+
+def _scenes(data: Dataset, colors: dict[str, NDArray[np.uint8]]) -> list[dict[str, Any]]:
+    """Draw the scenes with most samples; none for single images."""
+    if not data.store.meta.scenes:
+        return []
+    site_of = np.full(len(data.store), -1, np.int64)
+    for number, name in enumerate(data.sites):
+        site_of[column(data.site(name).manifest, "chip").astype(np.int64)] = number
+    groups = sorted(samples_by_scene(data.store).items(), key=lambda item: -len(item[1]))
+    return [
+        {"number": number}
+        | _draw_scene(data.store, lay_out(data.store, name, samples), site_of, colors)
+        for number, (name, samples) in enumerate(groups[:MAX_SCENES])
+    ]
+
+
+def _draw_scene(
+    store: Store,
+    grid: SceneGrid,
+    site_of: NDArray[np.int64],
+    colors: dict[str, NDArray[np.uint8]],
+) -> dict[str, Any]:
+    """Draw the modalities and labels of a scene, and what lies over them, in cells of one grid."""
+    split, label, block = (
+        column(store.manifest, name)[grid.samples] for name in ("split", "label", "block")
+    )
+    photos = [
+        (meta.name, photo_uri(stretch(mosaic(store, grid, i)), MOSAIC_PX))
+        for i, meta in enumerate(store.meta.modalities[:MAX_MODALITIES])
+    ]
+    codes = {"splits": np.array([SPLITS.index(name) for name in split])}
+    if len(colors["sites"]) > 1:
+        codes["sites"] = site_of[grid.samples]
+    overlays = [
+        (name, _paint(grid, code, colors[name], _OVERLAY_ALPHA)) for name, code in codes.items()
+    ]
+    height, width = grid.shape
+    # 0 is the ground outside all blocks.
+    blocks = 1 + np.unique(block.astype(str), return_inverse=True)[1]
+    return {
+        "name": grid.name,
+        "samples": len(grid.samples),
+        "width": width,
+        "height": height,
+        "cell_px": grid.cell_px,
+        "photos": photos,
+        "labels": _paint(grid, label.astype(np.int64), colors["classes"], 255),
+        "overlays": overlays,
+        "blocks": outline_path(grid.fill(blocks)),
+    }
+
+
+def _paint(grid: SceneGrid, codes: NDArray[np.int64], colors: NDArray[np.uint8], alpha: int) -> str:
+    """Return a picture with the color of each sample's code; codes below 0 are transparent."""
+    rgba = np.full((len(codes), 4), alpha, np.uint8)
+    rgba[:, :3] = colors[codes]
+    rgba[codes < 0] = 0
+    return cells_uri(grid.fill(rgba))
+
+
+def _class_bars(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Count the samples of each class by site and split, with the widths of bars in percent."""
+    sites: dict[str, dict[str, list[int]]] = facts["sites"]
+    sums = {
+        site: np.sum([counts[split] for split in SPLITS], axis=0) for site, counts in sites.items()
+    }
+    most = max(1, *(int(count) for counts in sums.values() for count in counts))
+    return [
+        {
+            "name": name,
+            "sites": [
+                {
+                    "count": int(sums[site][i]),
+                    "bars": [
+                        (split, counts[split][i], 100 * counts[split][i] / most)
+                        for split in SPLITS
+                        if counts[split][i]
+                    ],
+                }
+                for site, counts in sites.items()
+            ],
+        }
+        for i, name in enumerate(facts["classes"])
+    ]
+
+
+def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the statistics of the bands, with their histograms."""
+    train = np.flatnonzero(column(store.manifest, "split") == "train")
+    if len(train) > HISTOGRAM_SAMPLES:
+        rng = np.random.default_rng(0)  # the same page for the same data
+        train = np.sort(rng.choice(train, HISTOGRAM_SAMPLES, replace=False))
+    rows: list[dict[str, Any]] = []
+    for values, meta in zip(store.take(train), store.meta.modalities, strict=True):
+        valid = valid_mask(values, meta.nodata)
+        bands = [band for band in facts["bands"] if band["modality"] == meta.name]
+        for i, band in enumerate(bands[:MAX_BANDS]):
+            rows.append(
+                band
+                | {
+                    "histogram": _histogram(values[:, i][valid[:, i]]),
+                    "scale": meta.scale[i] if meta.scale else 1.0,
+                    "offset": meta.offset[i] if meta.offset else 0.0,
+                }
+            )
+    return rows
+
+
+def _histogram(values: NDArray[Any]) -> Markup:
+    """Draw the values between the 0.5th and 99.5th percentiles as bars; tails would hide them."""
+    width, height = 144, 30
+    if not len(values):
+        return Markup()
+    low, high = np.percentile(values, [0.5, 99.5])
+    counts = np.histogram(values, np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1))[0]
+    step = width / HISTOGRAM_BINS
+    path = "".join(
+        f"M{i * step:.1f} {height}v{-bar:.1f}h{step:.1f}v{bar:.1f}z"
+        for i, bar in enumerate(counts / max(1, counts.max()) * height)
+        if bar
+    )
+    return Markup(  # noqa: S704  numbers alone
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="from {low:.4g} to {high:.4g}"><path d="{path}" fill="currentColor"/></svg>'
+    )
+
+
+def _examples(store: Store) -> list[dict[str, Any]]:
+    """Choose samples of each class, evenly spaced over the store, and make their pictures."""
+    labels = column(store.manifest, "label")
+    members = [np.flatnonzero(labels == label) for label in range(len(store.classes))]
+    chosen = [
+        of_class[np.linspace(0, len(of_class) - 1, min(EXAMPLES, len(of_class))).astype(int)]
+        for of_class in members
+    ]
+    # All classes together, so that one stretch makes them comparable.
+    pictures = iter(chip_pictures(store, np.concatenate(chosen)))
+    return [
+        {
+            "name": name,
+            "count": len(of_class),
+            "pictures": [photo_uri(next(pictures), THUMB_PX) for _ in chips],
+        }
+        for name, of_class, chips in zip(store.classes, members, chosen, strict=True)
+    ]

@@ -1,0 +1,181 @@
+"""The data page's Jinja template.
+
+It is a Python string because a Flower app bundle carries ``.py`` files only.
+"""
+
+from __future__ import annotations
+
+TEMPLATE = """
+{% macro map(caption, scene, photo="", overlay="", kind="") %}
+<figure>
+<figcaption>{{ caption }}</figcaption>
+<svg viewBox="0 0 {{ scene.width }} {{ scene.height }}" role="img"
+ aria-label="{{ caption }} of {{ scene.name }}">
+{% if photo %}<use href="#{{ photo }}"/>{% endif %}
+{% if overlay %}<image href="{{ overlay }}" width="{{ scene.width }}" height="{{ scene.height }}"
+ preserveAspectRatio="none" class="cells {{ kind }}"/>{% endif %}
+{% if kind %}<use href="#blocks-{{ scene.number }}" class="blocks"/>{% endif %}
+</svg>
+</figure>
+{% endmacro %}
+<header>
+<p class="kind">Data set{{ mark() }}</p>
+<h1>{{ facts.name }}</h1>
+<p class="lead">{{ facts.source }}</p>
+<div class="headline"><dl>
+{{ fact(facts.kind ~ " of " ~ facts.chip_px ~ " px", facts.samples|count) }}
+{{ fact("classes", facts.classes|length) }}
+{{ fact("bands", facts.bands|length) }}
+{{ fact("site" if facts.sites|length == 1 else "sites", facts.sites|length) }}
+{{ fact("on disk", facts.bytes|bytes) }}
+{% if facts.splits.least_distance_px is not none %}
+{{ fact("from train to test", "%g px"|format(facts.splits.least_distance_px)) }}
+{% endif %}
+</dl></div>
+<p class="note-line">Split by {{ facts.splits.method }}, seed {{ facts.splits.seed }}.
+{% if "partition" in facts %}
+ {{ facts.partition.sites|length }} sites by {{ facts.partition.scheme }}, seed
+ {{ facts.partition.seed }}{% if facts.partition.dropped %};
+ {{ facts.partition.dropped|count }} samples are at no site{% endif %}.
+{% endif %}</p>
+<ul class="legend" aria-label="Splits">
+{% for split in splits %}
+<li><span class="swatch" style="background:{{ split_colors[split] }}"></span>{{ split }}
+<span class="quiet">{{ facts.splits.counts[split]|count }}</span></li>
+{% endfor %}
+</ul>
+<nav aria-label="Sections">
+{% if scenes %}<a href="#maps">Maps</a>{% endif %}
+<a href="#classes">Classes</a><a href="#bands">Bands</a><a href="#examples">Examples</a>
+<a href="#left-out">Left out</a>
+</nav>
+</header>
+<main>
+{% if scenes %}
+<section id="maps">
+<h2>Maps{{ mark() }}</h2>
+<ul class="legend" aria-label="Classes">
+{% for name, color in class_colors.items() %}{{ key(name, color) }}{% endfor %}
+</ul>
+{% if facts.sites|length > 1 %}
+<ul class="legend" aria-label="Sites">
+{% for name, color in site_colors.items() %}{{ key(name, color) }}{% endfor %}
+</ul>
+{% endif %}
+<p class="toggles">Show
+{% for name in ["splits", "sites", "blocks"] if name != "sites" or facts.sites|length > 1 %}
+<label><input type="checkbox" id="show-{{ name }}" checked> {{ name }}</label>
+{% endfor %}</p>
+{% for scene in scenes %}
+<h3>{{ scene.name }}</h3>
+<p class="sub">{{ scene.samples|count }} samples; a cell is {{ scene.cell_px }} px.</p>
+<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
+<path id="blocks-{{ scene.number }}" vector-effect="non-scaling-stroke" d="{{ scene.blocks }}"/>
+{% for name, uri in scene.photos %}
+<image id="photo-{{ scene.number }}-{{ loop.index }}" href="{{ uri }}" width="{{ scene.width }}"
+ height="{{ scene.height }}" preserveAspectRatio="none"/>
+{% endfor %}
+</defs></svg>
+<div class="maps thirds">
+{% for name, _ in scene.photos %}
+{{ map(name, scene, photo="photo-%d-%d"|format(scene.number, loop.index)) }}
+{% endfor %}
+{{ map("labels", scene, overlay=scene.labels) }}
+{% for name, uri in scene.overlays %}
+{{ map("%s and blocks over %s"|format(name, scene.photos[0][0]), scene,
+ photo="photo-%d-1"|format(scene.number), overlay=uri, kind="over-" ~ name) }}
+{% endfor %}
+</div>
+{% endfor %}
+{% if more_scenes %}<p class="sub">{{ more_scenes|count }} more scenes are not drawn.</p>{% endif %}
+</section>
+{% endif %}
+
+<section id="classes">
+<h2>Classes{{ mark() }}</h2>
+<p class="sub">Samples by site; the colors of the bars are those of the splits above.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Samples of each class by site">
+<table><thead><tr><th scope="col">class</th>
+{% for site in facts.sites %}<th scope="col">{{ site }}</th><th class="n"></th>{% endfor %}
+</tr></thead><tbody>
+{% for row in classes %}
+<tr><th scope="row"><span class="named"><span class="swatch"
+ style="background:{{ class_colors[row.name] }}"></span>{{ row.name }}</span></th>
+{% for site in row.sites %}
+<td><div class="split-bar">{% for split, count, width in site.bars %}<i
+ style="width:{{ "%.2f"|format(width) }}%;background:{{ split_colors[split] }}"
+ title="{{ split }} {{ count }}"></i>{% endfor %}</div></td>
+<td class="n">{{ site.count|count }}</td>
+{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+</section>
+
+<section id="bands">
+<h2>Bands{{ mark() }}</h2>
+<p class="sub">Statistics of the valid pixels of the train split, as stored. The histograms are of
+a sample of them.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Bands">
+<table><thead><tr><th scope="col">modality</th><th scope="col">band</th><th scope="col">type</th>
+{% for name in ["nodata", "mean", "std", "min", "max", "pixels", "scale", "offset"] %}
+<th scope="col" class="n">{{ name }}</th>
+{% endfor %}
+<th scope="col">histogram</th></tr></thead><tbody>
+{% for band in bands %}
+<tr><td>{{ band.modality }}</td><th scope="row">{{ band.band }}</th><td>{{ band.dtype }}</td>
+<td class="n">{{ "" if band.nodata is none else "%g"|format(band.nodata) }}</td>
+{% for name in ["mean", "std", "min", "max"] %}
+<td class="n">{{ "%.5g"|format(band[name]) }}</td>
+{% endfor %}
+<td class="n">{{ band.count|count }}</td>
+<td class="n">{{ "" if band.scale == 1 else "%g"|format(band.scale) }}</td>
+<td class="n">{{ "" if band.offset == 0 else "%g"|format(band.offset) }}</td>
+<td class="quiet">{{ band.histogram }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% if more_bands %}<p class="sub">{{ more_bands|count }} more bands are not listed.</p>{% endif %}
+</section>
+
+<section id="examples">
+<h2>Examples{{ mark() }}</h2>
+{% for row in examples %}
+<h3>{{ row.name }} <span class="quiet">{{ row.count|count }}</span></h3>
+{% if row.pictures %}
+<ul class="thumbs small">
+{% for uri in row.pictures %}
+<li><img src="{{ uri }}" loading="lazy" alt="Sample {{ loop.index }} of {{ row.name }}"></li>
+{% endfor %}
+</ul>
+{% else %}<p class="quiet">There is no sample of this class.</p>{% endif %}
+{% endfor %}
+</section>
+
+<section id="left-out">
+<h2>What was left out, and why</h2>
+{% if refused %}
+<div class="scroll"><table><thead><tr><th scope="col">refused</th><th scope="col">reason</th></tr>
+</thead><tbody>
+{% for item in refused %}
+<tr><td>{{ item.path }}</td><td class="bad">{{ item.reason }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% else %}<p>Nothing was refused.</p>{% endif %}
+{% if facts.left_out.values()|sum %}
+<p>Windows: {% for reason, number in facts.left_out.items() if number %}{{ number|count }}
+{{ reason|replace("_", " ") }}{{ ", " if not loop.last }}{% endfor %}.</p>
+{% endif %}
+{% if passed_over %}
+<h3>Passed over</h3>
+<div class="scroll"><table><tbody>
+{% for item in passed_over %}
+<tr><td>{{ item.path }}</td><td>{{ item.reason }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{% if facts.notes or facts.splits.notes %}
+<h3>Notes</h3>
+<ul>{% for note in facts.notes + facts.splits.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endif %}
+</section>
+</main>
+<footer></footer>"""

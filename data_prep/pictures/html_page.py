@@ -1,0 +1,71 @@
+"""One HTML file from a template: its frame, its style, and numbers as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from data_prep.pictures import number_format
+from data_prep.pictures.page_style import STYLE
+
+# The policy lets the page fetch and run nothing, whatever names from the data it shows.
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{{ title }}</title>
+<style>{{ style }}</style>
+</head>
+<body>
+{% macro mark() %}{% if synthetic %} <span class="badge">synthetic data</span>{% endif %}
+{% endmacro %}
+{% macro fact(label, value, class="") %}
+<div{% if class %} class="{{ class }}"{% endif %}><dt>{{ label }}</dt><dd>{{ value }}</dd></div>
+{% endmacro %}
+{% macro key(name, color) %}
+<li><span class="swatch" style="background:{{ color }}"></span>{{ name }}</li>
+{% endmacro %}
+"""
+_FOOT = """
+</body>
+</html>
+"""
+
+
+def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -> str:
+    """Return a page; everything that comes from the data is escaped.
+
+    Parameters
+    ----------
+    template : str
+        Jinja source of what is inside ``<body>``. It may use the filters ``bytes``, ``times``,
+        ``percent``, ``decimal``, ``count`` and ``seconds``, and the macros ``mark``, ``fact`` and
+        ``key`` of the frame.
+    title : str
+        Of the browser's window.
+    synthetic : bool
+        Whether ``mark`` adds a badge that the data are synthetic.
+    **context
+        What else the template names.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        bytes=number_format.bytes_text,
+        times=number_format.times_text,
+        percent=number_format.percent_text,
+        decimal=number_format.decimal_text,
+        count=number_format.count_text,
+        seconds=number_format.seconds_text,
+    )
+    page = environment.from_string(_HEAD + template + _FOOT)
+    style = Markup(STYLE)  # noqa: S704  our own constant
+    return page.render(title=title, synthetic=synthetic, style=style, **context)

@@ -1,0 +1,78 @@
+"""Arrays as images inside a page: contrast, and data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, features
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Haze and glint at the ends of a band's range would leave the rest of it gray.
+_LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
+# Artifacts of WebP show below about 80; above 90 files grow fast.
+_WEBP_QUALITY = 86
+
+
+def stretch(
+    pixels: NDArray[np.float32], limits: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """Spread the values of each band over the range of brightness.
+
+    Parameters
+    ----------
+    pixels : float32 [..., 3]
+        NaN where there is no data.
+    limits
+        Values that become black and white; default: the 2nd and 98th percentile of each band.
+
+    Returns
+    -------
+    uint8 [..., 4]
+        RGBA, transparent where any band is NaN.
+    """
+    valid = np.isfinite(pixels).all(axis=-1)
+    rgba = np.zeros((*pixels.shape[:-1], 4), np.uint8)
+    if not valid.any():
+        return rgba
+    values = pixels[valid]
+    low, high = limits or np.percentile(values, (_LOW_PERCENT, _HIGH_PERCENT), axis=0)
+    brightness = np.clip((values - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
+    rgba[valid, :3] = np.round(255 * brightness).astype(np.uint8)
+    rgba[valid, 3] = 255
+    return rgba
+
+
+def photo_uri(rgba: NDArray[np.uint8], max_px: int) -> str:
+    """Return a photograph as a data URI.
+
+    Parameters
+    ----------
+    rgba : uint8 [H, W, 4]
+    max_px : int
+        Longest side of the image that is stored; a larger one is averaged down.
+    """
+    image = Image.fromarray(np.ascontiguousarray(rgba))
+    scale = max_px / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BOX)
+    # A tenth of the PNG's size and, unlike JPEG, with transparency; not every Pillow has it.
+    if features.check("webp"):
+        return _data_uri(image, "webp", quality=_WEBP_QUALITY, method=4)
+    return _data_uri(image, "png", optimize=True)
+
+
+def cells_uri(rgba: NDArray[np.uint8]) -> str:
+    """Return a map of one pixel per cell, uint8 [H, W, 4], as a data URI with exact colors."""
+    return _data_uri(Image.fromarray(np.ascontiguousarray(rgba)), "png", optimize=True)
+
+
+def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind.upper(), **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,150 @@
+"""Colors of classes, sites and splits, which color-blind readers can tell apart."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_prep.pictures.color_vision import least_difference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Color = tuple[int, int, int]
+
+# By pattern of the class name; the first that matches counts. The colors look like those of
+# land-cover maps, and annealing has moved them until any two differ by at least ΔE 10 (CIEDE2000)
+# in normal vision and in simulated protanopia, deuteranopia and tritanopia. That holds among all
+# covers without those that only the U.S. National Land Cover Database (NLCD) has (emergent
+# wetlands, pasture, three kinds of developed land), and among all covers of NLCD.
+_COVER: tuple[tuple[str, Color], ...] = (
+    (r"conifer|needle|pine|spruce|evergreen", (25, 82, 59)),
+    (r"broadleaf|deciduous|hardwood", (80, 141, 77)),
+    (r"emergent|herbaceous wetland", (89, 144, 200)),
+    (r"wetland|marsh|swamp|\bbog|mangrove", (122, 182, 178)),
+    (r"\bsnow|\bice\b|glacier", (237, 245, 250)),
+    (r"water|river|lake|\bsea\b|ocean|pond|harbou?r", (46, 109, 183)),
+    (r"orchard|vineyard|fruit|plantation", (227, 136, 32)),
+    (r"forest|wood", (43, 115, 63)),
+    (r"shrub|scrub|chaparral|heath|brush", (181, 164, 106)),
+    (r"pasture", (118, 168, 0)),
+    (r"grass|meadow|herbaceous|range|lawn|golf", (188, 220, 139)),
+    (r"\btrees?\b", (124, 151, 122)),
+    (r"crop|cultivat|agricult|corn|wheat|soybean|oats|alfalfa|\bhay|field", (240, 205, 56)),
+    (r"quarry|\bmin(e|es|ing)\b", (119, 104, 128)),
+    (r"road|street|asphalt|runway|highway|freeway|parking|rail", (70, 72, 80)),
+    (r"open space", (207, 201, 226)),
+    (r"low intensity", (212, 132, 140)),
+    (r"high intensity", (110, 8, 22)),
+    (r"built|urban|resident|building|developed|town|\bcity|impervious|industr", (205, 12, 25)),
+    (r"bare|barren|soil|sand|rock|desert|beach", (212, 198, 177)),
+)
+
+#: Colors of the splits, which lie over imagery: one dark, one light, one vivid, and gray.
+SPLIT_COLORS: dict[str, Color] = {
+    "train": (0, 90, 181),
+    "val": (240, 228, 66),
+    "test": (220, 80, 0),
+    "buffer": (150, 150, 150),
+}
+
+# ΔE*ab below which a color would be taken for that of another class on the map.
+_LEAST_DIFFERENCE = 10.0
+# Hues are equal steps; the lightnesses carry the contrast that is left to color-blind readers.
+_POOL_HUES, _POOL_LIGHTNESS, _POOL_SATURATION = 18, (0.5, 0.7, 0.3, 0.86), 0.55
+
+
+def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
+    """Return colors of classes.
+
+    A name that says a land cover gets that cover's color on maps, or a shade of it if another
+    class has that already. Any other name gets the color that differs most from those in use.
+
+    Parameters
+    ----------
+    names : sequence of str
+        K class names.
+
+    Returns
+    -------
+    uint8 [K, 3]
+        RGB, each different while there are no more than about 70.
+    """
+    covers = [_cover_color(name) for name in names]
+    colors: list[Color | None] = [None] * len(names)
+    # Plain covers come first, so that no shade takes the color of a later class.
+    for i, cover in enumerate(covers):
+        used = [color for color in colors if color is not None]
+        if cover is not None and _nearest([cover], used)[0] >= _LEAST_DIFFERENCE:
+            colors[i] = cover
+    for i, cover in enumerate(covers):
+        if colors[i] is None:
+            colors[i] = _free_color(cover, [color for color in colors if color is not None])
+    return np.array(colors, np.uint8).reshape(len(names), 3)
+
+
+def site_colors(count: int) -> NDArray[np.uint8]:
+    """Return colors of sites, uint8 [count, 3]; each differs most from those before it."""
+    colors: list[Color] = []
+    for _ in range(count):
+        colors.append(_free_color(None, colors))
+    return np.array(colors, np.uint8).reshape(count, 3)
+
+
+def hex_color(color: Sequence[int] | NDArray[np.uint8]) -> str:
+    """Write an RGB color for CSS: ``#4e79a7``."""
+    return "#" + bytes(int(channel) for channel in color).hex()
+
+
+def _cover_color(name: str) -> Color | None:
+    """Return the color of the land cover that a name says, or None."""
+    return next((color for words, color in _COVER if re.search(words, name.lower())), None)
+
+
+def _free_color(cover: Color | None, used: list[Color]) -> Color:
+    """Return the shade of a cover that differs most from the colors in use, else any color."""
+    for choice in ([] if cover is None else [_shades(cover)]) + [_pool()]:
+        nearest = _nearest(choice, used)
+        color = choice[int(nearest.argmax())]
+        if nearest.max() >= _LEAST_DIFFERENCE:
+            break
+    return color
+
+
+def _nearest(choice: Sequence[Color], used: list[Color]) -> NDArray[np.float64]:
+    """Return the difference of each color, [n], from the one in use that is most like it."""
+    if not used:
+        return np.full(len(choice), np.inf)
+    nearest: NDArray[np.float64] = least_difference(choice, used).min(axis=1)
+    return nearest
+
+
+def _shades(cover: Color) -> tuple[Color, ...]:
+    """Return colors lighter and darker than one, and a little to either side of its hue."""
+    hue, _, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in cover))
+    return tuple(
+        _rgb((hue + turn) % 1.0, lightness, max(0.3, min(0.7, saturation)))
+        for turn in (0.0, -0.045, 0.045, -0.09, 0.09)
+        for lightness in (0.24, 0.36, 0.52, 0.66, 0.8, 0.9)
+    )
+
+
+@cache
+def _pool() -> tuple[Color, ...]:
+    """Return the colors for names that say nothing."""
+    return tuple(
+        _rgb(step / _POOL_HUES, lightness, _POOL_SATURATION)
+        for lightness in _POOL_LIGHTNESS
+        for step in range(_POOL_HUES)
+    )
+
+
+def _rgb(hue: float, lightness: float, saturation: float) -> Color:
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+    return round(255 * red), round(255 * green), round(255 * blue)

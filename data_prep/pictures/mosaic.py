@@ -1,0 +1,120 @@
+"""Pixels of a store, ready to be shown: a scene put together from its chips, and single chips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.pictures.band_choice import picture_bands, picture_modality
+from data_prep.pictures.images import stretch
+from data_prep.statistics import valid_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data_prep.pictures.scene_grid import SceneGrid
+    from data_prep.schema import ModalityMeta
+    from data_prep.store import Store
+
+#: Longest side of a mosaic: twice what a page shows, so that bringing it down averages pixels.
+MAX_PX = 1400
+#: Longest side of a single chip's picture.
+THUMB_PX = 96
+# Chips read at a time: enough for fast reads, few enough to keep memory small.
+_BATCH = 256
+
+
+def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
+    """Put one modality of a scene together from its samples.
+
+    Parameters
+    ----------
+    store : Store
+    grid : SceneGrid
+        Where the samples lie; it and the mosaic cover the same ground.
+    modality : int
+        Its place in ``store.meta.modalities``.
+
+    Returns
+    -------
+    float32 [H, W, 3]
+        At most :data:`MAX_PX` a side; NaN where there is no sample or no data.
+    """
+    meta = store.meta.modalities[modality]
+    # A pixel sample's patch is its neighborhood; on the map it stands for its middle pixel alone.
+    pixels = store.meta.kind == "pixels"
+    chip_px = 1 if pixels else store.chip_px
+    extent = [side * grid.cell_px for side in grid.shape]
+    step = max(1, -(-max(extent) // MAX_PX))
+    if not pixels:
+        # The step divides the chip, or the seams between chips would jitter.
+        step = next(d for d in range(min(step, chip_px), chip_px + 1) if chip_px % d == 0)
+    side = chip_px // step if not pixels else 1
+    # Where chips overlap, a cell shows the middle of its chip.
+    margin = max(0, chip_px - grid.sample_px) // 2 // step
+    shape = [length // step for length in extent]
+    canvas = np.full((*(length + 2 * margin + side for length in shape), 3), np.nan, np.float32)
+    inside = np.arange(side)
+    for start in range(0, len(grid.samples), _BATCH):
+        batch = slice(start, start + _BATCH)
+        values = store.take(grid.samples[batch])[modality]
+        if pixels:
+            middle = values.shape[-1] // 2
+            values = values[..., middle : middle + 1, middle : middle + 1]
+        rows = (grid.top[batch] // step)[:, None, None] + inside[:, None]
+        cols = (grid.left[batch] // step)[:, None, None] + inside[None, :]
+        canvas[rows, cols] = _thinned(_three_bands(values, meta), side)
+    return canvas[margin : margin + max(1, shape[0]), margin : margin + max(1, shape[1])]
+
+
+def chip_pictures(store: Store, chips: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return pictures of single chips.
+
+    8-bit imagery is shown as it is; all other is stretched by the same limits for all chips, so
+    that they can be compared.
+
+    Parameters
+    ----------
+    store : Store
+    chips : int64 [n]
+
+    Returns
+    -------
+    uint8 [n, H, W, 4]
+        RGBA, transparent where there is no data.
+    """
+    modality = picture_modality(store.meta.modalities)
+    meta = store.meta.modalities[modality]
+    batches = [
+        _averaged(_three_bands(store.take(chips[start : start + _BATCH])[modality], meta))
+        for start in range(0, len(chips), _BATCH)
+    ]
+    limits = (0.0, 255.0) if meta.dtype == "uint8" else None
+    return stretch(np.concatenate(batches), limits)
+
+
+def _three_bands(values: NDArray[Any], meta: ModalityMeta) -> NDArray[np.float32]:
+    """Pick the bands of a picture, (n, C, h, w) to float32 [n, h, w, 3]; nodata becomes NaN."""
+    chosen = values[:, list(picture_bands(meta.bands))]
+    pixels = np.where(valid_mask(chosen, meta.nodata), chosen, np.nan)
+    return pixels.transpose(0, 2, 3, 1).astype(np.float32)
+
+
+def _averaged(chips: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average blocks of pixels, so that many large chips [n, s, s, 3] fit into memory at once."""
+    count, side = chips.shape[:2]
+    block = max(1, side // THUMB_PX)
+    cut = side // block * block
+    blocks = chips[:, :cut, :cut].reshape(count, cut // block, block, cut // block, block, 3)
+    averages: NDArray[np.float32] = blocks.mean(axis=(2, 4))
+    return averages
+
+
+def _thinned(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Pick pixels of chips [n, s, s, 3] so that they have ``side`` of them, repeating coarse ones.
+
+    Chips of a coarser modality have fewer pixels than those of the scene's grid.
+    """
+    positions = ((np.arange(side) + 0.5) * values.shape[1] / side).astype(np.int64)
+    return values[:, positions[:, None], positions]

@@ -1,0 +1,123 @@
+"""Where the samples of a scene lie: a grid of cells, and outlines of its regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.manifest import column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data_prep.store import Store
+
+#: Longest side of a grid. It is shown at 360 to 560 px, where more cells could not be told apart.
+MAX_CELLS = 1000
+
+
+@dataclass(frozen=True)
+class SceneGrid:
+    """The samples of one scene, and the cells that they cover.
+
+    Attributes
+    ----------
+    name : str
+        Of the scene.
+    samples : int64 [n]
+        Rows of the store's manifest.
+    top, left : int64 [n]
+        Corner of each sample, in pixels from the first one's.
+    sample_px : int
+        Side of the ground that a sample stands for: the stride, as chips may overlap.
+    cell_px : int
+        Side of a cell in pixels. Where samples lie at equal distances, a sample is one cell.
+    """
+
+    name: str
+    samples: NDArray[np.int64]
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    sample_px: int
+    cell_px: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        last = (int(edges.max()) // self.cell_px for edges in (self.top, self.left))
+        rows, cols = (corner + self._sample_cells for corner in last)
+        return rows, cols
+
+    @property
+    def _sample_cells(self) -> int:
+        return max(1, self.sample_px // self.cell_px)
+
+    def fill(self, values: NDArray[Any], empty: float = 0) -> NDArray[Any]:
+        """Lay one value (or color) a sample on the grid, ``[n, …]`` to ``[rows, columns, …]``."""
+        grid = np.full((*self.shape, *values.shape[1:]), empty, values.dtype)
+        inside = np.arange(self._sample_cells)
+        rows = (self.top // self.cell_px)[:, None, None] + inside[:, None]
+        cols = (self.left // self.cell_px)[:, None, None] + inside[None, :]
+        grid[rows, cols] = values[:, None, None]
+        return grid
+
+
+def samples_by_scene(store: Store) -> dict[str, NDArray[np.int64]]:
+    """Return the rows of the manifest, ascending, of each scene by its name."""
+    names, scene_of = np.unique(column(store.manifest, "scene").astype(str), return_inverse=True)
+    # One sort instead of a comparison per scene: archives may have a scene for every chip.
+    order = np.argsort(scene_of, kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(scene_of))[:-1])
+    return dict(zip(names.tolist(), groups, strict=True))
+
+
+def lay_out(store: Store, name: str, samples: NDArray[np.int64]) -> SceneGrid:
+    """Lay samples of one scene on a grid of at most 1000 × 1000 cells.
+
+    Parameters
+    ----------
+    store : Store
+    name : str
+        Of the scene.
+    samples : int64 [n]
+        Rows of the manifest, at least one.
+    """
+    rows, cols = (column(store.manifest, axis)[samples].astype(np.int64) for axis in ("row", "col"))
+    top, left = rows - rows.min(), cols - cols.min()
+    sample_px = store.meta.stride_px
+    # Windows at a scene's edge may be shifted inward, so that the stride is no common measure.
+    spacing = int(np.gcd.reduce(np.concatenate([top, left]))) or sample_px
+    cells = (max(int(top.max()), int(left.max())) + sample_px) / spacing
+    thinning = max(1, int(np.ceil(cells / MAX_CELLS)))
+    return SceneGrid(name, samples, top, left, sample_px, spacing * thinning)
+
+
+def outline_path(regions: NDArray[Any]) -> str:
+    """Draw the borders of regions as an SVG path, with one stroke for each straight run.
+
+    Parameters
+    ----------
+    regions : int or bool [H, W]
+        Number of each cell's region; cells with 0 (False) are outside.
+
+    Returns
+    -------
+    str
+        In cells, from (0, 0) at the top left; empty without a region.
+    """
+    padded = np.pad(regions, 1)
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]
+    down = (padded[1:-1, 1:] != padded[1:-1, :-1]).T
+    strokes = [f"M{x} {y}h{length}" for y, x, length in _runs(across)]
+    strokes += [f"M{x} {y}v{length}" for x, y, length in _runs(down)]
+    return "".join(strokes)
+
+
+def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """Return line, start and length of each run of true values along the second axis."""
+    steps = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    lines, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    return list(zip(lines.tolist(), starts.tolist(), (ends - starts).tolist(), strict=True))
