@@ -153,7 +153,3 @@ class WeightedMean(Aggregator):
         for update, weight in self.updates():
             update.add_to(total, weight / total_weight)
         return total
-
-    def mean(self) -> Float32:
-        """Return :meth:`aggregate`."""
-        return self.aggregate()

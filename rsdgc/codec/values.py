@@ -18,8 +18,9 @@ header of an encoded update uses::
     Scheme(values="my_package.my_module:BFloat16")     # imports it; needs no registration
 
 There are two kinds. A :class:`LayerCoding` codes the values of one layer, and their number alone
-decides the size. A :class:`JointCoding` codes all layers together inside a byte budget; it also
-chooses which of the offered neighborhoods to send. :mod:`rsdgc.codec.dead_zone` is the one here.
+decides the size (:mod:`rsdgc.codec.layer_codings`). A :class:`JointCoding` codes all layers
+together inside a byte budget, and chooses which of the offered neighborhoods to send
+(:mod:`rsdgc.codec.dead_zone`).
 
 All numbers on the wire are little-endian.
 """
@@ -32,14 +33,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from rsdgc.arrays import check_finite, chunks, max_magnitude
+from rsdgc.arrays import check_finite, max_magnitude
 from rsdgc.errors import SettingError, WireError
 from rsdgc.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from rsdgc.arrays import Float32, Float64
     from rsdgc.codec.byte_stream import ByteReader
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
     from rsdgc.scheme import IndexKind
 
 Buffer: TypeAlias = bytes | memoryview
-
-_FLOAT16_MAX = 65504.0
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _CLASSES: dict[int, type[ValueCoding]] = {}
 """Every coding that was defined in this process, by its code."""
@@ -312,121 +308,3 @@ def decode_values(buffer: memoryview, count: int, coding: LayerCoding) -> Float3
     if not coding.always_finite and not math.isfinite(max_magnitude(values)):
         raise WireError(f"the upload holds {name} values that are NaN or infinite: refuse it")
     return values
-
-
-@VALUE_CODINGS.register("float32")
-class Float32Coding(LayerCoding):
-    """The values as they are."""
-
-    code = 0
-    bits_per_value = 32
-    for_whole_layers = True
-
-    def encode(self, values: Float32) -> Sequence[Buffer]:
-        """Return the values' own memory."""
-        return [_as_bytes(values.astype("<f4", copy=False))]
-
-    def decode(self, buffer: memoryview, count: int) -> Float32:
-        """Return a view of the buffer."""
-        return np.frombuffer(buffer, dtype="<f4").astype(np.float32, copy=False)
-
-
-@VALUE_CODINGS.register("float16")
-class Float16Coding(LayerCoding):
-    """Half precision, saturating at ±65504; error feedback keeps the rest."""
-
-    code = 1
-    bits_per_value = 16
-    for_whole_layers = True
-
-    def encode(self, values: Float32) -> Sequence[Buffer]:
-        """Round to half precision."""
-        out = np.empty(values.size, dtype="<f2")
-        for part in chunks(values.size):
-            out[part] = np.clip(values[part], -_FLOAT16_MAX, _FLOAT16_MAX)
-        return [_as_bytes(out)]
-
-    def decode(self, buffer: memoryview, count: int) -> Float32:
-        """Widen to float32."""
-        return np.frombuffer(buffer, dtype="<f2").astype(np.float32)
-
-
-@VALUE_CODINGS.register("int8")
-class Int8Coding(LayerCoding):
-    """A float32 scale ``s = max|v| / 127``, then ``q = round(v / s)`` in -127 to 127.
-
-    A value decodes to ``s · q`` in float32. That is one IEEE multiplication, so every machine gets
-    the same bits.
-    """
-
-    code = 2
-    bits_per_value = 8
-    overhead_bytes = 4
-    for_whole_layers = True
-    always_finite = True
-
-    def encode(self, values: Float32) -> Sequence[Buffer]:
-        """Write the scale, then the rounded quotients."""
-        scale = np.float32(max_magnitude(values) / 127)
-        if float(scale) * 127 > _FLOAT32_MAX:  # rounded up beyond what the decoder accepts
-            scale = np.nextafter(scale, np.float32(0))
-        out = np.zeros(values.size, dtype=np.int8)
-        if scale > 0:  # it is 0 if all magnitudes are below 127 of the smallest float32
-            for part in chunks(values.size):
-                levels = values[part] / scale
-                np.clip(np.rint(levels, out=levels), -127, 127, out=levels)
-                out[part] = levels
-        return [scale.astype("<f4").tobytes(), _as_bytes(out)]
-
-    def decode(self, buffer: memoryview, count: int) -> Float32:
-        """Multiply by the scale; the checks make every product finite."""
-        scale = _read_scale(buffer)
-        if not 0 <= float(scale) * 127 <= _FLOAT32_MAX:
-            msg = f"the upload has an int8 scale of {scale}: it must be finite, 0 or more"
-            raise WireError(msg)
-        levels = np.frombuffer(buffer[4:], dtype=np.int8)
-        if levels.min() < -127:
-            msg = "the upload holds the int8 value -128, which no encoder writes: refuse it"
-            raise WireError(msg)
-        values = levels.astype(np.float32)
-        values *= scale
-        return values
-
-
-@VALUE_CODINGS.register("ternary")
-class TernaryCoding(LayerCoding):
-    """A float32 scale ``s = mean|v|``, then a sign bit for each value: ``-s`` where it is 1.
-
-    Values that are not sent are the third level, zero.
-    """
-
-    code = 3
-    bits_per_value = 1
-    overhead_bytes = 4
-    always_finite = True
-
-    def encode(self, values: Float32) -> Sequence[Buffer]:
-        """Write the scale, then the signs."""
-        scale = np.float32(np.abs(values).mean(dtype=np.float64))
-        return [scale.astype("<f4").tobytes(), np.packbits(np.signbit(values)).data]
-
-    def decode(self, buffer: memoryview, count: int) -> Float32:
-        """Give the scale the signs."""
-        scale = _read_scale(buffer)
-        if not 0 <= float(scale) <= _FLOAT32_MAX:
-            msg = f"the upload has a ternary scale of {scale}: it must be finite, 0 or more"
-            raise WireError(msg)
-        bits = np.unpackbits(np.frombuffer(buffer[4:], dtype=np.uint8))
-        if bits[count:].any():
-            msg = "the upload's signs end in padding bits that are not zero: refuse it"
-            raise WireError(msg)
-        values = np.full(count, scale, dtype=np.float32)
-        return np.negative(values, out=values, where=bits[:count].view(np.bool_))
-
-
-def _as_bytes(array: NDArray[Any]) -> memoryview:
-    return array.view(np.uint8).data
-
-
-def _read_scale(buffer: memoryview) -> np.float32:
-    return np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])
