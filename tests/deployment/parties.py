@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from fl_app import cli
 from fl_app.deploy.party_config import read_server
 from fl_app.deploy.server_checks import superlink_endpoint
 from fl_app.flower.processes import managed_process
@@ -21,63 +24,68 @@ from rsdgc.errors import RunError
 
 ROOT = Path(__file__).parents[2]
 STEP_TIMEOUT_S = 900.0
-"""For what takes a minute at most on a quiet machine."""
+"""For steps that take a minute at most on a quiet machine."""
 
 
-def rsdgc(*words: str | Path, timeout_s: float = STEP_TIMEOUT_S) -> tuple[int, str]:
-    """Run a command to its end; return its exit code and all that it said."""
-    done = subprocess.run(
-        command(*words),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    return done.returncode, done.stdout
+def rsdgc(*words: str | Path) -> tuple[int, str]:
+    """Run a command to its end; return its exit code and its output.
 
-
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "fl_app.cli", *map(str, words)]
+    It runs in this process, which has imported PyTorch already.
+    """
+    output = io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    with (
+        redirect_stdout(output),
+        redirect_stderr(output),
+        patch.object(sys, "argv", ["rsdgc", *map(str, words)]),
+    ):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return code, output.getvalue()
 
 
 class Process:
-    """A command that goes on by itself, and its log."""
+    """A command in a process of its own, and its log."""
 
     def __init__(self, stack: ExitStack, log: Path, *words: str | Path) -> None:
         self.log_path = log
+        command = [sys.executable, "-m", "fl_app.cli", *map(str, words)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        self.popen = stack.enter_context(managed_process(command(*words), environment, log))
+        self.popen = stack.enter_context(managed_process(command, environment, log))
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, text: str) -> None:
-        """Wait until the log has a text."""
+        """Wait until the log contains a text."""
         until(lambda: text in self.log(), f"'{text}' in {self.log_path.name}", self)
 
     def end(self) -> int:
-        """Wait for the end; return the exit code."""
+        """Wait until the process ends; return its exit code."""
         try:
             return self.popen.wait(STEP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.log_path.name} goes on:\n{self.log()}") from None
+            raise AssertionError(f"{self.log_path.name} does not end:\n{self.log()}") from None
 
 
 class Loopback:
-    """A federation's folder, its configuration fitted to this machine, and its processes.
+    """A federation's folder, with its configuration adapted to this machine, and its processes.
 
     Parameters
     ----------
     stack : ExitStack
         Ends the processes.
     folder : Path
-        For everything.
+        Folder for all files.
     data : Path
         A partition with the sites.
-    sites : sequence of str
-        Their names.
+    sites : tuple of str
+        Names of the sites.
     """
 
     def __init__(self, stack: ExitStack, folder: Path, data: Path, sites: tuple[str, ...]) -> None:
@@ -85,10 +93,10 @@ class Loopback:
         self.made = folder / "federation"
         self.runs = folder / "runs"
         self._logs = 0
-        port, *own = free_ports(1 + len(sites))
+        port, *site_ports = free_ports(1 + len(sites))
         words = ["--sites", ",".join(sites), "--server", "127.0.0.1", "--port", str(port)]
-        code, said = rsdgc("deploy", "init", *words, "--out", self.made)
-        assert code == 0, said
+        code, output = rsdgc("deploy", "init", *words, "--out", self.made)
+        assert code == 0, output
         self.server_file = self.made / "server" / "server.toml"
         edit(
             self.server_file,
@@ -97,10 +105,10 @@ class Loopback:
             runs_dir=str(self.runs),
             min_free_gb=0.1,
         )
-        for site, its_port in zip(sites, own, strict=True):
-            self.fit_site(site, data, its_port)
+        for site, site_port in zip(sites, site_ports, strict=True):
+            self.configure_site(site, data, site_port)
 
-    def fit_site(self, site: str, data: Path, port: int) -> None:
+    def configure_site(self, site: str, data: Path, port: int) -> None:
         edit(
             self.site_file(site),
             data_dir=str(data),
@@ -113,7 +121,7 @@ class Loopback:
         return self.made / "sites" / site / "site.toml"
 
     def start(self, name: str, *words: str | Path) -> Process:
-        """Start a command; its log has a name of its own, however often it is started."""
+        """Start a command in a process of its own, with a log of its own."""
         self._logs += 1
         return Process(self.stack, self.folder / f"{name}-{self._logs}.log", *words)
 
@@ -135,12 +143,12 @@ class Loopback:
             return False
 
     def node(self, site: str) -> dict[str, Any]:
-        """Return what a site's state folder says of its SuperNode."""
+        """Return the record of a site's SuperNode."""
         path = self.folder / "site-state" / site / "node.json"
         return json.loads(path.read_text(encoding="utf-8"))
 
     def rows(self, run: str) -> list[dict[str, Any]]:
-        """Return the ledger's lines of a run, so far."""
+        """Return the rows that a run's ledger has so far."""
         path = self.runs / run / "rounds.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]
@@ -154,25 +162,26 @@ def edit(path: Path, **values: Any) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     for name, value in values.items():
         key = name.replace("_", "-")
-        places = [i for i, line in enumerate(lines) if line.startswith(f"{key} = ")]
-        assert len(places) == 1, f"{key} in {path}"
-        lines[places[0]] = f"{key} = {json.dumps(value)}"
+        numbers = [i for i, line in enumerate(lines) if line.startswith(f"{key} = ")]
+        assert len(numbers) == 1, f"{key} in {path}"
+        lines[numbers[0]] = f"{key} = {json.dumps(value)}"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def until(true: Callable[[], bool], what: str, *processes: Process) -> None:
-    """Wait until something is true, as long as the processes that should make it so go on."""
+def until(condition: Callable[[], bool], description: str, *processes: Process) -> None:
+    """Wait for a condition while the processes that should bring it about run."""
     deadline = time.monotonic() + STEP_TIMEOUT_S
-    while not true():
-        for one in processes:
-            assert one.popen.poll() is None, f"{one.log_path.name} has ended:\n{one.log()}"
-        assert time.monotonic() < deadline, f"not within {STEP_TIMEOUT_S:g} s: {what}" + "".join(
-            f"\n--- {one.log_path.name}\n{one.log()[-3000:]}" for one in processes
-        )
+    while not condition():
+        for process in processes:
+            ended = f"{process.log_path.name} has ended:\n{process.log()}"
+            assert process.popen.poll() is None, ended
+        logs = (f"\n--- {each.log_path.name}\n{each.log()[-3000:]}" for each in processes)
+        late = f"not within {STEP_TIMEOUT_S:g} s: {description}"
+        assert time.monotonic() < deadline, late + "".join(logs)
         time.sleep(0.1)
 
 
 def kill(pid: int) -> None:
-    """End a process without a chance to say so."""
+    """End a process so that it cannot report its end."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

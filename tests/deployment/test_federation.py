@@ -1,7 +1,7 @@
-"""A federation of processes on the loopback with TLS, keys, database: runs, faults, strangers.
+"""A federation of processes on the loopback, with TLS, keys and a database: runs and faults.
 
-All of it is what ``rsdgc deploy init`` made, with paths and ports fitted to this machine, and every
-step is a command that an operator types. The server and its sites live as long as the module.
+Its folders are from ``rsdgc deploy init``, with paths and ports adapted to this machine, and every
+step is a command that an operator types. Server and sites live as long as the module.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_app.deploy.node_keys import make_pair
 from fl_app.flower.superlink import free_ports
 from fl_app.runs.lock import lock_holder
 from tests.deployment.parties import Loopback, Process, kill, rsdgc, until
@@ -26,14 +27,14 @@ COMMON = ("batch-size=8", "learning-rate=0.02", "device=cpu")
 
 
 class Running:
-    """The federation and what runs of it."""
+    """The federation and its processes."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.data = make_data(folder, sites=len(SITES))
         self.federation = Loopback(stack, folder, self.data, SITES)
         self.server = self.federation.start_server()
-        code, said = self.federation.server("register")
-        assert code == 0, said
+        code, output = self.federation.server("register")
+        assert code == 0, output
         self.nodes: dict[str, Process] = {}
 
     def start(self, site: str) -> Process:
@@ -44,10 +45,13 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with ExitStack() as stack:
-        yield Running(stack, tmp_path_factory.mktemp("federation"))
+        federation = Running(stack, tmp_path_factory.mktemp("federation"))
+        yield federation
+        for node in federation.nodes.values():  # all at once: the stack waits for one after another
+            node.popen.terminate()
 
 
-def test_strangers_are_refused_while_a_run_goes_to_its_end(running: Running) -> None:
+def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     federation = running.federation
     for site in SITES:
         running.start(site)
@@ -57,24 +61,15 @@ def test_strangers_are_refused_while_a_run_goes_to_its_end(running: Running) -> 
         *("--rounds", "2"), *COMMON,
     )  # fmt: skip
 
-    stranger = copy_of_site(federation, running.data, "site-00", "stranger")
-    shutil.copy(federation.made / "server" / "ca.crt", stranger / "ca.crt")
-    code, said = rsdgc("deploy", "init", *("--sites", "x", "--server", "127.0.0.1"), "--out",
-                       federation.folder / "other")  # fmt: skip
-    assert code == 0, said
-    own_key = federation.folder / "other" / "sites" / "x" / "node.key"
-    shutil.copy(own_key, stranger / "node.key")
-    code, said = rsdgc("site", "start", "--config", stranger / "site.toml")
-    assert code == 1, said
-    assert "the server did not admit site" in said
-
-    shutil.copy(federation.folder / "other" / "authority" / "ca.crt", stranger / "ca.crt")
-    code, said = rsdgc("site", "start", "--config", stranger / "site.toml")
-    assert code == 1, said
-    assert "is not trusted" in said
-    code, said = rsdgc("deploy", "check", "--config", stranger / "site.toml")
-    assert code == 1
-    assert "check that ca.crt is the federation's" in said
+    # A site's folder with a key that is not registered. That of another authority is refused
+    # before Flower starts: tests/fl_app/deploy/test_supernode.py.
+    stranger = federation.made / "sites" / "stranger"
+    shutil.copytree(federation.site_file("site-00").parent, stranger)
+    federation.configure_site("stranger", running.data, free_ports(1)[0])
+    (stranger / "node.key").write_bytes(make_pair("stranger")[0])
+    code, output = rsdgc("site", "start", "--config", stranger / "site.toml")
+    assert code == 1, output
+    assert "the server did not admit site" in output
 
     assert run.end() == 0, run.log()
     assert "report: " in run.log().splitlines()[-1]
@@ -88,19 +83,19 @@ def test_strangers_are_refused_while_a_run_goes_to_its_end(running: Running) -> 
         assert ledger == summary[f"bytes_{way}"]
         assert ledger < wire < 1.01 * ledger, way
 
-    code, said = rsdgc("deploy", "check", "--config", federation.site_file("site-01"))
-    assert code == 0, said
-    code, said = rsdgc("site", "status", "--config", federation.site_file("site-01"))
-    assert code == 0, said
-    assert "running since" in said
+    code, output = rsdgc("deploy", "check", "--config", federation.site_file("site-01"))
+    assert code == 0, output
+    code, output = rsdgc("site", "status", "--config", federation.site_file("site-01"))
+    assert code == 0, output
+    assert "running since" in output
 
 
 def test_a_run_that_fails_says_so(running: Running) -> None:
     words = ["--out", "too-few", "--min-sites", "4", "join-timeout-s=1", *COMMON]
-    code, said = running.federation.server("run", *words)
-    assert code == 1, said
-    assert said.splitlines()[-1].startswith("error: run ")
-    assert "of at least 4 sites joined" in said
+    code, output = running.federation.server("run", *words)
+    assert code == 1, output
+    assert output.splitlines()[-1].startswith("error: run ")
+    assert "of at least 4 sites joined" in output
 
 
 def test_a_run_outlives_its_sites_and_its_server(running: Running) -> None:
@@ -116,33 +111,32 @@ def test_a_run_outlives_its_sites_and_its_server(running: Running) -> None:
     words += ["--min-sites", "2", "quorum=3", "checkpoint-every=1", *COMMON]
     run = federation.start("run", "server", "run", "--config", federation.server_file, *words)
 
-    # A round begins once all three are there, so that none of this depends on who is quick.
-    # One that joins late: the roll has been called.
+    # A site that joins late, after the join phase. The quorum makes every round wait for all three
+    # sites, so that no step depends on which of them is fast.
     run.wait_for("run folder: ")
     running.start("site-02")
     until(lambda: "site-02" in accepted(federation), "site-02 joins", run, running.nodes["site-02"])
 
-    # One that is killed in the middle of a round, and comes back.
+    # A SuperNode that is killed in the middle of a round, and starts again.
     victim = running.nodes["site-00"]
     seen = victim.log().count("Receiving: train")
     until(lambda: victim.log().count("Receiving: train") > seen, "site-00 works", run, victim)
     kill(federation.node("site-00")["pid"])
     assert victim.end() == 1, victim.log()
     back = running.start("site-00")
-    until(lambda: bool(refused(federation, "site-00")), "the round goes on without it", run)
+    until(lambda: bool(refused(federation, "site-00")), "the round continues without it", run)
 
-    # The server is killed, and started again when the run's processes are gone, which could not
-    # tell it so: Flower takes the run for one that goes on, for a minute. It is taken up at once,
-    # from its last checkpoint and with all three.
+    # The server is killed, and started again once the run's processes have ended. They could not
+    # report that, so Flower still lists the run as running. It is resumed at once nevertheless.
     kill(running.server.popen.pid)
     assert running.server.end() != 0
     assert run.end() == 1, run.log()
     until(lambda: not at_work(federation, "second"), "the run's processes end")
     running.server = federation.start_server()
     done = len({row["round"] for row in federation.rows("second")})
-    code, said = federation.server("resume", "second", "--min-sites", "3")
-    assert code == 0, said
-    assert "resumed after round" in said
+    code, output = federation.server("resume", "second", "--min-sites", "3")
+    assert code == 0, output
+    assert "resumed after round" in output
     summary = federation.summary("second")
     assert summary["rounds"] == 4
     assert summary["num_sites"] == len(SITES)
@@ -153,11 +147,11 @@ def test_a_run_outlives_its_sites_and_its_server(running: Running) -> None:
     assert all(row["accepted"] for row in late_rows)
     back.wait_for("Receiving: train")
 
-    code, said = federation.server("watch")
-    assert code == 0, said
-    assert all(f"{site}: online" in said for site in SITES)
-    states = [line.partition(": ")[2] for line in said.splitlines() if line.startswith("run ")]
-    assert states[0] == "finished:completed"  # the newest, and nothing more to say of it
+    code, output = federation.server("watch")
+    assert code == 0, output
+    assert all(f"{site}: online" in output for site in SITES)
+    states = [line.partition(": ")[2] for line in output.splitlines() if line.startswith("run ")]
+    assert states[0] == "finished:completed"  # the newest run, without details
 
 
 def accepted(federation: Loopback) -> set[str]:
@@ -173,11 +167,3 @@ def at_work(federation: Loopback, run: str) -> bool:
     last = lock_holder(federation.runs / run)
     assert last is not None
     return last.at_work
-
-
-def copy_of_site(federation: Loopback, data: Path, site: str, name: str) -> Path:
-    """Copy a site's folder, to be started beside it."""
-    folder = federation.made / "sites" / name
-    shutil.copytree(federation.site_file(site).parent, folder)
-    federation.fit_site(name, data, free_ports(1)[0])
-    return folder

@@ -22,6 +22,7 @@ from fl_app.deploy.provision import Federation, init_federation
 from fl_app.deploy.server_checks import check_server
 from fl_app.deploy.site_checks import check_clock, check_site
 from fl_app.flower.superlink import free_ports
+from tests.command import rsdgc
 from tests.deployment.parties import edit
 
 Configure = Callable[[int], SiteConfig]
@@ -47,13 +48,23 @@ def test_a_site_that_can_join(made: Federation, site: Configure, serve: Callable
 
 
 def test_another_authority_is_not_trusted(
-    made: Federation, site: Configure, serve: Callable[..., int], tmp_path: Path
+    made: Federation,
+    site: Configure,
+    serve: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = init_federation(tmp_path / "other", ["127.0.0.1"], 443, [])
     results = by_subject(check_site(site(serve(other.folder / "server"))))
     assert results["server"].status == "FAILED"
     assert "is not trusted" in results["server"].detail
     assert results["clock"].status == "ok"  # told by the unverified server
+    site_file = made.folder / "sites" / "alpha" / "site.toml"
+    assert rsdgc(monkeypatch, "deploy", "check", "--config", site_file) == 1
+    captured = capsys.readouterr()
+    assert "check that ca.crt is the federation's" in captured.out
+    assert "checks failed" in captured.err
 
 
 def test_another_name_is_not_trusted(

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,8 +25,9 @@ from flwr.common.constant import (
 )
 
 from fl_app.deploy import supernode
+from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
-from fl_app.deploy.provision import Federation
+from fl_app.deploy.provision import Federation, init_federation
 from fl_app.deploy.site_checks import MAX_AHEAD_S, MAX_BEHIND_S
 from fl_app.deploy.supernode import NOTICE_S, OFFLINE_AFTER_S, NodeRecord
 from fl_app.flower.superlink import free_ports
@@ -115,6 +117,18 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
     with pytest.raises(RunError, match="did not admit site alpha"):
         supernode.start(config)
     assert supernode.read_record(config) == before
+
+
+def test_a_server_of_another_authority_is_refused_before_flower_starts(
+    node: Callable[[str], SiteConfig], serve: Callable[..., int], tmp_path: Path
+) -> None:
+    config = node(WAITS)
+    other = init_federation(tmp_path / "other", ["127.0.0.1"], 443, [])
+    port = serve(other.folder / "server")
+    with pytest.raises(UntrustedServerError, match="is not trusted: "):
+        supernode.start(config.model_copy(update={"server": f"127.0.0.1:{port}"}))
+    assert supernode.read_record(config) is None
+    assert not supernode.is_running(config)
 
 
 def test_two_nodes_of_one_site_are_refused(node: Callable[[str], SiteConfig]) -> None:
