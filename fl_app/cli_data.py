@@ -74,8 +74,8 @@ def synth(
     """Write a synthetic archive: scenes in UTM with land cover, elevation and labels."""
     from data_prep.synth import write_archive
 
-    report = write_archive(out, sites=sites, seed=seed)
-    typer.echo(f"{out}: synthetic archive of {sites} sites, {report.scenes} scenes")
+    scenes = write_archive(out, sites=sites, seed=seed)
+    typer.echo(f"{out}: synthetic archive of {sites} sites, {len(scenes)} scenes")
 
 
 def indian_pines(

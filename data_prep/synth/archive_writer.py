@@ -5,29 +5,31 @@
     OUT/classes.json                      {"1": "water", …}
     OUT/archive.json                      {"synthetic": true, "seed": …, "sites": […], …}
     OUT/site-00/scene-00/optical.tif      uint16, blue green red near infrared, 10 m, nodata 0
-    OUT/site-00/scene-00/elevation.tif    float32, metres, 30 m, nodata -9999
-    OUT/site-00/scene-00/labels.tif       uint8, class codes, 10 m, 0 = unlabelled
+    OUT/site-00/scene-00/elevation.tif    float32, meters, 30 m, nodata -9999
+    OUT/site-00/scene-00/labels.tif       uint8, class codes, 10 m, 0 = unlabeled
     OUT/site-00/scene-00/labels.gpkg      polygons with the columns "code" and "class"
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyogrio
 import rasterio
+import shapely
 from affine import Affine
+from pyogrio.raw import write as write_layer
+from rasterio.features import shapes
 
 from data_prep.staging import staged_folder
-from data_prep.synth.compose import Scene, make_scene
-from data_prep.synth.cover_classes import CLASS_COLOURS, CLASS_NAMES, Cover
-from data_prep.synth.landcover import patches_across
-from data_prep.synth.polygons import write_polygons
+from data_prep.synth.land_cover import patches_across
+from data_prep.synth.landscapes import CLASSES, Cover, Site, draw_patch_covers, draw_site
 from data_prep.synth.radiometry import NODATA
-from data_prep.synth.sites import Site, deal_patches, draw_site
+from data_prep.synth.render import Scene, render_scene
 from data_prep.synth.terrain import PIXEL_M
 from rsdgc.errors import SettingError
 
@@ -37,32 +39,15 @@ if TYPE_CHECKING:
 FORMAT = 1
 BANDS = ("blue", "green", "red", "near-infrared")
 ELEVATION_NODATA = -9999.0
-SCENES_PER_SITE = 5
-SCENE_PX = 576
-_ELEVATION_STEP = 3
-_LEAST_PX = 96
-
-
-@dataclass(frozen=True)
-class ArchiveReport:
-    """What `write_archive` wrote.
-
-    Attributes
-    ----------
-    path : Path
-        The archive's root.
-    sites : tuple of str
-        Names of the sites' folders.
-    scenes : int
-        Scenes over all sites.
-    pixels : dict of str to int
-        Labelled pixels of each class, by its name.
-    """
-
-    path: Path
-    sites: tuple[str, ...]
-    scenes: int
-    pixels: dict[str, int]
+#: Elevation is three times as coarse as the image, as it is in real archives.
+ELEVATION_STEP = 3
+#: Smallest scene on which a river and four patches find room.
+LEAST_SCENE_PX = 96
+#: Polygons below 40 pixels are left out; outlines may be off by about a pixel.
+LEAST_POLYGON_M2 = 4_000
+OUTLINE_TOLERANCE_M = 12.0
+#: GeoPackages record when they were written; a fixed date keeps them equal byte for byte.
+_DATE = {"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"}
 
 
 def write_archive(
@@ -70,15 +55,15 @@ def write_archive(
     *,
     sites: int = 4,
     seed: int = 0,
-    scenes_per_site: int = SCENES_PER_SITE,
-    scene_px: int = SCENE_PX,
-) -> ArchiveReport:
-    """Write a synthetic remote-sensing archive.
+    scenes_per_site: int = 5,
+    scene_px: int = 576,
+) -> list[Path]:
+    """Write a synthetic remote-sensing archive; it appears under its name once it is complete.
 
     Parameters
     ----------
     out : str or Path
-        Folder to create; it must not exist, or be empty.
+        Folder to create; it must not exist or be empty.
     sites : int
         Number of sites, at least 1. A site's content does not depend on how many there are.
     seed : int
@@ -90,88 +75,64 @@ def write_archive(
 
     Returns
     -------
-    ArchiveReport
-        Counts of what was written.
+    list of Path
+        The scenes' folders.
 
     Raises
     ------
     SettingError
         A number is out of range.
     DataError
-        `out` holds something already.
-
-    Notes
-    -----
-    The archive appears under its name only once it is complete.
+        ``out`` holds something already.
     """
-    _check_settings(sites, seed, scenes_per_site, scene_px)
+    for name, value, least in (
+        ("--sites", sites, 1),
+        ("--seed", seed, 0),
+        ("scenes_per_site", scenes_per_site, 1),
+        ("scene_px", scene_px, LEAST_SCENE_PX),
+    ):
+        if value < least:
+            raise SettingError(f"{name} is {value}: choose {least} or more")
     drawn = [draw_site(seed, index) for index in range(sites)]
-    counts = np.zeros(256, dtype=np.int64)
+    scenes = []
     with staged_folder(out) as folder:
         for index, site in enumerate(drawn):
-            counts += _write_site(
-                folder / site.name, site, (seed, index), scenes_per_site, scene_px
-            )
-        _write_json(folder / "classes.json", {str(int(c)): n for c, n in CLASS_NAMES.items()})
+            patches = patches_across(scene_px) ** 2
+            rng = np.random.default_rng([seed, index, 0])
+            covers = draw_patch_covers(site, scenes_per_site, patches, rng)
+            for number in range(scenes_per_site):
+                rng = np.random.default_rng([seed, index, 1, number])
+                scene = render_scene(site, covers[number], scene_px, rng)
+                name = f"{site.name}/scene-{number:02d}"
+                _write_scene(folder / name, scene, site, number)
+                scenes.append(Path(out) / name)
+        names = {str(int(cover)): name for cover, (name, _) in CLASSES.items()}
+        _write_json(folder / "classes.json", names)
         _write_json(folder / "archive.json", _describe(drawn, seed, scenes_per_site, scene_px))
-    return ArchiveReport(
-        path=Path(out),
-        sites=tuple(site.name for site in drawn),
-        scenes=sites * scenes_per_site,
-        pixels={name: int(counts[cover]) for cover, name in CLASS_NAMES.items()},
-    )
-
-
-def _check_settings(sites: int, seed: int, scenes_per_site: int, scene_px: int) -> None:
-    """Raise SettingError for the first number that is out of range."""
-    least = {"sites": (sites, 1), "seed": (seed, 0)}
-    least |= {"scenes_per_site": (scenes_per_site, 1), "scene_px": (scene_px, _LEAST_PX)}
-    for name, (value, smallest) in least.items():
-        if value < smallest:
-            msg = f"{name} is {value}: choose {smallest} or more"
-            raise SettingError(msg)
-
-
-def _write_site(
-    folder: Path, site: Site, key: tuple[int, int], scenes: int, scene_px: int
-) -> NDArray[np.int64]:
-    """Write all scenes of a site and return its labelled pixels by class code, int64 (256,)."""
-    patches = patches_across(scene_px) ** 2
-    deck = deal_patches(site, scenes, patches, np.random.default_rng([*key, 0]))
-    counts = np.zeros(256, dtype=np.int64)
-    for number in range(scenes):
-        scene = make_scene(site, deck[number], scene_px, np.random.default_rng([*key, 1, number]))
-        place = folder / f"scene-{number:02d}"
-        place.mkdir(parents=True)
-        _write_scene(place, scene, site, number)
-        counts += np.bincount(scene.labels.ravel(), minlength=256)
-    return counts
+    return scenes
 
 
 def _write_scene(folder: Path, scene: Scene, site: Site, number: int) -> None:
     """Write one scene's rasters and polygons; scenes of a site lie apart on a 3-column grid."""
+    folder.mkdir(parents=True)
+    # multiples of 60 m, on which the grids of image and elevation coincide
     pitch = PIXEL_M * (scene.labels.shape[0] // 60 * 60 + 120)
     west = site.origin[0] + number % 3 * pitch
     north = site.origin[1] - number // 3 * pitch
-    transform = Affine(PIXEL_M, 0, west, 0, -PIXEL_M, north)
+    grid = Affine(PIXEL_M, 0, west, 0, -PIXEL_M, north)
+    coarse_m = PIXEL_M * ELEVATION_STEP
+    coarse = Affine(coarse_m, 0, west, 0, -coarse_m, north)
+    elevation = coarsen(scene.elevation, ELEVATION_STEP)[None]
     acquisition = {name: f"{value:.4g}" for name, value in asdict(scene.acquisition).items()}
     tags = {"synthetic": "true", "landscape": site.landscape_name} | acquisition
-    _write_raster(folder / "optical.tif", scene.counts, transform, site, NODATA, BANDS, tags)
-    _write_raster(
-        folder / "labels.tif", scene.labels[None], transform, site, 0, ("land cover",), tags
-    )
-    step = PIXEL_M * _ELEVATION_STEP
-    coarse = Affine(step, 0, west, 0, -step, north)
-    _write_raster(
-        folder / "elevation.tif",
-        coarsen(scene.elevation, _ELEVATION_STEP)[None],
-        coarse,
-        site,
-        ELEVATION_NODATA,
-        ("elevation",),
-        tags,
-    )
-    write_polygons(folder / "labels.gpkg", scene.labels, transform, site.epsg)
+    for name, bands, transform, nodata, band_names in (
+        ("optical", scene.counts, grid, NODATA, BANDS),
+        ("labels", scene.labels[None], grid, 0, ("land cover",)),
+        ("elevation", elevation, coarse, ELEVATION_NODATA, ("elevation",)),
+    ):
+        georeference = {"crs": f"EPSG:{site.epsg}", "transform": transform, "nodata": nodata}
+        _write_raster(folder / f"{name}.tif", bands, georeference, band_names, tags)
+    write_polygons(folder / "labels.gpkg", scene.labels, grid, site.epsg)
 
 
 def coarsen(image: NDArray[np.float32], step: int) -> NDArray[np.float32]:
@@ -186,22 +147,18 @@ def coarsen(image: NDArray[np.float32], step: int) -> NDArray[np.float32]:
 def _write_raster(
     path: Path,
     bands: NDArray[Any],
-    transform: Affine,
-    site: Site,
-    nodata: float,
-    names: tuple[str, ...],
+    georeference: dict[str, Any],
+    band_names: tuple[str, ...],
     tags: dict[str, str],
 ) -> None:
-    """Write bands (C, H, W) as a tiled, deflated GeoTIFF with names, tags and nodata."""
+    """Write bands (C, H, W) as a tiled, deflated GeoTIFF with names and tags."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "count": bands.shape[0],
         "height": bands.shape[1],
         "width": bands.shape[2],
         "dtype": bands.dtype.name,
-        "crs": f"EPSG:{site.epsg}",
-        "transform": transform,
-        "nodata": nodata,
+        **georeference,
         "tiled": True,
         "blockxsize": 256,
         "blockysize": 256,
@@ -212,11 +169,43 @@ def _write_raster(
     with rasterio.open(path, "w", **profile) as target:
         target.write(bands)
         target.update_tags(**tags)
-        for number, name in enumerate(names, start=1):
+        for number, name in enumerate(band_names, start=1):
             target.set_band_description(number, name)
         if path.stem == "labels":
-            colours = {int(cover): (*CLASS_COLOURS[cover], 255) for cover in Cover}
-            target.write_colormap(1, {0: (0, 0, 0, 0)} | colours)
+            colors = {int(cover): (*color, 255) for cover, (_, color) in CLASSES.items()}
+            target.write_colormap(1, {0: (0, 0, 0, 0)} | colors)
+
+
+def write_polygons(path: Path, labels: NDArray[np.uint8], transform: Affine, epsg: int) -> None:
+    """Outline the classes of a label raster and write them as the layer ``labels``.
+
+    The columns are ``code`` (int32) and ``class`` (text); code 0 is left out.
+    """
+    found = list(shapes(labels, mask=labels > 0, transform=transform))
+    outlines = np.array([shapely.geometry.shape(outline) for outline, _ in found], dtype=object)
+    codes = np.array([int(code) for _, code in found], dtype=np.int32)
+    large = shapely.area(outlines) >= LEAST_POLYGON_M2
+    # simplified outlines may cross themselves: repair makes parts of them, lines among these
+    valid = shapely.make_valid(shapely.simplify(outlines[large], OUTLINE_TOLERANCE_M))
+    parts, outline_of = shapely.get_parts(valid, return_index=True)
+    polygons = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON.value
+    codes = codes[large][outline_of][polygons]
+    names = np.array([CLASSES[Cover(code)][0] for code in codes], dtype=object)
+    previous = {name: pyogrio.get_gdal_config_option(name) for name in _DATE}
+    pyogrio.set_gdal_config_options(_DATE)
+    try:
+        write_layer(
+            path,
+            geometry=shapely.to_wkb(parts[polygons]),
+            field_data=[codes, names],
+            fields=np.array(["code", "class"]),
+            crs=f"EPSG:{epsg}",
+            geometry_type="Polygon",
+            layer="labels",
+            driver="GPKG",
+        )
+    finally:
+        pyogrio.set_gdal_config_options(previous)
 
 
 def _describe(sites: list[Site], seed: int, scenes_per_site: int, scene_px: int) -> dict[str, Any]:
@@ -237,8 +226,8 @@ def _describe(sites: list[Site], seed: int, scenes_per_site: int, scene_px: int)
                 "gain": [round(float(value), 4) for value in site.gain],
                 "offset": [round(float(value), 4) for value in site.offset],
                 "mix": {
-                    CLASS_NAMES[cover]: round(float(share), 4)
-                    for cover, share in zip(Cover, site.mix, strict=True)
+                    name: round(float(share), 4)
+                    for (name, _), share in zip(CLASSES.values(), site.mix, strict=True)
                 },
             }
             for site in sites

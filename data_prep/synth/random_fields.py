@@ -1,4 +1,4 @@
-"""Random fields and hashes from which terrain, land cover and textures are made.
+"""Random fields, hashes and filters from which terrain, land cover and textures are made.
 
 Everything is float32 on a scene's pixel grid; lengths and wavelengths are in pixels.
 """
@@ -19,47 +19,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FieldMaker:
-    """Draws stationary Gaussian random fields of one size by filtering in the Fourier domain.
+    """Draws stationary Gaussian random fields by filtering white noise in the Fourier domain.
 
-    Parameters
-    ----------
-    px : int
-        Side of the square grid in pixels; the fields are periodic over it.
-    rng : numpy.random.Generator
-        Source of randomness; the order of the calls decides what is drawn.
+    All fields are float32 (px, px) of zero mean and unit variance, and periodic. The order of the
+    calls decides what is drawn.
     """
 
     px: int
     rng: np.random.Generator
 
     def band(self, wavelength: float, width: float = 0.5) -> F32:
-        """Return a field whose power sits round one wavelength.
+        """Draw a field whose power sits round one wavelength.
 
-        Parameters
-        ----------
-        wavelength : float
-            Centre of the pass band in pixels.
-        width : float
-            Standard deviation of the pass band in natural-log units of the wavelength.
-
-        Returns
-        -------
-        float32 array, (px, px)
-            Zero mean, unit variance.
+        ``width`` is the standard deviation of the pass band in natural-log units.
         """
         octaves = np.log(np.maximum(self._frequency(), 1e-6) * wavelength)
         return self._draw(np.exp(-0.5 * (octaves / width) ** 2))
 
     def smooth(self, wavelength: float) -> F32:
-        """Return a low-pass field (Gaussian roll-off) without detail below `wavelength` pixels."""
+        """Draw a low-pass field (Gaussian roll-off) without detail below ``wavelength``."""
         return self._draw(np.exp(-0.5 * (self._frequency() * wavelength) ** 2))
 
     def fractal(self, roughness: float, longest: float) -> F32:
-        """Return a power-law field with amplitude 1/f**`roughness`, flat above `longest` pixels."""
+        """Draw a field of amplitude 1/f**``roughness``, flat above the wavelength ``longest``."""
         return self._draw((self._frequency() ** 2 + longest**-2) ** (-roughness / 2))
 
     def white(self) -> F32:
-        """Return independent standard normal values, float32 (px, px)."""
+        """Draw independent standard normal values."""
         return self.rng.standard_normal((self.px, self.px), dtype=np.float32)
 
     def _frequency(self) -> F32:
@@ -69,7 +55,7 @@ class FieldMaker:
         return np.hypot(fy[:, None], fx[None, :])
 
     def _draw(self, gain: F32) -> F32:
-        """Colour white noise by `gain` and scale it to zero mean and unit variance."""
+        """Filter white noise by ``gain`` and scale it to zero mean and unit variance."""
         shape = (*gain.shape, 2)
         noise = self.rng.standard_normal(shape, dtype=np.float32).view(np.complex64)[..., 0]
         noise *= gain
@@ -79,25 +65,16 @@ class FieldMaker:
 
 
 def hash_unit(seed: int, *keys: NDArray[np.generic]) -> F32:
-    """Hash integer keys to uniform numbers in [0, 1).
+    """Hash integer keys to uniform float32 numbers in [0, 1).
 
-    Parameters
-    ----------
-    seed : int
-        Chooses the hash function.
-    *keys : integer arrays
-        Broadcast against each other; taken modulo 2**32.
-
-    Returns
-    -------
-    float32 array
-        The same keys and seed always give the same number.
+    Unlike a generator, a hash gives each field or tree its properties wherever its pixels are
+    computed. The keys broadcast against each other and are taken modulo 2**32.
     """
     return (hash_bits(seed, *keys) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def hash_bits(seed: int, *keys: NDArray[np.generic]) -> U32:
-    """Hash integer keys to 32 bits (one multiply-xorshift round a key)."""
+    """Hash integer keys to 32 bits (one multiply-xorshift round per key)."""
     state: U32 = np.full(1, (seed * 0x9E3779B1 + 0x7F4A7C15) & 0xFFFFFFFF, dtype=np.uint32)
     for key in keys:
         state = state ^ np.asarray(key).astype(np.int64).astype(np.uint32)
@@ -108,26 +85,14 @@ def hash_bits(seed: int, *keys: NDArray[np.generic]) -> U32:
 
 
 def smoothstep(value: F32, low: float, high: float) -> F32:
-    """Rise smoothly from 0 at `low` to 1 at `high` (cubic); `high` may be the smaller one."""
+    """Rise smoothly from 0 at ``low`` to 1 at ``high`` (cubic); ``high`` may be the smaller one."""
     t: F32 = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def blur(image: F32, radius: float) -> F32:
-    """Blur a square image with a Gaussian of standard deviation `radius` pixels (periodic)."""
+    """Blur a square image with a Gaussian of standard deviation ``radius`` (periodic)."""
     fy = np.fft.fftfreq(image.shape[0]).astype(np.float32)
     fx = np.fft.rfftfreq(image.shape[1]).astype(np.float32)
     gain = np.exp(-2 * (np.pi * radius) ** 2 * (fy[:, None] ** 2 + fx[None, :] ** 2))
     return np.fft.irfft2(np.fft.rfft2(image) * gain, s=image.shape).astype(np.float32, copy=False)
-
-
-def soften(image: F32, share: float) -> F32:
-    """Blend each pixel with its four neighbours, whose weights add up to `share` (a small PSF)."""
-    padded = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
-    around = (
-        padded[..., :-2, 1:-1]
-        + padded[..., 2:, 1:-1]
-        + padded[..., 1:-1, :-2]
-        + padded[..., 1:-1, 2:]
-    )
-    return image * np.float32(1 - share) + around * np.float32(share / 4)

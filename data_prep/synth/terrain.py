@@ -1,4 +1,4 @@
-"""Terrain of a scene: relief, a meandering river in its valley, and hillshade."""
+"""Terrain of a scene: relief, a meandering river in its valley, lakes, and hillshade."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from data_prep.synth.random_fields import blur, smoothstep
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from data_prep.synth.landscapes import Landscape
     from data_prep.synth.random_fields import F32, FieldMaker
-    from data_prep.synth.sites import Landscape
 
 PIXEL_M = 10.0
 
@@ -25,12 +25,12 @@ class River:
 
     Attributes
     ----------
-    across : float32 array, (px, px)
-        Signed distance from the centre line over the half width; the water is where |across| < 1.
-    valley : float32 array, (px, px)
+    across : float32 (px, px)
+        Signed distance from the center line over the half width; the water is where |across| < 1.
+    valley : float32 (px, px)
         Coarse distance from the river in pixels, smooth enough to carve a valley with.
-    bars : float32 array, (px, px)
-        Where |across| exceeds this, gravel lies on the river's bed.
+    bars : float32 (px, px)
+        Where ``across`` exceeds this, gravel lies on the river's bed.
     """
 
     across: F32
@@ -39,19 +39,9 @@ class River:
 
 
 def draw_river(maker: FieldMaker, width_px: float) -> River:
-    """Draw a river that crosses the scene.
+    """Draw a river across the scene, 0.6 to 1.5 times ``width_px`` wide along its course.
 
-    Parameters
-    ----------
-    maker : FieldMaker
-        Draws the bends and the changes of width.
-    width_px : float
-        Typical width in pixels; 0.6 to 1.5 times as much along the course.
-
-    Returns
-    -------
-    River
-        Where the bends fold over, the contour cuts off oxbow lakes.
+    Where the bends fold over, the contour cuts off oxbow lakes.
     """
     px, rng = maker.px, maker.rng
     angle = rng.uniform(0, np.pi)
@@ -60,6 +50,8 @@ def draw_river(maker: FieldMaker, width_px: float) -> River:
     straight += np.float32(rng.uniform(-0.25, 0.25) * px)
     bends = 50 * maker.smooth(170) + 12.5 * maker.band(95, 0.3)
     course = straight + bends
+    # the function over its slope is about the distance from its contour; the floor keeps flat
+    # places from turning into lakes
     slope_y, slope_x = np.gradient(course)
     distance = course / np.maximum(np.hypot(slope_x, slope_y), 0.45)
     half_width = np.float32(width_px / 2) * np.clip(1 + 0.25 * maker.smooth(60), 0.6, 1.5)
@@ -68,49 +60,22 @@ def draw_river(maker: FieldMaker, width_px: float) -> River:
 
 
 def raise_terrain(maker: FieldMaker, river: River, landscape: Landscape) -> F32:
-    """Raise the relief and cut the river's valley into it.
-
-    Parameters
-    ----------
-    maker : FieldMaker
-        Draws the relief.
-    river : River
-        Where the valley goes.
-    landscape : Landscape
-        How high the relief is.
-
-    Returns
-    -------
-    float32 array, (px, px)
-        Elevation in metres, above zero.
-    """
+    """Raise the relief and cut the river's valley into it: meters above zero, float32 (px, px)."""
     hills = maker.fractal(2.15, 260)
     ridges = 0.6 - np.abs(maker.fractal(2.1, 180))
     steep = min(1.0, landscape.relief_m / 100)
     relief = (1 - 0.4 * steep) * hills + 0.4 * steep * ridges
-    flat = 1 - np.exp(-((river.valley / 85) ** 2))
-    height = landscape.relief_m * (relief * (0.25 + 0.75 * flat) + 1.3 * flat)
+    above_valley = 1 - np.exp(-((river.valley / 85) ** 2))
+    height = landscape.relief_m * (relief * (0.25 + 0.75 * above_valley) + 1.3 * above_valley)
     base = maker.rng.uniform(40, 180)
     raised: F32 = (height - height.min() + base).astype(np.float32)
     return raised
 
 
 def level_lakes(elevation: F32, patch: NDArray[np.int32], lakes: NDArray[np.int64]) -> F32:
-    """Flatten the terrain under standing water and ease the shores down to it.
+    """Flatten the patches that are lakes, and ease their shores down to the water.
 
-    Parameters
-    ----------
-    elevation : float32 array, (px, px)
-        Metres.
-    patch : integer array, (px, px)
-        Patch number of every pixel.
-    lakes : integer array
-        Patch numbers that are lakes.
-
-    Returns
-    -------
-    float32 array, (px, px)
-        Elevation with one level a lake: the tenth percentile of what was there.
+    A lake's level is the tenth percentile of the terrain: low, so that shores rise from it.
     """
     for lake in lakes:
         members = patch == lake
@@ -122,19 +87,14 @@ def level_lakes(elevation: F32, patch: NDArray[np.int32], lakes: NDArray[np.int6
 
 
 def hillshade(elevation: F32, azimuth_deg: float, altitude_deg: float) -> F32:
-    """Return the cosine of the sun's incidence over that of flat ground.
+    """Return the cosine of the sun's incidence over that of flat ground, float32 (px, px).
 
     Parameters
     ----------
-    elevation : float32 array, (px, px)
-        Metres on a 10 m grid, rows running south.
+    elevation : float32 (px, px)
+        Meters on a 10 m grid, rows running south.
     azimuth_deg, altitude_deg : float
-        Where the sun stands: clockwise from north, above the horizon.
-
-    Returns
-    -------
-    float32 array, (px, px)
-        1 on flat ground, 0 in full shadow.
+        Position of the sun: clockwise from north, above the horizon.
     """
     north, east = np.gradient(elevation, PIXEL_M)
     azimuth, altitude = math.radians(azimuth_deg), math.radians(altitude_deg)

@@ -11,12 +11,12 @@ import rasterio
 import shapely
 from rasterio.features import rasterize
 
-from data_prep.synth import ArchiveReport, write_archive
+from data_prep.synth import write_archive
 from data_prep.synth.archive_writer import coarsen
 from rsdgc.errors import DataError, SettingError
 
 PX = 200
-LAYERS = {"optical.tif", "elevation.tif", "labels.tif", "labels.gpkg"}
+FILES = {"optical.tif", "elevation.tif", "labels.tif", "labels.gpkg"}
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -28,33 +28,38 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> ArchiveReport:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "archive"
-    return write_archive(out, sites=2, seed=3, scenes_per_site=2, scene_px=PX)
+    scenes = write_archive(out, sites=2, seed=3, scenes_per_site=2, scene_px=PX)
+    assert scenes == [out / f"site-0{i}" / f"scene-0{j}" for i in range(2) for j in range(2)]
+    return out
 
 
-def test_layout_and_report(archive: ArchiveReport) -> None:
-    assert archive.sites == ("site-00", "site-01")
-    assert archive.scenes == 4
-    scenes = sorted(archive.path.glob("site-*/scene-*"))
+def test_every_scene_is_complete_and_nothing_else_is_there(archive: Path) -> None:
+    scenes = sorted(archive.glob("site-*/scene-*"))
     assert len(scenes) == 4
-    assert all({path.name for path in scene.iterdir()} == LAYERS for scene in scenes)
-    assert sum(archive.pixels.values()) > 0.8 * 4 * PX * PX
-    assert [path.name for path in archive.path.parent.iterdir()] == ["archive"]
+    assert all({path.name for path in scene.iterdir()} == FILES for scene in scenes)
+    labeled = 0
+    for scene in scenes:
+        with rasterio.open(scene / "labels.tif") as source:
+            labeled += int((source.read(1) > 0).sum())
+    assert labeled > 0.8 * 4 * PX * PX
+    assert [path.name for path in archive.parent.iterdir()] == ["archive"]
 
 
-def test_json_says_synthetic_and_names_the_classes(archive: ArchiveReport) -> None:
-    about = json.loads((archive.path / "archive.json").read_text())
+def test_json_says_synthetic_and_names_the_classes(archive: Path) -> None:
+    about = json.loads((archive / "archive.json").read_text())
     assert about["synthetic"] is True
     assert about["seed"] == 3
     assert len({site["crs"] for site in about["sites"]}) == 2
-    classes = json.loads((archive.path / "classes.json").read_text())
+    classes = json.loads((archive / "classes.json").read_text())
     assert classes["1"] == "water"
-    assert list(classes.values()) == list(archive.pixels)
+    assert list(classes) == [str(code) for code in range(1, 11)]
+    assert list(classes.values()) == list(about["sites"][0]["mix"])
 
 
-def test_rasters_carry_bands_grid_and_nodata(archive: ArchiveReport) -> None:
-    scene = archive.path / "site-01" / "scene-01"
+def test_rasters_carry_bands_grid_and_nodata(archive: Path) -> None:
+    scene = archive / "site-01" / "scene-01"
     with (
         rasterio.open(scene / "optical.tif") as optical,
         rasterio.open(scene / "elevation.tif") as elevation,
@@ -75,10 +80,10 @@ def test_rasters_carry_bands_grid_and_nodata(archive: ArchiveReport) -> None:
         np.testing.assert_array_equal(labels.read(1) == 0, optical.read(1) == 0)
 
 
-def test_polygons_agree_with_the_label_raster(archive: ArchiveReport) -> None:
-    scene = archive.path / "site-00" / "scene-00"
+def test_polygons_agree_with_the_label_raster(archive: Path) -> None:
+    scene = archive / "site-00" / "scene-00"
     meta, _, shapes, (codes, names) = pyogrio.raw.read(scene / "labels.gpkg")
-    classes = json.loads((archive.path / "classes.json").read_text())
+    classes = json.loads((archive / "classes.json").read_text())
     assert [classes[str(code)] for code in codes] == list(names)
     with rasterio.open(scene / "labels.tif") as source:
         labels, transform = source.read(1), source.transform
@@ -93,19 +98,19 @@ def test_polygons_agree_with_the_label_raster(archive: ArchiveReport) -> None:
 
 
 def test_same_seed_same_bytes_and_no_dependence_on_the_number_of_sites(
-    archive: ArchiveReport, tmp_path: Path
+    archive: Path, tmp_path: Path
 ) -> None:
     write_archive(tmp_path / "one", sites=1, seed=3, scenes_per_site=2, scene_px=PX)
-    one, two = digests(tmp_path / "one"), digests(archive.path)
+    one, two = digests(tmp_path / "one"), digests(archive)
     shared = [name for name in one if name.startswith("site-00")]
     assert len(shared) == 8
     assert {name: one[name] for name in shared} == {name: two[name] for name in shared}
 
 
-def test_another_seed_gives_other_scenes(archive: ArchiveReport, tmp_path: Path) -> None:
+def test_another_seed_gives_other_scenes(archive: Path, tmp_path: Path) -> None:
     write_archive(tmp_path / "a", sites=1, seed=4, scenes_per_site=1, scene_px=PX)
     name = Path("site-00/scene-00/optical.tif")
-    assert (tmp_path / "a" / name).read_bytes() != (archive.path / name).read_bytes()
+    assert (tmp_path / "a" / name).read_bytes() != (archive / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.synth.cover_classes import CLASS_COLOURS, CLASS_NAMES, Cover
-from data_prep.synth.sites import LANDSCAPES, deal_patches, draw_site
+from data_prep.synth.landscapes import CLASSES, LANDSCAPES, Cover, draw_patch_covers, draw_site
 
 
-def test_every_class_has_a_name_and_a_colour() -> None:
-    assert list(CLASS_NAMES) == list(CLASS_COLOURS) == list(Cover)
-    assert len(set(CLASS_NAMES.values())) == len(set(CLASS_COLOURS.values())) == 10
+def test_every_class_has_a_name_and_a_color() -> None:
+    assert list(CLASSES) == list(Cover)
+    names, colors = zip(*CLASSES.values(), strict=True)
+    assert len(set(names)) == len(set(colors)) == 10
 
 
 @pytest.mark.parametrize("key", LANDSCAPES)
 def test_landscapes_have_five_classes_or_more(key: str) -> None:
-    assert len(LANDSCAPES[key].mix) >= 5
+    assert len(LANDSCAPES[key].mix) == 10
+    assert np.count_nonzero(LANDSCAPES[key].mix) >= 5
+    assert sum(LANDSCAPES[key].mix) == pytest.approx(1, abs=0.02)
 
 
 def test_sites_differ_in_zone_mix_and_radiometry() -> None:
@@ -32,9 +34,9 @@ def test_a_site_is_decided_by_seed_and_number() -> None:
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_the_deck_meets_the_mix(index: int) -> None:
+def test_patches_meet_the_mix(index: int) -> None:
     site = draw_site(1, index)
-    deck = deal_patches(site, 5, 9, np.random.default_rng(0))
-    assert deck.shape == (5, 9)
-    counts = np.bincount(deck.ravel(), minlength=11)[1:]
+    covers = draw_patch_covers(site, 5, 9, np.random.default_rng(0))
+    assert covers.shape == (5, 9)
+    counts = np.bincount(covers.ravel(), minlength=11)[1:]
     np.testing.assert_allclose(counts, site.mix * 45, atol=1.01)

@@ -3,13 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.synth.cover_classes import Cover
-from data_prep.synth.landcover import Patches, grow_patches, label_pixels, patches_across
+from data_prep.synth.land_cover import (
+    Patches,
+    draw_roads,
+    grow_patches,
+    label_pixels,
+    patches_across,
+)
+from data_prep.synth.landscapes import Cover
 from data_prep.synth.random_fields import FieldMaker
-from data_prep.synth.roads import draw_roads
 from data_prep.synth.terrain import River, draw_river
 
-DECK = np.array(
+COVERS = np.array(
     [
         Cover.BUILT_UP,
         Cover.WATER,
@@ -26,16 +31,16 @@ PX = 240
 
 
 @pytest.fixture(scope="module")
-def country() -> tuple[Patches, River, np.ndarray]:
+def landscape() -> tuple[Patches, River, np.ndarray]:
     maker = FieldMaker(PX, np.random.default_rng(5))
     river = draw_river(maker, 8)
     elevation = 100 + 10 * maker.smooth(60)
-    return grow_patches(maker, DECK, elevation, river), river, elevation
+    return grow_patches(maker, COVERS, elevation, river), river, elevation
 
 
-def test_all_dealt_classes_are_placed(country: tuple[Patches, River, np.ndarray]) -> None:
-    patches, _, _ = country
-    np.testing.assert_array_equal(np.sort(patches.covers), np.sort(DECK))
+def test_all_classes_are_placed(landscape: tuple[Patches, River, np.ndarray]) -> None:
+    patches, _, _ = landscape
+    np.testing.assert_array_equal(np.sort(patches.covers), np.sort(COVERS))
     assert set(np.unique(patches.number)) <= set(range(9))
     assert patches.inside.min() >= 0
 
@@ -43,16 +48,16 @@ def test_all_dealt_classes_are_placed(country: tuple[Patches, River, np.ndarray]
 def test_a_scene_of_one_class_has_borders_far_away() -> None:
     maker = FieldMaker(96, np.random.default_rng(0))
     river = draw_river(maker, 8)
-    deck = np.full(4, Cover.BARE)
-    patches = grow_patches(maker, deck, np.ones((96, 96), np.float32), river)
+    covers = np.full(4, Cover.BARE)
+    patches = grow_patches(maker, covers, np.ones((96, 96), np.float32), river)
     assert np.isfinite(patches.inside).all()
     assert patches.inside.min() > 20
 
 
 def test_roads_link_towns_and_leave_lakes_alone(
-    country: tuple[Patches, River, np.ndarray],
+    landscape: tuple[Patches, River, np.ndarray],
 ) -> None:
-    patches, river, elevation = country
+    patches, river, elevation = landscape
     roads = draw_roads(patches, elevation, np.random.default_rng(0))
     lakes = patches.covers[patches.number] == Cover.WATER
     assert 0.003 < roads.mean() < 0.1
