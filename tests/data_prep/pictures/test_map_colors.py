@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_prep.pictures.color_vision import VISIONS, simulate, to_lab
 from data_prep.pictures.map_colors import SPLIT_COLORS, class_colors, hex_color, site_colors
 from data_prep.synth import write_archive
-from data_prep.synth.cover_classes import CLASS_NAMES, Cover
+from data_prep.synth.landscapes import CLASSES, Cover
 from tests.data_prep.pictures.ciede2000 import ciede2000
 
 
@@ -89,7 +89,7 @@ def test_classes_that_touch_on_a_synthetic_map_differ_in_every_vision(
 ) -> None:
     assert {cover for pair in touching for cover in pair} == set(Cover)
     assert len(touching) >= 25  # of 45
-    colors = dict(zip(Cover, class_colors([CLASS_NAMES[c] for c in Cover]), strict=True))
+    colors = dict(zip(Cover, class_colors([CLASSES[c][0] for c in Cover]), strict=True))
     for one, other in touching:
         assert difference(colors[one], colors[other], vision) >= 10, (one, other)
 
