@@ -120,8 +120,10 @@ class Pixels:
 
     def select(self, mask: NDArray[np.bool_]) -> Pixels:
         """Return the pixels where ``mask`` (n,) is true."""
-        arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return replace(self, **{name: values[mask] for name, values in arrays.items()})
+        selected: dict[str, Any] = {
+            name: values[mask] for name, values in vars(self).items() if np.ndim(values)
+        }
+        return replace(self, **selected)
 
     def mix(self, share: NDArray[Any], first: str, second: str) -> F32:
         """Blend two materials: ``share`` (n,) of the second, the rest of the first; (n, 4)."""
