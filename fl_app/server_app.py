@@ -24,7 +24,7 @@ from fl_app.runs import folder as run_folder
 from fl_app.runs import lock as run_lock
 from fl_app.settings import Settings, parse_budget
 from fl_app.statistics_round import collect_statistics, run_statistics, write_statistics
-from rsdgc import RMS, Compressor, ModelSpec
+from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
 from rsdgc.errors import RsdgcError, RunError
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager, discover_sites, messages
 from strategies.base import RoundSettings, SiteStrategy
@@ -137,7 +137,11 @@ def _strategy(
     last = _rates(settings, spec, settings.budget_final)
     compressor = Compressor(spec, settings.scheme(), RMS())
     model = PublishedModel(weights, down, compressor, run_id)
-    return RsDgc(roster, ledger, rules, up, model, last, checkpoints, server_momentum=momentum)
+    return RsDgc(
+        *(roster, ledger, rules, up, model, last, checkpoints),
+        server_momentum=momentum,
+        aggregator=AGGREGATORS[settings.aggregation],
+    )
 
 
 def _server_momentum(settings: Settings, spec: ModelSpec) -> float:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from fl_app.methods import METHODS, MethodName
-from rsdgc import Scheme
+from rsdgc import AGGREGATORS, Scheme
 from rsdgc.errors import SettingError
 
 Scalar = bool | int | float | str
@@ -109,6 +109,12 @@ class Settings(BaseModel):
         "up for the rounds by which compression delays; -1: the method's own (0.4 for `rs-dgc` "
         "where uploads are compressed, else 0).",
     )
+    aggregation: str = Field(
+        "mean",
+        description="How the server combines the sites' updates: `mean`, weighted by training "
+        "chips, or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`). "
+        "`fedavg` always takes Flower's mean.",
+    )
     top_share: float = Field(
         0.0,
         ge=0.0,
@@ -180,6 +186,15 @@ class Settings(BaseModel):
     @classmethod
     def _budget_is_readable(cls, value: str) -> str:
         parse_budget(value, dense_bytes=1 << 20)
+        return value
+
+    @field_validator("aggregation")
+    @classmethod
+    def _aggregation_is_known(cls, value: str, info: ValidationInfo) -> str:
+        if value != "mean" and info.data.get("method") == "fedavg":
+            raise ValueError("method fedavg takes Flower's mean; leave it at 'mean'")
+        if ":" not in value:  # a class of the user's is imported by the server, when it is used
+            AGGREGATORS[value]
         return value
 
     @field_validator("nsi_std_weight")

@@ -14,6 +14,7 @@ from flwr.app import Message
 
 import strategies.checkpoints
 from fl_app import client_app
+from fl_app.runs.folder import reopen
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
@@ -238,3 +239,12 @@ def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path, whole: Path)
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(RunError, match="is damaged"):
         resume(data, tmp_path / "run")
+
+
+def test_a_run_folder_without_a_later_setting_can_be_resumed(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "data", tmp_path / "run", resume=True)
+    config = {**chosen.to_mapping(), "run_id": 7}
+    del config["aggregation"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert reopen(chosen) == (tmp_path / "run", 7)

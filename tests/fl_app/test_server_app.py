@@ -13,7 +13,9 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
 import strategies.base
-from rsdgc.errors import RunError
+from rsdgc import Aggregator
+from rsdgc.arrays import Float32
+from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from tests.federation import grid, run, serve, settings
 
@@ -341,3 +343,25 @@ def test_the_sites_end_with_the_model_that_is_delivered(data: Path, tmp_path: Pa
     for site in ("site-00", "site-01", "site-02"):
         (replica,) = (tmp_path / "run" / "state" / "7" / site).glob("replica-*")
         assert replica.read_bytes() == delivered
+
+
+class EqualMean(Aggregator):
+    """A rule that is not part of this project: every site counts the same."""
+
+    calls = 0
+
+    def aggregate(self) -> Float32:
+        type(self).calls += 1
+        total = np.zeros(self.spec.size, dtype=np.float32)
+        for update, _ in self.updates():
+            update.add_to(total, 1.0 / len(self))
+        return total
+
+
+def test_an_aggregation_rule_is_found_by_its_place(data: Path, tmp_path: Path) -> None:
+    EqualMean.calls = 0
+    name = f"{EqualMean.__module__}:EqualMean"
+    run(settings(data, tmp_path / "run", aggregation=name, rounds=2))
+    assert EqualMean.calls == 2
+    with pytest.raises(SettingError, match="cannot be imported"):
+        run(settings(data, tmp_path / "none", aggregation="nowhere.to:be_found", rounds=1))

@@ -37,6 +37,8 @@ def test_the_documented_table_is_the_settings() -> None:
         ({"learning-rate": -1}, "setting learning-rate=-1"),
         ({"nsi-mean-weight": 0.0, "nsi-std-weight": 0.0}, "setting nsi-std-weight=0.0: one of"),
         ({"rounds": "many"}, "setting rounds='many'"),
+        ({"aggregation": "meen"}, "aggregation rule 'meen' is unknown: did you mean 'mean'?"),
+        ({"method": "fedavg", "aggregation": "a:B"}, "setting aggregation='a:B': method fedavg"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
