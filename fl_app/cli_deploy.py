@@ -50,9 +50,10 @@ def init(
     sites: Annotated[str, typer.Option(help="Names of the sites, comma-separated.")] = "",
     port: Annotated[int, typer.Option(help="Port at which sites reach the server.")] = 443,
 ) -> None:
-    """Make a folder for the server and each site: certificates, keys, configuration, proxy.
+    """Make the folders of a federation.
 
-    A second call adds what is missing and overwrites nothing.
+    The server and each site get one, with certificates, keys and configuration. A second call adds
+    what is missing and overwrites nothing.
     """
     from fl_app.deploy.provision import init_federation
 
@@ -72,7 +73,10 @@ def add_site(
         Path | None, typer.Option(help="Public key of a pair that the site made itself.")
     ] = None,
 ) -> None:
-    """Make the folders of new sites; register their keys with rsdgc server register."""
+    """Make the folders of new sites.
+
+    Register their keys at the server with rsdgc server register.
+    """
     from fl_app.deploy import provision
 
     if public_key is not None and len(names) != 1:
@@ -88,7 +92,10 @@ def add_site(
 
 
 def renew(out: Folder) -> None:
-    """Sign a new certificate for the server, before the present one expires."""
+    """Sign a new certificate for the server.
+
+    rsdgc deploy check warns 30 days before the present one expires.
+    """
     from fl_app.deploy.provision import open_federation, renew_certificate
 
     certificate = renew_certificate(open_federation(out))
@@ -101,7 +108,10 @@ def renew(out: Folder) -> None:
 def check(
     config: Annotated[Path, typer.Option(help="The server.toml or site.toml of this machine.")],
 ) -> None:
-    """Check everything that a server or site needs to run; exit with 1 if a check failed."""
+    """Check what a server or site needs to run.
+
+    Exits with 1 if a check failed.
+    """
     from fl_app.deploy.checks import count_failures, format_table
     from fl_app.deploy.party_config import ServerConfig, read_party
     from fl_app.deploy.server_checks import check_server
@@ -123,7 +133,11 @@ def start(config: ServerFile = _SERVER_FILE) -> None:
 
 
 def register(config: ServerFile = _SERVER_FILE) -> None:
-    """Admit the sites whose public keys are in the folder "keys", and no others."""
+    """Admit the sites that have a public key.
+
+    Public keys are the files *.pub in the folder "keys" of the configuration. A site whose key is
+    no longer there is no longer admitted.
+    """
     from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import connect
     from fl_app.deploy.site_registration import register_sites
@@ -147,7 +161,11 @@ def run(
         int | None, typer.Option(help="Sites to wait for; default: all registered sites.")
     ] = None,
 ) -> None:
-    """Train over the sites and follow the run to its end; exit with 1 if it does not complete."""
+    """Train over the sites.
+
+    Follows the run to its end and exits with 1 if it does not complete. A run continues if you
+    leave this command.
+    """
     from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
 
@@ -163,7 +181,10 @@ def run(
 
 
 def watch(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
-    """Show which sites are online, and follow a run, by default the newest, to its end."""
+    """Show sites and runs, and follow a run.
+
+    Follows the newest run by default, and exits with 1 if it does not complete.
+    """
     from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
 
@@ -171,7 +192,10 @@ def watch(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
 
 
 def stop(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
-    """Stop a run, by default the active one; rsdgc server resume continues it."""
+    """Stop a run, by default the active one.
+
+    rsdgc server resume continues it.
+    """
     from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
 
@@ -186,7 +210,10 @@ def resume(
         int | None, typer.Option(help="Sites to wait for; default: as at the start.", min=1)
     ] = None,
 ) -> None:
-    """Continue an unfinished run from its last checkpoint, with its own settings."""
+    """Continue an unfinished run.
+
+    It continues from its last checkpoint, with its own settings.
+    """
     from fl_app.deploy import run_commands
     from fl_app.deploy.party_config import read_server
 
@@ -194,7 +221,7 @@ def resume(
 
 
 def start_site(config: SiteFile = _SITE_FILE) -> None:
-    """Take part in the federation: run this site's SuperNode until it is stopped."""
+    """Run this site's SuperNode until it is stopped."""
     from fl_app.deploy import supernode
     from fl_app.deploy.party_config import read_site
 
@@ -202,7 +229,10 @@ def start_site(config: SiteFile = _SITE_FILE) -> None:
 
 
 def site_status(config: SiteFile = _SITE_FILE) -> None:
-    """Show whether this site's SuperNode runs and what it keeps; exit with 1 if it does not run."""
+    """Show this site's SuperNode and its states.
+
+    Exits with 1 if the SuperNode does not run.
+    """
     from fl_app.deploy import supernode
     from fl_app.deploy.party_config import read_site
 
