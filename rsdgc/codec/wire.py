@@ -94,7 +94,7 @@ def encode(
         Run, round and base version.
     update : float32 [spec.size]
         What to send.
-    kept : sequence of (int64 [k] or None), one a layer
+    kept : sequence of (int64 [k] or None), one for each layer
         Ids of the neighborhoods to send, strictly increasing; None sends the layer whole. A joint
         coding may leave some out: dead-zone levels omit neighborhoods of zeros.
     budget_bytes : float
@@ -132,6 +132,7 @@ def encode(
     sections = [codes.tobytes(), encoded.counts, *streams, encoded.table, *bodies]
     payload = header.assemble(spec, sections)
     if not isinstance(coding, JointCoding) or not sparse:
+        # Error feedback needs what the receiver will find, and decoding says exactly that.
         return decode(payload, spec)
     # A joint coding has computed its decoded values already. Only whole layers are decoded here.
     layers = dict(zip(sparse, encoded.layer_updates(), strict=True))
@@ -170,6 +171,7 @@ def decode(
     WireError
         The buffer is not a valid update of this model. No other error is raised.
     """
+    # The update shares this memory, so it must not change; bytes are not copied.
     payload = bytes(buffer)
     header = Header.read(payload, spec)
     if scheme not in (None, header.scheme):
@@ -195,6 +197,7 @@ def decode(
         sizes = [grid.num_members(kept) for grid, kept in zip(sparse_grids, ids, strict=True)]
         values, value_bits = coding.decode(sizes, reader, streams)
         bits += value_bits
+    # Unread bits would be a second spelling of the same update.
     streams.finish()
     num_bytes = bytes_from_bits(bits)
     number = {layer: k for k, layer in enumerate(sparse)}
@@ -227,6 +230,7 @@ def _split_layers(
         if ids is None:
             bodies.append(encode_values(view, scheme.dense_coding))
             continue
+        # Gathered values are a copy, which the coding may overwrite.
         check_ids(ids, grid.count)
         sparse[i] = KeptNeighborhoods(grid, ids, grid.gather(view, ids))
         if isinstance(coding, JointCoding):
