@@ -8,6 +8,7 @@ A store is a folder: sharded memory maps (``shards``), a Parquet manifest with a
 (``manifest``; ``footprints`` for its GeoParquet geometry) and ``meta.json`` (``schema``).
 ``store_writer`` writes it in a folder that appears complete (``staging``), ``store`` reads it.
 ``statistics`` adds up bands; ``common_statistics`` is what sites share of it. ``rasters`` reads
-files through GDAL, ``progress`` reports; ``inspect`` and ``page`` show what a store holds.
+files through GDAL, ``progress`` reports. ``inspect`` prints what a store holds, ``data_page`` draws
+it with ``pictures``.
 Nothing here knows Flower or the compression method.
 """

@@ -72,7 +72,7 @@ def split_blocks(
     """Split chips by blocks, stratified by class as far as blocks allow.
 
     Of many random assignments of blocks, over several sides of the blocks, the one is kept whose
-    splits come closest to the wished shares of every class and lose least to the buffer.
+    splits come closest to the requested shares of every class and lose least to the buffer.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def split_blocks(
     labels : int64 [n]
         Classes, for the stratification.
     groups : [n]
-        Chips that should each give their share of every split (the archive's folders).
+        Each group has its share of every split (the archive's folders).
     hashes : texts [n]
         Chips of equal content end in one split; copies in other splits go to the buffer.
     chip_px, buffer_px

@@ -82,7 +82,7 @@ class Footprints:
 
     @cached_property
     def polygons(self) -> NDArray[Any]:
-        """The boxes as shapely polygons [n], made once: a split looks at them many times."""
+        """The boxes as shapely polygons [n], made once: a split queries them many times."""
         polygons: NDArray[Any] = shapely.box(*self.boxes.T)
         return polygons
 

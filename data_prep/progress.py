@@ -45,7 +45,10 @@ def reporting(callback: Callback | None, *, unit: str = "items") -> Iterator[Cal
         yield _lines(unit)
     else:
         with _bar(unit) as bar:
-            yield _on_bar(bar)
+            task = bar.add_task("")
+            yield lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            )
 
 
 def _lines(unit: str) -> Callback:
@@ -89,12 +92,3 @@ def _bar(unit: str) -> Progress:
         console=Console(stderr=True),
         transient=True,
     )
-
-
-def _on_bar(bar: Progress) -> Callback:
-    task = bar.add_task("")
-
-    def report(what: str, done: int, total: int) -> None:
-        bar.update(task, description=what, completed=done, total=total)
-
-    return report

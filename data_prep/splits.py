@@ -89,7 +89,7 @@ def split_stratified(
 
 
 def _share_of(count: int, share: float, kept: int) -> int:
-    """Return a share of ``count``, at least 1 if more than ``kept``, which stay, are there."""
+    """Return how many of ``count`` a share takes: at least 1 if possible, while ``kept`` remain."""
     if share == 0 or count <= kept:
         return 0
     return int(min(max(1, round(count * share)), count - kept))
@@ -201,7 +201,7 @@ def class_cost(
 ) -> float:
     """Rate the class counts of a split; 0 is best.
 
-    The cost is the distance from the wished shares, plus half a point for the share of classes
+    The cost is the distance from the requested shares, plus half a point for the share of classes
     that a split lacks: a class that is never trained on or tested is worse than a share missed.
 
     Parameters
@@ -211,7 +211,7 @@ def class_cost(
     total : [K]
         Samples by class, before splitting.
     test_share, val_share
-        Wished shares.
+        Requested shares.
     """
     cost = 0.0
     present = total > 0

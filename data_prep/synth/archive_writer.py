@@ -181,9 +181,9 @@ def write_polygons(path: Path, labels: NDArray[np.uint8], transform: Affine, eps
 
     The columns are ``code`` (int32) and ``class`` (text); code 0 is left out.
     """
-    found = list(shapes(labels, mask=labels > 0, transform=transform))
-    outlines = np.array([shapely.geometry.shape(outline) for outline, _ in found], dtype=object)
-    codes = np.array([int(code) for _, code in found], dtype=np.int32)
+    regions = list(shapes(labels, mask=labels > 0, transform=transform))
+    outlines = np.array([shapely.geometry.shape(outline) for outline, _ in regions], dtype=object)
+    codes = np.array([int(code) for _, code in regions], dtype=np.int32)
     large = shapely.area(outlines) >= LEAST_POLYGON_M2
     # simplified outlines may cross themselves: repair makes parts of them, lines among these
     valid = shapely.make_valid(shapely.simplify(outlines[large], OUTLINE_TOLERANCE_M))

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from data_prep.synth.random_fields import F32
 
-NUM_BANDS = 4
-
 
 class Cover(IntEnum):
     """Class codes of ``labels.tif``; 0 stands for unlabeled."""
@@ -155,7 +153,7 @@ def draw_site(seed: int, index: int) -> Site:
             60.0 * int(rng.integers(northing[0] // 60, northing[1] // 60)),
         ),
         mix=mix / mix.sum(),
-        gain=(rng.uniform(0.85, 1.2) * rng.uniform(0.94, 1.06, NUM_BANDS)).astype(np.float32),
+        gain=(rng.uniform(0.85, 1.2) * rng.uniform(0.94, 1.06, size=4)).astype(np.float32),
         # haze and stray light lift blue most
         offset=(rng.uniform(0.0, 0.02) * np.array([1.6, 1.1, 0.8, 0.5])).astype(np.float32),
         season=float(rng.uniform(0.1, 0.9)),

@@ -35,19 +35,19 @@ from tests.data_prep.archives import write_scene
 def test_sites_sums_add_up_to_the_store_s_own(scenes_store: Store, tmp_path: Path) -> None:
     data = partition(scenes_store.path, tmp_path / "data", scheme="folder")
     sums = [site_sums(data, name) for name in data.sites]
-    both = merge_sites(sums)
+    total = merge_sites(sums)
     (meta,) = scenes_store.meta.modalities
-    layer = both.modalities["optical"]
-    np.testing.assert_allclose(layer.mean, meta.mean, rtol=1e-6)
-    np.testing.assert_allclose(layer.std, meta.std, rtol=1e-6)
-    assert layer.count.tolist() == meta.count
+    modality = total.modalities["optical"]
+    np.testing.assert_allclose(modality.mean, meta.mean, rtol=1e-6)
+    np.testing.assert_allclose(modality.std, meta.std, rtol=1e-6)
+    assert modality.count.tolist() == meta.count
     labels = column(scenes_store.manifest, "label")
     train = column(scenes_store.manifest, "split") == "train"
-    assert list(both.class_counts) == np.bincount(labels[train]).tolist()
+    assert list(total.class_counts) == np.bincount(labels[train]).tolist()
 
 
-def test_a_whole_store_tells_what_its_ingestion_has_counted(scenes_store: Store) -> None:
-    """A large archive is not read again for it."""
+def test_a_store_that_is_one_site_has_the_sums_of_its_ingestion(scenes_store: Store) -> None:
+    """A large archive is not read again."""
     known = site_sums(open_data(scenes_store.path), 0).modalities["optical"]
     chips, _ = open_data(scenes_store.path).site(0).split("train")
     (read,) = scenes_store.band_sums(chips)
@@ -55,7 +55,7 @@ def test_a_whole_store_tells_what_its_ingestion_has_counted(scenes_store: Store)
     np.testing.assert_allclose((known.mean, known.m2), (read.mean, read.m2), rtol=1e-7)
 
 
-def test_pixels_are_added_up_by_themselves(pixels_store: Store) -> None:
+def test_a_pixel_counts_without_its_patch(pixels_store: Store) -> None:
     sums = site_sums(open_data(pixels_store.path), 0)
     (meta,) = pixels_store.meta.modalities
     np.testing.assert_allclose(sums.modalities["cube"].mean, meta.mean)
@@ -64,7 +64,7 @@ def test_pixels_are_added_up_by_themselves(pixels_store: Store) -> None:
 
 def test_scales_and_offsets_are_applied(tmp_path: Path) -> None:
     """Two sites with one reflectance, stored in other counts, normalize to the same."""
-    found = []
+    sums = []
     for i, (scale, offset) in enumerate(((1.0, 0.0), (0.5, -10.0))):
         write_scene(tmp_path / f"src-{i}", bands=2, size=64)
         with rasterio.open(tmp_path / f"src-{i}" / "optical.tif", "r+") as target:
@@ -72,11 +72,11 @@ def test_scales_and_offsets_are_applied(tmp_path: Path) -> None:
             target.write(((values - offset) / scale).round().astype("uint16"))
             target.scales, target.offsets = (scale,) * 2, (offset,) * 2
         store = ingest_scenes(tmp_path / f"src-{i}", tmp_path / f"store-{i}", chip_px=8)
-        found.append(site_sums(open_data(store.path), 0).modalities["optical"])
+        sums.append(site_sums(open_data(store.path), 0).modalities["optical"])
         mean, std = normalization_of(store.meta.modalities[0])
-        np.testing.assert_allclose((mean, std), (found[i].mean, found[i].std), rtol=1e-6)
-    np.testing.assert_allclose(found[0].mean, found[1].mean, rtol=1e-6)
-    np.testing.assert_allclose(found[0].std, found[1].std, rtol=1e-6)
+        np.testing.assert_allclose((mean, std), (sums[i].mean, sums[i].std), rtol=1e-6)
+    np.testing.assert_allclose(sums[0].mean, sums[1].mean, rtol=1e-6)
+    np.testing.assert_allclose(sums[0].std, sums[1].std, rtol=1e-6)
 
 
 @given(
@@ -88,21 +88,21 @@ def test_scales_and_offsets_are_applied(tmp_path: Path) -> None:
 def test_any_order_gives_the_statistics_of_all_pixels(sites: list[list[int]], random: Any) -> None:
     sums = [_of(np.array(values, float)) for values in sites]
     random.shuffle(sums)
-    layer = merge_sites(sums).modalities["a"]
+    modality = merge_sites(sums).modalities["a"]
     pixels = np.array([value for values in sites for value in values], float)
-    assert layer.count[0] == len(pixels)
-    np.testing.assert_allclose(layer.mean[0], pixels.mean(), rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(layer.std[0], pixels.std(), rtol=1e-7, atol=1e-6)
+    assert modality.count[0] == len(pixels)
+    np.testing.assert_allclose(modality.mean[0], pixels.mean(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(modality.std[0], pixels.std(), rtol=1e-7, atol=1e-6)
 
 
 def _of(values: np.ndarray) -> SiteSums:
     mean = values.mean() if len(values) else 0.0
     m2 = ((values - mean) ** 2).sum()
-    layer = ModalitySums(("b",), *(np.array([v], float) for v in (len(values), mean, m2)))
-    return SiteSums({"a": layer}, ("x",), (len(values),))
+    modality = ModalitySums(("b",), *(np.array([v], float) for v in (len(values), mean, m2)))
+    return SiteSums({"a": modality}, ("x",), (len(values),))
 
 
-def test_what_is_sent_is_plain_and_comes_back(scenes_store: Store) -> None:
+def test_sums_are_sent_as_plain_lists_and_come_back(scenes_store: Store) -> None:
     sums = site_sums(open_data(scenes_store.path), 0)
     back = SiteSums.from_mapping(json.loads(json.dumps(sums.to_mapping())))
     assert back.classes == sums.classes
@@ -135,15 +135,15 @@ def test_malformed_sums_of_a_peer_are_refused(change: dict[str, Any]) -> None:
 
 def test_sites_that_differ_are_refused() -> None:
     one = _of(np.array([1.0]))
-    layer = one.modalities["a"]
+    modality = one.modalities["a"]
     with pytest.raises(DataError, match="sites differ in modalities or bands"):
-        merge_sites([one, SiteSums({"c": layer}, ("x",), (1,))])
-    two = {"a": layer, "c": layer}
+        merge_sites([one, SiteSums({"c": modality}, ("x",), (1,))])
+    two = {"a": modality, "c": modality}
     other_order = SiteSums(dict(reversed(two.items())), ("x",), (1,))
     with pytest.raises(DataError, match=r"differ in modalities or bands: c \(b\); a \(b\) and a"):
         merge_sites([SiteSums(two, ("x",), (1,)), other_order])
     with pytest.raises(DataError, match="sites differ in classes"):
-        merge_sites([one, SiteSums({"a": layer}, ("y",), (1,))])
+        merge_sites([one, SiteSums({"a": modality}, ("y",), (1,))])
     with pytest.raises(DataError, match="no site has sent statistics"):
         merge_sites([])
 
@@ -169,16 +169,16 @@ def statistics(numbers: np.ndarray) -> CommonStatistics:
 
 def assert_same(one: CommonStatistics, two: CommonStatistics) -> None:
     assert list(one.modalities) == list(two.modalities)
-    for name, layer in one.modalities.items():
-        assert layer.bands == two.modalities[name].bands
+    for name, modality in one.modalities.items():
+        assert modality.bands == two.modalities[name].bands
         for key in ("mean", "std"):
-            ours, theirs = getattr(layer, key), getattr(two.modalities[name], key)
+            ours, theirs = getattr(modality, key), getattr(two.modalities[name], key)
             assert ours.dtype == theirs.dtype == np.float32
             assert ours.tobytes() == theirs.tobytes()
 
 
 @given(arrays(np.float32, 8, elements=NUMBERS))
-def test_what_is_agreed_on_travels_bit_for_bit(numbers: np.ndarray) -> None:
+def test_common_statistics_travel_bit_for_bit(numbers: np.ndarray) -> None:
     common = statistics(numbers)
     packed = common.pack()
     assert len(packed) == 4 + 8 * 4
@@ -193,7 +193,7 @@ def test_packed_bytes_stay_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "here",
+    "bands",
     [
         {"optical": ["B02", "B03", "B08"]},
         {"optical": ["B02", "B08", "B03"], "dem": ["elevation"]},
@@ -202,13 +202,13 @@ def test_packed_bytes_stay_what_they_are() -> None:
     ],
     ids=["fewer modalities", "other order of bands", "other order of modalities", "other name"],
 )
-def test_a_site_of_other_modalities_refuses_it(here: dict[str, list[str]]) -> None:
+def test_a_site_of_other_modalities_refuses_them(bands: dict[str, list[str]]) -> None:
     packed = statistics(np.ones(8, np.float32)).pack()
     with pytest.raises(DataError, match="for other modalities or bands than this site's"):
-        CommonStatistics.unpack(packed, modalities(**here))
+        CommonStatistics.unpack(packed, modalities(**bands))
 
 
-def test_what_is_damaged_or_not_finite_is_refused() -> None:
+def test_damaged_or_infinite_statistics_are_refused() -> None:
     packed = statistics(np.ones(8, np.float32)).pack()
     for wrong in (packed[:-1], packed + b"\0", b""):
         with pytest.raises(DataError, match="for other modalities"):
@@ -226,7 +226,7 @@ def test_a_damaged_file_is_refused(text: str) -> None:
         CommonStatistics.from_json(text)
 
 
-def test_the_common_ones_go_over_a_store_s_own(scenes_store: Store) -> None:
+def test_common_statistics_override_the_store_s_own(scenes_store: Store) -> None:
     (meta,) = scenes_store.meta.modalities
     sums = site_sums(open_data(scenes_store.path), 0)
     common = CommonStatistics.of(merge_sites([sums, sums]))

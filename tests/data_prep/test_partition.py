@@ -147,13 +147,13 @@ def test_blocks_are_compact_and_straight() -> None:
     site_of = assign_blocks(columns, 4)
     assert NO_SITE not in site_of
     for site in range(4):
-        here = site_of == site
-        assert here.sum() == 36
-        assert np.ptp(rows[here]) == np.ptp(cols[here]) == 5
+        members = site_of == site
+        assert members.sum() == 36
+        assert np.ptp(rows[members]) == np.ptp(cols[members]) == 5
 
 
 @pytest.mark.parametrize(("sites", "per_site"), [(3, 1), (2, 2), (5, 2), (4, 3), (7, 1)])
-def test_pathological_sites_have_just_so_many_classes(
+def test_pathological_sites_have_exactly_so_many_classes(
     scenes_store: Store, tmp_path: Path, sites: int, per_site: int
 ) -> None:
     how = {"scheme": "classes", "sites": sites, "classes_per_site": per_site}
