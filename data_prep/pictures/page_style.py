@@ -159,4 +159,4 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 """
 )
-"""CSS of the whole page; names no font, image or sheet that would have to be fetched."""
+"""CSS of a whole page; it names no font, image or sheet that would have to be fetched."""

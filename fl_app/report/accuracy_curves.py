@@ -1,4 +1,4 @@
-"""How accuracy grows: against rounds, and against the bytes that had to be sent for it."""
+"""Accuracy against rounds, and against the bytes sent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from fl_app.runs.records import Run
 
 _SIZE_IN = (5.4, 3.3)
+# With more rounds, markers run together.
 _MANY_ROUNDS = 12
 
 
 def accuracy_by_round(run: Run) -> Markup:
-    """Accuracy, balanced accuracy and kappa of the global model after each round."""
+    """Draw accuracy, balanced accuracy and kappa of the global model after each round."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -59,7 +60,7 @@ def accuracy_by_round(run: Run) -> Markup:
 
 
 def accuracy_by_bytes(run: Run) -> Markup | None:
-    """Accuracy against cumulative bytes, with dense FedAvg's bytes for the same rounds marked.
+    """Draw accuracy against cumulative bytes, and mark dense FedAvg's bytes for the same rounds.
 
     Returns
     -------
@@ -83,8 +84,8 @@ def accuracy_by_bytes(run: Run) -> Markup | None:
         _mark_dense(axes, run)
         axes.set_xlabel("bytes on the wire since the start, all sites")
         axes.xaxis.set_major_locator(LogLocator(subs=_subdivisions(axes)))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda _value, _at: ""))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _at: bytes_tick(value)))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda _value, _position: ""))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_tick(value)))
         axes.legend(loc="best")
 
     label = (
@@ -103,7 +104,7 @@ def _known(score: float | None) -> bool:
 
 
 def _gaps(scores: list[float | None]) -> list[float]:
-    """Scores with NaN, which matplotlib leaves out, for those not recorded."""
+    """Return the scores with NaN, which matplotlib leaves out, for those not recorded."""
     return [math.nan if score is None else score for score in scores]
 
 
@@ -112,7 +113,7 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
 
 
 def _percent_axis(axes: Axes) -> None:
-    """From 0 to a little above 100 %; below 0 only where a kappa is."""
+    """Scale the axis from 0 to a little above 100 %; below 0 only where a kappa is."""
     low = min(0.0, axes.get_ylim()[0])
     axes.set_ylim(low if low < -0.05 else 0.0, 1.02)
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -143,7 +144,7 @@ def _mark_dense(axes: Axes, run: Run) -> None:
         return
     axes.axvline(dense, color=INK, linewidth=1.1, linestyle=(0, (2, 2)))
     low, high = axes.get_xlim()
-    axes.set_xlim(low, max(high, dense * 1.6))
+    axes.set_xlim(low, max(high, dense * 1.6))  # room for the line at the right edge
     axes.annotate(
         f"dense FedAvg,\nsame rounds\n{bytes_text(dense)}",
         (dense, 0.04),
@@ -158,6 +159,6 @@ def _mark_dense(axes: Axes, run: Run) -> None:
 
 
 def _subdivisions(axes: Axes) -> tuple[float, ...]:
-    """More tick marks a decade where the axis spans few decades."""
+    """Return more tick marks per decade where the axis spans few decades."""
     low, high = axes.get_xlim()
     return (1.0, 2.0, 5.0) if math.log10(high / low) < 2.2 else (1.0,)

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from fl_app.report.ledger_totals import SiteTotal
     from fl_app.runs.records import Run
 
+#: Rows with which the heat map of ratios stays legible; the largest layers are kept.
 MAX_LAYERS = 60
-"""Rows that the heat map of ratios stays legible with; the largest layers are kept."""
-
+#: Sites that are drawn; those with the most bytes are kept.
 MAX_SITES = 32
-"""Sites drawn one by one; those with the most bytes are kept."""
 
 _LEGEND_COLUMNS = 10
 _RATIO_COLORS = LinearSegmentedColormap.from_list(
@@ -36,13 +35,13 @@ _GROUP_COLORS = LinearSegmentedColormap.from_list(
 
 
 def compressed_layers(run: Run) -> list[str]:
-    """Layers of which some round held a part back, in the model's order."""
+    """Return the layers that were sparsified in some round, in the model's order."""
     names = dict.fromkeys(name for line in run.history for name in line.ratios)
     return [name for name in names if any(line.ratios.get(name, 1.0) < 1.0 for line in run.history)]
 
 
 def ratio_heat_map(run: Run) -> Markup | None:
-    """Share of each layer sent up, over the rounds; None when every layer was sent whole."""
+    """Draw the share of each layer sent up, over the rounds; None if all were sent whole."""
     names = compressed_layers(run)
     if not names:
         return None
@@ -71,7 +70,7 @@ def ratio_heat_map(run: Run) -> Markup | None:
         tidy(axes, grid="")
         clear_frame(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=max(12, 2.4 * rows), fraction=0.04)
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _at: f"{100 * value:g} %"))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.tick_params(length=0)
         bar.outline.set_visible(False)
@@ -81,7 +80,7 @@ def ratio_heat_map(run: Run) -> Markup | None:
 
 
 def site_bars(run: Run) -> Markup | None:
-    """Bytes of each site, up by group of layers and down; None when nothing was sent."""
+    """Draw the bytes of each site, up by group of layers and down; None if nothing was sent."""
     totals = sorted(site_totals(run), key=lambda total: -total.bytes_up - total.bytes_down)
     kept = {total.site for total in totals[:MAX_SITES]}
     totals = [total for total in site_totals(run) if total.site in kept]
@@ -121,7 +120,7 @@ def _stack_up(axes: Axes, totals: list[SiteTotal]) -> None:
         start += widths
     rest = np.array([total.bytes_up for total in totals]) - start
     if (rest > 0).any():
-        axes.barh(range(len(totals)), rest, 0.7, left=start, color=QUIET, label="not itemised")
+        axes.barh(range(len(totals)), rest, 0.7, left=start, color=QUIET, label="not itemized")
 
 
 def _finish_bars(axes: Axes, title: str, sums: list[int]) -> None:
@@ -133,6 +132,6 @@ def _finish_bars(axes: Axes, title: str, sums: list[int]) -> None:
     axes.set_xlim(0, top * 1.24)
     axes.set_title(title, loc="left", fontsize=8.5, color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _at: bytes_tick(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_tick(value)))
     tidy(axes, grid="x")
     axes.spines["bottom"].set_visible(False)

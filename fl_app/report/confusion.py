@@ -26,10 +26,7 @@ _SHARES_RGB = (0.13, 0.46, 0.62)
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: test chips, and the shares found (recall) and true when named (precision).
-
-    None where there is nothing to divide by.
-    """
+    """Test chips and scores of one class; a score is None where there is nothing to divide by."""
 
     name: str
     reference: int
@@ -49,23 +46,23 @@ class Mistake:
 
 
 def class_scores(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[ClassScore]:
-    """Score each class of a confusion matrix int64[K, K] with the reference in rows."""
+    """Score each class of a confusion matrix int64 [K, K] with the reference in rows."""
     right = confusion.diagonal()
     reference, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return [
         ClassScore(
             name,
-            int(reference[at]),
-            _share(right[at], reference[at]),
-            _share(right[at], predicted[at]),
-            _share(2 * right[at], reference[at] + predicted[at]),
+            int(reference[i]),
+            _share(right[i], reference[i]),
+            _share(right[i], predicted[i]),
+            _share(2 * right[i], reference[i] + predicted[i]),
         )
-        for at, name in enumerate(classes)
+        for i, name in enumerate(classes)
     ]
 
 
 def worst_mistakes(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[Mistake]:
-    """Pairs of classes that are confused most often, by count."""
+    """Return the pairs of classes that are confused most often, by count."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_MISTAKES]
@@ -85,11 +82,11 @@ def _share(part: np.int64, whole: np.int64) -> float | None:
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: list[str]) -> Markup:
-    """Confusion matrix, each row divided by its sum.
+    """Draw the confusion matrix, each row divided by its sum.
 
     Parameters
     ----------
-    confusion : int64[K, K]
+    confusion : int64 [K, K]
         Rows: reference; columns: prediction.
     classes : list of str
         K names.
@@ -102,7 +99,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: list[str]) -> Markup
         axes = figure.add_subplot()
         colors = np.empty((num_classes, num_classes, 4))
         colors[..., :3] = _SHARES_RGB
-        colors[..., 3] = shares**0.8
+        colors[..., 3] = shares**0.8  # small shares stay visible
         axes.imshow(colors, interpolation="none", aspect="equal")
         axes.set_xticks(range(num_classes), classes, rotation=90, fontsize=7.5)
         axes.set_yticks(range(num_classes), classes, fontsize=7.5)

@@ -66,7 +66,7 @@ def show_imagery(run: Run, data: Path | None = None) -> Imagery:
     try:
         return _draw(run, open_data(folder).store)
     except (RsdgcError, OSError) as error:
-        return Imagery(absent=f"There is no picture: {error}")
+        return Imagery(absent=f"There are no pictures: {error}")
 
 
 def _draw(run: Run, store: Store) -> Imagery:

@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class SiteTotal:
-    """What one site did over the whole run.
+    """What one site sent and received over the whole run.
 
     Attributes
     ----------
     bytes_up, bytes_down : int
         Bytes on the wire, refused uploads included.
-    up_by_group : dict
+    up_by_group : Counter
         Bytes up of each group of layers, headers included.
     accepted, refused, silent : int
-        Rounds in which its upload was accepted, refused, or never came.
+        Rounds in which its upload was accepted, was refused, or did not come.
     num_examples : int
-        Training samples it reported last.
+        Training samples that it reported last.
     """
 
     site: str
     bytes_up: int = 0
     bytes_down: int = 0
-    up_by_group: dict[str, int] = field(default_factory=dict)
+    up_by_group: Counter[str] = field(default_factory=Counter)
     accepted: int = 0
     refused: int = 0
     silent: int = 0
@@ -39,8 +39,7 @@ class SiteTotal:
         """Count one more round of this site."""
         self.bytes_up += visit.bytes_up
         self.bytes_down += visit.bytes_down
-        for group, count in visit.up_by_group.items():
-            self.up_by_group[group] = self.up_by_group.get(group, 0) + count
+        self.up_by_group.update(visit.up_by_group)
         self.accepted += visit.accepted and visit.phase == "train"
         self.silent += visit.silent
         self.refused += visit.refused and not visit.silent
@@ -48,7 +47,7 @@ class SiteTotal:
 
 
 def site_totals(run: Run) -> list[SiteTotal]:
-    """Totals of every site of the run, in the data's order; a site never asked has zeros."""
+    """Return the totals of every site, in the data's order; a site never asked has zeros."""
     totals = {site: SiteTotal(site) for site in run.sites}
     for visit in run.visits:
         totals[visit.site].add(visit)
@@ -56,12 +55,12 @@ def site_totals(run: Run) -> list[SiteTotal]:
 
 
 def layer_groups(totals: list[SiteTotal]) -> list[str]:
-    """Names of the layer groups, in the order in which uploads list them."""
+    """Return the names of the layer groups, in the order in which uploads list them."""
     return list(dict.fromkeys(group for total in totals for group in total.up_by_group))
 
 
 def refusals_by_round(run: Run) -> dict[int, list[SiteRound]]:
-    """Return the rounds with an upload refused or missing, and those visits."""
+    """Return, by round, the sites whose upload was refused or missing."""
     rounds: dict[int, list[SiteRound]] = {}
     for visit in run.visits:
         if visit.refused:
@@ -70,16 +69,14 @@ def refusals_by_round(run: Run) -> dict[int, list[SiteRound]]:
 
 
 def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
-    """Refused or missing uploads by reason, most frequent first.
+    """Count refused or missing uploads by reason, most frequent first.
 
-    The summary's count is taken where it has one; older runs without it are counted from the
-    ledger.
+    The counts are the summary's; those of older runs, whose summary has none, are the ledger's.
     """
     counts = Counter(run.summary.refused)
     if not counts:
-        missing = "no reply"
         counts.update(
-            visit.reason or (missing if visit.silent else "no reason recorded")
+            visit.reason or ("no reply" if visit.silent else "no reason recorded")
             for visit in run.visits
             if visit.refused
         )
@@ -87,7 +84,7 @@ def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
 
 
 def cumulative_bytes(run: Run) -> tuple[list[int], list[int]]:
-    """Bytes up, and bytes in both directions, from the start to the end of each round."""
+    """Return bytes up, and bytes both ways, from the start to the end of each round."""
     up, total = [], []
     sum_up = sum_total = 0
     for line in run.history:

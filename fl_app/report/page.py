@@ -80,7 +80,7 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
 
 
 def _headline(run: Run) -> dict[str, Any]:
-    """Title, sentence and headline numbers."""
+    """Return title, lead sentences and headline numbers."""
     summary = run.summary
     method = _METHODS.get(summary.method, summary.method)
     dense_total = summary.dense_bytes_up + summary.dense_bytes_down
@@ -89,7 +89,7 @@ def _headline(run: Run) -> dict[str, Any]:
         "method": method,
         "summary": summary,
         "synthetic": run.synthetic,
-        "sentence": _sentence(run, method),
+        "lead": _lead(run, method),
         "dense_total": dense_total,
         "times_sign": number_format.TIMES,
         "times": {
@@ -102,33 +102,40 @@ def _headline(run: Run) -> dict[str, Any]:
     }
 
 
-def _sentence(run: Run, method: str) -> str:
-    """Say in one breath what was run on what."""
+def _lead(run: Run, method: str) -> str:
+    """Say in a few sentences what was run on which data."""
     summary, data = run.summary, run.config.data
+    plural, times = number_format.plural, number_format.TIMES
     model = run.config.model or summary.model
-    values = f" ({number_format.count_text(run.num_values)} values)" if run.num_values else ""
-    kind = "synthetic imagery" if run.synthetic else "imagery"
-    shape = f" in {number_format.plural(data.num_bands, 'band')}" if data.num_bands else ""
-    chips = (
-        f", in chips of {data.chip_px} {number_format.TIMES} {data.chip_px} px"
-        if data.chip_px
-        else ""
-    )
-    text = (
-        f"{number_format.plural(summary.num_sites, 'site')} trained {model}{values} together for "
-        f"{number_format.plural(summary.rounds, 'round')} on {kind}{shape}{chips}, to tell "
-        f"{number_format.plural(len(run.classes), 'class', 'classes')} apart"
-    )
+    if run.num_values:
+        model += f" ({number_format.count_text(run.num_values)} values)"
+    imagery = "synthetic imagery" if run.synthetic else "imagery"
+    if data.num_bands:
+        imagery += f" with {plural(data.num_bands, 'band')}"
+    if data.chip_px:
+        imagery = f"{data.chip_px} {times} {data.chip_px} px chips of {imagery}"
+    sentences = [
+        f"{plural(summary.num_sites, 'site')} trained {model} together for "
+        f"{plural(summary.rounds, 'round')} on {imagery}, to distinguish "
+        f"{plural(len(run.classes), 'class', 'classes')}."
+    ]
     budget = run.config.settings.get("budget")
-    name = "element top-k" if summary.method == "topk" else method
     if summary.method == "fedavg":
-        text += ", sending the whole float32 model both ways"
+        sentences.append("The whole float32 model was sent both ways.")
     elif budget is not None:
-        text += f"; uploads compressed by {name} to a budget of {_budget_text(str(budget))}"
+        compressor = "element top-k" if summary.method == "topk" else method
         down = str(run.config.settings.get("budget-down", "1x"))
-        patches = f"patches of the model to {_budget_text(down)}"
-        text += ", " + ("the whole model sent to the sites" if down == "1x" else patches)
-    return f"{text}. It took {number_format.seconds_text(summary.seconds)} (seed {summary.seed})."
+        download = (
+            "the sites received the whole model"
+            if down == "1x"
+            else f"downloads (patches of the model) to {_budget_text(down)}"
+        )
+        sentences.append(
+            f"Uploads were compressed by {compressor} to {_budget_text(str(budget))}, {download}."
+        )
+    seconds = number_format.seconds_text(summary.seconds)
+    sentences.append(f"The run took {seconds} (seed {summary.seed}).")
+    return " ".join(sentences)
 
 
 def _budget_text(budget: str) -> str:
@@ -142,15 +149,15 @@ def _budget_text(budget: str) -> str:
 
 
 def _figures(run: Run) -> dict[str, Any]:
-    """All charts but the confusion matrix, as inline SVG."""
+    """Draw all charts but the confusion matrix, as inline SVG."""
     compressed = len(compressed_layers(run))
-    whole = max(0, len(run.config.layers) - compressed)
-    caption = "Colour: share sent, on a logarithmic scale."
+    uncompressed = max(0, len(run.config.layers) - compressed)
+    caption = "Color: share sent, on a logarithmic scale."
     if compressed > MAX_LAYERS:
-        caption += f" The {MAX_LAYERS} largest of {compressed} compressed layers."
-    if whole:
-        are = "layer was" if whole == 1 else "layers were"
-        caption += f" Not shown: {whole} small {are} sent whole in every round."
+        caption += f" Shown: the {MAX_LAYERS} largest of {compressed} compressed layers."
+    if uncompressed:
+        layers = number_format.plural(uncompressed, "small layer")
+        caption += f" Not shown: {layers}, sent whole in every round."
     return {
         "curve_rounds": accuracy_by_round(run),
         "curve_bytes": accuracy_by_bytes(run),
@@ -162,7 +169,7 @@ def _figures(run: Run) -> dict[str, Any]:
 
 
 def _class_parts(run: Run) -> dict[str, Any]:
-    """Confusion matrix and what follows from it."""
+    """Return the confusion matrix and what follows from it."""
     confusion = np.array(run.summary.confusion, dtype=np.int64)
     if not confusion.size or not confusion.sum():
         return {"confusion": None, "confused": [], "scores": [], "num_scored": 0}
@@ -175,7 +182,7 @@ def _class_parts(run: Run) -> dict[str, Any]:
 
 
 def _tables(run: Run) -> dict[str, Any]:
-    """Sites, rounds, refusals, settings."""
+    """Return what the tables hold: sites, rounds, refusals, settings, layers, versions."""
     missing = refusals_by_round(run)
     settings = {
         key: value for key, value in run.config.settings.items() if key not in _SHOWN_ELSEWHERE
@@ -194,7 +201,7 @@ def _tables(run: Run) -> dict[str, Any]:
 
 
 def _imagery_parts(imagery: Imagery) -> dict[str, Any]:
-    """Words that depend on what is shown."""
+    """Return the imagery and the words that depend on it."""
     return {
         "imagery": imagery,
         "imagery_title": "Test chips" if imagery.gallery else "Land-cover map",
@@ -205,7 +212,7 @@ def _imagery_parts(imagery: Imagery) -> dict[str, Any]:
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield settings as key and text, those of nested tables with a dotted key."""
+    """Yield the key and text of each setting, with dotted keys for those of nested tables."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")

@@ -35,11 +35,11 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
         Its folder holds ``model.safetensors``.
     store : Store
         Where the chips are; its bands and classes must be those of the run.
-    chips : int64[n]
+    chips : int64 [n]
 
     Returns
     -------
-    int64[n]
+    int64 [n]
 
     Raises
     ------
@@ -53,10 +53,10 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     common = run_statistics(run.folder)
     normalization = normalizations(store.meta.modalities, common)
     labels = np.zeros(len(chips), dtype=np.int64)
-    partition = SplitLoader(store, chips, labels, normalization, device)
+    loader = SplitLoader(store, chips, labels, normalization, device)
     with torch.inference_mode():
-        found = [model(x).argmax(1).cpu() for x, _ in partition.batches(_BATCH_SIZE, None)]
-    return torch.cat(found).numpy().astype(np.int64)
+        classes = [model(x).argmax(1).cpu() for x, _ in loader.batches(_BATCH_SIZE, None)]
+    return torch.cat(classes).numpy().astype(np.int64)
 
 
 def saved_model(run: Run, store: Store) -> nn.Module:

@@ -14,7 +14,7 @@ TEMPLATE = """{% macro plot(svg, caption, kind="") %}
 <header>
 <p class="kind">Federated training run{{ mark() }}</p>
 <h1>{{ method }} on {{ summary.dataset }}</h1>
-<p class="lead">{{ sentence }}</p>
+<p class="lead">{{ lead }}</p>
 {% if synthetic %}
 <p class="note"><strong>Synthetic data.</strong> The imagery was generated to show and test the
 method. The figures compare methods with one another; they say nothing about real land cover.</p>
@@ -45,14 +45,14 @@ uploads</a><a href="#each-round">Rounds</a><a href="#settings">Settings</a>
 <main>
 <section id="accuracy">
 <h2>Accuracy{{ mark() }}</h2>
-<p class="sub">The global model, scored by the sites on their test chips. Every byte is counted:
-indices, headers, and layers sent whole included.</p>
+<p class="sub">The sites score the global model on their test chips. Byte counts include indices,
+headers, and layers sent whole.</p>
 <div class="pair">
 {{ plot(curve_rounds, "After each round; round 0 is the model before training.") }}
 {% if curve_bytes %}
-{{ plot(curve_bytes, "Against the bytes that it took, on a logarithmic axis. The dotted line"
- ~ " stands where float32 FedAvg would have ended: " ~ dense_total|bytes ~ " for the same rounds"
- ~ " and sites, both ways.") }}
+{{ plot(curve_bytes, "Against the bytes sent, on a logarithmic axis. The dotted line marks what"
+ ~ " float32 FedAvg would have sent both ways, in the same rounds and with the same sites: "
+ ~ dense_total|bytes ~ ".") }}
 {% else %}<p class="quiet">No bytes were sent.</p>{% endif %}
 </div>
 </section>
@@ -61,10 +61,12 @@ indices, headers, and layers sent whole included.</p>
 <h2>{{ imagery_title }}{{ mark() }}</h2>
 {% if imagery.map %}{% set m = imagery.map %}
 <p class="sub">Scene {{ m.scene }}: {{ m.num_test|count }} test {{ unit }} and
-{{ m.num_train|count }} trained on, one cell each. <strong>Framed: test {{ unit }}</strong>, of
-which {{ m.test_accuracy|percent }} are right. Of those trained on, {{ m.train_accuracy|percent }}
-are right, which flatters the model.{% if m.num_other %}
- The other {{ m.num_other|count }} lie in the buffer that keeps the two apart.{% endif %}</p>
+{{ m.num_train|count }} train {{ unit }}, one cell each. <strong>The frame encloses the test
+{{ unit }}</strong>: the model is right for {{ m.test_accuracy|percent }} of them. It is right for
+{{ m.train_accuracy|percent }} of the train {{ unit }}, which it was trained on.
+{% if m.num_other %}
+ The other {{ m.num_other|count }} {{ unit }} are in the validation split or in the buffer between
+ the splits.{% endif %}</p>
 <svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
 <path id="test-area" vector-effect="non-scaling-stroke" d="{{ m.outline }}"/></defs></svg>
 <div class="maps">
@@ -92,9 +94,9 @@ are right, which flatters the model.{% if m.num_other %}
 </ul>
 <p class="sub">Counts after the class names: {{ unit }} in the reference → predicted.</p>
 {% elif imagery.gallery %}{% set g = imagery.gallery %}
-<p class="sub">Of {{ (g.num_right + g.num_wrong)|count }} test chips looked at,
-{{ g.num_right|count }} are right and {{ g.num_wrong|count }} wrong. Shown are some of each, spread
-over the classes; what is shown is not in proportion.</p>
+<p class="sub">The model is right for {{ g.num_right|count }} of
+{{ (g.num_right + g.num_wrong)|count }} test chips and wrong for {{ g.num_wrong|count }}. The chips
+below come from each class in turn, so their numbers are not in proportion.</p>
 {% for title, thumbs, wrong in (("Wrong", g.wrong, true), ("Right", g.right, false)) if thumbs %}
 <h3>{{ title }}</h3>
 <ul class="thumbs">
@@ -114,12 +116,12 @@ over the classes; what is shown is not in proportion.</p>
 <p class="sub">Final model, {{ num_scored|count }} test chips of all sites.</p>
 <div class="{{ "pair matrix" if scores|length <= 12 else "" }}">
 {{ plot(confusion, "Confusion matrix in percent of each reference class: a row adds up to 100."
- ~ " Right predictions stand on the diagonal.", "wide" if scores|length > 16 else "") }}
+ ~ " Right predictions are on the diagonal.", "wide" if scores|length > 16 else "") }}
 <div>{% if confused %}
 <h3>Most frequent mistakes</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="Most frequent mistakes">
 <table{% if scores|length > 12 %} class="compact"{% endif %}>
-<thead><tr><th scope="col">reference</th><th scope="col">taken for</th>
+<thead><tr><th scope="col">reference</th><th scope="col">predicted</th>
 <th scope="col" class="n">chips</th><th scope="col" class="n">of the class</th></tr></thead><tbody>
 {% for pair in confused %}
 <tr><th scope="row">{{ pair.reference }}</th><td>{{ pair.predicted }}</td>
@@ -130,8 +132,8 @@ over the classes; what is shown is not in proportion.</p>
 <details{% if scores|length <= 24 %} open{% endif %}><summary>Accuracy per class</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="Accuracy per class">
 <table><thead><tr><th scope="col">class</th><th scope="col" class="n">test chips</th>
-<th scope="col" class="n">found (producer&rsquo;s accuracy)</th>
-<th scope="col" class="n">true when named (user&rsquo;s accuracy)</th>
+<th scope="col" class="n">recall (producer&rsquo;s accuracy)</th>
+<th scope="col" class="n">precision (user&rsquo;s accuracy)</th>
 <th scope="col" class="n">F1</th></tr></thead><tbody>
 {% for score in scores %}
 <tr><th scope="row">{{ score.name }}</th><td class="n">{{ score.reference|count }}</td>
@@ -145,11 +147,11 @@ over the classes; what is shown is not in proportion.</p>
 
 <section id="sites">
 <h2>Bytes per site{{ mark() }}</h2>
-<p class="sub">Of the whole run, refused uploads and the final evaluation included.
-{% if summary.resyncs %} A replica was out of step and the whole model sent anew:
- {{ summary.resyncs|count }}{{ times_sign }}, {{ summary.bytes_resync|bytes }}.{% endif %}
+<p class="sub">Totals of the run, including refused uploads and the final evaluation.
+{% if summary.resyncs %} Replicas that were out of step received the whole model again
+ {{ summary.resyncs|count }}{{ times_sign }}: {{ summary.bytes_resync|bytes }}.{% endif %}
 {% if sites|length > max_sites %}
- Drawn are the {{ max_sites }} sites with the most bytes.{% endif %}</p>
+ The chart shows the {{ max_sites }} sites with the most bytes.{% endif %}</p>
 {% if site_plot %}
 {{ plot(site_plot, "Left: up, from the site, by group of layers. Right: down, to the site.",
  "wide") }}
@@ -173,8 +175,8 @@ over the classes; what is shown is not in proportion.</p>
 <section id="ratios">
 <h2>Layer ratios</h2>
 {% if ratio_plot %}
-<p class="sub">The share of each layer&rsquo;s values that a site sends, chosen anew by the server
-every round inside one budget.</p>
+<p class="sub">The share of each layer&rsquo;s values that a site sends. The server sets the shares
+for each round within one budget.</p>
 {{ plot(ratio_plot, ratio_caption, "wide") }}
 {% else %}
 <p class="quiet">Every layer was sent whole in every round: {{ method }} has no ratios.</p>
@@ -184,14 +186,16 @@ every round inside one budget.</p>
 <section id="refused">
 <h2>Refused uploads</h2>
 {% if refusals %}
-<p class="sub">Asked for and not taken into the model, by reason.</p>
+<p class="sub">Uploads that were requested but are not in the model, by reason.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Refused uploads by reason">
 <table class="compact">
 <thead><tr><th scope="col">reason</th><th scope="col" class="n">uploads</th></tr></thead>
 <tbody>{% for reason, number in refusals %}
 <tr><th scope="row">{{ reason }}</th><td class="n">{{ number|count }}</td></tr>
 {% endfor %}</tbody></table></div>
-{% else %}<p class="quiet">None: every site that was asked delivered, every round.</p>{% endif %}
+{% else %}
+<p class="quiet">None. Every site that was asked sent an upload in every round.</p>
+{% endif %}
 </section>
 
 <section id="each-round">
@@ -199,9 +203,9 @@ every round inside one budget.</p>
 <details><summary>Table of rounds</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="Table of rounds">
 <table><thead><tr><th scope="col" class="n">round</th><th scope="col" class="n">accuracy</th>
-<th scope="col" class="n">balanced</th><th scope="col" class="n">kappa</th>
+<th scope="col" class="n">balanced accuracy</th><th scope="col" class="n">kappa</th>
 <th scope="col" class="n">loss</th><th scope="col" class="n">up</th>
-<th scope="col" class="n">down</th><th scope="col" class="n">fewer up</th>
+<th scope="col" class="n">down</th><th scope="col" class="n">fewer up than dense</th>
 <th scope="col" class="n">uploads</th><th scope="col" class="n">time</th>
 <th scope="col">refused or missing</th></tr></thead><tbody>
 {% for line, absent in rounds %}
@@ -219,9 +223,9 @@ every round inside one budget.</p>
 </section>
 
 <section id="settings">
-<h2>Make it again</h2>
-<p class="sub">The command of this run. The same seed on the same machine gives the same data,
-splits and initial model.</p>
+<h2>Run it again</h2>
+<p class="sub">The command of this run. On the same machine, the same seed reproduces the data, the
+splits and the initial model.</p>
 <pre><code>{{ command }}</code></pre>
 <details><summary>All settings</summary><div class="scroll"><table class="compact"><tbody>
 {% for key, value in settings %}
@@ -246,7 +250,7 @@ splits and initial model.</p>
 </section>
 </main>
 <footer>
-<p>Written from the run folder <code>{{ folder }}</code>. RS-DGC: Xie, Wang, Ma, Li, Li, “RS-DGC:
+<p>Made from the run folder <code>{{ folder }}</code>. RS-DGC: Xie, Wang, Ma, Li, Li, “RS-DGC:
 Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing Image
 Interpretation”, IEEE TGRS 2024, arXiv 2312.17530.</p>
 </footer>"""

@@ -1,4 +1,4 @@
-"""The command that makes a run again."""
+"""The command that repeats a run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from fl_app.runs.records import Run
 
 _OPTIONS = ("method", "budget", "model", "rounds", "seed")
-_PLACES = {"data-dir", "out", "state-dir"}
+# Folders, which --data and --out name.
+_FOLDERS = {"data-dir", "out", "state-dir"}
 
 
 def command_text(run: Run) -> str:
     """Return the command line of a run, ready for a shell.
 
-    The one that was recorded, where it was; else ``rsdgc simulate`` with the run's main settings
-    as options and every other setting that differs from its default.
+    It is the recorded one; where none was recorded, it is ``rsdgc simulate`` with the run's main
+    settings as options and every other setting that differs from its default.
     """
     recorded = run.config.command
     if recorded:
@@ -29,15 +30,15 @@ def command_text(run: Run) -> str:
         words += ["--data", run.config.data.path]
     for key in _OPTIONS:
         if key in settings:
-            words += [f"--{key}", _word(settings[key])]
+            words += [f"--{key}", _text(settings[key])]
     words += ["--out", f"runs/{run.folder.resolve().name}"]
     words += [
-        f"{key}={_word(settings[key])}"
+        f"{key}={_text(settings[key])}"
         for key, default in defaults.items()
-        if key in settings and key not in _PLACES | set(_OPTIONS) and settings[key] != default
+        if key in settings and key not in _FOLDERS | set(_OPTIONS) and settings[key] != default
     ]
     return shlex.join(words)
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+# Stand-ins that no real color of a figure equals.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
 UP, DOWN, BAD, QUIET = "#010105", "#010106", "#010107", "#010108"
 

@@ -129,14 +129,14 @@ def test_dense_fedavg_has_a_page_without_ratios(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", method="fedavg", ratios=False)
     page = Page(write_report(folder))
     assert "Dense FedAvg has no ratios" in page.text
-    assert "sending the whole float32 model both ways" in page.text
+    assert "The whole float32 model was sent both ways." in page.text
 
 
 @pytest.mark.parametrize("rounds", [0, 1])
 def test_the_shortest_runs_have_a_page(tmp_path: Path, rounds: int) -> None:
     folder = make_run(tmp_path / "run", rounds=rounds, absent={})
     page = Page(write_report(folder))
-    assert "None: every site that was asked delivered" in page.text
+    assert "None. Every site that was asked sent an upload in every round." in page.text
 
 
 def test_a_round_without_any_site_has_a_page(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_images_without_scenes_are_shown_as_a_gallery(
     use(monkeypatch, folder_store(chip_px=16))
     page = Page(write_report(run_folder, tmp_path))
     assert page.tags.count("img") > 8
-    assert "what is shown is not in proportion" in page.text
+    assert "their numbers are not in proportion" in page.text
 
 
 def test_without_the_data_the_page_says_so(run_folder: Path) -> None:
