@@ -24,15 +24,17 @@ SITES = ("alpha", "beta-2")
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+def shared_federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("deploy") / "federation"
     return init_federation(folder, ["127.0.0.1", "fl.example.org"], 8443, SITES)
 
 
 @pytest.fixture
-def made(first: Federation, tmp_path: Path) -> Federation:
+def federation(shared_federation: Federation, tmp_path: Path) -> Federation:
     """Return a federation of the test's own."""
-    return replace(first, folder=shutil.copytree(first.folder, tmp_path / "federation"))
+    return replace(
+        shared_federation, folder=shutil.copytree(shared_federation.folder, tmp_path / "federation")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +70,11 @@ def serve() -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def site(made: Federation, store: Path, tmp_path: Path) -> Callable[[int], SiteConfig]:
+def site(federation: Federation, store: Path, tmp_path: Path) -> Callable[[int], SiteConfig]:
     """Return site alpha's configuration for a server at a port of the loopback."""
 
     def configure(port: int) -> SiteConfig:
-        path = made.folder / "sites" / "alpha" / "site.toml"
+        path = federation.folder / "sites" / "alpha" / "site.toml"
         edit(
             path,
             server=f"127.0.0.1:{port}",

@@ -36,8 +36,10 @@ def assert_no_failures(results: Mapping[str, CheckResult]) -> None:
     assert count_failures([*results.values()]) == 0, format_table([*results.values()])
 
 
-def test_a_site_that_can_join(made: Federation, site: Configure, serve: Callable[..., int]) -> None:
-    results = by_subject(check_site(site(serve(made.folder / "server"))))
+def test_a_site_that_can_join(
+    federation: Federation, site: Configure, serve: Callable[..., int]
+) -> None:
+    results = by_subject(check_site(site(serve(federation.folder / "server"))))
     assert_no_failures(results)
     assert set(results) == {
         *("versions", "authority", "key", "clock", "server", "certificate", "exposure"),
@@ -48,7 +50,7 @@ def test_a_site_that_can_join(made: Federation, site: Configure, serve: Callable
 
 
 def test_another_authority_is_not_trusted(
-    made: Federation,
+    federation: Federation,
     site: Configure,
     serve: Callable[..., int],
     tmp_path: Path,
@@ -60,7 +62,7 @@ def test_another_authority_is_not_trusted(
     assert results["server"].status == "FAILED"
     assert "is not trusted" in results["server"].detail
     assert results["clock"].status == "ok"  # told by the unverified server
-    site_file = made.folder / "sites" / "alpha" / "site.toml"
+    site_file = federation.folder / "sites" / "alpha" / "site.toml"
     assert rsdgc(monkeypatch, "deploy", "check", "--config", site_file) == 1
     captured = capsys.readouterr()
     assert "check that ca.crt is the federation's" in captured.out
@@ -68,9 +70,9 @@ def test_another_authority_is_not_trusted(
 
 
 def test_another_name_is_not_trusted(
-    made: Federation, site: Configure, serve: Callable[..., int]
+    federation: Federation, site: Configure, serve: Callable[..., int]
 ) -> None:
-    port = serve(made.folder / "server")
+    port = serve(federation.folder / "server")
     config = site(port).model_copy(update={"server": f"127.0.0.2:{port}"})
     results = by_subject(check_site(config))
     assert results["server"].status == "FAILED"
@@ -80,30 +82,30 @@ def test_another_name_is_not_trusted(
     ("ahead_s", "status"), [(0, "ok"), (200, "ok"), (400, "FAILED"), (-2, "ok"), (-20, "FAILED")]
 )
 def test_clocks(
-    made: Federation,
+    federation: Federation,
     site: Configure,
     serve: Callable[..., int],
     ahead_s: float,
     status: str,
 ) -> None:
-    results = by_subject(check_site(site(serve(made.folder / "server", clock_s=ahead_s))))
+    results = by_subject(check_site(site(serve(federation.folder / "server", clock_s=ahead_s))))
     assert results["clock"].status == status, results["clock"]
 
 
 def test_a_server_that_is_not_there_or_not_well(
-    made: Federation, site: Configure, serve: Callable[..., int]
+    federation: Federation, site: Configure, serve: Callable[..., int]
 ) -> None:
     results = by_subject(check_site(site(free_ports(1)[0])))
     assert "cannot be reached" in results["server"].detail
     assert results["server"].remedy
-    results = by_subject(check_site(site(serve(made.folder / "server", health=502))))
+    results = by_subject(check_site(site(serve(federation.folder / "server", health=502))))
     assert "status 502" in results["server"].detail
 
 
 def test_a_site_without_data_or_key(
-    made: Federation, site: Configure, serve: Callable[..., int], tmp_path: Path
+    federation: Federation, site: Configure, serve: Callable[..., int], tmp_path: Path
 ) -> None:
-    config = site(serve(made.folder / "server"))
+    config = site(serve(federation.folder / "server"))
     config.private_key.chmod(0o640)
     results = by_subject(check_site(config.model_copy(update={"data_dir": tmp_path / "nothing"})))
     assert results["data"].status == results["key"].status == "FAILED"
@@ -114,8 +116,8 @@ def test_a_site_without_data_or_key(
 
 
 @pytest.fixture
-def server_file(made: Federation, tmp_path: Path) -> Path:
-    path = made.folder / "server" / "server.toml"
+def server_file(federation: Federation, tmp_path: Path) -> Path:
+    path = federation.folder / "server" / "server.toml"
     edit(
         path,
         state_dir=str(tmp_path / "server-state"),
@@ -127,14 +129,14 @@ def server_file(made: Federation, tmp_path: Path) -> Path:
 
 
 def test_a_server_before_and_after_its_start(
-    made: Federation, server_file: Path, serve: Callable[..., int]
+    federation: Federation, server_file: Path, serve: Callable[..., int]
 ) -> None:
     edit(server_file, public=f"127.0.0.1:{free_ports(1)[0]}")
     results = by_subject(check_server(read_server(server_file)))
     assert_no_failures(results)
     assert "not started yet" in results["SuperLink"].detail
     assert results["sites' keys"].detail == "2: alpha, beta-2"
-    link, proxy = (serve(made.folder / "server", control=status) for status in (400, 404))
+    link, proxy = (serve(federation.folder / "server", control=status) for status in (400, 404))
     edit(server_file, public=f"127.0.0.1:{proxy}", listen=f"127.0.0.1:{link}")
     results = by_subject(check_server(read_server(server_file)))
     assert results["proxy"].status == "ok", results["proxy"]
@@ -142,9 +144,9 @@ def test_a_server_before_and_after_its_start(
 
 
 def test_a_server_that_is_open_to_all(
-    made: Federation, server_file: Path, serve: Callable[..., int]
+    federation: Federation, server_file: Path, serve: Callable[..., int]
 ) -> None:
-    exposed = serve(made.folder / "server", control=400)
+    exposed = serve(federation.folder / "server", control=400)
     edit(server_file, public=f"127.0.0.1:{exposed}", listen="0.0.0.0:8000")
     results = by_subject(check_server(read_server(server_file)))
     assert results["proxy"].status == "FAILED"
@@ -153,7 +155,7 @@ def test_a_server_that_is_open_to_all(
 
 
 def test_a_certificate_that_does_not_fit(
-    made: Federation, server_file: Path, tmp_path: Path
+    federation: Federation, server_file: Path, tmp_path: Path
 ) -> None:
     edit(server_file, names=["127.0.0.1", "other.example.org"])
     results = by_subject(check_server(read_server(server_file)))

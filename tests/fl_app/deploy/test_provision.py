@@ -30,17 +30,20 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_secrets_are_private_and_where_they_belong(made: Federation) -> None:
-    files = everything(made.folder)
+def test_secrets_are_private_and_where_they_belong(federation: Federation) -> None:
+    files = everything(federation.folder)
     secret = {name for name, content in files.items() if b"PRIVATE KEY" in content}
     assert secret == {
         *("authority/ca.key", "server/server.key"),
         *("sites/alpha/node.key", "sites/beta-2/node.key"),
     }
     for name in files:
-        mode = stat.S_IMODE((made.folder / name).stat().st_mode)
+        mode = stat.S_IMODE((federation.folder / name).stat().st_mode)
         assert mode == (0o600 if name in secret else 0o644), name
-    for folder in (made.folder, *(path for path in made.folder.rglob("*") if path.is_dir())):
+    for folder in (
+        federation.folder,
+        *(path for path in federation.folder.rglob("*") if path.is_dir()),
+    ):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
     assert {name for name in files if name.startswith("sites/alpha/")} == {
         f"sites/alpha/{name}"
@@ -63,8 +66,8 @@ def test_a_hostile_umask_opens_nothing(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
 
 
-def test_what_is_made_is_what_flower_and_openssl_read(made: Federation) -> None:
-    server, alpha = made.folder / "server", made.folder / "sites" / "alpha"
+def test_what_is_made_is_what_flower_and_openssl_read(federation: Federation) -> None:
+    server, alpha = federation.folder / "server", federation.folder / "sites" / "alpha"
     assert check_certificate(read_server(server / "server.toml")).status == "ok"
     words = ["openssl", "verify", "-x509_strict", "-CAfile", alpha / "ca.crt"]
     subprocess.run([*words, server / "server.crt"], check=True, capture_output=True)
@@ -80,14 +83,14 @@ def test_what_is_made_is_what_flower_and_openssl_read(made: Federation) -> None:
     assert fingerprint(read_public(alpha / "node.pub")) in shown
 
 
-def test_a_second_call_changes_nothing_and_makes_what_is_missing(made: Federation) -> None:
-    before = everything(made.folder)
-    path = made.folder / "sites" / "alpha" / "site.toml"
+def test_a_second_call_changes_nothing_and_makes_what_is_missing(federation: Federation) -> None:
+    before = everything(federation.folder)
+    path = federation.folder / "sites" / "alpha" / "site.toml"
     path.write_text(path.read_text() + "# mine\n")
-    (made.folder / "sites" / "beta-2" / "ca.crt").unlink()
-    init_federation(made.folder, list(made.names), made.port, ["alpha", "gamma"])
-    add_site(made, "beta-2")
-    after = everything(made.folder)
+    (federation.folder / "sites" / "beta-2" / "ca.crt").unlink()
+    init_federation(federation.folder, list(federation.names), federation.port, ["alpha", "gamma"])
+    add_site(federation, "beta-2")
+    after = everything(federation.folder)
     assert after.pop("sites/alpha/site.toml").endswith(b"# mine\n")
     assert {name for name in after if name not in before} == {
         "server/sites/gamma.pub",
@@ -99,39 +102,41 @@ def test_a_second_call_changes_nothing_and_makes_what_is_missing(made: Federatio
         )
 
 
-def test_a_folder_that_was_handed_over_gets_no_second_key(made: Federation) -> None:
-    registered = (made.folder / "server" / "sites" / "alpha.pub").read_bytes()
-    (made.folder / "sites" / "alpha" / "node.key").unlink()
-    folder = add_site(made, "alpha")
+def test_a_folder_that_was_handed_over_gets_no_second_key(federation: Federation) -> None:
+    registered = (federation.folder / "server" / "sites" / "alpha.pub").read_bytes()
+    (federation.folder / "sites" / "alpha" / "node.key").unlink()
+    folder = add_site(federation, "alpha")
     assert not (folder / "node.key").exists()
-    assert (made.folder / "server" / "sites" / "alpha.pub").read_bytes() == registered
+    assert (federation.folder / "server" / "sites" / "alpha.pub").read_bytes() == registered
 
 
-def test_a_site_may_bring_its_own_key(made: Federation, tmp_path: Path) -> None:
+def test_a_site_may_bring_its_own_key(federation: Federation, tmp_path: Path) -> None:
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", tmp_path / "node.key"],
         check=True,
     )
-    folder = add_site(made, "gamma", tmp_path / "node.key.pub")
+    folder = add_site(federation, "gamma", tmp_path / "node.key.pub")
     assert not (folder / "node.key").exists()
     own = read_private(tmp_path / "node.key").public_key()
-    assert read_public(made.folder / "server" / "sites" / "gamma.pub") == own
-    assert open_federation(made.folder).sites == ["alpha", "beta-2", "gamma"]
+    assert read_public(federation.folder / "server" / "sites" / "gamma.pub") == own
+    assert open_federation(federation.folder).sites == ["alpha", "beta-2", "gamma"]
     other = tmp_path / "other.pub"
     other.write_bytes(make_pair("gamma")[1])
     with pytest.raises(SettingError, match="already has another key"):
-        add_site(made, "gamma", other)
+        add_site(federation, "gamma", other)
 
 
-def test_renewal_changes_the_server_alone(made: Federation) -> None:
-    before = everything(made.folder)
-    renew_certificate(made)
-    after = everything(made.folder)
+def test_renewal_changes_the_server_alone(federation: Federation) -> None:
+    before = everything(federation.folder)
+    renew_certificate(federation)
+    after = everything(federation.folder)
     assert {name for name in after if after[name] != before.get(name)} == {
         *("server/server.crt", "server/server.key"),
         *("server/server.crt.old", "server/server.key.old"),
     }
-    assert check_certificate(read_server(made.folder / "server" / "server.toml")).status == "ok"
+    assert (
+        check_certificate(read_server(federation.folder / "server" / "server.toml")).status == "ok"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,9 +159,9 @@ def test_a_wrong_name_leaves_nothing(
     assert not (tmp_path / "f").exists()
 
 
-def test_another_federation_is_not_written_into(made: Federation, tmp_path: Path) -> None:
+def test_another_federation_is_not_written_into(federation: Federation, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="belongs to the federation at"):
-        init_federation(made.folder, ["other.org"], 443, [])
+        init_federation(federation.folder, ["other.org"], 443, [])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(SettingError, match="is not empty"):
@@ -165,14 +170,14 @@ def test_another_federation_is_not_written_into(made: Federation, tmp_path: Path
         open_federation(tmp_path)
 
 
-def test_the_configuration_is_read_as_it_was_made(made: Federation) -> None:
-    server = read_server(made.folder / "server" / "server.toml")
+def test_the_configuration_is_read_as_it_was_made(federation: Federation) -> None:
+    server = read_server(federation.folder / "server" / "server.toml")
     assert server.public == "127.0.0.1:8443"
     assert server.listen == "127.0.0.1:8000"
-    assert server.keys == made.folder / "server" / "sites"
-    site = read_party(made.folder / "sites" / "alpha" / "site.toml")
-    assert site == read_site(made.folder / "sites" / "alpha" / "site.toml")
-    assert site.private_key == made.folder / "sites" / "alpha" / "node.key"
+    assert server.keys == federation.folder / "server" / "sites"
+    site = read_party(federation.folder / "sites" / "alpha" / "site.toml")
+    assert site == read_site(federation.folder / "sites" / "alpha" / "site.toml")
+    assert site.private_key == federation.folder / "sites" / "alpha" / "node.key"
     assert site.state_dir == Path("/var/lib/rsdgc")
 
 
@@ -188,8 +193,10 @@ def test_the_configuration_is_read_as_it_was_made(made: Federation) -> None:
         ("name = ", "is not TOML"),
     ],
 )
-def test_a_wrong_configuration_is_one_clear_line(made: Federation, line: str, message: str) -> None:
-    path = made.folder / "sites" / "alpha" / "site.toml"
+def test_a_wrong_configuration_is_one_clear_line(
+    federation: Federation, line: str, message: str
+) -> None:
+    path = federation.folder / "sites" / "alpha" / "site.toml"
     key = line.split(" ", maxsplit=1)[0]
     kept = [row for row in path.read_text().splitlines() if not row.startswith(f"{key} = ")]
     path.write_text("\n".join([*kept, line]))
@@ -198,20 +205,20 @@ def test_a_wrong_configuration_is_one_clear_line(made: Federation, line: str, me
     assert "\n" not in str(caught.value) or "TOML" in message
 
 
-def test_an_open_key_is_refused(made: Federation) -> None:
-    key = made.folder / "sites" / "alpha" / "node.key"
+def test_an_open_key_is_refused(federation: Federation) -> None:
+    key = federation.folder / "sites" / "alpha" / "node.key"
     key.chmod(0o644)
     with pytest.raises(SettingError, match="run chmod 600"):
         read_private(key)
     with pytest.raises(SettingError, match="ssh-keygen"):
-        read_public(made.folder / "server" / "server.crt")
+        read_public(federation.folder / "server" / "server.crt")
 
 
-def test_compose_files_agree_with_the_folders(made: Federation) -> None:
-    included = yaml.safe_load((made.folder / "compose.yaml").read_text())["include"]
+def test_compose_files_agree_with_the_folders(federation: Federation) -> None:
+    included = yaml.safe_load((federation.folder / "compose.yaml").read_text())["include"]
     services = {}
     for name in included:
-        path = made.folder / name
+        path = federation.folder / name
         for service, how in yaml.safe_load(path.read_text())["services"].items():
             services[service] = how
             for volume in how["volumes"]:

@@ -71,7 +71,7 @@ def test_the_next_node_waits_until_the_server_has_seen_the_gap(
 
 @pytest.fixture
 def node(
-    monkeypatch: pytest.MonkeyPatch, made: Federation, site: Configure
+    monkeypatch: pytest.MonkeyPatch, federation: Federation, site: Configure
 ) -> Callable[[str], SiteConfig]:
     """Return the configuration of a site whose SuperNode is a script."""
     monkeypatch.setattr(supernode, "NOTICE_S", 0.0)
@@ -163,10 +163,10 @@ def test_a_damaged_record_counts_as_a_kill(node: Callable[[str], SiteConfig]) ->
 
 
 def test_a_node_outlives_a_killed_supervisor_and_still_counts_as_running(
-    node: Callable[[str], SiteConfig], made: Federation
+    node: Callable[[str], SiteConfig], federation: Federation
 ) -> None:
     config = node("")
-    site_file = made.folder / "sites" / "alpha" / "site.toml"
+    site_file = federation.folder / "sites" / "alpha" / "site.toml"
     ready = config.state_dir / "ready"
     supervisor = subprocess.Popen(
         [
