@@ -57,7 +57,7 @@ def read_num_examples(reply: Message, limit: int) -> int:
     """Return the weight of an upload: a whole number from 1 to the chips that the site has."""
     value = read_metric(reply, messages.NUM_EXAMPLES)
     reason = "num-examples out of range"
-    if isinstance(value, bool) or finite_or_none(value) is None:
+    if finite_or_none(value) is None:
         raise ReplyRefused(reason, f"{value!r} is not a number")
     if value != int(value) or not 1 <= value <= limit:
         raise ReplyRefused(reason, f"{value} is not in 1…{limit}")
