@@ -1,4 +1,4 @@
-"""The manifest: one row a sample, as named NumPy columns and as a Parquet table."""
+"""The manifest: one row per sample, as named NumPy columns and as a Parquet table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Columns = dict[str, NDArray[Any]]
 
 MANIFEST_FILE = "manifest.parquet"
-CHIP_FIELDS: dict[str, Any] = {
+#: Types of the columns, in their order.
+CHIP_COLUMNS: dict[str, Any] = {
     "chip": pa.int64(),
     "label": pa.int32(),
     "split": pa.string(),
@@ -34,9 +35,9 @@ CHIP_FIELDS: dict[str, Any] = {
     "valid": pa.float32(),
     "hash": pa.string(),
 }
-PIXEL_FIELDS: dict[str, Any] = {**CHIP_FIELDS, "offset": pa.int64(), "stride": pa.int32()}
+PIXEL_COLUMNS: dict[str, Any] = {**CHIP_COLUMNS, "offset": pa.int64(), "stride": pa.int32()}
 #: Columns that not every manifest has.
-OPTIONAL_FIELDS: dict[str, Any] = {"date": pa.string(), "geometry": pa.binary()}
+OPTIONAL_COLUMNS: dict[str, Any] = {"date": pa.string(), "geometry": pa.binary()}
 
 
 def join_columns(parts: Sequence[Mapping[str, NDArray[Any]]]) -> Columns:
@@ -65,12 +66,12 @@ def write_manifest(
         :func:`data_prep.footprints.geoparquet_metadata`. It is an argument because its making
         loads PROJ, which a process that only reads manifests has no use for.
     """
-    fields = PIXEL_FIELDS if "offset" in columns else CHIP_FIELDS
-    fields = fields | {
-        name: kind for name, kind in OPTIONAL_FIELDS.items() if columns.get(name) is not None
+    types = PIXEL_COLUMNS if "offset" in columns else CHIP_COLUMNS
+    types = types | {
+        name: kind for name, kind in OPTIONAL_COLUMNS.items() if columns.get(name) is not None
     }
     table = pa.table(
-        {name: pa.array(columns[name], type=kind) for name, kind in fields.items()},
+        {name: pa.array(columns[name], type=kind) for name, kind in types.items()},
     )
     if geo is not None:
         table = table.replace_schema_metadata({"geo": geo})
@@ -92,7 +93,7 @@ def read_manifest(path: Path) -> pa.Table:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file: ingest or partition again") from error
-    missing = [name for name in CHIP_FIELDS if name not in table.column_names]
+    missing = [name for name in CHIP_COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"{path} has no column {missing[0]}: ingest or partition again")
     return table

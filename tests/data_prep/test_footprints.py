@@ -1,4 +1,4 @@
-"""Footprints in the manifest: GeoParquet that other tools can read."""
+"""Footprints: boxes in the planes of scenes, and GeoParquet that other tools can read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 import shapely
 from rasterio.warp import transform
 
+from data_prep.footprints import Footprints
 from data_prep.ingest import ingest_scenes
 from data_prep.partition import partition
+from data_prep.schema import SceneMeta
 from data_prep.store import Store
 from tests.data_prep.archives import LEFT, write_scene
 
@@ -65,3 +67,27 @@ def test_pixels_have_footprints_where_there_is_a_crs(tmp_path: Path, pixels_stor
     write_scene(tmp_path / "src", size=24)
     store = ingest_scenes(tmp_path / "src", tmp_path / "store", patch_px=3)
     assert len(store.manifest.column("geometry")) == 24 * 24
+
+
+def test_scenes_of_one_crs_share_a_plane_and_those_without_have_their_own() -> None:
+    def scene(name: str, crs: str) -> SceneMeta:
+        grid = (10.0, 0.0, 500.0, 0.0, -10.0, 900.0)
+        return SceneMeta(name=name, folder="", height=20, width=20, transform=grid, crs=crs)
+
+    scenes = [scene("a", "EPSG:32633"), scene("b", ""), scene("c", "EPSG:32633"), scene("d", "")]
+    columns = {
+        "scene": np.array(["d", "c", "b", "a"], dtype=object),
+        "row": np.array([0, 1, 1, 0]),
+        "col": np.array([2, 3, 3, 2]),
+    }
+    ground = Footprints.of(columns, scenes, 4)
+    d, c, b, a = ground.plane.tolist()
+    assert a == c
+    assert len({a, b, d}) == 3
+    assert ground.boxes.tolist() == [
+        [2, -4, 6, 0],
+        [530, 850, 570, 890],
+        [3, -5, 7, -1],
+        [520, 860, 560, 900],
+    ]
+    assert ground.pixel.tolist() == [1, 10, 1, 10]
