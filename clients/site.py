@@ -38,10 +38,9 @@ from clients.replica import check_finite, update_replica
 from clients.state import SiteState, StateFolder
 from clients.task import RoundResult
 from clients.training import train
-from clients.uplink import add_residual, apply_momentum_correction, compress_upload
+from clients.uplink import make_upload
 from clients.weights import load_vector, model_spec, model_to_vector
 from rsdgc.errors import RunError
-from rsdgc.feedback import mask_velocity
 from rsdgc.update import Stamp
 
 if TYPE_CHECKING:
@@ -153,38 +152,28 @@ class Site:
                 return repeated
             replica = update_replica(transaction, received, self._initial)
             score, report = self._score_and_train(task, replica.weights)
-
-            # One array of the model's size, in the file that will keep it, is in turn the trained
-            # model, the change, what to send, and the new residual.
-            residual_name, residual = transaction.new_vector("residual")
-            model_to_vector(self.model, self.spec, out=residual)
-            residual -= replica.weights
-            velocity_name, velocity = apply_momentum_correction(
-                residual, transaction, task.momentum_correction
-            )
-            add_residual(residual, transaction, task.accepted_round)
             stamp = Stamp(task.origin.run, task.round, received.version)
-            update = compress_upload(residual, task, stamp, self.spec, self._seed(task.seed, 0))
-            if velocity is not None:
-                mask_velocity(velocity, update)
-
+            seed = self._seed(task.seed, 0)
+            upload = make_upload(self.model, replica, task, stamp, transaction, seed)
             result = self._result(
-                score, report, start, payload=update.payload, version=replica.version
+                score, report, start, payload=upload.payload, version=replica.version
             )
-            transaction.sync(residual_name)
-            if velocity is not None:
-                transaction.sync(velocity_name)
+            # The replica needs no sync: one that a loss of power has damaged does not match the
+            # fingerprint of the next round, and the server sends it again.
+            transaction.sync(upload.residual_name)
+            if upload.velocity is not None:
+                transaction.sync(upload.velocity_name)
             transaction.commit(
                 SiteState(
                     round=task.round,
                     version=replica.version,
                     replica=replica.name,
-                    residual=residual_name,
-                    upload=transaction.write_upload(update.payload),
-                    residual_check=checksum(residual),
-                    velocity=velocity_name,
-                    velocity_check=0 if velocity is None else checksum(velocity),
-                    upload_check=checksum(update.payload),
+                    residual=upload.residual_name,
+                    residual_check=checksum(upload.residual),
+                    velocity=upload.velocity_name,
+                    velocity_check=0 if upload.velocity is None else checksum(upload.velocity),
+                    upload=transaction.write_upload(upload.payload),
+                    upload_check=checksum(upload.payload),
                     task=digest,
                     reply=result.figures(),
                 )

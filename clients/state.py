@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     Content = TypeVar("Content", bytes, NDArray[Any])
 
 SCHEMA = "rsdgc-site-2"
-FILE = "state.json"
-LOCK = "lock"
+STATE_FILE = "state.json"
+LOCK_FILE = "lock"
 PROBE_S = 0.5
 """How long a lock may be held before the wait is worth a warning: a probe of it takes less."""
 
@@ -216,7 +216,7 @@ class StateFolder:
         StateError
             The folder cannot be made or written.
         """
-        lock = FileLock(self.path / LOCK)
+        lock = FileLock(self.path / LOCK_FILE)
         with _explain_os_errors(self.path, "written"):
             make_folder(self.path, levels=3)
             try:
@@ -254,7 +254,7 @@ class StateFolder:
         StateError
             The file exists, but the system does not let it be read.
         """
-        path = self.path / FILE
+        path = self.path / STATE_FILE
         with _explain_os_errors(self.path, "read"):
             try:
                 return self._parse(json.loads(path.read_bytes()))
@@ -381,8 +381,9 @@ class StateTransaction:
         Parameters
         ----------
         state : SiteState
-            The new state. The files that it names are on the disk already (:meth:`sync`): once
-            ``state.json`` names a file, its content must be there.
+            The new state. All files that it names, but the replica's, must be on the disk already
+            (:meth:`sync`): after a loss of power ``state.json`` could else name a file without
+            content.
 
         Raises
         ------
@@ -405,12 +406,12 @@ class StateTransaction:
             "states": [asdict(state) for state in history.states],
         }
         with _explain_os_errors(self.folder.path, "written"):
-            replace_bytes(self.folder.path / FILE, json.dumps(content).encode())
+            replace_bytes(self.folder.path / STATE_FILE, json.dumps(content).encode())
         self._delete_unnamed(history)
 
     def _delete_unnamed(self, history: StateHistory) -> None:
         """Delete the files that no state names, but keep one vector of each kind as spare."""
-        named = {FILE, LOCK}.union(*(state.files for state in history.states))
+        named = {STATE_FILE, LOCK_FILE}.union(*(state.files for state in history.states))
         with suppress(OSError):  # a file that stays does no harm: the next commit tries again
             for path in sorted(self.folder.path.iterdir()):
                 if path.name in named or path.name.startswith("spare-"):

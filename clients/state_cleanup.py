@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clients.state import FILE, LOCK
+from clients.state import LOCK_FILE, STATE_FILE
 from rsdgc.durable import is_locked
 from rsdgc.errors import SettingError, StateError
 
@@ -61,15 +61,15 @@ def find_states(state_dir: Path) -> list[FoundState]:
         raise SettingError(f"{state_dir} is not a folder: name a site's state-dir")
     states = []
     for path in sorted(state_dir.glob("*/*/")):
-        if not path.parent.name.isdigit() or not (path / LOCK).exists():
+        if not path.parent.name.isdigit() or not (path / LOCK_FILE).exists():
             continue
         files = [file.stat() for file in path.iterdir() if file.is_file()]
         changed = max((stat.st_mtime for stat in files), default=path.stat().st_mtime)
         try:
-            in_use, problem = is_locked(path / LOCK), ""
+            in_use, problem = is_locked(path / LOCK_FILE), ""
         except OSError as error:
             # A process of another user may hold the lock: its state must not be deleted.
-            in_use, problem = True, f"{LOCK} cannot be read ({error.strerror or error})"
+            in_use, problem = True, f"{LOCK_FILE} cannot be read ({error.strerror or error})"
         states.append(
             FoundState(
                 path=path,
@@ -137,7 +137,7 @@ def clean_states(
 def _delete(path: Path) -> None:
     try:
         # First: without this file the rest is not a state, if the deletion stops halfway.
-        (path / FILE).unlink(missing_ok=True)
+        (path / STATE_FILE).unlink(missing_ok=True)
         shutil.rmtree(path)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()

@@ -1,60 +1,112 @@
-"""From a site's change to its upload, in place in the file that will hold the new residual.
+"""From a trained model to its upload, in place in the file that will hold the new residual.
 
-Algorithm 1 of DGC (Lin et al., 2018) with error feedback: momentum correction, the residual of the
-rounds before, compression, the new residual. :mod:`rsdgc.feedback` has the arithmetic; this module
-takes its inputs from the site's state, without another array of the model's size.
+Error feedback with momentum correction (Lin et al., 2018, Algorithm 1): change, velocity, residual
+of the rounds before, compression, new residual. :mod:`rsdgc.feedback` has the arithmetic. This
+module takes its inputs from the site's state, without another array of the model's size.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clients.weights import model_to_vector
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
-from rsdgc.feedback import compress_with_feedback, correct_momentum
+from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
 from rsdgc.indicators import make_indicator
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from clients.replica import Replica
     from clients.state import StateTransaction
     from clients.task import RoundTask
     from rsdgc.arrays import Float32
-    from rsdgc.spec import ModelSpec
-    from rsdgc.update import SparseUpdate, Stamp
+    from rsdgc.update import Stamp
 
 _log = logging.getLogger(__name__)
 
 
-def apply_momentum_correction(
-    change: Float32, transaction: StateTransaction, momentum: float
-) -> tuple[str, Float32 | None]:
-    """Turn a change into the velocity that is to be sent, in place (momentum correction).
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """An encoded update, and what the site keeps for the next one.
 
     Parameters
     ----------
-    change : float32 [size]
-        This round's change; the velocity afterwards.
-    transaction : StateTransaction
-        Holds the last velocity, and makes the file of the new one.
-    momentum : float
-        0: nothing is done.
-
-    Returns
-    -------
-    name : str
-        Name of the velocity's file; empty without momentum.
-    velocity : float32 [size] or None
-        The new velocity, to be masked once the upload is known.
+    payload : bytes
+        The encoded update, to be sent.
+    residual_name, residual : str, float32 [size]
+        Name and memory of the new residual's file.
+    velocity_name, velocity : str, float32 [size] or None
+        The same for the velocity; empty and None without momentum correction.
     """
-    if not momentum:
-        return "", None
-    name, velocity = transaction.new_vector("velocity")
-    previous = transaction.folder.velocity(transaction.state)
-    np.copyto(velocity, 0.0 if previous is None else previous)
-    correct_momentum(velocity, change, momentum)
-    return name, velocity
+
+    payload: bytes
+    residual_name: str
+    residual: Float32
+    velocity_name: str = ""
+    velocity: Float32 | None = None
+
+
+def make_upload(
+    model: nn.Module,
+    replica: Replica,
+    task: RoundTask,
+    stamp: Stamp,
+    transaction: StateTransaction,
+    seed: int,
+) -> Upload:
+    """Compress what the model has learned since the replica, plus the residual.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Trained from the replica.
+    replica : Replica
+        The model as received.
+    task : RoundTask
+        Says how to compress.
+    stamp : Stamp
+        Run, round and base version, for the upload's header.
+    transaction : StateTransaction
+        Holds the residual, and makes the files of the new one; nothing is committed.
+    seed : int
+        Seed of random scores.
+
+    Raises
+    ------
+    SettingError
+        The task's ratios, scheme or indicator do not fit.
+    RsdgcError
+        The change plus the residual holds NaN or infinity.
+    StateError
+        The disk is full.
+    """
+    spec = transaction.folder.spec
+    # One array of the model's size is in turn the trained model, the change (or velocity), what
+    # to send, and the new residual.
+    residual_name, vector = transaction.new_vector("residual")
+    model_to_vector(model, spec, out=vector)
+    vector -= replica.weights
+    velocity_name, velocity = "", None
+    if task.momentum_correction:
+        velocity_name, velocity = transaction.new_vector("velocity")
+        previous = transaction.folder.velocity(transaction.state)
+        np.copyto(velocity, 0.0 if previous is None else previous)
+        correct_momentum(velocity, vector, task.momentum_correction)
+    add_residual(vector, transaction, task.accepted_round)
+    indicator = make_indicator(
+        task.indicator, mean_weight=task.mean_weight, std_weight=task.std_weight, seed=seed
+    )
+    compressor = Compressor(spec, task.scheme, indicator)
+    update = compress_with_feedback(compressor, vector, task.ratios, stamp, task.budget_bytes)
+    if velocity is not None:
+        mask_velocity(velocity, update)
+    return Upload(update.payload, residual_name, vector, velocity_name, velocity)
 
 
 def add_residual(target: Float32, transaction: StateTransaction, accepted_round: int) -> None:
@@ -86,40 +138,3 @@ def add_residual(target: Float32, transaction: StateTransaction, accepted_round:
         if upload is not None:
             _log.info("the upload of round %d was not accepted: adding it again", state.round)
             decode(upload, folder.spec).add_to(target)
-
-
-def compress_upload(
-    target: Float32, task: RoundTask, stamp: Stamp, spec: ModelSpec, seed: int
-) -> SparseUpdate:
-    """Encode the best part of ``target``, and leave in it what the upload does not say.
-
-    Parameters
-    ----------
-    target : float32 [size]
-        Change plus residual; the new residual afterwards.
-    task : RoundTask
-        Says how to compress.
-    stamp : Stamp
-        Run, round and base version, for the upload's header.
-    spec : ModelSpec
-        Layers of the model.
-    seed : int
-        Seed of random scores.
-
-    Returns
-    -------
-    SparseUpdate
-        The decoded upload; its ``payload`` is what to send.
-
-    Raises
-    ------
-    SettingError
-        The task's ratios, scheme or indicator do not fit.
-    RsdgcError
-        ``target`` holds NaN or infinity; it is as it was.
-    """
-    indicator = make_indicator(
-        task.indicator, mean_weight=task.mean_weight, std_weight=task.std_weight, seed=seed
-    )
-    compressor = Compressor(spec, task.scheme, indicator)
-    return compress_with_feedback(compressor, target, task.ratios, stamp, task.budget_bytes)

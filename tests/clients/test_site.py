@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from clients.state import StateFolder
 from clients.task import ReceivedModel, RoundTask, RunOrigin
 from clients.weights import model_spec, model_to_vector
 from rsdgc.codec.wire import decode
-from rsdgc.errors import DataError, RunError, SettingError, StateError
+from rsdgc.errors import DataError, RunError, StateError
 from rsdgc.patches import fingerprint
 from rsdgc.scheme import Scheme
 from tests.clients.toys import TinyNet, make_split, train_settings
@@ -264,12 +263,6 @@ def test_labels_outside_the_class_list_are_refused(tmp_path: Path) -> None:
         make_site(tmp_path, num_classes=2)
 
 
-@pytest.mark.parametrize("wrong", [{"accepted_round": 1}, {"round": 0}])
-def test_tasks_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingError):
-        replace(make_task(), **wrong)
-
-
-def test_the_model_stays_on_the_partition_s_device(tmp_path: Path) -> None:
+def test_the_model_stays_on_the_device_of_its_split(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     assert {p.device for p in site.model.parameters()} == {torch.device("cpu")}

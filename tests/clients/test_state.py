@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from clients.mapped_vectors import checksum
-from clients.state import FILE, LOCK, SiteState, StateFolder, StateHistory
+from clients.state import LOCK_FILE, STATE_FILE, SiteState, StateFolder, StateHistory
 from clients.task import RoundResult, RunOrigin
 from clients.weights import model_spec, model_to_vector
 from rsdgc.codec.wire import decode
@@ -82,7 +82,7 @@ def test_saved_state_comes_back_and_the_files_of_the_last_serve_again(folder: St
         save(folder, number)
         assert assert_whole(folder) == number
     names = {path.name.partition("-")[0] for path in folder.path.iterdir()}
-    assert names == {FILE, LOCK, "replica", "residual", "upload", "spare"}
+    assert names == {STATE_FILE, LOCK_FILE, "replica", "residual", "upload", "spare"}
     assert len(list(folder.path.iterdir())) == 7
 
 
@@ -146,10 +146,10 @@ def test_a_damaged_file_is_passed_over_with_a_warning(
     folder: StateFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(folder, 1)
-    content = (folder.path / FILE).read_bytes()
+    content = (folder.path / STATE_FILE).read_bytes()
     for wrong in damaged(content):
         assert wrong != content
-        (folder.path / FILE).write_bytes(wrong)
+        (folder.path / STATE_FILE).write_bytes(wrong)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert folder.load() == StateHistory()
@@ -182,7 +182,7 @@ def test_a_state_of_another_model_is_not_used(folder: StateFolder, tmp_path: Pat
 
 
 def test_an_unreadable_file_is_an_error_and_not_a_fresh_start(folder: StateFolder) -> None:
-    (folder.path / FILE).mkdir(parents=True)
+    (folder.path / STATE_FILE).mkdir(parents=True)
     with pytest.raises(StateError, match="cannot be read"):
         folder.load()
 
@@ -274,7 +274,7 @@ def test_killed_for_real_it_is_whole(folder: StateFolder, tmp_path: Path) -> Non
             child.send_signal(signal.SIGKILL)
         assert assert_whole(folder) >= 1
         assert_whole(folder, 0)
-        (folder.path / FILE).unlink()
+        (folder.path / STATE_FILE).unlink()
 
 
 def test_the_lock_keeps_others_out_and_is_released_on_errors(folder: StateFolder) -> None:

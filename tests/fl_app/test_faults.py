@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-import clients.site
+import clients.uplink
 from clients.state import StateFolder, StateTransaction
 from fl_app import client_app, server_app
 from rsdgc import decode
@@ -162,7 +162,7 @@ class Watch:
 
 
 def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner_strategy, inner_add = server_app._strategy, clients.site.add_residual
+    inner_strategy, inner_add = server_app._strategy, clients.uplink.add_residual
 
     def strategy(*arguments: Any) -> RsDgc:
         watch.strategy = inner_strategy(*arguments)
@@ -190,7 +190,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PublishedModel, method, publish)
 
     monkeypatch.setattr(server_app, "_strategy", strategy)
-    monkeypatch.setattr(clients.site, "add_residual", add_residual)
+    monkeypatch.setattr(clients.uplink, "add_residual", add_residual)
     recorded("_finish_version")
     monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time
     monkeypatch.setattr(os, "replace", watch.step(os.replace))

@@ -1,18 +1,12 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
 
-from data_prep.common_statistics import CommonStatistics, SiteSums, merge_sites, site_sums
-from data_prep.dataset import open_data
-from fl_app.client_app import app as client_app
+from data_prep.common_statistics import CommonStatistics, merge_sites, site_sums
 from fl_app.settings import Settings
 from fl_app.site_data import load_split, node_data
 from rsdgc.errors import DataError
-from strategies import messages
-from tests.loopback import LoopbackGrid
 
 CPU = torch.device("cpu")
 
@@ -78,31 +72,3 @@ def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     assert torch.allclose(x, y, atol=1e-3)
     with pytest.raises(DataError, match="do not have modality image"):
         load_split(here.dataset, "site-00", "train", CPU, CommonStatistics({}))
-
-
-def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
-    grid = LoopbackGrid(
-        client_app,
-        [{"partition-id": part, "num-partitions": 2} for part in (0, 1)],
-        Settings.from_mapping({"data-dir": str(data)}).to_mapping(),
-    )
-    nodes = {"site-00": 101, "site-01": 102, "site-02": 101}
-    queries = [
-        Message(
-            RecordDict({messages.TASK: ConfigRecord({messages.SITE: site})}),
-            dst_node_id=node,
-            message_type="query.statistics",
-        )
-        for site, node in nodes.items()
-    ]
-    replies = list(grid.send_and_receive(queries))
-    sums = [
-        SiteSums.from_mapping(dict(reply.content.config_records[messages.SUMS]))
-        for reply in replies
-    ]
-    common = merge_sites(sums)
-    store = open_data(data).store
-    np.testing.assert_allclose(
-        common.modalities["image"].mean, store.meta.modalities[0].mean, rtol=1e-6
-    )
-    assert sum(common.class_counts) == store.meta.splits.counts["train"]

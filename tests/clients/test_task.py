@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.task import ReceivedModel, RoundResult, RunOrigin
+from rsdgc.errors import SettingError
+from tests.clients.test_site import make_task
+
+
+@pytest.mark.parametrize("wrong", [{"accepted_round": 1}, {"round": 0}])
+def test_tasks_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="cannot follow"):
+        replace(make_task(), **wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round": 2},
+        {"origin": RunOrigin(8, 1)},
+        {"ratios": np.full(2000, 0.3) - 1e-9 * (np.arange(2000) == 1000)},
+        {"budget_bytes": 1.0},
+    ],
+)
+def test_another_task_has_another_digest(change: dict[str, Any]) -> None:
+    task = make_task(ratios=np.full(2000, 0.3))
+    received = ReceivedModel(0, b"print")
+    assert task.digest(received) != replace(task, **change).digest(received)
+    assert task.digest(received) != task.digest(ReceivedModel(1, b"print"))
+
+
+def test_the_digest_does_not_depend_on_how_the_model_came() -> None:
+    weights = np.ones(3, np.float32)
+    digests = {
+        make_task().digest(received)
+        for received in (
+            ReceivedModel(2, b"print"),
+            ReceivedModel(2, b"print", patches=(b"patch",)),
+            ReceivedModel(2, b"print", whole=weights),
+        )
+    }
+    assert len(digests) == 1
+
+
+def test_figures_make_the_same_result_again() -> None:
+    confusion = np.array([[3, 1], [0, 2]])
+    result = RoundResult(b"upload", None, 24, confusion, 1.25, 0.5, 3.0, version=7)
+    again = RoundResult.from_figures(result.figures(), b"upload", 7)
+    np.testing.assert_array_equal(again.confusion, confusion)
+    assert again.figures() == result.figures()
+    assert (again.payload, again.version, again.weights) == (b"upload", 7, None)
