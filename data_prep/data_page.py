@@ -94,7 +94,7 @@ def write_data_page(
         class_colors=dict(zip(store.classes, map(hex_color, colors["classes"]), strict=True)),
         scenes=_scenes(data, colors),
         more_scenes=max(0, len(store.meta.scenes) - MAX_SCENES),
-        classes=_class_bars(facts),
+        most_samples=_most_samples(facts),
         bands=_bands(store, facts),
         more_bands=sum(max(0, len(m.bands) - MAX_BANDS) for m in store.meta.modalities),
         examples=_examples(store),
@@ -168,30 +168,10 @@ def _paint(grid: SceneGrid, codes: NDArray[np.int64], colors: NDArray[np.uint8],
     return cells_uri(grid.fill(rgba))
 
 
-def _class_bars(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Count the samples of each class by site and split, with the widths of bars in percent."""
-    sites: dict[str, dict[str, list[int]]] = facts["sites"]
-    sums = {
-        site: np.sum([counts[split] for split in SPLITS], axis=0) for site, counts in sites.items()
-    }
-    most = max(1, *(int(count) for counts in sums.values() for count in counts))
-    return [
-        {
-            "name": name,
-            "sites": [
-                {
-                    "count": int(sums[site][i]),
-                    "bars": [
-                        (split, counts[split][i], 100 * counts[split][i] / most)
-                        for split in SPLITS
-                        if counts[split][i]
-                    ],
-                }
-                for site, counts in sites.items()
-            ],
-        }
-        for i, name in enumerate(facts["classes"])
-    ]
+def _most_samples(facts: dict[str, Any]) -> int:
+    """Return the samples of the largest class of any site, whose bar is the longest."""
+    per_class = [np.sum(list(counts.values()), axis=0) for counts in facts["sites"].values()]
+    return max(1, int(np.max(per_class)))
 
 
 def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -98,14 +98,15 @@ TEMPLATE = """
 <table><thead><tr><th scope="col">class</th>
 {% for site in facts.sites %}<th scope="col">{{ site }}</th><th class="n"></th>{% endfor %}
 </tr></thead><tbody>
-{% for row in classes %}
+{% for name, color in class_colors.items() %}{% set label = loop.index0 %}
 <tr><th scope="row"><span class="named"><span class="swatch"
- style="background:{{ class_colors[row.name] }}"></span>{{ row.name }}</span></th>
-{% for site in row.sites %}
-<td><div class="split-bar">{% for split, count, width in site.bars %}<i
- style="width:{{ "%.2f"|format(width) }}%;background:{{ split_colors[split] }}"
- title="{{ split }} {{ count }}"></i>{% endfor %}</div></td>
-<td class="n">{{ site.count|count }}</td>
+ style="background:{{ color }}"></span>{{ name }}</span></th>
+{% for counts in facts.sites.values() %}
+<td><div class="split-bar">{% for split in splits if counts[split][label] %}<i
+ style="width:{{ "%.2f"|format(100 * counts[split][label] / most_samples) }}%;
+background:{{ split_colors[split] }}" title="{{ split }} {{ counts[split][label] }}"></i>
+{% endfor %}</div></td>
+<td class="n">{{ counts.values()|map(attribute=label)|sum|count }}</td>
 {% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
