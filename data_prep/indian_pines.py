@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
+from data_prep.geotiff import write_geotiff
 from data_prep.staging import staged_folder
 from rsdgc.errors import DataError
 
@@ -114,23 +114,8 @@ def _load() -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
 
 
 def _write_raster(path: Path, bands: NDArray[Any], nodata: int | None) -> None:
-    """Write bands (C, H, W) as a tiled GeoTIFF without a coordinate system."""
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "count": bands.shape[0],
-        "height": bands.shape[1],
-        "width": bands.shape[2],
-        "dtype": bands.dtype.name,
-        "nodata": nodata,
-        "tiled": True,
-        "blockxsize": 160,
-        "blockysize": 160,
-        "compress": "deflate",
-        "predictor": 2 if bands.dtype.itemsize > 1 else 1,
-        "interleave": "band",
-    }
+    """Write bands (C, H, W) as a GeoTIFF without a coordinate system."""
+    tags = {"ATTRIBUTION": ATTRIBUTION, "LICENCE": LICENSE, "CHANGES": CHANGES}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", **profile) as target:
-            target.write(bands)
-            target.update_tags(ATTRIBUTION=ATTRIBUTION, LICENCE=LICENSE, CHANGES=CHANGES)
+        write_geotiff(path, bands, tags, block_px=160, interleave="band", nodata=nodata)

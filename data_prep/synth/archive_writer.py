@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyogrio
-import rasterio
 import shapely
 from affine import Affine
 from pyogrio.raw import write as write_layer
 from rasterio.features import shapes
 
+from data_prep.geotiff import write_geotiff
 from data_prep.staging import staged_folder
 from data_prep.synth.land_cover import patches_across
 from data_prep.synth.landscapes import CLASSES, Cover, Site, draw_patch_covers, draw_site
@@ -121,17 +121,37 @@ def _write_scene(folder: Path, scene: Scene, site: Site, number: int) -> None:
     north = site.origin[1] - number // 3 * pitch
     grid = Affine(PIXEL_M, 0, west, 0, -PIXEL_M, north)
     coarse_m = PIXEL_M * ELEVATION_STEP
-    coarse = Affine(coarse_m, 0, west, 0, -coarse_m, north)
-    elevation = coarsen(scene.elevation, ELEVATION_STEP)[None]
     acquisition = {name: f"{value:.4g}" for name, value in asdict(scene.acquisition).items()}
     tags = {"synthetic": "true", "landscape": site.landscape_name} | acquisition
-    for name, bands, transform, nodata, band_names in (
-        ("optical", scene.counts, grid, NODATA, BANDS),
-        ("labels", scene.labels[None], grid, 0, ("land cover",)),
-        ("elevation", elevation, coarse, ELEVATION_NODATA, ("elevation",)),
-    ):
-        georeference = {"crs": f"EPSG:{site.epsg}", "transform": transform, "nodata": nodata}
-        _write_raster(folder / f"{name}.tif", bands, georeference, band_names, tags)
+    profile: dict[str, Any] = {"crs": f"EPSG:{site.epsg}", "block_px": 256, "zlevel": 4}
+    write_geotiff(
+        folder / "optical.tif",
+        scene.counts,
+        tags,
+        band_names=BANDS,
+        transform=grid,
+        nodata=NODATA,
+        **profile,
+    )
+    write_geotiff(
+        folder / "labels.tif",
+        scene.labels[None],
+        tags,
+        band_names=("land cover",),
+        colors={0: (0, 0, 0, 0)} | {int(c): (*color, 255) for c, (_, color) in CLASSES.items()},
+        transform=grid,
+        nodata=0,
+        **profile,
+    )
+    write_geotiff(
+        folder / "elevation.tif",
+        coarsen(scene.elevation, ELEVATION_STEP)[None],
+        tags,
+        band_names=("elevation",),
+        transform=Affine(coarse_m, 0, west, 0, -coarse_m, north),
+        nodata=ELEVATION_NODATA,
+        **profile,
+    )
     write_polygons(folder / "labels.gpkg", scene.labels, grid, site.epsg)
 
 
@@ -142,38 +162,6 @@ def coarsen(image: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     side = padded.shape[0] // step
     blocks = padded.reshape(side, step, side, step)
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
-
-
-def _write_raster(
-    path: Path,
-    bands: NDArray[Any],
-    georeference: dict[str, Any],
-    band_names: tuple[str, ...],
-    tags: dict[str, str],
-) -> None:
-    """Write bands (C, H, W) as a tiled, deflated GeoTIFF with names and tags."""
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "count": bands.shape[0],
-        "height": bands.shape[1],
-        "width": bands.shape[2],
-        "dtype": bands.dtype.name,
-        **georeference,
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-        "compress": "deflate",
-        "zlevel": 4,
-        "predictor": 3 if bands.dtype.kind == "f" else 2 if bands.dtype.itemsize > 1 else 1,
-    }
-    with rasterio.open(path, "w", **profile) as target:
-        target.write(bands)
-        target.update_tags(**tags)
-        for number, name in enumerate(band_names, start=1):
-            target.set_band_description(number, name)
-        if path.stem == "labels":
-            colors = {int(cover): (*color, 255) for cover, (_, color) in CLASSES.items()}
-            target.write_colormap(1, {0: (0, 0, 0, 0)} | colors)
 
 
 def write_polygons(path: Path, labels: NDArray[np.uint8], transform: Affine, epsg: int) -> None:
