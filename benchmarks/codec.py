@@ -1,7 +1,8 @@
-"""Time and memory of the codec on the shapes of real networks, as multiples of one read pass.
+"""Time and memory of the codec on the shapes of real networks.
 
-The unit is M: the time that one thread takes to read the whole update once (float32 sum). Times
-are medians; memory is what is allocated beyond what was there, over the size of the update.
+The unit of time is M: the time that one thread takes to read the complete update once (a float32
+sum). Times are medians. Memory is the additional peak allocation, divided by the size of the
+update.
 
     python -m benchmarks.codec --models vgg19 resnet50 resnet18 --budgets 100 1000
 """
@@ -29,7 +30,6 @@ from rsdgc import (
     ModelSpec,
     Scheme,
     Stamp,
-    WeightedMean,
     decode,
     fit_ratios,
     uniform_shares,
@@ -42,13 +42,13 @@ STAMP = Stamp(1, 1, 0)
 
 
 def spec_of(name: str) -> ModelSpec:
-    """Return the layers of a network, without its memory."""
+    """Return the layers of a network without allocating its weights."""
     with torch.device("meta"):
         return model_spec(build_model(name, 3, NUM_CLASSES, CHIP_PX))
 
 
 def synthetic_update(spec: ModelSpec, seed: int = 0) -> Flat:
-    """Return an update with the uneven scales of real ones: by layer, by row and by column."""
+    """Return an update whose scale varies by layer, row and column, as that of real ones does."""
     rng = np.random.default_rng(seed)
     flat = np.empty(spec.size, dtype=np.float32)
     for layer, view in zip(spec.layers, spec.views(flat), strict=True):
@@ -64,7 +64,7 @@ def synthetic_update(spec: ModelSpec, seed: int = 0) -> Flat:
 def median_s(
     work: Callable[[], object], repeats: int, prepare: Callable[[], object] = lambda: None
 ) -> float:
-    """Return the median time of a call, seconds, after one that is not counted."""
+    """Return the median time of a call in seconds, after a first one that does not count."""
     prepare()
     work()
     times = []
@@ -77,7 +77,7 @@ def median_s(
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Return the most bytes that a call had allocated at a time."""
+    """Return the peak number of bytes that a call allocated."""
     tracemalloc.start()
     try:
         work()
@@ -87,7 +87,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> None:
-    """Print the figures of one network."""
+    """Print the results of one network."""
     spec = spec_of(name)
     update, step = synthetic_update(spec), synthetic_update(spec, seed=1)
     unit = median_s(lambda: float(update.sum()), repeats + 4)
@@ -103,20 +103,20 @@ def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> 
     if torch.cuda.is_available():
         _cuda(update, repeats, unit)
     for times in budgets:
-        _codec(spec, update, step, times, (repeats, threads, unit))
+        _codec(spec, update, step, times, repeats=repeats, threads=threads, unit=unit)
 
 
 def _cuda(update: Flat, repeats: int, unit: float) -> None:
-    """Print what an update costs that lies on a GPU: the way to the codec, and torch.topk there."""
-    there = torch.from_numpy(update).cuda()
+    """Print what an update on a GPU costs: the copy to the codec, and torch.topk on the GPU."""
+    on_gpu = torch.from_numpy(update).cuda()
     pinned = torch.empty(update.size, dtype=torch.float32, pin_memory=True)
 
     def copy() -> None:
-        pinned.copy_(there, non_blocking=True)
+        pinned.copy_(on_gpu, non_blocking=True)
         torch.cuda.synchronize()
 
     def topk() -> None:
-        torch.topk(there.abs(), update.size // 100)
+        torch.topk(on_gpu.abs(), update.size // 100)
         torch.cuda.synchronize()
 
     for what, work in (("GPU to pinned memory", copy), ("torch.topk on the GPU", topk)):
@@ -124,12 +124,19 @@ def _cuda(update: Flat, repeats: int, unit: float) -> None:
 
 
 def _codec(
-    spec: ModelSpec, update: Flat, step: Flat, times: float, how: tuple[int, int, float]
+    spec: ModelSpec,
+    update: Flat,
+    step: Flat,
+    times: float,
+    *,
+    repeats: int,
+    threads: int,
+    unit: float,
 ) -> None:
-    repeats, threads, unit = how
     scheme, budget = Scheme(), spec.dense_bytes / times
     even = fit_ratios(spec, scheme, uniform_shares(spec), budget)
     sizes = np.array([layer.size for layer in spec.layers])
+    # As the strategy does: the top is as large as the density that the budget allows.
     top = float((even * sizes).sum() / sizes.sum())
     ratios = fit_ratios(spec, scheme, update_shares(spec, scheme, step, top), budget)
     compressor = Compressor(spec, scheme, NSI())
@@ -147,10 +154,6 @@ def _codec(
     def server() -> None:
         decode(payload, spec).add_to(target, 0.5)
 
-    mean = WeightedMean(spec)
-    for site in range(8):
-        mean.add(f"site-{site}", payload, 1.0)
-
     print(f"  {times:g}×: {len(payload)} bytes, {len(payload) / budget:.4f} of the budget")
     rows: list[tuple[str, Callable[[], object]]] = [
         ("client step", client),
@@ -167,16 +170,16 @@ def _codec(
 
 
 def main() -> None:
-    """Print the figures of every network asked for."""
+    """Print the results of every requested network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", nargs="+", default=["vgg19", "resnet50", "resnet18"])
     parser.add_argument("--budgets", type=float, nargs="+", default=[100.0, 1000.0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    words = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in words.models:
-        measure(name, words.budgets, words.repeats, words.threads)
+    for name in options.models:
+        measure(name, options.budgets, options.repeats, options.threads)
 
 
 if __name__ == "__main__":

@@ -131,11 +131,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--budgets", type=float, nargs="+", default=[50.0, 100.0, 200.0])
     parser.add_argument("--seed", type=int, default=0)
-    words = parser.parse_args()
-    updates = real_updates(open_data(words.data), words.rounds, words.seed)
+    options = parser.parse_args()
+    updates = real_updates(open_data(options.data), options.rounds, options.seed)
     for table in (
-        methods(updates, words.budgets),
-        schemes(updates, words.budgets),
+        methods(updates, options.budgets),
+        schemes(updates, options.budgets),
         indicators(updates, 100.0),
     ):
         print()

@@ -87,12 +87,14 @@ class Aggregator(ABC):
         if not (math.isfinite(weight) and weight > 0):
             msg = f"the weight of {key!r} is {weight}: it must be positive and finite"
             raise WireError(msg)
+        # Finite weights may have an infinite sum, which would make every quotient zero.
         if not math.isfinite(self.total_weight + weight):
             msg = f"the weight {weight} of {key!r} makes the total infinite: lower it"
             raise WireError(msg)
         update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
         if update.spec.signature != self.spec.signature:
             raise WireError(f"the update of {key!r} is for another model: refuse it")
+        # The decoded update is dropped: it may be as large as the model.
         self._uploads[key] = (update.payload, float(weight))
 
     @abstractmethod

@@ -48,6 +48,7 @@ def extract(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
     """
     out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
     filled = 0
+    # With mode="clip" take writes to out directly; by default it would fill a copy first.
     for part in chunks(flags.size):
         index = np.flatnonzero(flags[part])
         np.take(values[part], index, out=out[filled : filled + index.size], mode="clip")

@@ -121,6 +121,7 @@ class Compressor:
             except RsdgcError as error:
                 raise RsdgcError(f"layer {layer.name!r}: {error}") from None
             return top_k(scores, kept)
+        # Indicators check the values that they score; layers without a choice are checked here.
         largest = max_magnitude(view)
         if not math.isfinite(largest):
             msg = f"layer {layer.name!r}: the values hold {largest}: lower the learning rate"

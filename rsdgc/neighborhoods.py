@@ -145,6 +145,7 @@ class Neighborhoods:
         if self.is_flat:
             return self._as_items(values).take(ids).view(np.float32)
         out = np.empty(self.num_members(ids), dtype=np.float32)
+        # With mode="clip" take writes to out directly; by default it would fill a copy first.
         for part, index in self._element_chunks(ids):
             np.take(values, index, out=out[part], mode="clip")
         return out
@@ -163,6 +164,8 @@ class Neighborhoods:
         weight : float
             Rounded to float32 before it is used.
         """
+        # Ids are distinct, so reading, adding and writing back in one go loses no sum. A weight of
+        # 1 is the common case, for patches, and needs no temporary product.
         factor = np.float32(weight)
         if self.is_flat:
             items = self._as_items(target)
@@ -270,6 +273,7 @@ class Neighborhoods:
         return down * self.height, across * self.width
 
     def _element_chunks(self, ids: Int64) -> Iterator[tuple[slice, Int64]]:
+        # In chunks, because the index takes eight bytes for each element of four.
         start = 0
         for part in chunks(ids.size, max(1, CHUNK // (self.height * self.width))):
             index = self.elements(ids[part])

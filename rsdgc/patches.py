@@ -121,6 +121,7 @@ def apply_patches(
     """
     for payload in patches:
         update = read_patch(payload, spec, run)
+        # The replica may be newer than the server knows, if its last reply was lost.
         if update.stamp.round <= version:
             continue
         if update.stamp.base != version:

@@ -99,6 +99,7 @@ class ModelSpec:
     @cached_property
     def signature(self) -> bytes:
         """Eight bytes that identify the model: a BLAKE2b hash of all names and shapes."""
+        # Every length goes before what it measures, so different layers never hash equal bytes.
         digest = hashlib.blake2b(digest_size=8)
         for layer in self.layers:
             name = layer.name.encode()

@@ -84,6 +84,7 @@ class LayerUpdate:
         if self.ids is not None:
             self.grid.add_at(target, self.ids, self.values, weight)
             return
+        # One small buffer for the products, instead of a temporary of the layer's size.
         factor = np.float32(weight)
         buffer = np.empty(min(CHUNK, self.values.size), dtype=np.float32)
         for part in chunks(self.values.size):

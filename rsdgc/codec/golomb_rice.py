@@ -137,6 +137,7 @@ class RiceWriter:
             The unary stream becomes longer than readers accept.
         """
         for part in chunks(numbers.size):
+            # Quotients are the gaps of the one bits that end the numbers.
             ends = ids_of((numbers[part] >> rice).astype(np.int64))
             num_unary = self._unary.num_bits + int(ends[-1]) + 1
             if num_unary > 8 * (MAX_STREAM_BYTES - 1):
@@ -184,10 +185,10 @@ class _Packer:
 
     def _pack(self) -> None:
         bits = np.concatenate(self._waiting)
-        whole = bits.size // 8 * 8
-        self._bytes += np.packbits(bits[:whole]).data
-        self._waiting = [bits[whole:]]
-        self._num_packed += whole
+        full = bits.size // 8 * 8
+        self._bytes += np.packbits(bits[:full]).data
+        self._waiting = [bits[full:]]
+        self._num_packed += full
 
 
 class RiceReader:
@@ -219,6 +220,7 @@ class RiceReader:
 
     def read_numbers(self, count: int, rice: int) -> Int64:
         """Return the next ``count`` numbers, int64 [count], each below 2⁶²."""
+        # Without numbers the parameter must be 0, so that an empty array has one spelling.
         if not 0 <= rice <= MAX_RICE or (count == 0 and rice):
             msg = f"Rice parameter {rice} does not suit {count} numbers: refuse the upload"
             raise WireError(msg)
@@ -248,10 +250,12 @@ class RiceReader:
         if not 0 <= count <= limit:
             msg = f"{count} ids are claimed of {limit}: refuse the upload"
             raise WireError(msg)
+        # No encoder writes a larger parameter (see best_rice), and a small one bounds the shift.
         if rice > 0 and 1 << rice > limit:
             msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
             raise WireError(msg)
         gaps = self.read_numbers(count, rice)
+        # The maximum comes first, because a sum of huge gaps could overflow and look valid.
         if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
             msg = f"the ids are not all below {limit}: refuse the upload"
             raise WireError(msg)

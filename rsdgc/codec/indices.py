@@ -154,6 +154,7 @@ def write_ids(
     """Encode the ids of all sparse layers, into the streams unless they are plain integers."""
     codes: list[int] = []
     if indices == "int32":
+        # Plain integers are full bytes, so they get a section of their own behind the streams.
         codes = [ALL_KEPT if layer.ids.size == layer.grid.count else 0 for layer in layers]
         raw = [
             b"" if code == ALL_KEPT else layer.ids.astype("<u4").tobytes()
@@ -229,6 +230,7 @@ def read_raw_ids(
             ids.append(all_ids(grid))
             continue
         raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
+        # Gaps cannot spell ids that repeat or decrease; plain integers can.
         try:
             check_ids(raw, grid.count)
         except SettingError as error:

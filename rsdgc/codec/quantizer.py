@@ -92,11 +92,13 @@ class Quantizer:
         weights : float64 [n]
             Number of values that each stands for.
         """
+        # Kind k collects the values of level k, and the last kind those of all larger levels.
         scaled = np.minimum(magnitudes / np.float32(cls(step).step), MAX_LEVEL)
         nearest = np.rint(scaled)
         kinds = np.minimum(nearest, PLANES).astype(np.int64)
         count = np.bincount(kinds, weights, PLANES + 1)
         total = np.bincount(kinds, weights * (scaled - nearest), PLANES + 1)
+        # The tiny divisor gives a level without values the offset 0.
         units = np.rint(OFFSET_UNITS * total / np.maximum(count, np.finfo(np.float64).tiny))
         return cls(step, tuple(int(unit) for unit in np.clip(units, -128, 127)[1:]))
 
@@ -111,6 +113,7 @@ class Quantizer:
         outside, filled = np.empty(size, dtype=np.bool_), 0
         magnitudes = [np.empty(0, dtype=np.uint16)]
         negative = [np.empty(0, dtype=np.bool_)]
+        # Piece by piece, so that all steps find a piece in the cache.
         for values in pieces:
             flags, _, scaled = self._split(values)
             outside[filled : filled + flags.size] = flags
@@ -152,6 +155,8 @@ class Quantizer:
         float32
             The part of ``out`` that was written.
         """
+        # Values have few distinct levels, so looking the results up is faster than computing them,
+        # and it returns the bits of dequantize. The table grows when a larger level appears.
         filled, table = 0, self._table(PLANES)
         for values in pieces:
             _, where, scaled = self._split(values)

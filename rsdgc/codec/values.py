@@ -298,13 +298,13 @@ def decode_values(buffer: memoryview, count: int, coding: LayerCoding) -> Float3
     WireError
         The length is wrong, or a value is not valid.
     """
-    name = VALUE_CODINGS.name_of(type(coding))
     if len(buffer) != coding.num_bytes(count):
-        msg = f"{count} {name} values need {coding.num_bytes(count)} bytes, not {len(buffer)}"
+        msg = f"{count} values need {coding.num_bytes(count)} bytes, not {len(buffer)}"
         raise WireError(f"{msg}: refuse the upload")
     if count == 0:
         return np.empty(0, dtype=np.float32)
     values = coding.decode(buffer, count)
     if not coding.always_finite and not math.isfinite(max_magnitude(values)):
+        name = VALUE_CODINGS.name_of(type(coding))
         raise WireError(f"the upload holds {name} values that are NaN or infinite: refuse it")
     return values

@@ -202,7 +202,7 @@ LEVELS = {
     "step negative": step(-0.5),
     "step the smallest denormal": step(1e-45),
     "step the largest denormal": step(1.1754942e-38),
-    "quantiser missing": lambda forge: forge.quantizer.clear(),
+    "quantizer missing": lambda forge: forge.quantizer.clear(),
     "offsets missing": lambda forge: forge.quantizer.pop("offsets"),
     "an offset too many": lambda forge: forge.quantizer.update(more=b"\0"),
     "plane code 64": plane(0, 64),
