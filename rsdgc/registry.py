@@ -70,10 +70,10 @@ class Registry(Generic[T]):
             return self._items[name]
         if ":" in name:
             return self._import(name)
-        similar = difflib.get_close_matches(name, self._items, n=1)
-        hint = f" (did you mean {similar[0]!r}?)" if similar else ""
-        names = ", ".join(self._items)
-        raise SettingError(f"{self.kind} {name!r} is unknown{hint}: choose one of {names}")
+        remedy = f"choose one of {', '.join(self._items)}"
+        if similar := difflib.get_close_matches(name, self._items, n=1):
+            remedy = f"did you mean {similar[0]!r}? Otherwise {remedy}"
+        raise SettingError(f"{self.kind} {name!r} is unknown: {remedy}")
 
     def name_of(self, item: T) -> str:
         """Return the name that finds an implementation: the registered one, else its path.
