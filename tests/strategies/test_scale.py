@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import deque
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord
 
@@ -33,7 +34,7 @@ class EqualSites(FakeSites):
 
     def __init__(self) -> None:
         super().__init__(SPEC)
-        self._vector = super().change("all", 0)
+        self._vector = np.random.default_rng(0).standard_normal(SPEC.size, dtype=np.float32)
         self._payloads: dict[int, bytes] = {}
 
     def change(self, site: str, number: int) -> Float32:
