@@ -23,7 +23,7 @@ TEMPLATE = """
 <h1>{{ facts.name }}</h1>
 <p class="lead">{{ facts.source }}</p>
 <div class="headline"><dl>
-{{ fact(facts.kind ~ " of " ~ facts.chip_px ~ " px", facts.samples|count) }}
+{{ fact(facts.kind ~ " of " ~ facts.chip_px ~ " px", facts.samples|exact) }}
 {{ fact("classes", facts.classes|length) }}
 {{ fact("bands", facts.bands|length) }}
 {{ fact("site" if facts.sites|length == 1 else "sites", facts.sites|length) }}
@@ -36,12 +36,12 @@ TEMPLATE = """
 {% if "partition" in facts %}
  {{ facts.partition.sites|length }} sites by {{ facts.partition.scheme }}, seed
  {{ facts.partition.seed }}{% if facts.partition.dropped %};
- {{ facts.partition.dropped|count }} samples are at no site{% endif %}.
+ {{ facts.partition.dropped|exact }} samples are at no site{% endif %}.
 {% endif %}</p>
 <ul class="legend" aria-label="Splits">
 {% for split in splits %}
 <li><span class="swatch" style="background:{{ split_colors[split] }}"></span>{{ split }}
-<span class="quiet">{{ facts.splits.counts[split]|count }}</span></li>
+<span class="quiet">{{ facts.splits.counts[split]|exact }}</span></li>
 {% endfor %}
 </ul>
 <nav aria-label="Sections">
@@ -68,7 +68,7 @@ TEMPLATE = """
 {% endfor %}</p>
 {% for scene in scenes %}
 <h3>{{ scene.name }}</h3>
-<p class="sub">{{ scene.samples|count }} samples; a cell is {{ scene.cell_px }} px.</p>
+<p class="sub">{{ scene.samples|exact }} samples; a cell is {{ scene.cell_px }} px.</p>
 <svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
 <path id="blocks-{{ scene.number }}" vector-effect="non-scaling-stroke" d="{{ scene.blocks }}"/>
 {% for name, uri in scene.photos %}
@@ -87,7 +87,7 @@ TEMPLATE = """
 {% endfor %}
 </div>
 {% endfor %}
-{% if more_scenes %}<p class="sub">{{ more_scenes|count }} more scenes are not drawn.</p>{% endif %}
+{% if more_scenes %}<p class="sub">{{ more_scenes|exact }} more scenes are not drawn.</p>{% endif %}
 </section>
 {% endif %}
 
@@ -106,7 +106,7 @@ TEMPLATE = """
  style="width:{{ "%.2f"|format(100 * counts[split][label] / most_samples) }}%;
 background:{{ split_colors[split] }}" title="{{ split }} {{ counts[split][label] }}"></i>
 {% endfor %}</div></td>
-<td class="n">{{ counts.values()|map(attribute=label)|sum|count }}</td>
+<td class="n">{{ counts.values()|map(attribute=label)|sum|exact }}</td>
 {% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
@@ -128,19 +128,19 @@ a sample of them.</p>
 {% for name in ["mean", "std", "min", "max"] %}
 <td class="n">{{ "%.5g"|format(band[name]) }}</td>
 {% endfor %}
-<td class="n">{{ band.count|count }}</td>
+<td class="n">{{ band.count|exact }}</td>
 <td class="n">{{ "" if band.scale == 1 else "%g"|format(band.scale) }}</td>
 <td class="n">{{ "" if band.offset == 0 else "%g"|format(band.offset) }}</td>
 <td class="quiet">{{ band.histogram }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-{% if more_bands %}<p class="sub">{{ more_bands|count }} more bands are not listed.</p>{% endif %}
+{% if more_bands %}<p class="sub">{{ more_bands|exact }} more bands are not listed.</p>{% endif %}
 </section>
 
 <section id="examples">
 <h2>Examples{{ mark() }}</h2>
 {% for row in examples %}
-<h3>{{ row.name }} <span class="quiet">{{ row.count|count }}</span></h3>
+<h3>{{ row.name }} <span class="quiet">{{ row.count|exact }}</span></h3>
 {% if row.pictures %}
 <ul class="thumbs small">
 {% for uri in row.pictures %}
@@ -162,7 +162,7 @@ a sample of them.</p>
 </tbody></table></div>
 {% else %}<p>Nothing was refused.</p>{% endif %}
 {% if facts.left_out.values()|sum %}
-<p>Windows: {% for reason, number in facts.left_out.items() if number %}{{ number|count }}
+<p>Windows: {% for reason, number in facts.left_out.items() if number %}{{ number|exact }}
 {{ reason|replace("_", " ") }}{{ ", " if not loop.last }}{% endfor %}.</p>
 {% endif %}
 {% if passed_over %}

@@ -133,7 +133,7 @@ def _partition_line(partition: dict[str, Any]) -> str:
 
 
 def _class_table(facts: dict[str, Any]) -> Table:
-    """Rows: classes; columns: sites, as train / test (with validation: train / val / test)."""
+    """Tabulate the samples of classes by site, as train / test or as train / val / test."""
     sites: dict[str, dict[str, list[int]]] = facts["sites"]
     shown = ["train", "val", "test"]
     if not any(sum(counts["val"]) for counts in sites.values()):
@@ -168,6 +168,7 @@ def _band_table(facts: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     bands = facts["bands"]
     for i, band in enumerate(bands):
+        # Of a spectrometer's hundreds of bands, the first and last show what there is.
         if 6 <= i < len(bands) - 3 and len(bands) > 24:
             if i == 6:
                 table.add_row("…", f"{len(bands) - 9} more")
@@ -192,11 +193,13 @@ def _split_lines(facts: dict[str, Any]) -> list[str]:
         side = f" of {report['block_px']} px" if report["block_px"] else ""
         lines.append(
             f"{report['blocks']} {report['method']}{side}, buffer {report['buffer_px']} px; "
-            f"least distance of train and test: {least}"
+            f"least distance between train and test: {least}"
         )
-    left = {name.replace("_", " "): n for name, n in facts["left_out"].items() if n}
-    if left:
-        lines.append("windows left out: " + ", ".join(f"{n} {why}" for why, n in left.items()))
+    left_out = {name.replace("_", " "): n for name, n in facts["left_out"].items() if n}
+    if left_out:
+        lines.append(
+            "windows left out: " + ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        )
     return lines + list(report["notes"])
 
 

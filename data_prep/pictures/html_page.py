@@ -46,8 +46,8 @@ def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -
     ----------
     template : str
         Jinja source of what is inside ``<body>``. It may use the filters ``bytes``, ``times``,
-        ``percent``, ``decimal``, ``count`` and ``seconds``, and the macros ``mark``, ``fact`` and
-        ``key`` of the frame.
+        ``percent``, ``decimal``, ``seconds``, ``count`` (short from 10,000 up) and ``exact``, and
+        the macros ``mark``, ``fact`` and ``key`` of the frame.
     title : str
         Of the browser's window.
     synthetic : bool
@@ -64,6 +64,7 @@ def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -
         percent=number_format.percent_text,
         decimal=number_format.decimal_text,
         count=number_format.count_text,
+        exact="{:,}".format,
         seconds=number_format.seconds_text,
     )
     page = environment.from_string(_HEAD + template + _FOOT)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
+#: Stands where a number was not recorded.
 MISSING = "\u2013"
-"""Stands where a number was not recorded."""
-
 TIMES = "\u00d7"
-
+# A number and its unit stay on one line.
 _SPACE = "\u00a0"
 _SCALES = ("k", "M", "G")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
 def bytes_text(count: float | None) -> str:
-    """Bytes in decimal units with three digits: ``12.3 MB``."""
-    if count is None or not _known(count):
+    """Write bytes in decimal units with three digits: ``12.3 MB``."""
+    if not _known(count):
         return MISSING
     value, unit = float(count), 0
     while round(value) >= 1000 and unit < len(_UNITS) - 1:
@@ -38,7 +38,7 @@ def bytes_tick(count: float) -> str:
 
 def times_text(factor: float | None) -> str:
     """Write a factor: ``1.9×``, ``97×``, ``1,230×``."""
-    if factor is None or not _known(factor):
+    if not _known(factor):
         return MISSING
     digits = 1 if round(factor, 1) < 10 else 0
     return f"{factor:,.{digits}f}{TIMES}"
@@ -46,21 +46,21 @@ def times_text(factor: float | None) -> str:
 
 def percent_text(share: float | None, digits: int = 1) -> str:
     """Write a share of 1 as a percentage: ``87.3 %``."""
-    if share is None or not _known(share):
+    if not _known(share):
         return MISSING
     return f"{100 * share:.{digits}f}{_SPACE}%"
 
 
 def decimal_text(value: float | None, digits: int = 3) -> str:
     """Write a plain number with fixed digits: ``0.853``."""
-    if value is None or not _known(value):
+    if not _known(value):
         return MISSING
     return f"{value:.{digits}f}"
 
 
 def count_text(count: float | None) -> str:
     """Write a count, short from ten thousand up: ``9,412``, ``1.24 M``."""
-    if count is None or not _known(count):
+    if not _known(count):
         return MISSING
     if round(count) < 10_000:
         return f"{count:,.0f}"
@@ -72,7 +72,7 @@ def count_text(count: float | None) -> str:
 
 def seconds_text(seconds: float | None) -> str:
     """Write a duration: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds is None or not _known(seconds):
+    if not _known(seconds):
         return MISSING
     if seconds < 59.95:
         return f"{seconds:.1f}{_SPACE}s"

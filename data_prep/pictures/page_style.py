@@ -93,7 +93,7 @@ td:last-child, th:last-child { padding-right: 0; }
 .bar i { display: block; height: 100%; background: var(--up); border-radius: 4px; }
 .split-bar { display: flex; width: 130px; height: 10px; border-radius: 4px; overflow: hidden;
   background: var(--tint); }
-.named { display: inline-flex; align-items: center; gap: 8px; }
+.named { vertical-align: bottom; display: inline-flex; align-items: center; gap: 8px; }
 .bad { color: var(--bad); }
 .quiet { color: var(--muted); }
 details { border-top: 1px solid var(--line); margin-top: 20px; padding-top: 12px; }
