@@ -1,36 +1,28 @@
-"""Flower's ServerApp: call the roll, build the model, run the strategy, write the run folder."""
+"""Flower's ServerApp: find the sites, build the model, run the strategy, write the run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context
+from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
-from numpy.typing import NDArray
 
 from clients.weights import load_vector, model_spec, model_to_vector
 from fl_app.default_data import default_folder
-from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.report import write_report
-from fl_app.runs import folder as run_folder
-from fl_app.runs import lock as run_lock
-from fl_app.settings import Settings, parse_budget
-from fl_app.statistics_round import collect_statistics, run_statistics, write_statistics
-from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
+from fl_app.runs.folder import open_run
+from fl_app.runs.records import RunSummary
+from fl_app.settings import Settings
+from fl_app.statistics_round import normalization_config
+from fl_app.strategy import build_strategy
 from rsdgc.errors import RsdgcError, RunError
-from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager, discover_sites, messages
-from strategies.base import RoundSettings, SiteStrategy
-from strategies.checkpoints import Checkpoints
-from strategies.downlink import PublishedModel
-from strategies.rate_control import RateControl
+from strategies import SiteManager, discover_sites
+from strategies.base import SiteStrategy
 from strategies.records import to_record, to_vector
 from strategies.round_log import human_bytes
 
@@ -49,125 +41,56 @@ def main(grid: Grid, context: Context) -> None:
 
 def run(grid: Grid, context: Context) -> Path:
     """Run the federation and return its run folder."""
-    with ExitStack() as held:
-        return _run(grid, context, held)
-
-
-def _run(grid: Grid, context: Context, held: ExitStack) -> Path:
     settings = Settings.from_mapping(context.run_config)
-    known = run_folder.reopen(settings) if settings.resume else None
-    if known is not None:
-        held.enter_context(run_lock.lock_run(known[0], context.run_id))
-    roster = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
-    data = roster.data
-    model = build_model(
+    with open_run(settings, context.run_id) as active:
+        sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
+        model = _build_model(settings, sites)
+        spec = model_spec(model)
+        initial = model_to_vector(model, spec)
+        if not active.resumed:
+            active.write_config(sites, spec, _data_path(settings))
+        log(INFO, "run folder: %s", active.folder)
+
+        strategy = build_strategy(settings, sites, active.folder, spec, initial, active.run_id)
+        if active.resumed:
+            resume(strategy)
+        task_config = normalization_config(grid, settings, strategy, active.folder)
+        result = strategy.start(
+            grid,
+            to_record(initial, spec),
+            num_rounds=settings.rounds,
+            timeout=settings.round_timeout_s,
+            train_config=task_config,
+            evaluate_config=task_config,
+        )
+        if strategy.rounds_combined == 0:
+            refusals = strategy.ledger.refusals.items()
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
+            raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
+
+        load_vector(model, spec, to_vector(result.arrays, spec))
+        summary = summarize(settings, strategy)
+        active.write_model(model)
+        summary.write(active.folder)
+        log(INFO, "%s", headline(summary, write_report(active.folder)))
+    return active.folder
+
+
+def _build_model(settings: Settings, sites: SiteManager) -> torch.nn.Module:
+    data = sites.data
+    return build_model(
         settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
     )
-    spec = model_spec(model)
-    mapping = settings.to_mapping()
-    if known is None:
-        out = Path(settings.out) if settings.out else _new_folder(settings, context.run_id)
-        folder, run_id = run_folder.create(out.absolute()), context.run_id
-        held.enter_context(run_lock.lock_run(folder, run_id))
-        here = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
-        path = str(here) if here.exists() else ""
-        run_folder.write_config(folder, mapping, roster, spec, path, run_id)
-    else:
-        folder, run_id = known
-    log(INFO, "run folder: %s", folder)
-
-    weights = model_to_vector(model, spec)
-    strategy = _strategy(settings, roster, folder, spec, weights, run_id)
-    if known is not None:
-        resume(strategy)
-    ledger, arrays = strategy.ledger, to_record(weights, spec)
-    every_task = _normalization(grid, settings, strategy, folder)
-    result = strategy.start(
-        grid,
-        arrays,
-        num_rounds=settings.rounds,
-        timeout=settings.round_timeout_s,
-        train_config=every_task,
-        evaluate_config=every_task,
-    )
-    if strategy.rounds_combined == 0:
-        reasons = ", ".join(f"{reason} ({n})" for reason, n in ledger.refusals.items())
-        raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
-    load_vector(model, spec, to_vector(result.arrays, spec))
-    _finish(folder, mapping, strategy, model, strategy.seconds())
-    return folder
 
 
-def _normalization(
-    grid: Grid, settings: Settings, strategy: SiteStrategy, folder: Path
-) -> ConfigRecord:
-    """Return what every task says of normalisation: nothing, or what the sites agreed on."""
-    if settings.normalization == "site":
-        return ConfigRecord()
-    common = run_statistics(folder) if strategy.resumed_round else None
-    if common is None and strategy.resumed_round:
-        raise RunError(f"{folder} has lost its normalization.json: the run cannot be resumed")
-    if common is None:
-        timeout_s = settings.join_timeout_s
-        common = collect_statistics(
-            grid, strategy.site_manager, strategy.ledger, settings.min_sites, timeout_s
-        )
-        write_statistics(folder, common)
-    return ConfigRecord({messages.NORMALIZATION: common.pack()})
-
-
-def _strategy(
-    settings: Settings,
-    roster: SiteManager,
-    folder: Path,
-    spec: ModelSpec,
-    weights: NDArray[np.float32],
-    run_id: int,
-) -> SiteStrategy:
-    ledger = Ledger(folder, spec.dense_bytes)
-    rules = RoundSettings(
-        settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
-    )
-    checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
-    momentum = _server_momentum(settings, spec)
-    if settings.method == "fedavg":
-        return DenseFedAvg(roster, ledger, rules, checkpoints, server_momentum=momentum)
-    up = _rates(settings, spec, settings.budget, settings.warm_up_rounds)
-    down = _rates(settings, spec, settings.budget_down)
-    last = _rates(settings, spec, settings.budget_final)
-    compressor = Compressor(spec, settings.scheme(), RMS())
-    model = PublishedModel(weights, down, compressor, run_id)
-    return RsDgc(
-        *(roster, ledger, rules, up, model, last, checkpoints),
-        server_momentum=momentum,
-        aggregator=AGGREGATORS[settings.aggregation],
-    )
-
-
-def _server_momentum(settings: Settings, spec: ModelSpec) -> float:
-    """Return what was set, or the method's own, which makes up for what compression delays."""
-    whole = parse_budget(settings.budget, spec.dense_bytes) >= spec.dense_bytes
-    momentum: float = settings.resolved("server_momentum")
-    return 0.0 if whole and settings.server_momentum < 0 else momentum
-
-
-def _rates(
-    settings: Settings, spec: ModelSpec, budget: str, warm_up_rounds: int = 0
-) -> RateControl:
-    return RateControl(
-        spec,
-        settings.scheme(),
-        settings.resolved("ratio_policy"),
-        parse_budget(budget, spec.dense_bytes),
-        top_share=settings.top_share,
-        dense_share=settings.dense_share,
-        rounds=settings.rounds,
-        warm_up_rounds=warm_up_rounds,
-    )
+def _data_path(settings: Settings) -> str:
+    """Return where the data are on this machine; empty if only the sites have them."""
+    path = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
+    return str(path) if path.exists() else ""
 
 
 def resume(strategy: SiteStrategy) -> None:
-    """Take up the newest checkpoint that can be used, or start over where there is none."""
+    """Resume from the newest usable checkpoint, or start over where there is none."""
     checkpoints = strategy.checkpoints
     assert checkpoints is not None
     for checkpoint in checkpoints.newest():
@@ -184,35 +107,39 @@ def resume(strategy: SiteStrategy) -> None:
     log(WARNING, "no checkpoint in %s: the run starts over", checkpoints.folder)
 
 
-def _finish(
-    folder: Path,
-    settings: dict[str, Any],
-    strategy: SiteStrategy,
-    model: torch.nn.Module,
-    seconds: float,
-) -> None:
-    run_folder.write_model(folder, model)
-    confusion: Sequence[Any] = [] if strategy.confusion is None else strategy.confusion.tolist()
-    summary = run_folder.write_summary(
-        folder, settings, strategy.site_manager, strategy.ledger, list(confusion), seconds
+def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
+    """Return the record of a run whose final model has been scored."""
+    sites, ledger, scores = strategy.site_manager, strategy.ledger, strategy.ledger.final
+    names = () if scores is None else ("accuracy", "balanced_accuracy", "kappa")
+    figures: dict[str, Any] = {name: round(getattr(scores, name), 6) for name in names}
+    return RunSummary(
+        method=settings.method,
+        dataset=sites.data.dataset,
+        synthetic=sites.data.synthetic,
+        model=settings.model,
+        num_sites=len(sites.sites),
+        rounds=len(ledger.rounds) - 1,
+        seed=settings.seed,
+        **figures,
+        **ledger.totals(),
+        seconds=round(strategy.seconds(), 1),
+        num_test=0 if scores is None else scores.num_examples,
+        classes=list(sites.data.classes),
+        confusion=[] if strategy.confusion is None else strategy.confusion.tolist(),
+        refused=dict(ledger.refusals),
     )
-    log(INFO, "%s", headline(summary, write_report(folder)))
 
 
-def headline(summary: dict[str, Any], report: Path) -> str:
-    """Return the line that a run ends with: the report, the accuracy, the bytes."""
-    accuracy = "not scored" if summary["accuracy"] is None else f"{summary['accuracy']:.3f}"
-    synthetic = " (synthetic data)" if summary["synthetic"] else ""
-    lost = sum(summary["refused"].values())
+def headline(summary: RunSummary, report: Path) -> str:
+    """Return the last line of a run's log: the report, the accuracy, the bytes."""
+    accuracy = "not scored" if summary.accuracy is None else f"{summary.accuracy:.3f}"
+    synthetic = " (synthetic data)" if summary.synthetic else ""
+    lost = sum(summary.refused.values())
     missing = f" | {lost} uploads refused or lost" if lost else ""
     return (
         f"report: {report} | accuracy {accuracy}{synthetic} | "
-        f"up {human_bytes(summary['bytes_up'])}, down {human_bytes(summary['bytes_down'])} | "
-        f"fewer bytes than dense FedAvg: {summary['compression_up']:.1f}× up, "
-        f"{summary['compression_down']:.1f}× down, {summary['compression_total']:.1f}× in total"
+        f"up {human_bytes(summary.bytes_up)}, down {human_bytes(summary.bytes_down)} | "
+        f"fewer bytes than dense FedAvg: {summary.compression_up:.1f}× up, "
+        f"{summary.compression_down:.1f}× down, {summary.compression_total:.1f}× in total"
         f"{missing}"
     )
-
-
-def _new_folder(settings: Settings, run_id: int) -> Path:
-    return home() / "runs" / f"{settings.method}-{run_id}"

@@ -26,7 +26,7 @@ from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, superlink
 from fl_app.home import home
 from fl_app.models import build_model
-from fl_app.runs.folder import in_use, read_settings, reopen
+from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import refuse_if_running
 from fl_app.settings import Settings, parse_budget, parse_overrides
 from fl_app.site_data import check_trainable
@@ -102,7 +102,7 @@ def run_simulation(
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
     if settings.resume:
-        folder, _ = reopen(settings)  # says what is wrong before anything starts
+        folder, _ = check_resumable(settings)  # says what is wrong before anything starts
         refuse_if_running(folder)
     data = Path(settings.data_dir).absolute() if settings.data_dir else _built_in()
     dataset = open_data(data)

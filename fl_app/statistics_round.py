@@ -15,15 +15,47 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from data_prep.common_statistics import CommonStatistics, SiteSums, merge_sites
+from fl_app.settings import Settings
 from rsdgc.durable import replace_text
 from rsdgc.errors import DataError, RunError
 from strategies import messages
+from strategies.base import SiteStrategy
 from strategies.ledger import Ledger, SiteEntry, content_bytes
 from strategies.sites import DataInfo, SiteInfo, SiteManager
 from strategies.transport import error_summary, send_and_receive
 from strategies.validation import ReplyRefused
 
 FILE = "normalization.json"
+
+
+def normalization_config(
+    grid: Grid, settings: Settings, strategy: SiteStrategy, folder: Path
+) -> ConfigRecord:
+    """Return what every task says about normalization: nothing, or the common statistics.
+
+    The common statistics are collected from the sites and written to the run folder, or read from
+    there if the run was resumed.
+
+    Raises
+    ------
+    RunError
+        See :func:`collect_statistics`; or the resumed run has lost its ``normalization.json``.
+    """
+    if settings.normalization == "site":
+        return ConfigRecord()
+    common = run_statistics(folder) if strategy.resumed_round else None
+    if common is None and strategy.resumed_round:
+        raise RunError(f"{folder} has lost its {FILE}: the run cannot be resumed")
+    if common is None:
+        common = collect_statistics(
+            grid,
+            strategy.site_manager,
+            strategy.ledger,
+            settings.min_sites,
+            settings.join_timeout_s,
+        )
+        replace_text(folder / FILE, common.to_json())
+    return ConfigRecord({messages.NORMALIZATION: common.pack()})
 
 
 def collect_statistics(
@@ -76,11 +108,6 @@ def collect_statistics(
     _check_alike(told)
     log(INFO, "all sites normalise by the statistics of %s", ", ".join(told))
     return CommonStatistics.of(merge_sites(list(told.values())))
-
-
-def write_statistics(folder: Path, statistics: CommonStatistics) -> None:
-    """Write ``normalization.json`` to a run folder."""
-    replace_text(folder / FILE, statistics.to_json())
 
 
 def run_statistics(folder: Path) -> CommonStatistics | None:

@@ -41,11 +41,25 @@ WHOLE_MODEL = "whole model"
 
 @dataclass
 class SiteEntry:
-    """One message to a site and its reply: a line of ``rounds.jsonl``."""
+    """One message to a site and its reply: a line of ``rounds.jsonl``.
+
+    Attributes
+    ----------
+    accepted : bool
+        Whether the site's upload, scores or statistics were used.
+    reason : str
+        Why not; empty if they were.
+    up_by_group, down_by_group : dict of str to int
+        The bytes by :func:`layer_group`, and those of everything else.
+    resynced : bool
+        Whether the site was sent the whole model because its replica was out of step.
+    bytes_resync : int
+        Bytes of that, which ``bytes_down`` and ``bytes_up`` include.
+    """
 
     round: int
     site: str
-    bytes_down: int
+    bytes_down: int = 0
     bytes_up: int = 0
     accepted: bool = False
     reason: str = ""
@@ -57,6 +71,16 @@ class SiteEntry:
     phase: str = "train"
     resynced: bool = False
     bytes_resync: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether an upload was requested and is not in the model."""
+        return not self.accepted and self.phase != "evaluate"
+
+    @property
+    def silent(self) -> bool:
+        """Whether an upload was requested and nothing came back."""
+        return self.refused and self.bytes_up == 0
 
     def send(self, groups: Mapping[str, int], num_bytes: int) -> None:
         """Count a message to the site: its bytes by group, the rest of it as ``task``."""
@@ -170,7 +194,7 @@ class Ledger:
         self._append("history.jsonl", asdict(entry))
         self._scored = round_number + 1
 
-    def totals(self) -> dict[str, float]:
+    def totals(self) -> dict[str, Any]:
         """Return bytes and compression of the whole run, as ``summary.json`` has them."""
         up, down, dense_up, dense_down = (
             sum(getattr(entry, name) for entry in self.rounds)

@@ -13,7 +13,7 @@ from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.server_link import connect
 from fl_app.deploy.site_registration import read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
-from fl_app.runs.folder import in_use, read_settings, reopen
+from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import lock_holder
 from fl_app.settings import Settings, parse_overrides
 from rsdgc.durable import replace_text
@@ -96,7 +96,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     if min_sites is not None:
         changes["min_sites"] = min_sites
     settings = original.model_copy(update=changes)
-    reopen(settings)
+    check_resumable(settings)
     flower = connect(config)
     _end_previous_attempt(flower, folder)
     return _submit_and_follow(flower, settings, folder)

@@ -1,46 +1,39 @@
-"""A process that is ended together with all that it started, whatever happened."""
+"""A process that is ended together with everything it started, whatever happens."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+
+import psutil
 
 STOP_TIMEOUT_S = 20.0
-QUIET_LOOKS = 4
-"""Looks in a row that must find no process before all are taken to have ended."""
+"""For the processes to end after SIGTERM, and once more after SIGKILL."""
+QUIET_SEARCHES = 4
+"""Searches in a row that must find no process before all count as ended."""
+SEARCH_INTERVAL_S = 0.1
 MARK = "RSDGC_STARTED_BY"
-"""Environment variable by which a process and all that it started are found again."""
-
-
-class Process(NamedTuple):
-    """A process; its number alone may come again."""
-
-    pid: int
-    started: int
-    """Clock ticks after the machine's own start."""
+"""Environment variable that marks a process and everything it starts."""
 
 
 @contextmanager
 def managed_process(
     command: list[str], environment: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a session of its own; at the end, end it and all that it started.
+    """Run a command in a session of its own; at the end, end it and everything it started.
 
     Parameters
     ----------
     command : list of str
-        The command and its words.
+        The command and its arguments.
     environment : dict of str to str
         Its whole environment; :data:`MARK` is added.
     log : Path
-        File for what it prints.
+        File for its output.
 
     Yields
     ------
@@ -49,7 +42,7 @@ def managed_process(
     """
     mark = uuid.uuid4().hex
     with log.open("wb") as file:
-        running = subprocess.Popen(  # noqa: S603  # our own command, no shell
+        process = subprocess.Popen(  # noqa: S603  # our own command, no shell
             command,
             env={**environment, MARK: mark},
             stdout=file,
@@ -57,65 +50,65 @@ def managed_process(
             start_new_session=True,
         )
     try:
-        yield running
+        yield process
     finally:
-        _end_all_with(f"{MARK}={mark}".encode())
-        running.wait()
+        _end_all(mark)
+        process.wait()
 
 
-def _end_all_with(variable: bytes) -> None:
-    """End every process that has a variable in its environment, and all below it.
+def process_tree(
+    variable: str, value: str, known: Set[psutil.Process] = frozenset()
+) -> set[psutil.Process]:
+    """Return the running processes with a variable or among the known, and all their descendants.
 
     Flower starts the simulation, and Ray its workers, in sessions of their own, so that neither a
-    process group nor a parent holds them together. The environment does, but for Ray's agents,
-    whose new titles are written over a part of it: those are known by their parent. Who was found
-    once stays known, when the parent has ended too. One look can miss a process that its parent
-    starts just after the list of processes was read, or that is in the middle of its ``exec``, so
-    only several looks in a row that find nothing end the search.
-    """
-    known: set[Process] = set()
-    for step in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        told: set[Process] = set()
-        quiet = 0
-        while quiet < QUIET_LOOKS and time.monotonic() < deadline:
-            left = process_tree(variable, known)
-            quiet = 0 if left else quiet + 1
-            for one in left - told:
-                with suppress(ProcessLookupError):
-                    os.kill(one.pid, step)
-            told |= left
-            known |= left
-            time.sleep(0.1)
-        if quiet == QUIET_LOOKS:
-            return
-
-
-def process_tree(variable: bytes, known: Set[Process] = frozenset()) -> set[Process]:
-    """Return the running processes that have a variable or are known, and all below them.
+    process group nor a parent holds them together. The environment does, except for Ray's agents,
+    which write their titles over a part of it: those are found by their parent.
 
     Parameters
     ----------
-    variable : bytes
-        As ``NAME=value``, in a process's environment.
-    known : set of Process
+    variable, value : str
+        Name and value of a variable in a process's environment.
+    known : set of psutil.Process
         Processes that count whatever their environment says.
     """
-    parents: dict[Process, int] = {}
-    found: set[Process] = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
-            # After the name, in brackets: state, parent, …; the start is the 22nd field of all.
-            state, parent, *fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if state in "ZX":  # ended, not yet waited for
-                continue
-            one = Process(int(folder.name), int(fields[17]))
-            parents[one] = int(parent)
-            if one in known or variable in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(one)
+    parents: dict[psutil.Process, int] = {}
+    tree: set[psutil.Process] = set()
+    for process in psutil.process_iter(["status", "ppid", "environ"]):
+        if process.info["status"] in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            continue
+        parents[process] = process.info["ppid"]
+        # The environment is None for a process of another user.
+        if process in known or (process.info["environ"] or {}).get(variable) == value:
+            tree.add(process)
     while True:
-        pids = {one.pid for one in found}
-        below = {one for one, parent in parents.items() if parent in pids}
-        if below <= found:
-            return found
-        found |= below
+        pids = {process.pid for process in tree}
+        children = {process for process, parent in parents.items() if parent in pids}
+        if children <= tree:
+            return tree
+        tree |= children
+
+
+def _end_all(mark: str) -> None:
+    """End every process that carries a mark, and all its descendants.
+
+    A process that was found once stays known, so that it is found again when its parent has ended.
+    One search can miss a process that its parent starts just after the list of processes was
+    read, or that is in the middle of its ``exec``; only several empty searches in a row are proof.
+    """
+    known: set[psutil.Process] = set()
+    for send_signal in (psutil.Process.terminate, psutil.Process.kill):
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        signaled: set[psutil.Process] = set()
+        quiet = 0
+        while quiet < QUIET_SEARCHES and time.monotonic() < deadline:
+            running = process_tree(MARK, mark, known)
+            quiet = 0 if running else quiet + 1
+            for process in running - signaled:
+                with suppress(psutil.NoSuchProcess):
+                    send_signal(process)
+            signaled |= running
+            known |= running
+            time.sleep(SEARCH_INTERVAL_S)
+        if quiet == QUIET_SEARCHES:
+            return

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fl_app.runs.records import Run, SiteRound
+    from fl_app.runs.records import Run
+    from strategies.ledger import SiteEntry
 
 
 @dataclass
@@ -35,7 +36,7 @@ class SiteTotal:
     silent: int = 0
     num_examples: int = 0
 
-    def add(self, visit: SiteRound) -> None:
+    def add(self, visit: SiteEntry) -> None:
         """Count one more round of this site."""
         self.bytes_up += visit.bytes_up
         self.bytes_down += visit.bytes_down
@@ -59,9 +60,9 @@ def layer_groups(totals: list[SiteTotal]) -> list[str]:
     return list(dict.fromkeys(group for total in totals for group in total.up_by_group))
 
 
-def refusals_by_round(run: Run) -> dict[int, list[SiteRound]]:
+def refusals_by_round(run: Run) -> dict[int, list[SiteEntry]]:
     """Return, by round, the sites whose upload was refused or missing."""
-    rounds: dict[int, list[SiteRound]] = {}
+    rounds: dict[int, list[SiteEntry]] = {}
     for visit in run.visits:
         if visit.refused:
             rounds.setdefault(visit.round, []).append(visit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "report.html"
 _METHODS = {"rs-dgc": "RS-DGC", "topk": "Element top-k", "fedavg": "Dense FedAvg"}
-# Parts of the configuration that the page shows elsewhere than in the table of settings.
-_SHOWN_ELSEWHERE = {"layers", "versions", "command"}
 
 
 def write_report(run_dir: Path, data: Path | None = None) -> Path:
@@ -184,9 +183,8 @@ def _class_parts(run: Run) -> dict[str, Any]:
 def _tables(run: Run) -> dict[str, Any]:
     """Return what the tables hold: sites, rounds, refusals, settings, layers, versions."""
     missing = refusals_by_round(run)
-    settings = {
-        key: value for key, value in run.config.settings.items() if key not in _SHOWN_ELSEWHERE
-    }
+    config = run.config
+    settings = {**config.settings, "run_id": config.run_id, "data": asdict(config.data)}
     return {
         "sites": site_totals(run),
         "rounds": [(line, missing.get(line.round, [])) for line in run.history],

@@ -18,12 +18,9 @@ _FOLDERS = {"data-dir", "out", "state-dir"}
 def command_text(run: Run) -> str:
     """Return the command line of a run, ready for a shell.
 
-    It is the recorded one; where none was recorded, it is ``rsdgc simulate`` with the run's main
-    settings as options and every other setting that differs from its default.
+    It is ``rsdgc simulate`` with the run's main settings as options and every other setting that
+    differs from its default.
     """
-    recorded = run.config.command
-    if recorded:
-        return recorded if isinstance(recorded, str) else shlex.join(recorded)
     settings, defaults = run.config.settings, Settings().to_mapping()
     words = ["rsdgc", "simulate"]
     if run.config.data.path:

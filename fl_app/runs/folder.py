@@ -1,21 +1,25 @@
-"""Write a run's folder: configuration first, ledger as it goes, model and summary at the end."""
+"""Open a run's folder, and write into it what a run leaves beside its ledger."""
 
 from __future__ import annotations
 
-import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from fl_app.home import home
+from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
+from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, LayerShape, RunConfig, RunData
 from fl_app.settings import Settings
 from rsdgc import ModelSpec
-from rsdgc.durable import replace_text
+from rsdgc.durable import replace_file
 from rsdgc.errors import RunError, SettingError
-from strategies import Ledger, SiteManager
+from strategies import SiteManager
 
 MAY_CHANGE = frozenset(
     {
@@ -27,28 +31,108 @@ MAY_CHANGE = frozenset(
 """Settings that a resumed run may change: they do not enter its result."""
 
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
+"""Packages whose versions ``config.json`` records, because results depend on them."""
+
+MODEL_FILE = "model.safetensors"
 
 
-def in_use(out: Path) -> bool:
-    """Return whether something is at ``out`` that a run would write over."""
-    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run that this process works on, in a folder that it has locked.
+
+    Attributes
+    ----------
+    settings : Settings
+        Of this start of the run.
+    folder : Path
+        The run folder, absolute.
+    run_id : int
+        Flower's number of the run when it was first started: the states of its sites are kept
+        under this number.
+    resumed : bool
+        Whether the run was started before.
+    """
+
+    settings: Settings
+    folder: Path
+    run_id: int
+    resumed: bool
+
+    def write_config(self, sites: SiteManager, spec: ModelSpec, data_path: str) -> None:
+        """Write ``config.json``: all settings, the data, the layers, the versions."""
+        data = sites.data
+        RunConfig(
+            settings=self.settings.to_mapping(),
+            run_id=self.run_id,
+            data=RunData(
+                path=data_path,
+                name=data.dataset,
+                synthetic=data.synthetic,
+                classes=list(data.classes),
+                sites=sorted(sites.sites),
+                num_bands=data.bands,
+                chip_px=data.chip_px,
+            ),
+            layers=[LayerShape(layer.name, list(layer.shape)) for layer in spec.layers],
+            versions={
+                "python": platform.python_version(),
+                **{package: version(package) for package in PACKAGES},
+            },
+        ).write(self.folder)
+
+    def write_model(self, model: torch.nn.Module) -> None:
+        """Write ``model.safetensors``: the whole state of the final global model."""
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+        def write(draft: Path) -> None:
+            save_file(state, draft)
+            draft.chmod(0o644)  # safetensors lets only the owner read what it writes
+
+        replace_file(self.folder / MODEL_FILE, write)
 
 
-def create(out: Path) -> Path:
-    """Make the run folder.
+@contextmanager
+def open_run(settings: Settings, flower_run_id: int) -> Iterator[ActiveRun]:
+    """Open the folder of a new run, or of the one to resume, and lock it while the context lasts.
+
+    A new run that ends before it has written ``config.json``, for instance because no site
+    connects, leaves no folder.
+
+    Parameters
+    ----------
+    settings : Settings
+        ``resume`` and ``out`` decide which folder it is.
+    flower_run_id : int
+        Flower's number of this start of the run.
 
     Raises
     ------
     RunError
-        If something is in it already: a run never writes over another.
+        The folder of a new run is in use, the run to resume does not exist or is finished, or
+        another process works in the folder.
+    SettingError
+        The run to resume was started with other settings.
     """
-    if in_use(out):
-        raise RunError(f"run folder {out} is not empty; choose another or remove it")
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    if settings.resume:
+        folder, run_id = check_resumable(settings)
+    else:
+        folder, run_id = _new_folder(settings, flower_run_id), flower_run_id
+    with lock_run(folder, flower_run_id):
+        try:
+            yield ActiveRun(settings, folder, run_id, settings.resume)
+        finally:
+            if not (folder / CONFIG_FILE).exists():
+                _remove_unused(folder)
 
 
-def read_settings(out: Path) -> tuple[Settings, int]:
+def in_use(folder: Path) -> bool:
+    """Return whether something is at a path that a new run would write over."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(path.name not in (LOCK_FILE, HOLDER_FILE) for path in folder.iterdir())
+
+
+def read_settings(folder: Path) -> tuple[Settings, int]:
     """Return the settings that a run was started with, and its number.
 
     Raises
@@ -56,42 +140,43 @@ def read_settings(out: Path) -> tuple[Settings, int]:
     RunError
         There is no run, or its configuration is damaged.
     """
-    path = out / "config.json"
+    if not (folder / CONFIG_FILE).exists():
+        raise RunError(f"{folder} holds no run to resume: it has no {CONFIG_FILE}")
+    config = RunConfig.read(folder)
+    keys = set(Settings.keys())
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        keys = set(Settings.keys())
-        known = {key: value for key, value in config.items() if key in keys}
-        return Settings.from_mapping(known), int(config["run_id"])
-    except FileNotFoundError:
-        raise RunError(f"{out} holds no run to resume: it has no config.json") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({error}): the run cannot be resumed") from None
+        known = {key: value for key, value in config.settings.items() if key in keys}
+        return Settings.from_mapping(known), config.run_id
+    except SettingError as error:
+        raise RunError(
+            f"{folder / CONFIG_FILE} is damaged ({error}): the run cannot be resumed"
+        ) from None
 
 
-def reopen(settings: Settings) -> tuple[Path, int]:
+def check_resumable(settings: Settings) -> tuple[Path, int]:
     """Check that the run in ``settings.out`` can be resumed with these settings.
 
     Returns
     -------
     folder : Path
-        The run folder.
+        The run folder, absolute.
     run_id : int
-        Number of the run when it was first started: its sites' states go by it.
+        Flower's number of the run when it was first started.
 
     Raises
     ------
     RunError
         There is no such run, or it is finished.
     SettingError
-        A setting that the result depends on is another now.
+        A setting that the result depends on differs from the run's.
     """
     if not settings.out:
-        raise SettingError("resume=true needs out: name the folder of the run to go on with")
+        raise SettingError("resume=true needs out: name the folder of the run to resume")
     folder = Path(settings.out).absolute()
-    before, run_id = read_settings(folder)
-    if (folder / "summary.json").exists():
+    first, run_id = read_settings(folder)
+    if (folder / SUMMARY_FILE).exists():
         raise RunError(f"the run in {folder} is finished: there is nothing to resume")
-    old, new = before.to_mapping(), settings.to_mapping()
+    old, new = first.to_mapping(), settings.to_mapping()
     for key in old:
         if key not in MAY_CHANGE and old[key] != new[key]:
             raise SettingError(
@@ -101,78 +186,17 @@ def reopen(settings: Settings) -> tuple[Path, int]:
     return folder, run_id
 
 
-def write_config(
-    folder: Path,
-    settings: dict[str, Any],
-    roster: SiteManager,
-    spec: ModelSpec,
-    data_path: str,
-    run_id: int,
-) -> None:
-    """Write ``config.json``: all settings, the data, the layers, the versions."""
-    data = roster.data
-    _write_json(
-        folder / "config.json",
-        {
-            **settings,
-            "run_id": run_id,
-            "data": {
-                "path": data_path,
-                "name": data.dataset,
-                "synthetic": data.synthetic,
-                "classes": list(data.classes),
-                "sites": sorted(roster.sites),
-                "num_bands": data.bands,
-                "chip_px": data.chip_px,
-            },
-            "layers": [{"name": la.name, "shape": list(la.shape)} for la in spec.layers],
-            "versions": {
-                "python": platform.python_version(),
-                **{package: version(package) for package in PACKAGES},
-            },
-        },
-    )
+def _new_folder(settings: Settings, run_id: int) -> Path:
+    default = home() / "runs" / f"{settings.method}-{run_id}"
+    folder = (Path(settings.out) if settings.out else default).absolute()
+    if in_use(folder):
+        raise RunError(f"run folder {folder} is not empty; choose another or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def write_model(folder: Path, model: torch.nn.Module) -> None:
-    """Write ``model.safetensors``: the whole state of the final global model."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    temporary = folder / "model.safetensors.tmp"
-    save_file(state, temporary)
-    temporary.chmod(0o644)  # safetensors lets only the owner read what it writes
-    temporary.replace(folder / "model.safetensors")
-
-
-def write_summary(
-    folder: Path,
-    settings: dict[str, Any],
-    roster: SiteManager,
-    ledger: Ledger,
-    confusion: list[list[int]],
-    seconds: float,
-) -> dict[str, Any]:
-    """Write ``summary.json`` and return it."""
-    scores = ledger.final
-    figures = ("accuracy", "balanced_accuracy", "kappa")
-    summary = {
-        "method": settings["method"],
-        "dataset": roster.data.dataset,
-        "synthetic": roster.data.synthetic,
-        "model": settings["model"],
-        "num_sites": len(roster.sites),
-        "rounds": len(ledger.rounds) - 1,
-        "seed": settings["seed"],
-        **{name: scores and round(getattr(scores, name), 6) for name in figures},
-        **ledger.totals(),
-        "seconds": round(seconds, 1),
-        "num_test": scores.num_examples if scores else 0,
-        "classes": list(roster.data.classes),
-        "confusion": confusion,
-        "refused": ledger.refusals,
-    }
-    _write_json(folder / "summary.json", summary)
-    return summary
-
-
-def _write_json(path: Path, value: Any) -> None:
-    replace_text(path, json.dumps(value, indent=1, allow_nan=False))
+def _remove_unused(folder: Path) -> None:
+    for name in (HOLDER_FILE, LOCK_FILE):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        folder.rmdir()

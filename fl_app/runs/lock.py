@@ -1,94 +1,98 @@
-"""Who works in a run's folder: one server application at a time, for as long as it lives.
+"""One server application at a time works in a run's folder.
 
-Flower takes a run whose server was killed for one that goes on, until a minute after its last sign
-of life. The lock says at once, and truly, whether anybody is still at work: the system lets go of
-it when the process that holds it ends, however it ends.
+Flower considers a run whose server was killed as running until a minute after its last sign of
+life. The lock says at once whether a process is at work: the system releases it when the process
+that holds it ends, however it ends.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rsdgc.durable import is_locked
+from filelock import FileLock, Timeout
+
+from rsdgc.durable import is_locked, replace_text
 from rsdgc.errors import RunError
 
-_NAME = "run.lock"
+LOCK_FILE = "run.lock"
+HOLDER_FILE = "run.holder"
+"""Names the holder. The locked file itself cannot: older versions of filelock empty it on opening."""
+ACQUIRE_TIMEOUT_S = 1.0
+"""A probe (:func:`rsdgc.durable.is_locked`) holds the lock for an instant; this outlasts it."""
 
 
 class LockHolder(NamedTuple):
-    """Who works, or was the last to work, in a run's folder."""
+    """Who works, or was the last to work, in a run's folder.
+
+    Attributes
+    ----------
+    run_id : str
+        Flower's number of the run.
+    pid : str
+        Number of its process.
+    at_work : bool
+        Whether the process still holds the lock.
+    """
 
     run_id: str
-    """Flower's number of the run."""
     pid: str
-    """Of its process."""
     at_work: bool
-    """Whether it still is."""
 
 
 @contextmanager
 def lock_run(folder: Path, run_id: int) -> Iterator[None]:
-    """Be the only one that works in a run's folder.
+    """Hold a run's folder while the context lasts.
 
     Parameters
     ----------
     folder : Path
         The run folder.
     run_id : int
-        Flower's number of the run that will work there.
+        Flower's number of the run that works there.
 
     Raises
     ------
     RunError
         Another run is at work there.
     """
-    path = folder / _NAME
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _at_work(folder, *_written(path)) from None
-        file.truncate(0)
-        file.write(f"{run_id} {os.getpid()}".encode())
-        file.flush()
+    lock = FileLock(folder / LOCK_FILE, timeout=ACQUIRE_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _refusal(folder, lock_holder(folder)) from None
+    try:
+        replace_text(folder / HOLDER_FILE, f"{run_id} {os.getpid()}")
         yield
+    finally:
+        lock.release()
 
 
 def lock_holder(folder: Path) -> LockHolder | None:
-    """Return who works, or was the last to work, in a run's folder; None if nobody ever did."""
-    path = folder / _NAME
+    """Return who works, or was the last to work, in a run's folder; None if no one ever did."""
     try:
-        written = _written(path)
+        text = (folder / HOLDER_FILE).read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return None
-    # Looked at last: whoever comes in between is at work, and not taken for the one that is gone.
-    return LockHolder(*written, is_locked(path))
+    run_id, _, pid = text.partition(" ")
+    # Probed last: a run that starts after the reading counts as at work, not as the one before it.
+    return LockHolder(run_id, pid, is_locked(folder / LOCK_FILE))
 
 
 def refuse_if_running(folder: Path) -> None:
-    """Refuse a folder in which a run is at work.
-
-    Raises
-    ------
-    RunError
-        One is.
-    """
-    last = lock_holder(folder)
-    if last is not None and last.at_work:
-        raise _at_work(folder, last.run_id, last.pid)
+    """Raise :class:`RunError` if a run is at work in a folder."""
+    holder = lock_holder(folder)
+    if holder is not None and holder.at_work:
+        raise _refusal(folder, holder)
 
 
-def _written(path: Path) -> tuple[str, str]:
-    run_id, _, pid = path.read_text(encoding="ascii", errors="replace").partition(" ")
-    return run_id, pid
-
-
-def _at_work(folder: Path, run_id: str, pid: str) -> RunError:
+def _refusal(folder: Path, holder: LockHolder | None) -> RunError:
+    name, process = (
+        ("another run", "unknown") if holder is None else (f"run {holder.run_id}", holder.pid)
+    )
     return RunError(
-        f"run {run_id} is at work in {folder} (process {pid}): wait for its end, or end it"
+        f"{name} is at work in {folder} (process {process}): wait until it ends, or stop it"
     )

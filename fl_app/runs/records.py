@@ -1,32 +1,53 @@
-"""Read a run folder into typed records.
+"""The schema of a run folder, for those who write it and those who read it.
 
-A run folder is written while a run goes: ``config.json`` (every setting, the data, the layers),
-``history.jsonl`` (a line a round, round 0 being the initial model), ``rounds.jsonl`` (a line a
-round and site) and ``summary.json`` (the end of it). Reading checks types and says which file
-and line is wrong.
+A run folder holds ``config.json`` (:class:`RunConfig`: every setting, the data, the layers),
+``history.jsonl`` (a :class:`~strategies.ledger.RoundEntry` a line; round 0 is the initial model),
+``rounds.jsonl`` (a :class:`~strategies.ledger.SiteEntry` a line) and ``summary.json``
+(:class:`RunSummary`). Reading checks types and names the file and line that is wrong. Fields with
+defaults may be missing, as in folders that older versions wrote.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from data_prep.pictures.number_format import TIMES
+from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
+from strategies.ledger import RoundEntry, SiteEntry
+
+CONFIG_FILE = "config.json"
+SUMMARY_FILE = "summary.json"
 
 Record = TypeVar("Record")
 
 
-@dataclass(frozen=True)
-class Data:
-    """What the run was trained on, as its configuration recorded it."""
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The data of a run, as its configuration recorded them.
 
-    name: str
+    Attributes
+    ----------
+    path : str
+        On the server's machine; empty where the server has no data.
+    name : str
+        Of the store.
+    synthetic : bool
+        Whether the imagery is synthetic.
+    classes, sites : list of str
+        Names of the classes, in the order of their labels, and of the sites.
+    num_bands, chip_px : int
+        Bands of a chip, and its side in pixels.
+    """
+
     path: str = ""
+    name: str
     synthetic: bool = False
     classes: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
@@ -44,127 +65,148 @@ class LayerShape:
     @property
     def size(self) -> int:
         """Count of values; 1 for a scalar."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Config:
-    """``config.json``: the parts that the report reads; all of it stays in ``settings``."""
-
-    data: Data
-    layers: list[LayerShape] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-    command: str | list[str] = ""
-    model: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Round:
-    """A line of ``history.jsonl``: the global model after a round, and that round's bytes."""
-
-    round: int
-    accuracy: float | None = None
-    balanced_accuracy: float | None = None
-    kappa: float | None = None
-    loss: float | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
-    dense_bytes_up: int = 0
-    dense_bytes_down: int = 0
-    ratios: dict[str, float] = field(default_factory=dict)
-    sites: int = 0
-    refused: int = 0
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class SiteRound:
-    """A line of ``rounds.jsonl``: what passed between the server and one site in one round.
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """``config.json``: what a run was started with.
 
     Attributes
     ----------
-    phase : str
-        ``train``; ``evaluate`` for the final evaluation; ``late`` for a reply after its round.
-    resynced : bool
-        Whether the site was sent the whole model because its replica was out of step.
+    settings : dict
+        By hyphenated key, as :meth:`fl_app.settings.Settings.to_mapping` returns them; in the file
+        they stand at the top level, before the other fields.
+    run_id : int
+        Flower's number of the run when it was first started.
+    data : RunData
+        What the run was trained on.
+    layers : list of LayerShape
+        Of the model, in its order.
+    versions : dict of str to str
+        Of Python and of the packages that the result depends on.
     """
 
-    round: int
-    site: str
-    accepted: bool
-    reason: str = ""
-    num_examples: int = 0
-    train_loss: float | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
-    up_by_group: dict[str, int] = field(default_factory=dict)
-    seconds: float | None = None
-    phase: str = "train"
-    resynced: bool = False
+    settings: dict[str, Any]
+    run_id: int
+    data: RunData
+    layers: list[LayerShape] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
-    def refused(self) -> bool:
-        """Whether an upload was asked for and is not in the model."""
-        return not self.accepted and self.phase != "evaluate"
+    def model(self) -> str:
+        """Name of the model; empty where none was recorded."""
+        return str(self.settings.get("model", ""))
 
-    @property
-    def silent(self) -> bool:
-        """Whether the site was asked and nothing came back."""
-        return self.refused and self.bytes_up == 0
+    def write(self, folder: Path) -> None:
+        """Write ``config.json`` into a run folder."""
+        others = asdict(self)
+        settings = others.pop("settings")
+        _write_json(folder / CONFIG_FILE, {**settings, **others})
+
+    @classmethod
+    def read(cls, folder: Path) -> RunConfig:
+        """Read ``config.json`` of a run folder.
+
+        Raises
+        ------
+        RunError
+            The file is missing or damaged.
+        """
+        path = folder / CONFIG_FILE
+        settings = _parse_object(_read_text(path), str(path))
+        names = ("run_id", "data", "layers", "versions")
+        others = {name: settings.pop(name) for name in names if name in settings}
+        return _to_record(TypeAdapter(cls), {"settings": settings, **others}, str(path))
 
 
-@dataclass(frozen=True)
-class Summary:
-    """``summary.json``: the final model's scores and the bytes of the whole run."""
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """``summary.json``: the final model's scores and the bytes of the whole run.
+
+    Attributes
+    ----------
+    accuracy, balanced_accuracy, kappa : float or None
+        Of the final model on all test samples; None if no site has any.
+    resyncs, bytes_resync : int
+        Times that a site was sent the whole model because its replica was out of step, and the
+        bytes of these messages.
+    dense_bytes_up, dense_bytes_down : int
+        What dense FedAvg would have sent for the same messages.
+    compression_up, compression_down, compression_total : float or None
+        Dense bytes over real bytes.
+    seconds : float or None
+        Wall clock, without the time between a stop and its resumption.
+    num_test : int
+        Test samples behind the scores.
+    confusion : list of list of int
+        Rows are the reference; empty if nothing was scored.
+    refused : dict of str to int
+        Uploads that were refused or lost, by reason.
+    """
 
     method: str
     dataset: str
+    synthetic: bool = False
+    model: str = ""
     num_sites: int
     rounds: int
     seed: int
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    kappa: float | None = None
+    resyncs: int = 0
+    bytes_resync: int = 0
     bytes_up: int
     bytes_down: int
     dense_bytes_up: int
     dense_bytes_down: int
-    accuracy: float | None = None
-    balanced_accuracy: float | None = None
-    kappa: float | None = None
     compression_up: float | None = None
     compression_down: float | None = None
     compression_total: float | None = None
     seconds: float | None = None
-    model: str = ""
-    synthetic: bool = False
+    num_test: int = 0
     classes: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
-    resyncs: int = 0
-    bytes_resync: int = 0
+
+    def write(self, folder: Path) -> None:
+        """Write ``summary.json`` into a run folder."""
+        _write_json(folder / SUMMARY_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> RunSummary:
+        """Read ``summary.json`` of a run folder.
+
+        Raises
+        ------
+        RunError
+            The file is missing or damaged.
+        """
+        path = folder / SUMMARY_FILE
+        summary = _parse_object(_read_text(path), str(path))
+        return _to_record(TypeAdapter(cls), summary, str(path))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A whole run folder.
+    """All records of a run folder.
 
     Attributes
     ----------
     folder : Path
-        Where it lies.
-    history : list of Round
+        The run folder.
+    history : list of RoundEntry
         By round, ascending.
-    visits : list of Visit
+    visits : list of SiteEntry
         By round, then site.
     """
 
     folder: Path
-    config: Config
-    summary: Summary
-    history: list[Round]
-    visits: list[SiteRound]
+    config: RunConfig
+    summary: RunSummary
+    history: list[RoundEntry]
+    visits: list[SiteEntry]
 
     @property
     def synthetic(self) -> bool:
@@ -189,7 +231,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder.
+    """Read all records of a run folder.
 
     Parameters
     ----------
@@ -204,14 +246,11 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is not a run folder; name one that `rsdgc simulate` has written")
-    raw = _json(_text(folder / "config.json"), str(folder / "config.json"))
-    config = _record(Config, raw, str(folder / "config.json"))
-    config.settings.update(raw)
-    summary_file = str(folder / "summary.json")
-    summary = _record(Summary, _json(_text(Path(summary_file)), summary_file), summary_file)
-    history = sorted(_lines(Round, folder / "history.jsonl"), key=lambda line: line.round)
-    visits = _lines(SiteRound, folder / "rounds.jsonl")
-    visits.sort(key=lambda line: (line.round, line.site))
+    config, summary = RunConfig.read(folder), RunSummary.read(folder)
+    history = sorted(_read_lines(RoundEntry, folder / "history.jsonl"), key=lambda e: e.round)
+    visits = sorted(
+        _read_lines(SiteEntry, folder / "rounds.jsonl"), key=lambda e: (e.round, e.site)
+    )
     if not history:
         raise RunError(f"{folder / 'history.jsonl'} is empty: the run ended before its first round")
     run = Run(folder, config, summary, history, visits)
@@ -225,25 +264,27 @@ def _check_confusion(run: Run) -> None:
     lengths = {len(confusion), *(len(row) for row in confusion)}
     if confusion and lengths != {num_classes}:
         raise RunError(
-            f"{run.folder / 'summary.json'}: the confusion matrix is not {num_classes} {TIMES} "
+            f"{run.folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × "
             f"{num_classes}, the count of classes; run `rsdgc simulate` again"
         )
 
 
-def _text(path: Path) -> str:
-    """Return a file's text."""
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    replace_text(path, json.dumps(value, indent=1, allow_nan=False))
+
+
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RunError(
-            f"{path} is missing: the run did not finish, or this is no run folder"
+            f"{path} is missing: the run did not finish, or this is not a run folder"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
 
 
-def _json(text: str, where: str) -> dict[str, Any]:
-    """Parse one JSON object."""
+def _parse_object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -253,21 +294,22 @@ def _json(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _record(kind: type[Record], value: dict[str, Any], where: str) -> Record:
-    """Check one JSON object against a record type."""
+def _to_record(adapter: TypeAdapter[Record], value: dict[str, Any], where: str) -> Record:
+    """Check a JSON object against a record type; unknown keys are ignored."""
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise RunError(f"{where} is damaged: {name}: {first['msg']}") from None
 
 
-def _lines(kind: type[Record], path: Path) -> list[Record]:
-    """Read a file of one JSON object a line; empty lines are passed over."""
+def _read_lines(kind: type[Record], path: Path) -> list[Record]:
+    """Read a file with a JSON object a line; empty lines are skipped."""
     records = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    adapter = TypeAdapter(kind)  # building one takes longer than reading a hundred lines
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if line.strip():
             where = f"{path} line {number}"
-            records.append(_record(kind, _json(line, where), where))
+            records.append(_to_record(adapter, _parse_object(line, where), where))
     return records

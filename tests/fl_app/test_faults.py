@@ -162,7 +162,7 @@ class Watch:
 
 
 def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner_strategy, inner_add = server_app._strategy, clients.uplink.add_residual
+    inner_strategy, inner_add = server_app.build_strategy, clients.uplink.add_residual
 
     def strategy(*arguments: Any) -> RsDgc:
         watch.strategy = inner_strategy(*arguments)
@@ -189,7 +189,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(PublishedModel, method, publish)
 
-    monkeypatch.setattr(server_app, "_strategy", strategy)
+    monkeypatch.setattr(server_app, "build_strategy", strategy)
     monkeypatch.setattr(clients.uplink, "add_residual", add_residual)
     recorded("_finish_version")
     monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time

@@ -56,7 +56,6 @@ def make_run(folder: Path, **changes: Any) -> Path:
         "synthetic": True,
         "ratios": True,
         "absent": {(3, "site-02"): "no reply", (7, "site-01"): "not a valid upload"},
-        "command": "rsdgc simulate --data data/ --method rs-dgc --budget 100x --out runs/demo",
         "data_path": "data-elsewhere",
         "dataset": "synthetic archive, 4 sites",
         "seed": 0,
@@ -81,6 +80,7 @@ def _config(made: SimpleNamespace) -> dict[str, Any]:
         "seed": 0,
         "learning-rate": 0.03,
         "augment": True,
+        "run_id": 7,
         "data": {
             "path": made.data_path,
             "name": made.dataset,
@@ -92,7 +92,6 @@ def _config(made: SimpleNamespace) -> dict[str, Any]:
         },
         "layers": [{"name": name, "shape": shape} for name, shape in LAYERS.items()],
         "versions": {"python": "3.11.7", "flwr": "1.41.0", "torch": "2.14.1"},
-        **({"command": made.command} if made.command else {}),
     }
 
 

@@ -8,7 +8,8 @@ from fl_app.report.ledger_totals import (
     refusals_by_round,
     site_totals,
 )
-from fl_app.runs.records import SiteRound, read_run
+from fl_app.runs.records import read_run
+from strategies.ledger import SiteEntry
 from tests.fl_app.report.fake_run import make_run
 
 
@@ -54,7 +55,7 @@ def test_a_site_never_asked_has_zeros(tmp_path: Path) -> None:
 def test_the_final_evaluation_and_late_replies_cost_bytes_and_are_no_visits() -> None:
     total = SiteTotal("a")
     for phase, accepted in (("train", True), ("train", False), ("late", False), ("evaluate", True)):
-        total.add(SiteRound(1, "a", accepted, bytes_up=10 * accepted, bytes_down=5, phase=phase))
+        total.add(SiteEntry(1, "a", 5, 10 * accepted, accepted, phase=phase))
     assert (total.accepted, total.silent, total.refused) == (1, 2, 0)
     assert (total.bytes_up, total.bytes_down) == (20, 20)
-    assert not SiteRound(1, "a", False, phase="evaluate").refused
+    assert not SiteEntry(1, "a", phase="evaluate").refused

@@ -9,7 +9,7 @@ from data_prep.common_statistics import CommonStatistics, ModalityStatistics
 from fl_app.models import build_model
 from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
-from fl_app.statistics_round import write_statistics
+from fl_app.statistics_round import FILE
 from rsdgc.errors import RunError
 from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store, make_run
 
@@ -53,7 +53,7 @@ def test_chips_are_normalized_as_the_run_s_sites_agreed_on(
     mean, std = np.array([10, 90, 50], np.float32), np.array([9, 30, 99], np.float32)
     bands = tuple(store.meta.modalities[0].bands)
     common = CommonStatistics({"modality-0": ModalityStatistics(bands, mean, std)})
-    write_statistics(run.folder, common)
+    (run.folder / FILE).write_text(common.to_json())
     chips = np.arange(12)
     pixels = store.take(chips)[0].astype(np.float32)
     with torch.inference_mode():

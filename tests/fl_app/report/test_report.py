@@ -161,7 +161,6 @@ def test_names_from_the_data_cannot_inject_anything(tmp_path: Path) -> None:
         sites=[evil, quotes],
         dataset=evil,
         absent={(2, evil): f"reason {evil}"},
-        command=f"rsdgc {evil}",
         data_path=evil,
     )
     page = Page(write_report(folder))

@@ -6,17 +6,8 @@ from fl_app.runs.records import read_run
 from tests.fl_app.report.fake_run import make_run
 
 
-def test_a_recorded_command_is_shown_as_it_was(run_folder: Path) -> None:
-    assert command_text(read_run(run_folder)).startswith("rsdgc simulate --data data/ --method")
-
-
-def test_a_list_of_words_is_quoted_for_a_shell(tmp_path: Path) -> None:
-    run = read_run(make_run(tmp_path / "run", command=["rsdgc", "simulate", "--data", "my data"]))
-    assert command_text(run) == "rsdgc simulate --data 'my data'"
-
-
-def test_without_one_it_is_put_together_from_the_settings(tmp_path: Path) -> None:
-    run = read_run(make_run(tmp_path / "mine", command="", data_path="my data"))
+def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "mine", data_path="my data"))
     words = shlex.split(command_text(run))
     assert words[:4] == ["rsdgc", "simulate", "--data", "my data"]
     assert words[words.index("--budget") + 1] == "100x"

@@ -6,12 +6,21 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from fl_app.runs.lock import LockHolder, lock_holder, lock_run, refuse_if_running
+from fl_app.runs.lock import (
+    HOLDER_FILE,
+    LOCK_FILE,
+    LockHolder,
+    lock_holder,
+    lock_run,
+    refuse_if_running,
+)
 from fl_app.simulation import resume_simulation, run_simulation
 from rsdgc.errors import RunError
 from tests.federation import run, settings
@@ -63,5 +72,21 @@ def test_nothing_touches_the_folder_of_a_run_at_work(data: Path, tmp_path: Path)
             run_simulation(
                 [], {"data-dir": str(data), "out": str(folder)}, cpus_per_site=1, force=True
             )
-    before.pop(folder / "run.lock")
+    for name in (LOCK_FILE, HOLDER_FILE):
+        before.pop(folder / name)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_the_holder_is_known_though_a_probe_empties_the_locked_file(tmp_path: Path) -> None:
+    """Older versions of filelock truncate the locked file when they open it."""
+    with lock_run(tmp_path, 5):
+        os.truncate(tmp_path / LOCK_FILE, 0)
+        assert lock_holder(tmp_path) == LockHolder("5", str(os.getpid()), at_work=True)
+
+
+def test_a_lock_that_a_probe_holds_for_an_instant_is_waited_for(tmp_path: Path) -> None:
+    probe = FileLock(tmp_path / LOCK_FILE, thread_local=False)
+    probe.acquire()
+    threading.Timer(0.2, probe.release).start()
+    with lock_run(tmp_path, 5):
+        assert not probe.is_locked

@@ -1,12 +1,18 @@
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from fl_app.report import write_report
+from fl_app.runs.folder import read_settings
 from fl_app.runs.records import read_run
 from rsdgc.errors import RunError
 from tests.fl_app.report.fake_run import make_run
 
+OLD_RUN = Path(__file__).parent / "old_run"
+"""Written by the version of 2026-11-25: a folder that every later version must read."""
 FILES = ["config.json", "history.jsonl", "rounds.jsonl", "summary.json"]
 
 
@@ -78,3 +84,27 @@ def test_sites_that_only_the_ledger_names_are_kept(tmp_path: Path) -> None:
     stranger = {"round": 1, "site": "late", "accepted": True}
     path.write_text(path.read_text() + json.dumps(stranger) + "\n")
     assert read_run(folder).sites[-1] == "late"
+
+
+def test_an_old_run_folder_is_read_and_reported(tmp_path: Path) -> None:
+    folder = shutil.copytree(OLD_RUN, tmp_path / "old")
+    run = read_run(folder)
+    assert run.summary.accuracy == 1.0
+    assert run.summary.bytes_up == sum(line.bytes_up for line in run.visits) == 150212
+    assert [line.accuracy for line in run.history] == [pytest.approx(1 / 3), 1.0, 1.0]
+    assert run.config.run_id == 7
+    assert "images" in write_report(folder).read_text()
+    assert read_settings(folder)[0].model == "small-cnn"
+
+
+def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
+    """Same keys, order and values as in the old folder, to the byte."""
+    run = read_run(OLD_RUN)
+    run.config.write(tmp_path)
+    run.summary.write(tmp_path)
+    for name in ("config.json", "summary.json"):
+        assert (tmp_path / name).read_text() == (OLD_RUN / name).read_text()
+    for name, records in (("history.jsonl", run.history), ("rounds.jsonl", run.visits)):
+        lines = (OLD_RUN / name).read_text().splitlines()
+        by_order = sorted(json.dumps(asdict(record)) for record in records)
+        assert by_order == sorted(lines)

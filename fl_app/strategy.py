@@ -1,0 +1,89 @@
+"""The strategy of a run, built from its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_app.settings import Settings, parse_budget
+from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
+from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager
+from strategies.base import RoundSettings, SiteStrategy
+from strategies.checkpoints import Checkpoints
+from strategies.downlink import PublishedModel
+from strategies.rate_control import RateControl
+
+
+def build_strategy(
+    settings: Settings,
+    sites: SiteManager,
+    folder: Path,
+    spec: ModelSpec,
+    initial: NDArray[np.float32],
+    run_id: int,
+) -> SiteStrategy:
+    """Build the strategy that runs a federation's rounds.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    sites : SiteManager
+        Who takes part.
+    folder : Path
+        The run folder, for ledger and checkpoints.
+    spec : ModelSpec
+        Layers of the model.
+    initial : float32 [size]
+        Its weights before training.
+    run_id : int
+        Flower's number of the run when it was first started.
+    """
+    ledger = Ledger(folder, spec.dense_bytes)
+    rules = RoundSettings(
+        settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
+    )
+    checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
+    momentum = _server_momentum(settings, spec)
+    if settings.method == "fedavg":
+        return DenseFedAvg(sites, ledger, rules, checkpoints, server_momentum=momentum)
+    up = _rate_control(settings, spec, settings.budget, settings.warm_up_rounds)
+    down = _rate_control(settings, spec, settings.budget_down)
+    final = _rate_control(settings, spec, settings.budget_final)
+    # Whatever ranks the uploads, patches are ranked by RMS: of equally large neighborhoods it keeps
+    # the most energy of the step.
+    compressor = Compressor(spec, settings.scheme(), RMS())
+    published = PublishedModel(initial, down, compressor, run_id)
+    return RsDgc(
+        *(sites, ledger, rules, up, published, final, checkpoints),
+        server_momentum=momentum,
+        aggregator=AGGREGATORS[settings.aggregation],
+    )
+
+
+def _server_momentum(settings: Settings, spec: ModelSpec) -> float:
+    """Return the momentum of the global model.
+
+    A method's own momentum makes up for the rounds by which compression delays a change, so it is
+    0 where the budget allows whole uploads.
+    """
+    lossless = parse_budget(settings.budget, spec.dense_bytes) >= spec.dense_bytes
+    momentum: float = settings.resolved("server_momentum")
+    return 0.0 if lossless and settings.server_momentum < 0 else momentum
+
+
+def _rate_control(
+    settings: Settings, spec: ModelSpec, budget: str, warm_up_rounds: int = 0
+) -> RateControl:
+    return RateControl(
+        spec,
+        settings.scheme(),
+        settings.resolved("ratio_policy"),
+        parse_budget(budget, spec.dense_bytes),
+        top_share=settings.top_share,
+        dense_share=settings.dense_share,
+        rounds=settings.rounds,
+        warm_up_rounds=warm_up_rounds,
+    )

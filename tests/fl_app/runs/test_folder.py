@@ -1,0 +1,50 @@
+"""Opening a run folder: what a new run finds there, and what it leaves if it does not begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_app.runs.folder import in_use, open_run
+from fl_app.runs.lock import lock_holder, lock_run
+from fl_app.settings import Settings
+from rsdgc.errors import RunError
+
+
+def settings(out: Path, **changes: Any) -> Settings:
+    return Settings.from_mapping({"out": str(out), **changes})
+
+
+def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no site"), open_run(settings(tmp_path / "run"), 3) as run:
+        assert run.folder == tmp_path / "run"
+        assert lock_holder(run.folder).at_work
+        raise RunError("no site")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_has_begun_leaves_its_folder(tmp_path: Path) -> None:
+    with open_run(settings(tmp_path / "run"), 3) as run:
+        assert not run.resumed
+        (run.folder / "config.json").write_text("{}")
+    assert (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(RunError, match="is not empty"), open_run(settings(run.folder), 4):
+        pass
+
+
+def test_a_folder_that_holds_a_lock_alone_is_not_in_use(tmp_path: Path) -> None:
+    """A server that was killed while it waited for sites leaves no more than that."""
+    with lock_run(tmp_path, 3):
+        with pytest.raises(RunError, match="run 3 is at work"), open_run(settings(tmp_path), 4):
+            pass
+    assert not in_use(tmp_path)
+    with open_run(settings(tmp_path), 4) as run:
+        assert run.run_id == 4
+
+
+def test_a_file_in_place_of_the_folder_is_in_use(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunError, match="is not empty"), open_run(settings(tmp_path / "run"), 3):
+        pass
