@@ -54,7 +54,7 @@ class Memory:
     def sample(self, mark: str) -> None:
         """Take a sample of the processes that carry a mark in their environment."""
         sums: dict[str, int] = {}
-        for pid, _ in process_tree(f"{MARK}={mark}".encode()):
+        for pid in [process.pid for process in process_tree(MARK, mark)]:
             with suppress(OSError, IndexError, ValueError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 size = _proportional(pid)

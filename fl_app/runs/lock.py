@@ -20,7 +20,7 @@ from rsdgc.errors import RunError
 
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "run.holder"
-"""Names the holder. The locked file itself cannot: older versions of filelock empty it on opening."""
+"""Names the holder. Older versions of filelock empty the locked file itself on opening it."""
 ACQUIRE_TIMEOUT_S = 1.0
 """A probe (:func:`rsdgc.durable.is_locked`) holds the lock for an instant; this outlasts it."""
 
@@ -90,9 +90,9 @@ def refuse_if_running(folder: Path) -> None:
 
 
 def _refusal(folder: Path, holder: LockHolder | None) -> RunError:
-    name, process = (
-        ("another run", "unknown") if holder is None else (f"run {holder.run_id}", holder.pid)
-    )
+    if holder is None:
+        return RunError(f"another run is at work in {folder}: wait until it ends, or stop it")
     return RunError(
-        f"{name} is at work in {folder} (process {process}): wait until it ends, or stop it"
+        f"run {holder.run_id} is at work in {folder} (process {holder.pid}): wait until it ends, "
+        "or stop it"
     )

@@ -98,7 +98,7 @@ def test_the_numbers_are_those_of_the_run(run_folder: Path) -> None:
     assert "down 1.0×" in page.text
     assert "4 sites trained small-resnet (1.18 M values) together for 20 rounds" in page.text
     assert "1/100 of the dense model" in page.text
-    assert "rsdgc simulate --data data/" in page.text
+    assert "rsdgc simulate --data data-elsewhere" in page.text
     assert "learning-rate" in page.text
     assert "1.41.0" in page.text
 

@@ -18,10 +18,14 @@ def settings(out: Path, **changes: Any) -> Settings:
 
 
 def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no site"), open_run(settings(tmp_path / "run"), 3) as run:
-        assert run.folder == tmp_path / "run"
-        assert lock_holder(run.folder).at_work
-        raise RunError("no site")
+    def wait_for_sites() -> None:
+        with open_run(settings(tmp_path / "run"), 3) as run:
+            assert run.folder == tmp_path / "run"
+            assert lock_holder(run.folder).at_work
+            raise RunError("no site")
+
+    with pytest.raises(RunError, match="no site"):
+        wait_for_sites()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -36,9 +40,9 @@ def test_a_run_that_has_begun_leaves_its_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_lock_alone_is_not_in_use(tmp_path: Path) -> None:
     """A server that was killed while it waited for sites leaves no more than that."""
-    with lock_run(tmp_path, 3):
-        with pytest.raises(RunError, match="run 3 is at work"), open_run(settings(tmp_path), 4):
-            pass
+    at_work = pytest.raises(RunError, match="run 3 is at work")
+    with lock_run(tmp_path, 3), at_work, open_run(settings(tmp_path), 4):
+        pass
     assert not in_use(tmp_path)
     with open_run(settings(tmp_path), 4) as run:
         assert run.run_id == 4
