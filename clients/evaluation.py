@@ -61,6 +61,7 @@ def score_model(
     model.eval()
     # One count per (reference, predicted) pair, flat, as bincount returns it.
     pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=split.device)
+    # float64: a float32 sum over a large split would lose digits.
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.device)
     with torch.inference_mode():
         for x, y in split.batches(batch_size, None):

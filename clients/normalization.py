@@ -105,7 +105,7 @@ class ModalityNormalizer:
             )
         self.bands = mean.size
         self._widened = _WIDER_TYPES_AND_MASKS.get(dtype.name)
-        self._may_be_invalid = dtype.kind == "f"
+        self._may_be_invalid = dtype.kind == "f"  # spares integers a pass over the pixels
         with np.errstate(over="ignore"):  # a double's lowest value is a float's -inf: not finite
             nodata = np.float32(np.nan if normalization.nodata is None else normalization.nodata)
         self._nodata = float(nodata) if np.isfinite(nodata) else None

@@ -200,6 +200,7 @@ class Site:
         with self._transaction(origin) as transaction:
             replica = update_replica(transaction, received, self._initial)
             score = self._score(replica.weights)
+            # A server that evaluates again then has nothing to send.
             transaction.commit(
                 replace(transaction.state, version=replica.version, replica=replica.name)
             )
@@ -218,6 +219,8 @@ class Site:
             if upload is not None:
                 _log.info("round %d is done already: sending the same reply again", task.round)
                 return RoundResult.from_figures(state.reply, upload, state.version)
+        # The server of this run never goes back without a new attempt, so another run has the same
+        # number; its changes must not be mixed with this state's.
         if state.round > task.round:
             raise RunError(
                 f"site {self.name} has worked round {state.round} of run {task.origin.run} "
@@ -226,6 +229,7 @@ class Site:
         return None
 
     def _score_and_train(self, task: RoundTask, weights: Float32) -> tuple[Score, TrainReport]:
+        # Scored before training: the server wants the accuracy of the model that it sent.
         score = self._score(weights)
         return score, train(self.model, self.train, task.train, self._seed(task.seed, task.round))
 

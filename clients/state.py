@@ -218,7 +218,7 @@ class StateFolder:
         """
         lock = FileLock(self.path / LOCK_FILE)
         with _explain_os_errors(self.path, "written"):
-            make_folder(self.path, levels=3)
+            make_folder(self.path, levels=3)  # all of <state_dir>/<run>/<site> may be new
             try:
                 lock.acquire(timeout=PROBE_S)
             except Timeout:
@@ -260,6 +260,7 @@ class StateFolder:
                 return self._parse(json.loads(path.read_bytes()))
             except FileNotFoundError:
                 return StateHistory()
+            # Not for an OSError: a disk that fails for a moment must not cost the residual.
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 _log.warning("site state %s cannot be used (%s): starting without it", path, error)
                 return StateHistory()
@@ -305,6 +306,7 @@ class StateFolder:
             if content[key] != expected:
                 raise ValueError(f"{key} {content[key]} instead of {expected}")
         states = tuple(SiteState(**state) for state in content["states"])
+        # A damaged name must not lead out of the folder.
         for name in set().union(*(state.files for state in states)):
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is not a file of this folder")
@@ -411,6 +413,7 @@ class StateTransaction:
 
     def _delete_unnamed(self, history: StateHistory) -> None:
         """Delete the files that no state names, but keep one vector of each kind as spare."""
+        # Spares save the next round's page faults (:mod:`clients.mapped_vectors`).
         named = {STATE_FILE, LOCK_FILE}.union(*(state.files for state in history.states))
         with suppress(OSError):  # a file that stays does no harm: the next commit tries again
             for path in sorted(self.folder.path.iterdir()):

@@ -61,6 +61,7 @@ def find_states(state_dir: Path) -> list[FoundState]:
         raise SettingError(f"{state_dir} is not a folder: name a site's state-dir")
     states = []
     for path in sorted(state_dir.glob("*/*/")):
+        # Users may keep other things here, and what is found may be deleted.
         if not path.parent.name.isdigit() or not (path / LOCK_FILE).exists():
             continue
         files = [file.stat() for file in path.iterdir() if file.is_file()]

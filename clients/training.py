@@ -197,15 +197,15 @@ class _SgdStep:
         self._amp = settings.amp and has_bf16
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        # The model's weights are channels_last (see Site); other inputs are converted by every
-        # layer anew.
+        # As the model's weights are (see Site): PyTorch would else convert in every layer.
         x = x.contiguous(memory_format=torch.channels_last)
         with (
             _running_statistics(self._model, used=len(y) == 1),
             torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._amp),
         ):
+            # In float32: a softmax of bfloat16 logits has two or three digits.
             loss = F.cross_entropy(self._model(x).float(), y)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss)  # what loss.backward() does, but typed
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
         self._update()
@@ -217,7 +217,7 @@ class _SgdStep:
             self._parameters,
             [p.grad for p in self._parameters if p.grad is not None],  # for mypy: all have one
             self._momentum_buffers,
-            fused=True,
+            fused=True,  # one kernel for all layers, on the CPU as on a GPU
             lr=self._settings.lr,
             momentum=self._settings.momentum,
             weight_decay=self._settings.weight_decay,
@@ -226,7 +226,7 @@ class _SgdStep:
             maximize=False,
         )
         for parameter in self._parameters:
-            parameter.grad = None
+            parameter.grad = None  # the next backward pass then writes instead of adding
 
 
 def _batches(

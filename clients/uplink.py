@@ -104,6 +104,7 @@ def make_upload(
     )
     compressor = Compressor(spec, task.scheme, indicator)
     update = compress_with_feedback(compressor, vector, task.ratios, stamp, task.budget_bytes)
+    # What was sent must not add to the momentum of rounds in which the model has moved on.
     if velocity is not None:
         mask_velocity(velocity, update)
     return Upload(update.payload, residual_name, vector, velocity_name, velocity)

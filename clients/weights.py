@@ -86,6 +86,7 @@ def load_vector(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) ->
         The vector does not have the model's size.
     """
     _check_size(flat.size, spec, "the received model")
+    # "W" copies a read-only vector: PyTorch warns of memory that it must not write to.
     source = torch.from_numpy(np.require(flat, np.float32, ["C", "W"]))
     entries = list(_float_entries(model))
     source = source.to(entries[0][1].device)  # one transfer instead of one per layer

@@ -245,6 +245,7 @@ def _value(task: ConfigRecord, key: str, default: Value) -> Value:
 
 def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
     """Return the run that asks. A resumed run keeps its number, but Flower gives it a new one."""
+    # Bytes, for Flower's run numbers have 64 bits and its records hold signed integers.
     run = _value(task, messages.RUN, b"")
     kept_rounds = _value(task, messages.KEPT_ROUNDS, b"")
     return RunOrigin(

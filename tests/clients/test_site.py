@@ -160,7 +160,7 @@ def test_the_same_task_twice_gets_the_same_reply(tmp_path: Path) -> None:
     np.testing.assert_array_equal(residual_of(tmp_path), residual)
 
 
-def test_a_round_started_anew_takes_its_first_upload_back(tmp_path: Path) -> None:
+def test_a_repeated_round_adds_its_first_upload_again(tmp_path: Path) -> None:
     site, weights = make_site(tmp_path), start()
     first = site.work(make_task(), whole(weights))
     change = dense(first.payload) + residual_of(tmp_path)

@@ -27,17 +27,17 @@ def test_a_node_beyond_the_sites_hosts_none(data: Path) -> None:
 
 def test_a_deployed_node_names_its_own_store(data: Path) -> None:
     store = data.parent / "store"
-    here = node_data({"data-dir": str(store), "site-name": "agency"}, Settings())
-    assert here.sites == {"agency": "site-00"}
-    part = load_split(here.dataset, "site-00", "train", CPU)
+    node = node_data({"data-dir": str(store), "site-name": "agency"}, Settings())
+    assert node.sites == {"agency": "site-00"}
+    part = load_split(node.dataset, "site-00", "train", CPU)
     assert part is not None
     assert len(part) == 72
-    assert load_split(here.dataset, "site-00", "val", CPU) is None
+    assert load_split(node.dataset, "site-00", "val", CPU) is None
 
 
 def test_a_deployed_node_may_be_one_site_of_a_partition(data: Path) -> None:
-    here = node_data({"data-dir": str(data), "site-name": "site-01"}, Settings())
-    assert here.sites == {"site-01": "site-01"}
+    node = node_data({"data-dir": str(data), "site-name": "site-01"}, Settings())
+    assert node.sites == {"site-01": "site-01"}
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_a_node_without_usable_data_is_told_why(
 
 def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     settings = Settings.from_mapping({"data-dir": str(data)})
-    here = node_data({"partition-id": 0, "num-partitions": 1}, settings)
+    node = node_data({"partition-id": 0, "num-partitions": 1}, settings)
     common = CommonStatistics.of(
-        merge_sites([site_sums(here.dataset, name) for name in here.sites])
+        merge_sites([site_sums(node.dataset, name) for name in node.sites])
     )
-    alike = load_split(here.dataset, "site-00", "train", CPU, common)
-    own = load_split(here.dataset, "site-00", "train", CPU)
+    alike = load_split(node.dataset, "site-00", "train", CPU, common)
+    own = load_split(node.dataset, "site-00", "train", CPU)
     assert alike is not None
     assert own is not None
     x, _ = next(alike.batches(8, None))
@@ -71,4 +71,4 @@ def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     # all sites together are the store, whose statistics are what a partition of it has
     assert torch.allclose(x, y, atol=1e-3)
     with pytest.raises(DataError, match="do not have modality image"):
-        load_split(here.dataset, "site-00", "train", CPU, CommonStatistics({}))
+        load_split(node.dataset, "site-00", "train", CPU, CommonStatistics({}))
