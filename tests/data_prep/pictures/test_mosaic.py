@@ -6,7 +6,7 @@ import pytest
 from data_prep.pictures import mosaic as mosaics
 from data_prep.pictures.mosaic import THUMB_PX, chip_pictures, mosaic
 from data_prep.pictures.scene_grid import SceneGrid, lay_out
-from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store, scene_store
+from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store, scene_store
 
 
 def whole(store: FakeStore) -> SceneGrid:

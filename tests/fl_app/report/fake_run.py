@@ -1,4 +1,4 @@
-"""A run folder and a store that look like real ones, made of random numbers."""
+"""A run folder that looks like a real one, made of random numbers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-CLASSES = [
-    "water",
-    "wetland",
-    "grassland",
-    "cropland",
-    "orchard",
-    "broadleaf forest",
-    "conifer forest",
-    "built-up",
-    "bare ground",
-    "quarry",
-]
+from tests.data_prep.pictures.fake_store import CLASSES
 
 LAYERS = {
     "stem.0.weight": [32, 5, 3, 3],
@@ -197,102 +185,3 @@ def _write(path: Path, value: Any) -> None:
 
 def _lines(path: Path, values: list[Any]) -> None:
     path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
-
-
-class FakeStore:
-    """What the report uses of a store, from arrays in memory."""
-
-    def __init__(
-        self,
-        manifest: dict[str, list[Any]],
-        arrays: list[np.ndarray],
-        bands: list[list[str]],
-        classes: list[str],
-        *,
-        kind: str = "chips",
-        stride_px: int = 1,
-        nodata: float | None = None,
-    ) -> None:
-        self.path = Path("store")
-        self.manifest = pa.table(manifest)
-        self.arrays = arrays
-        self.classes = classes
-        self.num_bands = sum(array.shape[1] for array in arrays)
-        self.chip_px = arrays[0].shape[-1]
-        modalities = [
-            SimpleNamespace(
-                name=f"modality-{number}",
-                bands=names,
-                dtype=array.dtype.name,
-                nodata=nodata,
-                scale=[],
-                offset=[],
-                mean=array.mean(axis=(0, 2, 3)).tolist(),
-                std=array.std(axis=(0, 2, 3)).tolist(),
-            )
-            for number, (names, array) in enumerate(zip(bands, arrays, strict=True))
-        ]
-        self.meta = SimpleNamespace(modalities=modalities, kind=kind, stride_px=stride_px)
-
-    def take(self, chips: np.ndarray) -> list[np.ndarray]:
-        return [array[chips] for array in self.arrays]
-
-
-def scene_store(
-    rows: int = 14, cols: int = 16, chip_px: int = 64, stride_px: int | None = None, seed: int = 0
-) -> FakeStore:
-    """One scene of smooth land cover in blue, green, red, nir, with a test block and a gap."""
-    rng = np.random.default_rng(seed)
-    stride = stride_px or chip_px
-    height, width = (rows - 1) * stride + chip_px, (cols - 1) * stride + chip_px
-    y, x = np.mgrid[:height, :width] / stride
-    field = np.sin(x / 2.3 + seed) + np.cos(y / 2.9) + np.sin((x + y) / 3.7)
-    cover = np.clip(((field + 3) / 6 * len(CLASSES)).astype(int), 0, len(CLASSES) - 1)
-    tones = rng.uniform(400, 3500, (len(CLASSES), 4))
-    image = (tones[cover] + rng.normal(0, 160, (height, width, 4))).clip(1, 9000)
-    image[: stride // 2, :, :] = 0
-    manifest: dict[str, list[Any]] = {key: [] for key in ("chip", "label", "split", "scene")}
-    manifest |= {"row": [], "col": []}
-    chips = []
-    for row in range(rows):
-        for col in range(cols):
-            if (row - 3) ** 2 + (col - 13) ** 2 < 3:
-                continue
-            top, left = row * stride, col * stride
-            window = (slice(top, top + chip_px), slice(left, left + chip_px))
-            inner = cover[window]
-            manifest["chip"].append(len(chips))
-            manifest["label"].append(int(np.bincount(inner.ravel()).argmax()))
-            test = (5 <= row < 11 and 8 <= col < 13) or (row >= 10 and col < 4)
-            near = (4 <= row < 12 and 7 <= col < 14) or (row >= 9 and col < 5)
-            manifest["split"].append("test" if test else "buffer" if near else "train")
-            manifest["scene"].append("north/scene-1")
-            manifest["row"].append(top)
-            manifest["col"].append(left)
-            chips.append(image[window].transpose(2, 0, 1))
-    names = [["blue", "green", "red", "nir"]]
-    arrays = [np.array(chips, dtype=np.uint16)]
-    return FakeStore(manifest, arrays, names, CLASSES, stride_px=stride, nodata=0.0)
-
-
-def folder_store(per_class: int = 12, chip_px: int = 64) -> FakeStore:
-    """Images without scenes: 8-bit RGB, each class a tone with stripes."""
-    rng = np.random.default_rng(1)
-    manifest: dict[str, list[Any]] = {key: [] for key in ("chip", "label", "split", "scene")}
-    manifest |= {"row": [], "col": []}
-    chips = []
-    for label in range(len(CLASSES)):
-        tone = rng.uniform(40, 200, 3)
-        for at in range(per_class):
-            stripes = 30 * np.sin(np.arange(chip_px) * (label + 1) / 6 + at)
-            chip = tone[:, None, None] + stripes[None, None] + rng.normal(0, 9, (3, chip_px, 1))
-            chips.append(chip.clip(0, 255))
-            manifest["chip"].append(len(chips) - 1)
-            manifest["label"].append(label)
-            manifest["split"].append("test" if at % 3 == 0 else "train")
-            manifest["scene"].append("")
-            manifest["row"].append(0)
-            manifest["col"].append(0)
-    return FakeStore(
-        manifest, [np.array(chips, dtype=np.uint8)], [["red", "green", "blue"]], CLASSES
-    )

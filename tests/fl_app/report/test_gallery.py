@@ -1,7 +1,7 @@
 import numpy as np
 
 from fl_app.report.gallery import EACH, draw_gallery
-from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store
+from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store
 
 
 def test_right_and_wrong_chips_are_spread_over_the_classes() -> None:

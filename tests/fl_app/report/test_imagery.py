@@ -8,7 +8,8 @@ from fl_app.report import imagery
 from fl_app.report.imagery import show_imagery
 from fl_app.runs.records import read_run
 from rsdgc.errors import DataError
-from tests.fl_app.report.fake_run import FakeStore, folder_store, make_run, scene_store
+from tests.data_prep.pictures.fake_store import FakeStore, folder_store, scene_store
+from tests.fl_app.report.fake_run import make_run
 
 
 def use(monkeypatch: pytest.MonkeyPatch, store: FakeStore) -> None:

@@ -11,7 +11,7 @@ from data_prep.pictures.scene_grid import SceneGrid
 from fl_app.report import land_cover_map
 from fl_app.report.land_cover_map import RIGHT, WRONG, choose_scene, draw_map
 from tests.data_prep.pictures.ciede2000 import ciede2000
-from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store, scene_store
+from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store, scene_store
 
 
 def cells(uri: str) -> np.ndarray:

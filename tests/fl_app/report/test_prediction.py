@@ -11,7 +11,8 @@ from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
 from fl_app.statistics_round import FILE
 from rsdgc.errors import RunError
-from tests.fl_app.report.fake_run import CLASSES, FakeStore, folder_store, make_run
+from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store
+from tests.fl_app.report.fake_run import make_run
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from fl_app.report import imagery, write_report
 from fl_app.runs.records import read_run
 from rsdgc.errors import RunError
-from tests.fl_app.report.fake_run import FakeStore, folder_store, make_run, scene_store
+from tests.data_prep.pictures.fake_store import FakeStore, folder_store, scene_store
+from tests.fl_app.report.fake_run import make_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 SECTIONS = ["accuracy", "map", "classes", "sites", "ratios", "refused", "each-round", "settings"]
