@@ -77,15 +77,22 @@ def make_data(folder: Path, sites: int) -> Path:
     return folder / "data"
 
 
-def measure(sites: int, words: argparse.Namespace) -> str:
+def measure(sites: int, arguments: argparse.Namespace) -> str:
     """Simulate so many sites; return a row of the table."""
-    with tempfile.TemporaryDirectory(prefix="rsdgc-scale-", dir=words.work) as name:
+    with tempfile.TemporaryDirectory(prefix="rsdgc-scale-", dir=arguments.work) as name:
         folder = Path(name)
         data, run = make_data(folder, sites), folder / "run"
         memory, mark = Memory(), uuid.uuid4().hex
         command = [sys.executable, "-m", "fl_app.cli", "simulate", "--data", str(data)]
-        command += ["--out", str(run), "--method", words.method, "--rounds", str(words.rounds)]
-        command += [f"model={words.model}", "local-steps=1", "batch-size=8", "device=cpu"]
+        command += [
+            "--out",
+            str(run),
+            "--method",
+            arguments.method,
+            "--rounds",
+            str(arguments.rounds),
+        ]
+        command += [f"model={arguments.model}", "local-steps=1", "batch-size=8", "device=cpu"]
         environment, log = {**os.environ, MARK: mark}, folder / "simulate.log"
         with terminated(), managed_process(command, environment, log) as running:
             while running.poll() is None:
@@ -98,11 +105,12 @@ def measure(sites: int, words: argparse.Namespace) -> str:
         seconds = statistics.median([line["seconds"] for line in history[1:]])
         state = sum(path.stat().st_size for path in (run / "state").rglob("*") if path.is_file())
         ledger, report = ((run / n).stat().st_size for n in ("rounds.jsonl", "report.html"))
+    ledger_kb = ledger / 1e3 / arguments.rounds
     gigabytes = [memory.peaks.get(kind, 0) / 1e9 for kind in ("server", "workers", "SuperLink")]
     return (
         f"| {sites} | {seconds:.1f} | {seconds / sites:.3f} | {gigabytes[0]:.2f} "
         f"| {gigabytes[1]:.2f} | {memory.worker / 1e9:.2f} | {gigabytes[2]:.2f} "
-        f"| {state / sites / 1e6:.1f} | {ledger / 1e3 / words.rounds:.0f} | {report / 1e3:.0f} |"
+        f"| {state / sites / 1e6:.1f} | {ledger_kb:.0f} | {report / 1e3:.0f} |"
     )
 
 
@@ -122,15 +130,15 @@ def main() -> None:
     parser.add_argument("--model", default="small-resnet")
     parser.add_argument("--method", default="rs-dgc")
     parser.add_argument("--work", type=Path, help="folder for the runs' files; default: /tmp")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     print(
         "| sites | s per round | per site, s | server, GB | all workers, GB | one worker, GB "
-        "| SuperLink, GB | state a site, MB | ledger a round, kB | report, kB |"
+        "| SuperLink, GB | state per site, MB | ledger per round, kB | report, kB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     try:
-        for sites in words.sites:
-            print(measure(sites, words), flush=True)
+        for sites in arguments.sites:
+            print(measure(sites, arguments), flush=True)
     except RsdgcError as error:
         sys.exit(f"error: {error}")
 

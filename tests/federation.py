@@ -1,4 +1,4 @@
-"""A small federation for tests: coloured squares as class folders, and runs over the loopback."""
+"""A small federation for tests: colored squares as class folders, and runs over the loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHIP_PX = 16
 
 
 def write_class_folders(root: Path, per_class: int = 30, seed: int = 0) -> Path:
-    """Write GeoTIFFs whose class shows in colour and texture, with noise."""
+    """Write GeoTIFFs whose class shows in color and texture, with noise."""
     rng = np.random.default_rng(seed)
     for code, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
@@ -70,8 +70,8 @@ QUICK: Mapping[str, Any] = {
 
 
 def settings(data: Path, out: Path, **changes: Any) -> Settings:
-    hyphened = {key.replace("_", "-"): value for key, value in changes.items()}
-    return Settings.from_mapping({**QUICK, "data-dir": str(data), "out": str(out), **hyphened})
+    hyphenated = {key.replace("_", "-"): value for key, value in changes.items()}
+    return Settings.from_mapping({**QUICK, "data-dir": str(data), "out": str(out), **hyphenated})
 
 
 def grid(

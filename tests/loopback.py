@@ -1,9 +1,9 @@
-"""A Flower grid inside the test's process: the real apps and strategies, without Ray or a network.
+"""A Flower grid in the test's process: the real apps and strategies, without Ray or a network.
 
-It hands every message to a client function on the spot. Faults are chosen by the test: a function
-that sees each reply may change it, drop it (return None) or raise; another says before that how
-often the message is delivered, and a site may be killed at its work. A reply that was dropped may
-be put into ``replies`` later, under its message's id.
+It hands every message to a client function when it is pushed. The test chooses the faults: a
+function that sees each reply may change it, drop it (return None) or raise; another decides how
+often the message is delivered, and a site may be killed at work. A dropped reply may be put into
+``replies`` later, under the id of its message.
 """
 
 from __future__ import annotations
@@ -22,11 +22,19 @@ Fault = Callable[[Message, Message], Message | None]
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL at a site: no handler of ordinary errors sees it."""
+    """Stands for SIGKILL at a site: no handler of ordinary errors catches it."""
 
 
 class LoopbackGrid(Grid):
-    """Nodes are contexts; a message is worked on when it is pushed."""
+    """Nodes are contexts; a message is handled when it is pushed.
+
+    Attributes
+    ----------
+    away : set of int
+        Nodes that are not connected.
+    seen : list of Message
+        All messages, in the order pushed.
+    """
 
     def __init__(
         self,
