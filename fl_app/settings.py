@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from fl_app.methods import METHODS, MethodName
-from rsdgc import AGGREGATORS, Scheme
+from rsdgc import AGGREGATORS, Scheme, make_indicator
 from rsdgc.errors import SettingError
 
 Scalar = bool | int | float | str
@@ -58,20 +58,25 @@ class Settings(BaseModel):
         "auto", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
     )
     tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows about p² long.")
-    indicator: Literal["auto", "nsi", "rms", "l1", "random"] = Field(
-        "auto", description="What ranks neighborhoods."
+    indicator: str = Field(
+        "auto",
+        description="What ranks neighborhoods: `nsi`, `rms`, `l1`, `random`, or a class of your "
+        "own as `package.module:Class` (`rsdgc/indicators.py`).",
     )
     nsi_mean_weight: float = Field(0.8, ge=0.0, description="Weight of the mean magnitude in NSI.")
     nsi_std_weight: float = Field(
         0.2, ge=0.0, description="Weight of the standard deviation in NSI."
     )
-    values: Literal["auto", "deadzone", "int8", "ternary", "float16", "float32"] = Field(
+    values: str = Field(
         "auto",
-        description="Coding of the kept neighborhoods' values: levels of one step, entropy coded; "
-        "int8; signs; or floats.",
+        description="Coding of the kept neighborhoods' values: `deadzone` (levels of one step, "
+        "entropy coded), `int8`, `ternary` (signs), `float16`, `float32`, or a class of your own "
+        "as `package.module:Class` (`rsdgc/codec/values.py`).",
     )
-    dense_values: Literal["auto", "float32", "float16", "int8"] = Field(
-        "auto", description="Coding of layers that are sent whole."
+    dense_values: str = Field(
+        "auto",
+        description="Coding of layers that are sent whole: `float32`, `float16`, `int8`, or a "
+        "class of your own.",
     )
     indices: Literal["auto", "rice", "int32"] = Field(
         "auto", description="Coding of the kept neighborhoods' ids."
@@ -195,6 +200,19 @@ class Settings(BaseModel):
             raise ValueError("method fedavg takes Flower's mean; leave it at 'mean'")
         if ":" not in value:  # a class of the user's is imported by the server, when it is used
             AGGREGATORS[value]
+        return value
+
+    @field_validator("indicator", "values", "dense_values")
+    @classmethod
+    def _name_is_known(cls, value: str, info: ValidationInfo) -> str:
+        # A class of the user's is imported where it is used: by the server and at every site.
+        if value != "auto" and ":" not in value:
+            if info.field_name == "indicator":
+                make_indicator(value)
+            elif info.field_name == "values":
+                Scheme(values=value)
+            else:
+                Scheme(dense_values=value)
         return value
 
     @field_validator("nsi_std_weight")

@@ -39,6 +39,9 @@ def test_the_documented_table_is_the_settings() -> None:
         ({"rounds": "many"}, "setting rounds='many'"),
         ({"aggregation": "meen"}, "aggregation rule 'meen' is unknown: did you mean 'mean'?"),
         ({"method": "fedavg", "aggregation": "a:B"}, "setting aggregation='a:B': method fedavg"),
+        ({"indicator": "nsl"}, "indicator 'nsl' is unknown: did you mean 'nsi'?"),
+        ({"values": "int4"}, "value coding 'int4' is unknown: did you mean 'int8'?"),
+        ({"dense-values": "ternary"}, "dense_values is 'ternary': choose float32, float16, int8"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
@@ -99,6 +102,15 @@ def test_momenta_are_the_methods_own_unless_given(
     name: str, method: str, given: dict[str, float], expected: float
 ) -> None:
     assert Settings.from_mapping({"method": method, **given}).resolved(name) == expected
+
+
+def test_indicators_and_codings_from_outside_are_named_by_their_path() -> None:
+    path = "tests.rsdgc.codec.test_values:BFloat16"
+    settings = Settings.from_mapping(
+        {"values": path, "dense-values": path, "indicator": "tests.rsdgc.test_indicators:Noisy"}
+    )
+    assert settings.scheme() == Scheme(values=path, dense_values=path)
+    assert make_indicator(settings.resolved("indicator"))
 
 
 @pytest.mark.parametrize("name", METHODS)
