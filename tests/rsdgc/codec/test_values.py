@@ -12,11 +12,15 @@ from rsdgc import (
     decode,
     encode,
     estimate_bytes,
+    fit_ratios,
     make_indicator,
+    uniform_shares,
 )
+from rsdgc.codec.dead_zone import DeadZone
 from rsdgc.codec.values import decode_values, encode_values, find_coding
-from tests.rsdgc.examples import MIXED, normal, same_update
+from tests.rsdgc.examples import MIXED, heavy_tailed, normal, same_update
 from tests.rsdgc.forge import BUDGET, KEPT, SPEC, sealed, update
+from tests.rsdgc.models import small_resnet
 from tests.rsdgc.test_hostile import mutated
 
 
@@ -55,6 +59,13 @@ class Twelve(LayerCoding):
             return levels.astype(np.float32) * np.frombuffer(buffer[:4], "<f4")[0]
 
 
+class Spacious(DeadZone):
+    """A joint coding from outside, for which ratios allow more bits and so fewer neighborhoods."""
+
+    code = 210
+    bits_per_value = 8.0
+
+
 OUTSIDE = {"bfloat16": 200, f"{__name__}:Twelve": 201}
 
 
@@ -81,6 +92,21 @@ def test_a_coding_from_outside_goes_through_the_compressor(name):
         sent = compressor.compress(normal(MIXED.size), ratios, Stamp())
         assert same_update(decode(sent.payload, MIXED), sent)
         assert estimate_bytes(MIXED, scheme, ratios) == pytest.approx(len(sent.payload), abs=12)
+
+
+def test_a_joint_coding_from_outside_keeps_to_the_budget():
+    spec, scheme = small_resnet(), Scheme(values=f"{__name__}:Spacious")
+    budget = spec.dense_bytes / 100
+    kept = []
+    for each in (scheme, Scheme()):
+        ratios = fit_ratios(spec, each, uniform_shares(spec), budget)
+        compressor = Compressor(spec, each, make_indicator("nsi"))
+        sent = compressor.compress(heavy_tailed(spec.size), ratios, Stamp(), budget)
+        assert len(sent.payload) == pytest.approx(budget, rel=0.01)
+        assert same_update(decode(sent.payload, spec, each), sent)
+        kept.append(sum(layer.kept for layer in sent.layers))
+    assert kept[0] < kept[1]
+    assert sent.payload[7] == 4
 
 
 def test_a_path_to_a_registered_coding_becomes_its_name():
