@@ -150,6 +150,7 @@ class Site:
             repeated = self._repeated_reply(task, digest, transaction)
             if repeated is not None:
                 return repeated
+
             replica = update_replica(transaction, received, self._initial)
             score, report = self._score_and_train(task, replica.weights)
             stamp = Stamp(task.origin.run, task.round, received.version)
@@ -158,6 +159,7 @@ class Site:
             result = self._result(
                 score, report, start, payload=upload.payload, version=replica.version
             )
+
             # The replica needs no sync: one that a loss of power has damaged does not match the
             # fingerprint of the next round, and the server sends it again.
             transaction.sync(upload.residual_name)
