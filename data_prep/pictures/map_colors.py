@@ -56,6 +56,8 @@ SPLIT_COLORS: dict[str, Color] = {
 
 # ΔE*ab below which a color would be taken for that of another class on the map.
 _LEAST_DIFFERENCE = 10.0
+# Colors that all differ; less than the pool of 72.
+_MAX_DISTINCT = 60
 # Hues are equal steps; the lightnesses carry the contrast that is left to color-blind readers.
 _POOL_HUES, _POOL_LIGHTNESS, _POOL_SATURATION = 18, (0.5, 0.7, 0.3, 0.86), 0.55
 
@@ -64,7 +66,8 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     """Return colors of classes.
 
     A name that says a land cover gets that cover's color on maps, or a shade of it if another
-    class has that already. Any other name gets the color that differs most from those in use.
+    class has that color or one too like it. Any other name gets the color that differs most from
+    those in use.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     Returns
     -------
     uint8 [K, 3]
-        RGB, each different while there are no more than about 70.
+        RGB, each different while there are no more than 60.
     """
     covers = [_cover_color(name) for name in names]
     colors: list[Color | None] = [None] * len(names)
@@ -90,7 +93,7 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def site_colors(count: int) -> NDArray[np.uint8]:
-    """Return colors of sites, uint8 [count, 3]; each differs most from those before it."""
+    """Return colors of sites, uint8 [count, 3]; each differs most from the 60 before it."""
     colors: list[Color] = []
     for _ in range(count):
         colors.append(_free_color(None, colors))
@@ -109,6 +112,8 @@ def _cover_color(name: str) -> Color | None:
 
 def _free_color(cover: Color | None, used: list[Color]) -> Color:
     """Return the shade of a cover that differs most from the colors in use, else any color."""
+    # So that colors are used again, in turn, when there are more classes than the pool has colors.
+    used = used[-_MAX_DISTINCT:]
     for choice in ([] if cover is None else [_shades(cover)]) + [_pool()]:
         nearest = _nearest(choice, used)
         color = choice[int(nearest.argmax())]

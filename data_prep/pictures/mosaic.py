@@ -46,11 +46,11 @@ def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
     pixels = store.meta.kind == "pixels"
     chip_px = 1 if pixels else store.chip_px
     extent = [side * grid.cell_px for side in grid.shape]
-    step = max(1, -(-max(extent) // MAX_PX))
+    step = -(-max(extent) // MAX_PX)
     if not pixels:
         # The step divides the chip, or the seams between chips would jitter.
         step = next(d for d in range(min(step, chip_px), chip_px + 1) if chip_px % d == 0)
-    side = chip_px // step if not pixels else 1
+    side = max(1, chip_px // step)
     # Where chips overlap, a cell shows the middle of its chip.
     margin = max(0, chip_px - grid.sample_px) // 2 // step
     shape = [length // step for length in extent]
@@ -71,7 +71,7 @@ def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
 def chip_pictures(store: Store, chips: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return pictures of single chips.
 
-    8-bit imagery is shown as it is; all other is stretched by the same limits for all chips, so
+    8-bit imagery is shown as it is; any other is stretched by the same limits for all chips, so
     that they can be compared.
 
     Parameters

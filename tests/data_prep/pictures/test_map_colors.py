@@ -104,3 +104,9 @@ def test_splits_and_up_to_eight_sites_differ_in_every_vision(vision: str) -> Non
 def test_a_site_keeps_its_color_when_others_join() -> None:
     np.testing.assert_array_equal(site_colors(30)[:7], site_colors(7))
     assert len(np.unique(site_colors(30), axis=0)) == 30
+
+
+def test_colors_of_many_sites_are_used_again_in_turn() -> None:
+    colors, counts = np.unique(site_colors(200), axis=0, return_counts=True)
+    assert len(colors) >= 60
+    assert counts.max() <= 4
