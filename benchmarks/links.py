@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.archives import write_images
 from benchmarks.netns import Network, check_able, inside, network
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.log_filter import LogFilter

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.archives import write_images
 from benchmarks.netns import terminated
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.flower.processes import managed_process, process_tree
 from rsdgc.errors import RsdgcError, RunError

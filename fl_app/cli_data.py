@@ -96,6 +96,10 @@ def ingest(
     labels: Annotated[
         str | None, typer.Option(help="Raster or polygons: a path, or a name within each scene.")
     ] = None,
+    label_format: Annotated[
+        str | None,
+        typer.Option(help="raster, polygons or package.module:Class; default: by the file's name."),
+    ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="Of polygons: the column of the class.")
     ] = None,
@@ -178,6 +182,7 @@ def ingest(
     }
     scenes: dict[str, Any] = {
         "labels": labels,
+        "label_format": label_format,
         "label_column": label_column,
         "label_layer": label_layer,
         "priority": priority or (),
@@ -204,7 +209,8 @@ def ingest(
         return
     if out is None:
         raise SettingError("no --out: name the store to make, or ask for a --dry-run")
-    from data_prep.ingest import ingest_class_folders, ingest_scenes
+    from data_prep.ingest.class_folders import ingest_class_folders
+    from data_prep.ingest.scenes import ingest_scenes
     from data_prep.inspect import describe, print_description
 
     make = ingest_class_folders if images else ingest_scenes

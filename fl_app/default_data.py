@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
 from data_prep.synth import write_archive
 from fl_app.home import home

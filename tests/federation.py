@@ -11,7 +11,7 @@ import rasterio
 from flwr.app import Context, RecordDict
 from rasterio.transform import from_origin
 
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from fl_app import server_app
 from fl_app.client_app import app as client_app

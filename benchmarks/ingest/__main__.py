@@ -31,9 +31,10 @@ from pathlib import Path
 from benchmarks.archives import FORMS, smooth_rows, write_scene
 from benchmarks.ingest.batches import compare_batches
 from benchmarks.ingest.plain_reading import plain_reading
-from data_prep.ingest import chips, ingest_scenes
+from data_prep.ingest import chips
 from data_prep.ingest.aligned import AlignedRaster
 from data_prep.ingest.finalize import finish_chips
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.shards import ShardWriter
 from data_prep.statistics import ChipSums
 from data_prep.store_writer import chip_hashes

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from benchmarks.archives import FORMS, noise_rows, write_scene
 from data_prep.dataset import Samples
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.store import Store
 
 BANDS, CHIP_PX = 13, 64

@@ -1,26 +1,13 @@
-"""Ingestion: folders of imagery to stores."""
+"""Ingestion: folders of imagery to stores.
 
-from __future__ import annotations
+``scenes`` and ``class_folders`` hold the two calls, ``options`` what they take. Data goes one way:
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from data_prep.ingest.class_folders import ingest_class_folders
-    from data_prep.ingest.scene_options import SceneOptions
-    from data_prep.ingest.scenes import ingest_scenes
-
-__all__ = ["SceneOptions", "ingest_class_folders", "ingest_scenes"]
-
-_HOMES = {
-    "SceneOptions": "scene_options",
-    "ingest_class_folders": "class_folders",
-    "ingest_scenes": "scenes",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: a process that does one job needs a part of this package only."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+- ``archive`` lists files; ``discovery`` or a ``description`` makes each ``scene`` of them, with
+  ``sensors`` (what names say), ``labels`` (``label_format``, ``polygons``) and ``class_list``.
+- ``plan`` checks the scenes against each other (``modalities``) and against a ``grid``, and cuts
+  them into jobs; ``dry_run`` prints it.
+- ``job_pool`` runs the jobs of ``chips`` or ``pixel_mode``: they read through ``scene_reader`` and
+  ``aligned``, and leave ``job_results`` in a ``work_folder``.
+- ``assemble`` orders the results, ``chip_split`` splits the samples, ``finalize`` writes the
+  records; ``sources`` remembers what the store was made of.
+"""

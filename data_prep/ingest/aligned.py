@@ -55,8 +55,8 @@ class AlignedRaster:
         Keeps the files open.
     file, grid
         What is read, and on what.
-    labels
-        Resample by nearest neighbor instead of bilinear.
+    nearest
+        Resample by nearest neighbor, as labels and masks need, instead of bilinear.
     cols
         First column and the one after the last, of the grid; default: all.
     """
@@ -67,7 +67,7 @@ class AlignedRaster:
         file: RasterFile,
         grid: Grid,
         *,
-        labels: bool = False,
+        nearest: bool = False,
         cols: tuple[int, int] | None = None,
     ) -> None:
         check_alignable(file, grid)
@@ -75,7 +75,8 @@ class AlignedRaster:
         self._first, self._width = (0, grid.width) if cols is None else (cols[0], cols[1] - cols[0])
         source = stack.enter_context(open_raster(file.path))
         self._colors = color_table(source) if file.expand else None
-        nearest = labels or file.expand
+        # colors of a table are categories as well: between two indices lies nothing
+        nearest = nearest or file.expand
         if file.gcps:
             # first to the north-up image that the points describe; from there on like any other
             source = stack.enter_context(_placed_by_points(source, file, nearest))

@@ -1,9 +1,9 @@
-"""What the jobs of all scenes have given, put together in the order of the store."""
+"""What the jobs of all scenes returned, put together in the order of the store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ class AssembledScenes:
     sums, shards
         By modality: the chips' sums, part by part, and the files.
     scenes, skipped, left_out
-        Scenes that gave samples, what was left out and why, and windows that were.
+        Scenes that have samples, what was left out and why, and how many windows were.
     splits
         Split that a scene was given, by its name.
     pixels
@@ -48,94 +48,109 @@ class AssembledScenes:
     shards: list[list[ShardMeta]] = field(default_factory=list)
     scenes: list[SceneMeta] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=lambda: {"no_data": 0, "no_label": 0})
+    left_out: Counter[str] = field(default_factory=lambda: Counter(no_data=0, no_label=0))
     splits: dict[str, str] = field(default_factory=dict)
     pixels: list[PixelScene] = field(default_factory=list)
 
 
 def assemble(
-    plan: Plan, made: Mapping[str, JobResult], parts: Path, store: Path
+    plan: Plan, results: Mapping[str, JobResult], folder: Path, store: Path
 ) -> AssembledScenes:
-    """Put the parts of all usable scenes in order, and their files to the store.
+    """Order the results of all usable scenes, and move their files to the store.
 
-    A scene of which a part failed, that has no sample, or whose pixels are those of another scene,
+    A scene of which a job failed, that has no sample, or whose pixels are those of another scene,
     is left out as a whole.
+
+    Parameters
+    ----------
+    plan
+        The scenes and their jobs, in the order of the store.
+    results
+        Results by the jobs' keys; some of a scene that failed may be missing.
+    folder, store
+        Where the jobs' files lie, and where the store is made.
     """
-    harvest = AssembledScenes(skipped=list(plan.skipped))
-    harvest.sums = [[] for _ in plan.modalities]
+    assembled = AssembledScenes(skipped=list(plan.skipped))
+    assembled.sums = [[] for _ in plan.modalities]
     files: list[list[tuple[Path, int]]] = [[] for _ in plan.modalities]
     keys: dict[str, list[str]] = defaultdict(list)
     for job in plan.jobs:
         keys[job.scene].append(job.key)
-    seen: dict[str, str] = {}
+    scene_of_digest: dict[str, str] = {}
     for source in plan.sources:
         name = source.scene.name
         if name not in keys:
             continue
-        of_scene = [made[key] for key in keys[name] if key in made]
-        for part in of_scene:
-            for reason, count in part.left_out.items():
-                harvest.left_out[reason] = harvest.left_out.get(reason, 0) + count
-        fault = _fault(of_scene, seen, plan, source)
+        of_scene = [results[key] for key in keys[name] if key in results]
+        for result in of_scene:
+            assembled.left_out.update(result.left_out)
+        digest = _digest(of_scene)
+        fault = _fault(of_scene, plan, source)
+        if not fault and digest in scene_of_digest:
+            fault = f"the same pixels as scene {scene_of_digest[digest]}"
         if fault:
-            harvest.skipped.append(Skipped(path=name, reason=fault))
+            assembled.skipped.append(Skipped(path=name, reason=fault))
             continue
-        seen[_digest(of_scene)] = name
-        harvest.scenes.append(scene_meta(source))
-        harvest.splits[name] = source.scene.split
-        used = [part for part in of_scene if part.rows]
-        _take(harvest, plan, source, used, sum(rows for _, rows in files[0]))
-        for i, some in enumerate(files):
-            some += [(result_file(parts, part.key, i), part.rows) for part in used]
-    harvest.shards = [
-        join_shards(store, modality.name, some)
-        for modality, some in zip(plan.modalities, files, strict=True)
+        scene_of_digest[digest] = name
+        assembled.scenes.append(scene_meta(source))
+        assembled.splits[name] = source.scene.split
+        filled = [result for result in of_scene if result.rows]
+        first_row = sum(rows for _, rows in files[0])
+        _add_samples(assembled, plan, source, filled, first_row)
+        for i, of_modality in enumerate(files):
+            of_modality += [(result_file(folder, r.key, i), r.rows) for r in filled]
+    assembled.shards = [
+        join_shards(store, modality.name, of_modality)
+        for modality, of_modality in zip(plan.modalities, files, strict=True)
     ]
-    return harvest
+    return assembled
 
 
-def _take(
-    harvest: AssembledScenes, plan: Plan, source: SceneSource, used: list[JobResult], start: int
+def _add_samples(
+    assembled: AssembledScenes,
+    plan: Plan,
+    source: SceneSource,
+    results: list[JobResult],
+    first_row: int,
 ) -> None:
-    """Take a scene's samples in; in pixel mode its pixels, which begin at row ``start``."""
+    """Add a scene's chips, or in pixel mode its pixels, which begin at a row of the arrays."""
     if plan.options.patch_px is not None:
-        harvest.pixels.append(scene_pixels(source, used, start, plan.options.patch_px // 2))
+        radius = plan.options.patch_px // 2
+        assembled.pixels.append(scene_pixels(source, results, first_row, radius))
         return
-    for part in used:
-        harvest.columns.append(_with_places(source, part, plan.options.chip_px))
-        for i, sums in enumerate(part.sums):
-            harvest.sums[i].append(sums)
+    for result in results:
+        columns = result.columns
+        places = place_columns(
+            source.scene, source.grid, columns["row"], columns["col"], plan.options.chip_px
+        )
+        assembled.columns.append(
+            places | {name: columns[name] for name in ("label", "valid", "hash")}
+        )
+        for of_modality, sums in zip(assembled.sums, result.sums, strict=True):
+            of_modality.append(sums)
 
 
-def _fault(
-    of_scene: list[JobResult], seen: Mapping[str, str], plan: Plan, source: SceneSource
-) -> str:
+def _fault(results: list[JobResult], plan: Plan, source: SceneSource) -> str:
     """Say why a scene cannot be used; empty if it can."""
-    errors = [part.error for part in of_scene if part.error]
+    errors = [result.error for result in results if result.error]
     if errors:
         return errors[0]
     if plan.options.patch_px is not None:
-        if not any(part.columns["usable"].any() for part in of_scene):
-            return "no pixel is labelled and valid"
-    elif not any(part.rows for part in of_scene):
+        if not any(result.columns["usable"].any() for result in results):
+            return "no pixel is labeled and valid"
+    elif not any(result.rows for result in results):
         grid = source.grid
         return (
             f"no chip of {plan.options.chip_px} px in {grid.height}×{grid.width} px: no window "
-            "has enough valid and labelled pixels"
+            "has enough valid and labeled pixels"
         )
-    twin = seen.get(_digest(of_scene))
-    return f"the same pixels as scene {twin}" if twin else ""
+    return ""
 
 
-def _digest(of_scene: list[JobResult]) -> str:
+def _digest(results: list[JobResult]) -> str:
+    """Hash the hashes of a scene's samples: equal for scenes of equal pixels."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in of_scene:
-        if part.rows:
-            digest.update("".join(part.columns["hash"]).encode())
+    for result in results:
+        if result.rows:
+            digest.update("".join(result.columns["hash"]).encode())
     return digest.hexdigest()
-
-
-def _with_places(source: SceneSource, part: JobResult, side: int) -> Columns:
-    columns = part.columns
-    places = place_columns(source.scene, source.grid, columns["row"], columns["col"], side)
-    return places | {name: columns[name] for name in ("label", "valid", "hash")}

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data_prep.footprints import Footprints
-    from data_prep.ingest.scene_options import SceneOptions
+    from data_prep.ingest.options import SceneOptions
     from data_prep.manifest import Columns
 
 
 @dataclass
 class ChipSplit:
-    """Outcome: codes and units (blocks, scenes, dates) of n chips, and how they came about."""
+    """Split codes [n] and units [n] (blocks, scenes or dates) of n chips, and how they came."""
 
     codes: SplitCodes
     blocks: NDArray[np.int64]
@@ -41,17 +41,16 @@ def split_chips(
 ) -> ChipSplit:
     """Split chips as the options say.
 
-    Chips of different splits are kept apart by the buffer, and equal chips together, whatever the
-    method; only dates may share ground, for the same ground at another time is what is tested.
+    Whatever the method, the buffer keeps chips of different splits apart, and equal chips go to
+    one split. Only a split by date has no buffer: it tests the same ground at another time.
 
     Raises
     ------
     DataError
         Scenes lack a date or a split, or there is only one of them.
     """
-    rules = options.split
-    buffer_px = options.chip_px // 2 if rules.buffer_px is None else rules.buffer_px
-    if rules.method == "blocks":
+    buffer_px = options.chip_px // 2 if options.buffer_px is None else options.buffer_px
+    if options.split_by == "blocks":
         result = split_blocks(
             ground,
             labels,
@@ -59,20 +58,20 @@ def split_chips(
             columns["hash"],
             chip_px=options.chip_px,
             buffer_px=buffer_px,
-            block_px=rules.block_px,
-            **rules.shares,
+            block_px=options.block_px,
+            **options.shares,
         )
         return ChipSplit(result.codes, result.blocks, result.block_px, buffer_px)
     equal = np.unique(columns["hash"].astype(str), return_inverse=True)[1]
-    names, units = _units(columns, "date" if rules.method == "date" else "scene")
-    if rules.method == "given":
+    names, units = _units(columns, "date" if options.split_by == "date" else "scene")
+    if options.split_by == "given":
         codes = _given(names, given)[units]
-    elif rules.method == "date":
-        codes = _latest(units, rules.test_share, rules.val_share)
+    elif options.split_by == "date":
+        codes = _latest(units, options.test_share, options.val_share)
     else:
-        shares = (rules.test_share, rules.val_share)
-        codes = split_units(units, labels, columns["folder"], shares, rules.seed)
-    if rules.method == "date":
+        shares = (options.test_share, options.val_share)
+        codes = split_units(units, labels, columns["folder"], shares, options.seed)
+    if options.split_by == "date":
         note = "train and test may show the same ground, at different dates"
         return ChipSplit(separate_duplicates(codes, equal), units, 0, 0, [note])
     codes = separate_duplicates(set_buffer(ground, codes, buffer_px), equal)
@@ -85,7 +84,7 @@ def _units(columns: Columns, name: str) -> tuple[list[str], NDArray[np.int64]]:
         lacking = columns["scene"][units == 0][0]
         raise DataError(f"scene {lacking} has no {name}: describe it in a TOML or CSV file")
     if len(names) < 2:
-        raise DataError(f"all samples are of one {name} ({names[0]}): split by blocks instead")
+        raise DataError(f"all samples are of one {name} ({names[0]}): use --split-by blocks")
     return names.tolist(), units.astype(np.int64)
 
 
@@ -97,16 +96,18 @@ def _given(names: list[str], given: Mapping[str, str]) -> SplitCodes:
 
 
 def _latest(units: NDArray[np.int64], test_share: float, val_share: float) -> SplitCodes:
-    """Give the latest dates to test, those before to val; some always stay to train on."""
+    """Give the latest dates to test, those before to val, and always the first one to train."""
     sizes: NDArray[Any] = np.bincount(units)
     codes = np.full(len(sizes), TRAIN, np.int8)
     left = len(sizes)
     for code, share in ((TEST, test_share), (VAL, val_share)):
         taken = 0
+        # a date goes along if more than half of it is within the share
         while share and left > 1 and taken + sizes[left - 1] / 2 <= share * sizes.sum():
             left -= 1
             taken += sizes[left]
             codes[left] = code
+        # one large date is too much for the share, but no date at all would leave nothing to test
         if share and not taken and left > 1:
             left -= 1
             codes[left] = code

@@ -1,4 +1,4 @@
-"""Cutting a scene in square chips on a regular grid, with one label each."""
+"""Cutting a scene into square chips on a regular grid, with one label each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data_prep.ingest.class_list import distinct
-from data_prep.ingest.job_results import SampleBatch
+from data_prep.ingest.job_results import JOB_BYTES, Job, SampleBatch
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
 from data_prep.statistics import ChipSums
 from data_prep.store_writer import chip_hashes
@@ -20,40 +20,34 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.scene_options import ChipRules
+    from data_prep.ingest.options import ChipRules
 
-#: Source bytes of one job; the files of a store depend on it, not on the number of processes.
-JOB_BYTES = 96 * 2**20
-#: Columns are shared out over jobs only where a single row of blocks is larger than this.
+#: Bytes of a row of blocks from which on its columns are divided among jobs. Whole rows are read
+#: faster, but a job needs the memory of one.
 WIDE_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True)
-class ChipJob:
-    """Some rows of chips of a scene: what one process does at a time.
+@dataclass(frozen=True, kw_only=True)
+class ChipJob(Job):
+    """Some rows of chips of a scene.
 
     Attributes
     ----------
-    key
-        Name of the job, and of its files while the store is made.
-    scene
-        Name of the scene.
+    source
+        What is read.
+    rules
+        Which windows become chips.
     rows, cols
         First pixel rows and columns of the windows.
     drain
         Read on to the scene's end.
-    bytes
-        How much is read, for progress.
     """
 
-    key: str
-    scene: str
     source: SceneSource
     rules: ChipRules
     rows: tuple[int, ...]
     cols: tuple[int, ...]
     drain: bool
-    bytes: int
 
     @property
     def windows(self) -> int:
@@ -73,7 +67,7 @@ class ChipJob:
 
 
 def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJob]:
-    """Divide a scene in jobs of about :data:`JOB_BYTES`; none if no window fits.
+    """Divide a scene into jobs of about :data:`JOB_BYTES`; none if no window fits.
 
     Jobs begin at the blocks of the reference modality where they can, so that few blocks are read
     twice, and do not depend on how many processes there are.
@@ -85,21 +79,32 @@ def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJo
         return []
     block = max(file.block_height for file in source.scene.images)
     parts = -(-source.row_bytes * block // WIDE_BYTES)
-    groups = [tuple(int(c) for c in part) for part in np.array_split(cols, parts) if len(part)]
+    groups = [tuple(part.tolist()) for part in np.array_split(cols, parts) if len(part)]
     per_job = max(1, JOB_BYTES * len(groups) // (source.row_bytes * rules.stride_px))
-    whole = int(np.lcm(block, rules.stride_px)) // rules.stride_px
-    if whole <= per_job:
-        per_job -= per_job % whole
+    # rows of chips after which one begins at a block again
+    period = int(np.lcm(block, rules.stride_px)) // rules.stride_px
+    if period <= per_job:
+        per_job -= per_job % period
     jobs: list[ChipJob] = []
     for first in range(0, len(rows), per_job):
-        some = tuple(rows[first : first + per_job])
+        rows_of_job = tuple(rows[first : first + per_job])
         last = first + per_job >= len(rows)
-        covered = (source.grid.height if last else some[-1] + rules.stride_px) - some[0]
+        stop = source.grid.height if last else rows_of_job[-1] + rules.stride_px
+        covered = stop - rows_of_job[0]
         for group in groups:
             share = len(group) / len(cols)
-            key = f"{number:05d}-{len(jobs):05d}"
-            cost = int(max(1, covered) * source.row_bytes * share)
-            jobs.append(ChipJob(key, source.scene.name, source, rules, some, group, last, cost))
+            jobs.append(
+                ChipJob(
+                    key=f"{number:05d}-{len(jobs):05d}",
+                    scene=source.scene.name,
+                    bytes=int(max(1, covered) * source.row_bytes * share),
+                    source=source,
+                    rules=rules,
+                    rows=rows_of_job,
+                    cols=group,
+                    drain=last,
+                )
+            )
     return jobs
 
 
@@ -130,22 +135,22 @@ def _cut_row(
     reader: SceneReader, rules: ChipRules, row: int, cols: NDArray[np.int64]
 ) -> SampleBatch:
     side = rules.chip_px
-    places = cols - cols[0]
+    lefts = cols - cols[0]
     codes, labelled = reader.labels(row, row + side)
     rows = reader.rows(row, row + side)
-    majority, label_share = majority_codes(codes, labelled, places, side)
+    majority, label_share = majority_codes(codes, labelled, lefts, side)
     if rows.usable.all():
-        valid_share = np.ones(len(places))
+        valid_share = np.ones(len(lefts))
     else:
-        valid_share = _windows(rows.usable, places, side).mean(axis=(1, 2))
+        valid_share = _windows(rows.usable, lefts, side).mean(axis=(1, 2))
     seen = valid_share >= rules.min_valid
     known = (label_share >= rules.min_label) & (label_share > 0)
     keep = seen & known
     arrays, sums = [], []
     for image, valid, factor in zip(rows.images, rows.valid, reader.source.factors, strict=True):
-        at, px = places[keep] // factor, side // factor
-        chips = _windows(image, at, px)
-        mask = None if valid is None else _windows(valid, at, px)
+        starts, px = lefts[keep] // factor, side // factor
+        chips = _windows(image, starts, px)
+        mask = None if valid is None else _windows(valid, starts, px)
         arrays.append(chips)
         sums.append(ChipSums.of(chips, mask))
     columns = {
@@ -187,18 +192,21 @@ def majority_codes(
     tuple
         Codes int64 [n] (the least code where several are equally common) and shares [n].
     """
-    whole = bool(labelled.all())
+    complete = bool(labelled.all())
     best = np.zeros(len(cols), np.int64)
     most, filled = np.zeros(len(cols), np.int64), np.zeros(len(cols), np.int64)
-    # sums down a column of so few pixels fit a byte, which is added up fastest
+    # counts down a column of at most 255 pixels fit a byte, which NumPy adds up fastest
     kind = np.uint8 if side < 256 else np.uint32
-    for code in distinct(codes if whole else codes[labelled]).tolist():
-        here = codes == code
-        if not whole:
-            here &= labelled
+    for code in distinct(codes if complete else codes[labelled]).tolist():
+        pixels = codes == code
+        if not complete:
+            pixels &= labelled
+        # a running sum along the columns: each window's count is one difference, however much
+        # windows overlap
         running = np.zeros(codes.shape[1] + 1, np.int64)
-        np.cumsum(here.view(np.uint8).sum(axis=0, dtype=kind), out=running[1:])
+        np.cumsum(pixels.view(np.uint8).sum(axis=0, dtype=kind), out=running[1:])
         counts = running[cols + side] - running[cols]
+        # codes rise, so that of equally common ones the first stays
         better = counts > most
         best[better], most[better] = code, counts[better]
         filled += counts

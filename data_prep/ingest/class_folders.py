@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rasterio.enums import Resampling
+from rasterio.windows import Window
 
-from data_prep.ingest.image_chips import common_side, read_chip
-from data_prep.ingest.image_discovery import Image, ImageList
-from data_prep.ingest.image_options import ImageOptions, plan_images
+from data_prep.ingest.aligned import expand_colors, has_own_mask, own_valid
+from data_prep.ingest.image_discovery import Image, ImageList, common_side, plan_images
 from data_prep.ingest.job_pool import run_jobs
-from data_prep.ingest.job_results import JobResult, SampleBatch, result_file
+from data_prep.ingest.job_results import Job, JobResult, SampleBatch, result_file
+from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
 from data_prep.manifest import Columns, join_columns, text_column
 from data_prep.progress import Callback, reporting
+from data_prep.rasters import RasterFile, color_table, open_raster, real_values
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
 from data_prep.shards import join_shards
 from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_stratified
-from data_prep.staging import check_free
 from data_prep.statistics import ChipSums
 from data_prep.store import Store
 from data_prep.store_writer import chip_hashes, with_samples, write_records
@@ -31,21 +33,28 @@ from rsdgc.errors import DataError
 if TYPE_CHECKING:
     import os
 
-#: Images of one job.
+    from numpy.typing import NDArray
+
+#: Images of one job: enough that a job takes longer than its start, for images of 64 px as well.
 JOB_IMAGES = 128
 
 
-@dataclass(frozen=True)
-class ImageJob:
-    """Some images: what one process does at a time."""
+@dataclass(frozen=True, kw_only=True)
+class ImageJob(Job):
+    """Some images.
 
-    key: str
-    scene: str
+    Attributes
+    ----------
+    images, first
+        The images, and the number of the first one in the list of all.
+    common, side
+        Sides of :func:`read_chip`.
+    """
+
     images: tuple[Image, ...]
     first: int
     common: int
     side: int
-    bytes: int
 
     def run(self) -> Iterator[SampleBatch]:
         """Read the images; those that cannot be read are skipped."""
@@ -76,24 +85,19 @@ def ingest_class_folders(
     """Make a store from ``SRC/class/image.tif`` (also ``.png``, ``.jpg``, ``.jp2`` and others).
 
     All chips are square and of one size. The *common side* is the shorter side of the commonest
-    image size; larger images are cropped to it round their center, smaller ones are padded by
+    image size; larger images are cropped to it around their center, smaller ones are padded by
     reflection. With ``chip_px`` the result is then resampled to that side (averaging when it
     shrinks), so that a chip still shows the whole image.
 
     Parameters
     ----------
-    src, out
+    src
         The archive, which is only read: a folder or zip file of class folders, the same for each
         site (``SRC/site/class/image.tif``), or a CSV file with the columns ``file`` and ``label``.
-        And the store to make, which appears whole at the end, or not at all.
-    processes
-        Default: one a CPU, and a single one for little work.
-    overwrite
-        Replace another store at ``out``.
-    progress
-        Called with what is done, how much is done, and of how much.
+    out, processes, overwrite, progress
+        As in :func:`data_prep.ingest.scenes.ingest_scenes`.
     **options
-        Fields of :class:`ImageOptions`.
+        Fields of :class:`data_prep.ingest.options.ImageOptions`.
 
     Returns
     -------
@@ -108,86 +112,151 @@ def ingest_class_folders(
         An option is out of range.
     """
     chosen = ImageOptions(**options)
-    target = Path(out)
-    found = plan_images(src, chosen)
-    paths = [image.file.path for image in found.images]
-    listed = [Path(src)] if Path(src).is_file() else []
-    given = [Path(chosen.classes)] if isinstance(chosen.classes, (str, Path)) else []
-    sources = sources_of([*paths, *listed, *given], chosen)
-    if sources.made(target):
-        return Store.open(target)
-    check_free(target.absolute(), overwrite=overwrite)
-    common = common_side([image.file for image in found.images])
+    listed = plan_images(src, chosen)
+    paths = [image.file.path for image in listed.images]
+    paths += [Path(src)] if Path(src).is_file() else []
+    paths += [Path(chosen.classes)] if isinstance(chosen.classes, (str, Path)) else []
+    sources = sources_of(paths, chosen)
+    if sources.made(Path(out)):
+        return Store.open(out)
+    common = common_side(listed.images)
     side = chosen.chip_px or common
-    jobs = _jobs(found.images, common, side)
-    with work_folder(target, sources.key, overwrite=overwrite) as work, sources.hashing() as hashed:
+    jobs = _jobs(listed.images, common, side)
+    with work_folder(out, sources, overwrite=overwrite) as work:
         with reporting(progress, unit="bytes") as report:
-            made = run_jobs(jobs, work.parts, processes=processes, report=report)
-        _finish(found, [made[job.key] for job in jobs], work, chosen, (common, side))
-        hashed.result().write(work.store)
-    return Store.open(target)
+            results = run_jobs(jobs, work.results, processes=processes, report=report)
+        _finish(listed, [results[job.key] for job in jobs], work, chosen, (common, side))
+    return Store.open(out)
 
 
 def _jobs(images: Sequence[Image], common: int, side: int) -> list[ImageJob]:
     jobs = []
     for number, first in enumerate(range(0, len(images), JOB_IMAGES)):
-        some = tuple(images[first : first + JOB_IMAGES])
-        cost = sum(_image_bytes(image) for image in some)
-        jobs.append(ImageJob(f"{number:05d}", f"{first}", some, first, common, side, cost))
+        of_job = tuple(images[first : first + JOB_IMAGES])
+        files = [image.file for image in of_job]
+        jobs.append(
+            ImageJob(
+                key=f"{number:05d}",
+                scene=f"{first}",
+                bytes=sum(f.height * f.width * f.bands * np.dtype(f.dtype).itemsize for f in files),
+                images=of_job,
+                first=first,
+                common=common,
+                side=side,
+            )
+        )
     return jobs
 
 
-def _image_bytes(image: Image) -> int:
-    file = image.file
-    return file.height * file.width * file.bands * np.dtype(file.dtype).itemsize
+def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read an image as a square chip.
+
+    Parameters
+    ----------
+    file
+        The image.
+    common
+        Side to which it is cropped or padded, in its own pixels.
+    side
+        Side of the chip.
+
+    Returns
+    -------
+    tuple
+        Values (C, side, side) in the stored type, and which of them are data.
+    """
+    height, width = min(file.height, common), min(file.width, common)
+    window = Window((file.width - width) // 2, (file.height - height) // 2, width, height)
+    indexes = list(file.indexes)
+    with open_raster(file.path) as source:
+        # all rows: GDAL reads the first rows of a file that is cut short without complaint
+        values = source.read(indexes)[(slice(None), *window.toslices())]
+        masked = has_own_mask(source, file)
+        mask = source.read_masks(indexes, window=window) > 0 if masked else None
+        colors = color_table(source) if file.expand else None
+        if side != common and colors is None:
+            scaled = [max(1, round(length * side / common)) for length in (height, width)]
+            shape = (len(indexes), *scaled)
+            # averaging uses every pixel where the image shrinks; bilinear would skip most
+            averaging = Resampling.average if side < common else Resampling.bilinear
+            values = source.read(indexes, window=window, out_shape=shape, resampling=averaging)
+            mask = (
+                source.read_masks(indexes, window=window, out_shape=shape) > 0 if masked else None
+            )
+    valid = own_valid(values, file.nodatas)
+    if mask is not None:
+        valid &= mask
+    if colors is not None:
+        values, valid = expand_colors(values, valid, colors)
+        if side != common:
+            values, valid = _resized(values, side, common), _resized(valid, side, common)
+    return _pad(real_values(values, file), side), _pad(valid, side)
+
+
+def _resized(values: NDArray[Any], side: int, common: int) -> NDArray[Any]:
+    """Pick pixels of (C, h, w) by nearest neighbor: between two colors of a table lies none."""
+    height, width = (max(1, round(length * side / common)) for length in values.shape[1:])
+    rows = ((np.arange(height) + 0.5) * values.shape[1] / height).astype(np.int64)
+    cols = ((np.arange(width) + 0.5) * values.shape[2] / width).astype(np.int64)
+    return values[:, rows[:, None], cols]
+
+
+def _pad(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Pad (C, h, w) to (C, side, side) by reflection, evenly on both sides."""
+    margins = [(0, 0)]
+    for length in values.shape[1:]:
+        missing = side - length
+        margins.append((missing // 2, missing - missing // 2))
+    return np.ascontiguousarray(np.pad(values, margins, mode="symmetric"))
 
 
 def _finish(
-    found: ImageList,
-    parts: list[JobResult],
+    listed: ImageList,
+    results: list[JobResult],
     work: WorkFolder,
     options: ImageOptions,
     sides: tuple[int, int],
 ) -> None:
-    skipped = [*found.skipped]
-    for part in parts:
-        skipped += [Skipped(path=path, reason=reason) for path, reason in part.skipped]
+    """Split the chips and write the records of their store."""
+    skipped = [*listed.skipped]
+    for result in results:
+        skipped += [Skipped(path=path, reason=reason) for path, reason in result.skipped]
     stop_if_strict(options.strict, skipped)
-    filled = [part for part in parts if part.rows]
+    filled = [result for result in results if result.rows]
     if not filled:
         raise DataError(f"no image can be read: {skipped[0].path}: {skipped[0].reason}")
-    read = join_columns([part.columns for part in filled])
-    columns = _columns([found.images[i] for i in read["image"]], read)
+    read = join_columns([result.columns for result in filled])
+    columns = _columns([listed.images[i] for i in read["image"]], read)
     labels = columns["label"]
-    codes, method = _split(columns, found, options)
+    codes, method = _split(columns, listed, options)
     columns["split"] = split_names(codes)
     columns["chip"] = np.arange(len(labels))
     train = np.flatnonzero(codes == TRAIN)
     if not len(train):
-        raise DataError("no train sample is left: choose a smaller test share")
-    sums = ChipSums.join([part.sums[0] for part in filled]).total(train)
-    files = [(result_file(work.parts, part.key, 0), part.rows) for part in filled]
+        raise DataError("no train sample is left: choose a smaller --test")
+    sums = ChipSums.join([result.sums[0] for result in filled]).total(train)
+    files = [(result_file(work.results, r.key, 0), r.rows) for r in filled]
     shards = join_shards(work.store, "image", files)
     synthetic = options.synthetic
     write_records(
         work.store,
         columns,
-        [with_samples(_describe(found.images), shards, sums)],
+        [with_samples(_describe(listed.images), shards, sums)],
         kind="chips",
-        name=options.name or found.archive.name,
-        source=f"class folders of {found.archive.name}: {len(labels)} images",
-        synthetic=found.archive.is_synthetic() if synthetic is None else synthetic,
-        classes=found.classes,
-        class_codes=found.codes,
+        name=options.name or listed.archive.name,
+        source=f"class folders of {listed.archive.name}: {len(labels)} images",
+        synthetic=listed.archive.is_synthetic() if synthetic is None else synthetic,
+        classes=listed.classes,
+        class_codes=listed.codes,
         chip_px=sides[1],
         stride_px=sides[1],
-        splits=make_report(method, codes, labels, found.classes, **options.shares),
+        splits=make_report(method, codes, labels, listed.classes, **options.shares),
         skipped=skipped,
-        notes=_notes(found.images, *sides),
+        notes=_notes(listed.images, *sides),
     )
 
 
-def _split(columns: Columns, found: ImageList, options: ImageOptions) -> tuple[SplitCodes, str]:
+def _split(columns: Columns, listed: ImageList, options: ImageOptions) -> tuple[SplitCodes, str]:
     """Split as the CSV says, else class by class at each site."""
     given = columns.pop("given")
     if (given != "").any():
@@ -196,7 +265,7 @@ def _split(columns: Columns, found: ImageList, options: ImageOptions) -> tuple[S
             raise DataError(f"{lacking} has no split but others have: fill in the column split")
         return np.array([SPLITS.index(name) for name in given], np.int8), "given"
     sites = np.unique(columns["folder"].astype(str), return_inverse=True)[1]
-    groups = sites * len(found.classes) + columns["label"]
+    groups = sites * len(listed.classes) + columns["label"]
     return split_stratified(groups, columns["hash"], **options.shares), "stratified"
 
 

@@ -35,16 +35,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_prep.ingest.archive import Archive
-from data_prep.ingest.discovery import read_labels
-from data_prep.ingest.masks import MaskFile, parse_mask
-from data_prep.ingest.scene import ModalityFiles, Scene
+from data_prep.ingest.labels import read_labels
+from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene, parse_mask
 from data_prep.ingest.sensors import date_of
 from data_prep.rasters import RasterFile, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from data_prep.ingest.scene_options import SceneOptions
+    from data_prep.ingest.options import SceneOptions
 
 DESCRIPTION_SUFFIXES = (".toml", ".csv")
 
@@ -54,7 +53,7 @@ class _Strict(BaseModel):
 
 
 class ModalityEntry(_Strict):
-    """A modality of a description: its files, and what goes over what they declare."""
+    """A modality of a description: its files, and what replaces the tags that they declare."""
 
     files: list[str] = Field(min_length=1)
     bands: list[str] | None = None
@@ -103,7 +102,7 @@ class SceneEntry(_Strict):
 
 
 class Description(_Strict):
-    """A description as a whole."""
+    """The whole description."""
 
     scene: list[SceneEntry] = Field(min_length=1)
     labels: str | None = None
@@ -128,7 +127,7 @@ def read_description(path: Path) -> Description:
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else _table(text, path)
-        found = Description.model_validate(values)
+        description = Description.model_validate(values)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): name a file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -136,12 +135,12 @@ def read_description(path: Path) -> Description:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where}: {first['msg']}: mend the description") from error
-    names = [scene.name for scene in found.scene]
+        raise DataError(f"{path}: {where}: {first['msg']}: correct the description") from error
+    names = [scene.name for scene in description.scene]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path} names the scene {twice} twice: give each scene its own name")
-    return found
+    return description
 
 
 def _table(text: str, path: Path) -> dict[str, Any]:
@@ -162,7 +161,7 @@ def _table(text: str, path: Path) -> dict[str, Any]:
 
 
 def describe_options(options: SceneOptions, description: Description) -> SceneOptions:
-    """Add what a description says of all scenes to the options; given options come first."""
+    """Complete the options by what a description says of all scenes; given options come first."""
     return replace(
         options,
         labels=options.labels or description.labels,
@@ -199,64 +198,65 @@ def described_scenes(
     return scenes, skipped
 
 
-def _scene(home: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
+def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     modalities = [
-        _modality(home, name, modality, options) for name, modality in entry.modalities.items()
+        _modality(root, name, modality, options) for name, modality in entry.modalities.items()
     ]
     labels = entry.labels or options.labels
     if labels is None:
-        raise DataError("no labels: name them in the description")
+        raise DataError("no labels: name them in the description or with --labels")
     masks = []
     for text in entry.masks:
         rule = parse_mask(text)
-        masks.append(MaskFile(read_header(home / rule.pattern), rule))
+        masks.append(MaskFile(read_header(root / rule.pattern), rule))
     for rule in options.mask_rules:
         files = {f.path.parent for modality in modalities for f in modality.files}
-        found = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
-        if not found:
-            raise DataError(f"no mask like {rule.pattern}: add it, or leave masks out")
-        masks.append(MaskFile(read_header(sorted(found)[0]), rule))
-    place = Path(labels) if entry.labels is None and Path(labels).is_file() else home / labels
+        matching = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
+        if not matching:
+            raise DataError(f"no mask like {rule.pattern}: add it, or leave --mask out")
+        masks.append(MaskFile(read_header(sorted(matching)[0]), rule))
+    # labels on the command line are relative to the working folder, else to the description
+    label_path = Path(labels) if entry.labels is None and Path(labels).is_file() else root / labels
     return Scene(
         name=entry.name,
         folder=entry.folder,
         modalities=modalities,
-        labels=read_labels(place, options),
+        labels=read_labels(label_path, options),
         masks=masks,
         date=entry.date or date_of([entry.name]),
         split=entry.split,
     )
 
 
-def _modality(home: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
+def _modality(root: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
     files = [
         _with_tags(read_header(path, options.complex_mode).expanded(), entry)
         for pattern in entry.files
-        for path in _matching(home, pattern)
+        for path in _matching(root, pattern)
     ]
     bands = sum(file.bands for file in files)
     if entry.bands is not None and len(entry.bands) != bands:
         raise DataError(f"modality {name} names {len(entry.bands)} bands, its files have {bands}")
     if len({file.dtype for file in files}) > 1:
         raise DataError(f"the files of modality {name} differ in type: split the modality")
-    # files of a lone band have other names in every scene
+    # a single band is named like its modality: its file has another name in every scene
     given = entry.bands or ([name] if bands == 1 else [])
     return ModalityFiles(name, tuple(files), tuple(given))
 
 
-def _matching(home: Path, pattern: str) -> list[Path]:
-    """Paths that a file entry names: one, or all that match its glob."""
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """Return the paths that a file entry names: one, or all that match its glob."""
     if pattern.startswith("/vsi"):
         return [Path(pattern)]
     if not any(sign in pattern for sign in "*?["):
-        return [home / pattern]
-    folder = home / PurePosixPath(pattern).parent
+        return [root / pattern]
+    folder = root / PurePosixPath(pattern).parent
     last = PurePosixPath(pattern).name
     names = (
         [p for p in folder.iterdir() if fnmatch.fnmatch(p.name, last)] if folder.is_dir() else []
     )
     if not names:
-        raise DataError(f"{home} has no file like {pattern}: mend the description")
+        raise DataError(f"{root} has no file like {pattern}: correct the description")
     return sorted(names, key=lambda path: natural_key(path.name))
 
 

@@ -1,13 +1,13 @@
 """Finding scenes in an archive, and grouping their files to modalities.
 
-A folder that holds rasters is a scene; folders ``R10m``, ``R20m`` and ``R60m`` are one. In it, a
-file of several bands is a modality, named by its stem; single-band files that share a prefix, a
-grid and a type (``landsat_b2.tif`` … ``landsat_b5.tif``) are one modality, named by the prefix.
-The labels are none, and neither are masks, by-products of Sentinel-2, and other rasters of
+A folder that holds rasters is a scene; a product's folders ``R10m``, ``R20m`` and ``R60m`` are one
+together. Without ``--modality``, names decide: a file of several bands is a modality, named by its
+stem; single-band files that share a prefix, a grid and a type (``landsat_b2.tif`` …
+``landsat_b5.tif``) are one modality, named by the prefix.
+
+Labels and masks are not modalities, and neither are by-products of Sentinel-2 and other rasters of
 categories: those with a color table, or named like the labels (``nlcd2011.tif`` beside
 ``--labels nlcd.tif``).
-
-Grouping a scene's files to modalities: by their names, or by patterns that were given.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar
-from data_prep.ingest.masks import MaskFile
-from data_prep.ingest.polygons import VECTOR_SUFFIXES, vector_file
-from data_prep.ingest.scene import Labels, ModalityFiles, Scene
+from data_prep.ingest.labels import find_labels
+from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import (
     PRODUCT_METADATA,
     Baseline,
@@ -37,11 +36,8 @@ from rsdgc.errors import DataError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from data_prep.ingest.scene_options import SceneOptions
-    from data_prep.rasters import RasterFile
+    from data_prep.ingest.options import SceneOptions
 
-
-DEFAULT_LABELS = "labels"
 RESOLUTION_FOLDER = re.compile(r"^R\d+m$", re.IGNORECASE)
 
 
@@ -51,7 +47,7 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     Returns
     -------
     tuple
-        The scenes, and what was skipped: files, modalities, and folders that are no scene.
+        The scenes, and what was skipped: files, modalities, and folders that are not scenes.
 
     Raises
     ------
@@ -61,8 +57,8 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     patterns = parse_modalities(options.modalities)
     scenes: list[Scene] = []
     skipped: list[Skipped] = []
-    found = _scene_folders(archive)
-    for folder, names in found.items():
+    folders = _scene_folders(archive)
+    for folder, names in folders.items():
         try:
             scene = _read_scene(archive, folder, names, patterns, options)
         except DataError as error:
@@ -70,7 +66,7 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
         else:
             scenes.append(scene)
             skipped.extend(scene.skipped)
-    if not found:
+    if not folders:
         raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
     if not scenes:
         raise DataError(
@@ -86,7 +82,7 @@ def parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]:
         name, equals, pattern = text.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+", name) or not pattern:
             raise SettingError(
-                f"modality {text!r} is not name=glob: write for example dem=srtm*.tif"
+                f"--modality {text!r} is not NAME=GLOB: write for example dem=srtm*.tif"
             )
         patterns.append((name, pattern))
     return patterns
@@ -97,8 +93,8 @@ def _scene_folders(archive: Archive) -> dict[str, list[str]]:
     folders: dict[str, list[str]] = {}
     for folder, names in archive.files.items():
         path = PurePosixPath(folder)
-        home = path.parent.as_posix() if RESOLUTION_FOLDER.match(path.name) else folder
-        folders.setdefault("" if home == "." else home, []).extend(names)
+        scene = path.parent.as_posix() if RESOLUTION_FOLDER.match(path.name) else folder
+        folders.setdefault("" if scene == "." else scene, []).extend(names)
     return {folder: names for folder, names in folders.items() if any(map(is_raster, names))}
 
 
@@ -128,13 +124,13 @@ def _read_scene(
         if rule is not None:
             masks.append(MaskFile(read_header(path), rule))
         elif not patterns and is_sentinel_product(path.stem):
-            reason = "a Sentinel-2 by-product, not a band: name it with a modality or a mask"
+            reason = "a Sentinel-2 by-product, not a band: name it with --modality or --mask"
             skipped.append(Skipped(path=name, reason=reason, refused=False))
         else:
             files.append(name)
     for rule in rules:
         if not any(mask.rule is rule for mask in masks):
-            raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave masks out")
+            raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave --mask out")
     images = _image_files(archive, files, labels.path, skipped, options, given=bool(patterns))
     modalities = by_patterns(where, images, patterns) if patterns else by_names(where, images)
     if not modalities:
@@ -158,70 +154,12 @@ def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
     """Tell whether a file is a text beside the rasters, or is used in another way."""
     path = PurePosixPath(name)
     small = path.suffix.lower() in (".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html")
-    return small or any(_same(archive.path(name), one) or _stem_of(name, one) for one in used)
-
-
-def _stem_of(name: str, used: Path) -> bool:
-    """Tell whether a file is a part of a Shapefile, or the same labels in another format."""
-    return PurePosixPath(name).stem == used.stem
+    # with the stem of a file that is used: a part of a Shapefile, or other forms of the labels
+    return small or any(path.stem == u.stem or _same(archive.path(name), u) for u in used)
 
 
 def _same(first: Path, second: Path) -> bool:
     return first == second or (first.exists() and second.exists() and first.samefile(second))
-
-
-def find_labels(
-    archive: Archive, folder: str, names: Sequence[str], options: SceneOptions
-) -> Labels:
-    """Find a scene's labels: a raster, or polygons.
-
-    Raises
-    ------
-    DataError
-        There is no such file, or polygons come without the name of the class column.
-    """
-    if options.labels is None:
-        candidates = [
-            archive.path(name)
-            for name in names
-            if PurePosixPath(name).stem.lower() == DEFAULT_LABELS
-            and (is_raster(name) or is_vector(name))
-        ]
-        # the same labels may be there as a raster and as polygons
-        polygons = options.label_column is not None
-        candidates.sort(key=lambda path: is_vector(path.name) != polygons)
-        remedy = "name the label raster (labels=FILE)"
-        wanted = "labels.tif"
-    else:
-        wanted = options.labels
-        inside = f"{folder}/{wanted}" if folder else wanted
-        candidates = [archive.path(name) for name in names if name == inside]
-        places = (Path(wanted), archive.src / wanted)
-        candidates += [path for path in places if path.is_file()]
-        candidates += [archive.path(n) for n in archive.files.get("", ()) if n == wanted]
-        if wanted.startswith("/vsi"):
-            candidates.append(Path(wanted))
-        remedy = "give a file name found in each scene, or the path of one file"
-    if not candidates:
-        raise DataError(f"{archive.path(folder)} has no label raster {wanted}: {remedy}")
-    return read_labels(candidates[0], options)
-
-
-def read_labels(path: Path, options: SceneOptions) -> Labels:
-    """Read the header of a label raster, or check that a file of polygons can be used."""
-    if not is_vector(path.name):
-        file = read_header(path)
-        if file.bands != 1:
-            raise DataError(f"{path} has {file.bands} bands: a label raster has one")
-        return file
-    if options.label_column is None:
-        raise DataError(f"{path} holds polygons: name the column of the class (label_column)")
-    return vector_file(path, options.label_column, options.label_layer)
-
-
-def is_vector(name: str) -> bool:
-    """Tell by its name whether a file holds polygons."""
-    return PurePosixPath(name).suffix.lower() in VECTOR_SUFFIXES
 
 
 def _image_files(
@@ -246,7 +184,7 @@ def _image_files(
         ):
             skipped.append(Skipped(path=name, reason="not in any modality", refused=False))
             continue
-        # a file that fails here leaves out the whole scene: without a band it means another thing
+        # a file that fails here leaves out the whole scene, which must have the others' bands
         file = read_header(archive.path(name), options.complex_mode)
         reason = "" if given else _category_reason(file, label_path)
         if reason:
@@ -260,6 +198,7 @@ def _category_reason(file: RasterFile, label_path: Path) -> str:
     """Say why a raster holds categories and not measurements; empty if it does not."""
     if file.palette:
         return "a raster of categories (it has a color table), not a modality"
+    # the year and the version of a land-cover map: nlcd2011 beside nlcd; two letters prove nothing
     stem = label_path.stem.rstrip("0123456789_-. ")
     single = len(file.indexes) == 1 and not file.dtype.startswith("f")
     if single and len(stem) >= 3 and file.path.stem.startswith(stem):
@@ -269,9 +208,9 @@ def _category_reason(file: RasterFile, label_path: Path) -> str:
 
 def find_baseline(archive: Archive, folder: str) -> Baseline | None:
     """Read the Sentinel-2 product metadata in a scene's folder, or in one above it."""
-    place = PurePosixPath(folder)
-    for home in [place, *place.parents]:
-        key = "" if home.as_posix() == "." else home.as_posix()
+    scene = PurePosixPath(folder)
+    for place in [scene, *scene.parents]:
+        key = "" if place.as_posix() == "." else place.as_posix()
         for name in archive.files.get(key, ()):
             if PRODUCT_METADATA.search(name):
                 return read_baseline(archive.text(name) or "", archive.path(name))
@@ -335,15 +274,15 @@ def by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
 def _group_name(group: list[RasterFile]) -> str:
     stem = group[0].path.stem
     prefix = split_band(stem).prefix
-    # a lone band of a product, such as Sentinel-2's at another resolution, is named like its kin
+    # the only band of its resolution in a Sentinel-2 product is named like the product's others
     lone = len(group) == 1 and modality_name(prefix) != "s2"
     return modality_name(stem) if lone else modality_name(prefix)
 
 
 def without_coarser_twins(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part file names into those to use, and copies of a band that say a coarser resolution.
+    """Divide file names into those to use and coarser copies of a band.
 
-    Sentinel-2's level 2A gives band 2 as ``…_B02_10m``, ``…_B02_20m`` and ``…_B02_60m``.
+    Sentinel-2's level 2A has band 2 as ``…_B02_10m``, ``…_B02_20m`` and ``…_B02_60m``.
     """
     finest: dict[tuple[str, str], int] = {}
     parsed = {name: split_band(PurePosixPath(name).stem) for name in names}

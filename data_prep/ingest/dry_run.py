@@ -1,4 +1,4 @@
-"""What an ingestion would make, from what, and how large: from headers alone."""
+"""What an ingestion would make, of what, and how large: from headers alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.ingest.image_chips import common_side
-from data_prep.ingest.image_options import ImageOptions, plan_images
+from data_prep.ingest.image_discovery import common_side, plan_images
+from data_prep.ingest.options import ImageOptions, SceneOptions
 from data_prep.ingest.plan import note_lines, plan_scenes
-from data_prep.ingest.scene_options import SceneOptions
 
 if TYPE_CHECKING:
     import os
@@ -24,12 +23,12 @@ SHOWN = 20
 
 
 def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """Describe what :func:`data_prep.ingest.ingest_scenes` would do, without reading pixels.
+    """Describe what :func:`data_prep.ingest.scenes.ingest_scenes` would do, without reading pixels.
 
     Returns
     -------
     dict
-        ``source``, ``scenes``, ``modalities``, ``classes`` (as far as a list or names tell),
+        ``source``, ``scenes``, ``modalities``, ``classes`` (as far as a list or names say),
         ``most_samples`` and ``most_bytes`` (if every window has data and labels), ``read_bytes``,
         ``skipped``, ``notes``.
 
@@ -77,7 +76,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
 
 
 def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """Describe what :func:`data_prep.ingest.ingest_class_folders` would do.
+    """Describe what :func:`data_prep.ingest.class_folders.ingest_class_folders` would do.
 
     Returns
     -------
@@ -85,15 +84,15 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
         As :func:`plan_facts`, with ``images`` by class and without ``scenes``.
     """
     chosen = ImageOptions(**options)
-    found = plan_images(src, chosen)
-    first = found.images[0].file
-    common = common_side([image.file for image in found.images])
+    listed = plan_images(src, chosen)
+    first = listed.images[0].file
+    common = common_side(listed.images)
     side = chosen.chip_px or common
-    counts = np.bincount([i.label for i in found.images], minlength=len(found.classes)).tolist()
+    counts = np.bincount([i.label for i in listed.images], minlength=len(listed.classes)).tolist()
     item = np.dtype(first.dtype).itemsize
     return {
-        "source": str(found.archive.src),
-        "images": dict(zip(found.classes, counts, strict=True)),
+        "source": str(listed.archive.src),
+        "images": dict(zip(listed.classes, counts, strict=True)),
         "modalities": [
             {
                 "name": "image",
@@ -104,11 +103,11 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
                 "factor": 1,
             }
         ],
-        "classes": dict(zip(map(str, found.codes), found.classes, strict=True)),
-        "most_samples": len(found.images),
-        "most_bytes": len(found.images) * first.bands * side**2 * item,
-        "read_bytes": sum(i.file.height * i.file.width * first.bands for i in found.images) * item,
-        "skipped": _skipped(found.skipped),
+        "classes": dict(zip(map(str, listed.codes), listed.classes, strict=True)),
+        "most_samples": len(listed.images),
+        "most_bytes": len(listed.images) * first.bands * side**2 * item,
+        "read_bytes": sum(i.file.height * i.file.width * first.bands for i in listed.images) * item,
+        "skipped": _skipped(listed.skipped),
         "notes": [f"chips of {side} px from images of {common} px"],
     }
 
@@ -118,7 +117,7 @@ def _skipped(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
 
 
 def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
-    """Print what :func:`plan_facts` or :func:`plan_image_facts` gave."""
+    """Print what :func:`plan_facts` or :func:`plan_image_facts` returned."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=200)

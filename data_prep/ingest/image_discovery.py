@@ -1,4 +1,4 @@
-"""Finding single images with a class each: in class folders, or named in a CSV file.
+"""Single images with a class each: in class folders, or listed in a CSV file.
 
 ::
 
@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
-from data_prep.ingest.class_list import ClassList, UnknownLabelError
-from data_prep.rasters import RasterFile, natural_key, read_header
+from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
+from data_prep.ingest.plan import stop_if_strict
+from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     import os
+
+    from data_prep.ingest.options import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An image that is named, before its header is read."""
+    """An image before its header is read."""
 
     name: str
     path: Path
@@ -59,10 +63,59 @@ class ImageList:
     skipped: list[Skipped]
 
 
+def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList:
+    """List the images that an ingestion would take, from headers alone.
+
+    Raises
+    ------
+    DataError
+        There is no image that can be used, or a class is not in the list.
+    """
+    classes = None
+    if options.classes is not None:
+        # class folders name their classes: only a list that is given counts
+        no_files = Archive(Path(src), Path(src), "")
+        ignore = options.unknown == "ignore"
+        classes = given_classes(no_files, options.classes, ignore_unknown=ignore)
+    with gdal_environment():
+        listed = find_images(src, classes, options.complex_mode)
+    images = [replace(image, file=image.file.expanded()) for image in listed.images]
+    listed.images = _alike(images, listed.skipped)
+    if options.nodata is not None:
+        assert not isinstance(options.nodata, Mapping)
+        listed.images = [
+            replace(image, file=image.file.with_nodata(options.nodata)) for image in listed.images
+        ]
+    stop_if_strict(options.strict, listed.skipped)
+    return listed
+
+
+def _alike(images: list[Image], skipped: list[Skipped]) -> list[Image]:
+    """Keep the images of the commonest number of bands and type."""
+    kinds = Counter((image.file.bands, image.file.dtype) for image in images)
+    common = kinds.most_common(1)[0][0]
+    kept = []
+    for image in images:
+        bands, dtype = image.file.bands, image.file.dtype
+        if (bands, dtype) == common:
+            kept.append(image)
+            continue
+        reason = f"{bands} band(s) of {dtype}, the others have {common[0]} of {common[1]}"
+        skipped.append(Skipped(path=image.name, reason=reason))
+    return kept
+
+
+def common_side(images: Sequence[Image]) -> int:
+    """Shorter side of the commonest image size; of several, the largest."""
+    sizes = Counter((image.file.height, image.file.width) for image in images)
+    height, width = max(sizes, key=lambda size: (sizes[size], size))
+    return min(height, width)
+
+
 def find_images(
     src: str | os.PathLike[str], classes: ClassList | None, complex_mode: str | None = None
 ) -> ImageList:
-    """List classes and images, both in natural order, and the files that are no images.
+    """List classes and images, both in natural order, and the files that are not images.
 
     Parameters
     ----------
@@ -70,15 +123,14 @@ def find_images(
         A folder or zip file of class folders, or a CSV file with the columns ``file`` and
         ``label``.
     classes
-        The class list, by names; None for the classes that there are. Only then are folders
-        without images no class.
+        The class list, by names; None to take the folders that hold images as the classes.
     complex_mode
         What complex values become.
 
     Raises
     ------
     DataError
-        No folder, no folder with images in it, or a class that the list does not have.
+        There is no folder with images in it, or a class is not in the list.
     """
     path = Path(src)
     skipped: list[Skipped] = []
@@ -98,7 +150,7 @@ def find_images(
             if classes is None or not classes.ignore_unknown:
                 raise UnknownLabelError(
                     f"{entry.name} has the class {entry.label!r}, which is not in the class list "
-                    f"({', '.join(names)}): add it, or ignore what is unknown"
+                    f"({', '.join(names)}): add it, or leave it out with --unknown ignore"
                 )
             skipped.append(Skipped(path=entry.name, reason="its class is not in the list"))
             continue
@@ -153,17 +205,12 @@ def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
 
 def _site_folders(archive: Archive) -> set[str]:
     """Top folders that hold class folders, not images."""
-    direct = {
-        PurePosixPath(folder).parts[0]
-        for folder, names in archive.files.items()
-        if len(PurePosixPath(folder).parts) == 1 and any(map(is_raster, names))
-    }
-    nested = {
-        PurePosixPath(folder).parts[0]
-        for folder, names in archive.files.items()
-        if len(PurePosixPath(folder).parts) == 2 and any(map(is_raster, names))
-    }
-    return nested - direct
+    holders: dict[int, set[str]] = {1: set(), 2: set()}
+    for folder, names in archive.files.items():
+        parts = PurePosixPath(folder).parts
+        if len(parts) in holders and any(map(is_raster, names)):
+            holders[len(parts)].add(parts[0])
+    return holders[2] - holders[1]
 
 
 def _listed(path: Path) -> list[_Entry]:
@@ -186,8 +233,3 @@ def _listed(path: Path) -> list[_Entry]:
         file = Path(row["file"])
         entries.append(_Entry(row["file"], path.parent / file, row["label"], folder, split))
     return entries
-
-
-def expanded(image: Image) -> Image:
-    """Return an image whose color table is replaced by its colors."""
-    return replace(image, file=image.file.expanded())

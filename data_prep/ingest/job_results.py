@@ -1,14 +1,17 @@
-"""Parts of a store: what one job gives, written by one process, kept until the store is whole.
+"""Jobs of an ingestion, and their results on disk.
 
-A job leaves ``<key>-<modality>.npy`` for each modality and then, as the sign that it is done,
-``<key>.npz`` with its columns and sums. A killed ingestion goes on with the jobs that lack theirs.
+A job writes ``<key>-<modality>.npy`` for each modality and then ``<key>.npz`` with its columns
+and sums, which is the sign that it is done. An ingestion that was killed runs only the jobs that
+lack theirs. The files stay until the store is complete.
 """
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Source bytes of one job. A job is the unit of resuming and of progress, and its start costs a
+#: few milliseconds. The files of a store depend on this, and not on the number of processes.
+JOB_BYTES = 96 * 2**20
+
 
 @dataclass
 class SampleBatch:
@@ -37,127 +44,133 @@ class SampleBatch:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Job(Protocol):
-    """What one process does at a time."""
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    """What one process or thread does at a time.
 
-    @property
-    def key(self) -> str:
-        """Name of its files; keys sort in the order of the store."""
-        ...
+    Attributes
+    ----------
+    key
+        Name of the job, and of its files; keys sort in the order of the store.
+    scene
+        Name of the scene, which is given up when the job fails.
+    bytes
+        How much the job reads, for progress.
+    """
 
-    @property
-    def scene(self) -> str:
-        """What is given up when the job fails."""
-        ...
+    key: str
+    scene: str
+    bytes: int
 
-    @property
-    def bytes(self) -> int:
-        """How much it reads."""
-        ...
-
+    @abstractmethod
     def run(self) -> Iterator[SampleBatch]:
-        """Give the samples, in order."""
-        ...
+        """Yield the samples, in order."""
 
 
 @dataclass
 class JobResult:
     """Outcome of a job: columns and sums, or the reason why there are none.
 
-    ``rows`` are those of its files: samples, or the pixels round them.
+    ``rows`` are those of its files: samples, or in pixel mode the padded scene's pixels.
     """
 
     key: str
     columns: Columns = field(default_factory=dict)
     sums: list[ChipSums] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     error: str = ""
     rows: int = 0
 
 
 def result_file(folder: Path, key: str, modality: int) -> Path:
-    """Path of a part's samples."""
+    """Path of a job's samples of a modality, given by its number."""
     return folder / f"{key}-{modality}.npy"
 
 
 def run_job(folder: Path, job: Job) -> JobResult:
-    """Do a job and write its part; a failure that concerns its scene alone is its outcome."""
-    making = _Making(folder, job.key)
+    """Run a job and write its result; a failure that concerns its scene alone is the result.
+
+    Raises
+    ------
+    UnknownLabelError
+        A label is not in the class list.
+    """
+    writer = _ResultWriter(folder, job.key)
     try:
         with gdal_environment():
-            for piece in job.run():
-                making.add(piece)
-        part = making.finish()
+            for batch in job.run():
+                writer.add(batch)
+        return writer.finish()
     except UnknownLabelError:
         raise
     except DataError as error:
         return JobResult(job.key, error=str(error))
     finally:
-        making.close()
-    _write(folder, part)
-    return part
+        writer.close()
 
 
-class _Making:
-    """A part while its pieces come in: samples go to files, the rest stays in memory."""
+class _ResultWriter:
+    """Writes the samples of a job as they come; columns and sums stay in memory to the end."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
-        self._part = JobResult(key)
-        self._writers: list[ShardWriter] = []
+        self._result = JobResult(key)
+        self._shards: list[ShardWriter] = []
         self._columns: list[Columns] = []
         self._sums: list[list[ChipSums]] = []
 
-    def add(self, piece: SampleBatch) -> None:
-        """Take a piece."""
-        for name, count in piece.left_out.items():
-            self._part.left_out[name] = self._part.left_out.get(name, 0) + count
-        self._part.skipped += piece.skipped
-        if not len(piece.arrays[0]):
+    def add(self, batch: SampleBatch) -> None:
+        """Append a batch of samples."""
+        self._result.left_out.update(batch.left_out)
+        self._result.skipped += batch.skipped
+        if not len(batch.arrays[0]):
             return
-        self._columns.append(piece.columns)
-        self._sums.append(piece.sums)
-        if not self._writers:
-            self._writers = [self._writer(i, array) for i, array in enumerate(piece.arrays)]
-        for writer, values in zip(self._writers, piece.arrays, strict=True):
-            writer.append(values)
+        self._columns.append(batch.columns)
+        self._sums.append(batch.sums)
+        if not self._shards:
+            self._shards = [self._open(i, array) for i, array in enumerate(batch.arrays)]
+        for shard, values in zip(self._shards, batch.arrays, strict=True):
+            shard.append(values)
 
     def finish(self) -> JobResult:
-        """Finish the files; return the part."""
-        for writer in self._writers:
-            writer.finish()
-            self._part.rows = writer.rows
+        """Complete the files and return the result."""
+        for shard in self._shards:
+            shard.finish()
+            self._result.rows = shard.rows
         if self._columns:
-            self._part.columns = join_columns(self._columns)
-            self._part.sums = [ChipSums.join(some) for some in zip(*self._sums, strict=True)]
-        return self._part
+            self._result.columns = join_columns(self._columns)
+            self._result.sums = [ChipSums.join(parts) for parts in zip(*self._sums, strict=True)]
+        _write(self._folder, self._result)
+        return self._result
 
     def close(self) -> None:
-        """Close the files."""
-        for writer in self._writers:
-            writer.close()
+        """Close the files, which are incomplete unless :meth:`finish` was called."""
+        for shard in self._shards:
+            shard.close()
 
-    def _writer(self, modality: int, array: NDArray[Any]) -> ShardWriter:
-        path = result_file(self._folder, self._part.key, modality)
+    def _open(self, modality: int, array: NDArray[Any]) -> ShardWriter:
+        path = result_file(self._folder, self._result.key, modality)
         return ShardWriter(path, array.shape[1:], array.dtype)
 
 
-def _write(folder: Path, part: JobResult) -> None:
-    partial = folder / f"{part.key}.partial"
-    facts = json.dumps({"left_out": part.left_out, "skipped": part.skipped, "rows": part.rows})
+def _write(folder: Path, result: JobResult) -> None:
+    partial = folder / f"{result.key}.partial"
+    facts = {"left_out": result.left_out, "skipped": result.skipped, "rows": result.rows}
+    # fixed-width bytes: NumPy would store objects by pickling
     arrays: dict[str, NDArray[Any]] = {
         f"column {name}": values.astype("S16") if name == "hash" else values
-        for name, values in part.columns.items()
+        for name, values in result.columns.items()
     }
-    arrays |= {f"sums {i}": sums.packed for i, sums in enumerate(part.sums)}
+    arrays |= {f"sums {i}": sums.packed for i, sums in enumerate(result.sums)}
     with partial.open("wb") as file:
-        np.savez(file, facts=np.array(facts), **arrays)  # type: ignore[arg-type]
-    partial.rename(folder / f"{part.key}.npz")
+        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
+    # renamed, not synced: it must outlast the process, and after a loss of power it is made again
+    partial.rename(folder / f"{result.key}.npz")
 
 
 def read_result(folder: Path, key: str) -> JobResult | None:
-    """Read what a job that is done has left, or None."""
+    """Read what a job that is done has written; None if it is not done."""
     path = folder / f"{key}.npz"
     if not path.is_file():
         return None
@@ -172,4 +185,4 @@ def read_result(folder: Path, key: str) -> JobResult | None:
     if "hash" in columns:
         columns["hash"] = columns["hash"].astype(str).astype(object)
     skipped = [(path, reason) for path, reason in facts["skipped"]]
-    return JobResult(key, columns, sums, facts["left_out"], skipped, rows=facts["rows"])
+    return JobResult(key, columns, sums, Counter(facts["left_out"]), skipped, rows=facts["rows"])

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from data_prep.ingest.grid import Grid
+    from data_prep.ingest.options import Nodata
     from data_prep.ingest.scene import ModalityFiles
-    from data_prep.ingest.scene_options import Nodata
     from data_prep.rasters import RasterFile
 
 _REMEDY = "make the scenes alike, or choose modalities with --modality NAME=GLOB"
@@ -168,8 +168,9 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
             notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
         on = grid.coarser(nested.get(id(file), 1))
         if not is_on_grid(file, on):
-            sharp = file is scene.labels or file.expand or any(file is m.file for m in scene.masks)
-            method = "nearest" if sharp else "bilinear"
+            categories = [*scene.labels.rasters, *(mask.file for mask in scene.masks)]
+            nearest = file.expand or any(file is other for other in categories)
+            method = "nearest" if nearest else "bilinear"
             was = f"{_short(file.crs)} at {file.resolution:.4g}"
             now = f"{_short(grid.crs)} at {abs(grid.transform.a):.4g}"
             notes.append(f"{file.path.name} {_how(file)} from {was} to {now}, {method}")

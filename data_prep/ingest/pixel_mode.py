@@ -1,4 +1,8 @@
-"""Pixel mode: labelled pixels of padded scenes, each read with the patch round it."""
+"""Pixel mode: labeled pixels of padded scenes, each read with the patch round it.
+
+A store of pixels holds each scene once, padded by the patch radius, and gathers patches when they
+are read: patches written out would take as many times the space as a patch has pixels.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.field_split import FieldImage, connected_fields
-from data_prep.ingest.chips import JOB_BYTES
-from data_prep.ingest.job_results import SampleBatch
+from data_prep.ingest.job_results import JOB_BYTES, Job, SampleBatch
 from data_prep.ingest.scene import place_columns
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
 from data_prep.manifest import Columns, text_column
@@ -27,35 +30,28 @@ if TYPE_CHECKING:
     from data_prep.ingest.job_results import JobResult
     from data_prep.ingest.scene import Scene
 
-#: Least number of padded rows that are written at once.
+#: Least number of padded rows that are read and written at once.
 BAND_ROWS = 64
 
 
-@dataclass(frozen=True)
-class PixelJob:
-    """Some rows of a padded scene: what one process does at a time.
+@dataclass(frozen=True, kw_only=True)
+class PixelJob(Job):
+    """Some rows of a padded scene.
 
     Attributes
     ----------
-    key
-        Name of the job, and of its files while the store is made.
-    scene
-        Name of the scene.
+    source
+        What is read.
     radius
         Patch radius, which is the padding, in pixels.
     first, stop
         Rows of the padded scene.
-    bytes
-        How much is read, for progress.
     """
 
-    key: str
-    scene: str
     source: SceneSource
     radius: int
     first: int
     stop: int
-    bytes: int
 
     @property
     def windows(self) -> int:
@@ -63,7 +59,7 @@ class PixelJob:
         return len(self._own(self.first, self.stop)) * self.source.grid.width
 
     def run(self) -> Iterator[SampleBatch]:
-        """Give bands of padded pixels (n, C), and labels and use of the scene's pixels in them.
+        """Yield bands of padded pixels (n, C), with code and usability of the scene's own pixels.
 
         The padding reflects the scene at its edges.
 
@@ -75,7 +71,8 @@ class PixelJob:
         grid, radius = self.source.grid, self.radius
         if min(grid.height, grid.width) <= radius:
             raise DataError(
-                f"{grid.height}×{grid.width} px is too small for patches of {2 * radius + 1} px"
+                f"{grid.height}×{grid.width} px is too small for patches of {2 * radius + 1} px: "
+                "choose a smaller --patch"
             )
         row_of = np.pad(np.arange(grid.height), radius, mode="reflect")
         col_of = np.pad(np.arange(grid.width), radius, mode="reflect")
@@ -94,28 +91,36 @@ class PixelJob:
                 yield SampleBatch(pixels, facts, [])
 
     def _own(self, first: int, stop: int) -> range:
-        """Rows of the scene that some padded rows are, those of the padding left out."""
+        """Rows of the scene that padded rows correspond to, without those of the padding."""
         height = self.source.grid.height
         low, high = (min(max(row - self.radius, 0), height) for row in (first, stop))
         return range(low, high)
 
 
 def pixel_jobs(source: SceneSource, patch_px: int, number: int) -> list[PixelJob]:
-    """Divide a scene in jobs of about the size of those of chips."""
+    """Divide a scene into jobs of about :data:`JOB_BYTES`."""
     radius, height = patch_px // 2, source.grid.height
     step = _step(radius)
     rows = max(1, JOB_BYTES // (source.row_bytes * step)) * step
     jobs: list[PixelJob] = []
     for first in range(0, height + 2 * radius, rows):
         stop = min(first + rows, height + 2 * radius)
-        key = f"{number:05d}-{len(jobs):05d}"
-        cost = (stop - first) * source.row_bytes
-        jobs.append(PixelJob(key, source.scene.name, source, radius, first, stop, cost))
+        jobs.append(
+            PixelJob(
+                key=f"{number:05d}-{len(jobs):05d}",
+                scene=source.scene.name,
+                bytes=(stop - first) * source.row_bytes,
+                source=source,
+                radius=radius,
+                first=first,
+                stop=stop,
+            )
+        )
     return jobs
 
 
 def _step(radius: int) -> int:
-    """Rows of a band: so many that the reflected rows of none lie before the one read last."""
+    """Rows of a band: enough that no reflection reaches above what the reader still holds."""
     return max(BAND_ROWS, 2 * radius + 2)
 
 
@@ -129,12 +134,12 @@ def _labels(reader: SceneReader, own: range, usable: NDArray[np.bool_]) -> Colum
 
 
 def scene_pixels(
-    source: SceneSource, parts: Sequence[JobResult], start: int, radius: int
+    source: SceneSource, results: Sequence[JobResult], start: int, radius: int
 ) -> PixelScene:
-    """Put a scene's labels together; its padded pixels begin at row ``start`` of the arrays."""
+    """Join a scene's labels; its padded pixels begin at row ``start`` of the arrays."""
     shape = (source.grid.height, source.grid.width)
     codes, usable, hashes = (
-        np.concatenate([part.columns[name] for part in parts])
+        np.concatenate([result.columns[name] for result in results])
         for name in ("code", "usable", "hash")
     )
     return PixelScene(
@@ -150,14 +155,14 @@ def scene_pixels(
 
 @dataclass
 class PixelScene:
-    """What is kept of a scene that was written: its labels, and where its pixels lie.
+    """Labels of a scene that was written, and where its pixels lie.
 
     Attributes
     ----------
     codes : int64 [H, W]
         Label codes.
     usable : bool [H, W]
-        Labelled, and valid in all bands.
+        Labeled, and valid in all bands.
     start
         Row of the scene's first padded pixel in the arrays.
     radius
@@ -182,13 +187,12 @@ class PixelScene:
     def field_image(self, class_codes: NDArray[np.int64], first_field: int) -> FieldImage:
         """Return class indices and field numbers (from ``first_field``); -1 where unusable.
 
-        Fields are those of the labels: an invalid pixel inside a field does not part it.
+        Fields are those of the labels: an invalid pixel inside a field does not divide it.
         """
         known = np.isin(self.codes, class_codes) & self.usable
         index = np.searchsorted(class_codes, np.where(known, self.codes, class_codes[0]))
         labels = np.where(known, index, -1).astype(np.int64)
-        whole = np.where(np.isin(self.codes, class_codes), self.codes, -1)
-        fields = connected_fields(whole)
+        fields = connected_fields(np.where(np.isin(self.codes, class_codes), self.codes, -1))
         return FieldImage(labels, np.where(known, fields + first_field, -1))
 
     def columns(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Columns:

@@ -11,13 +11,7 @@ import numpy as np
 
 from data_prep.ingest.archive import Archive, is_raster, open_archive
 from data_prep.ingest.chips import ChipJob, chip_jobs
-from data_prep.ingest.class_list import (
-    ClassList,
-    UnknownLabelError,
-    given_classes,
-    named_classes,
-    raster_classes,
-)
+from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
 from data_prep.ingest.description import (
     DESCRIPTION_SUFFIXES,
     describe_options,
@@ -25,18 +19,13 @@ from data_prep.ingest.description import (
     described_scenes,
     read_description,
 )
-from data_prep.ingest.discovery import find_scenes, is_vector
+from data_prep.ingest.discovery import find_scenes
 from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
+from data_prep.ingest.label_format import LabelRules
+from data_prep.ingest.labels import holds_labels
 from data_prep.ingest.modalities import agree_modalities, alignment_notes
 from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
-from data_prep.ingest.polygons import (
-    VectorFile,
-    label_codes,
-    overlapping,
-    projected,
-    read_polygons,
-    vector_file,
-)
+from data_prep.ingest.polygons import PolygonFile, polygon_file, projected, read_polygons
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, SceneMeta, Skipped
@@ -45,8 +34,8 @@ from rsdgc.errors import DataError, SettingError
 if TYPE_CHECKING:
     import os
 
+    from data_prep.ingest.options import SceneOptions
     from data_prep.ingest.scene import Scene
-    from data_prep.ingest.scene_options import SceneOptions
 
 
 @dataclass
@@ -85,7 +74,8 @@ class Plan:
         paths = [path for source in self.sources for path in source.scene.paths]
         paths += [Path(self.options.aoi)] if self.options.aoi else []
         listed = [name for names in self.archive.files.values() for name in names]
-        paths += [self.archive.path(n) for n in listed if is_raster(n) or is_vector(n)]
+        candidates = [self.archive.path(name) for name in listed]
+        paths += [p for p in candidates if is_raster(p.name) or holds_labels(p, self.options)]
         return [*dict.fromkeys(paths)]
 
     @property
@@ -105,7 +95,7 @@ class Plan:
 
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
-    """Look at the headers of an archive's files and settle what is done.
+    """Read the headers of an archive's files and decide what is done with them.
 
     Raises
     ------
@@ -115,13 +105,14 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
         An option does not fit the archive.
     """
     with gdal_environment():
-        archive, options, scenes, skipped = _find(src, options)
+        archive, options, scenes, skipped = _scenes_of(src, options)
     stop_if_strict(options.strict, skipped)
     classes = _classes(archive, options, scenes)
     modalities = agree_modalities(scenes, options.nodata)
-    area = None if options.aoi is None else vector_file(Path(options.aoi))
+    area = None if options.aoi is None else polygon_file(Path(options.aoi))
     plan = Plan(archive, options, [], modalities, [], classes, skipped)
-    grids = _grids(scenes, area, classes, plan)
+    rules = LabelRules(classes, _priority(options, classes), options.all_touched)
+    grids = _grids(scenes, area, rules, plan)
     plan.factors = _factors(modalities, grids, options)
     plan.modalities = [
         m.model_copy(update={"factor": f}) for m, f in zip(modalities, plan.factors, strict=True)
@@ -133,9 +124,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
             grid,
             tuple(plan.modalities),
             tuple(plan.factors),
-            classes,
-            _priority(options, classes),
-            options.all_touched,
+            rules,
             options.nodata,
             area,
         )
@@ -145,7 +134,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     return plan
 
 
-def _find(
+def _scenes_of(
     src: str | os.PathLike[str], options: SceneOptions
 ) -> tuple[Archive, SceneOptions, list[Scene], list[Skipped]]:
     path = Path(src)
@@ -162,22 +151,25 @@ def _find(
 
 
 def stop_if_strict(strict: bool, skipped: list[Skipped]) -> None:
-    """Raise DataError for the first file or scene that is refused, if that is asked for."""
+    """Raise DataError for the first file or scene that is refused, with ``--strict``."""
     refused = [item for item in skipped if item.refused]
     if strict and refused:
-        raise DataError(f"{refused[0].path}: {refused[0].reason} (strict: nothing is skipped)")
+        raise DataError(f"{refused[0].path}: {refused[0].reason} (--strict: nothing is skipped)")
 
 
 def _classes(archive: Archive, options: SceneOptions, scenes: list[Scene]) -> ClassList:
     given = given_classes(archive, options.classes, ignore_unknown=options.unknown == "ignore")
     if given is not None:
         return given
-    vectors = {s.labels for s in scenes if isinstance(s.labels, VectorFile)}
-    if not vectors:
-        return raster_classes(scenes[0].labels.path, pixels=options.patch_px is not None)
-    if len(vectors) < len({s.labels.path for s in scenes}):
-        raise DataError("some scenes have polygons for labels and some rasters: give a class list")
-    return named_classes(value for file in vectors for value in read_polygons(file).values)
+    files = [scene.labels for scene in scenes]
+    kinds = {type(file): file.path for file in files}
+    if len(kinds) > 1:
+        # codes of one format need not mean the same as those of another
+        raise DataError(
+            f"the labels have several formats ({', '.join(map(str, kinds.values()))}): give a "
+            "class list with --classes"
+        )
+    return type(files[0]).implied_classes(files, pixels=options.patch_px is not None)
 
 
 def _priority(options: SceneOptions, classes: ClassList) -> tuple[int, ...]:
@@ -187,14 +179,15 @@ def _priority(options: SceneOptions, classes: ClassList) -> tuple[int, ...]:
     for name in options.priority:
         if name not in by_name and not name.lstrip("-").isdigit():
             raise SettingError(
-                f"priority {name!r} is no class: choose among {', '.join(classes.names.values())}"
+                f"--priority {name!r} is not a class: choose from "
+                f"{', '.join(classes.names.values())}"
             )
         codes.append(by_name.get(name, int(name) if name.lstrip("-").isdigit() else 0))
     return tuple(codes)
 
 
 def _grids(
-    scenes: list[Scene], area: VectorFile | None, classes: ClassList, plan: Plan
+    scenes: list[Scene], area: PolygonFile | None, rules: LabelRules, plan: Plan
 ) -> list[tuple[Scene, Grid]]:
     """Grids of the scenes; scenes whose files do not meet are skipped."""
     grids = []
@@ -203,8 +196,7 @@ def _grids(
         try:
             for file in scene.rasters:
                 check_alignable(file, grid)
-            if isinstance(scene.labels, VectorFile):
-                _check_polygons(scene.labels, grid, classes, plan)
+            plan.notes.update(scene.labels.check(grid, rules))
             if area is not None:
                 projected(read_polygons(area), grid, area.path)
         except UnknownLabelError:
@@ -220,38 +212,27 @@ def _grids(
     return grids
 
 
-def _check_polygons(file: VectorFile, grid: Grid, classes: ClassList, plan: Plan) -> None:
-    polygons = read_polygons(file)
-    codes = label_codes(polygons, classes, file.path)
-    projected(polygons, grid, file.path)
-    plan.notes.update(polygons.notes)
-    if polygons.crs is not None and grid.crs is not None and polygons.crs != grid.crs:
-        plan.notes[f"{file.path.name} brought to {grid.crs_text}"] += 1
-    rivals = 0 if plan.options.priority else overlapping(polygons.shapes, codes)
-    if rivals:
-        plan.notes[
-            f"{file.path.name}: {rivals} polygons overlap one of another class, the later wins: "
-            "say which with a priority"
-        ] += 1
-
-
 def _factors(
     modalities: list[ModalityMeta], grids: list[tuple[Scene, Grid]], options: SceneOptions
 ) -> list[int]:
-    """How much coarser than the grid each modality is kept: its own pixels where they nest."""
+    """Return how many pixels of the grid, along a side, one of each modality's covers.
+
+    A coarser modality keeps its own pixels where they nest in the grid in all scenes: that stores
+    what was measured, in a fraction of the bytes. Otherwise it is warped to the grid.
+    """
     if options.patch_px is not None:
         return [1] * len(modalities)
     rules = options.rules
     factors = []
     for modality in modalities:
-        found = {
+        nested = {
             nesting(file, grid, rules.chip_px, rules.stride_px)
             for scene, grid in grids
             for group in scene.modalities
             if group.name == modality.name
             for file in group.files
         }
-        factors.append(found.pop() if len(found) == 1 else 1)
+        factors.append(nested.pop() if len(nested) == 1 else 1)
     return factors
 
 
@@ -265,7 +246,7 @@ def _add_jobs(plan: Plan, source: SceneSource) -> None:
     if not jobs:
         reason = (
             f"no chip of {rules.chip_px} px in {source.grid.height}×{source.grid.width} px: "
-            "too small (edge pad fills it up)"
+            "too small (--edge pad fills it)"
         )
         plan.skipped.append(Skipped(path=source.scene.name, reason=reason))
         stop_if_strict(plan.options.strict, plan.skipped)

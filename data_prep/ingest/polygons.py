@@ -1,8 +1,7 @@
-"""Polygons as labels and as areas of interest: read once, brought to the grid's CRS, burnt in rows.
+"""Polygons as labels and as areas of interest: read once, projected to the grid, burnt in rows.
 
-Burning is done in int32, so that no code is clamped, and a pixel belongs to the polygon that holds
-its middle (or that touches it, on request). Of overlapping polygons the one of the higher priority
-wins, else the later one in the file.
+A pixel belongs to the polygon that holds its center, or with ``--all-touched`` to one that touches
+it. Where polygons overlap, the one of the higher priority wins, else the later one in the file.
 """
 
 from __future__ import annotations
@@ -20,38 +19,44 @@ from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
-from data_prep.ingest.class_list import NO_CODE
+from data_prep.ingest.class_list import NO_CODE, ClassList, named_classes
+from data_prep.ingest.label_format import LabelFormat, LabelRules
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
     from pathlib import Path
+    from typing import Self
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.class_list import ClassList
+    from data_prep.ingest.aligned import RowSource
     from data_prep.ingest.grid import Grid
+    from data_prep.ingest.options import SceneOptions
 
-VECTOR_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"))
-#: Rows that are burnt at once.
-BURN_ROWS = 512
-#: Polygons up to which overlaps of different classes are looked for.
+POLYGON_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"))
+#: Polygons up to which overlaps of different classes are searched: the search intersects every
+#: pair of neighbors, and a note is not worth minutes of that.
 MOST_COMPARED = 20_000
+#: Shapely's numbers of the geometries that have an area: polygon and multipolygon.
+AREAL_TYPES = (3, 6)
 
 
 @dataclass(frozen=True)
-class VectorFile:
+class PolygonFile:
     """A file of polygons.
 
     Attributes
     ----------
     path
-        GeoPackage, GeoJSON, Shapefile or what else OGR reads.
+        GeoPackage, GeoJSON, Shapefile, or another format that OGR reads.
     column
         Field of the class; None for an area of interest.
     layer
         Layer of the file; None for its only one.
     changed_ns
-        When the file was changed last: what is read once is read again after that.
+        Time of its last change: part of the key under which polygons are cached.
     """
 
     path: Path
@@ -60,8 +65,8 @@ class VectorFile:
     changed_ns: int = 0
 
 
-def vector_file(path: Path, column: str | None = None, layer: str | None = None) -> VectorFile:
-    """Name a file of polygons as it is now, and check that it can be used.
+def polygon_file(path: Path, column: str | None = None, layer: str | None = None) -> PolygonFile:
+    """Describe a file of polygons as it is now, and check that it can be read.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def vector_file(path: Path, column: str | None = None, layer: str | None = None)
         See :func:`read_polygons`.
     """
     on_disk = path.exists()
-    file = VectorFile(path, column, layer, path.stat().st_mtime_ns if on_disk else 0)
+    file = PolygonFile(path, column, layer, path.stat().st_mtime_ns if on_disk else 0)
     read_polygons(file)
     return file
 
@@ -96,8 +101,8 @@ class Polygons:
 
 
 @lru_cache(maxsize=32)
-def read_polygons(file: VectorFile) -> Polygons:
-    """Read a file's polygons; broken rings are mended, features without a class left out.
+def read_polygons(file: PolygonFile) -> Polygons:
+    """Read a file's polygons; broken rings are repaired, and features without a class left out.
 
     Raises
     ------
@@ -109,7 +114,10 @@ def read_polygons(file: VectorFile) -> Polygons:
     try:
         fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
         if file.column is not None and file.column not in fields:
-            raise DataError(f"{path} has no column {file.column}: it has {', '.join(fields)}")
+            raise DataError(
+                f"{path} has no column {file.column}: choose a --label-column from "
+                f"{', '.join(fields)}"
+            )
         columns = [] if file.column is None else [file.column]
         about, _, geometry, data = pyogrio.raw.read(path, layer=layer, columns=columns)
     except (DataSourceError, DataLayerError) as error:
@@ -125,7 +133,10 @@ def _only_layer(path: Path) -> str:
     except DataSourceError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if len(layers) != 1:
-        raise DataError(f"{path} has the layers {', '.join(layers)}: choose one (FILE:LAYER)")
+        raise DataError(
+            f"{path} has the layers {', '.join(layers)}: choose one with --label-layer (an --aoi "
+            "file must have a single one)"
+        )
     return layers[0]
 
 
@@ -136,7 +147,7 @@ def _crs(text: str | None) -> Any:
         return None
 
 
-def _values(file: VectorFile, raw: NDArray[Any]) -> NDArray[Any]:
+def _values(file: PolygonFile, raw: NDArray[Any]) -> NDArray[Any]:
     """Class values as texts or ints; None where there is none."""
     values = np.full(len(raw), None, dtype=object)
     for i, value in enumerate(raw.tolist()):
@@ -147,8 +158,8 @@ def _values(file: VectorFile, raw: NDArray[Any]) -> NDArray[Any]:
         elif isinstance(value, float):
             if not value.is_integer():
                 raise DataError(
-                    f"{file.path} has the class {value} in {file.column}: classes are names or "
-                    "whole numbers"
+                    f"{file.path} has the class {value} in {file.column}: use names or whole "
+                    "numbers"
                 )
             values[i] = int(value)
         elif value is not None and str(value).strip():
@@ -156,19 +167,19 @@ def _values(file: VectorFile, raw: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _usable(file: VectorFile, shapes: NDArray[Any], values: NDArray[Any], crs: Any) -> Polygons:
+def _usable(file: PolygonFile, shapes: NDArray[Any], values: NDArray[Any], crs: Any) -> Polygons:
     notes = []
-    areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
+    areal = np.isin(shapely.get_type_id(shapes), AREAL_TYPES) & ~shapely.is_empty(shapes)
     if not areal.any():
-        raise DataError(f"{file.path} holds no polygon: labels and areas are polygons")
+        raise DataError(f"{file.path} holds no polygon: choose a file or --label-layer of polygons")
     if not areal.all():
-        notes.append(f"{file.path.name}: {int((~areal).sum())} feature(s) are no polygons")
+        notes.append(f"{file.path.name}: {int((~areal).sum())} feature(s) are not polygons")
     known = np.array([value is not None for value in values]) | (file.column is None)
     if unknown := int((areal & ~known).sum()):
         notes.append(f"{file.path.name}: {unknown} polygon(s) have no {file.column}")
     keep = areal & known
     if not keep.any():
-        raise DataError(f"{file.path} has no class in {file.column}: choose another column")
+        raise DataError(f"{file.path} has no class in {file.column}: choose another --label-column")
     shapes = shapes[keep]
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
@@ -185,7 +196,7 @@ def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
     """
     if (polygons.crs is None) != (grid.crs is None):
         which = "the scene" if grid.crs is None else path
-        raise DataError(f"{path} cannot be laid on the scene: {which} has no CRS; give it one")
+        raise DataError(f"{path} cannot be placed on the scene: {which} has no CRS: assign one")
     shapes = polygons.shapes
     if grid.crs is not None and polygons.crs != grid.crs:
 
@@ -195,14 +206,14 @@ def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
 
         shapes = shapely.transform(shapes, move)
     left, bottom, right, top = grid.bounds
-    # row-column space without a CRS: y grows downward, as the transform of such files says
+    # without a CRS, y grows downward, so that the grid's bottom is greater than its top
     low, high = min(bottom, top), max(bottom, top)
     if not shapely.intersects(shapes, shapely.box(left, low, right, high)).any():
         theirs = ", ".join(f"{v:.6g}" for v in shapely.total_bounds(shapes))
         ours = ", ".join(f"{v:.6g}" for v in grid.bounds)
         raise DataError(
             f"{path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
-            f"{grid.crs_text or 'pixels'}: check its CRS and place"
+            f"{grid.crs_text or 'pixels'}: check its CRS and position"
         )
     return shapes
 
@@ -213,7 +224,7 @@ class BurntPolygons:
     Parameters
     ----------
     shapes, codes : [n]
-        In burning order: a later one goes over an earlier one.
+        In burning order: a later polygon replaces an earlier one.
     grid, cols
         The grid, and the first column and the one after the last.
     all_touched
@@ -237,29 +248,31 @@ class BurntPolygons:
         self._tree = shapely.STRtree(shapes)
 
     def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Rows [start, stop): codes int32 (1, h, w), and where there is a polygon."""
+        """Return codes int32 (1, h, w) of rows [start, stop), and where there is a polygon."""
         t = self._grid.transform
         shape = (stop - start, self._cols[1] - self._cols[0])
         x = (t.c + t.a * self._cols[0], t.c + t.a * self._cols[1])
         y = (t.f + t.e * start, t.f + t.e * stop)
         window = shapely.box(min(x), min(y), max(x), max(y))
-        found = np.sort(self._tree.query(window, predicate="intersects"))
-        if not len(found):
+        # sorted, because the order of the polygons decides which one wins
+        inside = np.sort(self._tree.query(window, predicate="intersects"))
+        if not len(inside):
             return np.full((1, *shape), NO_CODE, np.int32), np.zeros((1, *shape), np.bool_)
         burnt = rasterize(
-            zip(self._shapes[found], self._codes[found].tolist(), strict=True),
+            zip(self._shapes[inside], self._codes[inside].tolist(), strict=True),
             out_shape=shape,
             transform=self._grid.window_transform(start, self._cols[0]),
             fill=NO_CODE,
             all_touched=self._all_touched,
+            # uint8, the default, would clamp codes above 255
             dtype="int32",
         )
         return burnt[None], (burnt != NO_CODE)[None]
 
 
 def burning_order(codes: NDArray[np.int64], priority: tuple[int, ...]) -> NDArray[np.int64]:
-    """Order polygons so that codes of a higher priority (named earlier) are burnt later."""
-    rank = {code: place for place, code in enumerate(reversed(priority), start=1)}
+    """Return the order that burns codes of a higher priority (named earlier) later."""
+    rank = {code: number for number, code in enumerate(reversed(priority), start=1)}
     ranks = np.array([rank.get(int(code), 0) for code in codes])
     return np.argsort(ranks, kind="stable")
 
@@ -282,7 +295,7 @@ def label_codes(polygons: Polygons, classes: ClassList, path: Path) -> NDArray[n
 
 
 def overlapping(shapes: NDArray[Any], codes: NDArray[np.int64]) -> int:
-    """Count the polygons that share ground with one of another class."""
+    """Count the polygons that overlap one of another class."""
     if len(shapes) > MOST_COMPARED or len(np.unique(codes)) < 2:
         return 0
     first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
@@ -290,3 +303,64 @@ def overlapping(shapes: NDArray[Any], codes: NDArray[np.int64]) -> int:
     first, second = first[rivals], second[rivals]
     shared = shapely.area(shapely.intersection(shapes[first], shapes[second])) > 0
     return len(np.unique(np.concatenate([first[shared], second[shared]])))
+
+
+@dataclass(frozen=True)
+class PolygonLabels(LabelFormat):
+    """Polygons with a class column, burnt onto the scene's grid."""
+
+    file: PolygonFile
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """Tell by its suffix whether a file holds polygons."""
+        return path.suffix.lower() in POLYGON_SUFFIXES
+
+    @classmethod
+    def suits(cls, options: SceneOptions) -> bool:
+        """Polygons come first where a class column is named."""
+        return options.label_column is not None
+
+    @classmethod
+    def from_file(cls, path: Path, options: SceneOptions) -> Self:
+        """Read the polygons; they stay in memory for the checks of every scene."""
+        if options.label_column is None:
+            raise DataError(f"{path} holds polygons: name the column of the class, --label-column")
+        return cls(path, polygon_file(path, options.label_column, options.label_layer))
+
+    @classmethod
+    def implied_classes(
+        cls,
+        files: Sequence[Self],
+        *,
+        pixels: bool,  # noqa: ARG003 - a pixel outside all polygons has no code, not code 0
+    ) -> ClassList:
+        """Return the values of the class column over all files."""
+        return named_classes(v for labels in set(files) for v in read_polygons(labels.file).values)
+
+    def check(self, grid: Grid, rules: LabelRules) -> list[str]:
+        """Check classes and position; note what is reprojected and what overlaps."""
+        polygons = read_polygons(self.file)
+        codes = label_codes(polygons, rules.classes, self.path)
+        projected(polygons, grid, self.path)
+        notes = list(polygons.notes)
+        if polygons.crs is not None and grid.crs is not None and polygons.crs != grid.crs:
+            notes.append(f"{self.path.name} brought to {grid.crs_text}")
+        rivals = 0 if rules.priority else overlapping(polygons.shapes, codes)
+        if rivals:
+            notes.append(
+                f"{self.path.name}: {rivals} polygons overlap one of another class, the later "
+                "wins: name the order with --priority"
+            )
+        return notes
+
+    def open(
+        self, stack: ExitStack, grid: Grid, cols: tuple[int, int], rules: LabelRules
+    ) -> RowSource:
+        """Burn the polygons, those of a higher priority last; without those of no class."""
+        polygons = read_polygons(self.file)
+        codes = label_codes(polygons, rules.classes, self.path)
+        shapes = projected(polygons, grid, self.path)
+        order = burning_order(codes, rules.priority)
+        order = order[codes[order] != NO_CODE]
+        return BurntPolygons(shapes[order], codes[order], grid, cols, all_touched=rules.all_touched)

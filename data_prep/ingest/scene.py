@@ -1,30 +1,71 @@
-"""A scene: its modalities, its labels, its masks, and where its files lie on its grid.
-
-Where samples lie: the manifest's columns of scene and place.
-"""
+"""A scene: its modalities, its masks and its labels, and the manifest's columns on position."""
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.polygons import VectorFile
+from data_prep.ingest.label_format import LabelFormat
 from data_prep.ingest.sensors import Baseline, split_band
 from data_prep.manifest import Columns, text_column
 from data_prep.rasters import RasterFile, natural_key
+from rsdgc.errors import SettingError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data_prep.ingest.grid import Grid
-    from data_prep.ingest.masks import MaskFile
     from data_prep.schema import Skipped
 
 
-Labels = RasterFile | VectorFile
+@dataclass(frozen=True)
+class MaskRule:
+    """Which files are masks, and which of their values (or bits) mean invalid."""
+
+    pattern: str
+    values: tuple[int, ...]
+    bits: bool = False
+
+    def matches(self, name: str) -> bool:
+        """Tell by its name whether a file is such a mask; the suffix may be left out."""
+        path = PurePosixPath(name)
+        return any(fnmatch.fnmatch(text, self.pattern) for text in (path.name, path.stem))
+
+    def valid(self, codes: NDArray[Any]) -> NDArray[np.bool_]:
+        """Mark the pixels that the mask leaves."""
+        if not self.bits:
+            return ~np.isin(codes, self.values)
+        flags = sum(1 << bit for bit in self.values)
+        clear: NDArray[np.bool_] = (codes.astype(np.int64) & flags) == 0
+        return clear
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A scene's mask and how it is read."""
+
+    file: RasterFile
+    rule: MaskRule
+
+
+def parse_mask(text: str) -> MaskRule:
+    """Read ``glob=3,8,9`` or ``glob=bits:3,4``.
+
+    Raises
+    ------
+    SettingError
+        The text is neither.
+    """
+    match = re.fullmatch(r"([^=]+)=(bits:)?(\d+(?:,\d+)*)", text)
+    if match is None:
+        raise SettingError(f"--mask {text!r} is not GLOB=VALUES: write *_SCL=3,8,9 or *QA=bits:3,4")
+    values = tuple(int(number) for number in match[3].split(","))
+    return MaskRule(match[1], values, bits=match[2] is not None)
 
 
 @dataclass(frozen=True)
@@ -44,7 +85,7 @@ class ModalityFiles:
         if names == ["band1"]:
             stem = self.files[0].path.stem
             band = split_band(stem).band
-            # B05 names a band, the number of nlcd2011 does not
+            # the number of B05 names a band, that of nlcd2011 a year
             return [band if band[:1].isalpha() else stem]
         if len(self.files) == 1:
             return names
@@ -90,7 +131,7 @@ class Scene:
     name: str
     folder: str
     modalities: list[ModalityFiles]
-    labels: Labels
+    labels: LabelFormat
     masks: list[MaskFile] = field(default_factory=list)
     date: str = ""
     split: str = ""
@@ -99,10 +140,11 @@ class Scene:
 
     @property
     def reference(self) -> RasterFile:
-        """The file whose grid is the scene's: of the finest of the modalities with most say.
+        """The file whose grid is the scene's.
 
-        Modalities of several bands come before those of one; among them the finest; then the one
-        first by name.
+        It is of the finest modality of several bands (without one, of the finest), because those
+        are the images that the labels were drawn on; a finer elevation model would have them
+        resampled. Of equally fine modalities the first by name is taken.
         """
         modalities = sorted(
             self.modalities,
@@ -121,15 +163,13 @@ class Scene:
 
     @property
     def rasters(self) -> list[RasterFile]:
-        """Every raster: modalities, masks, and the labels if they are one."""
-        labels = [self.labels] if isinstance(self.labels, RasterFile) else []
-        return [*self.images, *(mask.file for mask in self.masks), *labels]
+        """Every raster: those of modalities, masks, and labels if they are in one."""
+        return [*self.images, *(mask.file for mask in self.masks), *self.labels.rasters]
 
     @property
     def paths(self) -> list[Path]:
         """Every file that is read."""
-        paths = [file.path for file in self.rasters]
-        return [*paths, self.labels.path] if isinstance(self.labels, VectorFile) else paths
+        return [*dict.fromkeys([*(file.path for file in self.rasters), self.labels.path])]
 
 
 def band_label(stem: str) -> str:

@@ -1,4 +1,8 @@
-"""All modalities, masks and labels of a scene, read together in bands of rows on its grid."""
+"""All modalities, masks and labels of a scene, read together in bands of rows on its grid.
+
+A scene is read from top to bottom in bands of rows, because files are stored in strips or in rows
+of tiles: each block is decoded once, and memory does not grow with the scene.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.ingest.aligned import (
-    AlignedRaster,
-    Band,
-    RowSource,
-    RowWindow,
-    joined,
-    read_step,
-)
-from data_prep.ingest.class_list import NO_CODE, ClassList
+from data_prep.ingest.aligned import AlignedRaster, Band, RowWindow, joined, read_step
 from data_prep.ingest.grid import Grid
+from data_prep.ingest.label_format import LABEL_ROWS, LabelRules
 from data_prep.ingest.modalities import InvalidFill, band_order, with_override
-from data_prep.ingest.polygons import (
-    BURN_ROWS,
-    BurntPolygons,
-    VectorFile,
-    burning_order,
-    label_codes,
-    projected,
-    read_polygons,
-)
+from data_prep.ingest.polygons import BurntPolygons, PolygonFile, projected, read_polygons
 from data_prep.ingest.scene import Scene
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError
@@ -36,13 +25,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.scene_options import Nodata
+    from data_prep.ingest.options import Nodata
     from data_prep.rasters import RasterFile
 
 
 @dataclass(frozen=True)
 class SceneSource:
-    """A scene and all that it takes to read it; goes to other processes.
+    """A scene and everything that reading it takes; jobs carry it to other processes.
 
     Attributes
     ----------
@@ -50,10 +39,10 @@ class SceneSource:
         What is read, and on what grid.
     modalities, factors
         The store's modalities, and how many pixels of the grid one of theirs spans, along a side.
-    classes, priority, all_touched
-        What labels mean; of polygons, which code wins, and which pixels they take.
+    label_rules
+        What labels mean.
     nodata
-        Values that go over what the files declare.
+        Values in place of what the files declare.
     area
         Polygons outside of which pixels count as invalid.
     """
@@ -62,11 +51,9 @@ class SceneSource:
     grid: Grid
     modalities: tuple[ModalityMeta, ...]
     factors: tuple[int, ...]
-    classes: ClassList
-    priority: tuple[int, ...] = ()
-    all_touched: bool = False
+    label_rules: LabelRules
     nodata: Nodata = None
-    area: VectorFile | None = None
+    area: PolygonFile | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -107,10 +94,10 @@ class SceneReader:
     source
         What is read.
     cols
-        First column and the one after the last; default: all. May reach over the right edge, and
-        rows over the lower one: what is there is filled by reflection, and invalid.
+        First column and the one after the last; default: all. May reach beyond the right edge, and
+        rows beyond the lower one: those pixels are filled by reflection, and invalid.
     unit
-        Rows from one call to the next, for reads that suit them.
+        Rows from one call to the next: reads are of multiples of it where they can be.
     """
 
     def __init__(
@@ -138,14 +125,15 @@ class SceneReader:
             fill = InvalidFill(modality.nodata, modality.dtype)
             self._modalities.append((files, order, fill, factor))
         self._masks = [
-            (self._raster(stack, mask.file, sharp=True), mask.rule) for mask in self.scene.masks
+            (self._raster(stack, mask.file, nearest=True), mask.rule) for mask in self.scene.masks
         ]
         self._area = None if source.area is None else self._inside(source.area)
         labels = self.scene.labels
-        if isinstance(labels, VectorFile):
-            self._labels = self._polygons(labels)
-        else:
-            self._labels = self._raster(stack, labels, sharp=True)
+        self._labels = RowWindow(
+            labels.open(stack, self.grid, self._cols, source.label_rules),
+            self.grid.height,
+            labels.row_step(self._cols[1] - self._cols[0], max(1, unit)),
+        )
 
     def rows(self, start: int, stop: int) -> Rows:
         """Read rows of all modalities; both ends are multiples of every modality's factor."""
@@ -165,13 +153,12 @@ class SceneReader:
             if factor > 1:
                 every = every.repeat(factor, axis=0).repeat(factor, axis=1)
             usable &= every
+        last = min(stop, self.grid.height)
         for window, rule in self._masks:
-            codes, seen = self._extended(*window.rows(start, min(stop, self.grid.height)), height)
+            codes, seen = self._extended(*window.rows(start, last), height)
             usable &= rule.valid(codes[0]) & _mask(codes, seen)
         if self._area is not None:
-            codes, seen = self._extended(
-                *self._area.rows(start, min(stop, self.grid.height)), height
-            )
+            codes, seen = self._extended(*self._area.rows(start, last), height)
             usable &= _mask(codes, seen)
         return Rows(images, valid, usable)
 
@@ -185,10 +172,10 @@ class SceneReader:
             codes = np.where(valid, values[0], 0).astype(np.int64)
             if not np.array_equal(codes[valid], values[0][valid]):
                 raise DataError(f"{where} has fractions: labels are whole numbers")
-        return codes, self.source.classes.labelled(codes, valid, where)
+        return codes, self.source.label_rules.classes.labelled(codes, valid, where)
 
     def drain(self, start: int) -> None:
-        """Read on to the end, so that a file that is cut short cannot pass for a whole one."""
+        """Read on to the end: a file that is cut short opens without complaint and fails here."""
         for files, _, _, factor in self._modalities:
             for window in files:
                 window.drain(start // factor)
@@ -214,7 +201,7 @@ class SceneReader:
     def _extended(
         self, values: NDArray[Any], valid: NDArray[np.bool_] | None, height: int, factor: int = 1
     ) -> Band:
-        """Fill what lies over the lower and right edges by reflection, as invalid pixels."""
+        """Fill what lies beyond the lower and right edges by reflection, as invalid pixels."""
         missing = (0, height - values.shape[1]), (0, self._missing_cols // factor)
         if not any(map(sum, missing)):
             return values, valid
@@ -223,36 +210,20 @@ class SceneReader:
         return np.pad(values, margins, mode="symmetric"), np.pad(valid, margins)
 
     def _raster(
-        self, stack: ExitStack, file: RasterFile, factor: int = 1, *, sharp: bool = False
+        self, stack: ExitStack, file: RasterFile, factor: int = 1, *, nearest: bool = False
     ) -> RowWindow:
         grid = self.grid.coarser(factor)
         cols = (self._cols[0] // factor, self._cols[1] // factor)
-        raster = AlignedRaster(stack, file, grid, labels=sharp, cols=cols)
+        raster = AlignedRaster(stack, file, grid, nearest=nearest, cols=cols)
         row_bytes = (cols[1] - cols[0]) * file.bands * np.dtype(file.source_dtype).itemsize
         step = read_step(row_bytes, file.block_height, max(1, self._unit // factor))
         return RowWindow(raster, grid.height, step)
 
-    def _polygons(self, labels: VectorFile) -> RowWindow:
-        polygons = read_polygons(labels)
-        codes = label_codes(polygons, self.source.classes, labels.path)
-        shapes = projected(polygons, self.grid, labels.path)
-        order = burning_order(codes, self.source.priority)
-        order = order[codes[order] != NO_CODE]
-        burnt: RowSource = BurntPolygons(
-            shapes[order],
-            codes[order],
-            self.grid,
-            self._cols,
-            all_touched=self.source.all_touched,
-        )
-        return RowWindow(burnt, self.grid.height, BURN_ROWS)
-
-    def _inside(self, area: VectorFile) -> RowWindow:
+    def _inside(self, area: PolygonFile) -> RowWindow:
         shapes = projected(read_polygons(area), self.grid, area.path)
         codes = np.ones(len(shapes), np.int64)
-        return RowWindow(
-            BurntPolygons(shapes, codes, self.grid, self._cols), self.grid.height, BURN_ROWS
-        )
+        burnt = BurntPolygons(shapes, codes, self.grid, self._cols)
+        return RowWindow(burnt, self.grid.height, LABEL_ROWS)
 
 
 def _mask(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

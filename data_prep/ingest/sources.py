@@ -1,7 +1,7 @@
-"""Which files a store was made of, so that making it again from the same ones does nothing.
+"""The files that a store was made of, so that making it again from the same files does nothing.
 
-``sources.json`` in a store holds the options and, of every file, size, time and a hash of its
-content. A file whose size and time are the same counts as the same; else its content decides.
+``sources.json`` in a store holds the options and, for every file, size, time and a hash of its
+content. A file whose size and time are the same counts as unchanged; otherwise its content decides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SourceFile(Record):
 
 
 class Sources(Record):
-    """All that a store depends on."""
+    """Everything that a store depends on."""
 
     version: int = VERSION
     options: str
@@ -52,14 +52,14 @@ class Sources(Record):
 
     @property
     def key(self) -> str:
-        """Short text that is the same for the same options, sizes and times."""
+        """Short text, the same for the same options, sizes and times; contents are not read."""
         plain = [(file.path, file.bytes, file.mtime_ns) for file in self.files]
         text = json.dumps([self.version, self.options, plain])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @contextmanager
     def hashing(self) -> Iterator[Future[Sources]]:
-        """Hash the content of every file in a thread; the result is this with the hashes."""
+        """Hash the content of every file in a thread; the result is a copy with the hashes."""
         stop = threading.Event()
 
         def hash_all() -> Sources:
@@ -77,7 +77,7 @@ class Sources(Record):
                 stop.set()
 
     def made(self, out: Path) -> bool:
-        """Tell whether the store at ``out`` was made of just this."""
+        """Tell whether the store at ``out`` was made of these options and files."""
         try:
             text = (out / SOURCES_FILE).read_text(encoding="utf-8")
             old = Sources.model_validate_json(text)
@@ -102,32 +102,32 @@ def _same(old: SourceFile, new: SourceFile) -> bool:
 
 
 def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
-    """Look at files, and what accompanies them, without reading them.
+    """Return size and time of files, and of those that accompany them, without reading them.
 
     Parameters
     ----------
     paths
         Files, also inside zip files.
     options
-        A dataclass of what was asked.
+        A dataclass of the ingestion's options.
     """
-    found: dict[str, SourceFile] = {}
+    files: dict[str, SourceFile] = {}
     for path in paths:
         for file in [on_disk(path), *_companions(on_disk(path))]:
             name = str(file.absolute())
-            if name in found:
+            if name in files:
                 continue
             try:
                 facts = file.stat()
             except OSError:
                 continue
-            found[name] = SourceFile(path=name, bytes=facts.st_size, mtime_ns=facts.st_mtime_ns)
+            files[name] = SourceFile(path=name, bytes=facts.st_size, mtime_ns=facts.st_mtime_ns)
     text = json.dumps(dataclasses.asdict(options), default=str, sort_keys=True)
-    return Sources(options=text, files=[found[name] for name in sorted(found)])
+    return Sources(options=text, files=[files[name] for name in sorted(files)])
 
 
 def on_disk(path: Path) -> Path:
-    """Return the file on disk that holds a path: itself, or the zip file round it."""
+    """Return the file on disk that holds a path: itself, or the zip file around it."""
     text = path.as_posix()
     if not text.startswith("/vsizip/"):
         return path
@@ -142,9 +142,9 @@ def _companions(path: Path) -> list[Path]:
 
 
 def hash_file(path: str | Path) -> str:
-    """XXH3 of a file's content, 128 bits in hexadecimal digits: what ``xxhsum -H2`` says.
+    """Return the XXH3 of a file's content, 128 bits in hexadecimal digits, as ``xxhsum -H2`` does.
 
-    Made to tell contents apart and not to withstand a forger: SHA-256 takes four times as long,
+    It tells contents apart but does not withstand a forger. SHA-256 takes four times as long,
     0.7 s a GB, where plain pixels are read in 0.8 s a GB.
 
     Raises

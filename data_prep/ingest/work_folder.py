@@ -1,14 +1,15 @@
-"""The folder that a store is made in, beside where it will be: kept when the process is killed."""
+"""The folder that a store is made in, beside the store: it stays when the process is killed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from data_prep.staging import check_free, publish
 from rsdgc.errors import DataError, RsdgcError
@@ -16,32 +17,35 @@ from rsdgc.errors import DataError, RsdgcError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from data_prep.ingest.sources import Sources
+
 KEY_FILE = "key"
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Where parts are kept, and where the store is put together."""
+    """Where the results of jobs are kept, and where the store is put together."""
 
-    parts: Path
+    results: Path
     store: Path
 
 
 @contextmanager
 def work_folder(
-    out: str | os.PathLike[str], key: str, *, overwrite: bool = False
+    out: str | os.PathLike[str], sources: Sources, *, overwrite: bool = False
 ) -> Iterator[WorkFolder]:
-    """Give a folder to make a store in; rename the store to ``out`` at the end.
+    """Yield a folder to make a store in; rename the store to ``out`` at the end.
 
-    What a killed process has left is taken over if its key is the same, and else removed. After an
-    error that was raised on purpose nothing stays; after anything else (Ctrl-C, no space, a kill)
-    the parts do.
+    What a killed process left is used again if its options and files are the same, and else
+    removed. After a refusal of the data (DataError) nothing stays. After anything else, such as
+    Ctrl-C, a full disk or a kill, the results of jobs stay. The sources are hashed meanwhile, in a
+    thread, and recorded in the store.
 
     Parameters
     ----------
     out
         The store to make.
-    key
+    sources
         What the store depends on: options and files.
     overwrite
         Replace an existing store.
@@ -54,42 +58,48 @@ def work_folder(
     target = Path(os.path.abspath(out))
     check_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    home = target.parent / f".{target.name}.ingest"
+    folder = target.parent / f".{target.name}.ingest"
     with _lock(target.parent / f".{target.name}.lock", target):
-        _take_over(home, key)
-        work = WorkFolder(home / "parts", home / "store")
+        _remove_other(folder, sources.key)
+        work = WorkFolder(folder / "parts", folder / "store")
         shutil.rmtree(work.store, ignore_errors=True)
         work.store.mkdir()
-        work.parts.mkdir(exist_ok=True)
+        work.results.mkdir(exist_ok=True)
         try:
-            yield work
+            with sources.hashing() as hashed:
+                yield work
+                hashed.result().write(work.store)
             publish(work.store, target)
         except RsdgcError as error:
-            # a process that died is no verdict on the data: its parts can be used again
+            # a worker that died (RunError) says nothing about the data: its results can be used
             if isinstance(error, DataError):
-                shutil.rmtree(home, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
             raise
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_over(home: Path, key: str) -> None:
-    stamp = home / KEY_FILE
+def _remove_other(folder: Path, key: str) -> None:
+    """Remove the results of other options or files, and stamp the folder with the key."""
+    stamp = folder / KEY_FILE
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == key):
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         stamp.write_text(key, encoding="utf-8")
 
 
 @contextmanager
-def _lock(path: Path, target: Path) -> Iterator[IO[str]]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(
-                f"another process is making {target}: wait for it, or choose another folder"
-            ) from error
-        try:
-            yield file
-        finally:
-            path.unlink(missing_ok=True)
+def _lock(path: Path, target: Path) -> Iterator[None]:
+    """Hold a lock that the system releases however the process ends."""
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(
+            f"another process is making {target}: wait for it, or choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        # unlinked while it is held: whoever comes next makes a new file
+        path.unlink(missing_ok=True)
+        lock.release()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.ingest import ingest_class_folders, ingest_scenes
+from data_prep.ingest.class_folders import ingest_class_folders
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.store import Store
 from tests.data_prep.archives import noise, quadrants, write_class_folders, write_scene, write_tif
 

@@ -23,7 +23,7 @@ from data_prep.common_statistics import (
     site_sums,
 )
 from data_prep.dataset import open_data
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.manifest import column
 from data_prep.partition import partition
 from data_prep.schema import ModalityMeta

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_prep.data_page import write_data_page
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.inspect import describe
 from data_prep.manifest import column
 from data_prep.partition import partition

@@ -12,7 +12,7 @@ import shapely
 from rasterio.warp import transform
 
 from data_prep.footprints import Footprints
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
 from data_prep.schema import SceneMeta
 from data_prep.store import Store

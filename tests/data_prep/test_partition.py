@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep.dataset import open_data
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.manifest import column
 from data_prep.partition import NO_SITE, assign_blocks, partition
 from data_prep.store import Store

@@ -122,7 +122,7 @@ def test_class_partitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["--nodata", "x"], "--nodata 'x' is not a number"),
         (["--nodata", "1", "--nodata", "dem=2"], "for all modalities and for one"),
         (["--complex", "phase"], "choose amp or db"),
-        (["--mask", "SCL"], "is not glob=values"),
+        (["--mask", "SCL"], "is not GLOB=VALUES"),
         (["--layout", "class-folders", "--nodata", "a=1"], "images have one modality"),
     ],
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from tests.federation import write_class_folders, write_image
 

@@ -16,7 +16,7 @@ from flwr.app import ConfigRecord, Message
 
 import strategies.sites
 from data_prep.dataset import open_data
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from fl_app import client_app
 from fl_app.client_app import app
 from fl_app.settings import Settings

@@ -20,7 +20,8 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 
-from data_prep.ingest import ingest_class_folders, ingest_scenes
+from data_prep.ingest.class_folders import ingest_class_folders
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
@@ -89,7 +90,7 @@ def test_no_crs_cannot_take_polygons_that_have_one(src: Path) -> None:
     write_tif(src / "optical.tif", noise((2, SIZE, SIZE)), crs=None)
     write_polygons(src / "labels.gpkg", [((0, 0, 32, 64), "a")])
     (src / "labels.tif").unlink()
-    with pytest.raises(DataError, match=r"labels.gpkg cannot be laid on the scene.*no CRS"):
+    with pytest.raises(DataError, match=r"labels.gpkg cannot be placed on the scene.*no CRS"):
         ingest(src, label_column="name")
 
 
@@ -611,7 +612,7 @@ def test_overlaps_are_settled_by_priority(src: Path) -> None:
         middle = column(store.manifest, "label").reshape(8, 8)[3, 3]
         assert store.classes[middle] == ("pond" if order[0] == 0 else "field")
         assert note(store, "overlap one of another class, the later wins")
-    with pytest.raises(SettingError, match="priority 'lake' is no class"):
+    with pytest.raises(SettingError, match="--priority 'lake' is not a class"):
         ingest(src, label_column="name", priority=["lake"])
 
 
@@ -662,7 +663,7 @@ def test_scenes_without_labels_are_skipped_with_a_reason(src: Path) -> None:
     store = ingest(src)
     (fault,) = [item for item in store.meta.skipped if item.refused]
     assert fault.path == "empty"
-    assert "no window has enough valid and labelled pixels" in fault.reason
+    assert "no window has enough valid and labeled pixels" in fault.reason
 
 
 # duplicated scenes

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.manifest import column
 from rsdgc.errors import DataError, SettingError
 from tests.data_prep.archives import noise, write_class_folders, write_tif

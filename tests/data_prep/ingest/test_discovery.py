@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.ingest.sensors import date_of, modality_name, split_band
 from data_prep.manifest import column
 from data_prep.store import Store
@@ -122,7 +122,7 @@ def test_masks_by_bits(tmp_path: Path) -> None:
     assert [m.name for m in store.meta.modalities] == ["optical"]
     assert column(store.manifest, "valid")[0] == 0.25
     assert (column(store.manifest, "valid")[1:] == 1).all()
-    with pytest.raises(SettingError, match="mask 'QA' is not glob=values"):
+    with pytest.raises(SettingError, match="mask 'QA' is not GLOB=VALUES"):
         ingest(src, masks=["QA"])
     with pytest.raises(DataError, match=r"has no mask like \*SCL"):
         ingest(src, masks=["*SCL=3"], overwrite=True)

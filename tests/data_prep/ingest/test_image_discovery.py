@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.ingest import ingest_class_folders
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.manifest import column
 from data_prep.partition import partition
 from rsdgc.errors import DataError

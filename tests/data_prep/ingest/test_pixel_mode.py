@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.ingest import ingest_scenes, job_results
+from data_prep.ingest import job_results
+from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelJob
 from data_prep.ingest.plan import plan_scenes
-from data_prep.ingest.scene_options import SceneOptions
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError
@@ -78,7 +79,7 @@ def test_copies_small_scenes_and_unlabelled_ones_are_refused(tmp_path: Path) -> 
         ingest_scenes(src, tmp_path / "no", patch_px=99)
     for name in ("a", "b"):
         write_tif(src / name / "labels.tif", quadrants(40, 40, (0, 0, 0, 0)), crs=None)
-    with pytest.raises(DataError, match="no pixel is labelled"):
+    with pytest.raises(DataError, match="no pixel is labeled"):
         ingest_scenes(src, tmp_path / "no", patch_px=3)
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
-from data_prep.ingest import ingest_scenes
 from data_prep.ingest.grid import Grid
-from data_prep.ingest.polygons import BurntPolygons, burning_order, read_polygons, vector_file
+from data_prep.ingest.polygons import BurntPolygons, burning_order, polygon_file, read_polygons
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.manifest import column
 from data_prep.rasters import read_header
 from data_prep.store import Store
@@ -72,7 +72,10 @@ def test_what_cannot_be_used_is_named(src: Path) -> None:
     path = write_polygons(src / "labels.gpkg", BOXES)
     for options, message in (
         ({"label_column": None}, r"labels.gpkg holds polygons: name the column"),
-        ({"label_column": "fclass"}, r"labels.gpkg has no column fclass: it has name"),
+        (
+            {"label_column": "fclass"},
+            r"labels.gpkg has no column fclass: choose a --label-column from name",
+        ),
         ({"label_layer": "other"}, r"labels.gpkg cannot be read"),
     ):
         with pytest.raises(DataError, match=message):
@@ -197,8 +200,8 @@ def test_priorities_are_burnt_last() -> None:
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     path = write_polygons(tmp_path / "a.geojson", BOXES)
-    assert len(read_polygons(vector_file(path, "name")).shapes) == 2
+    assert len(read_polygons(polygon_file(path, "name")).shapes) == 2
     write_polygons(path, BOXES[:1])
-    assert len(read_polygons(vector_file(path, "name")).shapes) == 1
+    assert len(read_polygons(polygon_file(path, "name")).shapes) == 1
     header = read_header(write_tif(tmp_path / "a.tif", noise((4, 4))))
     assert header.crs is not None

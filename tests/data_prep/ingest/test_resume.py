@@ -20,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
-from data_prep.ingest import ingest_class_folders, ingest_scenes, job_results
+from data_prep.ingest import job_results
 from data_prep.ingest.aligned import READ_BYTES, read_step
 from data_prep.ingest.chips import ChipJob
+from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
+from data_prep.ingest.options import ChipRules, SceneOptions
 from data_prep.ingest.plan import plan_scenes
-from data_prep.ingest.scene_options import ChipRules, SceneOptions
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.ingest.sources import hash_file
 from data_prep.manifest import column
 from data_prep.store import Store
@@ -97,7 +99,7 @@ def test_a_process_killed_without_warning_goes_on(src: Path) -> None:
         labels = stripes(size, size, 8, (1, 2))
         write_tif(src / f"scene-{i}" / "labels.tif", labels, left=LEFT + 50_000 * i)
     code = (
-        "from data_prep.ingest import ingest_scenes\n"
+        "from data_prep.ingest.scenes import ingest_scenes\n"
         "if __name__ == '__main__':\n"
         f"    ingest_scenes({str(src)!r}, {str(out)!r}, chip_px=10, processes=2)\n"
     )

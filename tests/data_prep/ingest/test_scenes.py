@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from data_prep.ingest import ingest_scenes
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
@@ -105,7 +105,7 @@ def test_layers_may_be_named(tmp_path: Path) -> None:
         ("optical", ["band1", "band2", "band3", "band4"]),
         ("two", ["1", "zz"]),
     ]
-    for wrong, message in (("optical", "not name=glob"), ("x=nope*", "no file like nope")):
+    for wrong, message in (("optical", "not NAME=GLOB"), ("x=nope*", "no file like nope")):
         with pytest.raises((SettingError, DataError), match=message):
             ingest(src, modalities=[wrong], overwrite=True)
 
@@ -281,7 +281,7 @@ def test_broken_scenes_are_quarantined_and_leave_nothing(tmp_path: Path) -> None
     assert len(store) == 2 * 144
     reasons = {item.path: item.reason for item in store.meta.skipped}
     assert "optical.tif cannot be read" in reasons["scene-1"]
-    assert "no label raster labels.tif" in reasons["scene-9"]
+    assert "no label file labels.tif" in reasons["scene-9"]
     scenes = column(store.manifest, "scene")
     window = rasterio.windows.Window(0, 0, 8, 8)
     with rasterio.open(src / "scene-2" / "optical.tif") as source:
@@ -365,7 +365,7 @@ def test_missing_empty_and_small_archives_are_named(tmp_path: Path) -> None:
     write_tif(src / "optical.tif", noise((2, 8, 8)))
     with pytest.raises(DataError, match="no chip of 64 px in 8×8 px: too small"):
         ingest(src, chip_px=64)
-    with pytest.raises(DataError, match=r"no label raster lulc\.tif"):
+    with pytest.raises(DataError, match=r"no label file lulc\.tif"):
         ingest(src, labels="lulc.tif")
     (src / "optical.tif").write_text("broken")
     with pytest.raises(DataError, match=r"optical.tif cannot be read"):

@@ -1,4 +1,7 @@
-"""What can be asked of an ingestion of scenes, checked before anything is read."""
+"""Options of an ingestion, checked before anything is read.
+
+Each field is an option of ``rsdgc ingest``, and errors name it so.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.ingest.masks import MaskRule, parse_mask
+from data_prep.ingest.scene import MaskRule, parse_mask
 from data_prep.rasters import COMPLEX_MODES
 from data_prep.splits import check_shares
 from rsdgc.errors import SettingError
@@ -22,19 +25,18 @@ Nodata = float | Mapping[str, float] | None
 
 @dataclass(frozen=True)
 class ChipRules:
-    """Which windows become chips.
+    """Which windows become chips; see :class:`SceneOptions`.
 
     Attributes
     ----------
     chip_px, stride_px
-        Side of a chip and step of the grid.
-    min_valid
-        Least share of pixels valid in all bands.
-    min_label
-        Least share of pixels that have a label.
+        Side of a chip, and step from one to the next.
+    min_valid, min_label
+        Least shares of a chip's pixels that are valid in all bands, and that have a label.
     edge
-        Windows that would leave the scene are dropped (``drop``), filled by reflection, which
-        counts as invalid (``pad``), or moved back to the edge, where they overlap (``shift``).
+        What becomes of windows that would leave the scene. ``drop`` leaves them out, ``pad`` fills
+        them by reflection, which counts as invalid, and ``shift`` moves them back to the edge,
+        where they overlap their neighbors.
     """
 
     chip_px: int
@@ -50,29 +52,51 @@ class ChipRules:
         for name, share in (("min-valid", self.min_valid), ("min-label", self.min_label)):
             if not 0 <= share <= 1:
                 raise SettingError(f"--{name} is {share}: choose a share from 0 to 1")
-        if self.edge not in EDGES:
-            raise SettingError(f"--edge is {self.edge!r}: choose {', '.join(EDGES)}")
+        _check_choice("edge", self.edge, EDGES)
 
 
-@dataclass(frozen=True)
-class SplitRules:
-    """How samples are split; the fields are those of :class:`SceneOptions`."""
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """Options of every layout.
 
-    test_share: float
-    val_share: float
-    seed: int
-    buffer_px: int | None = None
-    block_px: int | None = None
-    method: str = "blocks"
+    Attributes
+    ----------
+    classes
+        Class codes and names, or the path of a JSON file of them: one list for all sites. Default:
+        what the archive implies.
+    unknown
+        ``error`` or ``ignore``: what a label outside a given class list is.
+    test_share, val_share, seed
+        Shares of the samples, and the seed of the choice.
+    nodata
+        Value (of scenes also by modality) that marks invalid pixels, in place of what the files
+        declare.
+    complex_mode
+        ``amp`` or ``db``: what complex values become.
+    strict
+        Fail at the first file or scene that cannot be used, instead of listing it in
+        ``meta.json``.
+    name, synthetic
+        Name of the data in reports (default: the archive's), and whether it is synthetic
+        (default: what ``archive.json`` says).
+    """
+
+    classes: str | Path | Mapping[int, str] | None = None
+    unknown: str = "error"
+    test_share: float = 0.2
+    val_share: float = 0.0
+    seed: int = 0
+    nodata: Nodata = None
+    complex_mode: str | None = None
+    strict: bool = False
+    name: str | None = None
+    synthetic: bool | None = None
 
     def __post_init__(self) -> None:
         check_shares(self.test_share, self.val_share)
-        if self.buffer_px is not None and self.buffer_px < 0:
-            raise SettingError(f"--buffer is {self.buffer_px}: choose 0 or more")
-        if self.block_px is not None and self.block_px < 1:
-            raise SettingError(f"--block is {self.block_px}: choose at least the chip's side")
-        if self.method not in SPLIT_METHODS:
-            raise SettingError(f"--split-by is {self.method!r}: choose {', '.join(SPLIT_METHODS)}")
+        _check_choice("unknown", self.unknown, ("error", "ignore"))
+        if self.complex_mode is not None:
+            _check_choice("complex", self.complex_mode, COMPLEX_MODES)
 
     @property
     def shares(self) -> dict[str, Any]:
@@ -80,48 +104,70 @@ class SplitRules:
         return {"test_share": self.test_share, "val_share": self.val_share, "seed": self.seed}
 
 
-@dataclass(frozen=True)
-class SceneOptions:
-    """Options of :func:`data_prep.ingest.ingest_scenes`.
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(IngestOptions):
+    """Options of :func:`data_prep.ingest.class_folders.ingest_class_folders`.
+
+    The shares of :class:`IngestOptions` are of each class, at each site. Images of equal content
+    go to one split. A CSV file with a column ``split`` decides itself.
+
+    Attributes
+    ----------
+    chip_px
+        Side of the chips; default: the common side, where nothing is resampled.
+    """
+
+    chip_px: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chip_px is not None and self.chip_px < 1:
+            raise SettingError(f"--chip is {self.chip_px}: choose at least 1 px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions(IngestOptions):
+    """Options of :func:`data_prep.ingest.scenes.ingest_scenes`.
 
     ::
 
         SceneOptions(chip_px=64)                                labels.tif in each scene folder
         SceneOptions(labels="landuse.gpkg", label_column="fclass")            polygons
-        SceneOptions(modalities=["optical=S2_*.tif", "dem=srtm*.tif"])       files of each modality
+        SceneOptions(modalities=["optical=S2_*.tif", "dem=srtm*.tif"])        files by modality
         SceneOptions(masks=["*_SCL=3,8,9,10"], min_valid=0.9)   clouds are invalid pixels
-        SceneOptions(patch_px=11)                               a patch round each labelled pixel
+        SceneOptions(patch_px=11)                               a patch round each labeled pixel
+
+    The class list of :class:`IngestOptions` is by default ``classes.json`` of the archive, else
+    the category names of the label raster. A given list is closed: other codes are an error, and
+    code 0, if the list does not have it, means unlabeled.
 
     Attributes
     ----------
     labels
-        Name of the label file in each scene folder, or the path of one for all scenes; a raster
-        or polygons. Default: ``labels`` with any suffix.
+        Name of the label file in each scene folder, or the path of one for all scenes. Default:
+        ``labels`` with any suffix.
+    label_format
+        Name of a label format, or its place as ``package.module:Class``; see
+        :mod:`data_prep.ingest.label_format`. Default: the first that recognizes the file.
     label_column, label_layer
         Of polygons: the field of the class, and the layer of the file where it has several.
     priority
         Classes by falling priority: where polygons overlap, the class named first wins; the rest
         come after, the later one in the file first.
     all_touched
-        Polygons take all pixels that they touch, not only those whose middle they hold.
-    unknown
-        ``error`` or ``ignore``: what a label outside a given class list is.
+        Polygons take all pixels that they touch, not only those whose center they hold.
     modalities
         ``name=glob`` for each modality, matched against the file names of a scene folder, instead
         of grouping by names.
     masks
         ``glob=1,2,3`` (values) or ``glob=bits:3,4`` of files that mark invalid pixels, such as
         clouds.
-    classes
-        Class codes and names, or the path of a JSON file of them; default ``classes.json`` of the
-        archive, else the category names of the label raster. A given list is closed: other codes
-        are an error, and code 0, if the list does not have it, means unlabelled.
     aoi
         Polygons outside of which pixels count as invalid.
     chip_px, stride_px, edge
         Side of a chip, step from one to the next (default: the side), and the edge policy.
     patch_px
-        Pixel mode: a sample is a labelled pixel with the patch of this odd side round it.
+        Pixel mode: a sample is a labeled pixel with the patch of this odd side round it.
     buffer_px
         Least gap between chips of different splits; default half a chip, which sets aside one
         ring of chips round each test block. In pixel mode the distance that pixels of different
@@ -132,30 +178,18 @@ class SceneOptions:
     split_by
         ``blocks`` of ground, whole scenes (``scene``), the latest dates (``date``), or as a
         description says (``given``).
-    test_share, val_share, seed
-        Shares of the samples, and the seed of the choice.
-    nodata
-        Value (or value by modality) that marks invalid pixels, over what the files declare.
-    complex_mode
-        ``amp`` or ``db``: what complex values become.
     min_valid, min_label
         Least share of a chip's pixels that are valid in all bands, and that have a label.
-    strict
-        Fail at the first scene that cannot be used, instead of listing it in ``meta.json``.
-    name, synthetic
-        Name of the data in reports (default: the archive's), and whether it is synthetic
-        (default: what ``archive.json`` says).
     """
 
     labels: str | None = None
+    label_format: str | None = None
     label_column: str | None = None
     label_layer: str | None = None
     priority: Sequence[str] = ()
     all_touched: bool = False
-    unknown: str = "error"
     modalities: Sequence[str] | None = None
     masks: Sequence[str] = ()
-    classes: str | Path | Mapping[int, str] | None = None
     aoi: str | Path | None = None
     chip_px: int = 64
     stride_px: int | None = None
@@ -164,19 +198,17 @@ class SceneOptions:
     buffer_px: int | None = None
     block_px: int | None = None
     split_by: str = "blocks"
-    test_share: float = 0.2
-    val_share: float = 0.0
-    seed: int = 0
-    nodata: Nodata = None
-    complex_mode: str | None = None
     min_valid: float = 0.5
     min_label: float = 0.5
-    strict: bool = False
-    name: str | None = None
-    synthetic: bool | None = None
 
     def __post_init__(self) -> None:
-        _ = self.split, self.rules, self.mask_rules
+        super().__post_init__()
+        _ = self.rules, self.mask_rules  # both check what they are made of
+        if self.buffer_px is not None and self.buffer_px < 0:
+            raise SettingError(f"--buffer is {self.buffer_px}: choose 0 or more")
+        if self.block_px is not None and self.block_px < 1:
+            raise SettingError(f"--block is {self.block_px}: choose at least the chip's side")
+        _check_choice("split-by", self.split_by, SPLIT_METHODS)
         if self.patch_px is not None and (self.patch_px < 1 or self.patch_px % 2 == 0):
             raise SettingError(
                 f"--patch is {self.patch_px}: choose an odd number such as 3, 5 or 11"
@@ -184,12 +216,6 @@ class SceneOptions:
         if self.patch_px is not None and self.split_by != "blocks":
             raise SettingError(
                 "--split-by does not apply to pixel mode, which splits whole fields: leave it out"
-            )
-        if self.unknown not in ("error", "ignore"):
-            raise SettingError(f"--unknown is {self.unknown!r}: choose error or ignore")
-        if self.complex_mode not in (None, *COMPLEX_MODES):
-            raise SettingError(
-                f"--complex is {self.complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}"
             )
 
     @property
@@ -199,18 +225,11 @@ class SceneOptions:
         return ChipRules(self.chip_px, stride, self.min_valid, self.min_label, self.edge)
 
     @property
-    def split(self) -> SplitRules:
-        """How the samples are split."""
-        return SplitRules(
-            self.test_share,
-            self.val_share,
-            self.seed,
-            self.buffer_px,
-            self.block_px,
-            self.split_by,
-        )
-
-    @property
     def mask_rules(self) -> list[MaskRule]:
         """Files that mark invalid pixels."""
         return [parse_mask(text) for text in self.masks]
+
+
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise SettingError(f"--{option} is {value!r}: choose {' or '.join(choices)}")
