@@ -1,16 +1,18 @@
-"""Golomb-Rice code of whole arrays, in two bit streams that a buffer's parts share.
+"""Golomb-Rice code of arrays, in two bit streams that all arrays of a buffer share.
 
 A number ``g ≥ 0`` is split at bit ``rice``:
 
-- *unary stream*: ``g >> rice`` zero bits and a one bit;
-- *plain stream*: the ``rice`` low bits of all numbers of an array as bit planes, the highest
-  plane first, each plane one bit a number.
+- The *unary stream* gets ``g >> rice`` zero bits and a one bit.
+- The *plain stream* gets the ``rice`` low bits of all numbers of the array as bit planes, the
+  highest plane first, one bit for each number in each plane. It also takes bits as they are.
 
-The plain stream also takes bits as they are. Both are packed with the first bit highest and
-padded with zero bits to whole bytes, once for the buffer; where an array ends in them follows
-from its count alone, so no lengths are stored. Strictly increasing ids are coded by their gaps
-``id - previous id - 1`` (the first previous is -1): no bits can stand for repeated or decreasing
-ids.
+Two streams instead of one make every step an operation on arrays: the ends of all numbers are the
+one bits of the unary stream, and a plane of low bits is one slice of the plain stream.
+
+Both are packed with the first bit highest, and padded with zero bits to full bytes at their ends.
+Where an array ends follows from its count, so no lengths are stored. Strictly increasing ids are
+coded by their gaps ``id - previous id - 1`` (the first previous is -1), so no bits can represent
+repeated or decreasing ids.
 """
 
 from __future__ import annotations

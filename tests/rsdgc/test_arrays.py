@@ -19,7 +19,7 @@ flags = st.lists(st.booleans(), max_size=50).map(lambda found: np.array(found, b
 
 
 @given(flags, st.sampled_from([np.float32, np.uint16, np.int64, np.bool_]))
-def test_pick_and_place_are_boolean_indexing(chosen, dtype):
+def test_extract_and_place_are_boolean_indexing(chosen, dtype):
     values = np.arange(chosen.size).astype(dtype)
     found = extract(values, chosen)
     assert found.dtype == dtype
@@ -32,7 +32,7 @@ def test_pick_and_place_are_boolean_indexing(chosen, dtype):
 
 @pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, 2 * CHUNK + 7])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
-def test_pick_and_place_go_through_in_chunks(size, share):
+def test_extract_and_place_go_through_in_chunks(size, share):
     rng = np.random.default_rng(size)
     values, chosen = rng.standard_normal(size, dtype=np.float32), rng.random(size) < share
     assert np.array_equal(extract(values, chosen), values[chosen])
@@ -49,7 +49,7 @@ def test_what_is_not_finite_is_refused(largest):
 
 
 @pytest.mark.parametrize("where", [0, CHUNK - 1, CHUNK, CHUNK + 5])
-def test_peak_finds_what_is_anywhere(where):
+def test_the_largest_magnitude_is_found_anywhere(where):
     values = np.zeros(CHUNK + 6, np.float32)
     for wanted in (3.0, -3.0):
         values[where] = wanted
@@ -60,7 +60,7 @@ def test_peak_finds_what_is_anywhere(where):
     assert max_magnitude(values) == math.inf
 
 
-def test_peak_of_nothing_is_zero():
+def test_the_largest_magnitude_of_nothing_is_zero():
     assert max_magnitude(np.empty(0, np.float32)) == 0.0
 
 

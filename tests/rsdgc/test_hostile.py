@@ -9,7 +9,7 @@ import pytest
 
 from rsdgc import ModelSpec, Scheme, Stamp, WeightedMean, WireError, decode, encode
 from rsdgc.codec.header import HEADER_BYTES
-from tests.rsdgc.catalogue import CASES, step
+from tests.rsdgc.catalog import CASES, step
 from tests.rsdgc.forge import SPEC, Forge, leb128, sealed, valid
 
 HEADER_ENDS = [0, 1, 4, 5, 6, 7, 8, 9, 10, 18, 22, 26, 34, 38, 42, 46, 49, 50]
@@ -37,7 +37,7 @@ def test_the_levels_to_be_spoilt_use_every_part_of_the_code():
     assert all(bits for name, bits in forge.plain.items() if name != "ids 0")
 
 
-def test_the_catalogue_is_long():
+def test_the_catalog_is_long():
     assert len(CASES) >= 150
     assert len({name for name, *_ in CASES}) == len(CASES)
 

@@ -11,7 +11,7 @@ def make() -> Registry[type]:
     return shapes
 
 
-def test_what_is_registered_is_found_by_its_name_and_in_order() -> None:
+def test_items_are_found_by_name_and_listed_in_order() -> None:
     shapes = make()
     assert shapes["text"] is str
     assert list(shapes) == ["integer", "text"]
@@ -27,7 +27,7 @@ def test_a_path_is_imported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("txt", "did you mean 'text'"),
         ("zzz", "choose one of integer, text"),
@@ -36,13 +36,20 @@ def test_a_path_is_imported() -> None:
         (":x", "cannot be imported"),
     ],
 )
-def test_what_is_not_there_is_refused_with_a_way_out(name: str, told: str) -> None:
-    with pytest.raises(SettingError, match=told) as caught:
+def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as caught:
         make()[name]
     assert "shape" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["text", "a:b"])
-def test_a_name_is_registered_once_and_is_no_path(name: str) -> None:
+def test_a_name_is_registered_once_and_is_not_a_path(name: str) -> None:
     with pytest.raises(SettingError, match="cannot be registered"):
         make().register(name)
+
+
+def test_the_name_of_an_item_finds_it() -> None:
+    shapes = make()
+    assert shapes.name_of(str) == "text"
+    assert shapes.name_of(float) == "builtins:float"
+    assert shapes[shapes.name_of(float)] is float

@@ -10,6 +10,7 @@ from rsdgc.codec.golomb_rice import (
     RiceReader,
     RiceWriter,
     best_rice,
+    expected_id_bits,
     gaps_of,
     ids_of,
     rice_cost,
@@ -187,3 +188,16 @@ def test_unary_streams_beyond_the_limit_are_neither_written_nor_read(monkeypatch
         written([8 * 99], 0).finish()
     with pytest.raises(WireError, match="beyond any model"):
         reader(bytes(99) + b"\1", b"")
+
+
+def entropy(density):
+    rest = 1 - density
+    return -(np.log2(density) + rest / density * np.log2(rest))
+
+
+def test_rice_is_near_the_entropy():
+    density = np.array([1e-4, 1e-3, 1e-2, 0.1, 0.3])
+    found, bound = expected_id_bits(density), entropy(density)
+    assert (found >= bound).all()
+    assert found == pytest.approx(bound, rel=0.05)
+    assert expected_id_bits(np.array([1.0])) == 1

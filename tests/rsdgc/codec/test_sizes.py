@@ -5,22 +5,8 @@ from hypothesis import strategies as st
 
 from rsdgc import Compressor, ModelSpec, Scheme, Stamp, estimate_bytes, make_indicator
 from rsdgc.codec.dead_zone import DeadZone
-from rsdgc.codec.golomb_rice import expected_id_bits
 from rsdgc.codec.header import HEADER_BYTES
 from tests.rsdgc.examples import MIXED, normal, schemes
-
-
-def entropy(density):
-    rest = 1 - density
-    return -(np.log2(density) + rest / density * np.log2(rest))
-
-
-def test_rice_is_near_the_entropy():
-    density = np.array([1e-4, 1e-3, 1e-2, 0.1, 0.3])
-    found, bound = expected_id_bits(density), entropy(density)
-    assert (found >= bound).all()
-    assert found == pytest.approx(bound, rel=0.05)
-    assert expected_id_bits(np.array([1.0])) == 1
 
 
 @given(schemes, st.lists(st.sampled_from([0.0, 1.0]), min_size=8, max_size=8))

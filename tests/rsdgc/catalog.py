@@ -1,4 +1,4 @@
-"""The catalogue of malformed uploads: what is spoilt of a valid one.
+"""The catalog of malformed uploads: what is spoilt of a valid one.
 
 Each case is a name, a function that changes a :class:`tests.rsdgc.forge.Forge`, and the kinds of
 values, whole values and indices of the upload that it is made for.
