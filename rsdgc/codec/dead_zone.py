@@ -54,6 +54,7 @@ class DeadZone(JointCoding):
     """Levels of one step, entropy coded; see the module."""
 
     code = 4
+    always_finite = True
     bits_per_value = 2.0
     """What ratios allow for; the step makes up for what values really take. With fewer bits the
     budget carries more neighborhoods of coarser values: on real updates 2.0 captures the most

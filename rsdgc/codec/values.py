@@ -14,8 +14,8 @@ header of an encoded update uses::
         def decode(self, buffer, count):
             return (np.frombuffer(buffer, "<u2").astype("<u4") << 16).view("<f4")
 
-    Scheme(values="bfloat16")               # once the module is imported
-    Scheme(values="my_package.my_module:BFloat16")     # imports it; needs no registration
+    Scheme(values="bfloat16")  # once the module is imported
+    Scheme(values="my_package.my_module:BFloat16")  # imports the module; needs no registration
 
 There are two kinds. A :class:`LayerCoding` codes the values of one layer, and their number alone
 decides the size (:mod:`rsdgc.codec.layer_codings`). A :class:`JointCoding` codes all layers
@@ -55,9 +55,9 @@ _CLASSES: dict[int, type[ValueCoding]] = {}
 class ValueCoding(ABC):
     """What every value coding declares; subclass :class:`LayerCoding` or :class:`JointCoding`.
 
-    A coding has no state and is made without arguments. Its encoder gets finite values only. Its
-    decoder gets bytes that a peer sent: it must return finite values or raise
-    :class:`rsdgc.WireError`, and the same bytes must decode to the same bits on every machine.
+    A coding has no state and is made without arguments. Its decoder gets bytes that a peer sent: it
+    must return values or raise only :class:`rsdgc.WireError`. The same bytes must decode
+    to the same bits on every machine.
 
     Attributes
     ----------
@@ -71,12 +71,15 @@ class ValueCoding(ABC):
     for_whole_layers : bool
         Whether ``dense_values`` may name it, to code layers that are sent whole. That takes a
         :class:`LayerCoding`.
+    always_finite : bool
+        Whether decoding never returns NaN or infinity. If it may, the values are checked.
     """
 
     code: ClassVar[int]
     bits_per_value: ClassVar[float]
     overhead_bytes: ClassVar[int] = 0
     for_whole_layers: ClassVar[bool] = False
+    always_finite: ClassVar[bool] = False
 
     def __init_subclass__(cls, **words: Any) -> None:
         """Claim the code of a new coding.
@@ -101,15 +104,7 @@ class ValueCoding(ABC):
 
 
 class LayerCoding(ValueCoding):
-    """A coding of one layer's values, in a number of bytes that their number decides.
-
-    Attributes
-    ----------
-    always_finite : bool
-        Whether :meth:`decode` never returns NaN or infinity. If it may, its values are checked.
-    """
-
-    always_finite: ClassVar[bool] = False
+    """A coding of one layer's values, in a number of bytes that their number decides."""
 
     @abstractmethod
     def encode(self, values: Float32) -> Sequence[Buffer]:
@@ -304,7 +299,12 @@ def decode_values(buffer: memoryview, count: int, coding: LayerCoding) -> Float3
     if count == 0:
         return np.empty(0, dtype=np.float32)
     values = coding.decode(buffer, count)
+    check_decoded(values, coding)
+    return values
+
+
+def check_decoded(values: Float32, coding: Coding) -> None:
+    """Raise :class:`WireError` if decoded values are NaN or infinite."""
     if not coding.always_finite and not math.isfinite(max_magnitude(values)):
         name = VALUE_CODINGS.name_of(type(coding))
         raise WireError(f"the upload holds {name} values that are NaN or infinite: refuse it")
-    return values

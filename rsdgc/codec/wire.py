@@ -58,7 +58,13 @@ from rsdgc.codec.indices import (
     read_ids,
     read_raw_ids,
 )
-from rsdgc.codec.values import JointCoding, LayerCoding, decode_values, encode_values
+from rsdgc.codec.values import (
+    JointCoding,
+    LayerCoding,
+    check_decoded,
+    decode_values,
+    encode_values,
+)
 from rsdgc.errors import SettingError, WireError
 from rsdgc.neighborhoods import Neighborhoods, cut
 from rsdgc.update import LayerUpdate, SparseUpdate
@@ -196,6 +202,8 @@ def decode(
     if isinstance(coding, JointCoding):
         sizes = [grid.num_members(kept) for grid, kept in zip(sparse_grids, ids, strict=True)]
         values, value_bits = coding.decode(sizes, reader, streams)
+        for layer_values in values:
+            check_decoded(layer_values, coding)
         bits += value_bits
     # Unread bits would be a second spelling of the same update.
     streams.finish()

@@ -64,6 +64,13 @@ class Spacious(DeadZone):
 
     code = 210
     bits_per_value = 8.0
+    always_finite = False
+    divisor = 1.0
+
+    def decode(self, sizes, table, streams):
+        values, bits = super().decode(sizes, table, streams)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return [layer / np.float32(self.divisor) for layer in values], bits
 
 
 OUTSIDE = {"bfloat16": 200, f"{__name__}:Twelve": 201}
@@ -106,7 +113,16 @@ def test_a_joint_coding_from_outside_keeps_to_the_budget():
         assert same_update(decode(sent.payload, spec, each), sent)
         kept.append(sum(layer.kept for layer in sent.layers))
     assert kept[0] < kept[1]
-    assert sent.payload[7] == 4
+
+
+def test_a_joint_coding_from_outside_cannot_decode_to_infinity(monkeypatch):
+    scheme, kept = Scheme(values=f"{__name__}:Spacious"), [np.array([0])] * 3
+    sent = encode(SPEC, scheme, Stamp(), update(), kept, 300)
+    assert sent.payload[7] == 210
+    assert np.isfinite(decode(sent.payload, SPEC).to_dense()).all()
+    monkeypatch.setattr(Spacious, "divisor", 0.0)
+    with pytest.raises(WireError, match="Spacious values that are NaN or infinite"):
+        decode(sent.payload, SPEC)
 
 
 def test_a_path_to_a_registered_coding_becomes_its_name():
