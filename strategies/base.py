@@ -291,6 +291,7 @@ class SiteStrategy(Strategy):
         metrics = self.aggregate_evaluate(server_round, replies)
         if metrics is not None:
             result.evaluate_metrics_clientapp[server_round] = metrics
+        # The final evaluation is no round of its own: its bytes and scores complete the last one.
         self.ledger.count([*self._outbox.entries.values(), *self._outbox.pop_late()])
         self.ledger.score_round(server_round, self.ledger.final)
 
@@ -314,6 +315,7 @@ class SiteStrategy(Strategy):
         its site in the task.
         """
         settings = self.round_settings
+        # Polled here again, as sites may have left while the round waited for its quorum.
         nodes = self._discovery.poll(grid)
         sites = self.site_manager.draw(settings.fraction, settings.seed, server_round, nodes)
         return [self._message(MessageType.TRAIN, site, server_round, config) for site in sites]
@@ -444,6 +446,7 @@ class SiteStrategy(Strategy):
         log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
         site = self.site_manager.sites[sent.site]
         download = self.download(site, whole=True)
+        # The same task, so that an override's changes to it hold for the second message as well.
         task = sent.message.content.config_records[messages.TASK]
         message = self._pack(sent.message.metadata.message_type, site, task, download)
         self._outbox.add_resync(index, reply, message, download.groups)

@@ -137,11 +137,11 @@ class Checkpoints:
         }
         path = self._path(checkpoint.round)
         try:
-            make_folder(self.folder, levels=2)
+            make_folder(self.folder, levels=2)  # the run folder is new as well
             for draft in self.folder.glob(f"*{DRAFT}"):  # left by a process that was killed
                 draft.unlink()
             replace_file(path, lambda draft: save_file(arrays, draft, metadata))
-            self._prune()
+            self._prune()  # last, so that a kill leaves one checkpoint too many and never too few
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"checkpoint {path} cannot be written ({error}): free space, then resume the run"
@@ -174,6 +174,7 @@ class Checkpoints:
         known = metadata["schema"] in (SCHEMA, SCHEMA_VERSION_1)
         if not known or metadata["round"] != str(number):
             raise ValueError(f"it is {metadata['schema']} of round {metadata['round']}")
+        # safetensors checks its header but not the arrays: one flipped bit would be a wrong model.
         if metadata["checksum"] != _checksum(arrays, metadata["values"]):
             raise ValueError("its checksum does not match")
         state = State(arrays, json.loads(metadata["values"]))

@@ -126,6 +126,7 @@ class PublishedModel:
         RsdgcError
             The true weights are no longer finite; nothing was published.
         """
+        # Nothing is measured before the first patch: taking the budget leaves the level unchanged.
         measured_bytes = self.rates.budget_bytes
         if self.log:
             measured_bytes = len(self.log[-1].payload) + overhead_bytes
@@ -134,12 +135,6 @@ class PublishedModel:
     def publish_within(self, rates: RateControl) -> None:
         """Publish the next version within another budget, as the last patch of a run."""
         self._publish(rates, rates.budget_bytes)
-
-    def publish_whole(self) -> None:
-        """Publish the true weights as the next version; no patch leads to it."""
-        self.published[:] = self.weights
-        self.log = []
-        self._finish_version()
 
     def patches_since(self, version: int) -> list[Patch] | None:
         """Return the patches after a version, or None if the whole model is smaller."""
@@ -178,27 +173,27 @@ class PublishedModel:
         self.published[:] = state.arrays["published"]
         self.version = int(state.values["version"])
         self.pending = bool(state.values["pending"])
+        # Decoding again yields the bytes by group, which are not stored.
         self.log = [Patch.from_update(decode(payload, self.spec)) for payload in payloads]
         self.fingerprint = fingerprint(self.published)
 
     def _publish(self, rates: RateControl, measured_bytes: float) -> None:
         if rates.budget_bytes >= self.spec.dense_bytes:
-            self.publish_whole()
-            return
-        np.subtract(self.weights, self.published, out=self._difference)
-        rates.adjust(self.weights, self._difference, measured_bytes)
-        stamp = Stamp(self.run_id, self.version + 1, self.version)
-        update = self._compressor.compress(
-            self._difference, rates.ratios, stamp, rates.target_bytes
-        )
-        update.add_to(self.published)
-        self.log.append(Patch.from_update(update))
-        # A site that needs this many patches or more is better served with the whole model.
-        while self.log and _total_bytes(self.log) >= self.spec.dense_bytes:
-            self.log.pop(0)
-        self._finish_version()
-
-    def _finish_version(self) -> None:
+            # Lossless. No patch leads to this version: every site is sent the whole model.
+            self.published[:] = self.weights
+            self.log = []
+        else:
+            np.subtract(self.weights, self.published, out=self._difference)
+            rates.adjust(self.weights, self._difference, measured_bytes)
+            stamp = Stamp(self.run_id, self.version + 1, self.version)
+            update = self._compressor.compress(
+                self._difference, rates.ratios, stamp, rates.target_bytes
+            )
+            update.add_to(self.published)
+            self.log.append(Patch.from_update(update))
+            # A site that lacks more than this is better served with the whole model.
+            while self.log and _total_bytes(self.log) >= self.spec.dense_bytes:
+                self.log.pop(0)
         self.version += 1
         self.pending = False
         self.fingerprint = fingerprint(self.published)
@@ -247,7 +242,7 @@ class DownloadCache:
     def since(self, version: int) -> Download:
         """Return what brings a site from a version to the present one."""
         self._drop_old()
-        if version not in self._since:
+        if version not in self._since:  # few entries: most sites are at the last version
             patches = self._model.patches_since(version)
             if patches is None:
                 return self.whole()

@@ -38,6 +38,7 @@ class DenseFedAvg(SiteStrategy):
         server_momentum: float = 0.0,
     ) -> None:
         super().__init__(site_manager, ledger, round_settings, checkpoints)
+        # Without momentum FedAvgM returns the plain average, so one class serves both.
         self._fedavg = FedAvgM(
             weighted_by_key=messages.NUM_EXAMPLES, server_momentum=server_momentum
         )
@@ -73,6 +74,7 @@ class DenseFedAvg(SiteStrategy):
             raise ReplyRefused("not a valid upload", "its layers are not the model's")
         entry.train_loss = finite_or_none(read_metric(reply, messages.TRAIN_LOSS))
         entry.seconds = finite_or_none(read_metric(reply, messages.SECONDS)) or 0.0
+        # Last, as it decodes the whole model. One NaN would end in every weight of the average.
         if not all(np.isfinite(array.numpy()).all() for array in record.values()):
             raise ReplyRefused("not a valid upload", "it holds values that are not finite")
         groups: Counter[str] = Counter()
@@ -84,6 +86,7 @@ class DenseFedAvg(SiteStrategy):
 
     def aggregate_uploads(self, server_round: int) -> None:
         """Average with Flower's own aggregation."""
+        # The replies are in the order of the sites' names: sums of floats depend on the order.
         arrays, _ = self._fedavg.aggregate_train(server_round, self._replies)
         self.discard_uploads()
         assert arrays is not None  # a quorum is at least one reply

@@ -160,6 +160,7 @@ class Ledger:
                 sites=sum(entry.accepted for entry in entries if entry.phase == "train"),
                 refused=sum(not entry.accepted for entry in entries),
                 seconds=round(seconds, 3),
+                # Five digits: the file has a line of all layers per round.
                 ratios={name: float(f"{ratio:.5g}") for name, ratio in ratios.items()},
             )
         )
@@ -215,6 +216,8 @@ class Ledger:
     def state(self) -> State:
         """Return how long the files are, forced to disk, and what is not in them yet."""
         lengths = {}
+        # Lines beyond a length are cut off when a run resumes, but the lines before it must exist:
+        # so they are on disk before the checkpoint that names the length is.
         if self.folder is not None:
             for name in FILES:
                 with (self.folder / name).open("ab") as file:
@@ -238,6 +241,7 @@ class Ledger:
             if not path.exists() or path.stat().st_size < length:
                 raise RunError(f"{path} is shorter than at the checkpoint: the folder is damaged")
             os.truncate(path, length)
+        # Rounds in memory are those of the file, and those that were not scored at the checkpoint.
         scored = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
         try:
             self.rounds = [RoundEntry(**json.loads(line)) for line in scored]

@@ -100,6 +100,7 @@ def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Sc
             continue
         for key, (counts, _) in report.items():
             sums[key] += counts
+        # A site reports its mean loss: weigh it by the samples that it scored.
         counts, site_loss = report[messages.REFERENCE]
         loss += site_loss * int(counts.sum())
     reference, predicted, correct = (sums[key] for key in COUNTS)

@@ -52,6 +52,7 @@ class Outbox:
 
     def begin(self) -> None:
         """Start a round. Messages of the last one that are unanswered count as late from now on."""
+        # Ids are final now: Flower sets them when messages are sent.
         self._earlier |= {sent.id: sent for sent in self.sent + self._follow_ups}
         late = self.unanswered.waiting & self._earlier.keys()
         self._earlier = {message_id: self._earlier[message_id] for message_id in late}
@@ -122,7 +123,7 @@ class Outbox:
         for reply in self.unanswered.arrived:
             sent = self._earlier.pop(reply.metadata.reply_to_message_id, None)
             if sent is None or reply.has_error():
-                continue
+                continue  # an error carries no upload, and its round has counted "no reply"
             entry = SiteEntry(sent.round, sent.site, 0, phase="late", reason=LATE_REPLY)
             entry.bytes_up = content_bytes(reply.content)
             log(WARNING, "%s refused: %s to round %d", entry.site, LATE_REPLY, entry.round)

@@ -98,6 +98,7 @@ class SiteManager:
         if not names:
             return []
         count = max(1, round(fraction * len(names)))
+        # A string seed mixes both numbers: seed 1 of round 2 is not seed 2 of round 1.
         drawn = random.Random(f"{seed}/{server_round}").sample(names, count)
         return [self.sites[name] for name in sorted(drawn)]
 
@@ -202,6 +203,7 @@ class SiteDiscovery:
             The connected nodes.
         """
         nodes = set(grid.get_node_ids())
+        # Each node is asked once: one that does not answer must not cost a message per round.
         new_nodes = sorted(nodes - self._asked)
         self._asked |= nodes
         if new_nodes:

@@ -191,7 +191,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(server_app, "build_strategy", strategy)
     monkeypatch.setattr(clients.uplink, "add_residual", add_residual)
-    recorded("_finish_version")
+    recorded("_publish")
     monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time
     monkeypatch.setattr(os, "replace", watch.step(os.replace))
     monkeypatch.setattr(os, "posix_fallocate", watch.step(os.posix_fallocate))
