@@ -116,12 +116,8 @@ background:{{ split_colors[split] }}" title="{{ split }} {{ counts[split][label]
 <h2>Bands{{ mark() }}</h2>
 <p class="sub">Statistics of the valid pixels of the train split, as stored. The histograms are of
 a sample of them.</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Bands">
-<table><thead><tr><th scope="col">modality</th><th scope="col">band</th><th scope="col">type</th>
-{% for name in ["nodata", "mean", "std", "min", "max", "pixels", "scale", "offset"] %}
-<th scope="col" class="n">{{ name }}</th>
-{% endfor %}
-<th scope="col">histogram</th></tr></thead><tbody>
+{% call table("Bands", ["modality", "band", "type"], ["nodata", "mean", "std", "min", "max",
+ "pixels", "scale", "offset"], last="histogram") %}
 {% for band in bands %}
 <tr><td>{{ band.modality }}</td><th scope="row">{{ band.band }}</th><td>{{ band.dtype }}</td>
 <td class="n">{{ "" if band.nodata is none else "%g"|format(band.nodata) }}</td>
@@ -133,7 +129,7 @@ a sample of them.</p>
 <td class="n">{{ "" if band.offset == 0 else "%g"|format(band.offset) }}</td>
 <td class="quiet">{{ band.histogram }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+{% endcall %}
 {% if more_bands %}<p class="sub">{{ more_bands|exact }} more bands are not listed.</p>{% endif %}
 </section>
 
@@ -154,24 +150,22 @@ a sample of them.</p>
 <section id="left-out">
 <h2>What was left out, and why</h2>
 {% if refused %}
-<div class="scroll"><table><thead><tr><th scope="col">refused</th><th scope="col">reason</th></tr>
-</thead><tbody>
+{% call table("Refused files", ["refused", "reason"]) %}
 {% for item in refused %}
 <tr><td>{{ item.path }}</td><td class="bad">{{ item.reason }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+{% endcall %}
 {% else %}<p>Nothing was refused.</p>{% endif %}
 {% if facts.left_out.values()|sum %}
 <p>Windows: {% for reason, number in facts.left_out.items() if number %}{{ number|exact }}
 {{ reason|replace("_", " ") }}{{ ", " if not loop.last }}{% endfor %}.</p>
 {% endif %}
 {% if passed_over %}
-<h3>Passed over</h3>
-<div class="scroll"><table><tbody>
+{% call table("Files passed over", ["passed over", "reason"]) %}
 {% for item in passed_over %}
 <tr><td>{{ item.path }}</td><td>{{ item.reason }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+{% endcall %}
 {% endif %}
 {% if facts.notes or facts.splits.notes %}
 <h3>Notes</h3>

@@ -32,6 +32,16 @@ _HEAD = """<!doctype html>
 {% macro key(name, color) %}
 <li><span class="swatch" style="background:{{ color }}"></span>{{ name }}</li>
 {% endmacro %}
+{% macro table(label, texts, numbers=(), last="", kind="") %}
+<div class="scroll" tabindex="0" role="region" aria-label="{{ label }}">
+<table{% if kind %} class="{{ kind }}"{% endif %}><thead><tr>
+{% for name in texts %}<th scope="col">{{ name }}</th>{% endfor %}
+{% for name in numbers %}<th scope="col" class="n">{{ name }}</th>{% endfor %}
+{% if last %}<th scope="col">{{ last }}</th>{% endif %}
+</tr></thead><tbody>
+{{ caller() }}
+</tbody></table></div>
+{% endmacro %}
 """
 _FOOT = """
 </body>
@@ -47,7 +57,7 @@ def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -
     template : str
         Jinja source of what is inside ``<body>``. It may use the filters ``bytes``, ``times``,
         ``percent``, ``decimal``, ``seconds``, ``count`` (short from 10,000 up) and ``exact``, and
-        the macros ``mark``, ``fact`` and ``key`` of the frame.
+        the macros ``mark``, ``fact``, ``key`` and ``table`` of the frame.
     title : str
         Of the browser's window.
     synthetic : bool

@@ -119,29 +119,24 @@ below come from each class in turn, so their numbers are not in proportion.</p>
  ~ " Right predictions are on the diagonal.", "wide" if scores|length > 16 else "") }}
 <div>{% if confused %}
 <h3>Most frequent mistakes</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="Most frequent mistakes">
-<table{% if scores|length > 12 %} class="compact"{% endif %}>
-<thead><tr><th scope="col">reference</th><th scope="col">predicted</th>
-<th scope="col" class="n">chips</th><th scope="col" class="n">of the class</th></tr></thead><tbody>
+{% call table("Most frequent mistakes", ["reference", "predicted"], ["chips", "of the class"],
+ kind="compact" if scores|length > 12 else "") %}
 {% for pair in confused %}
 <tr><th scope="row">{{ pair.reference }}</th><td>{{ pair.predicted }}</td>
 <td class="n">{{ pair.count|count }}</td><td class="n">{{ pair.share|percent }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+{% endcall %}
 {% endif %}</div></div>
 <details{% if scores|length <= 24 %} open{% endif %}><summary>Accuracy per class</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Accuracy per class">
-<table><thead><tr><th scope="col">class</th><th scope="col" class="n">test chips</th>
-<th scope="col" class="n">recall (producer&rsquo;s accuracy)</th>
-<th scope="col" class="n">precision (user&rsquo;s accuracy)</th>
-<th scope="col" class="n">F1</th></tr></thead><tbody>
+{% call table("Accuracy per class", ["class"], ["test chips",
+ "recall (producer’s accuracy)", "precision (user’s accuracy)", "F1"]) %}
 {% for score in scores %}
 <tr><th scope="row">{{ score.name }}</th><td class="n">{{ score.reference|count }}</td>
 <td class="n">{{ score.recall|percent }}<span class="bar" aria-hidden="true"><i
  style="width:{{ (100 * (score.recall or 0))|round(1) }}%"></i></span></td>
 <td class="n">{{ score.precision|percent }}</td><td class="n">{{ score.f1|decimal }}</td></tr>
 {% endfor %}
-</tbody></table></div></details>
+{% endcall %}</details>
 {% else %}<p class="quiet">The run recorded no confusion matrix.</p>{% endif %}
 </section>
 
@@ -157,11 +152,8 @@ below come from each class in turn, so their numbers are not in proportion.</p>
  "wide") }}
 {% else %}<p class="quiet">Nothing was sent.</p>{% endif %}
 <details{% if sites|length <= 8 %} open{% endif %}><summary>Table of sites</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Table of sites">
-<table><thead><tr><th scope="col">site</th><th scope="col" class="n">training samples</th>
-<th scope="col" class="n">up</th><th scope="col" class="n">down</th>
-<th scope="col" class="n">accepted</th><th scope="col" class="n">refused</th>
-<th scope="col" class="n">no reply</th></tr></thead><tbody>
+{% call table("Table of sites", ["site"], ["training samples", "up", "down", "accepted",
+ "refused", "no reply"]) %}
 {% for site in sites %}
 <tr><th scope="row">{{ site.site }}</th><td class="n">{{ site.num_examples|count }}</td>
 <td class="n">{{ site.bytes_up|bytes }}</td><td class="n">{{ site.bytes_down|bytes }}</td>
@@ -169,7 +161,7 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 <td class="n{% if site.refused %} bad{% endif %}">{{ site.refused|count }}</td>
 <td class="n{% if site.silent %} bad{% endif %}">{{ site.silent|count }}</td></tr>
 {% endfor %}
-</tbody></table></div></details>
+{% endcall %}</details>
 </section>
 
 <section id="ratios">
@@ -187,12 +179,11 @@ for each round within one budget.</p>
 <h2>Refused uploads</h2>
 {% if refusals %}
 <p class="sub">Uploads that were requested but are not in the model, by reason.</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Refused uploads by reason">
-<table class="compact">
-<thead><tr><th scope="col">reason</th><th scope="col" class="n">uploads</th></tr></thead>
-<tbody>{% for reason, number in refusals %}
+{% call table("Refused uploads by reason", ["reason"], ["uploads"], kind="compact") %}
+{% for reason, number in refusals %}
 <tr><th scope="row">{{ reason }}</th><td class="n">{{ number|count }}</td></tr>
-{% endfor %}</tbody></table></div>
+{% endfor %}
+{% endcall %}
 {% else %}
 <p class="quiet">None. Every site that was asked sent an upload in every round.</p>
 {% endif %}
@@ -201,13 +192,8 @@ for each round within one budget.</p>
 <section id="each-round">
 <h2>Rounds{{ mark() }}</h2>
 <details><summary>Table of rounds</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Table of rounds">
-<table><thead><tr><th scope="col" class="n">round</th><th scope="col" class="n">accuracy</th>
-<th scope="col" class="n">balanced accuracy</th><th scope="col" class="n">kappa</th>
-<th scope="col" class="n">loss</th><th scope="col" class="n">up</th>
-<th scope="col" class="n">down</th><th scope="col" class="n">fewer up than dense</th>
-<th scope="col" class="n">uploads</th><th scope="col" class="n">time</th>
-<th scope="col">refused or missing</th></tr></thead><tbody>
+{% call table("Table of rounds", [], ["round", "accuracy", "balanced accuracy", "kappa",
+ "loss", "up", "down", "fewer up than dense", "uploads", "time"], last="refused or missing") %}
 {% for line, absent in rounds %}
 <tr><th scope="row" class="n">{{ line.round }}</th><td class="n">{{ line.accuracy|percent }}</td>
 <td class="n">{{ line.balanced_accuracy|percent }}</td><td class="n">{{ line.kappa|decimal }}</td>
@@ -219,7 +205,7 @@ for each round within one budget.</p>
 ({{ visit.reason or "no reply" }}){% if not loop.last %}, {% endif %}{% else %}<span
  class="quiet">&ndash;</span>{% endfor %}</td></tr>
 {% endfor %}
-</tbody></table></div></details>
+{% endcall %}</details>
 </section>
 
 <section id="settings">
@@ -233,15 +219,14 @@ splits and the initial model.</p>
 {% endfor %}
 </tbody></table></div></details>
 <details><summary>The model&rsquo;s {{ layers|length }} layers</summary>
-<div class="scroll"><table><thead><tr><th scope="col">layer</th><th scope="col">shape</th>
-<th scope="col" class="n">values</th><th scope="col" class="n">of the model</th></tr></thead>
-<tbody>
+{% call table("Layers of the model", ["layer", "shape"], ["values", "of the model"]) %}
 {% for layer in layers %}
 <tr><th scope="row"><code>{{ layer.name }}</code></th><td>{{ layer.shape|join(" \u00d7 ") }}</td>
 <td class="n">{{ layer.size|count }}</td>
 <td class="n">{{ (layer.size / (num_values or 1))|percent }}</td></tr>
 {% endfor %}
-</tbody></table></div></details>
+{% endcall %}
+</details>
 <details><summary>Versions</summary><div class="scroll"><table class="compact"><tbody>
 {% for name, version in versions.items() %}
 <tr><th scope="row">{{ name }}</th><td>{{ version }}</td></tr>
