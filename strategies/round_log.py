@@ -59,12 +59,12 @@ def human_bytes(count: float) -> str:
 
 def human_seconds(seconds: float) -> str:
     """Return a duration in words: '42 s', '3 min 5 s', '2 h 10 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
 
 
 def _times(dense: int, real: int) -> str:

@@ -192,10 +192,10 @@ def test_a_version_1_checkpoint_of_fedavg_restores_to_equal_values(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
 def test_a_run_continues_from_a_version_1_checkpoint(method: str, tmp_path: Path) -> None:
-    whole = run_to_the_end(strategy_of(method, tmp_path), method)
+    uninterrupted = run_to_the_end(strategy_of(method, tmp_path), method)
     continued = run_to_the_end(resumed(method, version_1(method, tmp_path)), method)
     # Not to the bit: the checkpoint comes from one machine, the other run from this one.
-    np.testing.assert_allclose(continued, whole, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(continued, uninterrupted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])

@@ -152,18 +152,18 @@ def test_the_order_of_arrival_does_not_matter() -> None:
 
 
 def broken() -> dict[str, ArrayRecord]:
-    whole = chunk_upload(bytes(3 * UPLOAD_CHUNK_BYTES))
+    chunks = chunk_upload(bytes(3 * UPLOAD_CHUNK_BYTES))
     one = Array(np.zeros(4, np.uint8))
     unreadable = Array(dtype="uint8", shape=(4,), stype="numpy.ndarray", data=b"no array")
-    names = list(whole)
+    names = list(chunks)
     return {
         "nothing": ArrayRecord({}),
         "another name": ArrayRecord({"weights": one}),
-        "a chunk is missing": ArrayRecord({name: whole[name] for name in (names[0], names[2])}),
-        "a chunk too many": ArrayRecord({**whole, messages.PACKED: one}),
+        "a chunk is missing": ArrayRecord({name: chunks[name] for name in (names[0], names[2])}),
+        "a chunk too many": ArrayRecord({**chunks, messages.PACKED: one}),
         "floats": ArrayRecord({messages.PACKED: Array(np.zeros(4, np.float32))}),
         "two dimensions": ArrayRecord({messages.PACKED: Array(np.zeros((2, 2), np.uint8))}),
-        "one chunk of floats": ArrayRecord({**whole, names[1]: Array(np.zeros(4, np.float32))}),
+        "one chunk of floats": ArrayRecord({**chunks, names[1]: Array(np.zeros(4, np.float32))}),
         "not an array": ArrayRecord({messages.PACKED: unreadable}),
         "too many": ArrayRecord({f"packed-{i:04}": one for i in range(MAX_UPLOAD_CHUNKS + 1)}),
     }
