@@ -278,8 +278,8 @@ class RiceReader:
 def _quotients(unary: NDArray[np.uint8]) -> UInt32:
     """Return the zero bits before each one bit; the last one bit must be in the last byte.
 
-    All are found at once, before anybody asks: finding where the k-th number starts would need
-    this pass anyway.
+    All are found in one pass, because finding where the k-th number starts would need the same
+    pass.
     """
     if unary.size >= MAX_STREAM_BYTES:
         msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"

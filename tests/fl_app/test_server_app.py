@@ -365,3 +365,15 @@ def test_an_aggregation_rule_is_found_by_its_place(data: Path, tmp_path: Path) -
     assert EqualMean.calls == 2
     with pytest.raises(SettingError, match="cannot be imported"):
         run(settings(data, tmp_path / "none", aggregation="nowhere.to:be_found", rounds=1))
+
+
+def test_a_coding_and_an_indicator_from_outside_are_found_by_their_paths(
+    data: Path, tmp_path: Path
+) -> None:
+    coding = "tests.rsdgc.codec.test_values:BFloat16"
+    own = {"values": coding, "dense_values": coding}
+    indicator = "tests.rsdgc.test_indicators:Noisy"
+    chosen = settings(data, tmp_path / "run", rounds=2, indicator=indicator, **own)
+    run(chosen)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["bytes_up"] == pytest.approx(summary["dense_bytes_up"] / 10, rel=0.05)
