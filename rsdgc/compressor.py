@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import max_magnitude
+from rsdgc.arrays import check_finite, max_magnitude
 from rsdgc.codec.sizes import estimate_bytes
 from rsdgc.codec.values import JointCoding
 from rsdgc.codec.wire import encode
@@ -115,15 +114,14 @@ class Compressor:
         """Return the ids to keep, or None for the whole layer."""
         grid = cut(layer.shape, self.scheme)
         kept = kept_count(ratio, grid.count)
-        if 0 < kept < grid.count:
-            try:
+        is_choice = 0 < kept < grid.count
+        try:
+            if is_choice:
                 scores = self.indicator.score(view, grid, (stamp.run, stamp.round, index))
-            except RsdgcError as error:
-                raise RsdgcError(f"layer {layer.name!r}: {error}") from None
+            else:  # indicators check the values that they score; nothing has checked these
+                check_finite(max_magnitude(view))
+        except RsdgcError as error:
+            raise RsdgcError(f"layer {layer.name!r}: {error}") from None
+        if is_choice:
             return top_k(scores, kept)
-        # Indicators check the values that they score; layers without a choice are checked here.
-        largest = max_magnitude(view)
-        if not math.isfinite(largest):
-            msg = f"layer {layer.name!r}: the values hold {largest}: lower the learning rate"
-            raise RsdgcError(f"{msg} or clip the gradients")
         return None if ratio == 1 and whole else np.arange(kept, dtype=np.int64)
