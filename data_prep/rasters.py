@@ -1,4 +1,4 @@
-"""Opening rasters, and what can be known of one from its header."""
+"""Opening rasters, and reading their headers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Files that are tried as rasters; all others are passed over.
+#: Suffixes of files that are read as rasters.
 RASTER_SUFFIXES = frozenset(
     (".tif", ".tiff", ".jp2", ".j2k", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".bil", ".nc")
 )
@@ -40,7 +40,7 @@ _OPENING = threading.Lock()
 
 @dataclass(frozen=True)
 class RasterFile:
-    """Header of a raster, which of its bands are used, and how their values are stored.
+    """Header of a raster: which of its bands are used, and how their values are stored.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class RasterFile:
 
     @property
     def bands(self) -> int:
-        """Bands that reading gives."""
+        """Number of bands that reading returns."""
         return len(self.names)
 
     @property
@@ -137,7 +137,7 @@ def gdal_environment() -> Any:
 def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a raster with rasterio; failures to open or to read become DataError."""
     try:
-        # filters of warnings are the whole process's: one thread at a time
+        # warning filters belong to the process, and changing them in two threads mixes them up
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(path)
@@ -155,7 +155,7 @@ def one_line(error: BaseException) -> str:
 
 
 def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
-    """Read what is known without touching pixels.
+    """Read the header of a raster, and no pixels.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
         Not a raster, bands of several types, or complex values without ``complex_mode``.
     """
     if complex_mode not in (None, *COMPLEX_MODES):
-        raise SettingError(f"complex is {complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}")
+        raise SettingError(f"--complex is {complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}")
     with open_raster(path) as source:
         colors = source.colorinterp
         indexes = tuple(i for i in source.indexes if colors[i - 1] != ColorInterp.alpha)
@@ -180,11 +180,9 @@ def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
         dtype = dtypes.pop()
         is_complex = dtype.startswith("complex")
         if is_complex and complex_mode is None:
-            raise DataError(
-                f"{path} is of type {dtype}: say how it becomes real, with --complex amp or db"
-            )
+            raise DataError(f"{path} is of type {dtype}: choose --complex amp or --complex db")
         native = "complex64" if dtype == "complex_int16" else dtype
-        crs, transform, height, width = _place(source)
+        crs, transform, height, width = _georeference(source)
         scales, offsets = _scaling(source, indexes)
         return RasterFile(
             path=path,
@@ -208,8 +206,8 @@ def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
         )
 
 
-def _place(source: Any) -> tuple[Any, Any, int, int]:
-    """CRS, transform, height and width; of the warped image where only control points place it."""
+def _georeference(source: Any) -> tuple[Any, Any, int, int]:
+    """Return CRS, transform, height and width; with control points only, of the warped image."""
     points, crs = source.gcps
     if source.crs is not None or not points or crs is None:
         return source.crs, source.transform, source.height, source.width
@@ -231,7 +229,7 @@ def _band_name(source: Any, index: int) -> str:
 
 
 def usable_nodata(nodata: float | None, dtype: str) -> float | None:
-    """Return a nodata value as a type holds it; None if it cannot, or is NaN (never valid)."""
+    """Return a nodata value as a type holds it; None if it cannot, or for NaN, never valid."""
     if nodata is None or not np.isfinite(nodata):
         return None
     kind = np.dtype(dtype)
@@ -245,7 +243,7 @@ def usable_nodata(nodata: float | None, dtype: str) -> float | None:
 
 
 def real_values(values: NDArray[Any], file: RasterFile) -> NDArray[Any]:
-    """Bring values as read to the stored type: float64 to float32, complex ones to real ones."""
+    """Convert values as read to the stored type: float64 to float32, complex to real."""
     if file.complex_mode:
         amplitude: NDArray[np.float32] = np.abs(values).astype(np.float32)
         if file.complex_mode == "amp":

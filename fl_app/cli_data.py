@@ -136,7 +136,7 @@ def ingest(
     stride: Annotated[int | None, typer.Option(help="Step between chips, pixels.", min=1)] = None,
     edge: Annotated[Edge, typer.Option(help="Windows over the scene's edge.")] = Edge.DROP,
     patch: Annotated[
-        int | None, typer.Option(help="A patch of this odd size round every labelled pixel.")
+        int | None, typer.Option(help="A patch of this odd size round every labeled pixel.")
     ] = None,
     split_by: Annotated[SplitBy, typer.Option(help="What is split as a whole.")] = SplitBy.BLOCKS,
     test: Annotated[float, typer.Option(help="Share of samples held out.")] = 0.2,
@@ -148,7 +148,7 @@ def ingest(
         int | None, typer.Option(help="Side of a block, pixels; default: the best.", min=1)
     ] = None,
     min_valid: Annotated[float, typer.Option(help="Least share of valid pixels in a chip.")] = 0.5,
-    min_label: Annotated[float, typer.Option(help="Least share of labelled pixels.")] = 0.5,
+    min_label: Annotated[float, typer.Option(help="Least share of labeled pixels.")] = 0.5,
     nodata: Annotated[
         list[str] | None,
         typer.Option(help="Nodata value over the files' own: V, or NAME=V; may be repeated."),

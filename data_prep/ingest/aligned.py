@@ -1,7 +1,10 @@
 """Rasters read on a scene's grid, in bands of rows.
 
-A modality that is not on the grid is warped to it once, as it is read: bilinear for images, nearest
-for labels and for color tables.
+Blocks of a file (strips, or rows of tiles) are decoded as wholes. Reading rows from top to bottom
+decodes each block once; reading window by window would decode it again for each chip.
+
+A raster that is not on the grid is warped as it is read: bilinear for images, and the nearest pixel
+for labels, masks and color tables, because the mean of two codes is a third one.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 #: Bytes of one modality that are read at once, unless a row of blocks has more: few enough that
 #: they are still in the processor's cache when chips are cut from them.
 READ_BYTES = 8 * 2**20
-#: Largest error, in pixels, of the places that a warp reads. GDAL's own, an eighth, changes values
-#: with the window that is read; this one makes them the same whichever way a scene is cut.
+#: Largest error, in pixels, of the positions that a warp reads. With GDAL's default, an eighth,
+#: values depend on the window that is read; with this one they do not.
 WARP_TOLERANCE_PX = 1e-6
 
 
@@ -39,10 +42,10 @@ Band = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
 
 
 class RowSource(Protocol):
-    """Whatever can be read in rows of a grid: a raster, polygons."""
+    """Anything that can be read in rows of a grid: a raster, polygons."""
 
     def read(self, start: int, stop: int) -> Band:
-        """Rows [start, stop); they may be overwritten by the next call."""
+        """Read rows [start, stop); the next call may overwrite the values."""
         ...
 
 
@@ -78,8 +81,11 @@ class AlignedRaster:
         # colors of a table are categories as well: between two indices lies nothing
         nearest = nearest or file.expand
         if file.gcps:
-            # first to the north-up image that the points describe; from there on like any other
-            source = stack.enter_context(_placed_by_points(source, file, nearest))
+            # warped to the north-up image that the points describe, which is read like any other;
+            # rasterio uses the points only where it chooses the grid itself
+            resampling = _resampling(nearest)
+            vrt = WarpedVRT(source, crs=file.crs, resampling=resampling, **_marking(file))
+            source = stack.enter_context(vrt)
         self._masked = has_own_mask(source, file)
         if is_on_grid(file, grid):
             self._source = source
@@ -107,7 +113,7 @@ class AlignedRaster:
             raise DataError(f"{self.file.path} has no rows {start} to {stop}: this is a defect")
         window = Window(self._first, start, self._width, stop - start)
         indexes = list(self.file.indexes)
-        values = self._source.read(indexes, window=window, out=self._room(stop - start))
+        values = self._source.read(indexes, window=window, out=self._reused(stop - start))
         if self._all_valid:
             return real_values(values, self.file), None
         valid = own_valid(values, self.file.nodatas)
@@ -119,8 +125,8 @@ class AlignedRaster:
             return real_values(values, self.file), valid
         return expand_colors(values, valid, self._colors)
 
-    def _room(self, rows: int) -> NDArray[Any]:
-        """Return the same memory for every read: getting new pages takes as long as reading."""
+    def _reused(self, rows: int) -> NDArray[Any]:
+        """Return the same memory for every read: new pages take as long to get as to fill."""
         shape = (len(self.file.indexes), rows, self._width)
         size = int(np.prod(shape))
         if self._buffer.size < size:
@@ -139,9 +145,9 @@ def expand_colors(
     values: NDArray[Any], valid: NDArray[np.bool_], colors: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Replace indices (1, h, w) by their colors (3, h, w); transparent ones are invalid."""
-    found = np.moveaxis(colors[values[0]], -1, 0)
-    seen = valid & (found[3:] > 0)
-    return found[:3], np.repeat(seen, 3, axis=0)
+    rgba = np.moveaxis(colors[values[0]], -1, 0)
+    opaque = valid & (rgba[3:] > 0)
+    return rgba[:3], np.repeat(opaque, 3, axis=0)
 
 
 def has_own_mask(source: Any, file: RasterFile) -> bool:
@@ -151,12 +157,12 @@ def has_own_mask(source: Any, file: RasterFile) -> bool:
 
 
 def _needs_alpha(file: RasterFile) -> bool:
-    """Tell whether nothing in a file could mark ground that it does not cover."""
+    """Tell whether ground outside a file can be marked by an added alpha band only."""
     return not file.alpha and file.nodatas[0] is None and file.source_dtype[0] not in "fc"
 
 
 def _marking(file: RasterFile) -> dict[str, Any]:
-    """Options of a warp that mark what the source does not cover."""
+    """Return options of a warp that mark what the source does not cover."""
     nodata = file.nodatas[0]
     if nodata is None and file.source_dtype[0] in "fc":
         nodata = float("nan")
@@ -169,13 +175,8 @@ def _resampling(nearest: bool) -> Resampling:
     return Resampling.nearest if nearest else Resampling.bilinear
 
 
-def _placed_by_points(source: Any, file: RasterFile, nearest: bool) -> WarpedVRT:
-    # rasterio takes the points into account only where it chooses the grid itself
-    return WarpedVRT(source, crs=file.crs, resampling=_resampling(nearest), **_marking(file))
-
-
 def _warped(source: Any, file: RasterFile, grid: Grid, nearest: bool) -> WarpedVRT:
-    place: dict[str, Any] = {
+    target: dict[str, Any] = {
         "crs": grid.crs,
         "transform": grid.transform,
         "height": grid.height,
@@ -183,11 +184,11 @@ def _warped(source: Any, file: RasterFile, grid: Grid, nearest: bool) -> WarpedV
         "tolerance": WARP_TOLERANCE_PX,
     }
     marking = {} if file.gcps and _needs_alpha(file) else _marking(file)
-    return WarpedVRT(source, src_crs=file.crs, resampling=_resampling(nearest), **place, **marking)
+    return WarpedVRT(source, src_crs=file.crs, resampling=_resampling(nearest), **target, **marking)
 
 
 class RowWindow:
-    """Rows of a source asked for in rising order, each read once.
+    """Rows of a source, requested in rising order and each read once.
 
     Parameters
     ----------
@@ -210,15 +211,16 @@ class RowWindow:
     def rows(self, start: int, stop: int) -> Band:
         """Values (C, stop − start, W) and their validity; ``start`` never falls.
 
-        They may be overwritten by the next call.
+        The next call may overwrite them.
         """
         self._forget(start)
         while self._end < stop:
             first = max(self._end, start)
-            # up to a multiple of the step, which is one of the block's height: no block twice
+            # up to a multiple of the step, which is a multiple of the block's height: so no block
+            # is decoded twice
             last = min((first // self._step + 1) * self._step, self._height)
             if self._values is not None:
-                # what is kept lies in memory that is read into now
+                # the source may reuse the memory of what is kept
                 self._values = self._values.copy()
             values, valid = self._source.read(first, last)
             if self._values is None:
@@ -227,9 +229,9 @@ class RowWindow:
             self._valid = joined([self._values, values], [self._valid, valid], axis=1)
             self._values = np.concatenate([self._values, values], axis=1)
         assert self._values is not None
-        here = slice(start - self._start, stop - self._start)
-        valid = None if self._valid is None else self._valid[:, here]
-        return self._values[:, here], valid
+        rows = slice(start - self._start, stop - self._start)
+        valid = None if self._valid is None else self._valid[:, rows]
+        return self._values[:, rows], valid
 
     def drain(self, start: int) -> None:
         """Read the rows from ``start`` to the last, and forget them."""
@@ -255,7 +257,7 @@ class RowWindow:
 def joined(
     values: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_] | None], axis: int = 0
 ) -> NDArray[np.bool_] | None:
-    """Join the validity of several arrays; None where all of all is valid."""
+    """Join the validity of several arrays; None where every value of all is valid."""
     if all(part is None for part in valid):
         return None
     parts = [
@@ -268,8 +270,8 @@ def joined(
 def read_step(row_bytes: int, block_height: int, unit: int = 1) -> int:
     """Rows to read at once: whole blocks, about :data:`READ_BYTES` and at most 1024 rows.
 
-    Where that allows for it also whole units, the rows that are asked for at a time: none of them
-    then has to be put together from two reads.
+    Also a multiple of ``unit``, the rows that are requested at a time, where that is possible: then
+    no request has to be joined from two reads. 1024 rows bound the memory of narrow scenes.
     """
     for rows in (math.lcm(block_height, unit), block_height):
         count = min(READ_BYTES // max(1, row_bytes * rows), 1024 // rows)

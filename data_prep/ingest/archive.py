@@ -1,4 +1,4 @@
-"""An archive to ingest: a folder, a zip file, and what it says of itself."""
+"""An archive to ingest: the files of a folder or of a zip file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from data_prep.rasters import RASTER_SUFFIXES, natural_key
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 ARCHIVE_FILE = "archive.json"
-#: Files beside rasters that are no rasters themselves, and not worth a line in a report.
+#: Ends of names of files that accompany rasters; reports do not list them.
 SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", ".j2w")
 
 
@@ -80,7 +80,7 @@ class Archive:
             return bool(json.loads(text).get("synthetic", False))
         except (ValueError, AttributeError) as error:
             raise DataError(
-                f"{self.path(ARCHIVE_FILE)} is not a JSON object: mend or remove it"
+                f"{self.path(ARCHIVE_FILE)} is not a JSON object: correct or remove it"
             ) from error
 
 
@@ -90,7 +90,7 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     Raises
     ------
     DataError
-        There is no such folder or file, or the zip file is broken.
+        The folder or file does not exist, or the zip file is broken.
     """
     path, inside = _parse(str(src))
     if path.is_dir() and not inside:
@@ -105,13 +105,13 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
             names = [n[len(prefix) :] for n in archive.namelist() if n.startswith(prefix)]
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is a broken zip file ({error}): copy it again") from error
-    # braces keep the file's own path apart from the path within it
+    # GDAL finds by the braces where the path of the file ends and that within it begins
     root = Path(f"/vsizip/{{{path.resolve()}}}/{prefix}")
-    return Archive(path, root, path.stem, _grouped(n for n in names if n and not n.endswith("/")))
+    return Archive(path, root, path.stem, _by_folder(n for n in names if n and not n.endswith("/")))
 
 
 def _parse(src: str) -> tuple[Path, str]:
-    """Part a source into a path on disk and a path inside that file."""
+    """Divide a source into a path on disk and a path inside that file."""
     if src.startswith("zip://"):
         file, _, inside = src.removeprefix("zip://").partition("!")
         return Path(file), inside
@@ -119,23 +119,23 @@ def _parse(src: str) -> tuple[Path, str]:
         rest = src.removeprefix("/vsizip/")
         match = re.match(r"\{(.+?)\}/?(.*)$", rest) or re.match(r"(.+?\.zip)(?:/(.*))?$", rest)
         if match is None:
-            raise DataError(f"{src} names no .zip file: write /vsizip/FILE.zip/FOLDER")
+            raise DataError(f"{src} does not name a .zip file: write /vsizip/FILE.zip/FOLDER")
         return Path(match[1]), match[2] or ""
     return Path(src), ""
 
 
 def _walk(root: Path) -> dict[str, list[str]]:
-    found = []
+    paths = []
     for folder, children, files in os.walk(root):
         children[:] = [child for child in children if not child.startswith(".")]
-        place = Path(folder).relative_to(root).as_posix()
-        found += [name if place == "." else f"{place}/{name}" for name in files]
-    return _grouped(found)
+        parent = Path(folder).relative_to(root).as_posix()
+        paths += [name if parent == "." else f"{parent}/{name}" for name in files]
+    return _by_folder(paths)
 
 
-def _grouped(names: object) -> dict[str, list[str]]:
+def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
     folders: dict[str, list[str]] = {}
-    for name in sorted(names, key=natural_key):  # type: ignore[call-overload]
+    for name in sorted(names, key=natural_key):
         path = PurePosixPath(name)
         if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
             continue
@@ -145,16 +145,16 @@ def _grouped(names: object) -> dict[str, list[str]]:
 
 
 def _inside(root: Path) -> str:
-    """Path within the zip file that a root stands for, with a slash at its end if not empty."""
+    """Path of a root within its zip file, with a slash at its end if it is not empty."""
     inside = root.as_posix().partition("}/")[2]
     return f"{inside}/" if inside else ""
 
 
 def is_raster(name: str) -> bool:
-    """Tell by a file's name whether it is tried as a raster."""
+    """Tell by its name whether a file is read as a raster."""
     return PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES
 
 
 def is_sidecar(name: str) -> bool:
-    """Tell by a file's name whether it accompanies a raster."""
+    """Tell by its name whether a file accompanies a raster."""
     return name.lower().endswith(SIDECARS)

@@ -136,9 +136,9 @@ def _cut_row(
 ) -> SampleBatch:
     side = rules.chip_px
     lefts = cols - cols[0]
-    codes, labelled = reader.labels(row, row + side)
+    codes, labeled = reader.labels(row, row + side)
     rows = reader.rows(row, row + side)
-    majority, label_share = majority_codes(codes, labelled, lefts, side)
+    majority, label_share = majority_codes(codes, labeled, lefts, side)
     if rows.usable.all():
         valid_share = np.ones(len(lefts))
     else:
@@ -172,7 +172,7 @@ def _windows(band: NDArray[Any], cols: NDArray[np.int64], side: int) -> NDArray[
 
 def majority_codes(
     codes: NDArray[np.integer[Any]],
-    labelled: NDArray[np.bool_],
+    labeled: NDArray[np.bool_],
     cols: NDArray[np.int64],
     side: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -180,7 +180,7 @@ def majority_codes(
 
     Parameters
     ----------
-    codes, labelled : integers, bool [side, W]
+    codes, labeled : integers, bool [side, W]
         Label codes of a band of rows, and which pixels have one.
     cols : int64 [n]
         First columns of the windows.
@@ -192,15 +192,15 @@ def majority_codes(
     tuple
         Codes int64 [n] (the least code where several are equally common) and shares [n].
     """
-    complete = bool(labelled.all())
+    complete = bool(labeled.all())
     best = np.zeros(len(cols), np.int64)
     most, filled = np.zeros(len(cols), np.int64), np.zeros(len(cols), np.int64)
     # counts down a column of at most 255 pixels fit a byte, which NumPy adds up fastest
     kind = np.uint8 if side < 256 else np.uint32
-    for code in distinct(codes if complete else codes[labelled]).tolist():
+    for code in distinct(codes if complete else codes[labeled]).tolist():
         pixels = codes == code
         if not complete:
-            pixels &= labelled
+            pixels &= labeled
         # a running sum along the columns: each window's count is one difference, however much
         # windows overlap
         running = np.zeros(codes.shape[1] + 1, np.int64)

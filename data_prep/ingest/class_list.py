@@ -1,4 +1,4 @@
-"""The class list of labels: codes, names, and what counts as unlabelled."""
+"""The class list of labels: codes, names, and which pixels count as unlabeled."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from data_prep.ingest.archive import Archive
 
 CLASSES_FILE = "classes.json"
-#: Code of what is no class.
+#: Code of a pixel that is in no class: the least int32, which no label file uses.
 NO_CODE = -(2**31)
-#: So few codes are looked for one by one.
+#: Range of codes up to which each is compared with the whole array: that many comparisons, of
+#: which the processor does many at a time, take less than marking what occurs.
 FEW_CODES = 24
-#: Category names that mean that nothing is known of a pixel.
+#: Category names of pixels without a label.
 NO_LABEL_NAMES = frozenset(("", "na", "n/a", "nodata", "no data", "unlabelled", "unlabeled"))
 
 
@@ -40,9 +41,9 @@ class ClassList:
     names
         Code to class name, by rising code.
     closed
-        The list was given: any other code is an error. Otherwise names are only looked up here,
-        and the classes are the codes that occur.
-    zero_is_unlabelled
+        The list was given, so that any other code is an error. Of an open list only the names
+        count, and the classes are the codes that occur.
+    zero_is_unlabeled
         Code 0 marks pixels without a label.
     ignore_unknown
         Labels that a closed list does not have count as no label, instead of being an error.
@@ -50,10 +51,10 @@ class ClassList:
 
     names: Mapping[int, str]
     closed: bool
-    zero_is_unlabelled: bool
+    zero_is_unlabeled: bool
     ignore_unknown: bool = False
 
-    def labelled(
+    def labeled(
         self, codes: NDArray[np.integer[Any]], valid: NDArray[np.bool_], where: object
     ) -> NDArray[np.bool_]:
         """Mark the pixels that have a label.
@@ -63,17 +64,17 @@ class ClassList:
         UnknownLabelError
             A valid pixel has a code that the given list does not know.
         """
-        valid = valid & (codes != 0) if self.zero_is_unlabelled else valid
+        valid = valid & (codes != 0) if self.zero_is_unlabeled else valid
         if self.closed:
-            found = distinct(codes[valid])
-            unknown = found[~np.isin(found, list(self.names))]
+            occurring = distinct(codes[valid])
+            unknown = occurring[~np.isin(occurring, list(self.names))]
             if len(unknown) and self.ignore_unknown:
                 return valid & ~np.isin(codes, unknown)
             if len(unknown):
                 raise UnknownLabelError(
                     f"{where} has label {unknown[0]}, which is not in the class list "
-                    f"({', '.join(map(str, self.names))}): add it, mark it as nodata, or ignore "
-                    "what is unknown"
+                    f"({', '.join(map(str, self.names))}): add it to --classes, mark it as "
+                    "nodata in the file, or use --unknown ignore"
                 )
         return valid
 
@@ -94,17 +95,22 @@ class ClassList:
             return NO_CODE
         raise UnknownLabelError(
             f"{where} has the class {value!r}, which is not in the class list "
-            f"({', '.join(self.names.values())}): add it, or ignore what is unknown"
+            f"({', '.join(self.names.values())}): add it to --classes, or use --unknown ignore"
         )
 
-    def settle(self, found: NDArray[np.int64]) -> tuple[list[int], list[str]]:
-        """Fix the classes once all labels are known: codes and names, by rising code."""
-        codes = list(self.names) if self.closed else sorted(int(code) for code in set(found))
+    def settle(self, occurring: NDArray[np.int64]) -> tuple[list[int], list[str]]:
+        """Return the final classes, once all labels are known: codes and names, by rising code."""
+        codes = list(self.names) if self.closed else sorted(int(code) for code in set(occurring))
         return codes, [self.names.get(code, f"class {code}") for code in codes]
 
 
 def distinct(codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the distinct codes, rising: ``numpy.unique``, without sorting where they lie close."""
+    """Return the distinct codes in rising order.
+
+    Faster than ``numpy.unique``, which sorts all pixels: label codes lie close together, so that
+    marking those that occur takes one pass. Codes far apart are left to NumPy, because the marks
+    would need memory for the whole range.
+    """
     if not codes.size:
         return np.zeros(0, np.int64)
     low, high = int(codes.min()), int(codes.max())
@@ -129,11 +135,11 @@ def given_classes(
     Parameters
     ----------
     archive
-        Whose ``classes.json`` is looked for.
+        Its ``classes.json`` counts where no list is given.
     classes
         A mapping of code to name, or the path of a JSON file that holds one.
     ignore_unknown
-        Labels outside the list count as none.
+        Labels outside the list count as unlabeled instead of being an error.
     """
     text = archive.text(CLASSES_FILE)
     if isinstance(classes, Mapping):
@@ -148,41 +154,41 @@ def given_classes(
 
 
 def raster_classes(label_path: Path, *, pixels: bool = False) -> ClassList:
-    """Return the class list of a label raster that comes without one: its category names.
+    """Return the class list that a label raster implies: its category names.
 
     Parameters
     ----------
     label_path
         A label raster, for its category names.
     pixels
-        Pixel mode, where code 0 means unlabelled even if no list says so.
+        Pixel mode, where code 0 means unlabeled even if no list says so.
     """
     names = category_names(label_path)
     zero = names.get(0)
     no_label = pixels if zero is None else zero.lower() in NO_LABEL_NAMES
-    return ClassList(names, closed=False, zero_is_unlabelled=no_label)
+    return ClassList(names, closed=False, zero_is_unlabeled=no_label)
 
 
 def named_classes(values: Iterable[str | int]) -> ClassList:
-    """Return the class list of polygons that come without one: their names, in order.
+    """Return the class list that class values imply.
 
     Whole numbers are codes; names are numbered from 1 in alphabetical order.
     """
     distinct_values = set(values)
     named = any(isinstance(value, str) for value in distinct_values)
     names = sorted(map(str, distinct_values)) if named else []
-    return ClassList(dict(enumerate(names, start=1)), closed=False, zero_is_unlabelled=False)
+    return ClassList(dict(enumerate(names, start=1)), closed=False, zero_is_unlabeled=False)
 
 
 def _closed(names: dict[int, str], ignore_unknown: bool) -> ClassList:
     if not names:
-        raise DataError("the class list is empty: name at least one class")
+        raise DataError("the class list (--classes) is empty: name at least one class")
     if len(set(names.values())) < len(names):
-        raise DataError("the class list repeats a name: give each code its own")
+        raise DataError("the class list (--classes) repeats a name: give each code its own")
     return ClassList(
         dict(sorted(names.items())),
         closed=True,
-        zero_is_unlabelled=0 not in names,
+        zero_is_unlabeled=0 not in names,
         ignore_unknown=ignore_unknown,
     )
 
@@ -191,7 +197,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): name a class file") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): correct --classes") from error
 
 
 def _parse(text: str, where: object) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """The reference grid of a scene, and how other rasters lie on it.
 
-Nothing ever gets an invented CRS: a modality without one must have the grid's size, and is then
-taken pixel by pixel.
+No CRS is ever invented: a modality without one must have the grid's size, and is then read pixel by
+pixel.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
     from data_prep.rasters import RasterFile
 
-#: Share of a pixel by which grids may differ and still count as the same.
+#: Share of a pixel by which grids may differ and still count as the same. Transforms of one grid
+#: differ in their last digits after a conversion; a real shift is of a tenth of a pixel or more.
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Pixels of a scene: north-up where there is a CRS."""
+    """Pixels of a scene, north-up where there is a CRS."""
 
     crs: Any
     transform: Any
@@ -47,7 +48,7 @@ class Grid:
         return bounds_of(self.transform, self.height, self.width)
 
     def coarser(self, factor: int) -> Grid:
-        """Return the grid whose pixels are ``factor`` × ``factor`` of these, which must fit in."""
+        """Return the grid whose pixels are ``factor`` × ``factor`` of these, without a rest."""
         t = self.transform
         coarse = Affine(t.a * factor, t.b * factor, t.c, t.d * factor, t.e * factor, t.f)
         return Grid(self.crs, coarse, self.height // factor, self.width // factor)
@@ -70,7 +71,7 @@ class Grid:
 
 
 def bounds_of(transform: Any, height: int, width: int) -> tuple[float, float, float, float]:
-    """Return left, bottom, right, top of an image, also if it is turned or flipped."""
+    """Return left, bottom, right, top of an image, even if it is rotated or flipped."""
     t = transform
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64)
     xs = t.c + corners @ (t.a, t.b)
@@ -79,7 +80,7 @@ def bounds_of(transform: Any, height: int, width: int) -> tuple[float, float, fl
 
 
 def grid_of(file: RasterFile) -> Grid:
-    """Return a raster's own grid, or a north-up one over it if it is turned or flipped."""
+    """Return a raster's own grid, or a north-up grid over it if it is rotated or flipped."""
     t = file.transform
     if file.crs is None or (t.b == 0 and t.d == 0 and t.a > 0 and t.e < 0):
         return Grid(file.crs, t, file.height, file.width)
@@ -107,14 +108,14 @@ def is_on_grid(file: RasterFile, grid: Grid) -> bool:
 
 
 def check_alignable(file: RasterFile, grid: Grid) -> None:
-    """Raise DataError if a raster cannot be brought on the grid, or shares no ground with it."""
+    """Raise DataError if a raster cannot be aligned with the grid or does not overlap it."""
     if is_on_grid(file, grid):
         return
     if file.crs is None or grid.crs is None:
         which = file.path if file.crs is None else "the reference modality"
         raise DataError(
             f"{file.path} is {file.height}×{file.width} px and the grid "
-            f"{grid.height}×{grid.width}, but {which} has no CRS: give it one, or equal sizes"
+            f"{grid.height}×{grid.width}, but {which} has no CRS: assign one"
         )
     bounds = bounds_of(file.transform, file.height, file.width)
     left, bottom, right, top = transform_bounds(file.crs, grid.crs, *bounds)
@@ -124,7 +125,7 @@ def check_alignable(file: RasterFile, grid: Grid) -> None:
         ours = ", ".join(f"{v:.6g}" for v in grid.bounds)
         raise DataError(
             f"{file.path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
-            f"{grid.crs_text}: check its CRS and place"
+            f"{grid.crs_text}: check its CRS and position"
         )
 
 
@@ -135,7 +136,8 @@ def nesting(file: RasterFile, grid: Grid, chip_px: int, stride_px: int) -> int:
     -------
     int
         2 for Sentinel-2's 20 m bands on the grid of those of 10 m. 1 where the pixels do not nest,
-        or chips and strides are no multiple of them: such a raster is warped to the grid itself.
+        or where chips and strides are not multiples of them, so that a chip would cut a pixel:
+        such a raster is warped to the grid itself.
     """
     if file.crs is None or grid.crs is None:
         return 1

@@ -116,7 +116,7 @@ class LabelFormat(ABC):
         ClassList
             By default without names: the classes are the codes that occur.
         """
-        return ClassList({}, closed=False, zero_is_unlabelled=pixels)
+        return ClassList({}, closed=False, zero_is_unlabeled=pixels)
 
     @property
     def rasters(self) -> tuple[RasterFile, ...]:

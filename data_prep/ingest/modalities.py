@@ -33,12 +33,12 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
     DataError
         Scenes differ in modalities, bands, types, scaling or Sentinel-2 baseline.
     SettingError
-        ``nodata`` names a modality that there is not.
+        ``nodata`` names an unknown modality.
     """
     first = scenes[0]
     wanted = {modality.name: modality for modality in first.modalities}
     if isinstance(nodata, Mapping) and (unknown := set(nodata) - set(wanted)):
-        raise SettingError(f"nodata for {min(unknown)}: the modalities are {', '.join(wanted)}")
+        raise SettingError(f"--nodata for {min(unknown)}: the modalities are {', '.join(wanted)}")
     for scene in scenes[1:]:
         _check_like(first, scene)
     reference = first.reference
@@ -56,34 +56,34 @@ def _check_like(first: Scene, scene: Scene) -> None:
         )
     for name, modality in ours.items():
         other = theirs[name]
-        scaling, its_scaling = modality.scaling(scene.baseline), other.scaling(first.baseline)
-        if scaling != its_scaling and scene.baseline and first.baseline:
+        scaling, other_scaling = modality.scaling(scene.baseline), other.scaling(first.baseline)
+        if scaling != other_scaling and scene.baseline and first.baseline:
             raise DataError(
                 f"scene {scene.name} is of processing baseline {scene.baseline.number} but "
                 f"{first.name} of {first.baseline.number}, with other offsets: ingest them apart, "
                 "or get all of one baseline"
             )
         band_order(modality, other.bands, scene.name, first.name)
-        for what, mine, its in (
+        for what, value, expected in (
             ("type", modality.files[0].dtype, other.files[0].dtype),
-            ("scale and offset", scaling, its_scaling),
+            ("scale and offset", scaling, other_scaling),
         ):
-            if mine != its:
+            if value != expected:
                 raise DataError(
-                    f"modality {name} of scene {scene.name} has {what} {mine} but that of "
-                    f"{first.name} has {its}: {_REMEDY}"
+                    f"modality {name} of scene {scene.name} has {what} {value} but that of "
+                    f"{first.name} has {expected}: {_REMEDY}"
                 )
 
 
 def band_order(
     modality: ModalityFiles, wanted: Sequence[str], scene: str = "", first: str = ""
 ) -> list[int] | None:
-    """Order of a modality's bands that brings them to the wanted names; None if they are in it.
+    """Return the order that brings a modality's bands to the wanted names; None if it is theirs.
 
     Raises
     ------
     DataError
-        The names are others.
+        The names differ.
     """
     bands = modality.bands
     if bands == list(wanted):
@@ -119,7 +119,7 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
 
 
 def with_override(file: RasterFile, modality: str, nodata: Nodata) -> RasterFile:
-    """Return a header with the nodata value that was given for its modality, if any."""
+    """Return a header with the nodata value that the options give its modality, if any."""
     given = nodata.get(modality) if isinstance(nodata, Mapping) else nodata
     return file if given is None else file.with_nodata(given)
 
@@ -128,15 +128,15 @@ def with_override(file: RasterFile, modality: str, nodata: Nodata) -> RasterFile
 class InvalidFill:
     """What invalid pixels hold in the store.
 
-    The modality's nodata value; NaN in floats without one; in whole numbers without one, what the
-    file has there.
+    The modality's nodata value. Without one: NaN in floats, and in whole numbers what the file has
+    there, because no value is free.
     """
 
     nodata: float | None
     dtype: str
 
     def apply(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-        """Replace the invalid values; those that are not finite stay."""
+        """Replace the invalid values; those that are not finite stay as they are."""
         if self.nodata is not None:
             keep = valid | ~np.isfinite(values) if values.dtype.kind == "f" else valid
             return np.where(keep, values, values.dtype.type(self.nodata))
@@ -144,9 +144,9 @@ class InvalidFill:
 
 
 def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> list[str]:
-    """Say which rasters of a scene are warped, and which are taken on trust.
+    """Return notes on how a scene's rasters are read: warped, expanded, or trusted to align.
 
-    The notes do not name the scene, so that equal ones can be counted.
+    The notes do not name the scene, so that equal ones are counted.
     """
     notes = []
     nested = {

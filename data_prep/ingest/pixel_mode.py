@@ -127,10 +127,10 @@ def _step(radius: int) -> int:
 def _labels(reader: SceneReader, own: range, usable: NDArray[np.bool_]) -> Columns:
     if not own:
         return {"code": np.zeros(0, np.uint8), "usable": np.zeros(0, np.bool_)}
-    codes, labelled = reader.labels(own.start, own.stop)
-    known = np.where(labelled, codes, 0)
+    codes, labeled = reader.labels(own.start, own.stop)
+    known = np.where(labeled, codes, 0)
     kind = np.result_type(*(np.min_scalar_type(int(end)) for end in (known.min(), known.max())))
-    return {"code": known.astype(kind).ravel(), "usable": (labelled & usable).ravel()}
+    return {"code": known.astype(kind).ravel(), "usable": (labeled & usable).ravel()}
 
 
 def scene_pixels(

@@ -1,4 +1,4 @@
-"""What an ingestion of scenes will do, from headers alone: also what ``--dry-run`` shows."""
+"""What an ingestion of scenes will do, from headers alone; ``--dry-run`` shows it."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class SceneReader:
             codes = np.where(valid, values[0], 0).astype(np.int64)
             if not np.array_equal(codes[valid], values[0][valid]):
                 raise DataError(f"{where} has fractions: labels are whole numbers")
-        return codes, self.source.label_rules.classes.labelled(codes, valid, where)
+        return codes, self.source.label_rules.classes.labeled(codes, valid, where)
 
     def drain(self, start: int) -> None:
         """Read on to the end: a file that is cut short opens without complaint and fails here."""

@@ -1,4 +1,4 @@
-"""What file names and product metadata tell: band, sensor, date, Sentinel-2's offset."""
+"""What file names and product metadata say: band, sensor, date, Sentinel-2's offset."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BAND_NAME = re.compile(
 #: Parts of a product's name that say where and when, but not what: tile, time, path and row.
 PLACE_AND_TIME = re.compile(r"^(?:T\d{2}[A-Z]{3}|\d{8}(?:T\d{6})?|\d{6})$", re.IGNORECASE)
 SENTINEL_TILE = re.compile(r"(?:^|_)T\d{2}[A-Z]{3}(?:_|$)", re.IGNORECASE)
-#: What comes with Sentinel-2 bands under the same name but is no band.
+#: By-products of Sentinel-2, which are named like its bands.
 SENTINEL_PRODUCTS = re.compile(r"_(?:TCI|AOT|WVP|SCL|CLD|SNW|PVI|CLDPRB|SNWPRB)(?:_\d+m)?$", re.I)
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
 PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
-#: By the number that product metadata give them.
+#: Bands by their number in product metadata.
 SENTINEL_BANDS = (
     *(f"B{number:02d}" for number in range(1, 9)),
     "B8A",
@@ -33,7 +33,7 @@ SENTINEL_BANDS = (
 
 @dataclass(frozen=True)
 class BandName:
-    """A file's stem in parts: what stands before the band, the band, and a resolution (m) or 0."""
+    """Parts of a file's stem: what stands before the band, the band, and a resolution in m or 0."""
 
     prefix: str
     band: str
@@ -41,7 +41,7 @@ class BandName:
 
 
 def split_band(stem: str) -> BandName:
-    """Part a stem like ``landsat_b2`` or ``T33UUP_20220702_B02_10m``; no band if it names none."""
+    """Divide a stem like ``landsat_b2`` or ``T33UUP_20220702_B02_10m``; no band if it has none."""
     match = BAND_NAME.match(stem)
     if match is None:
         return BandName(stem, "")
@@ -51,7 +51,8 @@ def split_band(stem: str) -> BandName:
 def modality_name(prefix: str) -> str:
     """Name the modality of bands that share a prefix, alike in all scenes of a sensor.
 
-    Tile, date and time are left out; what then has no name, but a Sentinel-2 tile, is ``s2``.
+    Tile, date and time are left out. Where nothing else is left, the name is ``s2`` for a tile of
+    Sentinel-2, and ``bands`` otherwise.
     """
     tokens = [token for token in re.split(r"[_\-. ]+", prefix) if token]
     kept = [token for token in tokens if not PLACE_AND_TIME.match(token)]
@@ -93,7 +94,7 @@ class Baseline:
     offsets: dict[str, float]
 
     def scaling(self, bands: Iterable[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Scales and offsets of some bands, as GeoTIFF tags would give them."""
+        """Return scales and offsets of bands, in the form of GeoTIFF tags."""
         names = [_canonical(band) for band in bands]
         scale = 1 / self.quantification
         return (scale,) * len(names), tuple(self.offsets.get(b, 0.0) * scale for b in names)
@@ -105,7 +106,7 @@ def read_baseline(text: str, where: object) -> Baseline:
     Raises
     ------
     DataError
-        The text is not XML, or names no quantification value.
+        The text is not XML, or has no quantification value.
     """
     try:
         root = ET.fromstring(text)  # noqa: S314 - the site's own file; expat caps expansion
@@ -121,7 +122,9 @@ def read_baseline(text: str, where: object) -> Baseline:
             if node.tag.rpartition("}")[2] in ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
         }
     except (ET.ParseError, StopIteration, ValueError, IndexError) as error:
-        raise DataError(f"{where} is no Sentinel-2 product metadata: mend or remove it") from error
+        raise DataError(
+            f"{where} is not Sentinel-2 product metadata: correct or remove it"
+        ) from error
     number = values.get("PROCESSING_BASELINE")
     return Baseline((number.text if number is not None else "") or "", quantification, offsets)
 

@@ -82,7 +82,7 @@ def test_no_crs_takes_equal_sizes_pixel_by_pixel_and_invents_nothing(src: Path) 
     assert {scene.crs for scene in store.meta.scenes} == {""}
     assert "geometry" not in store.manifest.column_names
     write_tif(src / "labels.tif", stripes(32, 32, 8, (1, 2)))
-    with pytest.raises(DataError, match=r"labels.tif is 32×32 px.*has no CRS: give it one"):
+    with pytest.raises(DataError, match=r"labels.tif is 32×32 px.*has no CRS: assign one"):
         ingest(src)
 
 
@@ -480,7 +480,9 @@ def test_complex_values_become_real_on_request(src: Path, dtype: str, mode: str)
         path, "w", driver="GTiff", transform=Affine(10, 0, LEFT, 0, -10, TOP), **profile
     ) as target:
         target.write(values, 1)
-    with pytest.raises(DataError, match=rf"optical.tif is of type {dtype}.*--complex amp or db"):
+    with pytest.raises(
+        DataError, match=rf"optical.tif is of type {dtype}.*choose --complex amp or --complex db"
+    ):
         ingest(src)
     store = ingest(src, complex_mode=mode)
     amplitude = np.abs(values)
@@ -620,11 +622,11 @@ def test_all_touched_is_off_unless_asked_for(src: Path) -> None:
     (src / "labels.tif").unlink()
     # covers under half of the pixels of its edge
     write_polygons(src / "labels.gpkg", [((8.6, 8.6, 23.4, 23.4), "a"), ((40, 40, 64, 64), "b")])
-    assert labelled_pixels(src) == 14 * 14 + 24 * 24
-    assert labelled_pixels(src, all_touched=True) == 16 * 16 + 24 * 24
+    assert labeled_pixels(src) == 14 * 14 + 24 * 24
+    assert labeled_pixels(src, all_touched=True) == 16 * 16 + 24 * 24
 
 
-def labelled_pixels(src: Path, **options: Any) -> int:
+def labeled_pixels(src: Path, **options: Any) -> int:
     store = ingest_scenes(
         src, src.parent / "pixels", patch_px=1, label_column="name", overwrite=True, **options
     )

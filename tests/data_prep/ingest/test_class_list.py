@@ -21,16 +21,16 @@ def test_distinct_codes_are_those_of_unique(codes: np.ndarray) -> None:
 
 @given(
     codes=arrays(np.int64, (4, 11), elements=st.integers(0, 3)),
-    labelled=arrays(np.bool_, (4, 11)),
+    labeled=arrays(np.bool_, (4, 11)),
     stride=st.integers(1, 4),
 )
 def test_majorities_equal_those_of_plain_counting(
-    codes: np.ndarray, labelled: np.ndarray, stride: int
+    codes: np.ndarray, labeled: np.ndarray, stride: int
 ) -> None:
     cols = np.arange(0, 8, stride)
-    majority, share = majority_codes(codes, labelled, cols, 4)
+    majority, share = majority_codes(codes, labeled, cols, 4)
     for i, col in enumerate(cols):
-        inside = codes[:, col : col + 4][labelled[:, col : col + 4]]
+        inside = codes[:, col : col + 4][labeled[:, col : col + 4]]
         assert share[i] == inside.size / 16
         if inside.size:
             assert majority[i] == np.bincount(inside).argmax()
@@ -39,8 +39,8 @@ def test_majorities_equal_those_of_plain_counting(
 def test_an_open_list_takes_the_codes_that_occur(tmp_path: Path) -> None:
     classes = raster_classes(tmp_path / "labels.tif")
     assert classes.settle(np.array([7, 2, 7])) == ([2, 7], ["class 2", "class 7"])
-    assert not classes.zero_is_unlabelled
-    assert raster_classes(tmp_path / "labels.tif", pixels=True).zero_is_unlabelled
+    assert not classes.zero_is_unlabeled
+    assert raster_classes(tmp_path / "labels.tif", pixels=True).zero_is_unlabeled
 
 
 def test_names_of_polygons_are_numbered_and_codes_kept() -> None:

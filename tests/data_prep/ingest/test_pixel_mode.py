@@ -65,7 +65,7 @@ def test_scenes_of_several_sizes_share_the_arrays(tmp_path: Path) -> None:
         np.testing.assert_array_equal(patch, expected)
 
 
-def test_copies_small_scenes_and_unlabelled_ones_are_refused(tmp_path: Path) -> None:
+def test_copies_small_scenes_and_unlabeled_ones_are_refused(tmp_path: Path) -> None:
     src = tmp_path / "src"
     for name in ("a", "b"):
         write_tif(src / name / "cube.tif", noise((3, 40, 40)), crs=None)

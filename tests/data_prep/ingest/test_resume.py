@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
@@ -31,6 +31,7 @@ from data_prep.ingest.scenes import ingest_scenes
 from data_prep.ingest.sources import hash_file
 from data_prep.manifest import column
 from data_prep.store import Store
+from rsdgc.durable import is_locked
 from rsdgc.errors import DataError, RunError, SettingError
 from tests.data_prep.archives import (
     LEFT,
@@ -118,12 +119,9 @@ def test_a_process_killed_without_warning_goes_on(src: Path) -> None:
     # the workers end with their parent, and give the lock back
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        with (src.parent / ".store.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.1)
+        if not is_locked(src.parent / ".store.lock"):
+            break
+        time.sleep(0.1)
     subprocess.run(command, env=environment, check=True)
     whole = ingest_scenes(src, src.parent / "whole", chip_px=10, processes=1)
     assert same(out, whole.path)
@@ -158,10 +156,11 @@ def test_class_folders_are_not_made_again_either(tmp_path: Path) -> None:
 
 
 def test_another_process_at_the_same_store_is_refused(src: Path) -> None:
-    with (src.parent / ".store.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match=r"another process is making .*store"):
-            ingest_scenes(src, src.parent / "store", chip_px=8)
+    with (
+        FileLock(src.parent / ".store.lock"),
+        pytest.raises(DataError, match=r"another process is making .*store"),
+    ):
+        ingest_scenes(src, src.parent / "store", chip_px=8)
 
 
 def test_a_dead_worker_is_named_and_its_parts_stay(

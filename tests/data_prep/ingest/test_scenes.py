@@ -203,7 +203,7 @@ def test_nodata_may_be_overridden(tmp_path: Path) -> None:
         ingest(src, nodata={"dem": 7}, overwrite=True)
 
 
-def test_class_lists_are_closed_and_zero_is_unlabelled(tmp_path: Path) -> None:
+def test_class_lists_are_closed_and_zero_is_unlabeled(tmp_path: Path) -> None:
     src = tmp_path / "src"
     write_scene(src)
     (src / "classes.json").write_text(json.dumps({"3": "c", "1": "a", "2": "b", "9": "rare"}))
