@@ -82,9 +82,10 @@ def methods(updates: Updates, budgets: list[float]) -> Iterator[str]:
     """Yield a table of the app's methods, each in its own coding."""
     yield "| method | " + " | ".join(f"{b:g}×" for b in budgets) + " |"
     yield "|---|" + "---|" * len(budgets)
-    for name, method in METHODS.items():
+    for name in METHODS:
         if name == "fedavg":
             continue
+        method = METHODS[name]
         settings = Settings.from_mapping({"method": name})
         indicator = make_indicator(settings.resolved("indicator"))
         cells = []

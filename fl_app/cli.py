@@ -144,11 +144,15 @@ def report(
 
 @app.command()
 def models() -> None:
-    """List the networks."""
-    from fl_app.models import MODEL_NAMES
+    """List the models, and how to name one of your own."""
+    from fl_app.models import ARGUMENTS, MODELS
 
-    for name in MODEL_NAMES:
+    for name in MODELS:
         typer.echo(name)
+    typer.echo(
+        "package.module:function  (your own: it is called with those of "
+        f"{', '.join(ARGUMENTS)} that it asks for by name)"
+    )
 
 
 @app.command()

@@ -1,35 +1,25 @@
 """The methods of the app: how each compresses an update, unless the settings say otherwise.
 
-Rivals stand here beside RS-DGC, each in the coding that its authors or the usual practice give it,
-so that all of them run through the same app, ledger and report.
+Rival methods stand beside RS-DGC, each in the coding that its authors or the usual practice give
+it, so that all of them run through the same app, ledger and report. A method of your own is a
+:class:`Method` in any module that server and sites can import: ``method=package.module:NAME``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-MethodName = Literal[
-    "rs-dgc",
-    "rs-dgc-paper",
-    "rs-dgc-static",
-    "topk",
-    "topk-naive",
-    "dgc",
-    "random-k",
-    "stc",
-    "int8",
-    "fedavg",
-]
-METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+from rsdgc.registry import Registry
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method's settings are where they are left at ``auto``.
+    """The values of the settings that are left at ``auto``.
 
     Attributes
     ----------
+    title : str
+        Name in the report.
     about : str
         One line for the documentation.
     neighborhood, indicator, values, dense_values, indices : str
@@ -37,11 +27,12 @@ class Method:
     ratio_policy : str
         See :mod:`strategies.rate_control`; ``whole`` sends every layer whole.
     momentum_correction : float
-        Momentum that sites keep over rounds, with factor masking; 0: none.
+        Momentum that sites keep over rounds, with factor masking; 0 for none.
     server_momentum : float
-        Momentum of the global model, see :mod:`strategies.rs_dgc`; 0: none.
+        Momentum of the global model, see :mod:`strategies.rs_dgc`; 0 for none.
     """
 
+    title: str
     about: str
     neighborhood: str = "kernel"
     indicator: str = "nsi"
@@ -53,25 +44,29 @@ class Method:
     server_momentum: float = 0.0
 
 
-METHODS: dict[MethodName, Method] = {
+_BUILT_IN = {
     "rs-dgc": Method(
+        "RS-DGC",
         "significant neighborhoods by NSI, dead-zone levels of one step, ratios by the "
         "aggregated update, momentum of the global model",
         server_momentum=0.4,
     ),
     "rs-dgc-paper": Method(
+        "RS-DGC as published",
         "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|",
         neighborhood="tile",
         values="float32",
         ratio_policy="weight",
     ),
     "rs-dgc-static": Method(
+        "RS-DGC with fixed ratios",
         "as published, with the same ratio for every layer",
         neighborhood="tile",
         values="float32",
         ratio_policy="uniform",
     ),
     "topk": Method(
+        "Element top-k",
         "largest elements, int8 values, coded indices, error feedback",
         neighborhood="element",
         indicator="l1",
@@ -79,6 +74,7 @@ METHODS: dict[MethodName, Method] = {
         ratio_policy="uniform",
     ),
     "topk-naive": Method(
+        "Naive top-k",
         "largest elements, float32 values and int32 indices, error feedback",
         neighborhood="element",
         indicator="l1",
@@ -87,6 +83,7 @@ METHODS: dict[MethodName, Method] = {
         ratio_policy="uniform",
     ),
     "dgc": Method(
+        "Deep Gradient Compression",
         "Deep Gradient Compression (Lin et al. 2018): top-k with momentum correction and "
         "momentum factor masking, float32 values and int32 indices",
         neighborhood="element",
@@ -97,6 +94,7 @@ METHODS: dict[MethodName, Method] = {
         momentum_correction=0.9,
     ),
     "random-k": Method(
+        "Random-k",
         "random elements, float32 values, coded indices, error feedback",
         neighborhood="element",
         indicator="random",
@@ -104,6 +102,7 @@ METHODS: dict[MethodName, Method] = {
         ratio_policy="uniform",
     ),
     "stc": Method(
+        "Sparse Ternary Compression",
         "sparse ternary compression (Sattler et al. 2019): largest elements as sign times mean, "
         "Golomb-coded indices, error feedback",
         neighborhood="element",
@@ -112,19 +111,24 @@ METHODS: dict[MethodName, Method] = {
         ratio_policy="uniform",
     ),
     "int8": Method(
+        "Whole updates in int8",
         "every element as int8 with a scale a layer, error feedback; a quarter of the bytes",
         values="int8",
         dense_values="int8",
         ratio_policy="whole",
     ),
-    "fedavg": Method("the whole model in float32 both ways, Flower's own FedAvg"),
+    "fedavg": Method(
+        "Dense FedAvg",
+        "the whole model in float32 both ways, Flower's own FedAvg",
+    ),
 }
+
+METHODS: Registry[Method] = Registry("method")
+for _name, _method in _BUILT_IN.items():
+    METHODS.register(_name)(_method)
 
 
 def markdown_table() -> str:
     """Return the table of all methods for the documentation."""
-    rows = [
-        f"| `{name}` | {method.about.replace('|', chr(92) + '|')} |"
-        for name, method in METHODS.items()
-    ]
+    rows = [f"| `{name}` | " + METHODS[name].about.replace("|", "\\|") + " |" for name in METHODS]
     return "\n".join(["| method | what it sends |", "|---|---|", *rows]) + "\n"

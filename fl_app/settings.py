@@ -11,19 +11,83 @@ key, its value and what would be right.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 
-from fl_app.methods import METHODS, MethodName
-from rsdgc import AGGREGATORS, Scheme, make_indicator
+from fl_app.methods import METHODS
+from rsdgc import AGGREGATORS, Scheme
+from rsdgc.codec.values import VALUE_CODINGS
 from rsdgc.errors import SettingError
+from rsdgc.indicators import INDICATORS
+from rsdgc.registry import Registry
 
 Scalar = bool | int | float | str
 UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
+
+AUTO = "auto"
+"""Value of a setting that the method decides."""
+
+
+@dataclass(frozen=True)
+class NameIn:
+    """Accepts the names of a registry, and ``auto`` if the method may decide.
+
+    A path ``package.module:name`` is accepted as it is: it is imported where it is used.
+    """
+
+    registry: Registry[Any]
+    auto: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """All names that are accepted, for the documentation."""
+        return [AUTO] * self.auto + list(self.registry)
+
+    def __call__(self, value: str) -> str:
+        """Return the value, or raise :class:`ValueError` if it is not accepted."""
+        if ":" in value or value in self.names:
+            return value
+        try:
+            self.registry[value]
+        except SettingError as error:  # names the nearest name; pydantic wants a ValueError
+            raise ValueError(str(error)) from None
+        return value
+
+
+def parse_momentum(value: object) -> float | str:
+    """Return a momentum from 0 to below 1, or ``auto``.
+
+    Run folders of earlier versions have -1 for ``auto``. In ``pyproject.toml`` the default is a
+    text, so that the number may come as a text, too.
+    """
+    try:
+        number = -1.0 if value == AUTO else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if number == -1.0:
+        return AUTO
+    if not 0.0 <= number < 1.0:
+        raise ValueError("write a number from 0 to below 1, or 'auto'")
+    return number
+
+
+Momentum = Annotated[float | Literal["auto"], BeforeValidator(parse_momentum)]
 
 
 def _kebab(name: str) -> str:
@@ -45,7 +109,7 @@ class Settings(BaseModel):
         "", description="Where sites keep their state; empty: beside the run folder's report."
     )
 
-    method: MethodName = Field(
+    method: Annotated[str, AfterValidator(NameIn(METHODS))] = Field(
         "rs-dgc",
         description="How updates travel; it decides every setting that is left at `auto`.",
     )
@@ -58,20 +122,20 @@ class Settings(BaseModel):
         "auto", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
     )
     tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows about p² long.")
-    indicator: str = Field(
-        "auto",
-        description="What ranks neighborhoods: `nsi`, `rms`, `l1`, `random`, or a class of your "
-        "own as `package.module:Class` (`rsdgc/indicators.py`).",
+    indicator: Annotated[str, AfterValidator(NameIn(INDICATORS, auto=True))] = Field(
+        AUTO,
+        description="What ranks neighborhoods; a class of your own as `package.module:Class` "
+        "(`rsdgc/indicators.py`).",
     )
     nsi_mean_weight: float = Field(0.8, ge=0.0, description="Weight of the mean magnitude in NSI.")
     nsi_std_weight: float = Field(
         0.2, ge=0.0, description="Weight of the standard deviation in NSI."
     )
-    values: str = Field(
-        "auto",
-        description="Coding of the kept neighborhoods' values: `deadzone` (levels of one step, "
-        "entropy coded), `int8`, `ternary` (signs), `float16`, `float32`, or a class of your own "
-        "as `package.module:Class` (`rsdgc/codec/values.py`).",
+    values: Annotated[str, AfterValidator(NameIn(VALUE_CODINGS, auto=True))] = Field(
+        AUTO,
+        description="Coding of the kept neighborhoods' values: levels of one step, entropy coded "
+        "(`deadzone`), int8, signs (`ternary`), floats, or a class of your own as "
+        "`package.module:Class` (`rsdgc/codec/values.py`).",
     )
     dense_values: str = Field(
         "auto",
@@ -99,22 +163,18 @@ class Settings(BaseModel):
         description="Rounds at the start with larger uploads, from a quarter of the dense model "
         "down; the rounds after them make up for it.",
     )
-    momentum_correction: float = Field(
-        -1.0,
-        ge=-1.0,
-        lt=1.0,
+    momentum_correction: Momentum = Field(
+        AUTO,
         description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
-        "step; -1: the method's own (0.9 for `dgc`, else 0).",
+        "step, from 0 to below 1; `auto`: 0.9 for `dgc`, else 0.",
     )
-    server_momentum: float = Field(
-        -1.0,
-        ge=-1.0,
-        lt=1.0,
-        description="Part of the last step that the global model takes once more (FedAvgM); makes "
-        "up for the rounds by which compression delays; -1: the method's own (0.4 for `rs-dgc` "
-        "where uploads are compressed, else 0).",
+    server_momentum: Momentum = Field(
+        AUTO,
+        description="Part of its last step that the global model takes again (FedAvgM), from 0 to "
+        "below 1; it makes up for the rounds by which compression delays a change. `auto`: 0.4 "
+        "for `rs-dgc` where uploads are compressed, else 0.",
     )
-    aggregation: str = Field(
+    aggregation: Annotated[str, AfterValidator(NameIn(AGGREGATORS))] = Field(
         "mean",
         description="How the server combines the sites' updates: `mean`, weighted by training "
         "chips, or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`). "
@@ -129,10 +189,14 @@ class Settings(BaseModel):
 
     normalization: Literal["site", "common"] = Field(
         "site",
-        description="What pixels are normalised by: the statistics of the site's own store, or "
-        "those of all sites together, which are asked for before the first round.",
+        description="Statistics by which pixels are normalized: those of the site's own store, or "
+        "those of all sites together, which are collected before the first round.",
     )
-    model: str = Field("small-resnet", description="Network, see `rsdgc models`.")
+    model: str = Field(
+        "small-resnet",
+        description="Model to train, see `rsdgc models`; one of your own as "
+        "`package.module:function`.",
+    )
     rounds: int = Field(60, ge=1, description="Federated rounds.")
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
     local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
@@ -147,7 +211,7 @@ class Settings(BaseModel):
     augment: bool = Field(True, description="Random flips and quarter turns.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
 
-    fraction: UnitInterval = Field(1.0, description="Share of the sites asked in each round.")
+    fraction: UnitInterval = Field(1.0, description="Share of the sites that train in each round.")
     quorum: int = Field(1, ge=1, description="Fewest accepted uploads for a round to count.")
     min_sites: int = Field(1, ge=1, description="Sites to wait for before the first round.")
     join_timeout_s: float = Field(
@@ -171,12 +235,12 @@ class Settings(BaseModel):
     )
     checkpoint_keep: int = Field(2, ge=1, description="Checkpoints that are kept.")
     resume: bool = Field(
-        False, description="Go on with the unfinished run in `out` from its last checkpoint."
+        False, description="Continue the unfinished run in `out` from its last checkpoint."
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
     amp: bool = Field(True, description="Mixed precision with bfloat16, on GPUs that have it.")
-    threads: int = Field(0, ge=0, description="CPU threads of a site; 0: leave as it is.")
+    threads: int = Field(0, ge=0, description="CPU threads of a site; 0: PyTorch's default.")
 
     jitter: float = Field(
         0.0,
@@ -195,24 +259,17 @@ class Settings(BaseModel):
 
     @field_validator("aggregation")
     @classmethod
-    def _aggregation_is_known(cls, value: str, info: ValidationInfo) -> str:
+    def _fedavg_takes_the_mean(cls, value: str, info: ValidationInfo) -> str:
         if value != "mean" and info.data.get("method") == "fedavg":
             raise ValueError("method fedavg takes Flower's mean; leave it at 'mean'")
-        if ":" not in value:  # a class of the user's is imported by the server, when it is used
-            AGGREGATORS[value]
         return value
 
-    @field_validator("indicator", "values", "dense_values")
+    @field_validator("dense_values")
     @classmethod
-    def _name_is_known(cls, value: str, info: ValidationInfo) -> str:
-        # A class of the user's is imported where it is used: by the server and at every site.
-        if value != "auto" and ":" not in value:
-            if info.field_name == "indicator":
-                make_indicator(value)
-            elif info.field_name == "values":
-                Scheme(values=value)
-            else:
-                Scheme(dense_values=value)
+    def _coding_takes_whole_layers(cls, value: str) -> str:
+        names = [name for name in VALUE_CODINGS if VALUE_CODINGS[name].for_whole_layers]
+        if ":" not in value and value not in (AUTO, *names):
+            raise ValueError(f"choose {', '.join(names)}")
         return value
 
     @field_validator("nsi_std_weight")
@@ -248,7 +305,7 @@ class Settings(BaseModel):
     def resolved(self, name: str) -> Any:
         """Return a setting's value, or the method's own where it is left at ``auto``."""
         value = getattr(self, name)
-        return getattr(METHODS[self.method], name) if value in ("auto", -1.0) else value
+        return getattr(METHODS[self.method], name) if value == AUTO else value
 
     def scheme(self) -> Scheme:
         """Return how updates are cut and coded."""
@@ -308,15 +365,19 @@ def markdown_table() -> str:
     """Return the table of all settings for the documentation."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = f"`{field.default!r}`".replace("'", '"').replace("`True`", "`true`")
-        values = _allowed(field.annotation)
+        default = f"`{json.dumps(field.default)}`"
+        values = _allowed(field)
         text = f"{field.description} {values}".strip().replace("|", "\\|")
         rows.append(f"| `{_kebab(name)}` | {default} | {text} |")
     return "\n".join(rows) + "\n"
 
 
-def _allowed(annotation: Any) -> str:
-    options = getattr(annotation, "__args__", ())
+def _allowed(field: FieldInfo) -> str:
+    """Return the names that a setting accepts, in parentheses; empty for numbers and texts."""
+    options = list(getattr(field.annotation, "__args__", ()))
+    for rule in field.metadata:
+        if isinstance(rule, AfterValidator) and isinstance(rule.func, NameIn):
+            options = rule.func.names
     if not options or not all(isinstance(option, str) for option in options):
         return ""
     return "(" + ", ".join(f"`{option}`" for option in options) + ")"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_app.settings import Settings, parse_budget
+from fl_app.settings import AUTO, Settings, parse_budget
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager
 from strategies.base import RoundSettings, SiteStrategy
@@ -71,7 +71,7 @@ def _server_momentum(settings: Settings, spec: ModelSpec) -> float:
     """
     lossless = parse_budget(settings.budget, spec.dense_bytes) >= spec.dense_bytes
     momentum: float = settings.resolved("server_momentum")
-    return 0.0 if lossless and settings.server_momentum < 0 else momentum
+    return 0.0 if lossless and settings.server_momentum == AUTO else momentum
 
 
 def _rate_control(

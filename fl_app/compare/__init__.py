@@ -1,6 +1,11 @@
-"""Run several methods on the same data, seeds and rounds, and set them side by side."""
+"""Run several methods on the same data, seeds and rounds, and compare them.
 
-from fl_app.compare.run import compare
-from fl_app.compare.trials import Trial, trials_of
+``trials``
+    Which runs a comparison consists of, and running those that are not complete yet.
+``results``
+    The runs' figures as a CSV file, a Markdown table and a plot.
+"""
+
+from fl_app.compare.trials import Trial, compare, trials_of
 
 __all__ = ["Trial", "compare", "trials_of"]

@@ -17,83 +17,88 @@ convnext-tiny   28 M               16         chips on a GPU
 ==============  =================  =========  ====================================================
 
 Parameters are for few bands and tens of classes. All take any number of bands.
+
+A model of your own needs no change here: ``model=package.module:function`` names a function (or a
+class) that is called with the arguments it asks for by name, among ``num_bands``, ``num_classes``
+and ``chip_px``, and returns a module that maps chips (n, num_bands, chip_px, chip_px) to logits
+(n, num_classes). Server and sites import it, so its package must be installed on all of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from fl_app.models.hyper_cnn import HyperCNN
 from fl_app.models.small_cnn import SmallCNN
 from fl_app.models.small_resnet import SmallResNet
 from rsdgc.errors import SettingError
+from rsdgc.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import Tensor
 
-    from torch import nn
+__all__ = ["MODELS", "build_model", "least_chip_px"]
 
-__all__ = ["MODEL_NAMES", "build_model", "least_chip_px"]
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+"""Functions of ``num_bands``, ``num_classes``, ``chip_px``, or of some of them."""
 
-
-@dataclass(frozen=True)
-class _Entry:
-    least_px: int
-    build: Callable[[int, int, int], nn.Module]
-    """From bands, classes and chip size in pixels."""
+ARGUMENTS = ("num_bands", "num_classes", "chip_px")
 
 
-def _from_torchvision(name: str) -> Callable[[int, int, int], nn.Module]:
-    def build(bands: int, classes: int, chip_px: int) -> nn.Module:
+def _from_torchvision(name: str) -> Callable[..., nn.Module]:
+    def build(num_bands: int, num_classes: int, chip_px: int) -> nn.Module:
         # Imported late: torchvision takes a second, and the small models do without.
         from torchvision import models  # noqa: PLC0415
 
         from fl_app.models import torchvision_models  # noqa: PLC0415
 
         if name == "mobilenet-v3":
-            return torchvision_models.mobilenet(bands, classes, chip_px)
+            return torchvision_models.mobilenet(num_bands, num_classes, chip_px)
         if name == "convnext-tiny":
-            return torchvision_models.convnext(bands, classes, chip_px)
+            return torchvision_models.convnext(num_bands, num_classes, chip_px)
         constructor = getattr(models, name.replace("-", "_"))
         if name.startswith("vgg"):
-            return torchvision_models.vgg(constructor, bands, classes)
-        return torchvision_models.resnet(constructor, bands, classes, chip_px)
+            return torchvision_models.vgg(constructor, num_bands, num_classes)
+        return torchvision_models.resnet(constructor, num_bands, num_classes, chip_px)
 
     return build
 
 
-_MODELS = {
-    "small-resnet": _Entry(8, lambda bands, classes, _: SmallResNet(bands, classes)),
-    "small-cnn": _Entry(8, lambda bands, classes, _: SmallCNN(bands, classes)),
-    "hyper-cnn": _Entry(1, lambda bands, classes, _: HyperCNN(bands, classes)),
-    "resnet18": _Entry(8, _from_torchvision("resnet18")),
-    "resnet50": _Entry(8, _from_torchvision("resnet50")),
-    "vgg16": _Entry(32, _from_torchvision("vgg16")),
-    "vgg16-bn": _Entry(32, _from_torchvision("vgg16-bn")),
-    "vgg19": _Entry(32, _from_torchvision("vgg19")),
-    "vgg19-bn": _Entry(32, _from_torchvision("vgg19-bn")),
-    "mobilenet-v3": _Entry(8, _from_torchvision("mobilenet-v3")),
-    "convnext-tiny": _Entry(16, _from_torchvision("convnext-tiny")),
+_LEAST_CHIP_PX = {
+    "small-resnet": 8,
+    "small-cnn": 8,
+    "hyper-cnn": 1,
+    "resnet18": 8,
+    "resnet50": 8,
+    "vgg16": 32,
+    "vgg16-bn": 32,
+    "vgg19": 32,
+    "vgg19-bn": 32,
+    "mobilenet-v3": 8,
+    "convnext-tiny": 16,
 }
-
-MODEL_NAMES = tuple(_MODELS)
-"""All names that :func:`build_model` knows."""
+_OWN_MODELS = {"small-resnet": SmallResNet, "small-cnn": SmallCNN, "hyper-cnn": HyperCNN}
+for _name in _LEAST_CHIP_PX:
+    MODELS.register(_name)(_OWN_MODELS.get(_name) or _from_torchvision(_name))
 
 
 def least_chip_px(name: str) -> int:
-    """Return the side, in pixels, of the smallest chip that the model takes.
+    """Return the side, in pixels, of the smallest chip that a built-in model takes.
+
+    It is 1 for a model from outside, whose first forward pass tells.
 
     Raises
     ------
     SettingError
         The name is unknown.
     """
-    if name not in _MODELS:
-        raise SettingError(f"model {name!r} is unknown: choose one of {', '.join(MODEL_NAMES)}")
-    return _MODELS[name].least_px
+    _ = MODELS[name]
+    return _LEAST_CHIP_PX.get(name, 1)
 
 
 def build_model(
@@ -104,7 +109,7 @@ def build_model(
     Parameters
     ----------
     name : str
-        One of :data:`MODEL_NAMES`.
+        A name in :data:`MODELS`, or ``package.module:function``.
     num_bands : int
         Channels of the input, all modalities together.
     num_classes : int
@@ -112,17 +117,20 @@ def build_model(
     chip_px : int
         Side of the square chips, in pixels.
     seed : int
-        Of the initialisation. The process's own random numbers are left as they were.
+        Of PyTorch's random numbers while the model is built. Those of the process stay as they
+        were.
 
     Returns
     -------
     torch.nn.Module
-        On the CPU, float32: (B, num_bands, chip_px, chip_px) to logits (B, num_classes).
+        On the default device, float32: (n, num_bands, chip_px, chip_px) to logits
+        (n, num_classes).
 
     Raises
     ------
     SettingError
-        The name is unknown, the chip too small for the model, or a count below 1 (2 for classes).
+        The name is unknown, the chip too small for the model, a count below 1 (2 for classes), or
+        what a function from outside returns is not such a module.
     """
     least_px = least_chip_px(name)
     if chip_px < least_px:
@@ -137,4 +145,66 @@ def build_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch CUDA's, too
-        return _MODELS[name].build(num_bands, num_classes, chip_px)
+        arguments = dict(zip(ARGUMENTS, (num_bands, num_classes, chip_px), strict=True))
+        if name in _LEAST_CHIP_PX:
+            return _call(name, arguments)
+        model = _call_from_outside(name, arguments)
+        _check_output(name, model, arguments)
+    return model
+
+
+def _call(name: str, arguments: dict[str, int]) -> nn.Module:
+    build = MODELS[name]
+    parameters = inspect.signature(build).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = set(arguments) if takes_all else {parameter.name for parameter in parameters}
+    return build(**{key: value for key, value in arguments.items() if key in names})
+
+
+def _call_from_outside(name: str, arguments: dict[str, int]) -> nn.Module:
+    try:
+        model = _call(name, arguments)
+    except Exception as error:
+        raise SettingError(
+            f"model {name!r} cannot be built ({_one_line(error)}): it is called with those of "
+            f"{', '.join(ARGUMENTS)} that it asks for by name"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise SettingError(
+            f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module"
+        )
+    return model
+
+
+@torch.no_grad()
+def _check_output(name: str, model: nn.Module, arguments: dict[str, int]) -> None:
+    """Refuse a model that does not map two chips of zeros to two rows of logits.
+
+    On the meta device, where a simulation checks its settings, a failing model is let through:
+    not every operation works there, and the sites check it again.
+    """
+    num_bands, num_classes, chip_px = arguments.values()
+    chips = torch.zeros(2, num_bands, chip_px, chip_px)
+    was_training = model.training
+    model.eval()  # normalization layers must not learn from the zeros
+    try:
+        logits: Tensor = model(chips)
+    except Exception as error:
+        if chips.is_meta:
+            return
+        raise SettingError(
+            f"model {name!r} fails on chips {tuple(chips.shape)}: {_one_line(error)}"
+        ) from error
+    finally:
+        model.train(was_training)
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape != (2, num_classes):
+        raise SettingError(
+            f"model {name!r} maps chips {tuple(chips.shape)} to {shape or type(logits).__name__}: "
+            f"return logits {(2, num_classes)}"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -11,6 +11,7 @@ import numpy as np
 from data_prep.pictures import number_format
 from data_prep.pictures.html_page import render_page
 from data_prep.pictures.map_colors import hex_color
+from fl_app.methods import METHODS
 from fl_app.report.accuracy_curves import accuracy_by_bytes, accuracy_by_round
 from fl_app.report.byte_charts import (
     MAX_LAYERS,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from fl_app.runs.records import Run
 
 FILE_NAME = "report.html"
-_METHODS = {"rs-dgc": "RS-DGC", "topk": "Element top-k", "fedavg": "Dense FedAvg"}
 
 
 def write_report(run_dir: Path, data: Path | None = None) -> Path:
@@ -81,7 +81,8 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
 def _headline(run: Run) -> dict[str, Any]:
     """Return title, lead sentences and headline numbers."""
     summary = run.summary
-    method = _METHODS.get(summary.method, summary.method)
+    known = summary.method in METHODS  # not a user's own, nor one of another version
+    method = METHODS[summary.method].title if known else summary.method
     dense_total = summary.dense_bytes_up + summary.dense_bytes_down
     return {
         "title": f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",

@@ -377,3 +377,20 @@ def test_a_coding_and_an_indicator_from_outside_are_found_by_their_paths(
     run(chosen)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["bytes_up"] == pytest.approx(summary["dense_bytes_up"] / 10, rel=0.05)
+
+
+def test_a_model_from_outside_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside_model.py").write_text(
+        "from torch import nn\n"
+        "def linear(num_bands, num_classes, chip_px):\n"
+        "    size = num_bands * chip_px**2\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(size, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run(settings(data, tmp_path / "run", model="outside_model:linear", rounds=2))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["model"] == "outside_model:linear"
+    assert summary["refused"] == {}
+    assert model_of(tmp_path / "run")["1.weight"].shape == (3, 3 * 16**2)

@@ -1,3 +1,4 @@
+import json
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_app_config_holds_exactly_the_settings_and_their_defaults() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert pyproject["tool"]["flwr"]["app"]["config"] == Settings().to_mapping()
+    listed, defaults = pyproject["tool"]["flwr"]["app"]["config"], Settings().to_mapping()
+    differing = [key for key in {**defaults, **listed} if listed.get(key) != defaults.get(key)]
+    wanted = [f"{key} = {json.dumps(defaults[key])}" for key in differing if key in defaults]
+    extra = [key for key in differing if key not in defaults]
+    assert not differing, f"[tool.flwr.app.config] lacks {wanted} and should not list {extra}"
 
 
 def test_the_documented_table_is_the_settings() -> None:
@@ -31,17 +36,28 @@ def test_the_documented_table_is_the_settings() -> None:
         ({"zzz": 1}, "unknown setting 'zzz'; see docs/configuration.md"),
         ({"budget": "lots"}, "setting budget='lots': write a ratio such as '100x'"),
         ({"budget": "0.5x"}, "setting budget='0.5x': a ratio is at least '1x'"),
-        ({"method": "zip"}, "setting method='zip'"),
+        ({"method": "zip"}, "setting method='zip': method 'zip' is unknown: choose one of rs-dgc,"),
+        ({"method": "tpok"}, "setting method='tpok': method 'tpok' is unknown: did you mean"),
+        ({"values": "int9"}, "setting values='int9': value coding 'int9' is unknown: did you mean"),
+        ({"indicator": "none"}, "setting indicator='none': indicator 'none' is unknown"),
+        ({"server-momentum": 1.0}, "setting server-momentum=1.0: write a number from 0 to below"),
+        ({"server-momentum": "x"}, "setting server-momentum='x': write a number from 0 to below"),
         ({"rounds": 0}, "setting rounds=0"),
         ({"fraction": 1.5}, "setting fraction=1.5"),
         ({"learning-rate": -1}, "setting learning-rate=-1"),
         ({"nsi-mean-weight": 0.0, "nsi-std-weight": 0.0}, "setting nsi-std-weight=0.0: one of"),
         ({"rounds": "many"}, "setting rounds='many'"),
-        ({"aggregation": "meen"}, "aggregation rule 'meen' is unknown: did you mean 'mean'?"),
+        (
+            {"aggregation": "meen"},
+            "setting aggregation='meen': aggregation rule 'meen' is unknown: did you mean 'mean'?",
+        ),
         ({"method": "fedavg", "aggregation": "a:B"}, "setting aggregation='a:B': method fedavg"),
-        ({"indicator": "nsl"}, "indicator 'nsl' is unknown: did you mean 'nsi'?"),
-        ({"values": "int4"}, "value coding 'int4' is unknown: did you mean 'int8'?"),
-        ({"dense-values": "ternary"}, "dense_values is 'ternary': choose float32, float16, int8"),
+        ({"indicator": "nsl"}, "setting indicator='nsl': indicator 'nsl' is unknown: did you mean"),
+        ({"values": "int4"}, "setting values='int4': value coding 'int4' is unknown: did you mean"),
+        (
+            {"dense-values": "ternary"},
+            "setting dense-values='ternary': choose float32, float16, int8",
+        ),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
@@ -57,6 +73,15 @@ def test_overrides_are_typed() -> None:
         "augment": False,
         "learning-rate": 0.1,
     }
+
+
+@pytest.mark.parametrize("key", ["server-momentum", "momentum-correction"])
+def test_a_momentum_is_a_number_or_auto(key: str) -> None:
+    assert Settings().to_mapping()[key] == "auto"
+    assert parse_overrides([f"{key}=0.4"]) == {key: 0.4}
+    assert parse_overrides([f"{key}=0"]) == {key: 0.0}
+    for automatic in ("auto", "-1", "-1.0", -1, -1.0):  # -1 is in run folders of old
+        assert Settings.from_mapping({key: automatic}).to_mapping()[key] == "auto"
 
 
 def test_an_override_without_a_value_is_refused() -> None:

@@ -1,7 +1,14 @@
+"""Which runs a comparison consists of; a whole one through real simulations."""
+
+import json
+from pathlib import Path
+
 import pytest
 
-from fl_app.compare import trials_of
-from rsdgc.errors import SettingError
+from fl_app.compare import compare, trials_of
+from rsdgc.errors import RunError, SettingError
+
+COMMON = {"model": "small-cnn", "rounds": 2, "batch-size": 8, "device": "cpu"}
 
 
 def test_every_method_at_every_budget_with_every_seed() -> None:
@@ -27,12 +34,35 @@ def test_a_variant_carries_its_settings_and_its_own_budget() -> None:
 @pytest.mark.parametrize(
     ("methods", "says"),
     [
-        (["sgd"], "unknown method 'sgd'; choose from rs-dgc"),
+        (["sgd"], "method 'sgd' is unknown: choose one of rs-dgc"),
         (["rs-dgc+ratio=1"], "unknown setting 'ratio'"),
         (["rs-dgc+budget=0x"], "budget='0x'"),
-        (["topk", "topk"], "asked for twice: topk_100x_seed0"),
+        (["topk", "topk"], "listed twice: topk_100x_seed0"),
     ],
 )
 def test_mistakes_are_named(methods: list[str], says: str) -> None:
     with pytest.raises(SettingError, match=says.replace("(", r"\(")):
         trials_of(methods, ["100x"], [0])
+
+
+@pytest.mark.slow
+def test_a_comparison_goes_on_where_it_stopped(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "compare"
+    compare(data, out, trials_of(["rs-dgc"], ["10x"], [0]), COMMON)
+    assert "rs-dgc_10x_seed0:" in capsys.readouterr().out
+    table = compare(data, out, trials_of(["rs-dgc", "stc"], ["10x"], [0]), COMMON)
+    shown = capsys.readouterr().out
+    assert "rs-dgc_10x_seed0:" not in shown
+    assert "stc_10x_seed0:" in shown
+    assert len(table.read_text().splitlines()) == 4
+    assert len((out / "compare.csv").read_text().splitlines()) == 3
+    assert (out / "compare.svg").exists()
+    with pytest.raises(SettingError, match="holds a run with rounds=2 instead of 3"):
+        compare(data, out, trials_of(["stc"], ["10x"], [0]), {**COMMON, "rounds": 3})
+    summary = out / "stc_10x_seed0" / "summary.json"
+    lost = {"error at the site": 3}
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "refused": lost}))
+    with pytest.raises(RunError, match=r"stc_10x_seed0 lost 3 uploads .* error at the site \(3\)"):
+        compare(data, out, trials_of(["rs-dgc", "stc"], ["10x"], [0]), COMMON)
