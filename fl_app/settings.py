@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -40,7 +40,7 @@ from rsdgc.registry import Registry
 Scalar = bool | int | float | str
 UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
 
-AUTO = "auto"
+AUTO: Final = "auto"
 """Value of a setting that the method decides."""
 
 
