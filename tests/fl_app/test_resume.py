@@ -14,7 +14,7 @@ from flwr.app import Message
 
 import strategies.checkpoints
 from fl_app import client_app
-from fl_app.runs.folder import reopen
+from fl_app.runs.folder import check_resumable
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
@@ -247,4 +247,4 @@ def test_a_run_folder_without_a_later_setting_can_be_resumed(tmp_path: Path) -> 
     del config["aggregation"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    assert reopen(chosen) == (tmp_path / "run", 7)
+    assert check_resumable(chosen) == (tmp_path / "run", 7)
