@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from benchmarks.archives import write_images
 from benchmarks.netns import terminated
@@ -53,13 +55,13 @@ class Memory:
 
     def sample(self, mark: str) -> None:
         """Take a sample of the processes that carry a mark in their environment."""
-        sums: dict[str, int] = {}
-        for pid in [process.pid for process in process_tree(MARK, mark)]:
-            with suppress(OSError, IndexError, ValueError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                size = _proportional(pid)
-                kind = next((k for k, name in KINDS.items() if name in words), "other")
-                sums[kind] = sums.get(kind, 0) + size
+        sums: Counter[str] = Counter()
+        for process in process_tree(MARK, mark):
+            with suppress(psutil.Error):  # it has ended since
+                title = " ".join(process.cmdline())
+                size = process.memory_full_info().pss
+                kind = next((kind for kind, name in KINDS.items() if name in title), "other")
+                sums[kind] += size
                 self.worker = max(self.worker, size if kind == "workers" else 0)
         for kind, size in sums.items():
             self.peaks[kind] = max(self.peaks.get(kind, 0), size)
@@ -112,14 +114,6 @@ def measure(sites: int, arguments: argparse.Namespace) -> str:
         f"| {gigabytes[1]:.2f} | {memory.worker / 1e9:.2f} | {gigabytes[2]:.2f} "
         f"| {state / sites / 1e6:.1f} | {ledger_kb:.0f} | {report / 1e3:.0f} |"
     )
-
-
-def _proportional(pid: int) -> int:
-    """Return the proportional set size of a process, bytes."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def main() -> None:
