@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -111,7 +119,8 @@ class SiteStrategy(Strategy):
         self._discovery = SiteDiscovery(site_manager)
         self._outbox = Outbox()
         self._message_ttl_s: float | None = None
-        self._aggregated: ArrayRecord | None = None
+        # What the last round's aggregate_train returned, to notice what an override changes in it.
+        self._aggregated: dict[str, Array] = {}
         self._start_time = time.monotonic()
         self._seconds_before = 0.0
 
@@ -257,7 +266,8 @@ class SiteStrategy(Strategy):
             result.train_metrics_clientapp[server_round] = metrics
         if aggregated is None:
             return arrays
-        if aggregated is not self._aggregated:  # an override returned a model of its own
+        # An override may have returned a model of its own, or replaced arrays in this one.
+        if not _same_arrays(aggregated, self._aggregated):
             self.replace_model(aggregated)
         return aggregated
 
@@ -356,8 +366,9 @@ class SiteStrategy(Strategy):
             return None, None
         self.rounds_combined += 1
         self.aggregate_uploads(server_round)
-        self._aggregated = self.arrays()
-        return self._aggregated, _train_metrics(accepted)
+        arrays = self.arrays()
+        self._aggregated = dict(arrays)
+        return arrays, _train_metrics(accepted)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -497,6 +508,11 @@ class SiteStrategy(Strategy):
             return []
         rounds = self.checkpoints.rounds()[-self.checkpoints.keep :]
         return [0] * (self.checkpoints.keep - len(rounds)) + rounds
+
+
+def _same_arrays(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
+    """Return whether two models consist of the same array objects."""
+    return set(one) == set(two) and all(array is two[name] for name, array in one.items())
 
 
 def _train_metrics(entries: list[SiteEntry]) -> MetricRecord | None:

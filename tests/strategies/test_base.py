@@ -73,17 +73,24 @@ def test_an_overridden_configure_train_decides_what_is_sent() -> None:
 class FrozenHead:
     """Mixed into a strategy: keeps the last layer at its initial values and reports a metric."""
 
+    copies = False
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         arrays, metrics = super().aggregate_train(server_round, replies)  # type: ignore[misc]
         arrays["head.weight"] = to_record(initial_weights(), SPEC)["head.weight"]
-        frozen = ArrayRecord(dict(arrays))
-        return frozen, MetricRecord({**metrics, "frozen-layers": 1})
+        if self.copies:
+            arrays = ArrayRecord(dict(arrays))
+        return arrays, MetricRecord({**metrics, "frozen-layers": 1})
 
 
 class FrozenRsDgc(FrozenHead, RsDgc):
     pass
+
+
+class FrozenRsDgcInACopy(FrozenRsDgc):
+    copies = True
 
 
 class FrozenFedAvg(FrozenHead, DenseFedAvg):
@@ -92,8 +99,12 @@ class FrozenFedAvg(FrozenHead, DenseFedAvg):
 
 @pytest.mark.parametrize(
     "strategy",
-    [rs_dgc(FrozenRsDgc, down=1.0, final=1.0), dense_fedavg(FrozenFedAvg)],
-    ids=["rs-dgc", "fedavg"],
+    [
+        rs_dgc(FrozenRsDgc, down=1.0, final=1.0),
+        rs_dgc(FrozenRsDgcInACopy, down=1.0, final=1.0),
+        dense_fedavg(FrozenFedAvg),
+    ],
+    ids=["rs-dgc in place", "rs-dgc in a copy", "fedavg"],
 )
 def test_an_overridden_aggregate_train_decides_the_model(strategy: SiteStrategy) -> None:
     result, _ = run(strategy)
