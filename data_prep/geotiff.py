@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def write_geotiff(
     path: Path,
     bands: NDArray[Any],
-    tags: Mapping[str, str],
-    *,
-    block_px: int,
     band_names: tuple[str, ...] = (),
     colors: Mapping[int, tuple[int, int, int, int]] | None = None,
+    *,
+    tags: Mapping[str, str],
+    block_px: int,
     **profile: Any,
 ) -> None:
     """Write bands (C, H, W) as a tiled, deflated GeoTIFF.
@@ -28,23 +28,13 @@ def write_geotiff(
     ``colors`` (RGBA by value) are the color table of the first band; ``profile`` has what else
     rasterio takes: CRS, transform, nodata, creation options.
     """
+    count, height, width = bands.shape
+    profile |= {"count": count, "height": height, "width": width, "dtype": bands.dtype.name}
+    profile |= {"tiled": True, "blockxsize": block_px, "blockysize": block_px}
     # differences of neighbors deflate better; floating point has a predictor of its own
     predictor = 3 if bands.dtype.kind == "f" else 2 if bands.dtype.itemsize > 1 else 1
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=bands.shape[0],
-        height=bands.shape[1],
-        width=bands.shape[2],
-        dtype=bands.dtype.name,
-        tiled=True,
-        blockxsize=block_px,
-        blockysize=block_px,
-        compress="deflate",
-        predictor=predictor,
-        **profile,
-    ) as target:
+    profile |= {"compress": "deflate", "predictor": predictor}
+    with rasterio.open(path, "w", driver="GTiff", **profile) as target:
         target.write(bands)
         target.update_tags(**tags)
         for number, name in enumerate(band_names, start=1):

@@ -65,22 +65,14 @@ CHANGES = (
 
 
 def write_indian_pines(out: str | Path) -> Path:
-    """Write the Indian Pines scene in the layout that ``rsdgc ingest --layout scenes`` reads.
+    """Write the Indian Pines scene to a new or empty folder, and return that.
 
-    Parameters
-    ----------
-    out : str or Path
-        Folder to create; it must not exist or be empty.
-
-    Returns
-    -------
-    Path
-        `out`.
+    ``rsdgc ingest --layout scenes`` reads it.
 
     Raises
     ------
     DataError
-        ``tensorly`` is missing or has another scene than expected, or `out` is not empty.
+        ``tensorly`` is missing or has another scene than expected, or ``out`` is not empty.
     """
     cube, labels = _load()
     with staged_folder(out) as folder:
@@ -118,4 +110,4 @@ def _write_raster(path: Path, bands: NDArray[Any], nodata: int | None) -> None:
     tags = {"ATTRIBUTION": ATTRIBUTION, "LICENCE": LICENSE, "CHANGES": CHANGES}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        write_geotiff(path, bands, tags, block_px=160, interleave="band", nodata=nodata)
+        write_geotiff(path, bands, tags=tags, block_px=160, interleave="band", nodata=nodata)

@@ -113,7 +113,7 @@ def write_archive(
 
 
 def _write_scene(folder: Path, scene: Scene, site: Site, number: int) -> None:
-    """Write one scene's rasters and polygons; scenes of a site lie apart on a 3-column grid."""
+    """Write a scene's rasters and polygons; the scenes of a site lie apart on a 3-column grid."""
     folder.mkdir(parents=True)
     # multiples of 60 m, on which the grids of image and elevation coincide
     pitch = PIXEL_M * (scene.labels.shape[0] // 60 * 60 + 120)
@@ -122,35 +122,27 @@ def _write_scene(folder: Path, scene: Scene, site: Site, number: int) -> None:
     grid = Affine(PIXEL_M, 0, west, 0, -PIXEL_M, north)
     coarse_m = PIXEL_M * ELEVATION_STEP
     acquisition = {name: f"{value:.4g}" for name, value in asdict(scene.acquisition).items()}
-    tags = {"synthetic": "true", "landscape": site.landscape_name} | acquisition
-    profile: dict[str, Any] = {"crs": f"EPSG:{site.epsg}", "block_px": 256, "zlevel": 4}
+    shared: dict[str, Any] = {
+        "tags": {"synthetic": "true", "landscape": site.landscape_name} | acquisition,
+        "crs": f"EPSG:{site.epsg}",
+        "block_px": 256,
+        "zlevel": 4,
+    }
     write_geotiff(
-        folder / "optical.tif",
-        scene.counts,
-        tags,
-        band_names=BANDS,
-        transform=grid,
-        nodata=NODATA,
-        **profile,
+        folder / "optical.tif", scene.counts, BANDS, transform=grid, nodata=NODATA, **shared
     )
+    colors = {0: (0, 0, 0, 0)} | {int(c): (*color, 255) for c, (_, color) in CLASSES.items()}
+    labels = scene.labels[None]
     write_geotiff(
-        folder / "labels.tif",
-        scene.labels[None],
-        tags,
-        band_names=("land cover",),
-        colors={0: (0, 0, 0, 0)} | {int(c): (*color, 255) for c, (_, color) in CLASSES.items()},
-        transform=grid,
-        nodata=0,
-        **profile,
+        folder / "labels.tif", labels, ("land cover",), colors, transform=grid, nodata=0, **shared
     )
     write_geotiff(
         folder / "elevation.tif",
         coarsen(scene.elevation, ELEVATION_STEP)[None],
-        tags,
-        band_names=("elevation",),
+        ("elevation",),
         transform=Affine(coarse_m, 0, west, 0, -coarse_m, north),
         nodata=ELEVATION_NODATA,
-        **profile,
+        **shared,
     )
     write_polygons(folder / "labels.gpkg", scene.labels, grid, site.epsg)
 
@@ -165,10 +157,7 @@ def coarsen(image: NDArray[np.float32], step: int) -> NDArray[np.float32]:
 
 
 def write_polygons(path: Path, labels: NDArray[np.uint8], transform: Affine, epsg: int) -> None:
-    """Outline the classes of a label raster and write them as the layer ``labels``.
-
-    The columns are ``code`` (int32) and ``class`` (text); code 0 is left out.
-    """
+    """Outline the classes of a label raster and write them, without code 0, as a GeoPackage."""
     regions = list(shapes(labels, mask=labels > 0, transform=transform))
     outlines = np.array([shapely.geometry.shape(outline) for outline, _ in regions], dtype=object)
     codes = np.array([int(code) for _, code in regions], dtype=np.int32)
@@ -197,7 +186,6 @@ def write_polygons(path: Path, labels: NDArray[np.uint8], transform: Affine, eps
 
 
 def _describe(sites: list[Site], seed: int, scenes_per_site: int, scene_px: int) -> dict[str, Any]:
-    """Return the content of archive.json."""
     return {
         "synthetic": True,
         "description": "Synthetic remote-sensing archive: no pixel of it was ever measured.",
@@ -224,5 +212,4 @@ def _describe(sites: list[Site], seed: int, scenes_per_site: int, scene_px: int)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write indented UTF-8 JSON with a final newline."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

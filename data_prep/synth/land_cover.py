@@ -11,6 +11,7 @@ from rasterio.features import rasterize
 from shapely.geometry import LineString
 
 from data_prep.synth.landscapes import Cover
+from data_prep.synth.terrain import PIXEL_M
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,34 +29,18 @@ Cell = tuple[int, int]
 
 @dataclass(frozen=True)
 class Patches:
-    """A partition of the scene into patches of one class each.
+    """A division of the scene into patches of one class each."""
 
-    Attributes
-    ----------
-    covers : int64 (patches,)
-        Class code of each patch.
-    centers : float32 (patches, 2)
-        Column and row of the point that the patch grew round.
-    angles : float32 (patches,)
-        Direction of its rows, streets or ridges in radians.
-    scales : float32 (patches,)
-        A random number in [0, 1) by which its pattern differs from another's of its class.
-    number : int32 (px, px)
-        Patch of every pixel.
-    inside : float32 (px, px)
-        Distance from the border with another class in pixels.
-    """
-
-    covers: NDArray[np.int64]
-    centers: F32
-    angles: F32
-    scales: F32
-    number: NDArray[np.int32]
-    inside: F32
+    covers: NDArray[np.int64]  #: class code (patches,)
+    centers: F32  #: column and row (patches, 2) of the point that a patch grew round
+    angles: F32  #: direction (patches,) of rows, streets or ridges in radians
+    scales: F32  #: random number (patches,) in [0, 1) that varies the pattern of a class
+    number: NDArray[np.int32]  #: patch of every pixel (px, px)
+    inside: F32  #: distance (px, px) from the border with another class in pixels
 
 
 def patches_across(px: int) -> int:
-    """Return how many patches lie along a scene's side of ``px`` pixels (at least 2)."""
+    """Return how many patches lie along a scene's side of ``px`` pixels: at least 2."""
     return max(2, round(px / PATCH_PX))
 
 
@@ -67,7 +52,10 @@ def grow_patches(
     ``covers`` (patches,) are the class codes to place, a square number of them; each goes to a
     seed whose height and distance from the river suit it.
     """
-    centers = _scatter(maker, round(len(covers) ** 0.5))
+    across = round(len(covers) ** 0.5)
+    grid = np.stack(np.meshgrid(np.arange(across), np.arange(across)), axis=-1).reshape(-1, 2)
+    jitter = maker.rng.uniform(0.12, 0.88, size=grid.shape)
+    centers = ((grid + jitter) * (maker.px / across)).astype(np.float32)
     covers = _fit_covers(covers, centers, elevation, river, maker.rng)
     number, inside = _nearest_seed(maker, centers, covers)
     # Rows and streets of neighboring patches are often parallel: land is surveyed in pieces.
@@ -80,35 +68,8 @@ def grow_patches(
     )
 
 
-def _scatter(maker: FieldMaker, across: int) -> F32:
-    """Return a jittered grid of seeds as (column, row), float32 (across², 2)."""
-    step = maker.px / across
-    grid = np.stack(np.meshgrid(np.arange(across), np.arange(across)), axis=-1).reshape(-1, 2)
-    jitter = maker.rng.uniform(0.12, 0.88, size=grid.shape)
-    return ((grid + jitter) * step).astype(np.float32)
-
-
-#: The most particular classes choose their place first.
-_PLACEMENT_ORDER = (
-    Cover.WATER,
-    Cover.WETLAND,
-    Cover.BUILT_UP,
-    Cover.QUARRY,
-    Cover.CONIFER,
-    Cover.BARE,
-    Cover.CROPLAND,
-    Cover.ORCHARD,
-    Cover.BROADLEAF,
-    Cover.GRASSLAND,
-)
-
-
 def _fit_covers(
-    covers: NDArray[np.int64],
-    centers: F32,
-    elevation: F32,
-    river: River,
-    rng: np.random.Generator,
+    covers: NDArray[np.int64], centers: F32, elevation: F32, river: River, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Give each class to the free seed whose height and distance from the river suit it best."""
     count = len(covers)
@@ -116,18 +77,23 @@ def _fit_covers(
     # ranks from 0 to 1
     height = elevation[row, column].argsort().argsort() / max(count - 1, 1)
     away = river.valley[row, column].argsort().argsort() / max(count - 1, 1)
+    anywhere = np.zeros(count)
+    # in the order of choice: the most particular classes come first
     affinity = {
         Cover.WATER: -1.6 * height,
         Cover.WETLAND: -0.8 * height - 1.2 * away,
         Cover.BUILT_UP: -0.5 * height - 0.6 * away,
-        Cover.CROPLAND: -0.7 * height,
-        Cover.CONIFER: 1.3 * height,
         Cover.QUARRY: 1.6 * away,
+        Cover.CONIFER: 1.3 * height,
         Cover.BARE: 0.7 * height,
+        Cover.CROPLAND: -0.7 * height,
+        Cover.ORCHARD: anywhere,
+        Cover.BROADLEAF: anywhere,
+        Cover.GRASSLAND: anywhere,
     }
     placed = np.zeros(count, dtype=np.int64)
-    for code in sorted(covers, key=_PLACEMENT_ORDER.index):
-        suitability = affinity.get(Cover(code), np.zeros(count)) + rng.normal(0, 0.4, count)
+    for code in sorted(covers, key=list(affinity).index):
+        suitability = affinity[Cover(code)] + rng.normal(0, 0.4, count)
         placed[np.where(placed == 0, suitability, -np.inf).argmax()] = code
     return placed
 
@@ -166,7 +132,12 @@ def draw_roads(patches: Patches, elevation: F32, rng: np.random.Generator) -> ND
     Roads are two to four pixels wide, go round steep ground, and stop at a lake's shore.
     """
     px = len(elevation)
-    cost = _travel_cost(patches, elevation)
+    # a cell costs 1 on level land, more on slopes, most on lakes
+    middle = slice(CELL_PX // 2, None, CELL_PX)
+    north, east = np.gradient(elevation[middle, middle].astype(np.float64), CELL_PX * PIXEL_M)
+    avoided = np.isin(patches.covers, (Cover.WATER, Cover.WETLAND, Cover.QUARRY))
+    slope_cost: NDArray[np.float64] = 1 + 25 * np.hypot(north, east)
+    cost = slope_cost + 15 * avoided[patches.number[middle, middle]]
     last = len(cost) - 1
     start, end = (int(v) for v in rng.integers(last // 5, last - last // 5 + 1, size=2))
     north_south = rng.random() < 0.5
@@ -183,16 +154,6 @@ def draw_roads(patches: Patches, elevation: F32, rng: np.random.Generator) -> ND
     roads: NDArray[np.bool_] = rasterize(shapes, out_shape=(px, px), dtype="uint8").astype(bool)
     roads &= ~(patches.covers == Cover.WATER)[patches.number]
     return roads
-
-
-def _travel_cost(patches: Patches, elevation: F32) -> NDArray[np.float64]:
-    """Return the cost of each cell: 1 on level land, more on slopes, most on lakes."""
-    middle = slice(CELL_PX // 2, None, CELL_PX)
-    coarse = elevation[middle, middle]
-    north, east = np.gradient(coarse.astype(np.float64), CELL_PX * 10.0)
-    avoided = np.isin(patches.covers, (Cover.WATER, Cover.WETLAND, Cover.QUARRY))
-    cost: NDArray[np.float64] = 1 + 25 * np.hypot(north, east)
-    return cost + 15 * avoided[patches.number[middle, middle]]
 
 
 def _cheapest_path(cost: NDArray[np.float64], start: Cell, goals: set[Cell]) -> list[Cell]:

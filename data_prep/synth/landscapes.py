@@ -46,92 +46,41 @@ CLASSES: dict[Cover, tuple[str, tuple[int, int, int]]] = {
 
 @dataclass(frozen=True)
 class Landscape:
-    """A kind of country that sites are variations of.
+    """A kind of country that sites are variations of."""
 
-    Attributes
-    ----------
-    mix : tuple of float, (10,)
-        Relative area of each class's patches, in the order of their codes.
-    relief_m : float
-        Standard deviation of the terrain in meters.
-    river_px : float
-        Typical width of the river in pixels.
-    aridity : float
-        0 (lush vegetation) to 1 (dry vegetation, pale soil).
-    pivots : float
-        Share of the cropland with center-pivot irrigation (round fields).
-    """
-
-    mix: tuple[float, ...]
-    relief_m: float
-    river_px: float
-    aridity: float
-    pivots: float = 0.0
+    mix: tuple[float, ...]  #: relative area of each class's patches, in the order of their codes
+    relief_m: float  #: standard deviation of the terrain
+    river_px: float  #: typical width of the river
+    aridity: float  #: 0 (lush vegetation) to 1 (dry vegetation, pale soil)
+    pivots: float = 0.0  #: share of the cropland with center-pivot irrigation (round fields)
 
 
-#: The columns of the mixes are water, wetland, grassland, cropland, orchard, broadleaf, conifer,
-#: built-up, bare and quarry.
+#: The mixes are of water, wetland, grassland, cropland, orchard, broadleaf, conifer, built-up, bare
+#: and quarry; then come relief, river, aridity and pivots.
 LANDSCAPES: dict[str, Landscape] = {
-    "river plain": Landscape(
-        (0.06, 0.07, 0.15, 0.26, 0.12, 0.13, 0, 0.16, 0, 0.05),
-        relief_m=22,
-        river_px=15,
-        aridity=0.25,
-    ),
-    "wooded hills": Landscape(
-        (0.07, 0, 0.18, 0, 0, 0.24, 0.26, 0.09, 0.08, 0.08),
-        relief_m=130,
-        river_px=8,
-        aridity=0.1,
-    ),
-    "dry basin": Landscape(
-        (0.04, 0, 0, 0.17, 0.17, 0, 0.06, 0.13, 0.27, 0.16),
-        relief_m=60,
-        river_px=7,
-        aridity=0.85,
-        pivots=0.5,
-    ),
-    "lake delta": Landscape(
-        (0.20, 0.27, 0.15, 0.14, 0.05, 0, 0.11, 0.08, 0, 0),
-        relief_m=9,
-        river_px=18,
-        aridity=0.2,
-    ),
+    "river plain": Landscape((0.06, 0.07, 0.15, 0.26, 0.12, 0.13, 0, 0.16, 0, 0.05), 22, 15, 0.25),
+    "wooded hills": Landscape((0.07, 0, 0.18, 0, 0, 0.24, 0.26, 0.09, 0.08, 0.08), 130, 8, 0.1),
+    "dry basin": Landscape((0.04, 0, 0, 0.17, 0.17, 0, 0.06, 0.13, 0.27, 0.16), 60, 7, 0.85, 0.5),
+    "lake delta": Landscape((0.20, 0.27, 0.15, 0.14, 0.05, 0, 0.11, 0.08, 0, 0), 9, 18, 0.2),
 }
 
 
 @dataclass(frozen=True)
 class Site:
-    """One site of the archive.
-
-    Attributes
-    ----------
-    name, landscape_name : str
-        Folder name, and the key in :data:`LANDSCAPES`.
-    epsg : int
-        UTM zone on WGS 84 (326xx north, 327xx south).
-    origin : tuple of float
-        Easting and northing of the upper left corner of the first scene, in meters.
-    mix : float64 (10,)
-        Area shares of the classes in the order of their codes; they add up to 1.
-    gain, offset : float32 (4,)
-        The sensor's radiometry: counts = 10000 · (gain · reflectance + offset).
-    season : float
-        0 (spring flush) to 1 (late summer); the site's scenes vary a little round it.
-    """
+    """One site of the archive; its sensor's counts are 10000 · (gain · reflectance + offset)."""
 
     name: str
     landscape_name: str
-    epsg: int
-    origin: tuple[float, float]
-    mix: NDArray[np.float64]
-    gain: F32
-    offset: F32
-    season: float
+    epsg: int  #: UTM zone on WGS 84 (326xx north, 327xx south)
+    origin: tuple[float, float]  #: upper left corner of the first scene: easting, northing, meters
+    mix: NDArray[np.float64]  #: area shares (10,) of the classes by code; they add up to 1
+    gain: F32  #: (4,)
+    offset: F32  #: (4,)
+    season: float  #: 0 (spring flush) to 1 (late summer); its scenes vary a little round it
 
     @property
     def landscape(self) -> Landscape:
-        """The landscape itself."""
+        """What :attr:`landscape_name` names."""
         return LANDSCAPES[self.landscape_name]
 
 

@@ -109,10 +109,9 @@ def draw_spectra(site: Site, season: float, rng: np.random.Generator) -> dict[st
 
 
 def draw_group_means(covers: NDArray[np.int64], withered: float, rng: np.random.Generator) -> F32:
-    """Draw the mean spectrum that each patch is pulled toward, float32 (patches, 4).
+    """Draw the mean spectrum that each patch is pulled toward, float32 (patches, 4); NaN for none.
 
-    Brightness, vigor (near infrared against red) and a little of every band vary by patch. NaN
-    stands for a patch that keeps its own color.
+    Brightness, vigor (near infrared against red) and a little of every band vary by patch.
     """
     groups = np.array([_GROUPS.get(Cover(c), -1) for c in covers])
     means = _GROUP_MEANS.astype(np.float64)
@@ -126,60 +125,31 @@ def draw_group_means(covers: NDArray[np.int64], withered: float, rng: np.random.
     return targets.astype(np.float32)
 
 
-def pull_means(reflectance: F32, patch: NDArray[np.int32], targets: F32, pull: float = PULL) -> F32:
-    """Scale each patch so that its mean spectrum comes near its target.
+def pull_means(reflectance: F32, patch: NDArray[np.int32], targets: F32) -> F32:
+    """Scale each patch's pixels (n, 4) so that their mean comes near its target (patches, 4).
 
-    Parameters
-    ----------
-    reflectance : float32 (n, 4)
-    patch : int32 (n,)
-        Patch number of each pixel; negative for pixels outside all patches.
-    targets : float32 (patches, 4)
-        From :func:`draw_group_means`; NaN leaves a patch as it is.
-    pull : float
-        See :data:`PULL`.
-
-    Returns
-    -------
-    float32 (n, 4)
-        Scaled reflectance; factors stay within a third to three.
+    ``patch`` (n,) is the patch of each pixel. A target of NaN leaves a patch as it is.
     """
-    inside = patch >= 0
-    members = patch[inside]
-    counts = np.maximum(np.bincount(members, minlength=len(targets)), 1)
-    # the last row is for pixels outside all patches, whose number is -1
-    factors = np.ones((len(targets) + 1, reflectance.shape[1]), dtype=np.float32)
+    counts = np.maximum(np.bincount(patch, minlength=len(targets)), 1)
+    factors = np.ones_like(targets)
     for band in range(reflectance.shape[1]):
-        sums = np.bincount(members, weights=reflectance[inside, band], minlength=len(targets))
+        sums = np.bincount(patch, weights=reflectance[:, band], minlength=len(targets))
         ratio = targets[:, band] / np.maximum(sums / counts, 1e-3)
-        factors[:-1, band] = np.clip(np.nan_to_num(ratio, nan=1.0), 1 / 3, 3) ** pull
+        # a third to three: no patch may glare because a few of its pixels are dark
+        factors[:, band] = np.clip(np.nan_to_num(ratio, nan=1.0), 1 / 3, 3) ** PULL
     return reflectance * factors[patch]
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """The circumstances under which one scene was taken; they become tags of its files.
-
-    Attributes
-    ----------
-    sun_azimuth_deg, sun_altitude_deg : float
-        Position of the sun.
-    haze : float
-        Strength of the haze, about 0 to 1.
-    tilt : float
-        Slope of the swath's edges against the grid (columns per row).
-    margin : float
-        Share of the scene's width outside the swath on each side.
-    season : float
-        0 (spring) to 1 (late summer).
-    """
+    """The circumstances under which one scene was taken; they become tags of its files."""
 
     sun_azimuth_deg: float
     sun_altitude_deg: float
-    haze: float
-    tilt: float
-    margin: float
-    season: float
+    haze: float  #: strength, about 0 to 1
+    tilt: float  #: slope of the swath's edges against the grid (columns per row)
+    margin: float  #: share of the scene's width outside the swath on each side
+    season: float  #: 0 (spring) to 1 (late summer)
 
 
 def draw_acquisition(site: Site, rng: np.random.Generator) -> Acquisition:
@@ -207,28 +177,14 @@ def swath(px: int, acquisition: Acquisition) -> NDArray[np.bool_]:
 def expose(
     reflectance: F32, elevation: F32, acquisition: Acquisition, site: Site, maker: FieldMaker
 ) -> NDArray[np.uint16]:
-    """Turn reflectance into the counts that the site's sensor would have recorded.
+    """Turn reflectance (4, px, px) under flat light into the counts that the sensor records of it.
 
-    Parameters
-    ----------
-    reflectance : float32 (4, px, px)
-        Reflectance of the ground under flat light.
-    elevation : float32 (px, px)
-        Meters; shades the slopes.
-    acquisition, site
-        Sun, haze and swath; gain and offset.
-    maker : FieldMaker
-        Draws haze and noise.
-
-    Returns
-    -------
-    uint16 (4, px, px)
-        Counts, :data:`NODATA` outside the swath and at least 1 inside.
+    ``elevation`` (px, px) in meters shades the slopes; ``maker`` draws haze and noise. Counts are
+    :data:`NODATA` outside the swath and at least 1 inside.
     """
     px = reflectance.shape[-1]
     light = hillshade(elevation, acquisition.sun_azimuth_deg, acquisition.sun_altitude_deg)
-    # the sky lights slopes that face away from the sun
-    light = 0.3 + 0.7 * light
+    light = 0.3 + 0.7 * light  # the sky lights slopes that face away from the sun
     # one edge of the swath looks brighter than the other
     across = np.linspace(-0.06, 0.06, px, dtype=np.float32)
     lit = spread_points(reflectance, 0.3) * (light * (1 + across * np.sign(acquisition.tilt)))

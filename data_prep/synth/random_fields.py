@@ -29,10 +29,7 @@ class FieldMaker:
     rng: np.random.Generator
 
     def band(self, wavelength: float, width: float = 0.5) -> F32:
-        """Draw a field whose power sits round one wavelength.
-
-        ``width`` is the standard deviation of the pass band in natural-log units.
-        """
+        """Draw a field of about one wavelength, with a pass band of ``width`` in natural logs."""
         octaves = np.log(np.maximum(self._frequency(), 1e-6) * wavelength)
         return self._draw(np.exp(-0.5 * (octaves / width) ** 2))
 
@@ -65,10 +62,10 @@ class FieldMaker:
 
 
 def hash_unit(seed: int, *keys: NDArray[np.generic]) -> F32:
-    """Hash integer keys to uniform float32 numbers in [0, 1).
+    """Hash integer keys, which broadcast, to uniform float32 numbers in [0, 1).
 
     Unlike a generator, a hash gives each field or tree its properties wherever its pixels are
-    computed. The keys broadcast against each other and are taken modulo 2**32.
+    computed.
     """
     return (hash_bits(seed, *keys) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 

@@ -39,41 +39,20 @@ MOST_BENCHES = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished scene in memory.
+    """A finished scene in memory, on a grid of 10 m."""
 
-    Attributes
-    ----------
-    counts : uint16 (4, px, px)
-        Blue, green, red, near infrared; 0 outside the swath.
-    elevation : float32 (px, px)
-        Meters on the same 10 m grid.
-    labels : uint8 (px, px)
-        Class codes; 0 outside the swath.
-    acquisition : Acquisition
-        How it was taken.
-    """
-
-    counts: NDArray[np.uint16]
-    elevation: F32
-    labels: NDArray[np.uint8]
+    counts: NDArray[np.uint16]  #: blue, green, red, near infrared (4, px, px); 0 outside the swath
+    elevation: F32  #: meters (px, px)
+    labels: NDArray[np.uint8]  #: class codes (px, px); 0 outside the swath
     acquisition: Acquisition
 
 
 def render_scene(
     site: Site, covers: NDArray[np.int64], scene_px: int, rng: np.random.Generator
 ) -> Scene:
-    """Render one scene of a site.
+    """Render one scene of a site; ``covers`` (patches,) are the classes of its patches.
 
-    Parameters
-    ----------
-    site : Site
-        Landscape, season and sensor.
-    covers : int64 (patches,)
-        Classes of the scene's patches, a square number of them.
-    scene_px : int
-        Side in pixels.
-    rng : numpy.random.Generator
-        Decides everything else, so the order of the steps is part of what an archive's seed means.
+    ``rng`` decides all else, so the order of the steps is part of what an archive's seed means.
     """
     maker = FieldMaker(scene_px, rng)
     acquisition = draw_acquisition(site, rng)

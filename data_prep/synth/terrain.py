@@ -23,19 +23,12 @@ PIXEL_M = 10.0
 class River:
     """A river given by the zero contour of a function that noise has bent into meanders.
 
-    Attributes
-    ----------
-    across : float32 (px, px)
-        Signed distance from the center line over the half width; the water is where |across| < 1.
-    valley : float32 (px, px)
-        Coarse distance from the river in pixels, smooth enough to carve a valley with.
-    bars : float32 (px, px)
-        Where ``across`` exceeds this, gravel lies on the river's bed.
+    All fields are (px, px).
     """
 
-    across: F32
-    valley: F32
-    bars: F32
+    across: F32  #: signed distance from the center line over the half width: water up to 1
+    valley: F32  #: coarse distance from the river in pixels, smooth enough to carve a valley with
+    bars: F32  #: where ``across`` exceeds this, gravel lies on the river's bed
 
 
 def draw_river(maker: FieldMaker, width_px: float) -> River:
@@ -89,12 +82,7 @@ def level_lakes(elevation: F32, patch: NDArray[np.int32], lakes: NDArray[np.int6
 def hillshade(elevation: F32, azimuth_deg: float, altitude_deg: float) -> F32:
     """Return the cosine of the sun's incidence over that of flat ground, float32 (px, px).
 
-    Parameters
-    ----------
-    elevation : float32 (px, px)
-        Meters on a 10 m grid, rows running south.
-    azimuth_deg, altitude_deg : float
-        Position of the sun: clockwise from north, above the horizon.
+    The azimuth is clockwise from north, and the rows of ``elevation`` run south.
     """
     north, east = np.gradient(elevation, PIXEL_M)
     azimuth, altitude = math.radians(azimuth_deg), math.radians(altitude_deg)

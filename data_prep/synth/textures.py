@@ -28,70 +28,34 @@ _TAU = np.float32(2 * np.pi)
 
 @dataclass(frozen=True)
 class LandPlots:
-    """Where pixels lie in land that is divided into plots.
+    """Where n pixels lie in land that is divided into plots."""
 
-    Attributes
-    ----------
-    identity : uint32 (n,)
-        A number for each plot, to hash its properties from.
-    edge : float32 (n,)
-        Distance to the plot's border in pixels.
-    block_edge : float32 (n,)
-        Distance to the border of the block of plots, where lanes and streets run.
-    along, across : float32 (n,)
-        Pixel coordinates in the direction of the plots.
-    center_distance : float32 (n,)
-        Distance from the block's center, 1 in the middle of its sides.
-    """
-
-    identity: U32
-    edge: F32
-    block_edge: F32
-    along: F32
-    across: F32
-    center_distance: F32
+    identity: U32  #: a number for each plot, to hash its properties from
+    edge: F32  #: distance to the plot's border in pixels
+    block_edge: F32  #: distance to the border of the block of plots, where lanes and streets run
+    along: F32  #: pixel coordinate in the direction of the plots
+    across: F32  #: the one at a right angle to it
+    center_distance: F32  #: from the block's center; 1 in the middle of its sides
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What textures are made from, for all pixels of a scene or those of one class.
+    """What textures are made from, for all n pixels of a scene or those of one class."""
 
-    Attributes
-    ----------
-    x, y : float32 (n,)
-        Column and row.
-    fine, grain, mottle, broad : float32 (n,)
-        Noise of unit variance and about 3, 6, 15 and 45 pixels' wavelength.
-    inside : float32 (n,)
-        Distance from the border with another class in pixels.
-    angle, scale : float32 (n,)
-        The patch's direction (radians) and its random number in [0, 1).
-    from_center : float32 (n,)
-        Distance from the patch's center in pixels.
-    patch : int32 (n,)
-        The patch's number.
-    spectra : mapping
-        Reflectance of each material, float32 (4,).
-    seed : int
-        Seed of the hashes. Each use adds a number of its own: tens by class.
-    pivots : float
-        Share of patches of cropland with center-pivot irrigation.
-    """
-
-    x: F32
-    y: F32
-    fine: F32
-    grain: F32
-    mottle: F32
-    broad: F32
-    inside: F32
-    angle: F32
-    scale: F32
-    from_center: F32
-    patch: NDArray[np.int32]
-    spectra: Mapping[str, F32]
-    seed: int
-    pivots: float
+    x: F32  #: column
+    y: F32  #: row
+    fine: F32  #: noise of unit variance and about 3 pixels' wavelength
+    grain: F32  #: noise of 6 pixels' wavelength
+    mottle: F32  #: of 15
+    broad: F32  #: of 45
+    inside: F32  #: distance from the border with another class in pixels
+    angle: F32  #: the patch's direction in radians
+    scale: F32  #: the patch's random number in [0, 1)
+    from_center: F32  #: distance from the patch's center in pixels
+    patch: NDArray[np.int32]  #: the patch's number
+    spectra: Mapping[str, F32]  #: reflectance (4,) of each material
+    seed: int  #: seed of the hashes; each use adds a number of its own: tens by class
+    pivots: float  #: share of patches of cropland with center-pivot irrigation
 
     @classmethod
     def of_scene(
@@ -159,18 +123,7 @@ def divide_land(
 ) -> LandPlots:
     """Divide the plane into staggered blocks, and each block into strips of unequal width.
 
-    Parameters
-    ----------
-    x, y : float32 (n,)
-        Pixel coordinates.
-    angle : float32 (n,)
-        Direction of the plots in radians.
-    block : tuple of float
-        Length and depth of a block in pixels.
-    most_strips : int
-        A block has 1 to this many plots side by side.
-    seed : int
-        Decides the stagger and the widths.
+    ``block`` is a block's length and depth in pixels; 1 to ``most_strips`` plots lie side by side.
     """
     along, across = rotate(x, y, angle)
     length, depth = np.float32(block[0]), np.float32(block[1])
@@ -191,38 +144,19 @@ def divide_land(
         np.minimum(part, 1 - part) * length, np.minimum(fraction, 1 - fraction) * depth
     )
     strip_edge = np.minimum(within, 1 - within) * length / strips
+    center_distance = np.hypot(part - 0.5, fraction - 0.5) * 2
+    edge = np.minimum(block_edge, strip_edge)
     return LandPlots(
-        identity=hash_bits(seed + 4, key, strip),
-        edge=np.minimum(block_edge, strip_edge),
-        block_edge=block_edge,
-        along=along,
-        across=across,
-        center_distance=np.hypot(part - 0.5, fraction - 0.5) * 2,
+        hash_bits(seed + 4, key, strip), edge, block_edge, along, across, center_distance
     )
 
 
 def dots(
     x: F32, y: F32, spacing: float, share: float, radius: tuple[float, float], seed: int
 ) -> F32:
-    """Scatter round things, at most one in each cell of a grid.
+    """Scatter domes in a ``share`` of a grid's cells; return their height, 0 to 1, over each pixel.
 
-    Parameters
-    ----------
-    x, y : float32 (n,)
-        Pixel coordinates.
-    spacing : float
-        Side of the grid's cells in pixels.
-    share : float
-        Share of the cells that hold one.
-    radius : tuple of float
-        Least and greatest radius in pixels; at most half the spacing.
-    seed : int
-        Decides places and sizes.
-
-    Returns
-    -------
-    float32 (n,)
-        Height of a dome over the pixel: 0 outside, 1 on top.
+    ``spacing`` is the side of a cell, ``radius`` the least and greatest one, at most half of it.
     """
     column, row = np.floor(x / np.float32(spacing)), np.floor(y / np.float32(spacing))
     key = hash_bits(seed, column, row)

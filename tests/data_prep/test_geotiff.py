@@ -17,10 +17,10 @@ def test_bands_names_tags_and_colors_come_back(tmp_path: Path, dtype: str) -> No
     write_geotiff(
         tmp_path / "a.tif",
         bands,
-        {"synthetic": "true"},
+        ("red", "blue"),
+        {1: (9, 8, 7, 255)} if dtype == "uint8" else None,
+        tags={"synthetic": "true"},
         block_px=32,
-        band_names=("red", "blue"),
-        colors={1: (9, 8, 7, 255)} if dtype == "uint8" else None,
         crs="EPSG:32633",
         transform=grid,
         nodata=0,
