@@ -1,17 +1,16 @@
-"""The data that a run uses when it is given none: the synthetic archive, ingested and split.
+"""The data of a run that names none: a synthetic archive, ingested and partitioned.
 
-It is made once and kept in the application's own folder; the same sites and seed give the same
+It is generated once and kept in the home folder of rsdgc. The same sites and seed give the same
 archive to the bit.
 """
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
@@ -21,30 +20,30 @@ from fl_app.home import home
 SITES = 4
 SEED = 0
 VERSION = 1
-"""Raised when the archive or its ingestion changes, so that an old copy is not taken for new."""
+"""Increased when the archive or its ingestion changes, so that an old copy is not used."""
 
 
 def default_folder() -> Path:
-    """Return where the built-in data are, or will be once someone asks for them."""
+    """Return where the built-in data are, or will be after :func:`default_data`."""
     return home() / "data" / f"synthetic-v{VERSION}-{SITES}-{SEED}" / "sites"
 
 
 def default_data() -> Path:
-    """Return the folder of the built-in data, partitioned by site; make it if it is not there.
+    """Return the folder of the built-in data, partitioned by site; generate it if it is missing.
 
-    Several processes may ask at once: one makes it, the others wait.
+    Several processes may call this at once: one generates the data, the others wait.
     """
     folder = default_folder().parent
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
-        with _lock(folder.with_suffix(".lock")):
+        with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                _make(folder)
+                _generate(folder)
     return folder / "sites"
 
 
-def _make(folder: Path) -> None:
-    work = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
+def _generate(folder: Path) -> None:
+    work = Path(tempfile.mkdtemp(prefix="generating-", dir=folder.parent))
     try:
         write_archive(work / "archive", sites=SITES, seed=SEED)
         ingest_scenes(work / "archive", work / "store", seed=SEED, name="synthetic")
@@ -52,10 +51,3 @@ def _make(folder: Path) -> None:
         work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

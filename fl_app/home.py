@@ -1,4 +1,4 @@
-"""Where the application keeps what nobody told it to put elsewhere."""
+"""The home folder of rsdgc, for what has no place of its own."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Return the application's own folder: ``$RSDGC_HOME``, else ``~/.rsdgc``."""
+    """Return the home folder of rsdgc: ``$RSDGC_HOME``, else ``~/.rsdgc``."""
     return Path(os.environ.get("RSDGC_HOME") or Path.home() / ".rsdgc").absolute()

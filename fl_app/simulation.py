@@ -1,11 +1,8 @@
-"""Run the whole federation on one machine, through Flower's own simulation.
+"""Run a whole federation on this machine, through Flower's simulation.
 
-``flwr run`` leaves a server running in the background, reuses the environment that its first call
-had, and exits with 0 even when the run failed. Here a private SuperLink is started for the one
-run, on free ports and with the present environment, its log is passed through, and it is ended
-when the run is over, whatever happened.
-
-Check everything that can be checked, then simulate.
+Settings, data and model are checked first, so that a mistake costs a second and leaves nothing
+behind. Then a private SuperLink (:mod:`fl_app.flower.superlink`) runs the federation, its log is
+printed, and it is ended with the run.
 """
 
 from __future__ import annotations
@@ -33,17 +30,20 @@ from fl_app.site_data import check_trainable
 from rsdgc import fit_ratios, uniform_shares
 from rsdgc.errors import RunError, SettingError
 
+GPU_SHARE = 0.25
+"""Share of a GPU that one site holds, so that four sites train on it in parallel."""
+
 
 @dataclass(frozen=True)
 class SimulationResources:
-    """How a simulation is laid out on this machine.
+    """What a simulation takes of this machine.
 
     Attributes
     ----------
     num_sites : int
         Nodes to simulate, one a site.
     cpus_per_site : int
-        CPUs that a site's work holds; sites work side by side while CPUs last.
+        CPUs that a site's work holds; as many sites work in parallel as there are CPUs for.
     gpus_per_site : float
         Share of a GPU that a site's work holds; 0 without a GPU.
     """
@@ -60,21 +60,21 @@ class SimulationResources:
         )
 
 
-def simulate(settings: Settings, machine: SimulationResources) -> None:
+def simulate(settings: Settings, resources: SimulationResources) -> None:
     """Run the simulation and wait for its end; the log goes to standard output.
 
     Raises
     ------
     RunError
-        If Flower does not start, or the run ends in any way but complete.
+        Flower does not start, or the run does not complete.
     """
     home = Path(tempfile.mkdtemp(prefix="rsdgc-"))
     try:
-        # As many threads as CPUs held: with more, sites that work side by side stall each other.
-        threads = {"OMP_NUM_THREADS": str(machine.cpus_per_site)}
+        # As many threads as CPUs held: with more, sites that work in parallel slow each other down.
+        threads = {"OMP_NUM_THREADS": str(resources.cpus_per_site)}
         with superlink(home, simulation=True, variables=threads) as (environment, _):
             flower = FlowerCli(environment, CONNECTION)
-            run_id = flower.submit(settings, ["--federation-config", machine.federation_config()])
+            run_id = flower.submit(settings, ["--federation-config", resources.federation_config()])
             log = flower.follow(run_id)
             run = flower.outcome(run_id)
     finally:
@@ -84,16 +84,12 @@ def simulate(settings: Settings, machine: SimulationResources) -> None:
     print(log.headline, flush=True)  # the command's last line
 
 
-GPU_SHARE = 0.25
-"""Share of a GPU that one site holds: four sites train side by side on it."""
-
-
 def run_simulation(
     overrides: list[str], options: Mapping[str, Any], *, cpus_per_site: int, force: bool
 ) -> Path:
     """Simulate with settings from ``key=value`` words and command-line options.
 
-    Nothing is written before the settings, the data and the model have been found usable.
+    Nothing is written before the settings, the data and the model are known to be usable.
 
     Returns
     -------
@@ -102,16 +98,17 @@ def run_simulation(
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
     if settings.resume:
-        folder, _ = check_resumable(settings)  # says what is wrong before anything starts
+        folder, _ = check_resumable(settings)
         refuse_if_running(folder)
-    data = Path(settings.data_dir).absolute() if settings.data_dir else _built_in()
+    if not settings.data_dir and not default_folder().exists():
+        print("preparing the built-in synthetic data, once", flush=True)
+    data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
     dataset = open_data(data)
-    _check(settings, dataset)
-    out = (
-        Path(settings.out).absolute()
-        if settings.resume
-        else _run_folder(settings, dataset, force=force)
-    )
+    _check_feasible(settings, dataset)
+    if settings.resume:
+        out = Path(settings.out).absolute()
+    else:
+        out = _new_run_folder(settings, dataset, force=force)
     settings = settings.model_copy(
         update={
             "data_dir": str(data),
@@ -127,15 +124,15 @@ def run_simulation(
 
 
 def resume_simulation(run: Path, *, cpus_per_site: int) -> Path:
-    """Go on with a simulation that did not finish, from its last checkpoint.
+    """Continue an unfinished simulation from its last checkpoint.
 
     Parameters
     ----------
     run : Path
         Its folder.
     cpus_per_site : int
-        CPUs of one site's work; with another number of threads the result may differ in the
-        last bits.
+        CPUs of one site's work; another number of threads can change the last bits of the
+        result.
 
     Returns
     -------
@@ -147,20 +144,15 @@ def resume_simulation(run: Path, *, cpus_per_site: int) -> Path:
     return run_simulation([], options, cpus_per_site=cpus_per_site, force=False)
 
 
-def _built_in() -> Path:
-    if not default_folder().exists():
-        print("preparing the built-in synthetic data, once", flush=True)
-    return default_data()
-
-
-def _check(settings: Settings, dataset: Dataset) -> None:
+def _check_feasible(settings: Settings, dataset: Dataset) -> None:
+    """Raise an error if the sites, the model or the budgets cannot work with the data."""
     check_trainable(dataset, {name: name for name in dataset.sites})
     if settings.quorum > len(dataset.sites):
         raise SettingError(
             f"quorum={settings.quorum} is more than the {len(dataset.sites)} sites of the data"
         )
     store = dataset.store
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes alone are enough, and cost no memory
         model = build_model(settings.model, store.num_bands, len(store.classes), store.chip_px)
     spec = model_spec(model)
     for budget in (settings.budget, settings.budget_down, settings.budget_final):
@@ -169,9 +161,14 @@ def _check(settings: Settings, dataset: Dataset) -> None:
             fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
 
 
-def _run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
+def _new_run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
     if not settings.out:
-        return _unused(home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}")
+        folder = home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}"
+        number = 1
+        while folder.exists():
+            number += 1
+            folder = folder.with_name(f"{dataset.name}-{settings.method}-{settings.seed}-{number}")
+        return folder
     out = Path(settings.out).absolute()
     if force and (out / "config.json").exists():
         refuse_if_running(out)
@@ -179,14 +176,6 @@ def _run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
     if in_use(out):
         raise SettingError(f"run folder {out} is not empty; choose another, or use --force")
     return out
-
-
-def _unused(folder: Path) -> Path:
-    number, candidate = 1, folder
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
 
 
 def _resources(settings: Settings, num_sites: int, cpus_per_site: int) -> SimulationResources:

@@ -1,8 +1,8 @@
-"""The round before the first: all sites tell their sums, and normalise by what they add up to.
+"""Common normalization: before the first round all sites report sums, which are added up.
 
-What was agreed on is ``normalization.json`` in the run folder. It goes out with every task, so a
-site that joins late, or has lost its disk, normalises as the others do; a run that is resumed reads
-it again instead of asking anew, and whoever uses the delivered model needs it too.
+The result is ``normalization.json`` in the run folder. Every task carries it, so that a site that
+joins late, or has lost its disk, normalizes as the others do. A resumed run reads the file again,
+and whoever uses the final model needs it, too.
 """
 
 from __future__ import annotations
@@ -59,59 +59,59 @@ def normalization_config(
 
 
 def collect_statistics(
-    grid: Grid, roster: SiteManager, ledger: Ledger, min_sites: int, timeout_s: float
+    grid: Grid, sites: SiteManager, ledger: Ledger, min_sites: int, timeout_s: float
 ) -> CommonStatistics:
     """Ask all sites for the sums of their train samples, and add them up.
 
-    What is malformed or claims more pixels than the site has is refused, counted in the ledger,
-    and left out. The result does not depend on the order in which sites answer.
+    Sums that are malformed, or count more pixels than the site has, are refused, counted in the
+    ledger, and left out. The result does not depend on the order of the replies.
 
     Parameters
     ----------
     grid : Grid
         Flower's connection to the nodes.
-    roster : SiteManager
+    sites : SiteManager
         The sites that are asked.
     ledger : Ledger
-        Gets a line a site, of the phase ``statistics``.
+        Gets a line a site, with the phase ``statistics``.
     min_sites : int
-        Fewest sites whose sums must be there.
+        Fewest sites whose sums are needed.
     timeout_s : float
-        Longest wait for all of them, seconds.
+        Longest wait for all replies, seconds.
 
     Raises
     ------
     RunError
-        Too few sites have told usable sums, or sites differ in modalities or bands.
+        Too few sites reported usable sums, or sites differ in modalities or bands.
     """
-    cards = roster.connected()
-    messages = [_question(card) for card in cards]
-    replies = send_and_receive(grid, messages, timeout_s)
-    told: dict[str, SiteSums] = {}
+    asked = sites.connected()
+    queries = [_query(site) for site in asked]
+    replies = send_and_receive(grid, queries, timeout_s)
+    sums: dict[str, SiteSums] = {}
     entries = []
-    for card, message, reply in zip(cards, messages, replies, strict=True):
-        entry = SiteEntry(0, card.name, 0, phase="statistics")
-        entry.send({}, content_bytes(message.content))
+    for site, query, reply in zip(asked, queries, replies, strict=True):
+        entry = SiteEntry(0, site.name, phase="statistics")
+        entry.send({}, content_bytes(query.content))
         entries.append(entry)
         try:
-            told[card.name] = _answer(card, roster.data, reply, entry)
+            sums[site.name] = _read_sums(site, sites.data, reply, entry)
             entry.accepted = True
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
-            log(WARNING, "the statistics of %s were refused: %s", card.name, refusal)
+            log(WARNING, "the statistics of %s were refused: %s", site.name, refusal)
     ledger.begin(entries)
-    if len(told) < max(1, min_sites):
+    if len(sums) < max(1, min_sites):
         raise RunError(
-            f"{len(told)} of at least {max(1, min_sites)} sites have told their statistics; see "
-            "the warnings above, lower min-sites, or train with normalization=site"
+            f"only {len(sums)} sites reported statistics, and min-sites is {max(1, min_sites)}: "
+            "see the warnings above, lower min-sites, or train with normalization=site"
         )
-    _check_alike(told)
-    log(INFO, "all sites normalise by the statistics of %s", ", ".join(told))
-    return CommonStatistics.of(merge_sites(list(told.values())))
+    _check_same_bands(sums)
+    log(INFO, "all sites normalize by the statistics of %s", ", ".join(sums))
+    return CommonStatistics.of(merge_sites(list(sums.values())))
 
 
 def run_statistics(folder: Path) -> CommonStatistics | None:
-    """Return what the sites of a run normalise by; None where each goes by its own store's.
+    """Return the common statistics of a run; None if each site normalized by its own store's.
 
     Raises
     ------
@@ -127,15 +127,15 @@ def run_statistics(folder: Path) -> CommonStatistics | None:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
-def _question(card: SiteInfo) -> Message:
-    content = RecordDict({messages.TASK: ConfigRecord({messages.SITE: card.name})})
+def _query(site: SiteInfo) -> Message:
+    content = RecordDict({messages.TASK: ConfigRecord({messages.SITE: site.name})})
     kind = f"{MessageType.QUERY}.{messages.STATISTICS}"
-    return Message(content=content, message_type=kind, dst_node_id=card.node_id)
+    return Message(content=content, message_type=kind, dst_node_id=site.node_id)
 
 
-def _answer(card: SiteInfo, data: DataInfo, reply: Message | None, entry: SiteEntry) -> SiteSums:
+def _read_sums(site: SiteInfo, data: DataInfo, reply: Message | None, entry: SiteEntry) -> SiteSums:
     if reply is None:
-        raise ReplyRefused("no reply", "its statistics did not come in time")
+        raise ReplyRefused("no reply", "its statistics did not arrive in time")
     if reply.has_error():
         raise ReplyRefused("error at the site", error_summary(reply.error.reason))
     entry.bytes_up = content_bytes(reply.content)
@@ -144,19 +144,19 @@ def _answer(card: SiteInfo, data: DataInfo, reply: Message | None, entry: SiteEn
         sums = SiteSums.from_mapping({} if record is None else dict(record))
     except DataError as error:
         raise ReplyRefused("not valid statistics", str(error)) from None
-    _check(sums, card, data)
+    _check(sums, site, data)
     return sums
 
 
-def _check(sums: SiteSums, card: SiteInfo, data: DataInfo) -> None:
-    """Raise :class:`ReplyRefused` if sums are not those of what the site said that it has."""
+def _check(sums: SiteSums, site: SiteInfo, data: DataInfo) -> None:
+    """Raise :class:`ReplyRefused` if sums contradict what the site said about its data."""
     reason = "not valid statistics"
-    if sums.classes != data.classes or sum(sums.class_counts) != card.num_train:
-        raise ReplyRefused(reason, f"they are not of the site's {card.num_train} train samples")
+    if sums.classes != data.classes or sum(sums.class_counts) != site.num_train:
+        raise ReplyRefused(reason, f"they are not of the site's {site.num_train} train samples")
     bands = sum(len(modality.bands) for modality in sums.modalities.values())
     if bands != data.bands:
         raise ReplyRefused(reason, f"they are of {bands} bands instead of {data.bands}")
-    most = card.num_train * data.chip_px**2
+    most = site.num_train * data.chip_px**2
     for name, modality in sums.modalities.items():
         if (modality.count > most).any():
             raise ReplyRefused(reason, f"modality {name} has more than {most} pixels a band")
@@ -164,11 +164,11 @@ def _check(sums: SiteSums, card: SiteInfo, data: DataInfo) -> None:
         raise ReplyRefused(reason, "a mean or a standard deviation is too large for float32")
 
 
-def _check_alike(told: dict[str, SiteSums]) -> None:
-    (first, its), *others = told.items()
-    for name, sums in others:
-        if sums.bands_text != its.bands_text:
+def _check_same_bands(sums: dict[str, SiteSums]) -> None:
+    (first, expected), *others = sums.items()
+    for name, site_sums in others:
+        if site_sums.bands_text != expected.bands_text:
             raise RunError(
-                f"site {name} has the modalities {sums.bands_text} and site {first} "
-                f"{its.bands_text}: ingest all alike, or train with normalization=site"
+                f"site {name} has the modalities {site_sums.bands_text} and site {first} "
+                f"{expected.bands_text}: ingest all alike, or train with normalization=site"
             )

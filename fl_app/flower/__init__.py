@@ -1,1 +1,11 @@
-"""Flower as this app starts it: its command line, a private SuperLink, its processes."""
+"""Flower, as this app starts and asks it.
+
+``command``
+    The ``flwr`` command for one SuperLink: submit a run, follow its log, ask for its outcome.
+``superlink``
+    A private SuperLink for a simulation.
+``processes``
+    A process that is ended together with everything it started.
+``log_filter``
+    The lines of a run's log that a person wants to see.
+"""

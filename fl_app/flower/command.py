@@ -1,6 +1,7 @@
-"""Flower's ``flwr`` command, with answers that tell the truth.
+"""Flower's ``flwr`` command for one SuperLink.
 
-``flwr run`` exits with 0 even when the run failed: a run is started, followed and then asked for.
+``flwr run`` exits with 0 even when the run failed. So a run is submitted, its log followed, and its
+status read afterwards.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from fl_app.settings import Settings
 from rsdgc.errors import RunError
 from strategies.transport import error_summary
 
-_NOTHING = "N/A"
-"""What Flower's command writes where it has nothing to say."""
+_NO_DETAILS = "N/A"
+"""What Flower's command writes where it knows no details."""
+_OUTCOME_TIMEOUT_S = 10.0
+"""Flower enters the end of a run some seconds after the end of its log."""
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class FlowerRun:
     status : str
         Such as ``running`` or ``finished:completed``.
     details : str
-        Why it failed; empty where Flower says nothing.
+        Why it failed; empty where Flower does not say.
     bytes_up, bytes_down : int
         Network traffic that Flower counted, from and to the sites; 0 in a simulation.
     """
@@ -49,12 +53,12 @@ class FlowerRun:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended in any way."""
+        """Whether it has ended, with success or not."""
         return self.status.startswith("finished")
 
     @property
     def complete(self) -> bool:
-        """Whether it has ended well."""
+        """Whether it has ended with success."""
         return self.status == "finished:completed"
 
     @property
@@ -79,12 +83,12 @@ class FlowerCli:
     connection: str
 
     def submit(self, settings: Settings, options: Iterable[str] = ()) -> str:
-        """Start a run of this app; return Flower's number of it.
+        """Submit a run of this app and return Flower's number for it.
 
         Raises
         ------
         RunError
-            Flower refuses it.
+            Flower refuses the run.
         """
         workspace = Path(tempfile.mkdtemp(prefix="rsdgc-"))
         try:
@@ -103,8 +107,8 @@ class FlowerCli:
         return str(run_id)
 
     def follow(self, run_id: str) -> LogFilter:
-        """Pass a run's log through until it is over; return what was made of it."""
-        view = LogFilter()
+        """Print a run's log until it ends, and return the filter that has read it."""
+        log = LogFilter()
         command = [tool("flwr"), "log", run_id, self.connection, "--stream"]
         with subprocess.Popen(  # noqa: S603  # our own command, no shell
             command,
@@ -117,13 +121,13 @@ class FlowerCli:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    shown = view.show(line)
+                    shown = log.show(line)
                     if shown is not None:
                         print(shown, flush=True)  # the log is what the command prints
                 process.wait()
             finally:
                 process.kill()
-        return view
+        return log
 
     def runs(self) -> list[FlowerRun]:
         """Return all runs, the newest first.
@@ -163,12 +167,12 @@ class FlowerCli:
         return [run.run_id for run in self.runs() if not run.over]
 
     def outcome(self, run_id: str) -> FlowerRun:
-        """Return a run once its end has been entered, at most ten seconds after its log's."""
-        for _ in range(20):
+        """Return a run whose log has ended, once Flower has entered its end."""
+        deadline = time.monotonic() + _OUTCOME_TIMEOUT_S
+        run = self.run(run_id)
+        while not run.over and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
             run = self.run(run_id)
-            if run.over:
-                break
-            time.sleep(0.5)
         return run
 
     def query(self, *words: str) -> dict[str, Any]:
@@ -177,20 +181,20 @@ class FlowerCli:
         Raises
         ------
         RunError
-            It gave none.
+            The command printed no answer.
         """
-        done = subprocess.run(  # noqa: S603  # our own command, no shell
+        process = subprocess.run(  # noqa: S603  # our own command, no shell
             [tool("flwr"), *words, "--format", "json"],
             env=dict(self.environment),
             capture_output=True,
             text=True,
             check=False,
         )
-        start = done.stdout.find("{")
+        start = process.stdout.find("{")
         if start < 0:
-            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            lines = (process.stderr.strip() or process.stdout.strip()).splitlines()
             raise RunError(f"flwr {words[0]} failed: {lines[-1] if lines else 'no output'}")
-        answer: dict[str, Any] = json.loads(done.stdout[start:])
+        answer: dict[str, Any] = json.loads(process.stdout[start:])
         return answer
 
     def request(self, *words: str) -> dict[str, Any]:
@@ -210,7 +214,7 @@ class FlowerCli:
 def app_folder(workspace: Path) -> Path:
     """Return a folder from which Flower can bundle the app.
 
-    In a checkout that is its root; for an installed package the sources are laid out anew in
+    In a checkout that is its root; for an installed package the sources are copied into
     ``workspace``.
     """
     packages = Path(__file__).resolve().parents[2]
@@ -230,7 +234,7 @@ def _run(run: Mapping[str, Any]) -> FlowerRun:
     return FlowerRun(
         run_id=str(run["run-id"]),
         status=str(run["status"]),
-        details=details if details != _NOTHING else "",
+        details=details if details != _NO_DETAILS else "",
         bytes_up=int(traffic.get("inbound-bytes") or 0),
         bytes_down=int(traffic.get("outbound-bytes") or 0),
     )

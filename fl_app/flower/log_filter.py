@@ -1,12 +1,12 @@
-"""What a person sees of a run's log: the run's own lines, without Flower's chatter."""
+"""The lines of a run's log that a person wants to see: the app's own, without Flower's."""
 
 from __future__ import annotations
 
 import re
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*(?:\[[^\]]*\])?\s*:\s*")
-_CHATTER = re.compile(
+_FLOWERS_OWN = re.compile(
     r"Using SuperLink|Starting logstream|Starting Flower Simulation|Federation `|"
     r"Since flwr \d|To change federation size|flwr federation simulation-config|"
     r"Successfully installed|Starting local SuperLink|aggregate_train: Received|"
@@ -15,17 +15,17 @@ _CHATTER = re.compile(
 
 
 class LogFilter:
-    """Turns raw lines into what is shown, and remembers the last error.
+    """Turns raw lines into those that are shown, and remembers what they report.
 
     Attributes
     ----------
     error : str
-        The last line that an error of this application wrote; empty if there was none. A
-        traceback that follows one is not shown: the line says it all.
+        Text of the last error that this app logged; empty if there was none. The traceback that
+        follows it is not shown, because the text names problem and remedy.
     headline : str
-        The line that names the report; kept back, to be shown last.
+        The line that names the report; it is not shown, so that the command can print it last.
     folder : str
-        Where the run is written, as soon as it has said so.
+        The run folder; empty until the run has logged it.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class LogFilter:
 
     def show(self, raw: str) -> str | None:
         """Return the line to show, or None."""
-        line = _COLOUR.sub("", raw).rstrip()
+        line = _COLOR.sub("", raw).rstrip()
         match = _LEVEL.match(line)
         level, text = (match[1], line[match.end() :]) if match else ("", line)
         if level == "ERROR" and text.startswith("error: "):
@@ -46,6 +46,6 @@ class LogFilter:
             return None
         if level == "INFO" and text.startswith("run folder: "):
             self.folder = text.removeprefix("run folder: ")
-        if not text.strip() or _CHATTER.search(text) or (self.error and level in ("", "ERROR")):
+        if not text.strip() or _FLOWERS_OWN.search(text) or (self.error and level in ("", "ERROR")):
             return None
         return text if level in ("", "INFO") else f"{level.lower()}: {text}"

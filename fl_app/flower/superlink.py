@@ -1,4 +1,8 @@
-"""A private Flower SuperLink for one run: started on free ports, ended whatever happened."""
+"""A private Flower SuperLink for one run: started on a free port, ended whatever happens.
+
+The SuperLink that ``flwr run`` starts would go on running in the background, with the environment
+of its first call.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +41,21 @@ def superlink(
     simulation : bool
         Whether the SuperLink simulates the nodes, or waits for SuperNodes to connect.
     variables : mapping of str to str, optional
-        More of the environment, for it and all that it starts.
+        Additional environment variables for it and everything it starts.
     host : str
-        Address to listen on: the loopback, or 0.0.0.0, which the loopback is part of.
+        Address to listen on: the loopback, or 0.0.0.0, which includes it.
 
     Yields
     ------
     environment : dict of str to str
         For processes that belong to it, such as ``flwr run``.
     port : int
-        Where it listens.
+        On which it listens.
 
     Raises
     ------
     RunError
-        If it does not start.
+        It does not start.
     """
     (port,) = free_ports(1)
     environment = {**flower_environment(home), **(variables or {})}
@@ -68,13 +72,13 @@ def superlink(
 
 
 def tool(name: str) -> str:
-    """Path of a command that is installed beside this Python."""
+    """Return the path of a command that is installed beside this Python."""
     path = Path(sys.executable).parent / name
     return str(path) if path.exists() else name
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """Return the environment for Flower's commands: the present one, private, quick to act.
+    """Return this process's environment with Flower's own settings: private, and quick to act.
 
     Parameters
     ----------
@@ -90,22 +94,22 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # Between two looks for work; Flower's own default is 1 s, at either end of a message.
+        # Seconds between two polls for work, at either end of a message; Flower's default is 1 s.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nobody listens on."""
+    """Return ports of the loopback on which no process listens."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for sock in sockets:
+            sock.close()
 
 
 def _wait_until_healthy(running: subprocess.Popen[bytes], port: int, log: Path) -> None:

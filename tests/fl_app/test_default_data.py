@@ -24,4 +24,4 @@ def test_the_built_in_data_are_made_once(tmp_path: Path, monkeypatch: pytest.Mon
         chips, labels = dataset.site(site).split("train")
         assert len(chips) > 200
         assert len(set(labels.tolist())) >= 5
-    assert [path.name for path in folder.parent.parent.glob("making-*")] == []
+    assert [path.name for path in folder.parent.parent.glob("generating-*")] == []

@@ -59,7 +59,7 @@ def test_a_simulation_ends_in_a_report_and_leaves_no_process(data: Path, tmp_pat
     assert processes_of(tmp_path) == []
 
 
-def test_sites_of_two_sensors_agree_on_one_normalisation(tmp_path: Path) -> None:
+def test_sites_of_two_sensors_agree_on_one_normalization(tmp_path: Path) -> None:
     """Two folders of one archive, from sensors of other gains; then each with its own samples."""
     for number, site in enumerate(("agency-a", "agency-b")):
         write_class_folders(tmp_path / "archive" / site, seed=number)
@@ -77,7 +77,7 @@ def test_sites_of_two_sensors_agree_on_one_normalisation(tmp_path: Path) -> None
     words = [*WORDS, "normalization=common", "--out", tmp_path / "run"]
     done = simulate(tmp_path, "--data", tmp_path / "data", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all sites normalise by the statistics of agency-a, agency-b" in done.stdout
+    assert "all sites normalize by the statistics of agency-a, agency-b" in done.stdout
     found = json.loads((tmp_path / "run" / "normalization.json").read_text())["image"]
     together = np.concatenate(pixels, axis=1)
     np.testing.assert_allclose(found["mean"], together.mean(axis=1), rtol=1e-6)

@@ -101,7 +101,7 @@ def model_of(out: Path) -> bytes:
     return (out / "model.safetensors").read_bytes()
 
 
-def test_different_sensors_are_normalised_by_the_statistics_of_all_pixels(
+def test_different_sensors_are_normalized_by_the_statistics_of_all_pixels(
     stores: dict[str, Path], tmp_path: Path
 ) -> None:
     means = [open_data(path).store.meta.modalities[0].mean[0] for path in stores.values()]
@@ -166,7 +166,7 @@ def test_arrival_and_number_of_nodes_do_not_matter(data: Path, tmp_path: Path) -
     assert model_of(one) == model_of(two)
 
 
-def test_a_site_that_joins_late_normalises_as_the_others_do(
+def test_a_site_that_joins_late_normalizes_as_the_others_do(
     stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid, asked = federation(stores, tmp_path / "run")
@@ -288,7 +288,7 @@ def test_too_few_statistics_end_the_run_in_one_line(
 ) -> None:
     fault, _ = HOSTILE["no numbers"]
     grid, asked = federation(stores, tmp_path / "run", fault=fault, min_sites=3)
-    with pytest.raises(RunError, match="2 of at least 3 sites have told their statistics"):
+    with pytest.raises(RunError, match="only 2 sites reported statistics, and min-sites is 3"):
         serve(grid, asked)
 
 
