@@ -84,6 +84,7 @@ def assemble(
         of_scene = [results[key] for key in keys[name] if key in results]
         for result in of_scene:
             assembled.left_out.update(result.left_out)
+        # an archive that holds a scene twice would put the same ground into train and test
         digest = _digest(of_scene)
         fault = _fault(of_scene, plan, source)
         if not fault and digest in scene_of_digest:

@@ -72,7 +72,7 @@ def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJo
     Jobs begin at the blocks of the reference modality where they can, so that few blocks are read
     twice, and do not depend on how many processes there are.
     """
-    step = int(np.lcm.reduce(source.factors))
+    step = int(np.lcm.reduce([modality.factor for modality in source.modalities]))
     rows = window_starts(source.grid.height, rules, step)
     cols = window_starts(source.grid.width, rules, step)
     if not rows or not cols:
@@ -147,8 +147,9 @@ def _cut_row(
     known = (label_share >= rules.min_label) & (label_share > 0)
     keep = seen & known
     arrays, sums = [], []
-    for image, valid, factor in zip(rows.images, rows.valid, reader.source.factors, strict=True):
-        starts, px = lefts[keep] // factor, side // factor
+    modalities = reader.source.modalities
+    for image, valid, modality in zip(rows.images, rows.valid, modalities, strict=True):
+        starts, px = lefts[keep] // modality.factor, side // modality.factor
         chips = _windows(image, starts, px)
         mask = None if valid is None else _windows(valid, starts, px)
         arrays.append(chips)

@@ -67,7 +67,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
             for m in plan.modalities
         ],
         "classes": {str(code): name for code, name in plan.classes.names.items()},
-        "most_samples": plan.most_chips,
+        "most_samples": plan.most_samples,
         "most_bytes": plan.most_bytes,
         "read_bytes": sum(job.bytes for job in plan.jobs),
         "skipped": _skipped(plan.skipped),

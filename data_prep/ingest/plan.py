@@ -48,7 +48,7 @@ class Plan:
         What is ingested, and how.
     sources
         The scenes that can be used, each with its grid.
-    modalities, factors
+    modalities
         The modalities of the store.
     classes
         What labels mean.
@@ -62,7 +62,6 @@ class Plan:
     options: SceneOptions
     sources: list[SceneSource]
     modalities: list[ModalityMeta]
-    factors: list[int]
     classes: ClassList
     skipped: list[Skipped] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
@@ -79,8 +78,8 @@ class Plan:
         return [*dict.fromkeys(paths)]
 
     @property
-    def most_chips(self) -> int:
-        """Windows or pixels of all scenes: as many samples at most."""
+    def most_samples(self) -> int:
+        """Windows or pixels of all scenes: there are as many samples at most."""
         return sum(job.windows for job in self.jobs)
 
     @property
@@ -88,10 +87,10 @@ class Plan:
         """Size of the arrays if every window becomes a sample."""
         side = 1 if self.options.patch_px else self.options.chip_px
         sample = sum(
-            len(m.bands) * (side // factor) ** 2 * np.dtype(m.dtype).itemsize
-            for m, factor in zip(self.modalities, self.factors, strict=True)
+            len(m.bands) * (side // m.factor) ** 2 * np.dtype(m.dtype).itemsize
+            for m in self.modalities
         )
-        return self.most_chips * sample
+        return self.most_samples * sample
 
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
@@ -110,26 +109,24 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     classes = _classes(archive, options, scenes)
     modalities = agree_modalities(scenes, options.nodata)
     area = None if options.aoi is None else polygon_file(Path(options.aoi))
-    plan = Plan(archive, options, [], modalities, [], classes, skipped)
+    plan = Plan(archive, options, [], modalities, classes, skipped)
     rules = LabelRules(classes, _priority(options, classes), options.all_touched)
     grids = _grids(scenes, area, rules, plan)
-    plan.factors = _factors(modalities, grids, options)
     plan.modalities = [
-        m.model_copy(update={"factor": f}) for m, f in zip(modalities, plan.factors, strict=True)
+        m.model_copy(update={"factor": _factor(m.name, grids, options)}) for m in modalities
     ]
-    by_name = {m.name: f for m, f in zip(modalities, plan.factors, strict=True)}
+    factors = {m.name: m.factor for m in plan.modalities}
     for scene, grid in grids:
         source = SceneSource(
             scene,
             grid,
             tuple(plan.modalities),
-            tuple(plan.factors),
             rules,
             options.nodata,
             area,
         )
         plan.sources.append(source)
-        plan.notes.update(alignment_notes(scene, grid, by_name))
+        plan.notes.update(alignment_notes(scene, grid, factors))
         _add_jobs(plan, source)
     return plan
 
@@ -200,6 +197,7 @@ def _grids(
             if area is not None:
                 projected(read_polygons(area), grid, area.path)
         except UnknownLabelError:
+            # the class list is at fault, and leaving scenes out would hide it
             raise
         except DataError as error:
             plan.skipped.append(Skipped(path=scene.name, reason=str(error)))
@@ -212,28 +210,23 @@ def _grids(
     return grids
 
 
-def _factors(
-    modalities: list[ModalityMeta], grids: list[tuple[Scene, Grid]], options: SceneOptions
-) -> list[int]:
-    """Return how many pixels of the grid, along a side, one of each modality's covers.
+def _factor(name: str, grids: list[tuple[Scene, Grid]], options: SceneOptions) -> int:
+    """Return how many pixels of the grid, along a side, one of a modality's covers.
 
     A coarser modality keeps its own pixels where they nest in the grid in all scenes: that stores
     what was measured, in a fraction of the bytes. Otherwise it is warped to the grid.
     """
     if options.patch_px is not None:
-        return [1] * len(modalities)
+        return 1  # patches of all modalities are gathered by one index
     rules = options.rules
-    factors = []
-    for modality in modalities:
-        nested = {
-            nesting(file, grid, rules.chip_px, rules.stride_px)
-            for scene, grid in grids
-            for group in scene.modalities
-            if group.name == modality.name
-            for file in group.files
-        }
-        factors.append(nested.pop() if len(nested) == 1 else 1)
-    return factors
+    factors = {
+        nesting(file, grid, rules.chip_px, rules.stride_px)
+        for scene, grid in grids
+        for modality in scene.modalities
+        if modality.name == name
+        for file in modality.files
+    }
+    return factors.pop() if len(factors) == 1 else 1
 
 
 def _add_jobs(plan: Plan, source: SceneSource) -> None:

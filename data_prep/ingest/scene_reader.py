@@ -37,8 +37,8 @@ class SceneSource:
     ----------
     scene, grid
         What is read, and on what grid.
-    modalities, factors
-        The store's modalities, and how many pixels of the grid one of theirs spans, along a side.
+    modalities
+        The store's modalities; a coarser one has a ``factor``.
     label_rules
         What labels mean.
     nodata
@@ -50,7 +50,6 @@ class SceneSource:
     scene: Scene
     grid: Grid
     modalities: tuple[ModalityMeta, ...]
-    factors: tuple[int, ...]
     label_rules: LabelRules
     nodata: Nodata = None
     area: PolygonFile | None = None
@@ -59,9 +58,9 @@ class SceneSource:
     def row_bytes(self) -> int:
         """Bytes of one row of the grid, over all modalities."""
         total = 0.0
-        for modality, factor in zip(self.modalities, self.factors, strict=True):
+        for modality in self.modalities:
             item = np.dtype(modality.dtype).itemsize
-            total += self.grid.width * len(modality.bands) * item / factor**2
+            total += self.grid.width * len(modality.bands) * item / modality.factor**2
         return max(1, int(total))
 
 
@@ -116,14 +115,14 @@ class SceneReader:
         self._missing_cols = max(0, stop - source.grid.width)
         modalities = {modality.name: modality for modality in self.scene.modalities}
         self._modalities = []
-        for modality, factor in zip(source.modalities, source.factors, strict=True):
+        for meta in source.modalities:
             files = [
-                self._raster(stack, with_override(file, modality.name, source.nodata), factor)
-                for file in modalities[modality.name].files
+                self._raster(stack, with_override(file, meta.name, source.nodata), meta.factor)
+                for file in modalities[meta.name].files
             ]
-            order = band_order(modalities[modality.name], modality.bands)
-            fill = InvalidFill(modality.nodata, modality.dtype)
-            self._modalities.append((files, order, fill, factor))
+            order = band_order(modalities[meta.name], meta.bands)
+            fill = InvalidFill(meta.nodata, meta.dtype)
+            self._modalities.append((files, order, fill, meta.factor))
         self._masks = [
             (self._raster(stack, mask.file, nearest=True), mask.rule) for mask in self.scene.masks
         ]
@@ -144,6 +143,7 @@ class SceneReader:
         for files, order, fill, factor in self._modalities:
             values, seen = self._modality(files, order, start // factor, stop // factor, factor)
             if seen is None or seen.all():
+                # the common case: None spares every later step the mask
                 images.append(values)
                 valid.append(None)
                 continue

@@ -96,6 +96,8 @@ def test_options_reach_the_ingestion(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (tmp_path / "classes.json").write_text('{"1": "a", "2": "b"}')
     words = "--chip 8 --edge shift --mask SCL=8,9 --unknown ignore --block 16 --buffer 4 --val 0.1"
     more = ["--classes", tmp_path / "classes.json", "--nodata", "dem=5", "--nodata", "optical=3"]
+    # --layer is the former name of --modality
+    more += ["--modality", "optical=opt*", "--layer", "dem=dem*", "--label-format", "raster"]
     out = ["--out", tmp_path / "store", "--min-label", "0.4", "--processes", "1"]
     assert rsdgc(monkeypatch, "ingest", src, *words.split(), *more, *out) == 0
     meta = Store.open(tmp_path / "store").meta

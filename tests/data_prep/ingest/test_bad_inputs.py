@@ -109,7 +109,7 @@ def test_ground_control_points_place_a_scene(src: Path) -> None:
     assert note(store, "optical.tif placed by its ground control points")
 
 
-def test_a_layer_with_points_is_brought_on_another_layer_s_grid(src: Path) -> None:
+def test_a_modality_with_points_is_warped_to_another_s_grid(src: Path) -> None:
     values = noise((SIZE, SIZE), 3)
     points = [
         GroundControlPoint(r, c, LEFT + 10 * (c + 8), TOP - 10 * (r + 8))
@@ -136,7 +136,7 @@ def write_gcps(path: Path, values: np.ndarray, points: list[GroundControlPoint])
 # CRS, resolution or extent differ between modalities
 
 
-def test_layers_that_differ_are_warped_bilinear_and_labels_nearest(src: Path) -> None:
+def test_modalities_that_differ_are_warped_bilinear_and_labels_nearest(src: Path) -> None:
     rows, cols = np.mgrid[:40, :40]
     dem = (100 + rows + 2 * cols).astype("float32")
     degrees = Affine(0.0003, 0, 14.9985, 0, -0.0003, 45.1545)

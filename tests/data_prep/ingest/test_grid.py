@@ -29,7 +29,7 @@ def test_windows_of_rows_equal_plain_slices(
             assert valid.all()
 
 
-def test_ground_outside_a_layer_is_invalid_even_without_nodata(tmp_path: Path) -> None:
+def test_ground_outside_a_modality_is_invalid_even_without_nodata(tmp_path: Path) -> None:
     header = read_header(write_tif(tmp_path / "grid.tif", noise((20, 20))))
     for dtype in ("uint8", "int16", "float32"):
         part = noise((10, 20), 1, 1, 99).astype(dtype)

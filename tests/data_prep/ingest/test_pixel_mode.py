@@ -107,7 +107,7 @@ def test_processes_and_jobs_do_not_change_the_store(
     monkeypatch.setattr("data_prep.ingest.pixel_mode.JOB_BYTES", 1)
     plan = plan_scenes(cubes, SceneOptions(patch_px=5))
     assert len(plan.jobs) == 3 * 5
-    assert plan.most_chips == 3 * 300 * 40
+    assert plan.most_samples == 3 * 300 * 40
     cut = ingest_scenes(cubes, tmp_path / "cut", patch_px=5)
     assert (
         cut.take(np.arange(len(cut)))[0].tobytes() == alone.take(np.arange(len(alone)))[0].tobytes()

@@ -95,7 +95,7 @@ def test_resolutions_of_one_sensor_are_told_apart_and_kept(tmp_path: Path) -> No
     assert [a.shape for a in warped.take([0])] == [(1, 2, 7, 7)] * 2
 
 
-def test_layers_may_be_named(tmp_path: Path) -> None:
+def test_modalities_may_be_named(tmp_path: Path) -> None:
     src = tmp_path / "src"
     write_scene(src)
     write_tif(src / "a1.tif", noise((96, 96), 1))
@@ -307,7 +307,7 @@ def test_scenes_must_be_alike(tmp_path: Path) -> None:
         ingest(src)
 
 
-def test_layers_without_common_ground_are_named(tmp_path: Path) -> None:
+def test_modalities_without_common_ground_are_named(tmp_path: Path) -> None:
     src = tmp_path / "src"
     write_scene(src)
     write_tif(src / "labels.tif", stripes(96, 96, 8, (1, 2)), left=LEFT + 50_000)
