@@ -53,7 +53,7 @@ class _Strict(BaseModel):
 
 
 class ModalityEntry(_Strict):
-    """A modality of a description: its files, and what replaces the tags that they declare."""
+    """A modality of a description: its files, and values in place of those that they declare."""
 
     files: list[str] = Field(min_length=1)
     bands: list[str] | None = None

@@ -131,8 +131,12 @@ def _read_scene(
     for rule in rules:
         if not any(mask.rule is rule for mask in masks):
             raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave --mask out")
-    images = _image_files(archive, files, labels.path, skipped, options, given=bool(patterns))
-    modalities = by_patterns(where, images, patterns) if patterns else by_names(where, images)
+    if patterns:
+        images = _chosen_images(archive, files, patterns, skipped, options)
+        modalities = by_patterns(where, images, patterns)
+    else:
+        images = _measuring_images(archive, files, labels.path, skipped, options)
+        modalities = by_names(where, images)
     if not modalities:
         raise DataError(
             f"{where} has no image beside its labels: add one, or name modalities with --modality"
@@ -162,43 +166,59 @@ def _same(first: Path, second: Path) -> bool:
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
-def _image_files(
+# A file whose header cannot be read leaves out its whole scene: without the file, the scene would
+# lack bands that the other scenes have.
+
+
+def _chosen_images(
+    archive: Archive,
+    names: Sequence[str],
+    patterns: Sequence[tuple[str, str]],
+    skipped: list[Skipped],
+    options: SceneOptions,
+) -> list[RasterFile]:
+    """Read the headers of files that some pattern names; the others are added to ``skipped``."""
+    files = []
+    for name in sorted(names, key=_file_key):
+        last = PurePosixPath(name).name
+        if any(fnmatch.fnmatch(last, pattern) for _, pattern in patterns):
+            files.append(read_header(archive.path(name), options.complex_mode).expanded())
+        else:
+            skipped.append(Skipped(path=name, reason="not in any modality", refused=False))
+    return files
+
+
+def _measuring_images(
     archive: Archive,
     names: Sequence[str],
     label_path: Path,
     skipped: list[Skipped],
     options: SceneOptions,
-    *,
-    given: bool,
 ) -> list[RasterFile]:
-    """Headers of a scene's image files; what is left out is added to ``skipped``."""
-    if not given:
-        names, coarser = without_coarser_twins(names)
-        reason = "the same band is there at a finer resolution"
-        skipped += [Skipped(path=name, reason=reason, refused=False) for name in coarser]
+    """Read the headers of files that hold measurements; the others are added to ``skipped``."""
+    names, coarser = without_coarser_twins(names)
+    reason = "the same band is there at a finer resolution"
+    skipped += [Skipped(path=name, reason=reason, refused=False) for name in coarser]
     files = []
-    for name in sorted(names, key=lambda name: natural_key(PurePosixPath(name).name)):
-        if given and not any(
-            fnmatch.fnmatch(PurePosixPath(name).name, pattern)
-            for _, pattern in parse_modalities(options.modalities)
-        ):
-            skipped.append(Skipped(path=name, reason="not in any modality", refused=False))
-            continue
-        # a file that fails here leaves out the whole scene, which must have the others' bands
+    for name in sorted(names, key=_file_key):
         file = read_header(archive.path(name), options.complex_mode)
-        reason = "" if given else _category_reason(file, label_path)
-        if reason:
+        if reason := _category_reason(file, label_path):
             skipped.append(Skipped(path=name, reason=reason, refused=False))
         else:
-            files.append(file.expanded() if given else file)
+            files.append(file)
     return files
+
+
+def _file_key(name: str) -> list[tuple[int, int | str]]:
+    """Return a sort key that orders files of several folders by their own names."""
+    return natural_key(PurePosixPath(name).name)
 
 
 def _category_reason(file: RasterFile, label_path: Path) -> str:
     """Say why a raster holds categories and not measurements; empty if it does not."""
     if file.palette:
         return "a raster of categories (it has a color table), not a modality"
-    # the year and the version of a land-cover map: nlcd2011 beside nlcd; two letters prove nothing
+    # without the year of a land-cover map: nlcd2011 beside nlcd; two letters would match by chance
     stem = label_path.stem.rstrip("0123456789_-. ")
     single = len(file.indexes) == 1 and not file.dtype.startswith("f")
     if single and len(stem) >= 3 and file.path.stem.startswith(stem):
