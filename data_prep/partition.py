@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_prep.choices import PartitionScheme
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
 from data_prep.manifest import column
 from data_prep.schema import PARTITION_FILE, PartitionMeta, write_record
@@ -24,7 +25,6 @@ from rsdgc.errors import DataError, SettingError
 if TYPE_CHECKING:
     from data_prep.manifest import Columns
 
-SCHEMES = ("iid", "dirichlet", "classes", "scene", "block", "folder")
 #: Least train samples of a site under label skew.
 MIN_TRAIN = 10
 #: Draws of Dirichlet proportions before a setting counts as infeasible.
@@ -83,8 +83,9 @@ def partition(
     DataError
         A site would have no train samples, or the label skew is infeasible.
     """
-    if scheme not in SCHEMES:
-        raise SettingError(f"scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
+    schemes = list(PartitionScheme)
+    if scheme not in schemes:
+        raise SettingError(f"scheme {scheme!r} is not one of {', '.join(schemes)}")
     if sites is None and scheme not in ("folder", "scene"):
         raise SettingError(f"scheme {scheme} needs a number of sites: set --sites")
     if sites is not None and sites < 1:

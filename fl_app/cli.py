@@ -1,8 +1,8 @@
 """The ``rsdgc`` command.
 
-Every mistake that a person can make ends in one line on standard error and exit code 2; a run
-that failed ends in exit code 1. Heavy modules are imported by the command that needs them, so
-that ``rsdgc --help`` is quick.
+A mistake in settings or data ends in one line on standard error and exit code 2, a failed run in
+exit code 1. Heavy modules are imported by the command that needs them, so that ``rsdgc --help`` is
+quick.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-site = typer.Typer(help="A site of a federation, and what runs keep there.", no_args_is_help=True)
+site = typer.Typer(
+    help="A site of a federation, and the states that runs keep there.", no_args_is_help=True
+)
 app.add_typer(site, name="site")
 
 add_data_commands(app)
@@ -36,12 +38,12 @@ add_deploy_commands(app, site)
 
 def main() -> None:
     """Run the command line; the entry point of ``rsdgc``."""
-    # What a command has started is ended on the way out, also when it is told to terminate.
+    # On SIGTERM Python would end at once; an exit lets a command end the processes it started.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except RsdgcError as error:
-        print(f"error: {error}", file=sys.stderr)  # the command's one line
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunError) else 2)
 
 
@@ -49,7 +51,7 @@ def main() -> None:
 def simulate(
     overrides: Overrides = None,
     data: Annotated[
-        Path | None, typer.Option(help="Store or partition; default: the built-in synthetic one.")
+        Path | None, typer.Option(help="Store or partition; default: built-in synthetic data.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
     method: Method = None,
@@ -57,15 +59,14 @@ def simulate(
     model: Model = None,
     rounds: Rounds = None,
     seed: Seed = None,
-    cpus_per_site: Annotated[int, typer.Option(help="CPUs of one site's work.", min=1)] = 1,
+    cpus_per_site: Annotated[int, typer.Option(help="CPUs for each site's work.", min=1)] = 1,
     force: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this unfinished run, with its settings.")
+        Path | None, typer.Option(help="Continue this unfinished run, with its settings.")
     ] = None,
 ) -> None:
     """Run a federation on this machine, through Flower's simulation."""
-    from fl_app.simulation import resume_simulation as go_on
-    from fl_app.simulation import run_simulation
+    from fl_app.simulation import resume_simulation, run_simulation
 
     options = {
         "data-dir": None if data is None else str(data),
@@ -81,7 +82,7 @@ def simulate(
         if chosen or overrides or force:
             too_many = [f"--{key}" for key in chosen] + (overrides or []) + ["--force"] * force
             raise SettingError(f"--resume takes the run's own settings: leave out {too_many[0]}")
-        go_on(resume, cpus_per_site=cpus_per_site)
+        resume_simulation(resume, cpus_per_site=cpus_per_site)
         return
     run_simulation(overrides or [], chosen, cpus_per_site=cpus_per_site, force=force)
 
@@ -89,14 +90,14 @@ def simulate(
 @site.command()
 def clean(
     state_dir: Annotated[Path, typer.Argument(help="A site's state-dir, or a run's state/.")],
-    run: Annotated[str | None, typer.Option(help="Of this run alone.")] = None,
-    name: Annotated[str | None, typer.Option("--site", help="Of this site alone.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only of this run.")] = None,
+    name: Annotated[str | None, typer.Option("--site", help="Only of this site.")] = None,
     older_than_days: Annotated[
-        float, typer.Option(help="Only what was not changed for so many days.", min=0)
+        float, typer.Option(help="Only states unchanged for this many days.", min=0)
     ] = 0.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it, only list.")] = False,
 ) -> None:
-    """List the states that runs have left at this site, and delete them."""
+    """List the states that runs have left at this site, or delete them."""
     from clients.state_cleanup import clean_states
 
     for line in clean_states(
@@ -111,15 +112,15 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")],
     overrides: Overrides = None,
     methods: Annotated[
-        str, typer.Option(help="Methods, with commas between; METHOD+key=value is a variant.")
+        str, typer.Option(help="Methods, separated by commas; METHOD+key=value is a variant.")
     ] = "fedavg,rs-dgc,topk",
-    budgets: Annotated[str, typer.Option(help="Sizes of an upload, with commas.")] = "100x",
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    budgets: Annotated[str, typer.Option(help="Sizes of an upload, separated by commas.")] = "100x",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     model: Model = None,
     rounds: Rounds = None,
-    cpus_per_site: Annotated[int, typer.Option(help="CPUs of one site's work.", min=1)] = 1,
+    cpus_per_site: Annotated[int, typer.Option(help="CPUs for each site's work.", min=1)] = 1,
 ) -> None:
-    """Run methods, budgets and seeds on the same data; go on where an earlier call stopped."""
+    """Compare methods, budgets and seeds on the same data; runs that are complete are kept."""
     from fl_app.compare import compare as run_all
     from fl_app.compare import trials_of
     from fl_app.settings import parse_overrides
@@ -134,9 +135,11 @@ def compare(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Annotated[Path | None, typer.Option(help="Its data, if they have moved since.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Its data, if they have moved since the run.")
+    ] = None,
 ) -> None:
-    """Write a run's report anew."""
+    """Write a run's report again."""
     from fl_app.report import write_report
 
     typer.echo(f"report: {write_report(run, data)}")
@@ -173,7 +176,7 @@ def settings() -> None:
 
 def _seed(word: str) -> int:
     if not word.isdigit():
-        raise SettingError(f"seed '{word}' is no whole number")
+        raise SettingError(f"seed '{word}' is not a whole number: give --seeds such as 0,1,2")
     return int(word)
 
 

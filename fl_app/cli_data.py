@@ -1,57 +1,14 @@
-"""The commands of ``rsdgc`` that make and look at data: synth, ingest, partition, inspect."""
+"""The commands of ``rsdgc`` for data: synth, indian-pines, ingest, partition, inspect."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from data_prep.choices import Edge, Layout, PartitionScheme, SplitBy, Unknown
 from rsdgc.errors import SettingError
-
-
-class Layout(StrEnum):
-    """How imagery lies in a folder."""
-
-    CLASS_FOLDERS = "class-folders"
-    SCENES = "scenes"
-
-
-class PartitionScheme(StrEnum):
-    """How chips are given to sites."""
-
-    IID = "iid"
-    DIRICHLET = "dirichlet"
-    CLASSES = "classes"
-    SCENE = "scene"
-    BLOCK = "block"
-    FOLDER = "folder"
-
-
-class Edge(StrEnum):
-    """What is done with ground that no whole window covers."""
-
-    DROP = "drop"
-    PAD = "pad"
-    SHIFT = "shift"
-
-
-class SplitBy(StrEnum):
-    """What is split as a whole."""
-
-    BLOCKS = "blocks"
-    SCENE = "scene"
-    DATE = "date"
-    GIVEN = "given"
-
-
-class Unknown(StrEnum):
-    """What a label outside the class list is."""
-
-    ERROR = "error"
-    IGNORE = "ignore"
-
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
@@ -91,8 +48,8 @@ def ingest(
     src: Annotated[
         str, typer.Argument(help="Folder or zip file with imagery; a TOML or CSV description.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Store to make; it must not exist yet.")] = None,
-    layout: Annotated[Layout, typer.Option(help="How the imagery lies in SRC.")] = Layout.SCENES,
+    out: Annotated[Path | None, typer.Option(help="Store to write; it must not exist yet.")] = None,
+    layout: Annotated[Layout, typer.Option(help="Layout of the imagery in SRC.")] = Layout.SCENES,
     labels: Annotated[
         str | None, typer.Option(help="Raster or polygons: a path, or a name within each scene.")
     ] = None,
@@ -101,17 +58,17 @@ def ingest(
         typer.Option(help="raster, polygons or package.module:Class; default: by the file's name."),
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Of polygons: the column of the class.")
+        str | None, typer.Option(help="For polygons: the column of the class.")
     ] = None,
     label_layer: Annotated[
-        str | None, typer.Option(help="Of polygons: the layer, where there are several.")
+        str | None, typer.Option(help="For polygons: the layer, if the file has several.")
     ] = None,
     priority: Annotated[
         list[str] | None,
         typer.Option(help="A class that wins where polygons overlap; repeat, strongest first."),
     ] = None,
     all_touched: Annotated[
-        bool, typer.Option(help="Polygons take every pixel that they touch.")
+        bool, typer.Option(help="Polygons label every pixel that they touch.")
     ] = False,
     modality: Annotated[
         list[str] | None,
@@ -130,44 +87,52 @@ def ingest(
         Path | None, typer.Option(help="JSON file of label code → class name.")
     ] = None,
     unknown: Annotated[
-        Unknown, typer.Option(help="A label that the class list does not have.")
+        Unknown, typer.Option(help="What to do with a label outside the class list.")
     ] = Unknown.ERROR,
     chip: Annotated[int | None, typer.Option(help="Chip size in pixels.", min=1)] = None,
     stride: Annotated[int | None, typer.Option(help="Step between chips, pixels.", min=1)] = None,
-    edge: Annotated[Edge, typer.Option(help="Windows over the scene's edge.")] = Edge.DROP,
+    edge: Annotated[
+        Edge, typer.Option(help="What to do with windows over the scene's edge.")
+    ] = Edge.DROP,
     patch: Annotated[
-        int | None, typer.Option(help="A patch of this odd size round every labeled pixel.")
+        int | None, typer.Option(help="Cut a patch of this odd size around every labeled pixel.")
     ] = None,
-    split_by: Annotated[SplitBy, typer.Option(help="What is split as a whole.")] = SplitBy.BLOCKS,
-    test: Annotated[float, typer.Option(help="Share of samples held out.")] = 0.2,
+    split_by: Annotated[
+        SplitBy, typer.Option(help="What goes into one split as a whole.")
+    ] = SplitBy.BLOCKS,
+    test: Annotated[float, typer.Option(help="Share of samples for the test.")] = 0.2,
     val: Annotated[float, typer.Option(help="Share of samples for validation.")] = 0.0,
     buffer: Annotated[
-        int | None, typer.Option(help="Least distance of train and test, pixels.", min=0)
+        int | None, typer.Option(help="Least distance between train and test, pixels.", min=0)
     ] = None,
     block: Annotated[
-        int | None, typer.Option(help="Side of a block, pixels; default: the best.", min=1)
+        int | None, typer.Option(help="Side of a block, pixels; default: found by search.", min=1)
     ] = None,
     min_valid: Annotated[float, typer.Option(help="Least share of valid pixels in a chip.")] = 0.5,
     min_label: Annotated[float, typer.Option(help="Least share of labeled pixels.")] = 0.5,
     nodata: Annotated[
         list[str] | None,
-        typer.Option(help="Nodata value over the files' own: V, or NAME=V; may be repeated."),
+        typer.Option(
+            help="Nodata value in place of the files' own: V, or NAME=V; may be repeated."
+        ),
     ] = None,
     complex_mode: Annotated[
-        str | None, typer.Option("--complex", help="Complex values become amp or db.")
+        str | None, typer.Option("--complex", help="Read complex values as amp or db.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data in reports.")] = None,
     seed: Seed = 0,
     strict: Annotated[bool, typer.Option(help="Fail on the first unusable file.")] = False,
     processes: Annotated[
-        int | None, typer.Option(help="Jobs at a time; default: one a CPU.", min=1)
+        int | None, typer.Option(help="Jobs in parallel; default: one per CPU.", min=1)
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be made; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Show what would be written, and write nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace another store at --out.")] = False,
 ) -> None:
     """Turn imagery into a store of training chips with a buffered train/test split.
 
-    A call that was killed goes on where it left off; a call that was made already does nothing.
+    The same call again continues one that was interrupted, and does nothing after a complete one.
     """
     common: dict[str, Any] = {
         "classes": classes,
@@ -208,7 +173,7 @@ def ingest(
         _show_plan(src, images, options)
         return
     if out is None:
-        raise SettingError("no --out: name the store to make, or ask for a --dry-run")
+        raise SettingError("no --out: name the store to write, or use --dry-run")
     from data_prep.ingest.class_folders import ingest_class_folders
     from data_prep.ingest.scenes import ingest_scenes
     from data_prep.inspect import describe, print_description
@@ -243,22 +208,24 @@ def _nodata(texts: list[str]) -> float | dict[str, float] | None:
 def partition(
     store: Annotated[Path, typer.Argument(help="Store that `rsdgc ingest` wrote.")],
     out: Out,
-    scheme: Annotated[PartitionScheme, typer.Option(help="How chips are given to sites.")],
+    scheme: Annotated[PartitionScheme, typer.Option(help="How chips are divided over sites.")],
     sites: Annotated[
         int | None,
-        typer.Option(help="Number of sites; without it one a folder or scene.", min=1),
+        typer.Option(help="Number of sites; default: one per folder or scene.", min=1),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Dirichlet concentration; low is skewed.")] = 0.5,
+    alpha: Annotated[
+        float, typer.Option(help="Dirichlet concentration; low values skew the classes.")
+    ] = 0.5,
     classes_per_site: Annotated[
-        int, typer.Option(help="Classes of a site, with the scheme classes.", min=1)
+        int, typer.Option(help="Classes per site, for the scheme classes.", min=1)
     ] = 2,
     seed: Seed = 0,
 ) -> None:
-    """Share a store out over sites; pixels stay where they are."""
+    """Divide a store over sites; no pixel is copied."""
     from data_prep.inspect import describe, print_description
-    from data_prep.partition import partition as share_out
+    from data_prep.partition import partition as divide
 
-    share_out(
+    divide(
         store,
         out,
         sites=sites,
@@ -272,7 +239,9 @@ def partition(
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="Store or partition.")],
-    html: Annotated[Path | None, typer.Option(help="Page to write, with maps and charts.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="HTML page to write, with maps and charts.")
+    ] = None,
 ) -> None:
     """Show classes, sites, splits, bands and what was left out."""
     from data_prep.inspect import describe, print_description

@@ -1,4 +1,4 @@
-"""What several commands of the command line take alike."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Overrides = Annotated[
 ]
 Method = Annotated[str | None, typer.Option(help="How updates travel, see `rsdgc methods`.")]
 Budget = Annotated[str | None, typer.Option(help="Size of an upload, '100x' or bytes.")]
-Model = Annotated[str | None, typer.Option(help="Network, see `rsdgc models`.")]
+Model = Annotated[str | None, typer.Option(help="Model to train, see `rsdgc models`.")]
 Rounds = Annotated[int | None, typer.Option(help="Federated rounds.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 
@@ -23,5 +23,5 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """Split a list with commas."""
+    """Split a list that is separated by commas."""
     return [word.strip() for word in text.split(",") if word.strip()]

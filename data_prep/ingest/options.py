@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.choices import Edge, SplitBy, Unknown
 from data_prep.ingest.scene import MaskRule, parse_mask
 from data_prep.rasters import COMPLEX_MODES
 from data_prep.splits import check_shares
 from rsdgc.errors import SettingError
-
-#: What is done with ground at the right and lower edge that no whole window covers.
-EDGES = ("drop", "pad", "shift")
-#: How chips of scenes are split.
-SPLIT_METHODS = ("blocks", "scene", "date", "given")
 
 Nodata = float | Mapping[str, float] | None
 
@@ -52,7 +48,7 @@ class ChipRules:
         for name, share in (("min-valid", self.min_valid), ("min-label", self.min_label)):
             if not 0 <= share <= 1:
                 raise SettingError(f"--{name} is {share}: choose a share from 0 to 1")
-        _check_choice("edge", self.edge, EDGES)
+        _check_choice("edge", self.edge, list(Edge))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +90,7 @@ class IngestOptions:
 
     def __post_init__(self) -> None:
         check_shares(self.test_share, self.val_share)
-        _check_choice("unknown", self.unknown, ("error", "ignore"))
+        _check_choice("unknown", self.unknown, list(Unknown))
         if self.complex_mode is not None:
             _check_choice("complex", self.complex_mode, COMPLEX_MODES)
 
@@ -208,7 +204,7 @@ class SceneOptions(IngestOptions):
             raise SettingError(f"--buffer is {self.buffer_px}: choose 0 or more")
         if self.block_px is not None and self.block_px < 1:
             raise SettingError(f"--block is {self.block_px}: choose at least the chip's side")
-        _check_choice("split-by", self.split_by, SPLIT_METHODS)
+        _check_choice("split-by", self.split_by, list(SplitBy))
         if self.patch_px is not None and (self.patch_px < 1 or self.patch_px % 2 == 0):
             raise SettingError(
                 f"--patch is {self.patch_px}: choose an odd number such as 3, 5 or 11"
