@@ -174,12 +174,15 @@ def _priority(options: SceneOptions, classes: ClassList) -> tuple[int, ...]:
     by_name |= {str(code): code for code in classes.names}
     codes = []
     for name in options.priority:
-        if name not in by_name and not name.lstrip("-").isdigit():
+        if name in by_name:
+            codes.append(by_name[name])
+        elif name.lstrip("-").isdigit():
+            codes.append(int(name))
+        else:
             raise SettingError(
                 f"--priority {name!r} is not a class: choose from "
                 f"{', '.join(classes.names.values())}"
             )
-        codes.append(by_name.get(name, int(name) if name.lstrip("-").isdigit() else 0))
     return tuple(codes)
 
 
