@@ -96,9 +96,9 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     if path.is_dir() and not inside:
         return Archive(path, path, path.resolve().name, _walk(path))
     if not path.is_file():
-        raise DataError(f"{path} is not a folder: give the archive's folder, or a zip file")
+        raise DataError(f"{path} is not a folder: name the archive's folder, or a zip file")
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is neither a folder nor a zip file: give the archive's folder")
+        raise DataError(f"{path} is neither a folder nor a zip file: name the archive's folder")
     prefix = inside.strip("/") + "/" if inside.strip("/") else ""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -102,10 +102,11 @@ class SceneEntry(_Strict):
 
 
 class Description(_Strict):
-    """The whole description."""
+    """All scenes of a description, and what holds for those that say nothing else."""
 
     scene: list[SceneEntry] = Field(min_length=1)
     labels: str | None = None
+    label_format: str | None = None
     label_column: str | None = None
     label_layer: str | None = None
     nodata: float | None = None
@@ -122,14 +123,14 @@ def read_description(path: Path) -> Description:
     Raises
     ------
     DataError
-        The file cannot be read, or misses something.
+        The file cannot be read, or a key is missing, unknown or wrong.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else _table(text, path)
         description = Description.model_validate(values)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): name a file") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
@@ -165,6 +166,7 @@ def describe_options(options: SceneOptions, description: Description) -> SceneOp
     return replace(
         options,
         labels=options.labels or description.labels,
+        label_format=options.label_format or description.label_format,
         label_column=options.label_column or description.label_column,
         label_layer=options.label_layer or description.label_layer,
         nodata=description.nodata if options.nodata is None else options.nodata,

@@ -120,6 +120,15 @@ def test_a_registered_format_is_found_by_itself(src: Path, monkeypatch: pytest.M
         plan_facts(src, chip_px=8)
 
 
+def test_a_description_names_the_format(src: Path) -> None:
+    description = src / "scenes.toml"
+    description.write_text(
+        f'label_format = "{PLACE}"\n[[scene]]\nname = "a"\nlabels = "scene-0/labels.csv"\n'
+        'modalities = {optical = "scene-0/optical.tif"}\n'
+    )
+    assert plan_facts(description, chip_px=8)["classes"] == {"1": "water", "2": "wood"}
+
+
 def test_faults_of_a_format_are_reasons(src: Path) -> None:
     (src / "scene-0" / "labels.csv").write_text("")
     facts = plan_facts(src, chip_px=8, label_format=PLACE)
