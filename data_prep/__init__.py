@@ -8,6 +8,7 @@ A store is a folder: sharded memory maps (``shards``), a Parquet manifest with o
 (``manifest``, with geometry from ``footprints``) and ``meta.json`` (``schema``). ``store_writer``
 writes it in a folder that appears complete (``staging``); ``store`` reads it. ``statistics`` adds
 up bands; ``common_statistics`` is what sites share of the sums. ``rasters`` and ``geotiff`` read
-and write files through GDAL, ``progress`` reports. ``inspect`` prints what a store holds;
+and write files through GDAL, ``progress`` reports, ``choices`` lists the names that options take.
+``inspect`` prints what a store holds;
 ``data_page`` draws it with ``pictures``. Nothing here knows Flower or the compression method.
 """

@@ -1,8 +1,9 @@
 """The one validated configuration of a run.
 
-Every key of ``[tool.flwr.app.config]`` in ``pyproject.toml`` is a field here, spelled with hyphens
-there and underscores here. Unknown keys and wrong values are refused with one line that names the
-key, its value and what would be right.
+The fields of :class:`Settings` are the keys of ``[tool.flwr.app.config]`` in ``pyproject.toml``,
+where Flower looks for them; a test keeps keys and defaults of both equal. Keys are spelled with
+hyphens in files and on command lines. Unknown keys and wrong values are refused with one line that
+names the key, its value and what would be right.
 
 >>> Settings.from_mapping({"rounds": 5, "budget": "200x"}).rounds
 5

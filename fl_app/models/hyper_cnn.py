@@ -19,9 +19,9 @@ GROUPS = 8
 class HyperCNN(nn.Module):
     """First along the spectrum of each pixel, then across the pixels of the patch.
 
-    Two convolutions of seven bands, stride two, run along the spectrum alone; a 1×1 convolution
-    mixes what they found; a residual pair of 3×3 convolutions looks at the surroundings. The
-    classifier sees the mean over the patch and the centre pixel, whose class is asked for.
+    Two convolutions over seven bands, with stride two, run along the spectrum of each pixel; a 1×1
+    convolution mixes their channels; a residual pair of 3×3 convolutions adds the surroundings. The
+    classifier takes the mean over the patch and the center pixel, whose class is predicted.
     About 100 thousand parameters at 200 bands.
 
     Parameters
@@ -68,11 +68,11 @@ class HyperCNN(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map patches (B, num_bands, P, P) to logits (B, num_classes) of their centre pixels."""
+        """Map patches (B, num_bands, P, P) to logits (B, num_classes) of their center pixels."""
         batch, bands, height, width = x.shape
         spectra = self.spectral(x.reshape(batch, 1, bands, height * width))
         x = self.mix(spectra.reshape(batch, -1, height, width))
         x = torch.relu(x + self.spatial(x))
-        centre = x[:, :, height // 2, width // 2]
-        logits: Tensor = self.head(torch.cat([x.mean(dim=(2, 3)), centre], dim=1))
+        center = x[:, :, height // 2, width // 2]
+        logits: Tensor = self.head(torch.cat([x.mean(dim=(2, 3)), center], dim=1))
         return logits

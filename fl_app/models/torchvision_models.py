@@ -1,7 +1,7 @@
 """torchvision's classifiers, untrained, for any number of bands and for small chips.
 
-Their stems were drawn for photographs of 224 pixels and throw away three quarters to fifteen
-sixteenths of a chip's pixels at once. Below :data:`SMALL_CHIP_PX` the stems keep more:
+Their stems were designed for photographs of 224 pixels and drop three quarters to fifteen
+sixteenths of a chip's resolution at once. Below :data:`SMALL_CHIP_PX` the stems keep more:
 
 =============  =========================  ==============================
 model          from 64 px                 below 64 px
@@ -28,7 +28,7 @@ BATCH_NORM_MOMENTUM = 0.1
 
 
 def _first_conv(bands: int, like: nn.Conv2d, kernel_px: int, stride: int) -> nn.Conv2d:
-    """Return a freshly initialised convolution that takes `bands` and gives what `like` gave."""
+    """Return a newly initialized convolution from `bands` channels to as many as `like` has."""
     padding = kernel_px // 2 if like.padding != (0, 0) else 0
     bias = like.bias is not None
     conv = nn.Conv2d(bands, like.out_channels, kernel_px, stride, padding, bias=bias)
@@ -64,7 +64,7 @@ def mobilenet(bands: int, classes: int, chip_px: int) -> nn.Module:
     stem[0] = _first_conv(bands, _conv(stem[0]), 3, 1 if chip_px < SMALL_CHIP_PX else 2)
     for module in model.modules():
         # torchvision's 0.01 is for hundreds of thousands of steps: after a few local ones the
-        # running statistics would still be those of the initialisation.
+        # running statistics would still be those of the initialization.
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = BATCH_NORM_MOMENTUM
     return model

@@ -104,7 +104,7 @@ def test_ratio_one_in_float32_is_fedavg(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["rs-dgc", "topk", "fedavg"])
-def test_running_statistics_of_batch_normalisation_travel_too(
+def test_running_statistics_of_batch_normalization_travel_too(
     data: Path, tmp_path: Path, method: str
 ) -> None:
     run(settings(data, tmp_path / "run", model="mobilenet-v3", method=method, rounds=2))

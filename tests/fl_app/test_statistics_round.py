@@ -1,4 +1,4 @@
-"""Sites of different sensors agree on one normalisation, and keep to it, whatever happens."""
+"""Sites of different sensors agree on one normalization, and keep to it, whatever happens."""
 
 from __future__ import annotations
 

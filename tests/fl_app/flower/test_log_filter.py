@@ -18,7 +18,7 @@ PREFIX = "\x1b[92mINFO \x1b[0m:      "
         ("a line without a level\n", "a line without a level"),
     ],
 )
-def test_lines_lose_their_colours_and_flower_its_chatter(raw: str, shown: str | None) -> None:
+def test_lines_lose_their_colors_and_flowers_own_are_left_out(raw: str, shown: str | None) -> None:
     assert LogFilter().show(raw) == shown
 
 

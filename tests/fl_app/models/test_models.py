@@ -71,7 +71,7 @@ def test_hyper_cnn_takes_patches(bands: int, px: int) -> None:
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_initialisation_is_seeded_and_leaves_the_global_numbers_alone(name: str) -> None:
+def test_initialization_is_seeded_and_leaves_the_global_numbers_alone(name: str) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
