@@ -2,36 +2,22 @@
 
 Flips and quarter turns, because an overhead image has no preferred direction; jitter of gain and
 offset, because illumination and atmosphere differ; dropped bands, because a sensor may lack them.
-All take normalized chips, in which 0 is the mean of a band. They draw random numbers on the CPU,
-so that the draws are the same on every device.
+
+All functions map normalized chips, float32 (B, C, H, W) in which 0 is the mean of a band, to new
+ones of the same shape, type and device. Their generators are on the CPU, so that the same seed
+yields the same draws whatever the device.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 
 def flips_and_quarter_turns(x: Tensor, generator: torch.Generator) -> Tensor:
     """Flip and turn every chip independently, into one of its eight orientations at random.
 
     Chips that are not square get one of the four orientations that keep their shape.
-
-    Parameters
-    ----------
-    x : torch.Tensor (B, C, H, W)
-        On any device; not changed.
-    generator : torch.Generator
-        On the CPU.
-
-    Returns
-    -------
-    torch.Tensor
-        (B, C, H, W), same type and device.
     """
     draws = torch.rand((3, len(x), 1, 1, 1), generator=generator) < 0.5
     # Two flips and a transposition, each with probability 1/2, generate all eight orientations.
@@ -46,19 +32,7 @@ def flips_and_quarter_turns(x: Tensor, generator: torch.Generator) -> Tensor:
 def jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Change gain and offset of every band of every chip independently.
 
-    Parameters
-    ----------
-    x : torch.Tensor (B, C, H, W)
-        Normalized chips; not changed.
-    strength : float
-        Standard deviation of gain and offset, in standard deviations of the band.
-    generator : torch.Generator
-        On the CPU.
-
-    Returns
-    -------
-    torch.Tensor
-        (B, C, H, W), same type and device.
+    ``strength`` is the standard deviation of both, in standard deviations of the band.
     """
     draws = torch.randn((2, *x.shape[:2], 1, 1), generator=generator) * strength
     draws = draws.to(x.device, x.dtype)
@@ -66,22 +40,7 @@ def jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 
 def drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set whole bands of chips to 0, their mean; at least one band of every chip stays.
-
-    Parameters
-    ----------
-    x : torch.Tensor (B, C, H, W)
-        Normalized chips; not changed.
-    share : float
-        Probability that a band of a chip is left out.
-    generator : torch.Generator
-        On the CPU.
-
-    Returns
-    -------
-    torch.Tensor
-        (B, C, H, W), same type and device.
-    """
+    """Set each band of each chip to 0, its mean, with probability ``share``; keep at least one."""
     draws = torch.rand((len(x), x.shape[1], 1, 1), generator=generator)
     # The band with the largest draw always stays.
     kept: Tensor = (draws >= share) | (draws == draws.amax(dim=1, keepdim=True))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from clients.normalization import ModalityNormalizer, stack_modalities, to_native
+from clients.normalization import ModalityNormalizer, Normalization, stack_modalities, to_native
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from clients.normalization import Normalization
 
 READ_CHIPS = 256
 """Chips per read when the cache is filled: some tens of MB of host memory for any split."""
@@ -44,10 +39,8 @@ class SplitLoader:
     ----------
     source : ChipSource
         Where the chips are.
-    positions : int64 [n]
-        Positions of this split's chips in the source.
-    labels : int64 [n]
-        Class indices.
+    positions, labels : int64 [n]
+        Positions of this split's chips in the source, and their class indices.
     normalization : sequence of Normalization
         One per modality, in the source's order.
     device : torch.device
@@ -86,26 +79,15 @@ class SplitLoader:
         self.device = device
         self._source = source
         self._positions = np.asarray(positions, np.int64)
-        self._labels = np.array(labels, np.int64)
+        self._labels = torch.from_numpy(np.array(labels, np.int64)).to(device)
         first_chip = source.take(self._positions[:1])
         self._normalizers = _normalizers(first_chip, normalization, device)
         chip_bytes = sum(array.nbytes for array in first_chip)
         fits = chip_bytes * len(self) <= cache_share * _free_bytes(device)
         self._cache = self._load_all(first_chip) if fits else None
-        self._labels_on_device = torch.from_numpy(self._labels).to(device)
 
     def __len__(self) -> int:
         return len(self._positions)
-
-    @property
-    def cached(self) -> bool:
-        """Whether the split is held on the device."""
-        return self._cache is not None
-
-    @property
-    def num_bands(self) -> int:
-        """Channels of a batch: the bands of all modalities."""
-        return sum(normalizer.bands for normalizer in self._normalizers)
 
     def check_labels(self, num_classes: int) -> None:
         """Raise :class:`DataError` if a label lies outside the class list."""
@@ -119,12 +101,8 @@ class SplitLoader:
     def batches(self, batch_size: int, seed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Go through the split once.
 
-        Parameters
-        ----------
-        batch_size : int
-            Chips in a batch; the last one may have fewer.
-        seed : int or None
-            Seed of the random order; None for the split's own order.
+        A seed makes the order random; without, it is the split's own. The last batch may be
+        smaller than the others.
 
         Yields
         ------
@@ -137,23 +115,21 @@ class SplitLoader:
         if seed is not None:
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        natives = self._from_source(chunks) if self._cache is None else self._from_cache(chunks)
-        for chunk, native in zip(chunks, natives, strict=True):
-            x = stack_modalities(
-                [
-                    normalizer.normalize(pixels)
-                    for normalizer, pixels in zip(self._normalizers, native, strict=True)
-                ]
-            )
-            yield x, self._labels_on_device[chunk.to(self.device)]
+        for chunk, stored in zip(chunks, self._stored_chips(chunks), strict=True):
+            normalized = [
+                normalizer.normalize(pixels)
+                for normalizer, pixels in zip(self._normalizers, stored, strict=True)
+            ]
+            yield stack_modalities(normalized), self._labels[chunk.to(self.device)]
 
-    def _from_cache(self, chunks: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        assert self._cache is not None
-        for chunk in chunks:
-            index = chunk.to(self.device)
-            yield [pixels.index_select(0, index) for pixels in self._cache]
+    def _stored_chips(self, chunks: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Yield the chips at each chunk of positions, on the device but as stored, by modality."""
+        if self._cache is not None:
+            for chunk in chunks:
+                index = chunk.to(self.device)
+                yield [pixels.index_select(0, index) for pixels in self._cache]
+            return
 
-    def _from_source(self, chunks: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         def read(chunk: Tensor) -> list[Tensor]:
             arrays = self._source.take(self._positions[chunk.numpy()])
             return [to_native(array, self.device) for array in arrays]
@@ -169,13 +145,10 @@ class SplitLoader:
 
     def _load_all(self, first_chip: list[NDArray[Any]]) -> list[Tensor]:
         cpu = torch.device("cpu")
+        dtypes = [to_native(array, cpu).dtype for array in first_chip]
         cache = [
-            torch.empty(
-                (len(self), *array.shape[1:]),
-                dtype=to_native(array, cpu).dtype,
-                device=self.device,
-            )
-            for array in first_chip
+            torch.empty((len(self), *array.shape[1:]), dtype=dtype, device=self.device)
+            for array, dtype in zip(first_chip, dtypes, strict=True)
         ]
         for start in range(0, len(self), READ_CHIPS):
             arrays = self._source.take(self._positions[start : start + READ_CHIPS])
@@ -207,13 +180,10 @@ def _normalizers(
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    # MemAvailable also counts the page cache, which the system gives up when memory is needed; a
-    # container's own limit counts, not its host's memory.
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Includes the page cache, which the system gives up when memory is needed.
+    free = int(psutil.virtual_memory().available)
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+        # A container's own limit counts, not its host's memory.
         return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):
         return free

@@ -10,41 +10,21 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Float32
+from rsdgc.arrays import Float32
 
 VALUE_BYTES = 4
 
 
 def create_vector(path: Path, size: int, spare: Path | None = None) -> Float32:
-    """Map a file for a new vector, whose values are undefined.
+    """Map a file for a new float32 vector [size], whose values are undefined.
 
-    Parameters
-    ----------
-    path : Path
-        The file to make; replaced if it exists.
-    size : int
-        Values in the vector.
-    spare : Path, optional
-        A file that is no longer needed: it is renamed and reused if it has the right size.
-
-    Returns
-    -------
-    float32 [size]
-        The file's memory: what is written here is on the disk after :func:`rsdgc.durable.sync`.
-
-    Raises
-    ------
-    OSError
-        The disk is full.
+    A ``spare`` of the right size is renamed and used again. What is written to the vector is on the
+    disk after :func:`rsdgc.durable.sync`. A full disk raises :class:`OSError` here, not later.
     """
     length = size * VALUE_BYTES
     if spare is not None and spare.exists() and spare.stat().st_size == length:
@@ -58,23 +38,10 @@ def create_vector(path: Path, size: int, spare: Path | None = None) -> Float32:
 
 
 def open_vector(path: Path, size: int, mode: Literal["r", "c"] = "r") -> Float32:
-    """Map an existing vector; its pages are read when they are used.
+    """Map an existing float32 vector [size]; its pages are read when they are used.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    size : int
-        Number of values that it must have.
-    mode : {"r", "c"}
-        Read-only, or copy on write: what is written does not reach the file.
-
-    Raises
-    ------
-    OSError
-        The file is missing or may not be read.
-    ValueError
-        It has another length.
+    In mode ``"c"`` (copy on write) the vector may be written to, without effect on the file.
+    Raises :class:`ValueError` if the file has another length.
     """
     length = path.stat().st_size
     if length != size * VALUE_BYTES:
@@ -82,7 +49,7 @@ def open_vector(path: Path, size: int, mode: Literal["r", "c"] = "r") -> Float32
     return _map(path, size, mode)
 
 
-def checksum(content: NDArray[np.float32] | bytes) -> int:
+def checksum(content: Float32 | bytes) -> int:
     """Return the CRC-32 of a vector or of bytes.
 
     It detects accidental damage, much faster than a cryptographic hash would. A hash would not

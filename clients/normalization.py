@@ -6,28 +6,21 @@ become float32 one batch at a time: a GPU holds twice as many, and half the byte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rsdgc.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
 # PyTorch can neither index nor convert uint16 and uint32 on every device. Their bytes are carried
 # as the signed type of the same size; masking in a wider type restores the unsigned values.
-_CARRIERS: dict[str, np.dtype[Any]] = {
-    "uint16": np.dtype(np.int16),
-    "uint32": np.dtype(np.int32),
-    "bool": np.dtype(np.uint8),
-}
+_CARRIERS: dict[str, str] = {"uint16": "int16", "uint32": "int32", "bool": "uint8"}
 _WIDER_TYPES_AND_MASKS = {"uint16": (torch.int32, 0xFFFF), "uint32": (torch.int64, 0xFFFFFFFF)}
 
 
@@ -58,10 +51,7 @@ class Normalization:
 def to_native(array: NDArray[Any], device: torch.device) -> Tensor:
     """Copy chips to the device, bytes unchanged (uint16 and uint32 as signed, bool as uint8).
 
-    Raises
-    ------
-    DataError
-        PyTorch has no such type (complex, 64-bit unsigned, text).
+    Raises :class:`DataError` for types that PyTorch lacks: complex, 64-bit unsigned, text.
     """
     dtype = array.dtype
     if dtype.kind not in "iufb" or dtype.name in ("uint64", "longdouble"):
@@ -76,21 +66,10 @@ def to_native(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 class ModalityNormalizer:
-    """Turns native chips of one modality into normalized ones.
+    """Turns chips of one modality, stored as ``dtype`` and on the device, into normalized ones.
 
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Type of the stored pixels.
-    normalization : Normalization
-        Statistics and scaling of this modality.
-    device : torch.device
-        Where the chips are.
-
-    Raises
-    ------
-    DataError
-        Mean, standard deviation, scale or offset are not finite, or not one value per band.
+    Raises :class:`DataError` if mean, standard deviation, scale or offset are not finite, or not
+    one value per band.
     """
 
     def __init__(
@@ -126,16 +105,12 @@ class ModalityNormalizer:
         # Always a copy: `native` may be a view of the cache, and what follows works in place.
         x = native.to(torch.float32, copy=True, memory_format=torch.channels_last)
         # Before normalization, for nodata is a stored value.
-        invalid = self._invalid(x)
-        x.sub_(self._center).mul_(self._slope)
-        return x if invalid is None else x.masked_fill_(invalid, 0)
-
-    def _invalid(self, x: Tensor) -> Tensor | None:
         invalid = ~torch.isfinite(x) if self._may_be_invalid else None
         if self._nodata is not None:
             is_nodata = x == self._nodata
             invalid = is_nodata if invalid is None else invalid | is_nodata
-        return invalid
+        x.sub_(self._center).mul_(self._slope)
+        return x if invalid is None else x.masked_fill_(invalid, 0)
 
 
 def _per_band(
@@ -152,17 +127,9 @@ def _per_band(
 
 
 def stack_modalities(modalities: Sequence[Tensor]) -> Tensor:
-    """Join modalities along bands; resample those of another size to the first's (bilinear).
+    """Join normalized modalities, float32 (B, C_m, H_m, W_m), along bands.
 
-    Parameters
-    ----------
-    modalities : sequence of torch.Tensor
-        Normalized float32 (B, C_m, H_m, W_m), one per modality.
-
-    Returns
-    -------
-    torch.Tensor
-        float32 (B, ΣC_m, H_0, W_0).
+    Those of another size are resampled (bilinear) to the first's: float32 (B, ΣC_m, H_0, W_0).
     """
     if len(modalities) == 1:
         return modalities[0]

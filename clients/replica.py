@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rsdgc.arrays import max_magnitude
+from clients.state import StateTransaction
+from clients.task import ReceivedModel
+from rsdgc.arrays import Float32, max_magnitude
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import apply_patches, fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from clients.state import StateTransaction
-    from clients.task import ReceivedModel
-    from rsdgc.arrays import Float32
 
 
 class ReplicaOutOfSync(Exception):  # noqa: N818  # an outcome that the server answers, not a failure
@@ -49,16 +44,8 @@ def update_replica(
 ) -> Replica:
     """Return the replica at the received version, checked against the server's fingerprint.
 
-    A new version gets a new file; the state does not change before the transaction commits.
-
-    Parameters
-    ----------
-    transaction : StateTransaction
-        The present state; one without a replica is at version 0, the model before training.
-    received : ReceivedModel
-        The version to reach, and what leads to it.
-    initial : callable
-        Makes the model before training, float32 [size].
+    A new version gets a new file; the state does not change before the transaction commits. A site
+    without a replica is at version 0, which ``initial`` makes: the model before training.
 
     Raises
     ------

@@ -27,35 +27,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
+from torch import nn
 
-from clients.evaluation import score_model
+from clients.evaluation import Score, score_model
+from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
 from clients.replica import check_finite, update_replica
-from clients.state import SiteState, StateFolder
-from clients.task import RoundResult
-from clients.training import train
+from clients.state import SiteState, StateFolder, StateTransaction
+from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
+from clients.training import TrainReport, train
 from clients.uplink import make_upload
 from clients.weights import load_vector, model_spec, model_to_vector
+from rsdgc.arrays import Float32
 from rsdgc.errors import RunError
 from rsdgc.update import Stamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from torch import nn
-
-    from clients.evaluation import Score
-    from clients.loader import SplitLoader
-    from clients.state import StateTransaction
-    from clients.task import ReceivedModel, RoundTask, RunOrigin
-    from clients.training import TrainReport
-    from rsdgc.arrays import Float32
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +66,8 @@ class Site:
         K, the same at all sites.
     state_dir : path
         Root of the states on this machine.
-    initial : callable, optional
+    initial : callable
         Makes the model before training, float32 [size], which is version 0 of the published one.
-        By default the present weights of ``model``, of which the site then keeps a copy.
 
     Raises
     ------
@@ -94,7 +84,7 @@ class Site:
         test: SplitLoader | None,
         num_classes: int,
         state_dir: Path | str,
-        initial: Callable[[], Float32] | None = None,
+        initial: Callable[[], Float32],
     ) -> None:
         for split in (train, test):
             if split is not None:
@@ -107,27 +97,13 @@ class Site:
         self.test = test
         self.num_classes = num_classes
         self.state_dir = state_dir
-        if initial is None:
-            weights = model_to_vector(self.model, self.spec)
-            self._initial: Callable[[], Float32] = lambda: weights
-        else:
-            self._initial = initial
+        self._initial = initial
 
     def work(self, task: RoundTask, received: ReceivedModel) -> RoundResult:
         """Work one round.
 
-        Parameters
-        ----------
-        task : RoundTask
-            What the server asks for.
-        received : ReceivedModel
-            The published model, or the patches that lead to it.
-
-        Returns
-        -------
-        RoundResult
-            What to reply. It is in the state before this method returns (except for FedAvg), and
-            the same task returns it again.
+        The result is in the state before this method returns (except for FedAvg), and the same
+        task returns it again.
 
         Raises
         ------
@@ -185,17 +161,7 @@ class Site:
     def evaluate(self, origin: RunOrigin, received: ReceivedModel) -> Score:
         """Score the published model on the test split, for the final evaluation.
 
-        Parameters
-        ----------
-        origin : RunOrigin
-            The run, and the start of its server.
-        received : ReceivedModel
-            As for :meth:`work`; the replica at its version is kept.
-
-        Raises
-        ------
-        ReplicaOutOfSync, RunError, StateError
-            As for :meth:`work`.
+        The replica at its version is kept. Raises as :meth:`work` does.
         """
         if not received.fingerprint:
             return self._score(_whole_model(received))

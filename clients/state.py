@@ -28,27 +28,22 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from clients.mapped_vectors import checksum, create_vector, open_vector
+from clients.task import RunOrigin
+from rsdgc.arrays import Float32
 from rsdgc.durable import make_folder, replace_bytes, sync
 from rsdgc.errors import RunError, SettingError, StateError
+from rsdgc.spec import ModelSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from numpy.typing import NDArray
-
-    from clients.task import RunOrigin
-    from rsdgc.arrays import Float32
-    from rsdgc.spec import ModelSpec
-
-    Content = TypeVar("Content", bytes, NDArray[Any])
+Content = TypeVar("Content", bytes, Float32)
 
 SCHEMA = "rsdgc-site-2"
 STATE_FILE = "state.json"
@@ -119,58 +114,14 @@ class StateHistory:
     def known_to(self, attempt: int, resumed_round: int) -> tuple[SiteState, ...]:
         """Return the states that an attempt of the server may know of.
 
-        Parameters
-        ----------
-        attempt : int
-            The start of the server that asks.
-        resumed_round : int
-            The last round that it knew when it started; 0 for a new run.
-
-        Raises
-        ------
-        RunError
-            The server has been started again since this attempt.
+        ``resumed_round`` is the last round that it knew when it started. An attempt that a later
+        one has followed is over: :class:`RunError`.
         """
         if not self.attempts or attempt == self.attempts[-1]:
             return self.states
         if attempt in self.attempts:
             raise RunError(f"attempt {attempt} of this run is over: the server was resumed since")
         return tuple(state for state in self.states if state.round <= resumed_round)
-
-    def extended(
-        self,
-        state: SiteState,
-        *,
-        attempt: int,
-        past: Iterable[SiteState],
-        kept_rounds: Iterable[int],
-        serial: int,
-    ) -> StateHistory:
-        """Return the history with one more state.
-
-        Parameters
-        ----------
-        state : SiteState
-            The new present state.
-        attempt : int
-            The server's start that it was worked for.
-        past : iterable of SiteState
-            What :meth:`known_to` returned for that start.
-        kept_rounds : iterable of int
-            Rounds of the server's checkpoints.
-        serial : int
-            Highest number of a file now.
-        """
-        past = tuple(past)
-        # A site need not have worked the round of a checkpoint: its state of that time is then
-        # the last one before.
-        needed = {
-            max((earlier.round for earlier in past if earlier.round <= limit), default=-1)
-            for limit in kept_rounds
-        }
-        kept = [s for s in past if s.round in needed and s.round < state.round]
-        attempts = self.attempts if attempt in self.attempts else (*self.attempts, attempt)
-        return replace(self, attempts=attempts, states=(*kept, state), serial=serial)
 
 
 class StateFolder:
@@ -208,13 +159,15 @@ class StateFolder:
         self.spec = spec
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes of the same site out; the system frees the lock of a killed one.
+    def transaction(self, origin: RunOrigin) -> Iterator[StateTransaction]:
+        """Lock and load the state for one message; other processes of the same site wait.
 
         Raises
         ------
         StateError
-            The folder cannot be made or written.
+            The state cannot be read or written.
+        RunError
+            The message comes from an attempt of the server that is over.
         """
         lock = FileLock(self.path / LOCK_FILE)
         with _explain_os_errors(self.path, "written"):
@@ -225,23 +178,9 @@ class StateFolder:
                 _log.warning("another process works for this site: waiting for %s", self.path)
                 lock.acquire()
         try:
-            yield
-        finally:
-            lock.release()
-
-    @contextmanager
-    def transaction(self, origin: RunOrigin) -> Iterator[StateTransaction]:
-        """Lock and load the state for one message.
-
-        Raises
-        ------
-        StateError
-            The state cannot be read or written.
-        RunError
-            The message comes from an attempt of the server that is over.
-        """
-        with self.locked():
             yield StateTransaction(self, origin)
+        finally:
+            lock.release()  # the system releases the lock of a process that is killed
 
     def load(self) -> StateHistory:
         """Return the states on the disk; an empty history if there is none that can be used.
@@ -316,19 +255,12 @@ class StateFolder:
 class StateTransaction:
     """A site's state as one message finds it, and at most one commit of a new one.
 
-    :meth:`StateFolder.transaction` makes it; the folder is locked as long as it is open.
-
-    Parameters
-    ----------
-    folder : StateFolder
-        Where the state is kept; locked.
-    origin : RunOrigin
-        The start of the server that the message comes from.
+    :meth:`StateFolder.transaction` makes it, and the folder is locked as long as it is open.
 
     Attributes
     ----------
     state : SiteState
-        The present state, as far as that start may know of it.
+        The present state, as far as the server's attempt may know of it.
     """
 
     def __init__(self, folder: StateFolder, origin: RunOrigin) -> None:
@@ -340,12 +272,7 @@ class StateTransaction:
         self.state = self._past[-1] if self._past else SiteState()
 
     def new_vector(self, kind: str) -> tuple[str, Float32]:
-        """Make a file for a vector.
-
-        Parameters
-        ----------
-        kind : {"replica", "residual", "velocity"}
-            What it will hold.
+        """Make a file for a vector of a kind: "replica", "residual" or "velocity".
 
         Returns
         -------
@@ -380,12 +307,8 @@ class StateTransaction:
     def commit(self, state: SiteState) -> None:
         """Replace the state; when this returns, the new one survives a loss of power.
 
-        Parameters
-        ----------
-        state : SiteState
-            The new state. All files that it names, but the replica's, must be on the disk already
-            (:meth:`sync`): after a loss of power ``state.json`` could else name a file without
-            content.
+        All files that the state names, but the replica's, must be on the disk already
+        (:meth:`sync`): after a loss of power ``state.json`` could else name a file without content.
 
         Raises
         ------
@@ -393,28 +316,32 @@ class StateTransaction:
             It could not be written (disk full, no permission). The site must not reply: its
             upload then counts as lost, whichever state the disk has kept.
         """
-        history = self._history.extended(
-            state,
-            attempt=self._origin.attempt,
-            past=self._past,
-            kept_rounds=self._origin.kept_rounds,
-            serial=self._serial,
-        )
+        # A site need not have worked the round of a checkpoint: its state of that time is then
+        # the last one before.
+        needed = {
+            max((past.round for past in self._past if past.round <= limit), default=-1)
+            for limit in self._origin.kept_rounds
+        }
+        kept = [past for past in self._past if past.round in needed and past.round < state.round]
+        states = [*kept, state]
+        attempts = self._history.attempts
+        if self._origin.attempt not in attempts:
+            attempts = (*attempts, self._origin.attempt)
         content = {
             "schema": SCHEMA,
             "model": self.folder.spec.signature.hex(),
-            "attempts": list(history.attempts),
-            "serial": history.serial,
-            "states": [asdict(state) for state in history.states],
+            "attempts": list(attempts),
+            "serial": self._serial,
+            "states": [asdict(state) for state in states],
         }
         with _explain_os_errors(self.folder.path, "written"):
             replace_bytes(self.folder.path / STATE_FILE, json.dumps(content).encode())
-        self._delete_unnamed(history)
+        self._delete_unnamed(states)
 
-    def _delete_unnamed(self, history: StateHistory) -> None:
+    def _delete_unnamed(self, states: list[SiteState]) -> None:
         """Delete the files that no state names, but keep one vector of each kind as spare."""
         # Spares save the next round's page faults (:mod:`clients.mapped_vectors`).
-        named = {STATE_FILE, LOCK_FILE}.union(*(state.files for state in history.states))
+        named = {STATE_FILE, LOCK_FILE}.union(*(state.files for state in states))
         with suppress(OSError):  # a file that stays does no harm: the next commit tries again
             for path in sorted(self.folder.path.iterdir()):
                 if path.name in named or path.name.startswith("spare-"):

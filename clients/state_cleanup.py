@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clients.state import LOCK_FILE, STATE_FILE
 from rsdgc.durable import is_locked
 from rsdgc.errors import SettingError, StateError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DAY_S = 86_400
 
@@ -24,12 +21,8 @@ class FoundState:
 
     Parameters
     ----------
-    path : Path
-        The state's folder.
     run, site : str
         Names of the folders.
-    num_bytes : int
-        Bytes on the disk.
     age_s : float
         Seconds since the last change.
     in_use : bool
@@ -50,18 +43,14 @@ class FoundState:
 def find_states(state_dir: Path) -> list[FoundState]:
     """Return the states in a state directory, by run and site.
 
-    Only a folder that has the lock of a state counts as one; other folders are ignored.
-
-    Raises
-    ------
-    SettingError
-        ``state_dir`` is not a folder.
+    Raises :class:`SettingError` if ``state_dir`` is not a folder.
     """
     if not state_dir.is_dir():
         raise SettingError(f"{state_dir} is not a folder: name a site's state-dir")
     states = []
     for path in sorted(state_dir.glob("*/*/")):
-        # Users may keep other things here, and what is found may be deleted.
+        # What is returned may be deleted, and users may keep other things here: only a folder with
+        # the lock of a state is one.
         if not path.parent.name.isdigit() or not (path / LOCK_FILE).exists():
             continue
         files = [file.stat() for file in path.iterdir() if file.is_file()]
@@ -100,8 +89,6 @@ def clean_states(
 
     Parameters
     ----------
-    state_dir : Path
-        Root of the states on this machine.
     run, site : str, optional
         Only states of this run, of this site.
     older_than_days : float
@@ -118,11 +105,8 @@ def clean_states(
     """
     freed = 0
     for state in find_states(state_dir):
-        if (
-            run not in (None, state.run)
-            or site not in (None, state.site)
-            or state.age_s < older_than_days * DAY_S
-        ):
+        chosen = run in (None, state.run) and site in (None, state.site)
+        if not chosen or state.age_s < older_than_days * DAY_S:
             continue
         label = f"run {state.run}, site {state.site}: {state.num_bytes / 1e6:.1f} MB"
         if state.in_use:

@@ -24,7 +24,7 @@ class RunOrigin:
     Parameters
     ----------
     run : int
-        Unique number of the run: states of other runs are never touched.
+        Unique number of the run.
     attempt : int
         Number of this start of the server; a resumed run has the same `run` and another attempt.
     resumed_round : int
@@ -54,11 +54,10 @@ class ReceivedModel:
     version : int
         Version of the published model that the site is to work from.
     fingerprint : bytes
-        Its :func:`rsdgc.patches.fingerprint`; empty if no replica is kept (FedAvg, which sends
-        the whole model each round).
+        Its :func:`rsdgc.patches.fingerprint`; empty for FedAvg, which sends the whole model each
+        round and keeps no replica.
     patches : tuple of bytes
-        Successive encoded patches, oldest first; those that the site has applied already are
-        skipped.
+        Successive encoded patches, oldest first; the site skips those that it has applied already.
     whole : float32 [size] or None
         The model itself.
     """
@@ -75,12 +74,8 @@ class RoundTask:
 
     Parameters
     ----------
-    origin : RunOrigin
-        The run, and the start of its server.
     round : int
         Number of the round, from 1, growing.
-    train : TrainSettings
-        How to train in this round, learning rate included.
     compressed : bool
         Whether to reply with a compressed update. Otherwise (FedAvg) the site replies with the
         whole trained model and keeps no state.
@@ -96,11 +91,6 @@ class RoundTask:
         Momentum that the site keeps over rounds (:mod:`rsdgc.feedback`); 0 for none.
     accepted_round : int
         The last round whose upload the server accepted from this site; 0 for none.
-
-    Raises
-    ------
-    SettingError
-        The round is not after the accepted one.
     """
 
     origin: RunOrigin
@@ -159,7 +149,7 @@ class RoundResult:
     seconds : float
         Wall clock of the round's work at the site.
     version : int
-        Version of the published model that the site's replica has reached; 0 for FedAvg.
+        Version of the site's replica; 0 for FedAvg.
     """
 
     payload: bytes

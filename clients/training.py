@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from clients.augment import drop_bands, flips_and_quarter_turns, jitter
+from clients.loader import SplitLoader
 from rsdgc.errors import RunError, SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor
-
-    from clients.loader import SplitLoader
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device to train on.
+    """Return the device to train on; ``"auto"`` is CUDA if the machine has it, else the CPU.
 
-    Parameters
-    ----------
-    name : {"auto", "cpu", "cuda"}
-        ``"auto"`` is CUDA if the machine has it, else the CPU.
-
-    Raises
-    ------
-    SettingError
-        The name is unknown, or it is ``"cuda"`` and the machine has none.
+    Raises :class:`SettingError` if the name is unknown, or the machine has no such device.
     """
     if name not in DEVICES:
         raise SettingError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}")
@@ -64,10 +49,8 @@ class TrainSettings:
         Momentum and L2 penalty of SGD. The momentum starts from zero each round.
     batch_size : int
         Chips in a step; the last batch of an epoch may have fewer.
-    epochs : int
-        Passes over the split.
-    steps : int
-        If above 0, that many steps instead of `epochs`.
+    epochs, steps : int
+        Passes over the split; if `steps` is above 0, that many steps instead.
     clip_norm : float
         Largest L2 norm of a step's gradient, over all parameters; 0 for no limit.
     augment : bool
@@ -78,11 +61,6 @@ class TrainSettings:
         Standard deviation of the random change of every band's gain and offset; 0 for none.
     band_dropout : float
         Probability that a band of a chip is left out; 0 for none.
-
-    Raises
-    ------
-    SettingError
-        A value is out of range.
     """
 
     lr: float
@@ -115,47 +93,24 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a round of training did.
-
-    Parameters
-    ----------
-    loss : float
-        Mean cross-entropy over the samples seen, in nats.
-    samples : int
-        Chips seen, counted once per epoch.
-    steps : int
-        Steps taken.
-    seconds : float
-        Wall clock.
-    """
+    """Mean cross-entropy over the samples seen, in nats; samples, once per epoch; and steps."""
 
     loss: float
     samples: int
     steps: int
-    seconds: float
 
 
 def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: int) -> TrainReport:
-    """Train the model in place on a split.
+    """Train the model in place on a split, on the split's device.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On the split's device.
-    split : SplitLoader
-        The site's training split.
-    settings : TrainSettings
-        How to train in this round.
-    seed : int
-        Seed of order, augmentation and dropout. On the CPU, with one thread count, the same seed
-        yields the same weights to the bit. The global random state of the process is restored.
+    The seed is that of order, augmentation and dropout. On the CPU, with one thread count, the same
+    seed yields the same weights to the bit. The process's global random state is restored.
 
     Raises
     ------
     RunError
         The loss or the weights are no longer finite.
     """
-    start = time.perf_counter()
     model.train()
     step = _SgdStep(model, split.device, settings)
     generator = torch.Generator().manual_seed(seed)
@@ -167,8 +122,11 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
             samples, steps = samples + len(y), steps + 1
     # Read once, at the end: reading every step's loss would stall a GPU.
     loss = float(loss_sum) / samples
-    _check_finite(model, loss, settings.lr)
-    return TrainReport(loss, samples, steps, time.perf_counter() - start)
+    if not math.isfinite(loss):
+        raise _diverged(f"the training loss became {loss}", settings)
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise _diverged("the weights became infinite", settings)
+    return TrainReport(loss, samples, steps)
 
 
 def _augmented(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
@@ -274,11 +232,7 @@ def _running_statistics(model: nn.Module, *, used: bool) -> Iterator[None]:
             norm.train()
 
 
-def _check_finite(model: nn.Module, loss: float, lr: float) -> None:
-    if not math.isfinite(loss):
-        problem = f"the training loss became {loss}"
-    elif not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        problem = "the weights became infinite"
-    else:
-        return
-    raise RunError(f"{problem} at a learning rate of {lr:g}: lower it, or clip the gradients")
+def _diverged(problem: str, settings: TrainSettings) -> RunError:
+    return RunError(
+        f"{problem} at a learning rate of {settings.lr:g}: lower it, or clip the gradients"
+    )

@@ -9,40 +9,29 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import nn
 
+from clients.replica import Replica
+from clients.state import StateTransaction
+from clients.task import RoundTask
 from clients.weights import model_to_vector
+from rsdgc.arrays import Float32
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
 from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
 from rsdgc.indicators import make_indicator
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from clients.replica import Replica
-    from clients.state import StateTransaction
-    from clients.task import RoundTask
-    from rsdgc.arrays import Float32
-    from rsdgc.update import Stamp
+from rsdgc.update import Stamp
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """An encoded update, and what the site keeps for the next one.
+    """An encoded update, and the files of the new residual and velocity with their memory.
 
-    Parameters
-    ----------
-    payload : bytes
-        The encoded update, to be sent.
-    residual_name, residual : str, float32 [size]
-        Name and memory of the new residual's file.
-    velocity_name, velocity : str, float32 [size] or None
-        The same for the velocity; empty and None without momentum correction.
+    Without momentum correction there is no velocity, and its name is empty.
     """
 
     payload: bytes
@@ -113,14 +102,8 @@ def make_upload(
 def add_residual(target: Float32, transaction: StateTransaction, accepted_round: int) -> None:
     """Add what earlier uploads held back, in place; also the last upload if it was not accepted.
 
-    Parameters
-    ----------
-    target : float32 [size]
-        This round's change or velocity; afterwards what the upload should say.
-    transaction : StateTransaction
-        Holds the residual and the last upload.
-    accepted_round : int
-        The last round whose upload the server accepted from this site; 0 for none.
+    ``target`` is this round's change or velocity, and then what the upload should say.
+    ``accepted_round`` is the last round whose upload the server accepted; 0 for none.
     """
     state, folder = transaction.state, transaction.folder
     if state.round < accepted_round:

@@ -7,19 +7,15 @@ batches) stay at the site: their average means nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from rsdgc.arrays import Float32
 from rsdgc.errors import SettingError
 from rsdgc.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
 
 
 def _float_entries(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -35,25 +31,8 @@ def model_spec(model: nn.Module) -> ModelSpec:
     )
 
 
-def model_to_vector(
-    model: nn.Module, spec: ModelSpec, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Copy the model into a vector on the CPU.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On any device.
-    spec : ModelSpec
-        What :func:`model_spec` returns for it.
-    out : float32 [spec.size], optional
-        Where to write; a new vector by default.
-
-    Returns
-    -------
-    float32 [spec.size]
-        ``out``, or a writable vector that shares no memory with the model.
-    """
+def model_to_vector(model: nn.Module, spec: ModelSpec, out: Float32 | None = None) -> Float32:
+    """Copy a model on any device into a vector, float32 [spec.size]: into ``out``, or a new one."""
     flat = np.empty(spec.size, np.float32) if out is None else out
     _check_size(flat.size, spec, "the vector")
     _check_size(sum(tensor.numel() for _, tensor in _float_entries(model)), spec, "the model")
@@ -65,25 +44,13 @@ def model_to_vector(
     return flat
 
 
-def load_vector(model: nn.Module, spec: ModelSpec, flat: NDArray[np.float32]) -> None:
-    """Copy a vector into the model, in place.
+def load_vector(model: nn.Module, spec: ModelSpec, flat: Float32) -> None:
+    """Copy a vector, float32 [spec.size], into the model, whose tensors stay where they are.
 
     A running variance below zero becomes zero: sums of lossy updates can push it there, and its
     square root would be NaN.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On any device; its tensors stay where they are.
-    spec : ModelSpec
-        What :func:`model_spec` returns for it.
-    flat : float32 [spec.size]
-        May be read-only.
-
-    Raises
-    ------
-    SettingError
-        The vector does not have the model's size.
+    The vector may be read-only. :class:`SettingError` is raised if its size is not the model's.
     """
     _check_size(flat.size, spec, "the received model")
     # "W" copies a read-only vector: PyTorch warns of memory that it must not write to.

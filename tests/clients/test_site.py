@@ -34,6 +34,7 @@ def make_site(path: Path, name: str = "site-00", **changes: Any) -> Site:
         "test": make_split(count=9, seed=1),
         "num_classes": 3,
         "state_dir": path,
+        "initial": start,
     }
     return Site(name, TinyNet(), **(settings | changes))
 

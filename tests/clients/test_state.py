@@ -28,6 +28,7 @@ from tests.clients.toys import TinyNet
 EARLIER_SUMS = ((0.11676846, 0.11734916), (0.6862932, 0.36320755))
 """Of residual and velocity."""
 SPEC = ModelSpec.from_shapes({"w": (30, 10)})
+ORIGIN = RunOrigin(1)
 
 
 def upload_of(number: int) -> bytes:
@@ -71,7 +72,7 @@ def assert_whole(folder: StateFolder, at: int = -1) -> int:
 @pytest.fixture
 def folder(tmp_path: Path) -> StateFolder:
     folder = StateFolder(tmp_path / "state", 2**64 - 1, "site-00", SPEC)
-    with folder.locked():
+    with folder.transaction(ORIGIN):
         pass
     return folder
 
@@ -190,7 +191,7 @@ def test_an_unreadable_file_is_an_error_and_not_a_fresh_start(folder: StateFolde
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     blocked = StateFolder(tmp_path / "state", 1, "site-00", SPEC)
-    with pytest.raises(StateError, match="state-dir") as caught, blocked.locked():
+    with pytest.raises(StateError, match="state-dir") as caught, blocked.transaction(ORIGIN):
         pass
     assert "\n" not in str(caught.value)
 
@@ -294,7 +295,7 @@ def test_the_lock_keeps_others_out_and_is_released_on_errors(folder: StateFolder
         ).stdout.strip()
 
     def fail() -> None:
-        with folder.locked():
+        with folder.transaction(ORIGIN):
             assert ask() == "held"
             raise KeyError
 
@@ -310,11 +311,11 @@ def test_who_waits_for_the_lock_is_told_and_gets_it(
     entered = []
 
     def wait() -> None:
-        with folder.locked():
+        with folder.transaction(ORIGIN):
             entered.append(True)
 
     waiting = threading.Thread(target=wait)
-    with folder.locked():
+    with folder.transaction(ORIGIN):
         waiting.start()
         while "waiting for" not in caplog.text:
             time.sleep(0.01)

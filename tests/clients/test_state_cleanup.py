@@ -9,7 +9,7 @@ import pytest
 from clients.state import StateFolder
 from clients.state_cleanup import clean_states, find_states
 from rsdgc.errors import SettingError
-from tests.clients.test_state import SPEC, save
+from tests.clients.test_state import ORIGIN, SPEC, save
 
 
 def make_states(root: Path) -> dict[tuple[int, str], StateFolder]:
@@ -69,7 +69,7 @@ def test_old_states_go_by_age(tmp_path: Path) -> None:
 
 def test_a_state_in_use_is_kept(tmp_path: Path) -> None:
     folder = make_states(tmp_path)[1, "a"]
-    with folder.locked():
+    with folder.transaction(ORIGIN):
         assert "run 1, site a: 0.0 MB, in use: kept" in list(clean_states(tmp_path, delete=True))
     np.testing.assert_array_equal(folder.residual(folder.load().states[-1]), np.ones(SPEC.size))
 

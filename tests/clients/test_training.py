@@ -43,7 +43,6 @@ def test_training_learns() -> None:
     last = train(model, split, train_settings(lr=0.05, batch_size=8, epochs=8), seed=1)
     assert last.loss < 0.7 * first.loss
     assert (first.samples, first.steps) == (48, 6)
-    assert first.seconds > 0
 
 
 def test_same_seed_same_weights_and_global_numbers_untouched() -> None:
