@@ -49,7 +49,7 @@ Pairs = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
 
 @dataclass(frozen=True)
 class BlockSplit:
-    """Outcome of :func:`split_blocks`: split codes and block ids per chip, and the block's side."""
+    """Split codes and block ids [n] of chips, and a block's side."""
 
     codes: SplitCodes
     blocks: NDArray[np.int64]
@@ -77,7 +77,7 @@ def split_blocks(
     Parameters
     ----------
     ground
-        Where the chips lie.
+        Where the n chips lie.
     labels : int64 [n]
         Classes, for the stratification.
     groups : [n]
@@ -89,17 +89,17 @@ def split_blocks(
     block_px
         Side of a block; None tries several.
     test_share, val_share, seed
-        Shares of the chips, and the seed of the search.
     """
     check_shares(test_share, val_share)
     shares = (test_share, val_share)
     group_of = np.unique(groups.astype(str), return_inverse=True)[1]
     content_of = np.unique(hashes.astype(str), return_inverse=True)[1]
     pairs = close_pairs(ground, buffer_px)
-    if block_px:
-        candidates = {block_px: block_ids(ground, block_px)}
-    else:
-        candidates = _candidate_blocks(ground, group_of, chip_px)
+    candidates = (
+        {block_px: block_ids(ground, block_px)}
+        if block_px
+        else _candidate_blocks(ground, group_of, chip_px)
+    )
     best: tuple[float, BlockSplit] | None = None
     for side_px, blocks in candidates.items():
         for block_codes in search_assignments(blocks, labels, group_of, shares, seed):
@@ -153,18 +153,8 @@ def set_buffer(
 ) -> SplitCodes:
     """Set aside chips that come too close to another split's: train yields to all, val to test.
 
-    The held-out splits keep their chips because they are the smaller ones.
-
-    Parameters
-    ----------
-    ground
-        Where the chips lie.
-    codes : int8 [n]
-        Splits.
-    buffer_px
-        Least gap between chips of different splits.
-    pairs
-        Result of :func:`close_pairs`, for many splits of the same chips; None searches again.
+    The held-out splits keep their chips because they are the smaller ones. ``pairs`` are those of
+    :func:`close_pairs`, where the same chips are split many times; None searches again.
     """
     out = codes.copy()
     # val first: chips that it loses to test no longer push train chips aside
@@ -183,11 +173,8 @@ def set_buffer(
 def close_pairs(ground: Footprints, buffer_px: int) -> Pairs | None:
     """Find all pairs of chips with a gap under the buffer.
 
-    Returns
-    -------
-    tuple of int64 [k], or None
-        Chips, and chips close to them. None where there would be more than :data:`MOST_PAIRS`
-        (strides far below the side of a chip): then a search per split takes less memory and time.
+    Returns None where there would be more than :data:`MOST_PAIRS`, because strides are far below
+    the side of a chip: then a search per split takes less memory and time.
     """
     chips = np.arange(len(ground))
     trees = _buffer_trees(ground, chips, buffer_px)
@@ -226,19 +213,9 @@ def _query(ground: Footprints, chips: NDArray[np.int64], trees: _Trees) -> Pairs
 
 
 def separate_duplicates(codes: SplitCodes, content_of: NDArray[np.int64]) -> SplitCodes:
-    """Keep chips of equal content in one split: test before val before train.
+    """Set copies of a chip that are in another split aside: test counts before val before train.
 
-    Parameters
-    ----------
-    codes : int8 [n]
-        Splits.
-    content_of : int64 [n]
-        The same number for chips of the same content, from 0 without gaps.
-
-    Returns
-    -------
-    int8 [n]
-        The codes, with copies outside the chosen split set to :data:`data_prep.splits.BUFFER`.
+    ``content_of`` [n] is the same number for chips of the same content, from 0 without gaps.
     """
     # the codes rise from train to test, so the greatest one is the split that counts
     rank = np.where(codes == BUFFER, -1, codes)
@@ -258,18 +235,15 @@ def _cost(
     """Add the share lost to the buffer, the class cost over all, and the mean one of the groups."""
     shape = (int(groups.max()) + 1, 4, int(labels.max()) + 1)
     counts = count_cells((groups, codes, labels), shape)
-    group_costs = [class_cost(c[:BUFFER], c.sum(axis=0), *shares) for c in counts]
+    group_costs = [class_cost(c[:BUFFER], c.sum(axis=0), shares) for c in counts]
     total = counts.sum(axis=0)
     lost = float((codes == BUFFER).mean())
-    cost = class_cost(total[:BUFFER], total.sum(axis=0), *shares)
+    cost = class_cost(total[:BUFFER], total.sum(axis=0), shares)
     return lost + cost + float(np.mean(group_costs))
 
 
 def least_distance(ground: Footprints, codes: SplitCodes) -> tuple[float, float] | None:
-    """Return the least gap of a train and a test chip of one plane: (pixels, plane units).
-
-    None where no plane has both.
-    """
+    """Return the least gap of train and test in one plane: (pixels, plane units), or None."""
     best: tuple[float, float] | None = None
     for plane in np.unique(ground.plane):
         members = ground.plane == plane

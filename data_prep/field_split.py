@@ -29,17 +29,9 @@ REACH_PX = 256
 
 
 def connected_fields(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find the 8-connected regions of equal label in an image.
+    """Find the 8-connected regions of equal label in an image, int64 [H, W].
 
-    Parameters
-    ----------
-    labels : int64 [H, W]
-        Negative values belong to no field.
-
-    Returns
-    -------
-    int64 [H, W]
-        Field numbers from 0 in reading order; -1 where ``labels`` is negative.
+    Fields are numbered from 0 in reading order; -1 stands where ``labels`` is negative.
     """
     height, width = labels.shape
     index = np.arange(height * width).reshape(height, width)
@@ -86,13 +78,10 @@ def _components(edges: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class FieldImage:
-    """One scene's labeled pixels: class indices and field numbers, int64 [H, W]; -1 for no label.
+    """One scene's labeled pixels, int64 [H, W]; -1 stands for no label."""
 
-    Field numbers are unique over all scenes.
-    """
-
-    labels: NDArray[np.int64]
-    fields: NDArray[np.int64]
+    labels: NDArray[np.int64]  #: class indices
+    fields: NDArray[np.int64]  #: field numbers, unique over all scenes
 
 
 def split_fields(
@@ -116,7 +105,7 @@ def split_fields(
     buffer_px
         Pixels of different splits are farther apart than this, along rows or columns.
     test_share, val_share, seed
-        Shares of each class's pixels, and the seed of the choices.
+        The shares are of each class's pixels.
 
     Returns
     -------
@@ -183,9 +172,11 @@ def _take_fields(
 
 
 def _set_buffer(image: FieldImage, codes_by_field: SplitCodes, buffer_px: int) -> SplitCodes:
+    """Give pixels the splits of their fields; those too close to another split's go to none."""
     codes = np.full(image.fields.shape, -1, np.int8)
     labeled = image.fields >= 0
     codes[labeled] = codes_by_field[image.fields[labeled]]
+    # val first: pixels that it loses to test no longer push train pixels aside
     codes[(codes == VAL) & dilate(codes == TEST, buffer_px)] = BUFFER
     held_out = (codes == TEST) | (codes == VAL)
     codes[(codes == TRAIN) & dilate(held_out, buffer_px)] = BUFFER
@@ -207,23 +198,13 @@ def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 
 
 def least_distance_px(codes: Sequence[SplitCodes]) -> float | None:
-    """Return the least distance of train and test pixels along the longer axis.
-
-    None where there is no such pair within :data:`REACH_PX`.
-    """
-    distances = [d for image in codes if (d := _image_distance(image)) is not None]
-    return float(min(distances)) if distances else None
-
-
-def _image_distance(codes: SplitCodes) -> int | None:
-    train = codes == TRAIN
-    reached = codes == TEST
-    if not train.any() or not reached.any():
-        return None
+    """Return the least distance, up to :data:`REACH_PX`, of train and test on the longer axis."""
+    masks = [(image == TRAIN, image == TEST) for image in codes]
+    masks = [(train, test) for train, test in masks if train.any() and test.any()]
     for distance in range(1, REACH_PX + 1):
-        reached = dilate(reached, 1)
-        if (train & reached).any():
-            return distance
+        masks = [(train, dilate(reached, 1)) for train, reached in masks]
+        if any((train & reached).any() for train, reached in masks):
+            return float(distance)
     return None
 
 

@@ -1,7 +1,7 @@
 """Division of a store over simulated sites: the manifest is divided, the pixels stay.
 
 Each scheme is a function that returns the number of every sample's site, int64 [n], with
-:data:`NO_SITE` for the samples that no site gets; :func:`partition` writes what it says.
+:data:`NO_SITE` for the samples that no site gets. :func:`partition` documents them all.
 """
 
 from __future__ import annotations
@@ -57,16 +57,14 @@ def partition(
     Parameters
     ----------
     store, out
-        The store, and the folder to make; ``partition.json`` in it points to the store. The
-        folder appears complete at the end, or not at all.
+        The store, and the folder to make; ``partition.json`` in it points to the store.
     sites
-        Number of sites. May be left out for ``folder`` (one per folder) and ``scene`` (one per
-        scene).
+        Number of sites; may be left out for ``folder`` and ``scene``, which then make one of each.
     scheme
-        ``iid``: at random. ``dirichlet``: label skew, the stronger the smaller ``alpha``.
-        ``classes``: each site has ``classes_per_site`` of the classes and no other.
+        ``iid``: at random, in equal parts. ``dirichlet``: label skew, the stronger the smaller
+        ``alpha``. ``classes``: each site has ``classes_per_site`` of the classes and no other.
         ``scene``: whole scenes. ``block``: compact areas with about as many samples each.
-        ``folder``: the archive's own top-level folders.
+        ``folder``: the archive's own top-level folders, whose names the sites get.
     alpha, min_train
         For ``dirichlet``: its concentration, and the least train samples a site must have.
     classes_per_site
@@ -131,10 +129,9 @@ def partition(
 
 
 def _check_trainable(site_of: SiteNumbers, names: list[str], splits: NDArray[Any]) -> None:
-    train = (splits == "train") & (site_of != NO_SITE)
-    counts = np.bincount(site_of[train], minlength=len(names))
-    for name, count in zip(names, counts, strict=True):
-        if count == 0:
+    trained = set(site_of[splits == "train"].tolist())
+    for site, name in enumerate(names):
+        if site not in trained:
             raise DataError(
                 f"{name} has no train samples: choose a smaller --sites, another --scheme, or "
                 "ingest with a smaller --test"
@@ -142,7 +139,7 @@ def _check_trainable(site_of: SiteNumbers, names: list[str], splits: NDArray[Any
 
 
 def assign_iid(columns: Columns, sites: int, seed: int) -> SiteNumbers:
-    """Assign each split at random, in equal parts; the buffer goes to no site."""
+    """Assign each split at random, in equal parts."""
     rng = np.random.default_rng(seed)
     site_of = np.full(len(columns["split"]), NO_SITE)
     start = 0
@@ -160,13 +157,8 @@ def assign_dirichlet(
     """Assign each class by proportions drawn from a Dirichlet distribution (label skew).
 
     A class has the same proportions in all splits, so that a site is tested on what it trains on.
-    Draws that leave a site under ``min_train`` train samples are repeated. The buffer goes to no
-    site.
-
-    Raises
-    ------
-    DataError
-        No draw is feasible; the message names an alpha that is.
+    Draws that leave a site under ``min_train`` train samples are repeated; if none is feasible, the
+    error names an alpha that is.
     """
     if not alpha > 0:
         raise SettingError(f"--alpha is {alpha}: choose a number above 0")
@@ -177,22 +169,18 @@ def assign_dirichlet(
             "choose a smaller --sites"
         )
     site_of = _draw_dirichlet(columns, sites, seed, alpha, min_train)
-    if site_of is None:
-        feasible = _feasible_alpha(columns, sites, seed, alpha, min_train)
-        raise DataError(
-            f"--alpha {alpha} leaves some of {sites} sites under {min_train} train samples: "
-            f"choose --alpha {feasible:.3g} or more, or a smaller --sites"
-        )
-    return site_of
-
-
-def _feasible_alpha(columns: Columns, sites: int, seed: int, alpha: float, min_train: int) -> float:
+    if site_of is not None:
+        return site_of
+    feasible = alpha
     # 40 steps of a half more each: a factor of ten million, beyond which the skew has long gone
     for _ in range(40):
         # two digits, so that the number that is tried is the number that the message names
-        alpha = float(f"{alpha * 1.5:.2g}")
-        if _draw_dirichlet(columns, sites, seed, alpha, min_train) is not None:
-            return alpha
+        feasible = float(f"{feasible * 1.5:.2g}")
+        if _draw_dirichlet(columns, sites, seed, feasible, min_train) is not None:
+            raise DataError(
+                f"--alpha {alpha} leaves some of {sites} sites under {min_train} train samples: "
+                f"choose --alpha {feasible:.3g} or more, or a smaller --sites"
+            )
     raise DataError(
         f"no --alpha gives each of {sites} sites {min_train} train samples: use --scheme iid"
     )
@@ -230,15 +218,10 @@ def _shuffled_members(
 
 
 def assign_classes(columns: Columns, sites: int, seed: int, per_site: int) -> SiteNumbers:
-    """Give each site a few classes and no other (pathological skew); the buffer goes to no site.
+    """Give each site a few classes and no other (pathological skew).
 
     Classes go round the sites in random order, so that each is at about equally many sites; the
     sites of a class share its samples equally.
-
-    Raises
-    ------
-    SettingError
-        More classes per site than there are, or so few that a class would be at no site.
     """
     classes = np.unique(columns["label"])
     if not 1 <= per_site <= len(classes):
@@ -266,13 +249,7 @@ def assign_classes(columns: Columns, sites: int, seed: int, per_site: int) -> Si
 
 
 def assign_scenes(columns: Columns, sites: int) -> SiteNumbers:
-    """Give whole scenes to sites, the largest first, each to the site that has least.
-
-    Raises
-    ------
-    DataError
-        There are fewer scenes than sites.
-    """
+    """Give whole scenes to sites, the largest first, each to the site that has least."""
     names, scene_of = np.unique(columns["scene"].astype(str), return_inverse=True)
     if len(names) < sites:
         raise DataError(
@@ -293,17 +270,9 @@ def assign_scenes(columns: Columns, sites: int) -> SiteNumbers:
 
 
 def assign_folders(columns: Columns, sites: int | None) -> tuple[SiteNumbers, list[str]]:
-    """Make each top-level folder of the archive a site; also return the sites' names.
-
-    Raises
-    ------
-    DataError
-        The archive has no folders above its scenes.
-    SettingError
-        ``sites`` is given and is not the number of folders.
-    """
+    """Make each top-level folder of the archive a site; also return the sites' names."""
     unique, folder_of = np.unique(columns["folder"].astype(str), return_inverse=True)
-    names = [str(name) for name in unique]
+    names: list[str] = unique.tolist()
     if "" in names:
         raise DataError(
             "the archive has scenes outside site folders (SRC/folder/scene/): choose --scheme "
@@ -320,9 +289,8 @@ def assign_folders(columns: Columns, sites: int | None) -> tuple[SiteNumbers, li
 def assign_blocks(columns: Columns, sites: int) -> SiteNumbers:
     """Cut the ground into compact areas with nearly equal numbers of samples.
 
-    The ground is bisected again and again across its longer side. Planes (a CRS, or a scene
-    without one) lie side by side. Samples of the buffer are not counted but go with their
-    neighbors.
+    The ground is bisected again and again across its longer side. Samples of the buffer are not
+    counted but go with their neighbors.
     """
     positions = _positions(columns)
     counted = columns["split"] != "buffer"
@@ -332,7 +300,7 @@ def assign_blocks(columns: Columns, sites: int) -> SiteNumbers:
 
 
 def _positions(columns: Columns) -> NDArray[np.float64]:
-    """Return coordinates [n, 2] of samples, in one plane for all."""
+    """Return coordinates [n, 2] of samples; planes (a CRS, or a scene without) lie side by side."""
     has_crs = columns["crs"] != ""
     positions = np.stack([columns["x"], columns["y"]], axis=1).astype(np.float64)
     pixels = np.stack([columns["col"], -columns["row"].astype(np.int64)], axis=1)
@@ -371,13 +339,11 @@ def _bisect(
 
 
 def _straighten(cut: int, along: NDArray[np.float64], filled: NDArray[np.int64], sites: int) -> int:
-    """Move a cut to the nearest step between two coordinates, so that the border is straight.
-
-    The cut stays if the move would shift more than a tenth of a site's samples.
-    """
+    """Move a cut to the nearest step between two coordinates, so that the border is straight."""
     steps = np.flatnonzero(np.diff(along) > 0) + 1
     if not len(steps):
         return cut
     nearest = int(steps[np.argmin(np.abs(steps - cut))])
+    # a straight border is worth a tenth of a site's samples, no more
     shifted = abs(int(filled[nearest - 1]) - int(filled[cut - 1]))
     return nearest if shifted <= 0.1 * filled[-1] / sites else cut

@@ -7,13 +7,16 @@ a random search (:func:`split_units`). Chips of a scene are split by blocks of g
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.schema import SPLITS, SplitReport
 from rsdgc.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Codes of the splits in the algorithms: positions in :data:`data_prep.schema.SPLITS`.
 TRAIN, VAL, TEST, BUFFER = range(4)
@@ -55,16 +58,15 @@ def split_stratified(
 ) -> SplitCodes:
     """Split images class by class; images of equal content go to one split.
 
+    The shares are of each class. A class of two or more distinct images has at least one in each
+    split whose share is above 0, as long as one is left to train on.
+
     Parameters
     ----------
     labels : int64 [n]
     hashes : texts [n]
         Content of each image; equal texts are kept together, in the class of the first.
-    test_share, val_share
-        Shares of each class. A class of two or more distinct images has at least one in each
-        split whose share is above 0, as long as one is left to train on.
-    seed
-        Seed of the choice of images.
+    test_share, val_share, seed
 
     Returns
     -------
@@ -80,16 +82,16 @@ def split_stratified(
         contents = np.flatnonzero(label_of_content == label)
         # np.unique sorts by hash; the order of the images makes the split independent of the hash
         contents = rng.permutation(contents[np.argsort(first[contents])])
-        tests = _share_of(len(contents), test_share, kept=1)
-        vals = _share_of(len(contents), val_share, kept=1 + tests)
+        tests = _part(len(contents), test_share, kept=1)
+        vals = _part(len(contents), val_share, kept=1 + tests)
         code_of_content[contents[:tests]] = TEST
         code_of_content[contents[tests : tests + vals]] = VAL
     codes: SplitCodes = code_of_content[content_of]
     return codes
 
 
-def _share_of(count: int, share: float, kept: int) -> int:
-    """Return how many of ``count`` a share takes: at least 1 if possible, while ``kept`` remain."""
+def _part(count: int, share: float, kept: int) -> int:
+    """Return how many of ``count`` a share is: at least 1 if possible, while ``kept`` remain."""
     if share == 0 or count <= kept:
         return 0
     return int(min(max(1, round(count * share)), count - kept))
@@ -102,16 +104,9 @@ def split_units(
     shares: tuple[float, float],
     seed: int,
 ) -> SplitCodes:
-    """Split chips by whole units (scenes), stratified by class as far as units allow.
+    """Split chips by whole units (scenes); the arguments are those of :func:`search_assignments`.
 
-    Parameters
-    ----------
-    units, labels : int64 [n]
-        Unit and class of each chip; units are numbered from 0 without gaps.
-    groups : [n]
-        Each group of units gives its share; if a group has a single unit, all are one group.
-    shares, seed
-        Shares of test and val, and the seed of the search.
+    If a group has a single unit, all are one group.
     """
     first = np.unique(units, return_index=True)[1]
     units_per_group = np.unique(groups[first].astype(str), return_counts=True)[1]
@@ -137,7 +132,7 @@ def search_assignments(
         Group of each chip. The groups are searched one after another, so that each gives its
         share of every split.
     shares, seed
-        Shares of test and val, and the seed of the draws.
+        Of test and val; of the draws.
 
     Returns
     -------
@@ -154,13 +149,11 @@ def search_assignments(
         member_counts = counts[members]
         draws = _draw_assignments(member_counts.sum(axis=1), shares, rng)
         # class counts [split, draw, class] of all draws in one matrix product each split
-        inside = np.stack(
-            [(draws == code).astype(np.float64) @ member_counts for code in range(BUFFER)]
-        )
+        inside = np.stack([(draws == code).astype(float) @ member_counts for code in range(BUFFER)])
         total = member_counts.sum(axis=0)
-        costs = [class_cost(inside[:, i], total, *shares) for i in range(TRIALS)]
-        ranked = np.argsort(costs, kind="stable")
-        for finalist, rank in zip(finalists, ranked[:FINALISTS], strict=True):
+        costs = [class_cost(inside[:, i], total, shares) for i in range(TRIALS)]
+        best = np.argsort(costs, kind="stable")[:FINALISTS]
+        for finalist, rank in zip(finalists, best, strict=True):
             finalist[members] = draws[rank]
     return finalists
 
@@ -174,18 +167,13 @@ def _draw_assignments(
     for codes in draws:
         order = rng.permutation(len(sizes))
         for code, share in zip((TEST, VAL), shares, strict=True):
-            taken = _nearest_prefix(sizes[order], share * total)
-            codes[order[:taken]] = code
-            order = order[taken:]
+            if share > 0 and len(order) > 1:
+                # as many as come nearest to the share: at least 1, never all
+                filled = np.cumsum(sizes[order])[:-1]
+                taken = int(np.argmin(np.abs(filled - share * total))) + 1
+                codes[order[:taken]] = code
+                order = order[taken:]
     return draws
-
-
-def _nearest_prefix(sizes: NDArray[np.float64], target: float) -> int:
-    """Return how many units in order come nearest to a number of chips: at least 1, never all."""
-    if target == 0 or len(sizes) < 2:
-        return 0
-    filled = np.cumsum(sizes)[:-1]
-    return int(np.argmin(np.abs(filled - target))) + 1
 
 
 def count_cells(
@@ -196,26 +184,16 @@ def count_cells(
     return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
 
 
-def class_cost(
-    inside: NDArray[Any], total: NDArray[Any], test_share: float, val_share: float
-) -> float:
-    """Rate the class counts of a split; 0 is best.
+def class_cost(inside: NDArray[Any], total: NDArray[Any], shares: tuple[float, float]) -> float:
+    """Rate the samples [3, K] in train, val and test by class, of ``total`` [K]; 0 is best.
 
-    The cost is the distance from the requested shares, plus half a point for the share of classes
-    that a split lacks: a class that is never trained on or tested is worse than a share missed.
-
-    Parameters
-    ----------
-    inside : [3, K]
-        Samples in train, val and test by class.
-    total : [K]
-        Samples by class, before splitting.
-    test_share, val_share
-        Requested shares.
+    The cost is the distance from the shares of test and val, plus half a point for the share of
+    classes that a split lacks: a class that is never trained on or tested is worse than a share
+    missed.
     """
     cost = 0.0
     present = total > 0
-    for code, share in ((TRAIN, 1.0), (VAL, val_share), (TEST, test_share)):
+    for code, share in ((TRAIN, 1.0), (VAL, shares[1]), (TEST, shares[0])):
         if share:
             cost += 0.5 * float((inside[code][present] == 0).mean())
         if share and code != TRAIN:
@@ -230,9 +208,7 @@ def make_report(
     classes: list[str],
     *,
     test_share: float,
-    val_share: float,
-    seed: int,
-    notes: list[str] | None = None,
+    notes: Sequence[str] = (),
     **fields: Any,
 ) -> SplitReport:
     """Describe a split; ``fields`` are further fields of :class:`data_prep.schema.SplitReport`."""
@@ -240,16 +216,14 @@ def make_report(
         name: np.bincount(labels[codes == code], minlength=len(classes)).tolist()
         for code, name in enumerate(SPLITS)
     }
-    notes = list(notes or [])
+    notes = list(notes)
     for name, share in (("train", 1.0), ("test", test_share)):
         absent = [c for c, n in zip(classes, class_counts[name], strict=True) if n == 0]
         if absent and share > 0:
             notes.append(f"no {name} sample of: {', '.join(absent)}")
     return SplitReport(
         method=method,
-        seed=seed,
         test_share=test_share,
-        val_share=val_share,
         counts={name: sum(counts) for name, counts in class_counts.items()},
         class_counts=class_counts,
         notes=notes,
