@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.statistics import BandSums, merge_moments
+from data_prep.statistics import Moments
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,26 +36,15 @@ if TYPE_CHECKING:
 _SIGNATURE = struct.Struct("<I")
 
 
-@dataclass(frozen=True)
-class ModalitySums:
-    """A modality's bands and, of each, count, mean and squared deviations, float64 [C]."""
+@dataclass(frozen=True, eq=False)
+class ModalitySums(Moments):
+    """Moments in physical units, and the names of the bands."""
 
     bands: tuple[str, ...]
-    count: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    m2: NDArray[np.float64]
-
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """Population standard deviation [C]; 0 for a band without pixels."""
-        return np.sqrt(self.m2 / np.maximum(self.count, 1))
 
     def merge(self, other: ModalitySums) -> ModalitySums:
         """Return the sums over the pixels of both."""
-        moments = merge_moments(
-            (self.count, self.mean, self.m2), (other.count, other.mean, other.m2)
-        )
-        return ModalitySums(self.bands, *moments)
+        return ModalitySums(*self.merged(other), self.bands)
 
 
 @dataclass(frozen=True)
@@ -89,13 +78,7 @@ class SiteSums:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SiteSums:
-        """Read a peer's :meth:`to_mapping`.
-
-        Raises
-        ------
-        DataError
-            Something is missing, of another length, or not a usable number.
-        """
+        """Read a peer's :meth:`to_mapping`; DataError where it is missing, short or not finite."""
         try:
             modalities = {str(name): _modality_sums(values, str(name)) for name in values["layers"]}
             counts = tuple(int(count) for count in values["class-counts"])
@@ -122,7 +105,7 @@ def _modality_sums(values: Mapping[str, Any], name: str) -> ModalitySums:
             raise ValueError(f"modality {name} has {sums.tolist()} for {len(bands)} bands")
     if (count < 0).any() or (m2 < 0).any() or m2[count == 0].any():
         raise ValueError(f"modality {name} has negative sums, or squares of no pixels")
-    return ModalitySums(bands, count, mean, m2)
+    return ModalitySums(count, mean, m2, bands)
 
 
 def _bands_text(modalities: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -130,46 +113,28 @@ def _bands_text(modalities: Iterable[tuple[str, Sequence[str]]]) -> str:
 
 
 def site_sums(dataset: Dataset, site: int | str) -> SiteSums:
-    """Add up a site's train samples.
-
-    Parameters
-    ----------
-    dataset
-        A store or a partition.
-    site
-        Number or name of the site.
-
-    Returns
-    -------
-    SiteSums
-        In physical units: scale and offset of the bands are applied.
-
-    Notes
-    -----
-    ``meta.json`` has the sums of a store that is one site. The samples of a partition's site are
-    read.
-    """
+    """Add up the train samples of a site, given by number or name, in physical units."""
     store = dataset.store
     chips, labels = dataset.site(site).split("train")
+    stored: Sequence[Moments]
     if dataset.partition is None and all(m.count for m in store.meta.modalities):
-        stored_sums = [_recorded_sums(modality) for modality in store.meta.modalities]
+        # the whole store is one site, and its statistics stand in meta.json: nothing is read
+        stored = [_recorded_moments(modality) for modality in store.meta.modalities]
     else:
-        stored_sums = store.band_sums(chips)
+        stored = store.band_sums(chips)
     modalities = {}
-    for modality, sums in zip(store.meta.modalities, stored_sums, strict=True):
+    for modality, sums in zip(store.meta.modalities, stored, strict=True):
         scale, offset = scaling(modality)
         modalities[modality.name] = ModalitySums(
-            tuple(modality.bands), sums.count, sums.mean * scale + offset, sums.m2 * scale**2
+            sums.count, sums.mean * scale + offset, sums.m2 * scale**2, tuple(modality.bands)
         )
     counts = np.bincount(labels, minlength=len(store.classes)).tolist()
     return SiteSums(modalities, tuple(store.classes), tuple(counts))
 
 
-def _recorded_sums(modality: ModalityMeta) -> BandSums:
-    """Return the sums that ``meta.json`` has the statistics of."""
-    count, std = np.array(modality.count, np.float64), np.array(modality.std)
-    low, high = np.array(modality.min), np.array(modality.max)
-    return BandSums(count, np.array(modality.mean), count * std**2, low, high)
+def _recorded_moments(modality: ModalityMeta) -> Moments:
+    count = np.array(modality.count, np.float64)
+    return Moments(count, np.array(modality.mean), count * np.array(modality.std) ** 2)
 
 
 def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
@@ -178,7 +143,7 @@ def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
     Raises
     ------
     DataError
-        There is none, or they differ in modalities, bands or classes.
+        There are no sites, or they differ in modalities, bands or classes.
     """
     if not sites:
         raise DataError("no site has sent statistics: check that the sites are connected")
@@ -220,7 +185,7 @@ class ModalityStatistics:
 
 @dataclass(frozen=True, eq=False)
 class CommonStatistics:
-    """What all sites of a run normalize by: modalities by name, in the order of the stores.
+    """What all sites of a run normalize by: statistics by modality, in the order of the stores.
 
     ::
 
@@ -237,11 +202,9 @@ class CommonStatistics:
             return cls(
                 {
                     name: ModalityStatistics(
-                        modality.bands,
-                        modality.mean.astype(np.float32),
-                        modality.std.astype(np.float32),
+                        m.bands, m.mean.astype(np.float32), m.std.astype(np.float32)
                     )
-                    for name, modality in sums.modalities.items()
+                    for name, m in sums.modalities.items()
                 }
             )
 
@@ -251,7 +214,6 @@ class CommonStatistics:
         return all(bool(np.isfinite(numbers).all()) for numbers in self._numbers())
 
     def _numbers(self) -> list[NDArray[np.float32]]:
-        """Return mean and standard deviation of each modality in turn."""
         return [part for m in self.modalities.values() for part in (m.mean, m.std)]
 
     def pack(self) -> bytes:
@@ -269,7 +231,7 @@ class CommonStatistics:
         Raises
         ------
         DataError
-            It is for other modalities or bands, damaged, or not finite.
+            The statistics are for other modalities or bands, damaged, or not finite.
         """
         bands_of = {modality.name: tuple(modality.bands) for modality in modalities}
         signature = _signature(bands_of.items())
@@ -294,24 +256,14 @@ class CommonStatistics:
     def to_json(self) -> str:
         """Return JSON text: bands, means and standard deviations by modality, exact."""
         values = {
-            name: {
-                "bands": list(modality.bands),
-                "mean": modality.mean.tolist(),
-                "std": modality.std.tolist(),
-            }
-            for name, modality in self.modalities.items()
+            name: {"bands": list(m.bands), "mean": m.mean.tolist(), "std": m.std.tolist()}
+            for name, m in self.modalities.items()
         }
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> CommonStatistics:
-        """Read :meth:`to_json`.
-
-        Raises
-        ------
-        DataError
-            It is something else.
-        """
+        """Read :meth:`to_json`; DataError where the text is something else."""
         try:
             return cls(
                 {name: _modality_statistics(values) for name, values in json.loads(text).items()}
@@ -342,7 +294,7 @@ def normalization_of(
     Raises
     ------
     DataError
-        The common statistics do not have the modality, or it has other bands.
+        The common statistics lack the modality, or it has other bands.
     """
     if common is None:
         scale, offset = scaling(modality)

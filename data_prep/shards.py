@@ -32,17 +32,7 @@ BATCH_BYTES = 32 * 2**20
 class ShardWriter:
     """Append rows to a new ``.npy`` file whose length is not known beforehand.
 
-    Parameters
-    ----------
-    path
-        The file; an existing one is replaced.
-    row_shape, dtype
-        Shape and type of one row.
-
-    Attributes
-    ----------
-    rows : int
-        Rows written so far.
+    ``rows`` counts those written so far.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -74,33 +64,17 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
     number of rows.
     """
     file.seek(0)
-    np.lib.format.write_array_header_1_0(
-        file,
-        {
-            "descr": np.lib.format.dtype_to_descr(dtype),
-            "fortran_order": False,
-            "shape": shape,
-        },
-    )
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
     return file.tell()
 
 
-def join_shards(
-    folder: Path, name: str, parts: Sequence[tuple[Path, int]], shard_bytes: int = SHARD_BYTES
-) -> list[ShardMeta]:
+def join_shards(folder: Path, name: str, parts: Sequence[tuple[Path, int]]) -> list[ShardMeta]:
     """Turn finished ``.npy`` files into the shards ``<name>-000.npy`` … of a modality, in order.
 
-    Large files are moved; smaller ones, one after another, are joined to files of up to
-    ``shard_bytes``. Either way the rows stay in order.
-
-    Parameters
-    ----------
-    folder, name
-        Where the shards go, and the modality that they belong to.
-    parts
-        Files of one row shape and type, and their rows; the files are used up.
-    shard_bytes
-        Largest size of a joined file.
+    ``parts`` are files of one row shape and type, and their rows. Large files are moved; smaller
+    ones, one after another, are joined to files of up to :data:`SHARD_BYTES` and removed.
     """
     groups: list[list[tuple[Path, int]]] = []
     room = 0
@@ -109,7 +83,7 @@ def join_shards(
         large = size >= UNCOPIED_BYTES
         if large or size > room:
             groups.append([])
-            room = shard_bytes
+            room = SHARD_BYTES
         groups[-1].append((path, rows))
         room = 0 if large else room - size
     shards = []
@@ -139,13 +113,7 @@ def _concatenate(target: Path, parts: Sequence[Path]) -> None:
 
 
 class ShardedArray:
-    """The rows of a modality over all its files.
-
-    Raises
-    ------
-    DataError
-        A file is missing, cut short, or is not what ``meta.json`` says.
-    """
+    """The rows of a modality over all its files; DataError where these are not as recorded."""
 
     def __init__(self, folder: Path, shards: list[ShardMeta], dtype: str) -> None:
         self._parts = [_open_shard(folder / shard.file, shard.rows, dtype) for shard in shards]

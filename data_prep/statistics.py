@@ -18,36 +18,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    #: Count, mean and m2, all float64 [C].
-    Moments = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-
 #: Bytes of chips that are added up at once: they stay in a core's second-level cache.
 CACHED_BYTES = 2**19
 #: One pixel of so many estimates the value that the others are taken as differences from.
 PIXELS_PER_SAMPLE = 64
 
 
-def merge_moments(first: Moments, second: Moments) -> Moments:
-    """Return count, mean and m2 over the pixels of both."""
-    count = first[0] + second[0]
-    share = second[0] / np.maximum(count, 1)
-    gap = second[1] - first[1]
-    return count, first[1] + gap * share, first[2] + second[2] + gap**2 * first[0] * share
-
-
-@dataclass(frozen=True)
-class BandSums:
-    """Sums over the valid pixels of each band, with their least and greatest value.
-
-    Attributes
-    ----------
-    count, mean, m2, low, high : float64 [C]
-        ``low`` is +inf and ``high`` -inf for a band without pixels.
-    """
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean and squared deviations of the valid pixels of each band, float64 [C]."""
 
     count: NDArray[np.float64]
     mean: NDArray[np.float64]
     m2: NDArray[np.float64]
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Population standard deviation [C]; 0 for a band without pixels."""
+        return np.sqrt(self.m2 / np.maximum(self.count, 1))
+
+    def merged(
+        self, other: Moments
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return count, mean and m2 over the pixels of both."""
+        count = self.count + other.count
+        share = other.count / np.maximum(count, 1)
+        gap = other.mean - self.mean
+        return count, self.mean + gap * share, self.m2 + other.m2 + gap**2 * self.count * share
+
+
+@dataclass(frozen=True, eq=False)
+class BandSums(Moments):
+    """Moments with the least and greatest value of each band; +inf and -inf without pixels."""
+
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
@@ -74,23 +77,15 @@ class BandSums:
 
     def merge(self, other: BandSums) -> BandSums:
         """Return the sums over the pixels of both."""
-        moments = merge_moments(
-            (self.count, self.mean, self.m2), (other.count, other.mean, other.m2)
-        )
-        return BandSums(
-            *moments, np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        )
-
-    def std(self) -> NDArray[np.float64]:
-        """Return the population standard deviation [C]; 0 for a band without pixels."""
-        return np.sqrt(self.m2 / np.maximum(self.count, 1))
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return BandSums(*self.merged(other), low, high)
 
     def as_meta(self) -> dict[str, list[float] | list[int]]:
         """Return fields of :class:`data_prep.schema.ModalityMeta`; 0 for bands without pixels."""
         seen = self.count > 0
         return {
             "mean": self.mean.tolist(),
-            "std": self.std().tolist(),
+            "std": self.std.tolist(),
             "min": np.where(seen, self.low, 0.0).tolist(),
             "max": np.where(seen, self.high, 0.0).tolist(),
             "count": self.count.astype(np.int64).tolist(),
@@ -99,15 +94,9 @@ class BandSums:
 
 @dataclass(frozen=True)
 class ChipSums:
-    """Sums chip by chip, so that the train split can be added up once it is known.
+    """Sums chip by chip, so that the train split can be added up once it is known."""
 
-    Attributes
-    ----------
-    packed : float64 [5, n, C]
-        Count, mean, m2, least and greatest value of each chip and band.
-    """
-
-    packed: NDArray[np.float64]
+    packed: NDArray[np.float64]  #: count, mean, m2, least and greatest value: [5, n, C]
 
     @classmethod
     def of(cls, chips: NDArray[Any], valid: NDArray[np.bool_] | None) -> ChipSums:
@@ -132,13 +121,8 @@ class ChipSums:
         total = count.sum(axis=0)
         total_mean = (count * mean).sum(axis=0) / np.maximum(total, 1)
         total_m2 = m2.sum(axis=0) + (count * (mean - total_mean) ** 2).sum(axis=0)
-        return BandSums(
-            total,
-            total_mean,
-            total_m2,
-            low.min(axis=0, initial=np.inf),
-            high.max(axis=0, initial=-np.inf),
-        )
+        least, greatest = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
+        return BandSums(total, total_mean, total_m2, least, greatest)
 
 
 def _chip_sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
@@ -164,11 +148,8 @@ def _chip_sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np
     divisor = np.maximum(count, 1)
     rest = np.einsum("ncp->nc", work).astype(np.float64)
     squares = np.einsum("ncp,ncp->nc", work, work).astype(np.float64)
-    sums = np.empty((5, *flat.shape[:2]))
-    sums[0], sums[1] = count, rough_mean + rest / divisor
-    sums[2] = np.maximum(squares - rest**2 / divisor, 0)
-    sums[3], sums[4] = low, high
-    return sums
+    m2 = np.maximum(squares - rest**2 / divisor, 0)
+    return np.stack([count, rough_mean + rest / divisor, m2, low, high])
 
 
 def valid_mask(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

@@ -46,7 +46,15 @@ class Store:
         self.manifest = manifest
         self._arrays = [ShardedArray(path, m.shards, m.dtype) for m in meta.modalities]
         self._pixels = meta.kind == "pixels"
-        self._check_counts()
+        for modality, array in zip(meta.modalities, self._arrays, strict=True):
+            px = meta.chip_px // modality.factor
+            shape = (len(modality.bands), *(() if self._pixels else (px, px)))
+            wrong = len(array) < len(self) if self._pixels else len(array) != len(self)
+            if wrong or (len(array) and array.row_shape != shape):
+                raise DataError(
+                    f"{path}: modality {modality.name} holds {len(array)} × {array.row_shape}, "
+                    f"the manifest needs {len(self)} × {shape}: ingest again"
+                )
         if self._pixels:
             self._offsets = column(manifest, "offset")
             self._strides = column(manifest, "stride").astype(np.int64)
@@ -115,7 +123,12 @@ class Store:
         side = np.arange(self.meta.patch_px)
         down = self._strides[chips, None, None] * side[:, None]
         rows = self._offsets[chips, None, None] + down + side
-        return [_gather(array, rows) for array in self._arrays]
+        patches = [
+            array.take(rows.reshape(-1)).reshape(*rows.shape, *array.row_shape)
+            for array in self._arrays
+        ]
+        # from pixels (n, P, P, C) to bands (n, C, P, P)
+        return [np.ascontiguousarray(np.moveaxis(values, -1, 1)) for values in patches]
 
     def band_sums(self, chips: NDArray[np.int64]) -> list[BandSums]:
         """Add up the valid values of samples, one result per modality.
@@ -131,20 +144,3 @@ class Store:
             band_sums(array, rows, modality.nodata)
             for array, modality in zip(self._arrays, self.meta.modalities, strict=True)
         ]
-
-    def _check_counts(self) -> None:
-        for modality, array in zip(self.meta.modalities, self._arrays, strict=True):
-            px = self.meta.chip_px // modality.factor
-            shape = (len(modality.bands), *(() if self._pixels else (px, px)))
-            wrong = len(array) < len(self) if self._pixels else len(array) != len(self)
-            if wrong or (len(array) and array.row_shape != shape):
-                raise DataError(
-                    f"{self.path}: modality {modality.name} holds {len(array)} × "
-                    f"{array.row_shape}, the manifest needs {len(self)} × {shape}: ingest again"
-                )
-
-
-def _gather(array: ShardedArray, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Collect pixels (n, P, P) of a pixel-interleaved array as (n, C, P, P)."""
-    pixels = array.take(rows.reshape(-1)).reshape(*rows.shape, -1)
-    return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))

@@ -21,24 +21,26 @@ if TYPE_CHECKING:
     from data_prep.statistics import BandSums
 
 
-def with_samples(
-    modality: ModalityMeta, shards: Sequence[ShardMeta], sums: BandSums
-) -> ModalityMeta:
-    """Return a modality's description with its files and statistics."""
-    return modality.model_copy(update={"shards": list(shards), **sums.as_meta()})
-
-
 def write_records(
-    folder: Path, columns: Columns, modalities: Sequence[ModalityMeta], **meta: Any
+    folder: Path,
+    columns: Columns,
+    modalities: Sequence[ModalityMeta],
+    shards: Sequence[list[ShardMeta]],
+    sums: Sequence[BandSums],
+    **meta: Any,
 ) -> None:
-    """Write the manifest and ``meta.json`` of a store whose arrays are there.
+    """Write the manifest and ``meta.json``; ``meta`` are the further fields of ``StoreMeta``.
 
-    ``meta`` has the fields of :class:`data_prep.schema.StoreMeta` other than id and modalities.
+    ``shards`` and ``sums`` are the files of each modality, and the statistics of its train split.
     """
     geo = geoparquet_metadata(columns["geometry"]) if "geometry" in columns else None
     write_manifest(folder / MANIFEST_FILE, columns, geo)
+    complete = [
+        modality.model_copy(update={"shards": files, **sums_of.as_meta()})
+        for modality, files, sums_of in zip(modalities, shards, sums, strict=True)
+    ]
     digest = hashlib.blake2b((folder / MANIFEST_FILE).read_bytes(), digest_size=8)
-    record = StoreMeta(id=digest.hexdigest(), modalities=list(modalities), **meta)
+    record = StoreMeta(id=digest.hexdigest(), modalities=complete, **meta)
     write_record(folder / STORE_FILE, record)
 
 

@@ -27,7 +27,7 @@ from data_prep.shards import join_shards
 from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_stratified
 from data_prep.statistics import ChipSums
 from data_prep.store import Store
-from data_prep.store_writer import chip_hashes, with_samples, write_records
+from data_prep.store_writer import chip_hashes, write_records
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -241,7 +241,9 @@ def _finish(
     write_records(
         work.store,
         columns,
-        [with_samples(_describe(listed.images), shards, sums)],
+        [_describe(listed.images)],
+        [shards],
+        [sums],
         kind="chips",
         name=options.name or listed.archive.name,
         source=f"class folders of {listed.archive.name}: {len(labels)} images",

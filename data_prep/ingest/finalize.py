@@ -20,7 +20,7 @@ from data_prep.manifest import Columns, join_columns
 from data_prep.shards import ShardedArray, band_sums
 from data_prep.splits import TEST, TRAIN, SplitCodes, make_report, split_names
 from data_prep.statistics import ChipSums
-from data_prep.store_writer import with_samples, write_records
+from data_prep.store_writer import write_records
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -165,12 +165,9 @@ def _write(
     write_records(
         store,
         columns,
-        [
-            with_samples(modality, shards, sums_of)
-            for modality, shards, sums_of in zip(
-                plan.modalities, assembled.shards, sums, strict=True
-            )
-        ],
+        plan.modalities,
+        assembled.shards,
+        sums,
         name=options.name or plan.archive.name,
         source=f"{len(plan.sources)} scene(s) of {plan.archive.name}",
         synthetic=plan.archive.is_synthetic() if synthetic is None else synthetic,

@@ -98,7 +98,8 @@ def test_any_order_gives_the_statistics_of_all_pixels(sites: list[list[int]], ra
 def _of(values: np.ndarray) -> SiteSums:
     mean = values.mean() if len(values) else 0.0
     m2 = ((values - mean) ** 2).sum()
-    modality = ModalitySums(("b",), *(np.array([v], float) for v in (len(values), mean, m2)))
+    moments = (np.array([v], float) for v in (len(values), mean, m2))
+    modality = ModalitySums(*moments, ("b",))
     return SiteSums({"a": modality}, ("x",), (len(values),))
 
 

@@ -38,8 +38,11 @@ def test_rows_come_back_whatever_the_batches_and_shards(
     for number, batches in enumerate(parts):
         start = sum(count for _, count in files)
         files.append(write(folder / f"part-{number}.npy", start, batches))
-    with mock.patch("data_prep.shards.UNCOPIED_BYTES", header + 12 * uncopied):
-        shards = join_shards(folder, "m", files, shard_bytes=header + 12 * per_shard)
+    with (
+        mock.patch("data_prep.shards.UNCOPIED_BYTES", header + 12 * uncopied),
+        mock.patch("data_prep.shards.SHARD_BYTES", header + 12 * per_shard),
+    ):
+        shards = join_shards(folder, "m", files)
     assert sorted(path.name for path in folder.iterdir()) == [shard.file for shard in shards]
     total = sum(map(sum, parts))
     assert sum(shard.rows for shard in shards) == total

@@ -21,7 +21,7 @@ def test_merged_sums_equal_those_of_the_whole(seed: int, cuts: list[int]) -> Non
         expected = values[:, band][valid[:, band]].astype(np.float64)
         assert sums.count[band] == expected.size
         np.testing.assert_allclose(sums.mean[band], expected.mean(), rtol=1e-12)
-        np.testing.assert_allclose(sums.std()[band], expected.std(), rtol=1e-9)
+        np.testing.assert_allclose(sums.std[band], expected.std(), rtol=1e-9)
         assert (sums.low[band], sums.high[band]) == (expected.min(), expected.max())
 
 
@@ -61,6 +61,6 @@ def test_any_choice_of_chips_adds_up_to_its_pixels(seed: int, dtype: str, share:
             scale = max(1.0, float(np.abs(expected).max()))
             np.testing.assert_allclose(total.mean[band], expected.mean(), atol=1e-7 * scale)
             np.testing.assert_allclose(
-                total.std()[band], expected.std(), rtol=1e-5, atol=1e-6 * scale
+                total.std[band], expected.std(), rtol=1e-5, atol=1e-6 * scale
             )
             assert (total.low[band], total.high[band]) == (expected.min(), expected.max())

@@ -72,6 +72,11 @@ def test_take_gives_the_source_s_pixels_in_any_order(scenes_store: Store) -> Non
             np.testing.assert_array_equal(got, source.read(window=window))
 
 
+def test_take_of_no_samples_returns_empty_arrays(pixels_store: Store) -> None:
+    side, bands = pixels_store.chip_px, pixels_store.num_bands
+    assert [values.shape for values in pixels_store.take([])] == [(0, bands, side, side)]
+
+
 def test_take_refuses_chips_that_are_not_there(scenes_store: Store) -> None:
     for chip in (-1, len(scenes_store)):
         with pytest.raises(DataError, match=f"chip {chip} is not in"):
