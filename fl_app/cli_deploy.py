@@ -11,32 +11,23 @@ from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, g
 from fl_app.deploy import SERVER_FILE, SITE_FILE
 from rsdgc.errors import RunError, SettingError
 
+# Without --config, a command reads the file in the current folder, which usually is /etc/rsdgc.
 ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.toml.")]
 SiteFile = Annotated[Path, typer.Option("--config", help="The site's site.toml.")]
 RunNumber = Annotated[str | None, typer.Argument(help="Flower's number of the run.")]
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the federation.")]
 
-# The operator usually works in /etc/rsdgc, which has the file.
-_SERVER_FILE = Path(SERVER_FILE)
-_SITE_FILE = Path(SITE_FILE)
-
 
 def add_deploy_commands(app: typer.Typer, site: typer.Typer) -> None:
     """Add the commands to the application, and those of a site to ``site``."""
     deploy = typer.Typer(help="Set up a federation of real sites.", no_args_is_help=True)
-    deploy.command()(init)
-    deploy.command()(add_site)
-    deploy.command()(renew)
-    deploy.command()(check)
-    app.add_typer(deploy, name="deploy")
     server = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
-    server.command()(start)
-    server.command()(register)
-    server.command()(run)
-    server.command()(watch)
-    server.command()(stop)
-    server.command()(resume)
+    app.add_typer(deploy, name="deploy")
     app.add_typer(server, name="server")
+    for deploy_command in (init, add_site, renew, check):
+        deploy.command()(deploy_command)
+    for server_command in (start, register, run, watch, stop, resume):
+        server.command()(server_command)
     site.command("start")(start_site)
     site.command("status")(site_status)
 
@@ -112,19 +103,17 @@ def check(
 
     Exits with 1 if a check failed.
     """
-    from fl_app.deploy.checks import count_failures, format_table
+    from fl_app.deploy.checks import check_server, check_site, format_table
     from fl_app.deploy.party_config import ServerConfig, read_party
-    from fl_app.deploy.server_checks import check_server
-    from fl_app.deploy.site_checks import check_site
 
     party = read_party(config)
     results = list(check_server(party) if isinstance(party, ServerConfig) else check_site(party))
     typer.echo(format_table(results))
-    if count := count_failures(results):
-        raise RunError(f"{count} of {len(results)} checks failed")
+    if num_failed := sum(result.status == "FAILED" for result in results):
+        raise RunError(f"{num_failed} of {len(results)} checks failed")
 
 
-def start(config: ServerFile = _SERVER_FILE) -> None:
+def start(config: ServerFile = SERVER_FILE) -> None:
     """Run the SuperLink until it is stopped."""
     from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import start_superlink
@@ -132,15 +121,14 @@ def start(config: ServerFile = _SERVER_FILE) -> None:
     start_superlink(read_server(config))
 
 
-def register(config: ServerFile = _SERVER_FILE) -> None:
+def register(config: ServerFile = SERVER_FILE) -> None:
     """Admit the sites that have a public key.
 
     Public keys are the files *.pub in the folder "keys" of the configuration. A site whose key is
     no longer there is no longer admitted.
     """
     from fl_app.deploy.party_config import read_server
-    from fl_app.deploy.server_link import connect
-    from fl_app.deploy.site_registration import register_sites
+    from fl_app.deploy.server_link import connect, register_sites
 
     server = read_server(config)
     for line in register_sites(server, connect(server)):
@@ -151,7 +139,7 @@ def run(
     overrides: Overrides = None,
     *,
     out: Annotated[str, typer.Option(help="Name of the run's folder in runs-dir.")],
-    config: ServerFile = _SERVER_FILE,
+    config: ServerFile = SERVER_FILE,
     method: Method = None,
     budget: Budget = None,
     model: Model = None,
@@ -166,8 +154,7 @@ def run(
     Follows the run to its end and exits with 1 if it does not complete. A run continues if you
     leave this command.
     """
-    from fl_app.deploy import run_commands
-    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy import party_config, run_commands
 
     options = {
         "method": method,
@@ -177,35 +164,33 @@ def run(
         "seed": seed,
         "min-sites": min_sites,
     }
-    run_commands.run(read_server(config), out, overrides or [], given(options))
+    run_commands.run(party_config.read_server(config), out, overrides or [], given(options))
 
 
-def watch(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
+def watch(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
     """Show sites and runs, and follow a run.
 
     Follows the newest run by default, and exits with 1 if it does not complete.
     """
-    from fl_app.deploy import run_commands
-    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy import party_config, run_commands
 
-    run_commands.watch(read_server(config), run_id)
+    run_commands.watch(party_config.read_server(config), run_id)
 
 
-def stop(run_id: RunNumber = None, config: ServerFile = _SERVER_FILE) -> None:
+def stop(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
     """Stop a run, by default the active one.
 
     rsdgc server resume continues it.
     """
-    from fl_app.deploy import run_commands
-    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy import party_config, run_commands
 
-    stopped = run_commands.stop(read_server(config), run_id)
+    stopped = run_commands.stop(party_config.read_server(config), run_id)
     typer.echo(f"run {stopped.run_id}: {stopped.status}")
 
 
 def resume(
     out: Annotated[str, typer.Argument(help="Name of the run's folder in runs-dir.")],
-    config: ServerFile = _SERVER_FILE,
+    config: ServerFile = SERVER_FILE,
     min_sites: Annotated[
         int | None, typer.Option(help="Sites to wait for; default: as at the start.", min=1)
     ] = None,
@@ -214,29 +199,26 @@ def resume(
 
     It continues from its last checkpoint, with its own settings.
     """
-    from fl_app.deploy import run_commands
-    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy import party_config, run_commands
 
-    run_commands.resume(read_server(config), out, min_sites)
+    run_commands.resume(party_config.read_server(config), out, min_sites)
 
 
-def start_site(config: SiteFile = _SITE_FILE) -> None:
+def start_site(config: SiteFile = SITE_FILE) -> None:
     """Run this site's SuperNode until it is stopped."""
-    from fl_app.deploy import supernode
-    from fl_app.deploy.party_config import read_site
+    from fl_app.deploy import party_config, supernode
 
-    supernode.start(read_site(config))
+    supernode.start(party_config.read_site(config))
 
 
-def site_status(config: SiteFile = _SITE_FILE) -> None:
+def site_status(config: SiteFile = SITE_FILE) -> None:
     """Show this site's SuperNode and its states.
 
     Exits with 1 if the SuperNode does not run.
     """
-    from fl_app.deploy import supernode
-    from fl_app.deploy.party_config import read_site
+    from fl_app.deploy import party_config, supernode
 
-    site = read_site(config)
+    site = party_config.read_site(config)
     for line in supernode.status(site):
         typer.echo(line)
     if not supernode.is_running(site):

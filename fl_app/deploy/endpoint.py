@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,41 +24,30 @@ class UntrustedServerError(RunError):
 
 @dataclass(frozen=True)
 class ServerReply:
-    """A reply of the server.
-
-    Attributes
-    ----------
-    status : int
-        HTTP status.
-    clock_ahead_s : float or None
-        How far this machine's clock is ahead of the server's, to a second; None if the server did
-        not send its time.
-    certificate_expires : datetime or None
-        When the server's certificate expires; None if the certificate was not verified.
-    """
+    """A reply of the server: its HTTP status, and what else it tells."""
 
     status: int
     clock_ahead_s: float | None
+    """How far this machine's clock is ahead of the server's, if the server sent its time."""
     certificate_expires: datetime | None
+    """When the server's certificate expires, if the certificate was verified."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server's address, and the authority that must have signed its certificate.
+    """A server's address, and the certificate of the authority that must have signed the server's.
 
-    Attributes
-    ----------
-    host : str
-        DNS name or IP address.
-    port : int
-        TCP port.
-    ca_certificate : Path
-        Certificate of the authority to trust.
+    Every request raises :class:`~rsdgc.errors.RunError` if the server cannot be reached.
     """
 
     host: str
     port: int
     ca_certificate: Path
+
+    @property
+    def address(self) -> str:
+        """Host and port, ``host:port``, with an IPv6 host in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def health(self) -> ServerReply:
         """Ask for ``/health``.
@@ -66,21 +56,13 @@ class Endpoint:
         ------
         UntrustedServerError
             The certificate is from another authority, for another name, or not valid now.
-        RunError
-            The server cannot be reached.
         SettingError
             The authority's certificate cannot be read.
         """
         return self._request("GET", "/health", self._trusting_context())
 
     def exposes_control(self) -> bool:
-        """Return whether calls that start runs reach the SuperLink.
-
-        Raises
-        ------
-        RunError
-            The server cannot be reached, or is not trusted.
-        """
+        """Return whether calls that start runs reach the SuperLink."""
         reply = self._request("POST", CONTROL_PATH, self._trusting_context())
         # The call lacks what the SuperLink asks for. A proxy refuses the path; the SuperLink
         # itself complains about the content (status 415).
@@ -91,11 +73,6 @@ class Endpoint:
 
         A clock that is far off makes every certificate invalid. Only the time of this reply is
         used: nothing else of an unverified server may be believed.
-
-        Raises
-        ------
-        RunError
-            The server cannot be reached.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -112,38 +89,29 @@ class Endpoint:
             ) from None
 
     def _request(self, method: str, path: str, context: ssl.SSLContext) -> ServerReply:
-        address = f"{self.host}:{self.port}"
         connection = http.client.HTTPSConnection(
             self.host, self.port, timeout=TIMEOUT_S, context=context
         )
         try:
             connection.request(method, path, headers={"Connection": "close"})
             # Taken before the response is read, which closes the socket.
-            peer = connection.sock.getpeercert() if connection.sock is not None else None
+            certificate = connection.sock.getpeercert()
             response = connection.getresponse()
             response.read()
         except ssl.SSLCertVerificationError as error:
             raise UntrustedServerError(
-                f"the server at {address} is not trusted: {error.verify_message}"
+                f"the server at {self.address} is not trusted: {error.verify_message}"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise RunError(f"the server at {address} cannot be reached: {reason}") from None
+            raise RunError(f"the server at {self.address} cannot be reached: {reason}") from None
         finally:
             connection.close()
-        return ServerReply(
-            response.status, _clock_ahead_s(response.getheader("Date")), _expiry(peer)
-        )
-
-
-def _clock_ahead_s(date: str | None) -> float | None:
-    try:
-        return None if date is None else time.time() - parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None
-
-
-def _expiry(peer: object) -> datetime | None:
-    if not isinstance(peer, dict) or "notAfter" not in peer:
-        return None
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(peer["notAfter"])), UTC)
+        clock_ahead_s = expires = None
+        with suppress(ValueError):  # a date that cannot be read counts as none
+            if date := response.getheader("Date"):
+                clock_ahead_s = time.time() - parsedate_to_datetime(date).timestamp()
+        if certificate:  # empty if it was not verified
+            seconds = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+            expires = datetime.fromtimestamp(seconds, UTC)
+        return ServerReply(response.status, clock_ahead_s, expires)

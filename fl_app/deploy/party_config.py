@@ -13,19 +13,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from fl_app.deploy.endpoint import Endpoint
 from rsdgc.errors import SettingError
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def check_site_name(name: str) -> str:
-    """Return a site's name if it can serve as a folder's name and a record's key.
-
-    Raises
-    ------
-    ValueError
-        The name has other characters, or is too long.
-    """
+    """Return a site's name; raise ``ValueError`` if it cannot name a folder and a record."""
     if not _SITE_NAME.fullmatch(name):
         raise ValueError(
             f"'{name}' is not a site name: use at most 63 letters, digits, '.', '_' and '-', "
@@ -35,13 +30,7 @@ def check_site_name(name: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split ``host:port``, where an IPv6 host is in brackets.
-
-    Raises
-    ------
-    ValueError
-        The text is not of this form.
-    """
+    """Split ``host:port``, where an IPv6 host is in brackets; raise ``ValueError`` for others."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"'{address}' is not an address: write host:port")
@@ -74,102 +63,71 @@ class _PartyConfig(BaseModel):
     )
 
     ca_certificate: UnquotedPath
+    """Certificate of the federation's authority."""
     private_key: UnquotedPath
     state_dir: UnquotedPath
+    """Folder for Flower's own files; at the server its database, at a site replica and residual."""
     min_free_gb: float = Field(3.0, ge=0)
+    """Free space that ``rsdgc deploy check`` requires, GB."""
 
 
 class SiteConfig(_PartyConfig):
-    """A site's ``site.toml``.
-
-    Attributes
-    ----------
-    name : str
-        The site's name in the server's list and in the byte ledger.
-    server : str
-        Address at which sites reach the server, ``host:port``.
-    ca_certificate, private_key : Path
-        The authority's certificate and this site's key.
-    data_dir : Path
-        The store that ``rsdgc ingest`` made of this site's archive.
-    state_dir : Path
-        Folder for replica, residual and Flower's own files.
-    port : int
-        Loopback port of the site's own processes; every site on one machine needs another.
-    min_free_gb : float
-        Free space that ``rsdgc deploy check`` requires, GB.
-    """
+    """A site's ``site.toml``."""
 
     name: SiteName
+    """The site's name in the server's list and in the byte ledger."""
     server: Address
+    """Address at which sites reach the server."""
     data_dir: UnquotedPath
+    """The store that ``rsdgc ingest`` made of this site's archive."""
     port: int = Field(9094, ge=1, le=65535)
+    """Loopback port of the site's own processes; every site on one machine needs another."""
+
+    @property
+    def server_endpoint(self) -> Endpoint:
+        """The server as this site reaches it."""
+        return Endpoint(*split_address(self.server), self.ca_certificate)
 
 
 class ServerConfig(_PartyConfig):
-    """A server's ``server.toml``.
-
-    Attributes
-    ----------
-    names : list of str
-        DNS names and IP addresses in the certificate; the first one names the federation.
-    public : str
-        Address at which sites reach the proxy, ``host:port``.
-    listen : str
-        Address at which the SuperLink listens, ``host:port``; on the loopback, behind the proxy.
-    ca_certificate, certificate, private_key : Path
-        The authority's certificate; the server's certificate and key.
-    keys : Path
-        Folder of the sites' public keys, ``<site>.pub``.
-    state_dir : Path
-        Folder for Flower's database and its own files.
-    runs_dir : Path
-        Folder for runs.
-    min_free_gb : float
-        Free space that ``rsdgc deploy check`` requires, GB.
-    """
+    """A server's ``server.toml``."""
 
     names: list[str] = Field(min_length=1)
+    """DNS names and IP addresses in the certificate; the first one names the federation."""
     public: Address
+    """Address at which sites reach the proxy."""
     listen: Address
+    """Address at which the SuperLink listens: on the loopback, behind the proxy."""
     certificate: UnquotedPath
+    """The server's own certificate."""
     keys: UnquotedPath
+    """Folder of the sites' public keys, ``<site>.pub``."""
     runs_dir: UnquotedPath
+    """Folder for runs."""
+
+    @property
+    def superlink_endpoint(self) -> Endpoint:
+        """The SuperLink behind the proxy, as this machine reaches it."""
+        host, port = split_address(self.listen)
+        unspecified = host in ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
+        return Endpoint("127.0.0.1" if unspecified else host, port, self.ca_certificate)
 
 
 _Config = TypeVar("_Config", bound=_PartyConfig)
 
 
 def read_site(path: Path) -> SiteConfig:
-    """Read a ``site.toml``.
-
-    Raises
-    ------
-    SettingError
-        The file cannot be read, or a value is missing or wrong.
-    """
+    """Read a ``site.toml``; raise :class:`SettingError` if a value is missing or wrong."""
     return _parse(SiteConfig, path, _load(path))
 
 
 def read_server(path: Path) -> ServerConfig:
-    """Read a ``server.toml``.
-
-    Raises
-    ------
-    SettingError
-        The file cannot be read, or a value is missing or wrong.
-    """
+    """Read a ``server.toml``; raise :class:`SettingError` if a value is missing or wrong."""
     return _parse(ServerConfig, path, _load(path))
 
 
 def read_party(path: Path) -> SiteConfig | ServerConfig:
-    """Read a ``server.toml`` or a ``site.toml``; only the former has ``listen``.
-
-    Raises
-    ------
-    SettingError
-        The file cannot be read, or a value is missing or wrong.
-    """
+    """Read a ``server.toml`` or a ``site.toml``; only the former has ``listen``."""
     values = _load(path)
     if "listen" in values:
         return _parse(ServerConfig, path, values)

@@ -14,10 +14,11 @@ a key nor an edited configuration; only the ``compose.yaml`` at the top is, as i
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import re
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,39 +27,39 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_app.deploy import SERVER_FILE, SITE_FILE
-from fl_app.deploy.authority import issue_server_certificate, make_authority
-from fl_app.deploy.node_keys import make_pair, public_line, read_private, read_public
+from fl_app.deploy.credentials import (
+    is_ip_address,
+    issue_server_certificate,
+    make_authority,
+    make_pair,
+    public_line,
+    read_private,
+    read_public,
+    read_secret,
+)
 from fl_app.deploy.party_config import check_site_name
-from fl_app.deploy.secret_files import PRIVATE, make_private_folder, read_secret, write_once
-from rsdgc.durable import replace_text
+from rsdgc.durable import replace_text, sync
 from rsdgc.errors import SettingError
 
+PRIVATE = 0o600
+PUBLIC = 0o644
 _DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
 
 @dataclass(frozen=True)
 class Federation:
-    """A federation, as its ``federation.toml`` describes it.
-
-    Attributes
-    ----------
-    folder : Path
-        Folder of the federation.
-    names : tuple of str
-        DNS names and IP addresses of the server; sites use the first one.
-    port : int
-        Port of the proxy.
-    """
+    """A federation, as the ``federation.toml`` in its folder describes it."""
 
     folder: Path
     names: tuple[str, ...]
+    """DNS names and IP addresses of the server; sites use the first one."""
     port: int
+    """Port of the proxy, which sites use."""
 
     @property
     def sites(self) -> list[str]:
         """Names of the sites whose public keys the server's folder has, sorted."""
-        keys = (self.folder / "server" / "sites").glob("*.pub")
-        return sorted(key.stem for key in keys)
+        return sorted(key.stem for key in (self.folder / "server" / "sites").glob("*.pub"))
 
 
 def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[str]) -> Federation:
@@ -68,10 +69,8 @@ def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[
     ----------
     out : Path
         Folder of the federation.
-    names : sequence of str
-        DNS names and IP addresses of the server; sites use the first one.
-    port : int
-        Port of the proxy.
+    names, port
+        As in :class:`Federation`.
     sites : sequence of str
         Names of the sites.
 
@@ -96,8 +95,8 @@ def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[
             )
     elif out.exists() and any(out.iterdir()):
         raise SettingError(f"{out} is not empty and has no federation: choose another --out")
-    make_private_folder(out)
-    _write_template(federation, "federation.toml", out / "federation.toml")
+    _make_private_folder(out)
+    write_once(out / "federation.toml", _render(federation, "federation.toml"))
     _make_authority(federation)
     _make_server(federation)
     for site in sites:
@@ -107,13 +106,7 @@ def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[
 
 
 def open_federation(folder: Path) -> Federation:
-    """Return an existing federation.
-
-    Raises
-    ------
-    SettingError
-        The folder has no federation, or ``federation.toml`` is damaged.
-    """
+    """Return an existing federation; raise :class:`SettingError` if the folder has none."""
     path = folder / "federation.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -125,7 +118,9 @@ def open_federation(folder: Path) -> Federation:
 
 
 def add_site(federation: Federation, site: str, public_key: Path | None = None) -> Path:
-    """Make a site's folder, or the missing parts of it, and its public key in the server's folder.
+    """Make a site's folder, or the missing parts of it, and return it.
+
+    The site's public key is also copied to the server's folder.
 
     Parameters
     ----------
@@ -136,11 +131,6 @@ def add_site(federation: Federation, site: str, public_key: Path | None = None) 
     public_key : Path, optional
         Public key of a pair that the site made itself. The private key stays at the site, and the
         folder made here has none.
-
-    Returns
-    -------
-    Path
-        The site's folder.
 
     Raises
     ------
@@ -155,16 +145,11 @@ def add_site(federation: Federation, site: str, public_key: Path | None = None) 
         raise SettingError(
             f"site {site} already has another key: delete {server_copy} to replace it"
         )
-    make_private_folder(folder.parent)
-    make_private_folder(folder)
-    make_private_folder(folder / "state")
+    for path in (folder.parent, folder, folder / "state"):
+        _make_private_folder(path)
     write_once(folder / "ca.crt", (federation.folder / "authority" / "ca.crt").read_bytes())
-    for template, name in (
-        ("site.toml", SITE_FILE),
-        ("rsdgc-site.service", "rsdgc-site.service"),
-        ("site-compose.yaml", "compose.yaml"),
-    ):
-        _write_template(federation, template, folder / name, site=site)
+    for name in (SITE_FILE, "rsdgc-site.service", "compose.yaml"):
+        write_once(folder / name, _render(federation, f"site/{name}", site=site))
     if key is None and server_copy.exists() and not (folder / "node.key").exists():
         # The folder was handed over with its private key, so a new one would not match.
         key = read_public(server_copy)
@@ -191,9 +176,37 @@ def renew_certificate(federation: Federation) -> Path:
     return server / "server.crt"
 
 
+def write_once(path: Path, content: bytes | str, mode: int = PUBLIC) -> None:
+    """Write a file, complete and with these permissions, unless it exists.
+
+    Unlike :func:`rsdgc.durable.replace_bytes`, this never replaces a file, so that no call can
+    destroy a key.
+    """
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode, exist_ok=False)
+    try:
+        draft.chmod(mode)  # the user's umask may have cleared bits of the mode
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(draft)
+        # Unlike a rename, a link fails if another process was first.
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter; close an existing one to other users."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
 def _make_authority(federation: Federation) -> None:
     folder = federation.folder / "authority"
-    make_private_folder(folder)
+    _make_private_folder(folder)
     if (folder / "ca.crt").exists():
         return
     # The certificate is written last. A key without one is from an interrupted call, and useless.
@@ -206,24 +219,18 @@ def _make_authority(federation: Federation) -> None:
 def _make_server(federation: Federation) -> None:
     authority, folder = federation.folder / "authority", federation.folder / "server"
     for path in (folder, folder / "sites", folder / "state", folder / "runs"):
-        make_private_folder(path)
-    write_once(folder / "ca.crt", (authority / "ca.crt").read_bytes())
+        _make_private_folder(path)
+    authority_certificate = (authority / "ca.crt").read_bytes()
+    write_once(folder / "ca.crt", authority_certificate)
     if not (folder / "server.crt").exists():
         (folder / "server.key").unlink(missing_ok=True)  # as for the authority's key
         certificate, key = issue_server_certificate(
-            (authority / "ca.crt").read_bytes(),
-            read_secret(authority / "ca.key"),
-            federation.names,
+            authority_certificate, read_secret(authority / "ca.key"), federation.names
         )
         write_once(folder / "server.key", key, PRIVATE)
         write_once(folder / "server.crt", certificate)
-    for template, name in (
-        ("server.toml", SERVER_FILE),
-        ("rsdgc-server.service", "rsdgc-server.service"),
-        ("nginx.conf", "nginx.conf"),
-        ("server-compose.yaml", "compose.yaml"),
-    ):
-        _write_template(federation, template, folder / name)
+    for name in (SERVER_FILE, "rsdgc-server.service", "nginx.conf", "compose.yaml"):
+        write_once(folder / name, _render(federation, f"server/{name}"))
 
 
 def _write_compose(federation: Federation) -> None:
@@ -231,10 +238,6 @@ def _write_compose(federation: Federation) -> None:
     sites = [site for site in federation.sites if (federation.folder / "sites" / site).is_dir()]
     text = _render(federation, "compose.yaml", sites=sites)
     replace_text(federation.folder / "compose.yaml", text)
-
-
-def _write_template(federation: Federation, template: str, path: Path, **values: Any) -> None:
-    write_once(path, _render(federation, template, **values))
 
 
 def _render(federation: Federation, template: str, **values: Any) -> str:
@@ -245,23 +248,14 @@ def _render(federation: Federation, template: str, **values: Any) -> str:
         autoescape=False,  # noqa: S701  # not markup; every name has been checked
     )
     host = federation.names[0]
-    public = f"[{host}]:{federation.port}" if ":" in host else f"{host}:{federation.port}"
     return templates.get_template(f"{template}.j2").render(
         names=federation.names,
         port=federation.port,
-        public=public,
-        dns_names=[name for name in federation.names if not _is_address(name)],
+        public=f"[{host}]:{federation.port}" if ":" in host else f"{host}:{federation.port}",
+        dns_names=[name for name in federation.names if not is_ip_address(name)],
         version=version("rsdgc"),
         **values,
     )
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_site(site: str) -> None:
@@ -275,5 +269,5 @@ def _check_server_names(names: Sequence[str]) -> None:
     if not names:
         raise SettingError("--server is empty: give the server's DNS name or IP address")
     for name in names:
-        if not _is_address(name) and (not _DNS_NAME.fullmatch(name) or len(name) > 253):
+        if not is_ip_address(name) and (not _DNS_NAME.fullmatch(name) or len(name) > 253):
             raise SettingError(f"--server '{name}' is neither a DNS name nor an IP address")

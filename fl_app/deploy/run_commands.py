@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fl_app.deploy.party_config import ServerConfig
-from fl_app.deploy.server_link import connect
-from fl_app.deploy.site_registration import read_registered, site_states
+from fl_app.deploy.server_link import connect, read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
 from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import lock_holder
@@ -25,24 +23,12 @@ END_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 
 
-def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[str, Any]) -> Path:
+def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[str, Any]) -> None:
     """Start a run and follow it to its end.
 
-    Parameters
-    ----------
-    config : ServerConfig
-        The server.
-    out : str
-        Name of the run's folder in ``runs-dir``, or an absolute path.
-    overrides : list of str
-        Settings as ``key=value``.
-    options : mapping
-        Settings by key; ``min-sites`` is by default the number of registered sites.
-
-    Returns
-    -------
-    Path
-        The run folder.
+    ``out`` is the name of the run's folder in ``runs-dir``, or an absolute path. The settings are
+    ``options`` and, as ``key=value``, ``overrides``; ``min-sites`` is by default the number of
+    registered sites.
 
     Raises
     ------
@@ -65,25 +51,14 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
         raise RunError("no site is registered: run rsdgc server register")
     if "min-sites" not in given:
         settings = settings.model_copy(update={"min_sites": len(sites)})
-    return _submit_and_follow(flower, settings, folder)
+    _submit_and_follow(flower, settings)
 
 
-def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path:
+def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None:
     """Continue an unfinished run from its last checkpoint and follow it to its end.
 
-    Parameters
-    ----------
-    config : ServerConfig
-        The server.
-    out : str
-        Name of the run's folder in ``runs-dir``, or its absolute path.
-    min_sites : int, optional
-        Sites to wait for; by default as many as when the run was started.
-
-    Returns
-    -------
-    Path
-        The run folder.
+    ``out`` is the name of the run's folder in ``runs-dir``, or its absolute path. The run waits for
+    ``min_sites`` sites, by default for as many as when it was started.
 
     Raises
     ------
@@ -99,7 +74,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> Path
     check_resumable(settings)
     flower = connect(config)
     _end_previous_attempt(flower, folder)
-    return _submit_and_follow(flower, settings, folder)
+    _submit_and_follow(flower, settings)
 
 
 def watch(config: ServerConfig, run_id: str | None = None) -> None:
@@ -112,8 +87,10 @@ def watch(config: ServerConfig, run_id: str | None = None) -> None:
     """
     flower = connect(config)
     runs = flower.runs()
-    for line in _describe(config, flower, runs):
-        print(line, flush=True)
+    for site, state in site_states(config, flower).items():
+        print(f"{site}: {state}", flush=True)
+    for flower_run in runs:
+        print(f"run {flower_run.run_id}: {flower_run.description}", flush=True)
     if run_id is not None or runs:
         _follow(flower, run_id or runs[0].run_id)
 
@@ -132,19 +109,11 @@ def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
         if not active:
             raise RunError("no run is active")
         if len(active) > 1:
-            raise RunError(
-                f"{len(active)} runs are active ({', '.join(active)}): name the one to stop"
-            )
+            listed = ", ".join(active)
+            raise RunError(f"{len(active)} runs are active ({listed}): name the one to stop")
         run_id = active[0]
     _stop(flower, run_id)
     return flower.outcome(run_id)
-
-
-def _describe(config: ServerConfig, flower: FlowerCli, runs: list[FlowerRun]) -> Iterator[str]:
-    for site, state in site_states(config, flower).items():
-        yield f"{site}: {state}"
-    for flower_run in runs:
-        yield f"run {flower_run.run_id}: {flower_run.description}"
 
 
 def _end_previous_attempt(flower: FlowerCli, folder: Path) -> None:
@@ -181,83 +150,57 @@ def _stop(flower: FlowerCli, run_id: str) -> None:
             raise
 
 
-def _submit_and_follow(flower: FlowerCli, settings: Settings, folder: Path) -> Path:
+def _submit_and_follow(flower: FlowerCli, settings: Settings) -> None:
     run_id = flower.submit(settings)
     print(f"run {run_id}: started; it continues if you leave this command", flush=True)
     _follow(flower, run_id)
-    return folder
 
 
 def _follow(flower: FlowerCli, run_id: str) -> None:
     """Print a run's log to its end, and raise :class:`RunError` if it did not complete."""
     log = flower.follow(run_id)
-    how_to_resume = f"; continue it with rsdgc server resume {Path(log.folder).name}"
-    if not log.folder:  # it ended before it had a folder
-        how_to_resume = ""
+    # A run that ends early has no folder, and so nothing to continue.
+    name = Path(log.folder).name
+    how_to_resume = f"; continue it with rsdgc server resume {name}" if log.folder else ""
     try:
         ended = flower.outcome(run_id)
     except RunError as error:
-        raise RunError(
-            f"the server no longer answers ({error}): start it with rsdgc server start"
-            f"{how_to_resume}"
-        ) from None
+        remedy = f"start it with rsdgc server start{how_to_resume}"
+        raise RunError(f"the server no longer answers ({error}): {remedy}") from None
     if not ended.over:
         raise RunError(
             f"run {run_id} is still running, but its log has ended: follow it again with rsdgc "
             "server watch"
         )
     if not ended.complete:
-        raise RunError(
-            f"run {run_id}: {log.error or f'it ended as {ended.description}'}{how_to_resume}"
-        )
-    if log.folder and (traffic := _compare_traffic(Path(log.folder), ended)) is not None:
-        print(traffic.line(), flush=True)
+        reason = log.error or f"it ended as {ended.description}"
+        raise RunError(f"run {run_id}: {reason}{how_to_resume}")
+    if log.folder:
+        _compare_traffic(Path(log.folder), ended)
     print(log.headline, flush=True)  # names the report, so it comes last
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes of a run by the byte ledger and by Flower's count, as ``traffic.json`` has them.
+def _compare_traffic(folder: Path, run: FlowerRun) -> None:
+    """Write ``traffic.json`` and print a line: bytes by the byte ledger, and by Flower's count.
 
     Flower counts the calls by which sites fetch messages and send replies. They carry the contents
     that the ledger counts, and beside them lists of objects, acknowledgements, and the messages of
     the join phase.
-
-    Attributes
-    ----------
-    ledger_up, ledger_down : int
-        Contents of the messages, as in ``summary.json``.
-    wire_up, wire_down : int
-        Flower's count.
-    """
-
-    ledger_up: int
-    ledger_down: int
-    wire_up: int
-    wire_down: int
-
-    def line(self) -> str:
-        """Return Flower's count, and its excess over the ledger, for a person."""
-        up, down = (
-            f"{human_bytes(wire)} ({wire / ledger - 1.0:+.2%}"
-            for wire, ledger in (
-                (self.wire_up, self.ledger_up),
-                (self.wire_down, self.ledger_down),
-            )
-        )
-        return f"on the wire, as Flower counts it: up {up} of the ledger), down {down})"
-
-
-def _compare_traffic(folder: Path, run: FlowerRun) -> Traffic | None:
-    """Write ``traffic.json`` into a run's folder and return its content.
-
-    Returns None for a resumed run: its ledger covers all attempts since the first, but Flower's
-    count only this one.
     """
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if str(config["run_id"]) != run.run_id:
-        return None
-    traffic = Traffic(summary["bytes_up"], summary["bytes_down"], run.bytes_up, run.bytes_down)
-    replace_text(folder / "traffic.json", json.dumps(asdict(traffic), indent=1))
-    return traffic
+        # Resumed: the ledger covers all attempts since the first, but Flower's count only this one.
+        return
+    traffic = {
+        "ledger_up": summary["bytes_up"],
+        "ledger_down": summary["bytes_down"],
+        "wire_up": run.bytes_up,
+        "wire_down": run.bytes_down,
+    }
+    replace_text(folder / "traffic.json", json.dumps(traffic, indent=1))
+    up, down = (
+        f"{human_bytes(wire)} ({wire / summary[f'bytes_{way}'] - 1.0:+.2%}"
+        for way, wire in (("up", run.bytes_up), ("down", run.bytes_down))
+    )
+    print(f"on the wire, as Flower counts it: up {up} of the ledger), down {down})", flush=True)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -24,14 +24,16 @@ import psutil
 from filelock import FileLock, Timeout
 
 from clients.state_cleanup import find_states
+from fl_app.deploy.checks import describe_data
+from fl_app.deploy.credentials import read_private
 from fl_app.deploy.endpoint import UntrustedServerError
-from fl_app.deploy.node_keys import read_private
 from fl_app.deploy.party_config import SiteConfig
-from fl_app.deploy.site_checks import describe_data, server_endpoint
 from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.durable import is_locked, replace_text
 from rsdgc.errors import RunError, SettingError
 
+RECORD_FILE = "node.json"
+LOCK_FILE = "node.lock"
 OFFLINE_AFTER_S = 60.0
 """Flower considers a SuperNode offline this long after its last sign of life."""
 NOTICE_S = 5.0
@@ -51,24 +53,15 @@ _ADMITTED = b"SuperNode ID:"
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """The last SuperNode of a site, as ``node.json`` in the state folder describes it.
-
-    Attributes
-    ----------
-    pid : int
-        Number of its process.
-    started : float
-        Create time of the process, seconds since 1970.
-    seen : float
-        When it was last seen running, seconds since 1970.
-    orderly : bool
-        Whether it has ended and reported its end to the server.
-    """
+    """The last SuperNode of a site, as ``node.json`` in the state folder describes it."""
 
     pid: int
     started: float
+    """Create time of the process, seconds since 1970."""
     seen: float
+    """When it was last seen running, seconds since 1970."""
     orderly: bool = False
+    """Whether it has ended and reported its end to the server."""
 
     def wait_s(self, now: float) -> float:
         """Return how many seconds to wait before another SuperNode may start."""
@@ -90,26 +83,30 @@ class NodeRecord:
 
 
 def start(config: SiteConfig) -> None:
-    """Run this site's SuperNode until it ends or is told to stop; print its log.
+    """Run this site's SuperNode until it is told to stop, and print its log.
 
     Raises
     ------
     RsdgcError
-        The key, the data or the server cannot be used, or a SuperNode of this site already runs.
-    RunError
-        The SuperNode ended by itself.
+        Key, data or server cannot be used, another SuperNode of this site runs, or this one ended
+        by itself.
     """
     read_private(config.private_key)
     data = describe_data(config)
     with _hold_site(config):
         print(f"site {config.name}: {data}", flush=True)
-        _refuse_untrusted_server(config)
+        try:
+            config.server_endpoint.health()
+        except UntrustedServerError:
+            raise  # another server answers
+        except RunError as error:
+            # The right server may start later, and Flower waits for it.
+            print(f"{error}; retrying", flush=True)
         previous = read_record(config)
-        if previous is not None and (wait_s := previous.wait_s(time.time())) > 0:
-            print(
-                f"waiting {wait_s:.0f} s: the server must notice that the last node is gone",
-                flush=True,
-            )
+        wait_s = 0.0 if previous is None else previous.wait_s(time.time())
+        if wait_s > 0:
+            reason = "the server must notice that the last node is gone"
+            print(f"waiting {wait_s:.0f} s: {reason}", flush=True)
             time.sleep(wait_s)
         _run(config, previous)
 
@@ -130,7 +127,7 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
 
     A damaged record stands for a node that was killed when the file was last written.
     """
-    path = _record_path(config)
+    path = config.state_dir / RECORD_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return NodeRecord(
@@ -144,7 +141,7 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
 
 def is_running(config: SiteConfig) -> bool:
     """Return whether a SuperNode of this site runs on this machine, or is about to."""
-    return is_locked(_lock_path(config)) or _recorded_node_is_alive(config)
+    return is_locked(config.state_dir / LOCK_FILE) or _recorded_node_is_alive(config)
 
 
 def status(config: SiteConfig) -> Iterator[str]:
@@ -156,7 +153,7 @@ def status(config: SiteConfig) -> Iterator[str]:
     else:
         yield f"site {config.name}: not running"
     try:
-        reply = server_endpoint(config).health()
+        reply = config.server_endpoint.health()
         yield f"server {config.server}: answers with status {reply.status}"
     except RunError as error:
         yield f"server {config.server}: {error}"
@@ -191,10 +188,10 @@ def _run(config: SiteConfig, previous: NodeRecord | None) -> None:
             signal.signal(number, handler)
     log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log open a little longer
     orderly = stop_requested.is_set() and node.returncode == 0
-    ended = NodeRecord(node.pid, record.started, time.time(), orderly)
+    ended = replace(record, seen=time.time(), orderly=orderly)
     if not admitted.is_set():
         # The server never saw this node. A gap that it must notice began with the previous one.
-        ended = previous or NodeRecord(node.pid, record.started, ended.seen, orderly=True)
+        ended = previous or replace(ended, orderly=True)
     _write_record(config, ended)
     if stop_requested.is_set():
         return
@@ -227,23 +224,13 @@ def _keep_record(
     kill_at: float | None = None
     while node.poll() is None:
         now = time.time()
-        _write_record(config, NodeRecord(record.pid, record.started, now))
+        _write_record(config, replace(record, seen=now))
         if stop_requested.is_set():
             kill_at = kill_at or now + STOP_TIMEOUT_S
             if now > kill_at:
                 node.kill()
         with suppress(subprocess.TimeoutExpired):
             node.wait(0.2 if stop_requested.is_set() else RECORD_INTERVAL_S)
-
-
-def _refuse_untrusted_server(config: SiteConfig) -> None:
-    """Raise if another server answers; the right one may start later, and Flower waits for it."""
-    try:
-        server_endpoint(config).health()
-    except UntrustedServerError:
-        raise
-    except RunError as error:
-        print(f"{error}; retrying", flush=True)
 
 
 @contextmanager
@@ -253,7 +240,7 @@ def _hold_site(config: SiteConfig) -> Iterator[None]:
     The lock ends with the process that holds it. A SuperNode whose ``rsdgc site start`` was killed
     lives on without it, and is found by the record.
     """
-    lock = FileLock(_lock_path(config), timeout=LOCK_TIMEOUT_S)
+    lock = FileLock(config.state_dir / LOCK_FILE, timeout=LOCK_TIMEOUT_S)
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -285,12 +272,4 @@ def _already_running(config: SiteConfig) -> RunError:
 
 
 def _write_record(config: SiteConfig, record: NodeRecord) -> None:
-    replace_text(_record_path(config), json.dumps(asdict(record)))
-
-
-def _record_path(config: SiteConfig) -> Path:
-    return config.state_dir / "node.json"
-
-
-def _lock_path(config: SiteConfig) -> Path:
-    return config.state_dir / "node.lock"
+    replace_text(config.state_dir / RECORD_FILE, json.dumps(asdict(record)))

@@ -17,12 +17,14 @@ from unittest.mock import patch
 
 from fl_app import cli
 from fl_app.deploy.party_config import read_server
-from fl_app.deploy.server_checks import superlink_endpoint
 from fl_app.flower.processes import managed_process
 from fl_app.flower.superlink import free_ports
 from rsdgc.errors import RunError
+from tests.federation import make_data
 
 ROOT = Path(__file__).parents[2]
+SITES = ("site-00", "site-01", "site-02")
+COMMON = ("batch-size=8", "learning-rate=0.02", "device=cpu")
 STEP_TIMEOUT_S = 900.0
 """For steps that take a minute at most on a quiet machine."""
 
@@ -138,7 +140,7 @@ class Loopback:
 
     def server_answers(self) -> bool:
         try:
-            return superlink_endpoint(read_server(self.server_file)).health().status == 200
+            return read_server(self.server_file).superlink_endpoint.health().status == 200
         except RunError:
             return False
 
@@ -155,6 +157,22 @@ class Loopback:
 
     def summary(self, run: str) -> dict[str, Any]:
         return json.loads((self.runs / run / "summary.json").read_text(encoding="utf-8"))
+
+
+class Running:
+    """The federation and its processes."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.data = make_data(folder, sites=len(SITES))
+        self.federation = Loopback(stack, folder, self.data, SITES)
+        self.server = self.federation.start_server()
+        code, output = self.federation.server("register")
+        assert code == 0, output
+        self.nodes: dict[str, Process] = {}
+
+    def start(self, site: str) -> Process:
+        self.nodes[site] = self.federation.start_site(site)
+        return self.nodes[site]
 
 
 def edit(path: Path, **values: Any) -> None:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fl_app.deploy.node_keys import fingerprint, make_pair, read_private, read_public
+from fl_app.deploy.checks import check_certificate
+from fl_app.deploy.credentials import fingerprint, make_pair, read_private, read_public
 from fl_app.deploy.party_config import read_party, read_server, read_site
 from fl_app.deploy.provision import (
     Federation,
@@ -19,9 +20,8 @@ from fl_app.deploy.provision import (
     init_federation,
     open_federation,
     renew_certificate,
+    write_once,
 )
-from fl_app.deploy.secret_files import write_once
-from fl_app.deploy.server_checks import check_certificate
 from rsdgc.errors import SettingError
 
 

@@ -1,6 +1,6 @@
 """When a site's SuperNode may start again, and how it ends.
 
-The node is a script here; ``tests/deployment/test_federation.py`` has the real one.
+The node is a script here; ``tests/deployment`` has the real one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from flwr.common.constant import (
 )
 
 from fl_app.deploy import supernode
+from fl_app.deploy.checks import MAX_AHEAD_S, MAX_BEHIND_S
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.deploy.provision import Federation, init_federation
-from fl_app.deploy.site_checks import MAX_AHEAD_S, MAX_BEHIND_S
 from fl_app.deploy.supernode import NOTICE_S, OFFLINE_AFTER_S, NodeRecord
 from fl_app.flower.superlink import free_ports
 from rsdgc.durable import is_locked

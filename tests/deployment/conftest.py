@@ -1,0 +1,19 @@
+"""A federation for each file, so that the files can run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.deployment.parties import Running
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with ExitStack() as stack:
+        federation = Running(stack, tmp_path_factory.mktemp("federation"))
+        yield federation
+        for node in federation.nodes.values():  # all at once: the stack waits for one after another
+            node.popen.terminate()

@@ -1,0 +1,65 @@
+"""Runs that complete, runs that fail, and a stranger, in a federation of processes on the loopback.
+
+The folders are from ``rsdgc deploy init``, with TLS, keys and a database, and with paths and ports
+adapted to this machine. Every step is a command that an operator types.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from fl_app.deploy.credentials import make_pair
+from fl_app.flower.superlink import free_ports
+from tests.deployment.parties import COMMON, SITES, Running, rsdgc
+
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
+
+
+def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
+    federation = running.federation
+    for site in SITES:
+        running.start(site)
+    big_enough = ("--model", "small-resnet", "--budget", "2x", "budget-down=2x", "budget-final=2x")
+    run = federation.start(
+        "run", "server", "run", "--config", federation.server_file, "--out", "first", *big_enough,
+        *("--rounds", "2"), *COMMON,
+    )  # fmt: skip
+
+    # A site's folder with a key that is not registered. That of another authority is refused
+    # before Flower starts: tests/fl_app/deploy/test_supernode.py.
+    stranger = federation.made / "sites" / "stranger"
+    shutil.copytree(federation.site_file("site-00").parent, stranger)
+    federation.configure_site("stranger", running.data, free_ports(1)[0])
+    (stranger / "node.key").write_bytes(make_pair("stranger")[0])
+    code, output = rsdgc("site", "start", "--config", stranger / "site.toml")
+    assert code == 1, output
+    assert "the server did not admit site" in output
+
+    assert run.end() == 0, run.log()
+    assert "report: " in run.log().splitlines()[-1]
+    summary = federation.summary("first")
+    assert summary["num_sites"] == len(SITES)
+    assert summary["rounds"] == 2
+    assert summary["refused"] == {}
+    traffic = json.loads((federation.runs / "first" / "traffic.json").read_text(encoding="utf-8"))
+    for way in ("up", "down"):
+        ledger, wire = traffic[f"ledger_{way}"], traffic[f"wire_{way}"]
+        assert ledger == summary[f"bytes_{way}"]
+        assert ledger < wire < 1.01 * ledger, way
+
+    code, output = rsdgc("deploy", "check", "--config", federation.site_file("site-01"))
+    assert code == 0, output
+    code, output = rsdgc("site", "status", "--config", federation.site_file("site-01"))
+    assert code == 0, output
+    assert "running since" in output
+
+
+def test_a_run_that_fails_says_so(running: Running) -> None:
+    words = ["--out", "too-few", "--min-sites", "4", "join-timeout-s=1", *COMMON]
+    code, output = running.federation.server("run", *words)
+    assert code == 1, output
+    assert output.splitlines()[-1].startswith("error: run ")
+    assert "of at least 4 sites joined" in output
