@@ -31,7 +31,7 @@ from rsdgc import (
     decode,
     make_indicator,
 )
-from rsdgc.scheme import NEIGHBORHOOD_CODES, NeighborhoodKind
+from rsdgc.neighborhoods import NEIGHBORHOOD_CODES, NeighborhoodKind
 from strategies.rate_control import Policy, RateControl
 
 VALUES = ("float32", "int8", "deadzone")

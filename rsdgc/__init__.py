@@ -42,7 +42,7 @@ from rsdgc.errors import (
 )
 from rsdgc.feedback import ErrorFeedback
 from rsdgc.indicators import INDICATORS, L1, NSI, RMS, Indicator, Random, make_indicator
-from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.ratios import fit_ratios, uniform_shares, update_shares, weight_shares
 from rsdgc.scheme import Scheme
 from rsdgc.selection import kept_count, top_k
@@ -77,7 +77,6 @@ __all__ = [
     "StateError",
     "WeightedMean",
     "WireError",
-    "cut",
     "decode",
     "encode",
     "estimate_bytes",

@@ -17,21 +17,17 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.arrays import Float32
 from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, WireError
 from rsdgc.registry import Registry
+from rsdgc.spec import ModelSpec
 from rsdgc.update import SparseUpdate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rsdgc.arrays import Float32
-    from rsdgc.spec import ModelSpec
 
 
 class Aggregator(ABC):

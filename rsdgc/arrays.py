@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Iterator
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsdgc.errors import RsdgcError, SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Item = TypeVar("Item", bound=np.generic)
 Float32: TypeAlias = NDArray[np.float32]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import check_finite, max_magnitude
+from rsdgc.arrays import Float32, Float64, Int64, check_finite, max_magnitude
 from rsdgc.codec.sizes import estimate_bytes
 from rsdgc.codec.values import JointCoding
 from rsdgc.codec.wire import encode
 from rsdgc.errors import RsdgcError, SettingError
-from rsdgc.neighborhoods import cut
+from rsdgc.indicators import Indicator
+from rsdgc.scheme import Scheme
 from rsdgc.selection import kept_count, top_k
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32, Float64, Int64
-    from rsdgc.indicators import Indicator
-    from rsdgc.scheme import Scheme
-    from rsdgc.spec import Layer, ModelSpec
-    from rsdgc.update import SparseUpdate, Stamp
+from rsdgc.spec import Layer, ModelSpec
+from rsdgc.update import SparseUpdate, Stamp
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ class Compressor:
         self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp, *, whole: bool
     ) -> Int64 | None:
         """Return the ids to keep, or None for the whole layer."""
-        grid = cut(layer.shape, self.scheme)
+        grid = self.scheme.cut(layer.shape)
         kept = kept_count(ratio, grid.count)
         is_choice = 0 < kept < grid.count
         try:

@@ -8,13 +8,10 @@ old file, after it the new one. The last step makes the rename survive a loss of
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 DRAFT = ".draft"
 """Suffix of a file that is being written. A draft that a killed process left may be deleted."""

@@ -19,20 +19,15 @@ old momentum would send it a second time. ``m = 0`` is plain error feedback.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-from rsdgc.arrays import check_flat
+from rsdgc.arrays import Float32, Float64, check_flat
 from rsdgc.codec.wire import decode
+from rsdgc.compressor import Compressor
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32, Float64
-    from rsdgc.compressor import Compressor
-    from rsdgc.update import SparseUpdate, Stamp
+from rsdgc.update import SparseUpdate, Stamp
 
 
 def compress_with_feedback(

@@ -21,20 +21,15 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, check_finite, chunks, max_magnitude
+from rsdgc.arrays import CHUNK, Float32, check_finite, chunks, max_magnitude
 from rsdgc.errors import SettingError
+from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rsdgc.arrays import Float32
-    from rsdgc.neighborhoods import Neighborhoods
 
 _SAFE_MAGNITUDES = (1e-15, 1e14)
 """Range of the largest mean magnitude in which squares are safe in float32: at the lower end the

@@ -22,20 +22,19 @@ row lengths (512 and 4096, in runs of 8) have no ragged edge; otherwise it is ``
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsdgc.arrays import CHUNK, chunks, extract
+from rsdgc.arrays import CHUNK, Bools, Float32, Int64, chunks, extract
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Bools, Float32, Int64
-    from rsdgc.scheme import Scheme
+NeighborhoodKind: TypeAlias = Literal["kernel", "tile", "element"]
+# The numbers on the wire: never change one, never use one twice.
+NEIGHBORHOOD_CODES: dict[NeighborhoodKind, int] = {"kernel": 0, "tile": 1, "element": 2}
+MAX_TILE_PX = 64
 
 
 class Block(NamedTuple):
@@ -52,7 +51,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """The grid of neighborhoods over one layer; :func:`cut` makes it.
+    """The grid of neighborhoods over one layer; :meth:`rsdgc.Scheme.cut` makes it.
 
     Parameters
     ----------
@@ -89,18 +88,7 @@ class Neighborhoods:
         return bool(self.rows % self.height or self.cols % self.width)
 
     def sizes(self, ids: Int64 | None = None) -> Int64:
-        """Return the number of members of the given neighborhoods (default: of all).
-
-        Parameters
-        ----------
-        ids : int64 [k], optional
-            Neighborhoods, each below :attr:`count`.
-
-        Returns
-        -------
-        int64 [k] or [count]
-            Members of each; fewer at a ragged edge.
-        """
+        """Return the number of members of each given neighborhood (default: of all), int64 [k]."""
         ids = np.arange(self.count, dtype=np.int64) if ids is None else ids
         top, left = self._corners(ids)
         return np.minimum(self.height, self.rows - top) * np.minimum(self.width, self.cols - left)
@@ -121,15 +109,7 @@ class Neighborhoods:
     def elements(self, ids: Int64) -> Int64:
         """Return the flat indices of the members of the given neighborhoods.
 
-        Parameters
-        ----------
-        ids : int64 [k]
-            Neighborhoods, each below :attr:`count`.
-
-        Returns
-        -------
-        int64 [sizes(ids).sum()]
-            Indices into the flat layer, neighborhood by neighborhood and row by row within one.
+        int64 [num_members(ids)], neighborhood by neighborhood and row by row within one.
         """
         top, left = self._corners(ids)
         row = top[:, None, None] + np.arange(self.height)[:, None]
@@ -141,7 +121,10 @@ class Neighborhoods:
         return inside
 
     def gather(self, values: Float32, ids: Int64) -> Float32:
-        """Copy the members of the given neighborhoods out of a flat layer, in id order."""
+        """Copy the members of the given neighborhoods out of a flat layer, in id order.
+
+        Returns float32 [num_members(ids)]; all other methods take members in this order.
+        """
         if self.is_flat:
             return self._as_items(values).take(ids).view(np.float32)
         out = np.empty(self.num_members(ids), dtype=np.float32)
@@ -158,9 +141,9 @@ class Neighborhoods:
         target : float32 [size]
             Changed in place.
         ids : int64 [k]
-            Distinct neighborhoods, each below :attr:`count`.
+            Distinct neighborhoods.
         values : float32 [num_members(ids)]
-            As :meth:`gather` orders them.
+            As :meth:`gather` returns them.
         weight : float
             Rounded to float32 before it is used.
         """
@@ -186,12 +169,7 @@ class Neighborhoods:
     def peaks(self, values: Float32, ids: Int64) -> Float32:
         """Return the largest magnitude in each of the given neighborhoods, float32 [k].
 
-        Parameters
-        ----------
-        values : float32 [num_members(ids)]
-            As :meth:`gather` orders them.
-        ids : int64 [k]
-            The neighborhoods.
+        ``values`` are their members, as :meth:`gather` returns them.
         """
         if not ids.size:
             return np.empty(0, dtype=np.float32)
@@ -210,22 +188,10 @@ class Neighborhoods:
         return peaks
 
     def select(self, values: Float32, ids: Int64, chosen: Bools) -> Iterator[Float32]:
-        """Yield the members of some of the given neighborhoods, in id order.
+        """Yield the members of the chosen ones (bool [k]) of the given neighborhoods.
 
-        Parameters
-        ----------
-        values : float32 [num_members(ids)]
-            As :meth:`gather` orders them.
-        ids : int64 [k]
-            The neighborhoods.
-        chosen : bool [k]
-            Which of the given ones to yield.
-
-        Yields
-        ------
-        float32 [n]
-            Members, in pieces that fit into a core's cache. Once a piece is yielded, ``values``
-            may be overwritten up to the end of that piece.
+        ``values`` are the members of all of them, as :meth:`gather` returns them. The pieces fit
+        into a core's cache. Once a piece is yielded, ``values`` may be overwritten up to its end.
         """
         if chosen.all():
             yield from (values[part] for part in chunks(values.size))
@@ -247,19 +213,15 @@ class Neighborhoods:
         # A block needs neighborhoods of one shape, and there are up to four: the full ones, those
         # at the right edge, at the lower edge, and in the corner.
         matrix = values.reshape(self.rows, self.cols)
-        for down, height in _spans(self.rows, self.height):
-            for across, width in _spans(self.cols, self.width):
-                step_across = max(1, min(len(across), chunk // (height * width)))
-                step_down = max(1, chunk // (len(across) * height * width))
-                for i in chunks(len(down), step_down):
-                    for j in chunks(len(across), step_across):
-                        yield self._block(matrix, down[i], across[j], height, width)
-
-    def _block(self, matrix: Float32, down: range, across: range, height: int, width: int) -> Block:
-        top, left = down.start * self.height, across.start * self.width
-        part = matrix[top : top + len(down) * height, left : left + len(across) * width]
-        members = part.reshape(len(down), height, len(across), width).transpose(0, 2, 1, 3)
-        return Block(slice(down.start, down.stop), slice(across.start, across.stop), members)
+        for i, down, height in _spans(self.rows, self.height):
+            for j, across, width in _spans(self.cols, self.width):
+                top, left = i * self.height, j * self.width
+                part = matrix[top : top + down * height, left : left + across * width]
+                members = part.reshape(down, height, across, width).transpose(0, 2, 1, 3)
+                for m in chunks(down, max(1, chunk // (across * height * width))):
+                    for n in chunks(across, max(1, chunk // (height * width))):
+                        where = slice(i + m.start, i + m.stop), slice(j + n.start, j + n.stop)
+                        yield Block(*where, members[m, n])
 
     def _as_items(self, values: Float32) -> NDArray[np.void]:
         """Return a view with one item for each neighborhood.
@@ -281,45 +243,29 @@ class Neighborhoods:
             start += index.size
 
 
-def _spans(size: int, step: int) -> Iterator[tuple[range, int]]:
-    """Yield (the full neighborhoods, their extent), then (the ragged one, its extent)."""
+def _spans(size: int, step: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first, number and extent of the full neighborhoods, then those of the ragged one."""
     full, remainder = divmod(size, step)
     if full:
-        yield range(full), step
+        yield 0, full, step
     if remainder:
-        yield range(full, full + 1), remainder
+        yield full, 1, remainder
 
 
-def cut(shape: Sequence[int], scheme: Scheme) -> Neighborhoods:
-    """Cut a layer of the given shape into neighborhoods (paper: gradient neighborhoods).
-
-    Parameters
-    ----------
-    shape : sequence of int
-        The layer's shape, output channels first; ``()`` is a single number.
-    scheme : Scheme
-        Which kind of neighborhood, and how large.
-
-    Returns
-    -------
-    Neighborhoods
-        The grid over the layer.
-    """
+def cut(shape: Sequence[int], kind: NeighborhoodKind, tile_px: int) -> Neighborhoods:
+    """Cut a layer of the given shape into neighborhoods, as the table above says."""
     rows = shape[0] if len(shape) > 1 else 1
     cols = math.prod(shape) // rows
-    run = _run_length(cols, scheme.tile_px**2)
-    if scheme.neighborhood == "element":
+    if kind == "element":
         return Neighborhoods(rows, cols, 1, 1)
-    if scheme.neighborhood == "tile" and len(shape) > 1:
-        return Neighborhoods(rows, cols, scheme.tile_px, scheme.tile_px)
-    kernel_px = math.prod(shape[2:]) if len(shape) > 2 else 1
-    if scheme.neighborhood == "kernel" and kernel_px > 1:
+    if kind == "tile" and len(shape) > 1:
+        return Neighborhoods(rows, cols, tile_px, tile_px)
+    kernel_px = math.prod(shape[2:])
+    if kind == "kernel" and kernel_px > 1:
         return Neighborhoods(rows, cols, 1, kernel_px)
-    return Neighborhoods(rows, cols, 1, run)
-
-
-def _run_length(cols: int, target: int) -> int:
-    """Return the divisor of ``cols`` nearest to ``target``, if one is within a third of it."""
+    # A run: the divisor of the row's length nearest to tile_px², if one is within a third of it.
+    target = tile_px**2
     near = range(math.ceil(target * 2 / 3), target * 4 // 3 + 1)
     divisors = [length for length in near if cols % length == 0]
-    return min(divisors, key=lambda length: abs(length - target), default=target)
+    run = min(divisors, key=lambda length: abs(length - target), default=target)
+    return Neighborhoods(rows, cols, 1, run)

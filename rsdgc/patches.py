@@ -22,19 +22,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
+from rsdgc.arrays import Float32
 from rsdgc.codec.wire import decode
 from rsdgc.errors import WireError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32
-    from rsdgc.spec import ModelSpec
-    from rsdgc.update import SparseUpdate
+from rsdgc.spec import ModelSpec
+from rsdgc.update import SparseUpdate
 
 MAGIC = b"RSDP"
 FINGERPRINT_BYTES = 16

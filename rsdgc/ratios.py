@@ -8,20 +8,16 @@ that an update takes the budgeted bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from rsdgc.arrays import Bools, Float32, Float64
 from rsdgc.codec.sizes import SizeModel
 from rsdgc.errors import SettingError
 from rsdgc.indicators import L1, RMS
-from rsdgc.neighborhoods import Neighborhoods, cut
+from rsdgc.neighborhoods import Neighborhoods
+from rsdgc.scheme import Scheme
 from rsdgc.selection import top_k
-
-if TYPE_CHECKING:
-    from rsdgc.arrays import Bools, Float32, Float64
-    from rsdgc.scheme import Scheme
-    from rsdgc.spec import ModelSpec
+from rsdgc.spec import ModelSpec
 
 _BISECTIONS = 80  # more than enough for the last digit of a float64
 
@@ -116,7 +112,7 @@ def update_shares(
         The update holds NaN or infinity.
     """
     scores = [
-        RMS().score(view, cut(layer.shape, scheme))
+        RMS().score(view, scheme.cut(layer.shape))
         for layer, view in zip(spec.layers, spec.views(update), strict=True)
     ]
     return _shares_of_top(scores, top_share, floor, only_positive=True)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from rsdgc.codec.values import VALUE_CODINGS, LayerCoding, find_coding
+from rsdgc.codec.indices import INDEX_CODES, IndexKind
+from rsdgc.codec.values import VALUE_CODINGS, Coding, LayerCoding, find_coding
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rsdgc.codec.values import Coding
-
-NeighborhoodKind: TypeAlias = Literal["kernel", "tile", "element"]
-IndexKind: TypeAlias = Literal["rice", "int32"]
-
-# The numbers on the wire: never change one, never use one twice.
-NEIGHBORHOOD_CODES: dict[NeighborhoodKind, int] = {"kernel": 0, "tile": 1, "element": 2}
-INDEX_CODES: dict[IndexKind, int] = {"rice": 0, "int32": 1}
-
-MAX_TILE_PX = 64
+from rsdgc.neighborhoods import (
+    MAX_TILE_PX,
+    NEIGHBORHOOD_CODES,
+    NeighborhoodKind,
+    Neighborhoods,
+    cut,
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,10 @@ class Scheme:
             return coding
         names = [name for name in VALUE_CODINGS if VALUE_CODINGS[name].for_whole_layers]
         raise SettingError(f"dense_values is {self.dense_values!r}: choose {', '.join(names)}")
+
+    def cut(self, shape: Sequence[int]) -> Neighborhoods:
+        """Return the neighborhoods of a layer of the given shape (see :mod:`.neighborhoods`)."""
+        return cut(shape, self.neighborhood, self.tile_px)
 
 
 def _check(field: str, value: str, allowed: Iterable[str]) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import extract
+from rsdgc.arrays import Float32, Int64, extract
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from rsdgc.arrays import Float32, Int64
 
 _SAMPLE_SIZE = 1 << 14  # large enough that the bounds enclose few scores, quick to sort
 _MIN_SAMPLED = 1 << 16  # below this, partitioning everything is as fast as sampling

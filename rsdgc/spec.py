@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import check_flat
+from rsdgc.arrays import Float32, Int64, check_flat
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rsdgc.arrays import Float32, Int64
 
 MAX_LAYER_SIZE = 2**31 - 1
 """Most elements that a layer may have: neighborhood ids are stored in 32 bits."""

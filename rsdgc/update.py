@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, chunks
+from rsdgc.arrays import CHUNK, Float32, Float64, Int64, chunks
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from rsdgc.arrays import Float32, Float64, Int64
-    from rsdgc.neighborhoods import Neighborhoods
-    from rsdgc.scheme import Scheme
-    from rsdgc.spec import ModelSpec
+from rsdgc.neighborhoods import Neighborhoods
+from rsdgc.scheme import Scheme
+from rsdgc.spec import ModelSpec
 
 MAX_RUN = 2**64 - 1
 MAX_ROUND = 2**32 - 1

@@ -14,19 +14,14 @@ an arithmetic coder would, but in whole-array operations, without a loop over va
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsdgc.arrays import extract
-from rsdgc.codec.golomb_rice import MAX_RICE, best_rice, gaps_in, rice_cost
+from rsdgc.arrays import Bools, UInt16, extract
+from rsdgc.codec.golomb_rice import MAX_RICE, RiceReader, RiceWriter, best_rice, gaps_in, rice_cost
 from rsdgc.errors import WireError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Bools, UInt16
-    from rsdgc.codec.golomb_rice import RiceReader, RiceWriter
 
 PLANES = 3
 """Planes of flags; larger magnitudes follow as numbers. At the usual steps few values are above

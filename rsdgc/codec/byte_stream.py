@@ -6,12 +6,9 @@ highest bit of a byte says that another one follows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rsdgc.errors import WireError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_VARINT_BYTES = 5
 """Enough for every count of neighborhoods, which is below 2³¹."""

@@ -12,28 +12,20 @@ update that keeps nothing has an empty table.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdgc.arrays import check_finite, extract, max_magnitude
+from rsdgc.arrays import Bools, Float32, Float64, check_finite, extract, max_magnitude
 from rsdgc.codec.bit_planes import PLANES, RAW_FLAGS, Levels, PlaneCode
-from rsdgc.codec.byte_stream import encode_varint
-from rsdgc.codec.golomb_rice import RiceWriter
-from rsdgc.codec.indices import EncodedLayers, KeptNeighborhoods, write_ids
+from rsdgc.codec.byte_stream import ByteReader, encode_varint
+from rsdgc.codec.golomb_rice import RiceReader, RiceWriter
+from rsdgc.codec.indices import EncodedLayers, IndexKind, KeptNeighborhoods, write_ids
 from rsdgc.codec.quantizer import Quantizer
 from rsdgc.codec.step_search import StepSearch
 from rsdgc.codec.values import VALUE_CODINGS, JointCoding
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rsdgc.arrays import Bools, Float32, Float64
-    from rsdgc.codec.byte_stream import ByteReader
-    from rsdgc.codec.golomb_rice import RiceReader
-    from rsdgc.scheme import IndexKind
 
 MIN_GROUP_VALUES = 1024
 """A group of layers is closed when it has this many kept values.

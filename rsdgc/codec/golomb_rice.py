@@ -17,21 +17,16 @@ repeated or decreasing ids.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsdgc.arrays import CHUNK, chunks
+from rsdgc.arrays import CHUNK, Bools, Float64, Int64, UInt32, chunks
 from rsdgc.errors import SettingError, WireError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Bools, Float64, Int64, UInt32
-
-    Numbers = Int64 | UInt32
+Numbers: TypeAlias = Int64 | UInt32
 
 MAX_RICE = 31
 SAMPLE_NUMBERS = 1 << 17

@@ -6,9 +6,11 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from rsdgc.codec.indices import INDEX_CODES
 from rsdgc.codec.values import name_from_code
 from rsdgc.errors import SettingError, WireError
-from rsdgc.scheme import INDEX_CODES, NEIGHBORHOOD_CODES, Scheme
+from rsdgc.neighborhoods import NEIGHBORHOOD_CODES
+from rsdgc.scheme import Scheme
 from rsdgc.spec import ModelSpec
 from rsdgc.update import Stamp
 

@@ -7,26 +7,22 @@ as ``int32``, behind them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from rsdgc.codec.byte_stream import encode_varint
-from rsdgc.codec.golomb_rice import MAX_RICE, RiceWriter, best_rice, gaps_of
+from rsdgc.arrays import Float32, Float64, Int64
+from rsdgc.codec.byte_stream import ByteReader, encode_varint
+from rsdgc.codec.golomb_rice import MAX_RICE, RiceReader, RiceWriter, best_rice, gaps_of
 from rsdgc.errors import SettingError, WireError
-from rsdgc.update import LayerUpdate
+from rsdgc.neighborhoods import Neighborhoods
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32, Float64, Int64
-    from rsdgc.codec.byte_stream import ByteReader
-    from rsdgc.codec.golomb_rice import RiceReader
-    from rsdgc.neighborhoods import Neighborhoods
-    from rsdgc.scheme import IndexKind
-
+IndexKind: TypeAlias = Literal["rice", "int32"]
+# The numbers on the wire: never change one, never use one twice.
+INDEX_CODES: dict[IndexKind, int] = {"rice": 0, "int32": 1}
 
 WHOLE_LAYER = 255
 """Code of a layer that is sent whole."""
@@ -39,7 +35,7 @@ RAW_ID_BITS = 32
 class KeptNeighborhoods:
     """Kept neighborhoods of one layer.
 
-    Parameters
+    Attributes
     ----------
     grid : Neighborhoods
         All neighborhoods of the layer.
@@ -53,12 +49,17 @@ class KeptNeighborhoods:
     ids: Int64
     values: Float32
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all neighborhoods are kept."""
+        return self.ids.size == self.grid.count
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedLayers:
     """The sparse layers of an update with their ids encoded, and their values if coded jointly.
 
-    Parameters
+    Attributes
     ----------
     kept : list of KeptNeighborhoods
         What is sent of each layer. Jointly coded values are those that a decoder finds.
@@ -85,29 +86,20 @@ class EncodedLayers:
     @cached_property
     def counts(self) -> bytes:
         """The number of ids of each layer that does not keep all its neighborhoods."""
-        return b"".join(
-            encode_varint(layer.ids.size)
-            for layer in self.kept
-            if layer.ids.size < layer.grid.count
-        )
+        return b"".join(encode_varint(k.ids.size) for k in self.kept if not k.is_complete)
 
     @property
     def size(self) -> int:
         """Bytes of counts, streams, table and plain ids together."""
-        sections = (self.counts, self.unary, self.plain, self.table, self.raw_ids)
-        return sum(len(section) for section in sections)
+        return sum(map(len, (self.counts, self.unary, self.plain, self.table, self.raw_ids)))
 
-    def layer_updates(self) -> list[LayerUpdate]:
-        """Return each layer as a decoder finds it."""
-        return [
-            LayerUpdate(
-                layer.grid,
-                all_ids(layer.grid) if layer.ids.size == layer.grid.count else layer.ids,
-                layer.values,
-                num_bytes,
-            )
-            for layer, num_bytes in zip(self.kept, bytes_from_bits(self.layer_bits), strict=True)
-        ]
+
+class EncodedIds(NamedTuple):
+    """Ids of all sparse layers; the fields are those of :class:`EncodedLayers`."""
+
+    codes: list[int]
+    layer_bits: Float64
+    raw_ids: bytes
 
 
 def all_ids(grid: Neighborhoods) -> Int64 | None:
@@ -133,14 +125,6 @@ def check_ids(ids: Int64, count: int) -> None:
         raise SettingError(msg)
 
 
-class EncodedIds(NamedTuple):
-    """Ids of all sparse layers; the fields are those of :class:`EncodedLayers`."""
-
-    codes: list[int]
-    bits: Float64
-    raw: bytes = b""
-
-
 def encode_ids(layers: Sequence[KeptNeighborhoods], indices: IndexKind) -> EncodedLayers:
     """Encode the ids of all sparse layers, whose values are coded layer by layer."""
     writer = RiceWriter()
@@ -153,23 +137,25 @@ def write_ids(
 ) -> EncodedIds:
     """Encode the ids of all sparse layers, into the streams unless they are plain integers."""
     codes: list[int] = []
-    if indices == "int32":
-        # Plain integers are full bytes, so they get a section of their own behind the streams.
-        codes = [ALL_KEPT if layer.ids.size == layer.grid.count else 0 for layer in layers]
-        raw = [
-            b"" if code == ALL_KEPT else layer.ids.astype("<u4").tobytes()
-            for code, layer in zip(codes, layers, strict=True)
-        ]
-        return EncodedIds(codes, np.array([8.0 * len(ids) for ids in raw]), b"".join(raw))
-    positions = [writer.num_bits]
+    bits: list[float] = []
+    raw = bytearray()  # full bytes, so they get a section of their own behind the streams
     for layer in layers:
-        codes.append(_write_gaps(layer.ids, layer.grid.count, writer))
-        positions.append(writer.num_bits)
-    return EncodedIds(codes, np.diff(np.array(positions, dtype=np.float64)))
+        code, before = 0, writer.num_bits + 8 * len(raw)
+        if layer.is_complete:
+            code = ALL_KEPT
+        elif indices == "int32":
+            raw += layer.ids.astype("<u4").tobytes()
+        elif layer.ids.size:
+            gaps = gaps_of(layer.ids)
+            code = best_rice(gaps)
+            writer.write_numbers(gaps, code)
+        codes.append(code)
+        bits.append(writer.num_bits + 8 * len(raw) - before)
+    return EncodedIds(codes, np.array(bits, dtype=np.float64), bytes(raw))
 
 
 def read_counts(
-    codes: Sequence[int], layers: Sequence[Neighborhoods], reader: ByteReader
+    codes: Sequence[int], grids: Sequence[Neighborhoods], reader: ByteReader
 ) -> list[int]:
     """Read how many neighborhoods of each sparse layer a peer claims to send.
 
@@ -179,7 +165,7 @@ def read_counts(
         A count is missing, or it does not fit the layer and its code.
     """
     counts = []
-    for code, grid in zip(codes, layers, strict=True):
+    for code, grid in zip(codes, grids, strict=True):
         count = grid.count if code == ALL_KEPT else reader.read_varint()
         # Each state has one spelling: all kept is code 254, nothing kept is code 0.
         if (code != ALL_KEPT and (code > MAX_RICE or count >= grid.count)) or (code and not count):
@@ -192,63 +178,37 @@ def read_counts(
 def read_ids(
     codes: Sequence[int],
     counts: Sequence[int],
-    layers: Sequence[Neighborhoods],
+    grids: Sequence[Neighborhoods],
+    indices: IndexKind,
+    reader: ByteReader,
     streams: RiceReader,
 ) -> tuple[list[Int64 | None], Float64]:
-    """Read the ids of all sparse layers from streams that a peer sent.
+    """Read the ids of all sparse layers that a peer sent, and the bits that each layer's took.
 
-    Returns
-    -------
-    ids : list of (int64 [k] or None)
-        Those of :func:`all_ids` where all neighborhoods are kept.
-    bits : float64 [num_layers]
-        Bits that each layer's ids took.
+    The ids of a layer are int64 [k], or those of :func:`all_ids`. They come from the streams, or
+    from the reader if they are plain integers.
 
     Raises
     ------
     WireError
-        The streams do not hold them.
+        They are not there, or not what :func:`write_ids` writes.
     """
     ids: list[Int64 | None] = []
-    positions = [streams.num_bits]
-    for code, count, grid in zip(codes, counts, layers, strict=True):
-        ids.append(all_ids(grid) if code == ALL_KEPT else streams.read_ids(count, code, grid.count))
-        positions.append(streams.num_bits)
-    return ids, np.diff(np.array(positions, dtype=np.float64))
-
-
-def read_raw_ids(
-    codes: Sequence[int], counts: Sequence[int], layers: Sequence[Neighborhoods], reader: ByteReader
-) -> tuple[list[Int64 | None], Float64]:
-    """Read int32 ids from a buffer that a peer sent; otherwise as :func:`read_ids`."""
-    if set(codes) - {0, ALL_KEPT}:
-        msg = f"layers with int32 ids have the codes {sorted(set(codes))}: refuse the upload"
-        raise WireError(msg)
-    ids: list[Int64 | None] = []
-    for code, count, grid in zip(codes, counts, layers, strict=True):
+    bits: list[float] = []
+    for code, count, grid in zip(codes, counts, grids, strict=True):
+        before = streams.num_bits + 8 * reader.position
         if code == ALL_KEPT:
             ids.append(all_ids(grid))
-            continue
-        raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
-        # Gaps cannot spell ids that repeat or decrease; plain integers can.
-        try:
-            check_ids(raw, grid.count)
-        except SettingError as error:
-            raise WireError(str(error)) from None
-        ids.append(raw)
-    bits = [
-        0 if code == ALL_KEPT else RAW_ID_BITS * count
-        for code, count in zip(codes, counts, strict=True)
-    ]
+        elif indices == "rice":
+            ids.append(streams.read_ids(count, code, grid.count))
+        elif code:
+            raise WireError(f"a layer with int32 ids has the code {code}: refuse the upload")
+        else:
+            raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
+            ids.append(raw)
+            try:  # gaps cannot spell ids that repeat or decrease, but plain integers can
+                check_ids(raw, grid.count)
+            except SettingError as error:
+                raise WireError(str(error)) from None
+        bits.append(streams.num_bits + 8 * reader.position - before)
     return ids, np.array(bits, dtype=np.float64)
-
-
-def _write_gaps(ids: Int64, count: int, writer: RiceWriter) -> int:
-    if ids.size == count:
-        return ALL_KEPT
-    if not ids.size:
-        return 0
-    gaps = gaps_of(ids)
-    rice = best_rice(gaps)
-    writer.write_numbers(gaps, rice)
-    return rice

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsdgc.arrays import chunks, max_magnitude
-from rsdgc.codec.values import VALUE_CODINGS, LayerCoding
+from rsdgc.arrays import Float32, chunks, max_magnitude
+from rsdgc.codec.values import VALUE_CODINGS, Buffer, LayerCoding
 from rsdgc.errors import WireError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Float32
-    from rsdgc.codec.values import Buffer
 
 _FLOAT16_MAX = 65504.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -10,21 +10,16 @@ saturates at the largest float32.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsdgc.arrays import chunks, place
+from rsdgc.arrays import Bools, Float32, Float64, Int64, UInt16, chunks, place
 from rsdgc.codec.bit_planes import MAX_LEVEL, PLANES, Levels
 from rsdgc.errors import SettingError, WireError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from rsdgc.arrays import Bools, Float32, Float64, Int64, UInt16
 
 FINEST_STEP = float(np.finfo(np.float32).tiny)
 """Smallest step. Some machines round smaller (subnormal) numbers to zero and would differ."""

@@ -7,21 +7,17 @@ ones cluster and take a little less.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsdgc.arrays import Float64
 from rsdgc.codec.byte_stream import MAX_VARINT_BYTES
 from rsdgc.codec.golomb_rice import expected_id_bits
 from rsdgc.codec.header import HEADER_BYTES
 from rsdgc.codec.indices import RAW_ID_BITS
 from rsdgc.codec.values import JointCoding
-from rsdgc.neighborhoods import cut
-
-if TYPE_CHECKING:
-    from rsdgc.arrays import Float64
-    from rsdgc.scheme import Scheme
-    from rsdgc.spec import ModelSpec
+from rsdgc.scheme import Scheme
+from rsdgc.spec import ModelSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +52,7 @@ class SizeModel:
     def from_spec(cls, spec: ModelSpec, scheme: Scheme) -> SizeModel:
         """Return the size model of a model under a scheme."""
         sizes = np.array([layer.size for layer in spec.layers], dtype=np.float64)
-        counts = np.array([cut(layer.shape, scheme).count for layer in spec.layers], np.float64)
+        counts = np.array([scheme.cut(layer.shape).count for layer in spec.layers], np.float64)
         sparse, dense = scheme.value_coding, scheme.dense_coding
         return cls(
             counts,

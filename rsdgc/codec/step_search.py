@@ -10,19 +10,15 @@ zone, planes of flags, large levels, signs.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
+from rsdgc.arrays import Float32, Float64
 from rsdgc.codec.bit_planes import MAX_LEVEL, PLANES
 from rsdgc.codec.golomb_rice import expected_id_bits
 from rsdgc.codec.indices import RAW_ID_BITS
 from rsdgc.codec.quantizer import COARSEST_STEP, FINEST_STEP, Quantizer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32, Float64
 
 SAMPLE_VALUES = 1 << 17
 """Size of a sample over all layers; its error in the size is far below the 1 % that is allowed."""

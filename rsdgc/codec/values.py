@@ -29,22 +29,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from rsdgc.arrays import check_finite, max_magnitude
+from rsdgc.arrays import Float32, Float64, check_finite, max_magnitude
+from rsdgc.codec.byte_stream import ByteReader
+from rsdgc.codec.golomb_rice import RiceReader
+from rsdgc.codec.indices import EncodedLayers, IndexKind, KeptNeighborhoods
 from rsdgc.errors import SettingError, WireError
 from rsdgc.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32, Float64
-    from rsdgc.codec.byte_stream import ByteReader
-    from rsdgc.codec.golomb_rice import RiceReader
-    from rsdgc.codec.indices import EncodedLayers, KeptNeighborhoods
-    from rsdgc.scheme import IndexKind
 
 Buffer: TypeAlias = bytes | memoryview
 

@@ -41,41 +41,30 @@ The checksum finds accidents, not malice: every other check holds without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
+from rsdgc.arrays import Float32, Int64
 from rsdgc.codec.byte_stream import ByteReader
 from rsdgc.codec.golomb_rice import RiceReader
 from rsdgc.codec.header import HEADER_BYTES, VERSION, Header
 from rsdgc.codec.indices import (
     WHOLE_LAYER,
     KeptNeighborhoods,
+    all_ids,
     bytes_from_bits,
     check_ids,
     encode_ids,
     read_counts,
     read_ids,
-    read_raw_ids,
 )
-from rsdgc.codec.values import (
-    JointCoding,
-    LayerCoding,
-    check_decoded,
-    decode_values,
-    encode_values,
-)
+from rsdgc.codec.values import JointCoding, LayerCoding, check_decoded, decode_values, encode_values
 from rsdgc.errors import SettingError, WireError
-from rsdgc.neighborhoods import Neighborhoods, cut
-from rsdgc.update import LayerUpdate, SparseUpdate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rsdgc.arrays import Float32, Int64
-    from rsdgc.scheme import Scheme
-    from rsdgc.spec import ModelSpec
-    from rsdgc.update import Stamp
+from rsdgc.neighborhoods import Neighborhoods
+from rsdgc.scheme import Scheme
+from rsdgc.spec import ModelSpec
+from rsdgc.update import LayerUpdate, SparseUpdate, Stamp
 
 __all__ = ["HEADER_BYTES", "VERSION", "decode", "encode"]
 
@@ -92,12 +81,8 @@ def encode(
 
     Parameters
     ----------
-    spec : ModelSpec
-        The model.
-    scheme : Scheme
-        How its layers are cut and coded.
-    stamp : Stamp
-        Run, round and base version.
+    spec, scheme, stamp
+        The model, how its layers are cut and coded, and where the update belongs.
     update : float32 [spec.size]
         What to send.
     kept : sequence of (int64 [k] or None), one for each layer
@@ -120,9 +105,8 @@ def encode(
         A value to be sent is NaN or infinite.
     """
     if len(kept) != len(spec.layers):
-        msg = f"ids of {len(kept)} layers were passed: the model has {len(spec.layers)}"
-        raise SettingError(msg)
-    grids = [cut(layer.shape, scheme) for layer in spec.layers]
+        raise SettingError(f"ids of {len(kept)} layers: the model has {len(spec.layers)}")
+    grids = [scheme.cut(layer.shape) for layer in spec.layers]
     sparse, bodies = _split_layers(scheme, grids, spec.views(update), kept)
     coding = scheme.value_coding
     if isinstance(coding, JointCoding) and sparse:
@@ -137,16 +121,20 @@ def encode(
     streams = [encoded.unary, encoded.plain, encoded.raw_ids]
     sections = [codes.tobytes(), encoded.counts, *streams, encoded.table, *bodies]
     payload = header.assemble(spec, sections)
-    if not isinstance(coding, JointCoding) or not sparse:
+    if not isinstance(coding, JointCoding):
         # Error feedback needs what the receiver will find, and decoding says exactly that.
         return decode(payload, spec)
     # A joint coding has computed its decoded values already. Only whole layers are decoded here.
-    layers = dict(zip(sparse, encoded.layer_updates(), strict=True))
+    sent = zip(encoded.kept, bytes_from_bits(encoded.layer_bits), strict=True)
+    layers = []
     for i, grid in enumerate(grids):
         if i not in sparse:
-            layers[i] = _read_layer(ByteReader(bodies[i]), grid, None, scheme.dense_coding, 0)
-    in_order = tuple(layers[i] for i in range(len(grids)))
-    return SparseUpdate(payload, stamp, scheme, spec, in_order)
+            layers.append(_read_layer(ByteReader(bodies[i]), grid, None, scheme.dense_coding, 0))
+            continue
+        layer, num_bytes = next(sent)
+        ids = all_ids(grid) if layer.is_complete else layer.ids
+        layers.append(LayerUpdate(grid, ids, layer.values, num_bytes))
+    return SparseUpdate(payload, stamp, scheme, spec, tuple(layers))
 
 
 def decode(
@@ -184,7 +172,7 @@ def decode(
         msg = f"the upload has the scheme {header.scheme}, not {scheme}"
         raise WireError(f"{msg}: use one scheme on the server and at every site")
     reader = ByteReader(payload, HEADER_BYTES)
-    grids = [cut(layer.shape, header.scheme) for layer in spec.layers]
+    grids = [header.scheme.cut(layer.shape) for layer in spec.layers]
     codes = list(reader.take(len(grids), "the layer codes"))
     sparse = [i for i, code in enumerate(codes) if code != WHOLE_LAYER]
     sparse_grids, codes = [grids[i] for i in sparse], [codes[i] for i in sparse]
@@ -193,10 +181,7 @@ def decode(
     plain = reader.take(header.plain_bytes, "the plain stream")
     _check_claims(header, sparse_grids, counts, reader.remaining)
     streams = RiceReader(unary, plain)
-    if header.scheme.indices == "rice":
-        ids, bits = read_ids(codes, counts, sparse_grids, streams)
-    else:
-        ids, bits = read_raw_ids(codes, counts, sparse_grids, reader)
+    ids, bits = read_ids(codes, counts, sparse_grids, header.scheme.indices, reader, streams)
     coding = header.scheme.value_coding
     values: list[Float32] = []
     if isinstance(coding, JointCoding):
@@ -219,8 +204,7 @@ def decode(
         else:
             layers.append(_read_layer(reader, grid, ids[k], coding, num_bytes[k]))
     if reader.remaining:
-        msg = f"the upload has {reader.remaining} bytes after its last layer: refuse it"
-        raise WireError(msg)
+        raise WireError(f"the upload has {reader.remaining} bytes after its last layer: refuse it")
     return SparseUpdate(payload, header.stamp, header.scheme, spec, tuple(layers))
 
 
@@ -238,13 +222,10 @@ def _split_layers(
         if ids is None:
             bodies.append(encode_values(view, scheme.dense_coding))
             continue
-        # Gathered values are a copy, which the coding may overwrite.
         check_ids(ids, grid.count)
-        sparse[i] = KeptNeighborhoods(grid, ids, grid.gather(view, ids))
-        if isinstance(coding, JointCoding):
-            bodies.append(b"")
-        else:
-            bodies.append(encode_values(sparse[i].values, coding))
+        values = grid.gather(view, ids)  # a copy, which a joint coding may overwrite
+        sparse[i] = KeptNeighborhoods(grid, ids, values)
+        bodies.append(b"" if isinstance(coding, JointCoding) else encode_values(values, coding))
     return sparse, bodies
 
 
@@ -253,8 +234,7 @@ def _check_claims(
 ) -> None:
     """Compare the claimed sizes of sparse layers with the bytes that arrived.
 
-    This comes before memory is allocated for ids and values, so a small buffer that claims a
-    large update costs nothing.
+    Before memory is allocated for them, so a small buffer that claims a large update costs nothing.
     """
     coding = header.scheme.value_coding
     if isinstance(coding, JointCoding):

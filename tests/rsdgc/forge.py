@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rsdgc import ModelSpec, Scheme, Stamp, cut, encode
+from rsdgc import ModelSpec, Scheme, Stamp, encode
 from rsdgc.codec.header import HEADER_BYTES
 
 SPEC = ModelSpec.from_shapes({"conv": (4, 2, 3, 3), "fc": (3, 41), "bias": (5,)})
@@ -128,7 +128,7 @@ class Forge:
         )
         rest = Tape(data[HEADER_BYTES:])
         forge = cls(header, list(rest.take(len(spec.layers))))
-        grids = [cut(layer.shape, Scheme(grid, header["tile_px"])) for layer in spec.layers]
+        grids = [Scheme(grid, header["tile_px"]).cut(layer.shape) for layer in spec.layers]
         counts = []
         for code, grid in zip(forge.codes, grids, strict=True):
             number = rest.count() if code < 254 else grid.count

@@ -9,7 +9,6 @@ from rsdgc import (
     Scheme,
     SettingError,
     Stamp,
-    cut,
     decode,
     kept_count,
     make_indicator,
@@ -43,7 +42,7 @@ def test_keeps_the_best_of_each_layer(data):
     levels = scheme.values == "deadzone"
     sends_whole = not levels or min(ratios) == 1
     for index, (layer, part) in enumerate(zip(spec.layers, found.layers, strict=True)):
-        grid = cut(layer.shape, scheme)
+        grid = scheme.cut(layer.shape)
         if ratios[index] == 1 and sends_whole:
             assert part.ids is None
             continue

@@ -16,7 +16,6 @@ from rsdgc import (
     Scheme,
     SettingError,
     Stamp,
-    cut,
     make_indicator,
 )
 from tests.rsdgc.examples import MIXED, normal, schemes, shapes, vectors
@@ -35,7 +34,7 @@ def reference_nsi(values, grid, mean_weight, std_weight):
 
 @given(shapes, schemes, st.integers(0, 5))
 def test_nsi_is_its_equation(shape, scheme, seed):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     values = normal(grid.size, seed)
     found = NSI(0.7, 0.3).score(values, grid)
     expected = reference_nsi(values, grid, 0.7, 0.3)
@@ -47,7 +46,7 @@ def test_nsi_is_its_equation(shape, scheme, seed):
 
 @given(shapes, schemes, st.integers(0, 5))
 def test_rms_and_l1_are_their_equations_in_the_values_units(shape, scheme, seed):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     values = normal(grid.size, seed) * np.float32(10.0 ** (seed * 3 - 8))
     parts = members(values, grid)
     rms = [np.sqrt(np.square(part).mean()) for part in parts]
@@ -58,7 +57,7 @@ def test_rms_and_l1_are_their_equations_in_the_values_units(shape, scheme, seed)
 
 @given(shapes, schemes, st.sampled_from(list(INDICATORS)), st.data())
 def test_scores_of_any_finite_values_are_finite(shape, scheme, name, data):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     values = data.draw(vectors(grid.size))
     before = values.copy()
     scores = make_indicator(name).score(values, grid, (1, 2, 3))
@@ -72,7 +71,7 @@ def test_scores_of_any_finite_values_are_finite(shape, scheme, name, data):
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
 @pytest.mark.parametrize("unit", [1e-30, 1e-20, 1.0, 1e20, 1e30])
 def test_ranking_does_not_depend_on_the_unit(name, unit):
-    grid = cut((6, 5, 3, 3), Scheme())
+    grid = Scheme().cut((6, 5, 3, 3))
     values = normal(grid.size)
     scored = make_indicator(name).score
     plain = np.argsort(scored(values, grid))
@@ -85,7 +84,7 @@ def test_ranking_does_not_depend_on_the_unit(name, unit):
 @settings(max_examples=20)
 def test_scores_of_scaled_values_are_the_same_to_the_last_bit(name, power, shape, scheme, seed):
     """Far from 1 statistics take another path; powers of two change no bit but the exponent."""
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     values = normal(grid.size, seed)
     plain = make_indicator(name).score(values, grid)
     unit = np.float32(2.0**power)
@@ -95,7 +94,7 @@ def test_scores_of_scaled_values_are_the_same_to_the_last_bit(name, power, shape
 
 @pytest.mark.parametrize("name", ["nsi", "rms", "l1"])
 def test_all_zero_layers_score_zero(name):
-    grid = cut((4, 9), Scheme())
+    grid = Scheme().cut((4, 9))
     assert not make_indicator(name).score(np.zeros(36, np.float32), grid).any()
 
 
@@ -105,7 +104,7 @@ def test_non_finite_values_are_refused(name, bad):
     values = np.ones(36, np.float32)
     values[20] = bad
     with pytest.raises(RsdgcError, match="clip the gradients"):
-        make_indicator(name).score(values, cut((4, 9), Scheme()))
+        make_indicator(name).score(values, Scheme().cut((4, 9)))
 
 
 def test_chunked_scores_match_whole_ones():
@@ -117,7 +116,7 @@ def test_chunked_scores_match_whole_ones():
 
 
 def test_random_scores_depend_on_seed_and_key_alone():
-    grid = cut((50, 9), Scheme())
+    grid = Scheme().cut((50, 9))
     values = normal(grid.size)
     first = Random(3).score(values, grid, (1, 2))
     assert np.array_equal(first, Random(3).score(values * 0, grid, (1, 2)))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc import Neighborhoods, Scheme, cut
+from rsdgc import Neighborhoods, Scheme
 from tests.rsdgc.examples import normal, schemes, shapes, vectors
 
 
@@ -31,7 +31,7 @@ from tests.rsdgc.examples import normal, schemes, shapes, vectors
     ],
 )
 def test_cut(kind, shape, expected):
-    assert cut(shape, Scheme(neighborhood=kind)) == expected
+    assert Scheme(neighborhood=kind).cut(shape) == expected
 
 
 def test_ragged_edges_have_true_counts():
@@ -45,7 +45,7 @@ def test_ragged_edges_have_true_counts():
 
 @given(shapes, schemes)
 def test_every_element_is_in_one_neighborhood(shape, scheme):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     ids = np.arange(grid.count)
     assert sorted(grid.elements(ids)) == list(range(grid.size))
     assert grid.sizes().sum() == grid.size == grid.num_members(ids)
@@ -54,7 +54,7 @@ def test_every_element_is_in_one_neighborhood(shape, scheme):
 
 @given(shapes, schemes, st.data())
 def test_gather_and_add_follow_elements(shape, scheme, data):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     ids = np.array(sorted(data.draw(st.sets(st.integers(0, grid.count - 1)))), dtype=np.int64)
     values = normal(grid.size)
     index = grid.elements(ids)
@@ -68,7 +68,7 @@ def test_gather_and_add_follow_elements(shape, scheme, data):
 @given(st.integers(1, 5000), st.integers(1, 20))
 def test_runs_are_the_nearest_divisor_within_a_third(cols, tile_px):
     wanted = tile_px**2
-    found = cut((3, cols), Scheme(tile_px=tile_px)).width
+    found = Scheme(tile_px=tile_px).cut((3, cols)).width
     near = [n for n in range(1, cols + 1) if cols % n == 0 and 2 * wanted <= 3 * n <= 4 * wanted]
     assert found in near or (not near and found == wanted)
     assert all(abs(found - wanted) <= abs(n - wanted) for n in near)
@@ -76,7 +76,7 @@ def test_runs_are_the_nearest_divisor_within_a_third(cols, tile_px):
 
 @given(shapes, schemes, st.data())
 def test_peaks_and_select_are_the_naive_ones(shape, scheme, data):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     ids = np.array(sorted(data.draw(st.sets(st.integers(0, grid.count - 1)))), dtype=np.int64)
     values = data.draw(vectors(grid.size))
     kept = grid.gather(values, ids)
@@ -95,7 +95,7 @@ def test_peaks_and_select_are_the_naive_ones(shape, scheme, data):
 
 @given(shapes, schemes, st.integers(1, 50))
 def test_blocks_hold_every_neighborhood_once(shape, scheme, chunk):
-    grid = cut(shape, scheme)
+    grid = scheme.cut(shape)
     values = np.arange(grid.size, dtype=np.float32)
     found = np.zeros(grid.grid_shape, dtype=object)
     for down, across, members in grid.blocks(values, chunk):

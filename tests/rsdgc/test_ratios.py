@@ -12,7 +12,6 @@ from rsdgc import (
     Scheme,
     SettingError,
     Stamp,
-    cut,
     estimate_bytes,
     fit_ratios,
     make_indicator,
@@ -77,7 +76,7 @@ def test_with_a_floor_no_layer_starves(floor):
     PAIR.views(update)[1][:] = 1
     found = update_shares(PAIR, Scheme(), update, top_share=0.5, floor=floor)
     assert found.min() == pytest.approx(floor * 6 / 13)
-    mean = np.average(found, weights=[cut(x.shape, Scheme()).count for x in PAIR.layers])
+    mean = np.average(found, weights=[Scheme().cut(x.shape).count for x in PAIR.layers])
     assert mean == pytest.approx(6 / 13)
     assert weight_shares(PAIR, update, 0.5, floor).min() > 0
 

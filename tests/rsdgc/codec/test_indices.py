@@ -17,7 +17,6 @@ from rsdgc.codec.indices import (
     encode_ids,
     read_counts,
     read_ids,
-    read_raw_ids,
 )
 from tests.rsdgc.examples import normal
 
@@ -46,11 +45,9 @@ def test_sizes_and_parts_of_what_is_coded():
         coded = encode_ids(layers, indices)
         assert coded.counts == b"\x02\x00"
         assert coded.size == 2 + len(coded.unary) + len(coded.plain) + len(coded.raw_ids)
-        parts = coded.layer_updates()
-        assert parts[0].ids is None
-        assert [part.kept for part in parts] == [8, 2, 0]
-        assert [part.num_bytes for part in parts] == [0, id_bytes, 0]
-        assert np.array_equal(parts[1].values, layers[1].values)
+        assert coded.kept == layers
+        assert [layer.is_complete for layer in layers] == [True, False, False]
+        assert bytes_from_bits(coded.layer_bits) == [0, id_bytes, 0]
 
 
 NOTHING = np.empty(0, np.float32)
@@ -79,13 +76,10 @@ def test_round_trip(kept, indices):
     assert reader.remaining == 0
     assert counts == [layer.ids.size for layer in kept]
     streams = RiceReader(memoryview(coded.unary), memoryview(coded.plain))
-    if indices == "rice":
-        assert coded.raw_ids == b""
-        found, bits = read_ids(coded.codes, counts, grids, streams)
-    else:
-        raw = ByteReader(coded.raw_ids)
-        found, bits = read_raw_ids(coded.codes, counts, grids, raw)
-        assert raw.remaining == 0
+    assert indices == "int32" or coded.raw_ids == b""
+    raw = ByteReader(coded.raw_ids)
+    found, bits = read_ids(coded.codes, counts, grids, indices, raw, streams)
+    assert raw.remaining == 0
     streams.finish()
     assert np.array_equal(bits, coded.layer_bits)
     for code, ids, layer in zip(coded.codes, found, kept, strict=True):
@@ -97,12 +91,15 @@ def test_round_trip(kept, indices):
         assert np.array_equal(ids, layer.ids)
 
 
-def test_all_ids_of_tiles_are_there():
+def read_one(code, count, grid, indices, raw=b""):
+    streams = RiceReader(memoryview(b""), memoryview(b""))
+    return read_ids([code], [count], [grid], indices, ByteReader(raw), streams)[0][0]
+
+
+@pytest.mark.parametrize("indices", ["rice", "int32"])
+def test_all_ids_of_tiles_are_there(indices):
     grid = Neighborhoods(4, 4, 2, 2)
-    assert read_ids([ALL_KEPT], [4], [grid], RiceReader(memoryview(b""), memoryview(b"")))[0][
-        0
-    ].tolist() == [0, 1, 2, 3]
-    assert read_raw_ids([ALL_KEPT], [4], [grid], ByteReader(b""))[0][0].tolist() == [0, 1, 2, 3]
+    assert read_one(ALL_KEPT, 4, grid, indices).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("ids", [[1, 1], [2, 1], [-1, 3], [0, 10], [10], [-1], [0, 2, 1, 5]])
@@ -126,9 +123,8 @@ def test_bad_counts_are_refused(code, count):
 
 @pytest.mark.parametrize("ids", [[1, 1], [2, 1], [0, 10], [0, 2**32 - 1], [3]])
 def test_bad_plain_ids_are_refused(ids):
+    grid = Neighborhoods(1, 10, 1, 1)
     with pytest.raises(WireError):
-        read_raw_ids(
-            [0], [2], [Neighborhoods(1, 10, 1, 1)], ByteReader(np.array(ids, dtype="<u4").tobytes())
-        )
-    with pytest.raises(WireError, match="codes"):
-        read_raw_ids([3], [1], [Neighborhoods(1, 10, 1, 1)], ByteReader(bytes(4)))
+        read_one(0, 2, grid, "int32", np.array(ids, dtype="<u4").tobytes())
+    with pytest.raises(WireError, match="has the code 3"):
+        read_one(3, 1, grid, "int32", bytes(4))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from rsdgc import (
     Neighborhoods,
     Scheme,
-    cut,
 )
 from rsdgc.codec.bit_planes import MAX_LEVEL
 from rsdgc.codec.golomb_rice import RiceWriter
@@ -24,7 +23,7 @@ LARGE = [layer for layer in small_resnet().layers if layer.size > 9000]
 def layers_of(draw, scale=1.0, kind="kernel"):
     found = []
     for seed, layer in enumerate(LARGE):
-        grid = cut(layer.shape, Scheme(neighborhood=kind))
+        grid = Scheme(neighborhood=kind).cut(layer.shape)
         ids = np.flatnonzero(np.random.default_rng(seed).random(grid.count) < 0.15)
         values = draw(layer.size, seed) * np.float32(scale)
         found.append(KeptNeighborhoods(grid, ids, grid.gather(values, ids)))
@@ -45,7 +44,7 @@ def real_bits(layers, quantizer, indices):
         pieces = list(layer.grid.select(layer.values, layer.ids, outside))
         values = np.concatenate([np.empty(0, np.float32), *pieces])
         sent.append(KeptNeighborhoods(layer.grid, layer.ids[outside], values))
-    raw = write_ids(sent, indices, writer).raw
+    raw = write_ids(sent, indices, writer).raw_ids
     for layer in sent:
         quantizer.quantize([layer.values], layer.values.size).write(writer)
     return writer.num_bits + 8 * len(raw)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc import RsdgcError, Scheme, SettingError, Stamp, WireError, cut, decode, encode
+from rsdgc import RsdgcError, Scheme, SettingError, Stamp, WireError, decode, encode
 from rsdgc.codec.step_search import StepSearch
 from rsdgc.codec.wire import HEADER_BYTES
 from tests.rsdgc import golden
@@ -26,7 +26,7 @@ def cases(draw, elements=None):
     update = draw(vectors(spec.size, elements) if elements else vectors(spec.size))
     kept = []
     for layer in spec.layers:
-        count = cut(layer.shape, scheme).count
+        count = scheme.cut(layer.shape).count
         some = st.sets(st.integers(0, count - 1)).map(lambda ids: np.array(sorted(ids), np.int64))
         everything = st.just(np.arange(count, dtype=np.int64))
         kept.append(draw(st.one_of(st.none(), some, everything)))
@@ -46,7 +46,7 @@ def test_round_trip(case):
     assert found.header_bytes >= HEADER_BYTES + len(spec.layers)
     assert scheme.values != "deadzone" or len(found.payload) <= 1.01 * budget
     for ids, part, layer in zip(kept, found.layers, spec.layers, strict=True):
-        grid = cut(layer.shape, scheme)
+        grid = scheme.cut(layer.shape)
         assert part.grid == grid
         if ids is None:
             assert part.ids is None
@@ -150,7 +150,7 @@ def test_an_empty_update_is_header_codes_and_counts(values):
 
 
 def test_an_update_of_zeros_keeps_nothing_but_whole_layers():
-    kept = [np.arange(cut(layer.shape, Scheme()).count) for layer in MIXED.layers]
+    kept = [np.arange(Scheme().cut(layer.shape).count) for layer in MIXED.layers]
     sent = encode(MIXED, Scheme(), Stamp(), np.zeros(MIXED.size, np.float32), kept, 1000)
     assert len(sent.payload) == HEADER_BYTES + 2 * len(MIXED.layers)
     assert not sent.densities.any()
@@ -159,7 +159,7 @@ def test_an_update_of_zeros_keeps_nothing_but_whole_layers():
 def test_neighborhoods_in_the_dead_zone_are_left_out():
     update = np.zeros(MIXED.size, np.float32)
     update[[0, 100, -1]] = (1.0, -2.0, 3.0)
-    kept = [np.arange(cut(layer.shape, Scheme()).count) for layer in MIXED.layers]
+    kept = [np.arange(Scheme().cut(layer.shape).count) for layer in MIXED.layers]
     sent = encode(MIXED, Scheme(), Stamp(), update, kept, 1000)
     assert sum(part.kept for part in sent.layers) == 3
     assert np.flatnonzero(sent.to_dense()).tolist() == np.flatnonzero(update).tolist()
