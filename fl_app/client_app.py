@@ -39,7 +39,7 @@ from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
-from strategies.records import to_record, to_vector
+from strategies.model_record import to_record, to_vector
 from strategies.transport import chunk_upload
 
 Value = TypeVar("Value", bytes, int, float)

@@ -23,7 +23,7 @@ from fl_app.strategy import build_strategy
 from rsdgc.errors import RsdgcError, RunError
 from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
-from strategies.records import to_record, to_vector
+from strategies.model_record import to_record, to_vector
 from strategies.round_log import human_bytes
 
 app = ServerApp()

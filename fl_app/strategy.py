@@ -42,13 +42,13 @@ def build_strategy(
         Flower's number of the run when it was first started.
     """
     ledger = Ledger(folder, spec.dense_bytes)
-    rules = RoundSettings(
+    rounds = RoundSettings(
         settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
     )
     checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
     if settings.method == "fedavg":
-        return DenseFedAvg(sites, ledger, rules, checkpoints, server_momentum=momentum)
+        return DenseFedAvg(sites, ledger, rounds, checkpoints, server_momentum=momentum)
     up = _rate_control(settings, spec, settings.budget, settings.warm_up_rounds)
     down = _rate_control(settings, spec, settings.budget_down)
     final = _rate_control(settings, spec, settings.budget_final)
@@ -57,7 +57,7 @@ def build_strategy(
     compressor = Compressor(spec, settings.scheme(), RMS())
     published = PublishedModel(initial, down, compressor, run_id)
     return RsDgc(
-        *(sites, ledger, rules, up, published, final, checkpoints),
+        *(sites, ledger, rounds, up, published, final, checkpoints),
         server_momentum=momentum,
         aggregator=AGGREGATORS[settings.aggregation],
     )

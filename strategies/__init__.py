@@ -7,7 +7,7 @@ sent to whom, :mod:`~strategies.transport` sends it, :mod:`~strategies.messages`
 and :mod:`~strategies.sites` its receivers. Back up: :mod:`~strategies.validation` checks replies,
 :mod:`~strategies.metrics` scores the model. To disk: :mod:`~strategies.ledger` counts the bytes,
 :mod:`~strategies.checkpoints` saves the run's state, :mod:`~strategies.round_log` writes a log line
-per round. :mod:`~strategies.records` converts models between vectors and Flower's arrays.
+per round. :mod:`~strategies.model_record` converts models between vectors and Flower's arrays.
 """
 
 from strategies.fedavg import DenseFedAvg

@@ -11,20 +11,12 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MessageType,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -42,9 +34,6 @@ from strategies.sites import SiteDiscovery, SiteInfo, SiteManager
 from strategies.transport import send_and_receive
 from strategies.validation import ReplyRefused, check_no_error
 
-CONNECTION_POLL_S = 0.5
-"""Pause between two looks for sites while too few of them are connected."""
-
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -52,16 +41,8 @@ EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 class RoundSettings:
     """Settings of the rounds that do not depend on how updates are compressed.
 
-    Attributes
-    ----------
-    fraction : float
-        Share of the connected sites that is drawn for a round.
-    quorum : int
-        Fewest accepted uploads for a round to change the model.
-    seed : int
-        Seed of the draw.
-    learning_rate_at : callable
-        Learning rate of a round, counted from 1.
+    Each round draws a ``fraction`` of the connected sites, and changes the model if it accepts
+    ``quorum`` uploads. ``learning_rate_at`` returns the learning rate of a round, counted from 1.
     """
 
     fraction: float
@@ -118,17 +99,13 @@ class SiteStrategy(Strategy):
         self.resumed_round = 0
         self._discovery = SiteDiscovery(site_manager)
         self._outbox = Outbox()
-        self._message_ttl_s: float | None = None
+        self._timeout_s = 3600.0
         # What the last round's aggregate_train returned, to notice what an override changes in it.
-        self._aggregated: dict[str, Array] = {}
+        self._aggregated = ArrayRecord()
         self._start_time = time.monotonic()
         self._seconds_before = 0.0
 
     # ---- what a strategy implements -----------------------------------------------------------
-
-    @abstractmethod
-    def initialize(self, arrays: ArrayRecord) -> None:
-        """Start a new run from a model."""
 
     @abstractmethod
     def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
@@ -152,7 +129,7 @@ class SiteStrategy(Strategy):
 
     @abstractmethod
     def replace_model(self, arrays: ArrayRecord) -> None:
-        """Make a model that a subclass's ``aggregate_train`` returned the global one."""
+        """Make a model the global one, as one that a subclass's ``aggregate_train`` returned."""
 
     @abstractmethod
     def state(self) -> State:
@@ -161,6 +138,10 @@ class SiteStrategy(Strategy):
     @abstractmethod
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
+
+    def initialize(self, arrays: ArrayRecord) -> None:
+        """Start a new run from a model."""
+        self.replace_model(arrays)
 
     def prepare_round(self) -> None:
         """Prepare what is sent, at the start of a round."""
@@ -222,25 +203,26 @@ class SiteStrategy(Strategy):
             returned.
         """
         self.summary()
-        # Longer than a round, so that a reply that comes too late is seen and counted.
-        self._message_ttl_s = 2 * timeout
-        arrays, result = initial_arrays, Result()
-        if self.resumed_round == 0:
-            self.initialize(initial_arrays)
-            self._evaluate_centrally(evaluate_fn, 0, arrays, result)
-        else:
+        self._timeout_s = timeout
+        result = Result()
+        if self.resumed_round:
             arrays = self.arrays()
-        config = train_config or ConfigRecord()
+        else:
+            arrays = initial_arrays
+            self.initialize(arrays)
+            _evaluate_centrally(evaluate_fn, 0, arrays, result)
         round_log = RoundLog(num_rounds, self.resumed_round)
         for server_round in range(self.resumed_round + 1, num_rounds + 1):
             start_time = time.monotonic()
-            arrays = self._train(grid, server_round, arrays, config, timeout, result)
-            self._close_round(server_round, time.monotonic() - start_time, round_log)
+            arrays = self._train(grid, server_round, arrays, train_config or ConfigRecord(), result)
+            seconds = time.monotonic() - start_time
+            self.ledger.close_round(self._outbox.end(), self.ratios(), seconds)
+            log(INFO, round_log.line(*self.ledger.rounds[-2:]))
             if self.checkpoints is not None and self.checkpoints.due(server_round):
                 self.save(self.checkpoints, server_round)
-            self._evaluate_centrally(evaluate_fn, server_round, arrays, result)
+            _evaluate_centrally(evaluate_fn, server_round, arrays, result)
         result.arrays = self.finalize_model()
-        self._evaluate_sites(grid, num_rounds, evaluate_config or ConfigRecord(), timeout, result)
+        self._evaluate(grid, num_rounds, evaluate_config or ConfigRecord(), result)
         return result
 
     def seconds(self) -> float:
@@ -253,65 +235,36 @@ class SiteStrategy(Strategy):
         server_round: int,
         arrays: ArrayRecord,
         config: ConfigRecord,
-        timeout_s: float,
         result: Result,
     ) -> ArrayRecord:
         """Run a train round; return the global model after it."""
-        self._wait_for_quorum(grid, timeout_s)
+        # A network that is down for a while must not use up the rounds of the run.
+        self._discovery.wait_for(grid, self.round_settings.quorum, self._timeout_s)
         self.prepare_round()
         train = self.configure_train(server_round, arrays, config, grid)
-        replies = self._send_and_receive(grid, server_round, "train", train, timeout_s)
+        replies = self._send_and_receive(grid, server_round, "train", train)
         aggregated, metrics = self.aggregate_train(server_round, replies)
         if metrics is not None:
             result.train_metrics_clientapp[server_round] = metrics
         if aggregated is None:
             return arrays
         # An override may have returned a model of its own, or replaced arrays in this one.
-        if not _same_arrays(aggregated, self._aggregated):
+        if aggregated != self._aggregated:
             self.replace_model(aggregated)
         return aggregated
 
-    def _wait_for_quorum(self, grid: Grid, timeout_s: float) -> None:
-        """Wait while fewer sites are connected than a round needs, as long as a round may take.
-
-        Otherwise a network that is down for a while would use up the rounds of the run.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            connected = self.site_manager.connected(self._discovery.poll(grid))
-            if len(connected) >= self.round_settings.quorum or time.monotonic() >= deadline:
-                return
-            time.sleep(min(CONNECTION_POLL_S, timeout_s))
-
-    def _close_round(self, server_round: int, seconds: float, round_log: RoundLog) -> None:
-        entries = [*self._outbox.entries.values(), *self._outbox.pop_late()]
-        self.ledger.close_round(entries, self.ratios(), seconds)
-        log(INFO, round_log.line(self.ledger.rounds[server_round - 1 :]))
-
-    def _evaluate_sites(
-        self,
-        grid: Grid,
-        server_round: int,
-        config: ConfigRecord,
-        timeout_s: float,
-        result: Result,
+    def _evaluate(
+        self, grid: Grid, server_round: int, config: ConfigRecord, result: Result
     ) -> None:
+        """Score the final model at the sites."""
         evaluate = self.configure_evaluate(server_round, result.arrays, config, grid)
-        replies = self._send_and_receive(grid, server_round, "evaluate", evaluate, timeout_s)
+        replies = self._send_and_receive(grid, server_round, "evaluate", evaluate)
         metrics = self.aggregate_evaluate(server_round, replies)
         if metrics is not None:
             result.evaluate_metrics_clientapp[server_round] = metrics
-        # The final evaluation is no round of its own: its bytes and scores complete the last one.
-        self.ledger.count([*self._outbox.entries.values(), *self._outbox.pop_late()])
+        # The final evaluation is not a round of its own: it completes the last round.
+        self.ledger.count(self._outbox.end())
         self.ledger.score_round(server_round, self.ledger.final)
-
-    @staticmethod
-    def _evaluate_centrally(
-        evaluate_fn: EvaluateFn | None, server_round: int, arrays: ArrayRecord, result: Result
-    ) -> None:
-        metrics = None if evaluate_fn is None else evaluate_fn(server_round, arrays)
-        if metrics is not None:
-            result.evaluate_metrics_serverapp[server_round] = metrics
 
     # ---- Flower's hooks -----------------------------------------------------------------------
 
@@ -367,7 +320,7 @@ class SiteStrategy(Strategy):
         self.rounds_combined += 1
         self.aggregate_uploads(server_round)
         arrays = self.arrays()
-        self._aggregated = dict(arrays)
+        self._aggregated = arrays.copy()
         return arrays, _train_metrics(accepted)
 
     def configure_evaluate(
@@ -410,15 +363,11 @@ class SiteStrategy(Strategy):
         content = RecordDict({messages.TASK: task})
         if download.arrays is not None:
             content[messages.MODEL] = download.arrays
-        return Message(content, site.node_id, message_type, ttl=self._message_ttl_s)
+        # Longer than a round, so that a reply that comes too late is seen and counted.
+        return Message(content, site.node_id, message_type, ttl=2 * self._timeout_s)
 
     def _send_and_receive(
-        self,
-        grid: Grid,
-        server_round: int,
-        phase: str,
-        configured: Iterable[Message],
-        timeout_s: float,
+        self, grid: Grid, server_round: int, phase: str, configured: Iterable[Message]
     ) -> list[Message]:
         """Record and send the messages of a round; return the replies that came in time."""
         to_send = list(configured)
@@ -433,7 +382,7 @@ class SiteStrategy(Strategy):
         replies = send_and_receive(
             grid,
             to_send,
-            timeout_s,
+            self._timeout_s,
             follow_up=self._answer_resync,
             unanswered=self._outbox.unanswered,
         )
@@ -498,21 +447,13 @@ class SiteStrategy(Strategy):
         self._seconds_before = float(state.values["seconds"])
         self.resumed_round = checkpoint.round
 
-    def kept_rounds(self) -> list[int]:
-        """Return the rounds that the run could be resumed from; sites can go back to them.
 
-        There are as many numbers as checkpoints are kept, with 0 (the start) for those that are
-        not written yet: the bytes of a message must not depend on when a run was resumed.
-        """
-        if self.checkpoints is None:
-            return []
-        rounds = self.checkpoints.rounds()[-self.checkpoints.keep :]
-        return [0] * (self.checkpoints.keep - len(rounds)) + rounds
-
-
-def _same_arrays(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
-    """Return whether two models consist of the same array objects."""
-    return set(one) == set(two) and all(array is two[name] for name, array in one.items())
+def _evaluate_centrally(
+    evaluate_fn: EvaluateFn | None, server_round: int, arrays: ArrayRecord, result: Result
+) -> None:
+    metrics = None if evaluate_fn is None else evaluate_fn(server_round, arrays)
+    if metrics is not None:
+        result.evaluate_metrics_serverapp[server_round] = metrics
 
 
 def _train_metrics(entries: list[SiteEntry]) -> MetricRecord | None:

@@ -119,6 +119,15 @@ class Checkpoints:
         matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
+    def kept_rounds(self) -> list[int]:
+        """Return the rounds that the run could be resumed from, 0 (the start) first.
+
+        There are always ``keep`` of them, with 0 for those not written yet: the bytes of a message
+        that lists them must not depend on when a run was resumed.
+        """
+        rounds = self.rounds()[-self.keep :]
+        return [0] * (self.keep - len(rounds)) + rounds
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, and delete all but the last ``keep``.
 

@@ -32,14 +32,8 @@ from strategies.rate_control import RateControl
 class Patch:
     """A step from one version of the published model to the next.
 
-    Attributes
-    ----------
-    version : int
-        Version that the patch leads to.
-    payload : bytes
-        The encoded patch, as every site gets it.
-    groups : dict of str to int
-        Its bytes by group of layers, header included.
+    ``version`` is the one that it leads to, ``payload`` the encoded patch, and ``groups`` its bytes
+    by group of layers, header included.
     """
 
     version: int
@@ -98,11 +92,6 @@ class PublishedModel:
         self._difference = np.empty_like(self.weights)
         rates.begin(self.weights)
 
-    @property
-    def lossless(self) -> bool:
-        """Whether every publication is the true model itself."""
-        return self.rates.budget_bytes >= self.spec.dense_bytes
-
     def step(self, update: Float32) -> None:
         """Add an aggregated update, float32 [size], to the true weights."""
         self.weights += update
@@ -116,10 +105,7 @@ class PublishedModel:
     def publish(self, overhead_bytes: int = 0) -> None:
         """Publish the next version within the budget of every round.
 
-        Parameters
-        ----------
-        overhead_bytes : int
-            Bytes of a message without its patch; the budget covers both.
+        The budget covers ``overhead_bytes`` as well, the bytes of a message without its patch.
 
         Raises
         ------
@@ -205,14 +191,9 @@ def _total_bytes(patches: Sequence[Patch]) -> int:
 
 @dataclass(frozen=True)
 class Download:
-    """The arrays of a message that brings a site up to date.
+    """The arrays of a message that brings a site up to date, and their bytes by group of layers.
 
-    Attributes
-    ----------
-    arrays : ArrayRecord or None
-        None if the site is up to date.
-    groups : dict of str to int
-        Bytes by group of layers; the whole model is one group.
+    There are no arrays if the site is up to date. The whole model is one group.
     """
 
     arrays: ArrayRecord | None
@@ -225,13 +206,7 @@ class Download:
 
 
 class DownloadCache:
-    """Creates each download of a version once.
-
-    Parameters
-    ----------
-    model : PublishedModel
-        The model to send.
-    """
+    """Creates each download of a version of the published model once."""
 
     def __init__(self, model: PublishedModel) -> None:
         self._model = model
@@ -244,9 +219,7 @@ class DownloadCache:
         self._drop_old()
         if version not in self._since:  # few entries: most sites are at the last version
             patches = self._model.patches_since(version)
-            if patches is None:
-                return self.whole()
-            self._since[version] = _pack(patches) if patches else Download(None, {})
+            self._since[version] = self.whole() if patches is None else _pack(patches)
         return self._since[version]
 
     def whole(self) -> Download:
@@ -264,9 +237,11 @@ class DownloadCache:
 
 
 def _pack(patches: Sequence[Patch]) -> Download:
-    packed = pack_patches([patch.payload for patch in patches])
-    array = Array(np.frombuffer(packed, dtype=np.uint8))
+    if not patches:
+        return Download(None, {})
     groups: Counter[str] = Counter()
     for patch in patches:
         groups.update(patch.groups)
+    packed = pack_patches([patch.payload for patch in patches])
+    array = Array(np.frombuffer(packed, dtype=np.uint8))
     return Download(ArrayRecord({messages.PATCHES: array}), dict(groups))

@@ -46,12 +46,8 @@ class DenseFedAvg(SiteStrategy):
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._download = Download(None, {})
 
-    def initialize(self, arrays: ArrayRecord) -> None:
-        """Start from a model, whose shapes the replies must have."""
-        self.replace_model(arrays)
-
     def replace_model(self, arrays: ArrayRecord) -> None:
-        """Make a model the global one."""
+        """Make a model the global one, whose shapes the replies must have."""
         self._fedavg.current_arrays = arrays
         self._shapes = _shapes(arrays)
         size = sum(len(array.data) for array in arrays.values())

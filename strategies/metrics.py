@@ -20,16 +20,16 @@ from strategies.validation import ReplyRefused, read_class_counts
 
 @dataclass(frozen=True)
 class Scores:
-    """Overall accuracy, balanced accuracy and Cohen's kappa of one model.
+    """Scores of one model.
 
     Attributes
     ----------
     accuracy : float
-        Share of samples that are classified correctly (OA).
+        Share of samples that are classified correctly (overall accuracy, OA).
     balanced_accuracy : float
-        Mean recall over the classes that occur (AA).
+        Mean recall over the classes that occur (average accuracy, AA).
     kappa : float
-        Agreement beyond chance, (po − pe) / (1 − pe).
+        Cohen's kappa, the agreement beyond chance: (po − pe) / (1 − pe).
     loss : float
         Mean cross-entropy.
     num_examples : int
@@ -44,15 +44,10 @@ class Scores:
 
     @classmethod
     def from_counts(cls, reference: Int64, predicted: Int64, correct: Int64, loss: float) -> Scores:
-        """Compute the scores from counts per class.
+        """Compute the scores from counts per class, int64 [K], and the mean loss.
 
-        Parameters
-        ----------
-        reference, predicted, correct : int64 [num_classes]
-            Samples of each class, samples that the model assigned to it, and samples of it that
-            the model assigned correctly.
-        loss : float
-            Mean over all samples.
+        They are the samples of each class, the samples that the model assigned to it, and the
+        samples of it that the model assigned correctly.
         """
         total = int(reference.sum())
         if total == 0:
@@ -77,33 +72,22 @@ COUNTS = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
 
 
 def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
-    """Score the model that a round's sites received, from their counts per class.
+    """Score the model that a round's sites received, from the replies to their train messages.
 
-    Parameters
-    ----------
-    replies : mapping of str to Message
-        Replies to train messages, by site.
-    num_classes : int
-        K.
-
-    Returns
-    -------
-    Scores or None
-        None if no site scored any sample.
+    Returns None if no site scored any sample.
     """
-    sums = {key: np.zeros(num_classes, dtype=np.int64) for key in COUNTS}
+    sums = np.zeros((len(COUNTS), num_classes), dtype=np.int64)
     loss = 0.0
     for reply in replies.values():
         try:
-            report = {key: read_class_counts(reply, key, num_classes) for key in COUNTS}
+            report = [read_class_counts(reply, key, num_classes) for key in COUNTS]
         except ReplyRefused:  # counted and logged when the upload itself is checked
             continue
-        for key, (counts, _) in report.items():
-            sums[key] += counts
+        sums += np.array([counts for counts, _ in report])
         # A site reports its mean loss: weigh it by the samples that it scored.
-        counts, site_loss = report[messages.REFERENCE]
+        counts, site_loss = report[0]
         loss += site_loss * int(counts.sum())
-    reference, predicted, correct = (sums[key] for key in COUNTS)
+    reference, predicted, correct = sums
     total = int(reference.sum())
     return Scores.from_counts(reference, predicted, correct, loss / total) if total else None
 

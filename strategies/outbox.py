@@ -61,22 +61,8 @@ class Outbox:
     def add(
         self, message: Message, site: str, server_round: int, phase: str, groups: Mapping[str, int]
     ) -> None:
-        """Record a message of this round.
-
-        Parameters
-        ----------
-        message : Message
-            What is sent.
-        site : str
-            Name of the site.
-        server_round : int
-            The round.
-        phase : str
-            Phase of the round, see :mod:`strategies.ledger`.
-        groups : mapping of str to int
-            Bytes of the message's arrays by group of layers.
-        """
-        entry = self.entries.setdefault(site, SiteEntry(server_round, site, 0, phase=phase))
+        """Record a message of this round, with the bytes of its arrays by group of layers."""
+        entry = self.entries.setdefault(site, SiteEntry(server_round, site, phase=phase))
         entry.send(groups, content_bytes(message.content))
         self.sent.append(SentMessage(message, site, server_round))
 
@@ -85,14 +71,8 @@ class Outbox:
     ) -> None:
         """Record the answer to a reply that asks for the whole model.
 
-        Parameters
-        ----------
-        index : int
-            Position in :attr:`sent` of the message that the reply belongs to.
-        reply, message : Message
-            The request and the answer.
-        groups : dict of str to int
-            Bytes of the answer's arrays by group of layers.
+        ``index`` is the position in :attr:`sent` of the message that was replied to; ``groups``
+        holds the bytes of the answer's arrays by group of layers.
         """
         sent = self.sent[index]
         entry = self.entries[sent.site]
@@ -113,20 +93,20 @@ class Outbox:
                 by_site.setdefault(site, reply)
         return by_site
 
-    def pop_late(self) -> list[SiteEntry]:
-        """Return and forget the entries of replies that came too late.
+    def end(self) -> list[SiteEntry]:
+        """End a round: return its entries, and those of replies to earlier rounds.
 
-        Their sites learn with the next task that the upload was not accepted, and add it back to
-        their residuals.
+        The sites of late replies learn with the next task that their upload was not accepted, and
+        add it back to their residuals.
         """
-        entries = []
+        late = []
         for reply in self.unanswered.arrived:
             sent = self._earlier.pop(reply.metadata.reply_to_message_id, None)
             if sent is None or reply.has_error():
                 continue  # an error carries no upload, and its round has counted "no reply"
-            entry = SiteEntry(sent.round, sent.site, 0, phase="late", reason=LATE_REPLY)
+            entry = SiteEntry(sent.round, sent.site, phase="late", reason=LATE_REPLY)
             entry.bytes_up = content_bytes(reply.content)
             log(WARNING, "%s refused: %s to round %d", entry.site, LATE_REPLY, entry.round)
-            entries.append(entry)
+            late.append(entry)
         self.unanswered.arrived.clear()
-        return sorted(entries, key=lambda entry: (entry.round, entry.site))
+        return [*self.entries.values(), *sorted(late, key=lambda entry: (entry.round, entry.site))]

@@ -10,12 +10,7 @@ from strategies.ledger import RoundEntry
 class RoundLog:
     """Formats the log line of a round, with an estimate of the remaining time.
 
-    Parameters
-    ----------
-    num_rounds : int
-        Rounds of the run.
-    done : int
-        Rounds that were done before this start of the run.
+    ``done`` is the number of rounds that were done before this start of the run.
     """
 
     def __init__(self, num_rounds: int, done: int = 0) -> None:
@@ -23,13 +18,12 @@ class RoundLog:
         self.done = done
         self.start_time = time.monotonic()
 
-    def line(self, entries: list[RoundEntry]) -> str:
-        """Return the line of the round ``entries[1]``; ``entries[0]`` is the round before it.
+    def line(self, before: RoundEntry, now: RoundEntry) -> str:
+        """Return the line of a round, given the round before it as well.
 
         The accuracy is that of the model at the start of the round: sites score what they
         receive, so it is known one round late.
         """
-        before, now = entries[0], entries[1]
         accuracy = "  –  " if before.accuracy is None else f"{before.accuracy:.3f}"
         seconds_per_round = (time.monotonic() - self.start_time) / (now.round - self.done)
         left = seconds_per_round * (self.num_rounds - now.round)

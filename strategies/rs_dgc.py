@@ -10,7 +10,7 @@ the model, publishes a patch, and computes the next ratios.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from logging import INFO
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common import log
 
-from rsdgc import Aggregator, ModelSpec, WeightedMean
+from rsdgc import Aggregator, ModelSpec, Stamp, WeightedMean
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, WireError
 from strategies import messages
@@ -26,12 +26,11 @@ from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
 from strategies.downlink import Download, DownloadCache, PublishedModel
 from strategies.ledger import Ledger, SiteEntry, content_bytes, update_bytes
+from strategies.model_record import to_record, to_vector
 from strategies.rate_control import RateControl
-from strategies.records import to_record, to_vector
 from strategies.sites import SiteInfo, SiteManager
 from strategies.validation import (
     ReplyRefused,
-    decode_upload,
     finite_or_none,
     read_metric,
     read_num_examples,
@@ -61,16 +60,6 @@ class SyncState:
         if isinstance(version, int) and 0 <= version <= published:
             self.confirmed[site] = version
 
-    def state(self) -> State:
-        """Return the rounds and versions of all sites."""
-        values = {"accepted": dict(self.accepted), "confirmed": dict(self.confirmed)}
-        return State(values=values)
-
-    def restore(self, state: State) -> None:
-        """Continue from what :meth:`state` returned."""
-        self.accepted = dict(state.values["accepted"])
-        self.confirmed = dict(state.values["confirmed"])
-
 
 class ServerMomentum:
     """Momentum of the global model: each step carries a part of the steps before it.
@@ -98,23 +87,12 @@ class ServerMomentum:
         self.velocity: Float32 = np.zeros(size if momentum else 0, dtype=np.float32)
 
     def step(self, update: Float32) -> Float32:
-        """Return the step of the global model for a round's update, both float32 [size].
-
-        With momentum the step is :attr:`velocity` itself: use it before the next call.
-        """
+        """Return a round's step, float32 [size]; with momentum it is :attr:`velocity` itself."""
         if not self.momentum:
             return update
         self.velocity *= np.float32(self.momentum)
         self.velocity += update
         return self.velocity
-
-    def state(self) -> State:
-        """Return the velocity."""
-        return State({"velocity": self.velocity})
-
-    def restore(self, state: State) -> None:
-        """Continue from what :meth:`state` returned."""
-        self.velocity[:] = state.arrays["velocity"]
 
 
 class RsDgc(SiteStrategy):
@@ -167,18 +145,13 @@ class RsDgc(SiteStrategy):
         """Log who takes part and how updates are compressed."""
         super().summary()
         scheme, dense = self.rates.scheme, self.rates.spec.dense_bytes
+        up, down = self.rates.budget_bytes, self.model.rates.budget_bytes
         log(
             INFO,
             "uploads of %.0f bytes (%.4g× less than %d), patches of %.0f (%.4g×), "
             "%s neighborhoods, %s values, ratios: %s",
-            self.rates.budget_bytes,
-            dense / self.rates.budget_bytes,
-            dense,
-            self.model.rates.budget_bytes,
-            dense / self.model.rates.budget_bytes,
-            scheme.neighborhood,
-            scheme.values,
-            self.rates.policy,
+            *(up, dense / up, dense, down, dense / down),
+            *(scheme.neighborhood, scheme.values, self.rates.policy),
         )
 
     # ---- what is sent -------------------------------------------------------------------------
@@ -212,7 +185,7 @@ class RsDgc(SiteStrategy):
             messages.VERSION: self.model.version,
             messages.FINGERPRINT: self.model.fingerprint,
             messages.RESUMED_ROUND: self.resumed_round,
-            messages.KEPT_ROUNDS: messages.pack_rounds(self.kept_rounds()),
+            messages.KEPT_ROUNDS: messages.pack_rounds(self._kept_rounds()),
         }
         if message_type == MessageType.TRAIN:
             fields[messages.ACCEPTED_ROUND] = self.sync.accepted.get(site.name, 0)
@@ -239,14 +212,8 @@ class RsDgc(SiteStrategy):
         version = read_metric(reply, messages.VERSION)
         loss = read_metric(reply, messages.TRAIN_LOSS)
         seconds = read_metric(reply, messages.SECONDS)
-        update = decode_upload(
-            read_upload(reply),
-            self.rates.spec,
-            self.rates.scheme,
-            self.model.run_id,
-            entry.round,
-            self.model.version,
-        )
+        stamp = Stamp(self.model.run_id, entry.round, self.model.version)
+        update = read_upload(reply, self.rates.spec, self.rates.scheme, stamp)
         try:
             self._uploads.add(site.name, update, weight)
         except WireError as error:
@@ -309,8 +276,8 @@ class RsDgc(SiteStrategy):
             "model": self.model.state(),
             "upload_rates": self.rates.state(),
             "patch_rates": self.model.rates.state(),
-            "momentum": self._momentum.state(),
-            "sync": self.sync.state(),
+            "momentum": State({"velocity": self._momentum.velocity}),
+            "sync": State(values=asdict(self.sync)),
         }
         return State.join(parts, {"overhead_bytes": self._overhead_bytes})
 
@@ -319,9 +286,12 @@ class RsDgc(SiteStrategy):
         self.model.restore(state.part("model"))
         self.rates.restore(state.part("upload_rates"))
         self.model.rates.restore(state.part("patch_rates"))
-        self._momentum.restore(state.part("momentum"))
-        self.sync.restore(state.part("sync"))
+        self._momentum.velocity[:] = state.part("momentum").arrays["velocity"]
+        self.sync = SyncState(**state.part("sync").values)
         self._overhead_bytes = int(state.values["overhead_bytes"])
+
+    def _kept_rounds(self) -> list[int]:
+        return [] if self.checkpoints is None else self.checkpoints.kept_rounds()
 
     def _task_bytes(self) -> int:
         """Return the mean bytes of this round's messages without the patch.
@@ -330,20 +300,14 @@ class RsDgc(SiteStrategy):
         must not enter the result.
         """
         sizes = [entry.down_by_group.get("task", 0) for entry in self._outbox.entries.values()]
-        return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self.kept_rounds())
+        return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self._kept_rounds())
 
 
 def _report_bytes(num_classes: int) -> int:
     """Return the bytes of a reply without its upload: names, headers, the report's counts."""
     counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
     numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
-    report = MetricRecord(
-        {
-            messages.NUM_EXAMPLES: 0,
-            messages.VERSION: 0,
-            **dict.fromkeys(numbers, 0.0),
-            **{name: [0] * num_classes for name in counts},
-        }
-    )
+    report = MetricRecord({messages.NUM_EXAMPLES: 0, messages.VERSION: 0})
+    report.update(dict.fromkeys(numbers, 0.0) | dict.fromkeys(counts, [0] * num_classes))
     upload = ArrayRecord({messages.PACKED: Array(np.zeros(0, np.uint8))})
     return content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: report}))

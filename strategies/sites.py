@@ -220,6 +220,14 @@ class SiteDiscovery:
         self._queries.arrived.clear()
         return nodes
 
+    def wait_for(self, grid: Grid, num_sites: int, timeout_s: float) -> None:
+        """Wait until so many sites are connected, but no longer than the time-out."""
+        deadline = time.monotonic() + timeout_s
+        while len(self._manager.connected(self.poll(grid))) < num_sites:
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(min(DISCOVERY_POLL_S, timeout_s))
+
 
 def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
     # The kind is never read, but it counts in the bytes of the message.

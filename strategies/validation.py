@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Message
 
-from rsdgc import ModelSpec, Scheme, SparseUpdate, decode
+from rsdgc import ModelSpec, Scheme, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Int64
 from rsdgc.errors import WireError
 from strategies import messages
@@ -21,12 +21,8 @@ MAX_COUNT = 2**40
 class ReplyRefused(Exception):  # noqa: N818  # an outcome that is counted, not a failure
     """A reply that is not used.
 
-    Parameters
-    ----------
-    reason : str
-        Kind of refusal, without figures: refusals are counted by it.
-    detail : str
-        What is wrong with this reply.
+    The ``reason`` is the kind of refusal, without figures, as refusals are counted by it. The
+    ``detail`` says what is wrong with this reply.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -76,34 +72,17 @@ def read_class_counts(reply: Message, key: str, length: int) -> tuple[Int64, flo
     return np.array(counts, dtype=np.int64), finite_or_none(loss) or 0.0
 
 
-def read_upload(reply: Message) -> bytes:
-    """Return the encoded upload of a reply."""
+def read_upload(reply: Message, spec: ModelSpec, scheme: Scheme, expected: Stamp) -> SparseUpdate:
+    """Decode the upload of a reply and check that it belongs to this run, round and version."""
     record = reply.content.array_records.get(messages.UPDATE)
     if record is None:
         raise ReplyRefused("not a valid upload", f"the reply has no '{messages.UPDATE}' arrays")
     try:
-        return join_upload(record)
+        update = decode(join_upload(record), spec, scheme)
     except WireError as error:
         raise ReplyRefused("not a valid upload", str(error)) from None
-
-
-def decode_upload(
-    payload: bytes,
-    spec: ModelSpec,
-    scheme: Scheme,
-    run_id: int,
-    server_round: int,
-    version: int,
-) -> SparseUpdate:
-    """Decode an upload and check that it belongs to this run, round, model and scheme."""
-    try:
-        update = decode(payload, spec, scheme)
-    except WireError as error:
-        raise ReplyRefused("not a valid upload", str(error)) from None
-    if update.stamp.run != run_id:
-        raise ReplyRefused("from another run", f"run {update.stamp.run}, not {run_id}")
-    if update.stamp.round != server_round:
-        raise ReplyRefused("from another round", f"round {update.stamp.round}, not {server_round}")
-    if update.stamp.base != version:
-        raise ReplyRefused("from another version", f"version {update.stamp.base}, not {version}")
+    for field, name in (("run", "run"), ("round", "round"), ("base", "version")):
+        number, wanted = getattr(update.stamp, field), getattr(expected, field)
+        if number != wanted:
+            raise ReplyRefused(f"from another {name}", f"{name} {number}, not {wanted}")
     return update

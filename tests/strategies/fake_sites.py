@@ -14,8 +14,8 @@ from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
 from strategies.base import RoundSettings
 from strategies.checkpoints import Checkpoints
 from strategies.downlink import PublishedModel
+from strategies.model_record import to_record
 from strategies.rate_control import RateControl
-from strategies.records import to_record
 from strategies.sites import DataInfo
 from strategies.transport import chunk_upload
 from tests.loopback import LoopbackGrid

@@ -17,7 +17,7 @@ from rsdgc.errors import RunError
 from strategies import DenseFedAvg, Ledger, RsDgc, messages
 from strategies.base import SiteStrategy
 from strategies.ledger import content_bytes
-from strategies.records import to_record, to_vector
+from strategies.model_record import to_record, to_vector
 from tests.loopback import LoopbackGrid
 from tests.strategies.fake_sites import (
     SPEC,

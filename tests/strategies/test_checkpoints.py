@@ -11,7 +11,7 @@ from rsdgc.errors import RunError
 from strategies import DenseFedAvg, Ledger
 from strategies.base import SiteStrategy
 from strategies.checkpoints import Checkpoint, Checkpoints, State
-from strategies.records import to_record, to_vector
+from strategies.model_record import to_record, to_vector
 from tests.strategies.fake_sites import (
     SPEC,
     FakeSites,

@@ -55,7 +55,8 @@ def test_a_late_reply_is_an_entry_of_its_own_once() -> None:
     outbox.unanswered.waiting.add(outbox.sent[0].id)
     send(grid, outbox, 2, "a")
     outbox.unanswered.arrived.append(late)
-    (entry,) = outbox.pop_late()
+    this_round, entry = outbox.end()
+    assert this_round is outbox.entries["a"]
     assert (entry.site, entry.round, entry.phase, entry.reason) == ("a", 1, "late", "late reply")
     assert entry.bytes_up == content_bytes(late.content)
-    assert outbox.pop_late() == []
+    assert outbox.end() == [this_round]

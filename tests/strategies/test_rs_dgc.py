@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies.checkpoints import Checkpoints
-from strategies.records import to_record, to_vector
+from strategies.model_record import to_record, to_vector
 from strategies.rs_dgc import ServerMomentum, SyncState
 from tests.strategies.fake_sites import SPEC, FakeSites, initial_weights, loopback, rs_dgc
 

@@ -11,7 +11,7 @@ from rsdgc import RMS, Compressor, ModelSpec, Scheme
 from rsdgc.arrays import Float32
 from strategies import Ledger, RsDgc, messages
 from strategies.downlink import PublishedModel
-from strategies.records import to_record
+from strategies.model_record import to_record
 from tests.strategies.fake_sites import (
     RUN,
     FakeSites,

@@ -3,6 +3,7 @@ import math
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from rsdgc import ModelSpec, Scheme, Stamp
 from strategies import messages
 from strategies.validation import (
     ReplyRefused,
@@ -13,6 +14,8 @@ from strategies.validation import (
     read_upload,
 )
 from tests.loopback import LoopbackGrid
+
+SPEC = ModelSpec.from_shapes({"fc.weight": (3, 4)})
 
 
 @pytest.fixture(autouse=True)
@@ -60,4 +63,4 @@ def test_an_error_and_a_missing_upload_are_refused_by_name() -> None:
     with pytest.raises(ReplyRefused, match="error at the site: DataError: no chips"):
         check_no_error(error)
     with pytest.raises(ReplyRefused, match="no 'update' arrays"):
-        read_upload(reply())
+        read_upload(reply(), SPEC, Scheme(), Stamp(1, 1, 0))

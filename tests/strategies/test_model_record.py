@@ -2,7 +2,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from rsdgc import ModelSpec
-from strategies.records import to_record, to_vector
+from strategies.model_record import to_record, to_vector
 
 SPEC = ModelSpec.from_shapes({"conv": (2, 3, 1, 1), "scalar": (), "bias": (4,)})
 
