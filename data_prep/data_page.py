@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from data_prep.common_statistics import scaling
 from data_prep.data_page_template import TEMPLATE
 from data_prep.dataset import Dataset, open_data
 from data_prep.inspect import describe
@@ -54,21 +55,9 @@ def write_data_page(
     target: str | os.PathLike[str],
     facts: dict[str, Any] | None = None,
 ) -> Path:
-    """Write one HTML file about a store or a partition, which fetches nothing.
+    """Write one HTML file about a store or a partition, which fetches nothing; return its path.
 
-    Parameters
-    ----------
-    path
-        A store or a partition.
-    target
-        The file to write; an existing one is replaced.
-    facts
-        What :func:`data_prep.inspect.describe` returned for the path; default: describe it now.
-
-    Returns
-    -------
-    Path
-        The file.
+    ``facts`` is what :func:`data_prep.inspect.describe` returned for the path, if that was called.
 
     Raises
     ------
@@ -94,7 +83,8 @@ def write_data_page(
         class_colors=dict(zip(store.classes, map(hex_color, colors["classes"]), strict=True)),
         scenes=_scenes(data, colors),
         more_scenes=max(0, len(store.meta.scenes) - MAX_SCENES),
-        most_samples=_most_samples(facts),
+        # of the largest class of any site, whose bar is the longest
+        most_samples=max(1, *(np.sum(list(c.values()), 0).max() for c in facts["sites"].values())),
         bands=_bands(store, facts),
         more_bands=sum(max(0, len(m.bands) - MAX_BANDS) for m in store.meta.modalities),
         examples=_examples(store),
@@ -110,9 +100,8 @@ def write_data_page(
 
 
 def _scenes(data: Dataset, colors: dict[str, NDArray[np.uint8]]) -> list[dict[str, Any]]:
-    """Draw the scenes with most samples; none for single images."""
     if not data.store.meta.scenes:
-        return []
+        return []  # single images
     site_of = np.full(len(data.store), -1, np.int64)
     for number, name in enumerate(data.sites):
         site_of[column(data.site(name).manifest, "chip").astype(np.int64)] = number
@@ -144,14 +133,13 @@ def _draw_scene(
     overlays = [
         (name, _paint(grid, code, colors[name], _OVERLAY_ALPHA)) for name, code in codes.items()
     ]
-    height, width = grid.shape
     # 0 is the ground outside all blocks.
     blocks = 1 + np.unique(block.astype(str), return_inverse=True)[1]
     return {
         "name": grid.name,
         "samples": len(grid.samples),
-        "width": width,
-        "height": height,
+        "width": grid.shape[1],
+        "height": grid.shape[0],
         "cell_px": grid.cell_px,
         "photos": photos,
         "labels": _paint(grid, label.astype(np.int64), colors["classes"], 255),
@@ -168,14 +156,7 @@ def _paint(grid: SceneGrid, codes: NDArray[np.int64], colors: NDArray[np.uint8],
     return cells_uri(grid.fill(rgba))
 
 
-def _most_samples(facts: dict[str, Any]) -> int:
-    """Return the samples of the largest class of any site, whose bar is the longest."""
-    per_class = [np.sum(list(counts.values()), axis=0) for counts in facts["sites"].values()]
-    return max(1, int(np.max(per_class)))
-
-
 def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the statistics of the bands, with their histograms."""
     train = np.flatnonzero(column(store.manifest, "split") == "train")
     if len(train) > HISTOGRAM_SAMPLES:
         rng = np.random.default_rng(0)  # the same page for the same data
@@ -183,16 +164,11 @@ def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for values, meta in zip(store.take(train), store.meta.modalities, strict=True):
         valid = valid_mask(values, meta.nodata)
+        scale, offset = scaling(meta)
         bands = [band for band in facts["bands"] if band["modality"] == meta.name]
         for i, band in enumerate(bands[:MAX_BANDS]):
-            rows.append(
-                band
-                | {
-                    "histogram": _histogram(values[:, i][valid[:, i]]),
-                    "scale": meta.scale[i] if meta.scale else 1.0,
-                    "offset": meta.offset[i] if meta.offset else 0.0,
-                }
-            )
+            histogram = _histogram(values[:, i][valid[:, i]])
+            rows.append(band | {"histogram": histogram, "scale": scale[i], "offset": offset[i]})
     return rows
 
 

@@ -38,10 +38,7 @@ class SiteView:
     def split(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the chips (for :meth:`Store.take`) and labels of a split, both int64 [n].
 
-        Parameters
-        ----------
-        name
-            ``train``, ``val``, ``test`` or ``buffer``. A site may lack samples of a split.
+        A split is ``train``, ``val``, ``test`` or ``buffer``. A site may lack samples of it.
         """
         if name not in SPLITS:
             raise SettingError(f"split {name!r} is not one of {', '.join(SPLITS)}")
@@ -58,9 +55,9 @@ class Dataset:
     path : Path
         What was opened.
     store : Store
+    partition : PartitionMeta or None
     sites : list of str
         Names, in order.
-    partition : PartitionMeta or None
     """
 
     def __init__(self, path: Path, store: Store, partition: PartitionMeta | None) -> None:
@@ -75,13 +72,7 @@ class Dataset:
         return self.store.meta.name
 
     def site(self, which: int | str) -> SiteView:
-        """Return a site by its number from 0, or by its name.
-
-        Raises
-        ------
-        DataError
-            There is no such site.
-        """
+        """Return a site by its number from 0, or by its name; DataError if there is no such."""
         if isinstance(which, int) and 0 <= which < len(self.sites):
             which = self.sites[which]
         if which not in self.sites:

@@ -33,34 +33,17 @@ _PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 class Footprints:
     """Ground of n chips.
 
-    Attributes
-    ----------
-    plane : int64 [n]
-        Number of the plane that a chip lies in. Scenes that share a CRS share a plane; a scene
-        without a CRS has its own. Chips of different planes count as far apart.
-    boxes : float64 [n, 4]
-        Left, bottom, right, top in the plane's units (CRS units, or pixels).
-    pixel : float64 [n]
-        Size of a pixel in those units.
+    Scenes that share a CRS share a plane; a scene without a CRS has its own. Chips of different
+    planes count as far apart.
     """
 
-    plane: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    pixel: NDArray[np.float64]
+    plane: NDArray[np.int64]  #: number of the plane that a chip lies in [n]
+    boxes: NDArray[np.float64]  #: left, bottom, right, top [n, 4] in CRS units, or pixels
+    pixel: NDArray[np.float64]  #: size of a pixel [n] in those units
 
     @classmethod
     def of(cls, columns: Columns, scenes: Sequence[SceneMeta], chip_px: int) -> Footprints:
-        """Return the ground of the chips of some scenes.
-
-        Parameters
-        ----------
-        columns
-            With ``scene``, ``row`` and ``col``: the first pixel of each chip.
-        scenes
-            Grids of the scenes.
-        chip_px
-            Side of a chip in pixels.
-        """
+        """Return the ground of chips; ``scene``, ``row`` and ``col`` are their first pixels."""
         count = len(columns["row"])
         boxes = np.zeros((count, 4))
         pixel = np.ones(count)
@@ -94,23 +77,12 @@ class Footprints:
 def footprint_polygons(
     columns: Columns, scenes: Sequence[SceneMeta], side_px: int
 ) -> NDArray[Any] | None:
-    """Return the footprints of samples as WKB, objects [n]; None where no scene has a CRS.
-
-    Parameters
-    ----------
-    columns
-        With ``scene``, ``row`` and ``col``: the first pixel of each sample.
-    scenes
-        Grids of the scenes.
-    side_px
-        Side of a sample in pixels.
-    """
-    if not any(scene.crs for scene in scenes):
+    """Return the footprints of samples as WKB, objects [n]; None where no scene has a CRS."""
+    located = [scene for scene in scenes if scene.crs]
+    if not located:
         return None
     polygons = np.full(len(columns["row"]), None, dtype=object)
-    for scene in scenes:
-        if not scene.crs:
-            continue
+    for scene in located:
         members = np.flatnonzero(columns["scene"] == scene.name)
         row, col = (columns[name][members].astype(np.int64) for name in ("row", "col"))
         ring = [(0, side_px), (side_px, side_px), (side_px, 0), (0, 0), (0, side_px)]
@@ -129,12 +101,7 @@ def footprint_polygons(
 
 def geoparquet_metadata(polygons: NDArray[Any]) -> bytes:
     """Return the metadata ``geo`` of a GeoParquet file with these polygons (WKB or None)."""
-    present = polygons[np.array([polygon is not None for polygon in polygons], np.bool_)]
-    bounds = shapely.total_bounds(shapely.from_wkb(present))
-    column = {
-        "encoding": "WKB",
-        "geometry_types": ["Polygon"],
-        "bbox": [float(bound) for bound in bounds],
-    }
+    bounds = shapely.total_bounds(shapely.from_wkb(polygons)).tolist()
+    column = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": bounds}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     return json.dumps(geo).encode()

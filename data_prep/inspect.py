@@ -23,11 +23,6 @@ SHOWN = 20
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describe a store or a partition.
 
-    Parameters
-    ----------
-    path
-        A store or a partition.
-
     Returns
     -------
     dict
@@ -75,44 +70,22 @@ def _site_counts(data: Dataset, name: str) -> dict[str, list[int]]:
 def _band_facts(meta: StoreMeta) -> list[dict[str, Any]]:
     facts = []
     for modality in meta.modalities:
+        shared = {key: getattr(modality, key) for key in ("dtype", "nodata", "resolution")}
         for i, band in enumerate(modality.bands):
-            facts.append(
-                {
-                    "modality": modality.name,
-                    "band": band,
-                    "dtype": modality.dtype,
-                    "nodata": modality.nodata,
-                    "resolution": modality.resolution,
-                    "mean": modality.mean[i],
-                    "std": modality.std[i],
-                    "min": modality.min[i],
-                    "max": modality.max[i],
-                    "count": modality.count[i],
-                }
-            )
+            own = {key: getattr(modality, key)[i] for key in ("mean", "std", "min", "max", "count")}
+            facts.append({"modality": modality.name, "band": band} | shared | own)
     return facts
 
 
 def print_description(facts: dict[str, Any], console: Console | None = None) -> None:
-    """Print what :func:`describe` returned.
-
-    Parameters
-    ----------
-    facts
-        The description.
-    console
-        Where tables are printed; default: stdout.
-    """
+    """Print what :func:`describe` returned, by default to stdout."""
     if console is None:
         # Where stdout is a file, tables need not fit a screen.
         console = Console() if Console().is_terminal else Console(width=200)
     kind = " (synthetic)" if facts["synthetic"] else ""
     console.print(f"[bold]{facts['name']}[/]{kind}: {facts['source']}", highlight=False)
-    console.print(
-        f"{facts['samples']} {facts['kind']} of {facts['chip_px']} px, "
-        f"{facts['bytes'] / 1e6:.1f} MB",
-        highlight=False,
-    )
+    size = f"{facts['chip_px']} px, {facts['bytes'] / 1e6:.1f} MB"
+    console.print(f"{facts['samples']} {facts['kind']} of {size}", highlight=False)
     if "partition" in facts:
         console.print(_partition_line(facts["partition"]), highlight=False)
     console.print(_class_table(facts))
@@ -197,9 +170,8 @@ def _split_lines(facts: dict[str, Any]) -> list[str]:
         )
     left_out = {name.replace("_", " "): n for name, n in facts["left_out"].items() if n}
     if left_out:
-        lines.append(
-            "windows left out: " + ", ".join(f"{n} {reason}" for reason, n in left_out.items())
-        )
+        reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        lines.append(f"windows left out: {reasons}")
     return lines + list(report["notes"])
 
 

@@ -55,37 +55,19 @@ def write_manifest(
 ) -> None:
     """Write columns as Parquet, in the order and with the types that stores have.
 
-    Parameters
-    ----------
-    path
-        The file to write.
-    columns
-        Every column of a manifest; the optional ones may be absent.
-    geo
-        GeoParquet's metadata for the column ``geometry``, from
-        :func:`data_prep.footprints.geoparquet_metadata`. It is an argument because its making
-        loads PROJ, which a process that only reads manifests has no use for.
+    ``geo`` is GeoParquet's metadata for the column ``geometry``. It is an argument because its
+    making loads PROJ, which a process that only reads manifests has no use for.
     """
     types = PIXEL_COLUMNS if "offset" in columns else CHIP_COLUMNS
-    types = types | {
-        name: kind for name, kind in OPTIONAL_COLUMNS.items() if columns.get(name) is not None
-    }
-    table = pa.table(
-        {name: pa.array(columns[name], type=kind) for name, kind in types.items()},
-    )
+    types = types | {name: kind for name, kind in OPTIONAL_COLUMNS.items() if name in columns}
+    table = pa.table({name: pa.array(columns[name], type=kind) for name, kind in types.items()})
     if geo is not None:
         table = table.replace_schema_metadata({"geo": geo})
     pq.write_table(table, path, compression="zstd")
 
 
 def read_manifest(path: Path) -> pa.Table:
-    """Read a manifest of a store or of a site.
-
-    Raises
-    ------
-    DataError
-        The file is missing or broken, or misses a column.
-    """
+    """Read a manifest of a store or of a site; DataError where it is not (all of) one."""
     if not path.is_file():
         raise DataError(f"{path} is missing: ingest or partition again")
     try:

@@ -11,47 +11,38 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.text import Text
 
-#: Called as ``callback(what, done, total)``.
+#: Called as ``callback(what, done, total)``, in bytes.
 Callback = Callable[[str, int, int], None]
 #: Seconds between two lines where there is no terminal: logs of an hour stay short.
 LINE_SECONDS = 30.0
 
 
 @contextmanager
-def reporting(callback: Callback | None, *, unit: str = "items") -> Iterator[Callback]:
-    """Yield a function to report progress to.
-
-    Parameters
-    ----------
-    callback
-        Where reports go; None draws a bar on stderr if that is a terminal, and otherwise
-        writes lines there.
-    unit
-        What is counted: ``items`` or ``bytes``.
-    """
+def reporting(callback: Callback | None) -> Iterator[Callback]:
+    """Yield ``callback``, or a function that reports on stderr: a bar on a terminal, else lines."""
     if callback is not None:
         yield callback
     elif not sys.stderr.isatty():
-        yield _lines(unit)
+        yield _line_writer()
     else:
-        with _bar(unit) as bar:
+        columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        text = TextColumn("{task.description}")
+        with Progress(
+            text, BarColumn(), *columns, console=Console(stderr=True), transient=True
+        ) as bar:
             task = bar.add_task("")
             yield lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             )
 
 
-def _lines(unit: str) -> Callback:
+def _line_writer() -> Callback:
     begin = last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
@@ -62,33 +53,7 @@ def _lines(unit: str) -> Callback:
         last = now
         rate = done / (now - begin)
         left = (total - done) / rate
-        scale, name = (1e6, "MB") if unit == "bytes" else (1, unit)
-        amount = f"{done / scale:.0f} of {total / scale:.0f} {name}"
-        print(f"{what}: {amount}, {rate / scale:.1f}/s, {left:.0f} s left", file=sys.stderr)
+        amount = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        print(f"{what}: {amount}, {rate / 1e6:.1f}/s, {left:.0f} s left", file=sys.stderr)
 
     return report
-
-
-class _Rate(ProgressColumn):
-    """Column with the items per second."""
-
-    def render(self, task: Task) -> Text:
-        """Return the rate; empty before there is one."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s")
-
-
-def _bar(unit: str) -> Progress:
-    counted: tuple[ProgressColumn, ...] = (
-        (DownloadColumn(), TransferSpeedColumn())
-        if unit == "bytes"
-        else (MofNCompleteColumn(), _Rate())
-    )
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *counted,
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )

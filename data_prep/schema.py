@@ -35,37 +35,17 @@ class ShardMeta(Record):
 class ModalityMeta(Record):
     """A modality of the chips: bands that share a sensor and a data type.
 
-    Attributes
-    ----------
-    name, bands
-        The modality's name and the names of its bands, in storage order.
-    dtype
-        NumPy name of the stored type: the source's own.
-    nodata
-        Value that marks an invalid pixel; None when only non-finite values do (or none).
-    resolution
-        Ground size of a source pixel in CRS units (px without a CRS), before warping.
-    factor
-        Pixels of the scene's grid that one of this modality covers, along a side: chips have
-        ``chip_px / factor`` pixels.
-    scale, offset
-        Per band, from stored to physical values, ``value * scale + offset``; empty: as stored.
-    mean, std, min, max
-        Per band, over the valid pixels of the train split. ``std`` is 0 for a constant band.
-    count
-        Valid train pixels per band.
-    shards
-        The files, in row order.
+    Statistics are per band, over the valid pixels of the train split, in stored values.
     """
 
     name: str
-    bands: list[str]
-    dtype: str
-    nodata: float | None = None
-    resolution: float = 1.0
-    factor: int = 1
-    scale: list[float] = Field(default_factory=list)
-    offset: list[float] = Field(default_factory=list)
+    bands: list[str]  #: names, in storage order
+    dtype: str  #: NumPy name of the stored type: the source's own
+    nodata: float | None = None  #: marks invalid pixels; None: only non-finite values are invalid
+    resolution: float = 1.0  #: ground size of a source pixel, in CRS units, before warping
+    factor: int = 1  #: pixels of the scene's grid along a pixel's side: chips are chip_px / factor
+    scale: list[float] = Field(default_factory=list)  #: by band; physical = stored * scale + offset
+    offset: list[float] = Field(default_factory=list)  #: both are empty where nothing is scaled
     mean: list[float] = Field(default_factory=list)
     std: list[float] = Field(default_factory=list)
     min: list[float] = Field(default_factory=list)
@@ -75,14 +55,11 @@ class ModalityMeta(Record):
 
 
 class Skipped(Record):
-    """A file, modality or scene that was left out, and why.
-
-    ``refused`` marks a defect (unreadable, contradictory); otherwise the file is not an image.
-    """
+    """A file, modality or scene that was left out, and why."""
 
     path: str
     reason: str
-    refused: bool = True
+    refused: bool = True  #: for a defect (unreadable, contradictory); else the file is not an image
 
 
 class SceneMeta(Record):
@@ -100,33 +77,19 @@ class SceneMeta(Record):
 class SplitReport(Record):
     """How the samples were split, and what it cost.
 
-    Attributes
-    ----------
-    method
-        ``stratified`` (single images), ``blocks`` (chips of scenes), ``fields`` (pixels),
-        ``scene``, ``date`` or ``given``.
-    counts
-        Samples per split, ``buffer`` included.
-    class_counts
-        Split name to samples per class, in class order.
-    buffer_px
-        Least distance required between samples of different splits, in pixels.
-    block_px
-        Side of a block in pixels; 0 where there are no blocks.
-    least_distance_px, least_distance
-        Least gap between a train and a test sample, in pixels and in CRS units; None where
-        it has no meaning (no CRS, or one of the splits is empty). Pixel samples: distance of the
-        pixels' positions along the longer axis.
+    The least distances are between a train and a test sample, in pixels and in CRS units. They are
+    None where they have no meaning: without a CRS, or where a split is empty. Of pixel samples they
+    are taken along the longer axis.
     """
 
-    method: str
+    method: str  #: stratified (single images), blocks (chips), fields (pixels), scene, date, given
     seed: int
     test_share: float
     val_share: float
-    counts: dict[str, int]
-    class_counts: dict[str, list[int]]
-    buffer_px: int = 0
-    block_px: int = 0
+    counts: dict[str, int]  #: samples by split, the buffer included
+    class_counts: dict[str, list[int]]  #: the same by split, then class
+    buffer_px: int = 0  #: least distance required between samples of different splits
+    block_px: int = 0  #: side of a block; 0 where there are no blocks
     blocks: int = 0
     least_distance_px: float | None = None
     least_distance: float | None = None
@@ -175,13 +138,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
-    """Read one of the records above from JSON.
-
-    Raises
-    ------
-    DataError
-        The file is absent, is not JSON, has another schema version or misses a key.
-    """
+    """Read one of the records above; DataError for other files, versions and keys."""
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

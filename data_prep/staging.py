@@ -14,27 +14,13 @@ from rsdgc.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MARKERS = (STORE_FILE, PARTITION_FILE)
-
 
 @contextmanager
 def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
 
-    On any error the sibling is removed and ``out`` stays as it was.
-
-    Parameters
-    ----------
-    out
-        The folder to make. It may exist when it is empty; with ``overwrite`` also when it holds
-        a store or a partition.
-    overwrite
-        Replace an existing store or partition. Folders that hold anything else are never touched.
-
-    Raises
-    ------
-    DataError
-        ``out`` exists and may not be replaced.
+    On any error the sibling is removed and ``out`` stays as it was. ``out`` may be an empty folder;
+    with ``overwrite``, also a store or a partition. Anything else is never touched: DataError.
     """
     target = Path(os.path.abspath(out))
     check_free(target, overwrite=overwrite)
@@ -51,13 +37,11 @@ def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> It
 
 def check_free(target: Path, *, overwrite: bool) -> None:
     """Raise DataError unless a folder may be made at ``target``; see :func:`staged_folder`."""
-    if not target.exists():
-        return
-    if not target.is_dir():
+    if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file: choose another output folder")
-    if not any(target.iterdir()):
+    if not target.exists() or not any(target.iterdir()):
         return
-    if not any((target / marker).is_file() for marker in MARKERS):
+    if not any((target / marker).is_file() for marker in (STORE_FILE, PARTITION_FILE)):
         raise DataError(f"{target} is not empty: choose another output folder")
     if not overwrite:
         raise DataError(

@@ -123,7 +123,7 @@ def ingest_class_folders(
     side = chosen.chip_px or common
     jobs = _jobs(listed.images, common, side)
     with work_folder(out, sources, overwrite=overwrite) as work:
-        with reporting(progress, unit="bytes") as report:
+        with reporting(progress) as report:
             results = run_jobs(jobs, work.results, processes=processes, report=report)
         _finish(listed, [results[job.key] for job in jobs], work, chosen, (common, side))
     return Store.open(out)

@@ -80,7 +80,7 @@ def _companions(src: Path, options: SceneOptions) -> list[Path]:
 
 
 def _ingest(plan: Plan, work: WorkFolder, processes: int | None, progress: Callback | None) -> None:
-    with reporting(progress, unit="bytes") as report:
+    with reporting(progress) as report:
         results = run_jobs(plan.jobs, work.results, processes=processes, threads=2, report=report)
     assembled = assemble(plan, results, work.results, work.store)
     stop_if_strict(plan.options.strict, assembled.skipped)

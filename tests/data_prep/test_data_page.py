@@ -89,7 +89,7 @@ def test_images_and_pixels_have_pages_too(
         write_data_page(images_store.path, tmp_path / "no" / "x.html")
 
 
-def test_layers_of_several_resolutions_lie_on_each_other(tmp_path: Path) -> None:
+def test_modalities_of_several_resolutions_lie_on_each_other(tmp_path: Path) -> None:
     src = tmp_path / "src"
     coarse = noise((32, 32), 3, 1, 200)
     coarse[:, 12:] += 800
