@@ -11,11 +11,13 @@ kept apart too. Scenes of different CRSs, and scenes without one, are planes of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
+from data_prep.footprints import Footprints
 from data_prep.splits import (
     BUFFER,
     TEST,
@@ -27,11 +29,6 @@ from data_prep.splits import (
     count_cells,
     search_assignments,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.footprints import Footprints
 
 #: Sides tried for a block, in chips. Large blocks lose less ground to the buffer, small ones come
 #: closer to the shares; which of the two counts more depends on the archive.

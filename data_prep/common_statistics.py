@@ -16,21 +16,17 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from data_prep.dataset import Dataset
+from data_prep.schema import ModalityMeta
 from data_prep.statistics import Moments
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from data_prep.dataset import Dataset
-    from data_prep.schema import ModalityMeta
 
 #: Checksum of the names of modalities and bands, which starts the packed statistics.
 _SIGNATURE = struct.Struct("<I")

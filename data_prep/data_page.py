@@ -5,11 +5,13 @@ It shows maps, classes, bands, examples, and what was left out and why.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from data_prep.common_statistics import scaling
 from data_prep.data_page_template import TEMPLATE
@@ -23,15 +25,9 @@ from data_prep.pictures.mosaic import THUMB_PX, chip_pictures, mosaic
 from data_prep.pictures.scene_grid import SceneGrid, lay_out, outline_path, samples_by_scene
 from data_prep.schema import SPLITS
 from data_prep.statistics import valid_mask
+from data_prep.store import Store
 from rsdgc.durable import replace_text
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    import os
-
-    from numpy.typing import NDArray
-
-    from data_prep.store import Store
 
 #: Scenes that are drawn, of all those with most samples, and modalities of each. A scene takes
 #: about half a megabyte of the page.

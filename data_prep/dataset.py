@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from data_prep.manifest import column, read_manifest
 from data_prep.schema import PARTITION_FILE, SPLITS, STORE_FILE, PartitionMeta, read_record
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pyarrow as pa
-    from numpy.typing import NDArray
 
 SITES_FOLDER = "sites"
 #: Name of the only site of a store that is not partitioned.

@@ -7,17 +7,13 @@ pixels near another split's are set aside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 #: Random choices of fields that are rated with their buffer, which dilates every scene twice: a
 #: quarter of the trials that the search over blocks makes on counts alone.

@@ -8,21 +8,18 @@ and latitude (OGC:CRS84, the default of GeoParquet); samples of scenes without a
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rasterio.warp import transform as transform_points
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from data_prep.manifest import Columns
-    from data_prep.schema import SceneMeta
+from data_prep.manifest import Columns
+from data_prep.schema import SceneMeta
 
 LONGITUDE_LATITUDE = "OGC:CRS84"
 #: Affine terms of a scene without a CRS: pixels, with rows running south.

@@ -22,17 +22,15 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from data_prep.geotiff import write_geotiff
 from data_prep.staging import staged_folder
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CLASS_NAMES = (
     "alfalfa",

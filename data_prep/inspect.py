@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -10,10 +12,6 @@ from rich.table import Table
 
 from data_prep.dataset import Dataset, open_data
 from data_prep.schema import SPLITS, StoreMeta
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
 
 #: Skipped files and notes that are printed, so that the tables stay on the screen; the dict holds
 #: all of them.

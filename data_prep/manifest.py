@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +12,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 #: Columns by name; all of one length. See ``docs/data.md`` for what each holds.
 Columns = dict[str, NDArray[Any]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,14 +16,11 @@ from numpy.typing import NDArray
 
 from data_prep.choices import PartitionScheme
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
-from data_prep.manifest import column
+from data_prep.manifest import Columns, column
 from data_prep.schema import PARTITION_FILE, PartitionMeta, write_record
 from data_prep.staging import check_free, staged_folder
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    from data_prep.manifest import Columns
 
 #: Least train samples of a site under label skew.
 MIN_TRAIN = 10

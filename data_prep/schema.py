@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Version of the records, written and read.
 SCHEMA_VERSION = 2

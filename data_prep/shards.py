@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from data_prep.schema import ShardMeta
 from data_prep.statistics import BandSums, valid_mask
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import DTypeLike, NDArray
 
 #: Largest size of a file, which is the limit of some disks and services.
 SHARD_BYTES = 4 * 2**30

@@ -7,16 +7,14 @@ a random search (:func:`split_units`). Chips of a scene are split by blocks of g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.schema import SPLITS, SplitReport
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 #: Codes of the splits in the algorithms: positions in :data:`data_prep.schema.SPLITS`.
 TRAIN, VAL, TEST, BUFFER = range(4)

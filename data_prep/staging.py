@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_prep.schema import PARTITION_FILE, STORE_FILE
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @contextmanager

@@ -8,15 +8,12 @@ variance", The American Statistician 37, eq. 2.1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 #: Bytes of chips that are added up at once: they stay in a core's second-level cache.
 CACHED_BYTES = 2**19

@@ -9,24 +9,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from data_prep.manifest import MANIFEST_FILE, column, read_manifest
 from data_prep.schema import STORE_FILE, StoreMeta, read_record
 from data_prep.shards import ShardedArray, band_sums
+from data_prep.statistics import BandSums
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
-    from data_prep.statistics import BandSums
 
 
 class Store:

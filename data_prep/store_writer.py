@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from data_prep.footprints import geoparquet_metadata
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
 from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from data_prep.statistics import BandSums
+from data_prep.statistics import BandSums
 
 
 def write_records(

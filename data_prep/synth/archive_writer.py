@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyogrio
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from pyogrio.raw import write as write_layer
 from rasterio.features import shapes
 
@@ -32,9 +33,6 @@ from data_prep.synth.radiometry import NODATA
 from data_prep.synth.render import Scene, render_scene
 from data_prep.synth.terrain import PIXEL_M
 from rsdgc.errors import SettingError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FORMAT = 1
 BANDS = ("blue", "green", "red", "near-infrared")

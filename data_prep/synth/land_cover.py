@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.features import rasterize
 from shapely.geometry import LineString
 
 from data_prep.synth.landscapes import Cover
-from data_prep.synth.terrain import PIXEL_M
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.synth.random_fields import F32, FieldMaker
-    from data_prep.synth.terrain import River
+from data_prep.synth.random_fields import F32, FieldMaker
+from data_prep.synth.terrain import PIXEL_M, River
 
 #: Side of a patch: about three chips of 64 pixels, so that many chips have one class.
 PATCH_PX = 190

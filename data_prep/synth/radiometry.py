@@ -10,18 +10,13 @@ haze, optics, noise and the edges of the swath (:func:`expose`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data_prep.synth.landscapes import Cover
+from data_prep.synth.landscapes import Cover, Site
+from data_prep.synth.random_fields import F32, FieldMaker
 from data_prep.synth.terrain import hillshade
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.synth.landscapes import Site
-    from data_prep.synth.random_fields import F32, FieldMaker
 
 NODATA = 0
 COUNTS_PER_UNIT = 10_000

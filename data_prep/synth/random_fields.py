@@ -6,15 +6,12 @@ Everything is float32 on a scene's pixel grid; lengths and wavelengths are in pi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    F32 = NDArray[np.float32]
-    U32 = NDArray[np.uint32]
+F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
 
 
 @dataclass(frozen=True)

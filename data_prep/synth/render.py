@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.synth.land_cover import draw_roads, grow_patches, label_pixels
-from data_prep.synth.landscapes import Cover
+from data_prep.synth.landscapes import Cover, Site
 from data_prep.synth.radiometry import (
     NODATA,
     Acquisition,
@@ -19,18 +20,9 @@ from data_prep.synth.radiometry import (
     pull_means,
     withering,
 )
-from data_prep.synth.random_fields import FieldMaker
-from data_prep.synth.terrain import draw_river, level_lakes, raise_terrain
+from data_prep.synth.random_fields import F32, FieldMaker
+from data_prep.synth.terrain import River, draw_river, level_lakes, raise_terrain
 from data_prep.synth.textures import TEXTURES, Pixels, bench_phase
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from data_prep.synth.landscapes import Site
-    from data_prep.synth.random_fields import F32
-    from data_prep.synth.terrain import River
 
 #: Height of a quarry's bench, and how many of them a pit has at most.
 BENCH_M = 6.0

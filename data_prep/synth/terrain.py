@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data_prep.synth.random_fields import blur, smoothstep
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.synth.landscapes import Landscape
-    from data_prep.synth.random_fields import F32, FieldMaker
+from data_prep.synth.landscapes import Landscape
+from data_prep.synth.random_fields import F32, FieldMaker, blur, smoothstep
 
 PIXEL_M = 10.0
 

@@ -7,21 +7,16 @@ order blue, green, red, near infrared. Farmland, orchards and towns are divided 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from data_prep.synth.land_cover import Patches
 from data_prep.synth.landscapes import Cover
-from data_prep.synth.random_fields import hash_bits, hash_unit, smoothstep
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-
-    from data_prep.synth.land_cover import Patches
-    from data_prep.synth.random_fields import F32, U32, FieldMaker
+from data_prep.synth.random_fields import F32, U32, FieldMaker, hash_bits, hash_unit, smoothstep
 
 _TAU = np.float32(2 * np.pi)
 
