@@ -13,17 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Context,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
-from numpy.typing import NDArray
 
 from clients.replica import ReplicaOutOfSync
 from clients.site import Site
@@ -36,6 +28,7 @@ from fl_app.models import build_model
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, load_split, node_data
 from rsdgc import ModelSpec
+from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
@@ -63,15 +56,15 @@ def query(message: Message, context: Context) -> Message:
     node = _node(context)
     dataset, store = node.dataset, node.dataset.store
     check_trainable(dataset, node.sites)
-    counts = {
-        name: [len(dataset.site(local_name).split(split)[0]) for split in ("train", "test")]
-        for name, local_name in node.sites.items()
-    }
+    num_train, num_test = (
+        [len(dataset.site(local_name).split(split)[0]) for local_name in node.sites.values()]
+        for split in ("train", "test")
+    )
     record = ConfigRecord(
         {
-            messages.NAMES: list(counts),
-            messages.NUM_TRAIN: [num_train for num_train, _ in counts.values()],
-            messages.NUM_TEST: [num_test for _, num_test in counts.values()],
+            messages.NAMES: list(node.sites),
+            messages.NUM_TRAIN: num_train,
+            messages.NUM_TEST: num_test,
             messages.CLASSES: list(store.classes),
             messages.BANDS: store.num_bands,
             messages.CHIP_PX: store.chip_px,
@@ -84,11 +77,7 @@ def query(message: Message, context: Context) -> Message:
 
 @app.query(messages.STATISTICS)
 def statistics(message: Message, context: Context) -> Message:
-    """Reply with the sums of a site's train samples; no pixel leaves the site.
-
-    :func:`data_prep.common_statistics.merge_sites` adds the sums of all sites up to the statistics
-    by which all can normalize.
-    """
+    """Reply with the sums of a site's train samples (:mod:`data_prep.common_statistics`)."""
     node = _node(context)
     name = str(message.content.config_records[messages.TASK][messages.SITE])
     sums = site_sums(node.dataset, _local_name(node, name))
@@ -108,12 +97,11 @@ def train(message: Message, context: Context) -> Message:
         result = site.work(_round_task(settings, origin, task), received)
     except ReplicaOutOfSync as reason:
         return _resync_reply(message, reason)
-    content = RecordDict(
-        {
-            messages.UPDATE: _update_record(result, site.spec),
-            messages.METRICS: _train_metrics(result),
-        }
-    )
+    if result.weights is None:
+        update = chunk_upload(result.payload)
+    else:
+        update = to_record(result.weights, site.spec)
+    content = RecordDict({messages.UPDATE: update, messages.METRICS: _train_metrics(result)})
     return Message(content, reply_to=message)
 
 
@@ -130,7 +118,7 @@ def evaluate(message: Message, context: Context) -> Message:
     metrics = MetricRecord(
         {
             messages.NUM_EXAMPLES: score.samples,
-            messages.SCORE_LOSS: float(score.loss),
+            messages.SCORE_LOSS: score.loss,
             messages.CONFUSION: score.confusion.reshape(-1).tolist(),
         }
     )
@@ -190,18 +178,16 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
     store = node.dataset.store
-    num_classes = len(store.classes)
     check_trainable(node.dataset, {name: local_name})
     common = None
     if packed_statistics:
         common = CommonStatistics.unpack(packed_statistics, store.meta.modalities)
     train_split = load_split(node.dataset, local_name, "train", device, common)
     assert train_split is not None  # check_trainable has seen its samples
+    shape = (store.num_bands, len(store.classes), store.chip_px)
 
     def make_model() -> torch.nn.Module:
-        return build_model(
-            settings.model, store.num_bands, num_classes, store.chip_px, settings.seed
-        )
+        return build_model(settings.model, *shape, settings.seed)
 
     model = make_model()
     spec = model_spec(model)
@@ -210,7 +196,7 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
         model,
         train=train_split,
         test=load_split(node.dataset, local_name, "test", device, common),
-        num_classes=num_classes,
+        num_classes=len(store.classes),
         state_dir=_state_dir(context, settings),
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
         initial=lambda: model_to_vector(make_model(), spec),
@@ -219,12 +205,10 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
 
 def _state_dir(context: Context, settings: Settings) -> Path:
     """Return where sites keep their state: the node's own setting goes before the run's."""
-    of_node = context.node_config.get("state-dir")
-    if of_node:
-        return Path(str(of_node))
-    if settings.state_dir:
-        return Path(settings.state_dir)
-    return Path(settings.out) / "state" if settings.out else home() / "state"
+    state_dir = context.node_config.get("state-dir") or settings.state_dir
+    if state_dir:
+        return Path(str(state_dir))
+    return (Path(settings.out) if settings.out else home()) / "state"
 
 
 # ---- what a task says --------------------------------------------------------------------------
@@ -271,7 +255,7 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
     return ReceivedModel(version, fingerprint, patches=tuple(patches))
 
 
-def _weights(record: ArrayRecord, spec: ModelSpec) -> NDArray[np.float32]:
+def _weights(record: ArrayRecord, spec: ModelSpec) -> Float32:
     packed = record.get(messages.PACKED)
     flat = to_vector(record, spec) if packed is None else packed.numpy()
     if flat.dtype != np.float32 or flat.shape != (spec.size,):
@@ -303,26 +287,22 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
 # ---- what a site replies -----------------------------------------------------------------------
 
 
-def _update_record(result: RoundResult, spec: ModelSpec) -> ArrayRecord:
-    if result.weights is None:
-        return chunk_upload(result.payload)
-    return to_record(result.weights, spec)
-
-
 def _train_metrics(result: RoundResult) -> MetricRecord:
     confusion = result.confusion
-    return MetricRecord(
+    metrics = MetricRecord(
         {
-            messages.NUM_EXAMPLES: int(result.num_examples),
-            messages.TRAIN_LOSS: float(result.train_loss),
-            messages.SCORE_LOSS: float(result.loss),
-            messages.SECONDS: float(result.seconds),
+            messages.NUM_EXAMPLES: result.num_examples,
+            messages.TRAIN_LOSS: result.train_loss,
+            messages.SCORE_LOSS: result.loss,
+            messages.SECONDS: result.seconds,
             messages.REFERENCE: confusion.sum(axis=1).tolist(),
             messages.PREDICTED: confusion.sum(axis=0).tolist(),
             messages.CORRECT: confusion.diagonal().tolist(),
-            **({} if result.weights is not None else {messages.VERSION: result.version}),
         }
     )
+    if result.weights is None:
+        metrics[messages.VERSION] = result.version
+    return metrics
 
 
 def _resync_reply(message: Message, reason: ReplicaOutOfSync) -> Message:

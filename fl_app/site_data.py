@@ -26,15 +26,10 @@ from rsdgc.errors import DataError
 
 @dataclass(frozen=True)
 class NodeData:
-    """The data behind a node.
+    """The data behind a node: a store, or a store partitioned over sites.
 
-    Attributes
-    ----------
-    dataset : Dataset
-        A store, or a store partitioned over sites.
-    sites : mapping of str to str
-        The sites that this node hosts: from the name that the server knows to the name in the
-        data.
+    ``sites`` are those that this node hosts: from the name that the server knows to the name in the
+    data.
     """
 
     dataset: Dataset
@@ -44,11 +39,8 @@ class NodeData:
 def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
     """Find the data and the sites of a node.
 
-    Raises
-    ------
-    DataError
-        The node has neither its own data nor a number in a simulation, or its site is not in its
-        data.
+    Raises :class:`DataError` if the node has neither its own data nor a number in a simulation, or
+    if its site is not in its data.
     """
     data_dir = node_config.get("data-dir")
     if data_dir:
@@ -61,14 +53,13 @@ def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
             'site-name="name"\''
         )
     if settings.data_dir:
-        path = Path(settings.data_dir)
+        dataset = open_data(settings.data_dir)
     else:
         # Imported only here: a process that handles one message must not load the generator of
         # the built-in archive if the site has data.
         from fl_app.default_data import default_data  # noqa: PLC0415
 
-        path = default_data()
-    dataset = open_data(path)
+        dataset = open_data(default_data())
     names = dataset.sites[int(number) :: int(num_nodes)]
     return NodeData(dataset, {name: name for name in names})
 
@@ -76,18 +67,9 @@ def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
 def own_data(path: Path, site_name: str) -> NodeData:
     """Return the data of a machine that hosts one site.
 
-    Parameters
-    ----------
-    path : Path
-        A store, or a partition that has the site.
-    site_name : str
-        Name by which the server knows the site; empty for the name in the data. A store has one
-        site, which may have any name; a partition must have a site of this name.
-
-    Raises
-    ------
-    DataError
-        The data cannot be used, or do not have this site.
+    The data are a store, which is one site of any name, or a partition that has a site of this
+    name. An empty name stands for the name in the data. Raises :class:`DataError` if the data
+    cannot be used or do not have the site.
     """
     dataset = open_data(path)
     if len(dataset.sites) == 1:
@@ -100,11 +82,7 @@ def own_data(path: Path, site_name: str) -> NodeData:
 
 
 def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
-    """Raise :class:`DataError` if a site has no training samples.
-
-    ``sites`` maps the name that the server knows to the name in the data
-    (:attr:`NodeData.sites`).
-    """
+    """Raise :class:`DataError` if one of a node's sites (:class:`NodeData`) cannot train."""
     for name, local_name in sites.items():
         chips, _ = dataset.site(local_name).split("train")
         if len(chips) == 0:
@@ -120,13 +98,7 @@ def load_split(
 ) -> SplitLoader | None:
     """Return a loader of a site's split on the device, or None if the split has no samples.
 
-    Pixels are normalized by the ``common`` statistics of all sites if they are given, else by the
-    store's own.
-
-    Raises
-    ------
-    DataError
-        The common statistics are of other modalities or bands.
+    Pixels are normalized as :func:`normalizations` says.
     """
     chips, labels = dataset.site(site).split(name)
     if len(chips) == 0:
@@ -138,12 +110,9 @@ def load_split(
 def normalizations(
     modalities: Sequence[ModalityMeta], common: CommonStatistics | None = None
 ) -> list[Normalization]:
-    """Return how to normalize each modality of a store: by its own statistics or the common ones.
+    """Return how to normalize each modality: by the common statistics, or else by the store's own.
 
-    Raises
-    ------
-    DataError
-        The common statistics are of other modalities or bands.
+    Raises :class:`DataError` if the common statistics are of other modalities or bands.
     """
     result = []
     for modality in modalities:

@@ -20,8 +20,8 @@ from rsdgc.durable import replace_text
 from rsdgc.errors import DataError, RunError
 from strategies import messages
 from strategies.base import SiteStrategy
-from strategies.ledger import Ledger, SiteEntry, content_bytes
-from strategies.sites import DataInfo, SiteInfo, SiteManager
+from strategies.ledger import SiteEntry, content_bytes
+from strategies.sites import DataInfo, SiteInfo
 from strategies.transport import error_summary, send_and_receive
 from strategies.validation import ReplyRefused
 
@@ -39,84 +39,25 @@ def normalization_config(
     Raises
     ------
     RunError
-        See :func:`collect_statistics`; or the resumed run has lost its ``normalization.json``.
+        Too few sites reported usable sums, or sites differ in modalities or bands; or the resumed
+        run has lost its ``normalization.json``.
     """
     if settings.normalization == "site":
         return ConfigRecord()
-    common = run_statistics(folder) if strategy.resumed_round else None
-    if common is None and strategy.resumed_round:
-        raise RunError(f"{folder} has lost its {FILE}: the run cannot be resumed")
-    if common is None:
-        common = collect_statistics(
-            grid,
-            strategy.site_manager,
-            strategy.ledger,
-            settings.min_sites,
-            settings.join_timeout_s,
-        )
+    if strategy.resumed_round:
+        common = run_statistics(folder)
+        if common is None:
+            raise RunError(f"{folder} has lost its {FILE}: the run cannot be resumed")
+    else:
+        common = _collect_statistics(grid, settings, strategy)
         replace_text(folder / FILE, common.to_json())
     return ConfigRecord({messages.NORMALIZATION: common.pack()})
-
-
-def collect_statistics(
-    grid: Grid, sites: SiteManager, ledger: Ledger, min_sites: int, timeout_s: float
-) -> CommonStatistics:
-    """Ask all sites for the sums of their train samples, and add them up.
-
-    Sums that are malformed, or count more pixels than the site has, are refused, counted in the
-    ledger, and left out. The result does not depend on the order of the replies.
-
-    Parameters
-    ----------
-    grid : Grid
-        Flower's connection to the nodes.
-    sites : SiteManager
-        The sites that are asked.
-    ledger : Ledger
-        Gets a line a site, with the phase ``statistics``.
-    min_sites : int
-        Fewest sites whose sums are needed.
-    timeout_s : float
-        Longest wait for all replies, seconds.
-
-    Raises
-    ------
-    RunError
-        Too few sites reported usable sums, or sites differ in modalities or bands.
-    """
-    asked = sites.connected()
-    queries = [_query(site) for site in asked]
-    replies = send_and_receive(grid, queries, timeout_s)
-    sums: dict[str, SiteSums] = {}
-    entries = []
-    for site, query, reply in zip(asked, queries, replies, strict=True):
-        entry = SiteEntry(0, site.name, phase="statistics")
-        entry.send({}, content_bytes(query.content))
-        entries.append(entry)
-        try:
-            sums[site.name] = _read_sums(site, sites.data, reply, entry)
-            entry.accepted = True
-        except ReplyRefused as refusal:
-            entry.reason = refusal.reason
-            log(WARNING, "the statistics of %s were refused: %s", site.name, refusal)
-    ledger.begin(entries)
-    if len(sums) < max(1, min_sites):
-        raise RunError(
-            f"only {len(sums)} sites reported statistics, and min-sites is {max(1, min_sites)}: "
-            "see the warnings above, lower min-sites, or train with normalization=site"
-        )
-    _check_same_bands(sums)
-    log(INFO, "all sites normalize by the statistics of %s", ", ".join(sums))
-    return CommonStatistics.of(merge_sites(list(sums.values())))
 
 
 def run_statistics(folder: Path) -> CommonStatistics | None:
     """Return the common statistics of a run; None if each site normalized by its own store's.
 
-    Raises
-    ------
-    RunError
-        The file is damaged.
+    Raises :class:`RunError` if the file is damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -127,6 +68,45 @@ def run_statistics(folder: Path) -> CommonStatistics | None:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
+def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) -> CommonStatistics:
+    """Ask all sites for the sums of their train samples, and add them up.
+
+    Unusable sums are refused, counted in the ledger and left out. The result does not depend on the
+    order in which sites reply.
+    """
+    sites = strategy.site_manager.connected()
+    queries = [_query(site) for site in sites]
+    replies = send_and_receive(grid, queries, settings.join_timeout_s)
+    sums: dict[str, SiteSums] = {}
+    entries = []
+    for site, query, reply in zip(sites, queries, replies, strict=True):
+        entry = SiteEntry(0, site.name, phase="statistics")
+        entry.send({}, content_bytes(query.content))
+        entries.append(entry)
+        try:
+            sums[site.name] = _read_sums(site, strategy.site_manager.data, reply, entry)
+            entry.accepted = True
+        except ReplyRefused as refusal:
+            entry.reason = refusal.reason
+            log(WARNING, "the statistics of %s were refused: %s", site.name, refusal)
+    strategy.ledger.begin(entries)
+    needed = max(1, settings.min_sites)
+    if len(sums) < needed:
+        raise RunError(
+            f"only {len(sums)} sites reported statistics, and min-sites is {needed}: "
+            "see the warnings above, lower min-sites, or train with normalization=site"
+        )
+    (first, first_sums), *others = sums.items()
+    for name, other in others:
+        if other.bands_text != first_sums.bands_text:
+            raise RunError(
+                f"site {name} has the modalities {other.bands_text} and site {first} "
+                f"{first_sums.bands_text}: ingest all alike, or train with normalization=site"
+            )
+    log(INFO, "all sites normalize by the statistics of %s", ", ".join(sums))
+    return CommonStatistics.of(merge_sites(list(sums.values())))
+
+
 def _query(site: SiteInfo) -> Message:
     content = RecordDict({messages.TASK: ConfigRecord({messages.SITE: site.name})})
     kind = f"{MessageType.QUERY}.{messages.STATISTICS}"
@@ -134,6 +114,7 @@ def _query(site: SiteInfo) -> Message:
 
 
 def _read_sums(site: SiteInfo, data: DataInfo, reply: Message | None, entry: SiteEntry) -> SiteSums:
+    """Return a site's sums; raise :class:`ReplyRefused` if they are missing or impossible."""
     if reply is None:
         raise ReplyRefused("no reply", "its statistics did not arrive in time")
     if reply.has_error():
@@ -142,33 +123,22 @@ def _read_sums(site: SiteInfo, data: DataInfo, reply: Message | None, entry: Sit
     record = reply.content.config_records.get(messages.SUMS)
     try:
         sums = SiteSums.from_mapping({} if record is None else dict(record))
+        _check(sums, site, data)
     except DataError as error:
         raise ReplyRefused("not valid statistics", str(error)) from None
-    _check(sums, site, data)
     return sums
 
 
 def _check(sums: SiteSums, site: SiteInfo, data: DataInfo) -> None:
-    """Raise :class:`ReplyRefused` if sums contradict what the site said about its data."""
-    reason = "not valid statistics"
+    """Raise :class:`DataError` if sums cannot be those of the data that the site reported."""
     if sums.classes != data.classes or sum(sums.class_counts) != site.num_train:
-        raise ReplyRefused(reason, f"they are not of the site's {site.num_train} train samples")
+        raise DataError(f"they are not of the site's {site.num_train} train samples")
     bands = sum(len(modality.bands) for modality in sums.modalities.values())
     if bands != data.bands:
-        raise ReplyRefused(reason, f"they are of {bands} bands instead of {data.bands}")
+        raise DataError(f"they are of {bands} bands instead of {data.bands}")
     most = site.num_train * data.chip_px**2
     for name, modality in sums.modalities.items():
         if (modality.count > most).any():
-            raise ReplyRefused(reason, f"modality {name} has more than {most} pixels a band")
+            raise DataError(f"modality {name} has more than {most} pixels a band")
     if not CommonStatistics.of(sums).finite:
-        raise ReplyRefused(reason, "a mean or a standard deviation is too large for float32")
-
-
-def _check_same_bands(sums: dict[str, SiteSums]) -> None:
-    (first, expected), *others = sums.items()
-    for name, site_sums in others:
-        if site_sums.bands_text != expected.bands_text:
-            raise RunError(
-                f"site {name} has the modalities {site_sums.bands_text} and site {first} "
-                f"{expected.bands_text}: ingest all alike, or train with normalization=site"
-            )
+        raise DataError("a mean or a standard deviation is too large for float32")

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from clients.evaluation import BATCH_SIZE
 from clients.loader import SplitLoader
 from clients.training import choose_device
 from fl_app.models import build_model
@@ -23,50 +24,29 @@ if TYPE_CHECKING:
     from data_prep.store import Store
     from fl_app.runs.records import Run
 
-_BATCH_SIZE = 64
-
 
 def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Predict the classes of chips.
-
-    Parameters
-    ----------
-    run : Run
-        Its folder holds ``model.safetensors``.
-    store : Store
-        Where the chips are; its bands and classes must be those of the run.
-    chips : int64 [n]
-
-    Returns
-    -------
-    int64 [n]
+    """Predict the classes, int64 [n], of chips at positions in a store.
 
     Raises
     ------
     RunError
-        The model is missing or does not fit the store.
+        The run's ``model.safetensors`` is missing or does not fit the store.
     DataError
         The statistics that the run normalized by do not fit the store.
     """
     device = choose_device("auto")
     model = saved_model(run, store).to(device).eval()
-    common = run_statistics(run.folder)
-    normalization = normalizations(store.meta.modalities, common)
-    labels = np.zeros(len(chips), dtype=np.int64)
+    normalization = normalizations(store.meta.modalities, run_statistics(run.folder))
+    labels = np.zeros(len(chips), np.int64)  # a loader wants some; they are not used
     loader = SplitLoader(store, chips, labels, normalization, device)
     with torch.inference_mode():
-        classes = [model(x).argmax(1).cpu() for x, _ in loader.batches(_BATCH_SIZE, None)]
+        classes = [model(x).argmax(1).cpu() for x, _ in loader.batches(BATCH_SIZE, None)]
     return torch.cat(classes).numpy().astype(np.int64)
 
 
 def saved_model(run: Run, store: Store) -> nn.Module:
-    """Build the run's network for the store and load the saved weights into it.
-
-    Raises
-    ------
-    RunError
-        The file is missing or damaged, or has other layers than the network.
-    """
+    """Build the run's network for the store and load the saved weights; or raise RunError."""
     path = run.folder / "model.safetensors"
     if not path.is_file():
         raise RunError(f"{path} is missing: the run saved no model")
@@ -82,8 +62,9 @@ def saved_model(run: Run, store: Store) -> nn.Module:
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path} does not fit {name} on this data: {reason}") from None
+    # The saved model has no integer buffers, such as batch normalization's count of batches.
     counters = {key for key, value in model.state_dict().items() if not value.is_floating_point()}
-    if unexpected or set(missing) - counters:
-        wrong = [*unexpected, *sorted(set(missing) - counters)]
-        raise RunError(f"{path} does not fit {name} on this data: layer {wrong[0]} differs")
+    differing = [*unexpected, *sorted(set(missing) - counters)]
+    if differing:
+        raise RunError(f"{path} does not fit {name} on this data: layer {differing[0]} differs")
     return model
