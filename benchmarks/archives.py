@@ -36,18 +36,14 @@ def write_scene(
 
     Parameters
     ----------
-    folder : Path
-        Gets ``optical.tif`` and ``labels.tif``.
     size : int
         Pixels per side.
     rows : iterable of uint16 [bands, BLOCK_ROWS or fewer, size]
-        The pixels, from the top.
+        The pixels, from the top, of ``optical.tif``.
     form : dict
         How both files are stored, see :data:`FORMS`.
-    bands : int
-        Number of bands.
     label_px : int
-        Labels are squares of this side, of five classes.
+        The labels, ``labels.tif``, are squares of this side, of five classes.
     **options
         Further options of rasterio for the pixels.
     """
@@ -56,9 +52,8 @@ def write_scene(
     folder.mkdir(parents=True, exist_ok=True)
     profile = {"driver": "GTiff", "height": size, "width": size, **_GRID, **form}
     starts = range(0, size, BLOCK_ROWS)
-    with rasterio.open(
-        folder / "optical.tif", "w", dtype="uint16", count=bands, **profile, **options
-    ) as file:
+    pixels = {**profile, **options, "dtype": "uint16", "count": bands}
+    with rasterio.open(folder / "optical.tif", "w", **pixels) as file:
         for start, values in zip(starts, rows, strict=True):
             file.write(values, window=Window(0, start, size, values.shape[1]))
     with rasterio.open(folder / "labels.tif", "w", dtype="uint8", count=1, **profile) as file:
@@ -101,18 +96,9 @@ def noise_rows(size: int, bands: int, seed: int) -> Iterator[NDArray[np.uint16]]
 def write_images(
     folder: Path, count: int, side_px: int, brightest: int, rng: np.random.Generator
 ) -> None:
-    """Write the images of a class: small ones of noise, which take no time to train on.
+    """Write images of a class: small ones of noise, which take no time to train on.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder to make.
-    count, side_px : int
-        Number of images, and their size.
-    brightest : int
-        Values are from 1 to below this, at most 256; it tells the classes apart.
-    rng : numpy.random.Generator
-        Source of the noise.
+    Values are from 1 to below ``brightest``, at most 256, which distinguishes the classes.
     """
     folder.mkdir(parents=True)
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": side_px, "height": side_px}

@@ -24,17 +24,8 @@ ROUNDS = 60
 class Federation:
     """The sites of a partition and one model for all, on the CPU.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        A partition.
-    seed : int
-        Seed of the model before training.
-
     Attributes
     ----------
-    spec : ModelSpec
-        The model's layers.
     start : float32 [spec.size]
         The model before training.
     shares : list of float

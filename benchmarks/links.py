@@ -56,19 +56,15 @@ class Outcome:
     Attributes
     ----------
     seconds : list of float
-        Seconds of each round, from the first message to the new model.
+        Of each round, from the first message to the new model.
     bytes_down, bytes_up : float
         Content of a site's messages in a round after the first.
     wire : float
         Bytes that the sites' links carried, divided by the content of the messages.
     whole_s : float
         Seconds from the first round's start to the report; 0 if the run was ended before it.
-    accuracy : list of float or None
-        Accuracy after each round.
     problem : str
         Why the run failed; empty if it did not.
-    computed : bool
-        Whether the time is computed, not measured.
     """
 
     model: str
@@ -103,48 +99,36 @@ def measure(
     """Measure one run over new links."""
     outcome = Outcome(model, method, rate_mbit)
     with (
-        tempfile.TemporaryDirectory(prefix="rsdgc-links-", dir=args.work) as work,
+        tempfile.TemporaryDirectory(prefix="rsdgc-links-", dir=args.work) as folder,
         network([rate_mbit] * args.sites) as net,
-        ExitStack() as stack,
+        ExitStack() as processes,
     ):
-        _run(outcome, net, data, Path(work), args, stack)
+        work = Path(folder)
+        home, log = work / "flower", work / "flwr.log"
+        home.mkdir()
+        one_thread = {"OMP_NUM_THREADS": "1"}
+        with inside(net.server):
+            server = superlink(home, simulation=False, variables=one_thread, host="0.0.0.0")
+            environment, port = processes.enter_context(server)
+        for number, link in enumerate(net.links):
+            name = f"site-{number:02}"
+            node = f'site-name="{name}" data-dir="{data}" state-dir="{work / "state" / name}"'
+            command = [tool("flower-supernode"), "--insecure", "--superlink"]
+            command += [f"{link.server}:{port}", "--node-config", node]
+            with inside(link.namespace):
+                processes.enter_context(managed_process(command, environment, work / f"{name}.log"))
+        with inside(net.server):
+            run_id = FlowerCli(environment, CONNECTION).submit(_settings(outcome, work, args))
+            command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
+            running = processes.enter_context(managed_process(command, environment, log))
+            _follow(outcome, running, log, args)
+        _read_results(outcome, net, work / "run")
+        if args.logs:
+            args.logs.mkdir(parents=True, exist_ok=True)
+            for path in (*work.glob("*.log"), home / "superlink.log"):
+                label = f"{model}-{method}-{rate_mbit}-{path.name}"
+                (args.logs / label).write_bytes(path.read_bytes())
     return outcome
-
-
-def _run(
-    outcome: Outcome,
-    net: Network,
-    data: Path,
-    work: Path,
-    args: argparse.Namespace,
-    stack: ExitStack,
-) -> None:
-    home = work / "flower"
-    home.mkdir()
-    with inside(net.server):
-        server = superlink(
-            home, simulation=False, variables={"OMP_NUM_THREADS": "1"}, host="0.0.0.0"
-        )
-        environment, port = stack.enter_context(server)
-    for number, link in enumerate(net.links):
-        name = f"site-{number:02}"
-        node = f'site-name="{name}" data-dir="{data}" state-dir="{work / "state" / name}"'
-        command = [tool("flower-supernode"), "--insecure", "--superlink"]
-        command += [f"{link.server}:{port}", "--node-config", node]
-        with inside(link.namespace):
-            stack.enter_context(managed_process(command, environment, work / f"{name}.log"))
-    with inside(net.server):
-        run_id = FlowerCli(environment, CONNECTION).submit(_settings(outcome, work, args))
-        command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
-        log = work / "flwr.log"
-        running = stack.enter_context(managed_process(command, environment, log))
-        _follow(outcome, running, log, args)
-    _read_results(outcome, net, work / "run")
-    if args.logs:
-        args.logs.mkdir(parents=True, exist_ok=True)
-        for path in (*work.glob("*.log"), home / "superlink.log"):
-            label = f"{outcome.model}-{outcome.method}-{outcome.rate_mbit}-{path.name}"
-            (args.logs / label).write_bytes(path.read_bytes())
 
 
 def _settings(outcome: Outcome, work: Path, args: argparse.Namespace) -> Settings:
@@ -245,16 +229,13 @@ def table(results: Sequence[Outcome]) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|"
     for outcome in results:
-        dense = next(
-            (o for o in results if (o.model, o.rate_mbit) == (outcome.model, outcome.rate_mbit)),
-            outcome,
-        )
+        key = (outcome.model, outcome.rate_mbit)
+        dense = next(other for other in results if (other.model, other.rate_mbit) == key)
         mark = " (computed)" if outcome.computed else ""
         faster = f"{dense.round_s / outcome.round_s:.1f}" if dense.method == "fedavg" else "–"
         rate = "no limit" if outcome.rate_mbit is None else f"{outcome.rate_mbit:g}"
-        seconds = f"{outcome.round_s:.1f}{mark}"
-        if outcome.problem:
-            seconds = f"failed: {outcome.problem}"
+        measured = f"{outcome.round_s:.1f}{mark}"
+        seconds = f"failed: {outcome.problem}" if outcome.problem else measured
         whole = f"{outcome.whole_s:.0f}" if outcome.whole_s else "–"
         yield (
             f"| {outcome.model} | {rate} | `{outcome.method}` | {outcome.bytes_down / 1e6:.2f} "
@@ -287,12 +268,13 @@ def main() -> None:
     args = parser.parse_args()
     try:
         check_able()
-        _measure_all(args)
+        for line in table(_measure_all(args)):
+            print(line)
     except RsdgcError as error:
         sys.exit(f"error: {error}")
 
 
-def _measure_all(args: argparse.Namespace) -> None:
+def _measure_all(args: argparse.Namespace) -> list[Outcome]:
     results: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="rsdgc-links-") as folder:
         data = args.data.absolute() if args.data else make_data(Path(folder), args.sites)
@@ -305,8 +287,7 @@ def _measure_all(args: argparse.Namespace) -> None:
                         file.write(json.dumps(asdict(outcome)) + "\n")
     if not results:
         raise RunError("nothing was measured: name models and rates")
-    for line in table(results):
-        print(line)
+    return results
 
 
 if __name__ == "__main__":

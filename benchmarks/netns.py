@@ -16,6 +16,7 @@ overflows. This needs root, and Linux with ``ip`` and ``tc``; everything is remo
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -23,7 +24,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Never
 
@@ -41,14 +41,8 @@ BURST_S = 0.02
 class Link:
     """A site's network namespace and its link to the server.
 
-    Attributes
-    ----------
-    namespace : str
-        Where the site's processes run.
-    device : str
-        The site's end of the link.
-    server : str
-        Address of the server on this link.
+    The site's processes run in the namespace, ``device`` is the site's end of the link, and
+    ``server`` the server's address on this link.
     """
 
     namespace: str
@@ -58,9 +52,8 @@ class Link:
     def wire_bytes(self) -> tuple[int, int]:
         """Return the bytes that the site's end has sent and received, all headers included."""
         with inside(self.namespace):
-            shown = _run("ip", "-stats", "-oneline", "link", "show", self.device).split()
-        received, sent = (shown.index(word) for word in ("RX:", "TX:"))
-        return _first_number(shown[sent:]), _first_number(shown[received:])
+            (shown,) = json.loads(_run("ip", "-json", "-stats", "link", "show", self.device))
+        return shown["stats64"]["tx"]["bytes"], shown["stats64"]["rx"]["bytes"]
 
 
 @dataclass(frozen=True)
@@ -75,15 +68,9 @@ class Network:
 def network(rates_mbit: Sequence[float | None]) -> Iterator[Network]:
     """Make a namespace for the server and one for each site; remove them at the end.
 
-    Parameters
-    ----------
-    rates_mbit : sequence of float or None
-        Rate of each site's link in Mbit/s, the same up and down; None for no limit.
-
-    Raises
-    ------
-    RunError
-        The user is not root, ``ip`` or ``tc`` is missing, or the kernel refuses.
+    ``rates_mbit`` are the rates of the sites' links, in Mbit/s, the same up and down; None for no
+    limit. Raises :class:`RunError` if the user is not root, ``ip`` or ``tc`` is missing, or the
+    kernel refuses.
     """
     check_able()
     tag = f"rsdgc{os.getpid()}"
@@ -111,7 +98,7 @@ def check_able() -> None:
 def inside(namespace: str) -> Iterator[None]:
     """Move this thread, and the processes that it starts in the block, into a namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as before, _entry(namespace).open() as target:
+    with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{namespace}") as target:
         _enter(libc, target.fileno(), namespace)
         try:
             yield
@@ -166,10 +153,6 @@ def _shape(namespace: str, device: str, rate_mbit: float) -> None:
     _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", *shape)
 
 
-def _entry(namespace: str) -> Path:
-    return Path("/run/netns") / namespace
-
-
 def _enter(libc: ctypes.CDLL, descriptor: int, name: str) -> None:
     if libc.setns(descriptor, CLONE_NEWNET) != 0:
         raise RunError(f"cannot enter {name}: {os.strerror(ctypes.get_errno())}")
@@ -180,7 +163,3 @@ def _run(*command: str) -> str:
     if done.returncode != 0:
         raise RunError(f"'{' '.join(command)}' failed: {done.stderr.strip() or 'no reason given'}")
     return done.stdout
-
-
-def _first_number(words: Sequence[str]) -> int:
-    return next(int(word) for word in words if word.isdigit())

@@ -33,13 +33,9 @@ def windows(path: Path, store: Store, corners: NDArray[np.int64]) -> tuple[NDArr
     with rasterio.open(path) as source:
         if tuple(source.transform)[:6] == scene.transform and source.crs == crs:
             return np.stack([source.read(window=cut) for cut in cuts]), "read as stored"
-        grid = {
-            "crs": crs,
-            "transform": Affine(*scene.transform),
-            "height": scene.height,
-            "width": scene.width,
-        }
-        with WarpedVRT(source, resampling=Resampling.bilinear, tolerance=1e-6, **grid) as warped:
+        size = {"height": scene.height, "width": scene.width, "transform": Affine(*scene.transform)}
+        options = {"crs": crs, "resampling": Resampling.bilinear, "tolerance": 1e-6}
+        with WarpedVRT(source, **size, **options) as warped:
             return np.stack([warped.read(window=cut) for cut in cuts]), "warped"
 
 

@@ -75,20 +75,14 @@ class TimedRsDgc(RsDgc):
 class AnsweringNodes:
     """What the strategy needs of Flower's grid; each message is answered at once.
 
-    Attributes
-    ----------
-    num_arrays : int
-        Different model arrays among the last round's messages.
-    bytes_down : int
-        Bytes of a message of the last round.
+    Keeps how many different model arrays the last round's messages had, and the bytes of one.
     """
 
     def __init__(self, strategy: TimedRsDgc, count: int) -> None:
         self._strategy = strategy
         self._count = count
         self._replies: dict[str, Message] = {}
-        self.num_arrays = 0
-        self.bytes_down = 0
+        self.num_arrays = self.bytes_down = 0
 
     def get_node_ids(self) -> list[int]:
         """Return all nodes."""
@@ -112,8 +106,7 @@ class AnsweringNodes:
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies."""
-        ids = [message_id for message_id in message_ids if message_id in self._replies]
-        return [self._replies[message_id] for message_id in ids]
+        return [self._replies[key] for key in message_ids if key in self._replies]
 
 
 def make_strategy(spec: ModelSpec, start: Float32, sites: int, times: float) -> TimedRsDgc:

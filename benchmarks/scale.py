@@ -38,11 +38,8 @@ CHIP_PX = 16
 SAMPLE_S = 1.0
 """Pause between two samples: reading the page tables of all workers takes processor time, too."""
 
-KINDS = {
-    "server": "flwr-simulation",
-    "workers": "ClientAppActor",
-    "SuperLink": "flower-superlink",
-}
+KINDS = {"server": "flwr-simulation", "workers": "ClientAppActor", "SuperLink": "flower-superlink"}
+"""Kinds of processes, by a part of their command line."""
 MARK = "RSDGC_SCALE"
 
 
@@ -86,15 +83,9 @@ def measure(sites: int, arguments: argparse.Namespace) -> str:
         data, run = make_data(folder, sites), folder / "run"
         memory, mark = Memory(), uuid.uuid4().hex
         command = [sys.executable, "-m", "fl_app.cli", "simulate", "--data", str(data)]
-        command += [
-            "--out",
-            str(run),
-            "--method",
-            arguments.method,
-            "--rounds",
-            str(arguments.rounds),
-        ]
-        command += [f"model={arguments.model}", "local-steps=1", "batch-size=8", "device=cpu"]
+        command += ["--out", str(run), "--method", arguments.method]
+        command += ["--rounds", str(arguments.rounds), f"model={arguments.model}"]
+        command += ["local-steps=1", "batch-size=8", "device=cpu"]
         environment, log = {**os.environ, MARK: mark}, folder / "simulate.log"
         with terminated(), managed_process(command, environment, log) as running:
             while running.poll() is None:

@@ -29,16 +29,7 @@ from clients.state import SiteState, StateFolder
 from clients.task import ReceivedModel, RunOrigin
 from clients.uplink import add_residual
 from clients.weights import load_vector, model_spec, model_to_vector
-from rsdgc import (
-    Compressor,
-    ModelSpec,
-    Scheme,
-    Stamp,
-    decode,
-    fit_ratios,
-    make_indicator,
-    uniform_shares,
-)
+from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp, decode, fit_ratios, uniform_shares
 from rsdgc.patches import fingerprint
 
 RUN = 1
@@ -76,7 +67,7 @@ def patches(
     """Yield what a server would send: one patch per round."""
     model = start.copy()
     rng = np.random.default_rng(0)
-    compressor = Compressor(spec, Scheme(), make_indicator("rms"))
+    compressor = Compressor(spec, Scheme(), RMS())
     change = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
     budget_bytes = spec.dense_bytes / times
     ratios = fit_ratios(spec, compressor.scheme, uniform_shares(spec), budget_bytes)

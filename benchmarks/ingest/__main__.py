@@ -18,28 +18,36 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import math
 import multiprocessing
 import resource
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.archives import FORMS, smooth_rows, write_scene
-from benchmarks.ingest.batches import compare_batches
+import numpy as np
+import psutil
+import rasterio
+from rasterio.windows import Window
+
+from benchmarks.archives import FORMS, noise_rows, smooth_rows, write_scene
 from benchmarks.ingest.plain_reading import plain_reading
+from data_prep.dataset import Samples
 from data_prep.ingest import chips
 from data_prep.ingest.aligned import AlignedRaster
 from data_prep.ingest.finalize import finish_chips
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.shards import ShardWriter
 from data_prep.statistics import ChipSums
+from data_prep.store import Store
 from data_prep.store_writer import chip_hashes
 
-BANDS, CHIP_PX = 4, 64
+BANDS, BATCH_BANDS, CHIP_PX = 4, 13, 64
+PASSES = 4
 STEPS = {
     "all": ingest_scenes.__code__,
     "reading": AlignedRaster.read.__code__,
@@ -97,15 +105,14 @@ class PeakMemory:
     def _sample(self) -> None:
         while not self._stop.wait(0.1):
             children = [process.pid for process in multiprocessing.active_children()]
-            self.mb = max(self.mb, sum(_anonymous_mb(pid) for pid in ["self", *children]))
+            self.mb = max(self.mb, sum(_anonymous_mb(pid) for pid in [None, *children]))
 
 
-def _anonymous_mb(pid: int | str | None) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0  # the process has ended
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+def _anonymous_mb(pid: int | None) -> float:
+    with suppress(psutil.Error):  # the process may have ended
+        memory = psutil.Process(pid).memory_info()
+        return float(memory.rss - memory.shared) / 2**20
+    return 0.0
 
 
 def _scene(form: str, args: argparse.Namespace) -> Path:
@@ -173,6 +180,71 @@ def profile_ingestion(args: argparse.Namespace) -> None:
             for step, code in STEPS.items()
         }
         print(f"{form}: {', '.join(f'{step} {s:.2f} s' for step, s in totals.items())}", flush=True)
+
+
+def best_rate(chips: int, run: Callable[[], object]) -> float:
+    """Return chips per second of one core's time, the best of several passes."""
+    seconds = []
+    for _ in range(PASSES):
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+    return chips / min(seconds)
+
+
+def store_rate(store: Store, batch: int, seed: int) -> float:
+    """Chips per second of one core's time in random batches; the page cache is warm."""
+    samples = Samples(store, np.arange(len(store)), np.zeros(len(store), np.int64))
+    order = np.random.default_rng(seed).permutation(len(store))
+
+    def run() -> None:
+        for start in range(0, len(order), batch):
+            samples.__getitems__(order[start : start + batch].tolist())
+
+    return best_rate(len(order), run)
+
+
+def memory_rate(batch: int, seed: int, chips: int = 2000) -> float:
+    """Chips per second of one core's time copied at random within memory: the upper limit."""
+    source = np.ones((chips, BATCH_BANDS, CHIP_PX, CHIP_PX), np.uint16)
+    out = np.empty((batch, *source.shape[1:]), np.uint16)
+    order = np.random.default_rng(seed).permutation(chips // batch * batch).reshape(-1, batch)
+
+    def run() -> None:
+        for positions in order:
+            np.take(source, positions, axis=0, out=out, mode="clip")
+
+    return best_rate(order.size, run)
+
+
+def window_rate(path: Path, seed: int, count: int = 400) -> float:
+    """Windows per second of one core's time, at random positions of an open GeoTIFF."""
+    rng = np.random.default_rng(seed)
+    with rasterio.open(path) as source:
+        corners = rng.integers(0, source.height - CHIP_PX, (count, 2)).tolist()
+        start = time.process_time()
+        for row, column in corners:
+            source.read(window=Window(column, row, CHIP_PX, CHIP_PX))
+        return count / (time.process_time() - start)
+
+
+def compare_batches(args: argparse.Namespace) -> None:
+    """Print the rates of random batches and of random windows."""
+    form, size = "tiles, deflate", math.ceil(math.sqrt(args.chips)) * CHIP_PX
+    folder, target = args.work / "loader", args.work / "loader-store"
+    pixels = noise_rows(size, BATCH_BANDS, args.seed)
+    write_scene(folder, size, pixels, FORMS[form], bands=BATCH_BANDS, label_px=CHIP_PX)
+    if not target.is_dir():
+        ingest_scenes(folder, target, chip_px=CHIP_PX, processes=args.processes)
+    store = Store.open(target)
+    for batch in (32, 256):
+        print(
+            f"store, batches of {batch}, {BATCH_BANDS} × {CHIP_PX} × {CHIP_PX} uint16: "
+            f"{store_rate(store, batch, args.seed):,.0f} chips/CPU s "
+            f"(copies within memory: {memory_rate(batch, args.seed):,.0f})"
+        )
+    rate = window_rate(folder / "optical.tif", args.seed)
+    print(f"windows of the GeoTIFF ({form}): {rate:,.0f} chips/CPU s")
 
 
 def main() -> None:

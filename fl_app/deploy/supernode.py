@@ -158,7 +158,8 @@ def status(config: SiteConfig) -> Iterator[str]:
     except RunError as error:
         yield f"server {config.server}: {error}"
     for state in find_states(config.state_dir) if config.state_dir.is_dir() else ():
-        activity = "at work" if state.in_use else f"last worked {state.age_s / 60:.0f} min ago"
+        worked = f"last worked {state.age_s / 60:.0f} min ago"
+        activity = state.problem or ("at work" if state.in_use else worked)
         yield f"run {state.run}: {activity}, {state.num_bytes / 1e6:.1f} MB kept"
 
 

@@ -46,7 +46,10 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def saved_model(run: Run, store: Store) -> nn.Module:
-    """Build the run's network for the store and load the saved weights; or raise RunError."""
+    """Build the run's network for the store and load its saved weights.
+
+    Raises :class:`RunError` if they are missing or damaged, or of another network.
+    """
     path = run.folder / "model.safetensors"
     if not path.is_file():
         raise RunError(f"{path} is missing: the run saved no model")

@@ -206,6 +206,22 @@ def test_another_process_with_the_number_of_the_node_is_not_the_node(
         assert supernode.is_running(config) is running
 
 
+def test_a_state_whose_lock_cannot_be_read_is_not_called_at_work(
+    node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = node("")
+    folder = config.state_dir / "7" / "alpha"
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("clients.state_cleanup.is_locked", refuse)
+    *_, line = supernode.status(config)
+    assert line == "run 7: lock cannot be read (Permission denied), 0.0 MB kept"
+
+
 def wait_until_running(config: SiteConfig) -> None:
     until((config.state_dir / "ready").exists)
 

@@ -3,7 +3,7 @@
 Runs variants of the default method in one process, without Flower and with an uncompressed
 download. Prints for each how far its training lags behind dense FedAvg.
 
-    python -m benchmarks.feedback data/ --budgets 100 200
+    python -m benchmarks.feedback_variants data/ --budgets 100 200
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ class Variant:
 
     Parameters
     ----------
-    name : str
-        Name in the table.
     first, last : float
         Budget of the first and of the last round, relative to the mean; linear between them.
     scaled : bool
@@ -48,7 +46,7 @@ class Variant:
         Rate at which a site learns its persistent deviation from the global step. It subtracts
         the deviation before it compresses; over all sites the deviations cancel.
     server_momentum : float
-        Momentum of the global model, see :mod:`strategies.rs_dgc`.
+        See :mod:`strategies.rs_dgc`.
     """
 
     name: str
@@ -77,14 +75,12 @@ class Trace:
 
     Attributes
     ----------
-    losses : list of float
-        Training loss of every round.
     residuals : list of tuple of float
         In the measured rounds: ‖residual‖ / ‖change‖, the cosines of a change with the site's
         last change and with the last global step, and the share of the energy of change plus
         residual that the upload captures; means over the sites.
     accuracy, with_residuals : float
-        Accuracy of the final model, and of the same model plus all residuals.
+        Of the final model, and of the same model plus all residuals.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -106,16 +102,9 @@ def dense(federation: Federation, server_momentum: float = 0.0) -> Trace:
 
 
 class Run:
-    """The default method at all sites and at the server.
+    """The default method at all sites and at the server, in a variant.
 
-    Parameters
-    ----------
-    federation : Federation
-        Data and model.
-    variant : Variant
-        Variant of the method.
-    times : float
-        How many times smaller than the dense model an upload is, in the mean.
+    An upload is ``times`` smaller than the dense model, in the mean.
     """
 
     def __init__(self, federation: Federation, variant: Variant, times: float) -> None:
@@ -129,9 +118,10 @@ class Run:
         self._rates.begin(self._weights)
         self._step = np.zeros_like(self._weights)
         count = len(federation.shares)
-        self._residuals = [np.zeros_like(self._weights) for _ in range(count)]
+        self._residuals, self._drifts = (
+            [np.zeros_like(self._weights) for _ in range(count)] for _ in range(2)
+        )
         self._momentum = ServerMomentum(variant.server_momentum, self._spec.size)
-        self._drifts = [np.zeros_like(self._weights) for _ in range(count)]
 
     def trace(self) -> Trace:
         """Run all rounds."""
@@ -171,9 +161,8 @@ class Run:
         self._step = federation.mean(uploads) + prediction
         if variant.drift:
             for index, upload in enumerate(uploads):
-                self._drifts[index] += np.float32(variant.drift) * (
-                    upload + prediction - self._step
-                )
+                deviation = upload + prediction - self._step
+                self._drifts[index] += np.float32(variant.drift) * deviation
         self._weights = self._weights + self._momentum.step(self._step)
         rates.budget_bytes = self._budget(number + 1)
         rates.adjust(self._weights, self._step, rates.budget_bytes)
@@ -231,10 +220,7 @@ def table(federation: Federation, budgets: list[float]) -> Iterator[str]:
             ends = f"{trace.accuracy:.3f} | {trace.with_residuals:.3f} | {final:.3f}"
             yield f"| {times:g}× | {variant.name} | {ends} | {behind:.1f} |"
     yield ""
-    yield (
-        "| budget | round | residual / change | cosine with last change | with last step "
-        "| captured |"
-    )
+    yield "| budget | round | residual/change | cosine: last change | last step | captured |"
     yield "|---|---|---|---|---|---|"
     for times in budgets:
         residuals = traces[times, VARIANTS[0].name].residuals
