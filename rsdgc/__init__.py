@@ -32,14 +32,7 @@ from rsdgc.codec import VALUE_CODINGS, JointCoding, LayerCoding
 from rsdgc.codec.sizes import estimate_bytes
 from rsdgc.codec.wire import decode, encode
 from rsdgc.compressor import Compressor
-from rsdgc.errors import (
-    DataError,
-    RsdgcError,
-    RunError,
-    SettingError,
-    StateError,
-    WireError,
-)
+from rsdgc.errors import DataError, RsdgcError, RunError, SettingError, StateError, WireError
 from rsdgc.feedback import ErrorFeedback
 from rsdgc.indicators import INDICATORS, L1, NSI, RMS, Indicator, Random, make_indicator
 from rsdgc.neighborhoods import Neighborhoods

@@ -67,8 +67,8 @@ class Aggregator(ABC):
         key : str
             The sender. Each sender counts once.
         payload : bytes or SparseUpdate
-            The upload. Bytes are decoded to check them; an update that is already decoded (for
-            this model) is not checked again.
+            The upload. Bytes are decoded to check them; an update that is already decoded is not
+            checked again.
         weight : float
             Its weight, such as a number of examples; positive and finite.
 
@@ -81,12 +81,10 @@ class Aggregator(ABC):
         if key in self._uploads:
             raise WireError(f"{key!r} sent a second update: only the first counts")
         if not (math.isfinite(weight) and weight > 0):
-            msg = f"the weight of {key!r} is {weight}: it must be positive and finite"
-            raise WireError(msg)
+            raise WireError(f"the weight of {key!r} is {weight}: it must be positive and finite")
         # Finite weights may have an infinite sum, which would make every quotient zero.
         if not math.isfinite(self.total_weight + weight):
-            msg = f"the weight {weight} of {key!r} makes the total infinite: lower it"
-            raise WireError(msg)
+            raise WireError(f"the weight {weight} of {key!r} makes the total infinite: lower it")
         update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
         if update.spec.signature != self.spec.signature:
             raise WireError(f"the update of {key!r} is for another model: refuse it")
@@ -109,14 +107,9 @@ class Aggregator(ABC):
         """
 
     def updates(self) -> Iterator[tuple[SparseUpdate, float]]:
-        """Yield every accepted update and its weight, in the order of the keys.
+        """Yield every accepted update and its weight; :class:`RunError` if there is none.
 
-        That order makes results independent of the order of arrival.
-
-        Raises
-        ------
-        RunError
-            No update was accepted.
+        They come in the order of the keys, so results do not depend on the order of arrival.
         """
         if not self._uploads:
             raise RunError("no update was accepted: keep the model as it is")

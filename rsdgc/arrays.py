@@ -36,13 +36,6 @@ def extract(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
     """Return ``values[flags]`` in a tenth of the time of a boolean index.
 
     A boolean index branches for every flag; finding the indices and taking them does not.
-
-    Parameters
-    ----------
-    values : [n]
-        Any dtype.
-    flags : bool [n]
-        Which elements to return.
     """
     out = np.empty(int(np.count_nonzero(flags)), dtype=values.dtype)
     filled = 0
@@ -64,17 +57,9 @@ def place(target: NDArray[Item], flags: Bools, values: NDArray[Item]) -> None:
 
 
 def max_magnitude(values: Float32) -> float:
-    """Return the largest magnitude in an array, without a temporary of its size.
+    """Return ``max |values|`` without a temporary of that size.
 
-    Parameters
-    ----------
-    values : float32 [n]
-        Any values; may be empty.
-
-    Returns
-    -------
-    float
-        ``max |values|``; 0.0 for an empty array, NaN or infinity if the array holds one.
+    0.0 for an empty array, NaN or infinity if the array holds one.
     """
     largest = 0.0
     with np.errstate(invalid="ignore"):
@@ -102,5 +87,4 @@ def check_flat(values: Float32, size: int, what: str) -> None:
         or not values.flags.c_contiguous
     ):
         kind = f"{getattr(values, 'dtype', type(values).__name__)} {np.shape(values)}"
-        msg = f"{what} is {kind}: pass a contiguous float32 vector of shape ({size},)"
-        raise SettingError(msg)
+        raise SettingError(f"{what} is {kind}: pass a contiguous float32 vector of shape ({size},)")

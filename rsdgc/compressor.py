@@ -15,7 +15,7 @@ from rsdgc.errors import RsdgcError, SettingError
 from rsdgc.indicators import Indicator
 from rsdgc.scheme import Scheme
 from rsdgc.selection import kept_count, top_k
-from rsdgc.spec import Layer, ModelSpec
+from rsdgc.spec import ModelSpec
 from rsdgc.update import SparseUpdate, Stamp
 
 
@@ -82,40 +82,27 @@ class Compressor:
         if ratios.shape != (num_layers,) or not np.all((ratios >= 0) & (ratios <= 1)):
             msg = f"ratios of shape {ratios.shape}: pass {num_layers} numbers from 0 to 1"
             raise SettingError(msg)
-        whole = self._may_be_whole(ratios, budget_bytes)
-        kept = [
-            self._select(index, layer, view, ratio, stamp, whole=whole)
-            for index, (layer, view, ratio) in enumerate(
-                zip(self.spec.layers, self.spec.views(update), ratios.tolist(), strict=True)
-            )
-        ]
+        # A value of a whole layer takes eight times the bits of a level, at the cost of all other
+        # layers. So with a joint coding layers are sent whole only if the complete model fits.
+        may_be_whole = not isinstance(self.scheme.value_coding, JointCoding) or (
+            bool((ratios == 1).all())
+            and not 0 < budget_bytes < estimate_bytes(self.spec, self.scheme, ratios)
+        )
+        kept: list[Int64 | None] = []
+        views = self.spec.views(update)
+        for index, (layer, view) in enumerate(zip(self.spec.layers, views, strict=True)):
+            grid, ratio = self.scheme.cut(layer.shape), float(ratios[index])
+            count = kept_count(ratio, grid.count)
+            scores = None
+            try:
+                if 0 < count < grid.count:
+                    scores = self.indicator.score(view, grid, (stamp.run, stamp.round, index))
+                else:  # indicators check the values that they score; nothing has checked these
+                    check_finite(max_magnitude(view))
+            except RsdgcError as error:
+                raise RsdgcError(f"layer {layer.name!r}: {error}") from None
+            if scores is not None:
+                kept.append(top_k(scores, count))
+            else:
+                kept.append(None if ratio == 1 and may_be_whole else np.arange(count))
         return encode(self.spec, self.scheme, stamp, update, kept, budget_bytes)
-
-    def _may_be_whole(self, ratios: Float64, budget_bytes: float) -> bool:
-        """Return whether layers with a ratio of 1 are sent whole, or coded like the others.
-
-        With a joint coding they are coded like the others unless the complete model fits: a value
-        of a whole layer takes eight times the bits of a level, at the cost of all other layers.
-        """
-        if not isinstance(self.scheme.value_coding, JointCoding):
-            return True
-        size = estimate_bytes(self.spec, self.scheme, np.ones(ratios.size))
-        return bool((ratios == 1).all()) and not 0 < budget_bytes < size
-
-    def _select(
-        self, index: int, layer: Layer, view: Float32, ratio: float, stamp: Stamp, *, whole: bool
-    ) -> Int64 | None:
-        """Return the ids to keep, or None for the whole layer."""
-        grid = self.scheme.cut(layer.shape)
-        kept = kept_count(ratio, grid.count)
-        is_choice = 0 < kept < grid.count
-        try:
-            if is_choice:
-                scores = self.indicator.score(view, grid, (stamp.run, stamp.round, index))
-            else:  # indicators check the values that they score; nothing has checked these
-                check_finite(max_magnitude(view))
-        except RsdgcError as error:
-            raise RsdgcError(f"layer {layer.name!r}: {error}") from None
-        if is_choice:
-            return top_k(scores, kept)
-        return None if ratio == 1 and whole else np.arange(kept, dtype=np.int64)

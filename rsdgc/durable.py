@@ -18,14 +18,7 @@ DRAFT = ".draft"
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace a file by the one that ``write`` creates.
-
-    Parameters
-    ----------
-    path : Path
-        The file. Its folder must exist.
-    write : callable
-        Called once with the path of the draft.
+    """Replace a file by the one that ``write`` creates at the path that it is passed.
 
     Raises
     ------

@@ -39,21 +39,13 @@ def compress_with_feedback(
 ) -> SparseUpdate:
     """Encode change plus residual, and turn it into the new residual in place.
 
-    In place, so that a caller can pass a memory-mapped file and no second array is needed.
+    In place, so that a caller can pass a memory-mapped file and no second array is needed. The
+    other arguments, the result and the errors are those of :meth:`rsdgc.Compressor.compress`.
 
     Parameters
     ----------
-    compressor : Compressor
-        What encodes.
     total : float32 [spec.size]
         Change plus residual; the new residual afterwards. If an error is raised, it is unchanged.
-    ratios, stamp, budget_bytes
-        As in :meth:`rsdgc.Compressor.compress`, which also lists the errors.
-
-    Returns
-    -------
-    SparseUpdate
-        The upload, decoded; its ``payload`` is what to send.
     """
     sent = compressor.compress(total, ratios, stamp, budget_bytes)
     sent.add_to(total, -1.0)
@@ -69,21 +61,14 @@ class ErrorFeedback:
         What encodes.
     residual : float32 [spec.size], optional
         What earlier rounds left out; this object takes it over. Zero by default.
-
-    Raises
-    ------
-    SettingError
-        The residual does not fit the model.
     """
 
     def __init__(self, compressor: Compressor, residual: Float32 | None = None) -> None:
         self._compressor = compressor
-        size = compressor.spec.size
         if residual is None:
-            self._residual: Float32 = np.zeros(size, dtype=np.float32)
-        else:
-            check_flat(residual, size, "the residual")
-            self._residual = residual
+            residual = np.zeros(compressor.spec.size, dtype=np.float32)
+        check_flat(residual, compressor.spec.size, "the residual")
+        self._residual: Float32 = residual
 
     @property
     def residual(self) -> Float32:
@@ -102,17 +87,18 @@ class ErrorFeedback:
     ) -> bytes:
         """Encode a change plus the residual, and keep what the upload leaves out.
 
+        The other arguments and the errors are those of :meth:`rsdgc.Compressor.compress`. If an
+        error is raised, the residual is unchanged.
+
         Parameters
         ----------
         change : float32 [spec.size]
             This round's local change. Its memory becomes the new residual.
-        ratios, stamp, budget_bytes
-            As in :meth:`rsdgc.Compressor.compress`, which also lists the errors.
 
         Returns
         -------
         bytes
-            The upload. If an error is raised, the residual is unchanged.
+            The upload.
         """
         check_flat(change, self._compressor.spec.size, "the change")
         # Overflow is reported by the compressor, which names the layer.
@@ -143,15 +129,9 @@ def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> Non
         Both hold the new velocity afterwards.
     momentum : float
         0 to below 1.
-
-    Raises
-    ------
-    SettingError
-        The momentum is out of range, or the vectors have different sizes.
     """
     if not 0 <= momentum < 1:
-        msg = f"momentum correction is {momentum}: choose 0 to below 1"
-        raise SettingError(msg)
+        raise SettingError(f"momentum correction is {momentum}: choose 0 to below 1")
     check_flat(change, velocity.size, "the change")
     velocity *= np.float32(momentum)
     velocity += change

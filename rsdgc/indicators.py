@@ -124,8 +124,7 @@ class Random(Indicator):
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            msg = f"seed is {self.seed}: choose 0 or more"
-            raise SettingError(msg)
+            raise SettingError(f"seed is {self.seed}: choose 0 or more")
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Return a random number for every neighborhood."""
@@ -137,7 +136,7 @@ class Random(Indicator):
 def make_indicator(
     name: str, *, mean_weight: float = 0.8, std_weight: float = 0.2, seed: int = 0
 ) -> Indicator:
-    """Make an indicator by its name.
+    """Make an indicator by its name, with those of the settings that its constructor names.
 
     Parameters
     ----------
@@ -149,11 +148,6 @@ def make_indicator(
         Weights of NSI; 0 or more.
     seed : int
         Seed of the random scores; 0 or more.
-
-    Returns
-    -------
-    Indicator
-        Its class is called with those of the weights and the seed that its constructor names.
 
     Raises
     ------
@@ -203,11 +197,6 @@ def _scaled_if_unsafe(
 
     The factor is 1 unless squares may have left the range of float32; then it is the power of two
     that brings the largest value near 1, which changes no digit of a value.
-
-    Raises
-    ------
-    RsdgcError
-        A value is NaN or infinite.
     """
     # Compute first, check afterwards: the check is one maximum over the scores, whereas finding
     # the largest value first would cost a pass over the layer. NaN fails the comparison as well.

@@ -90,7 +90,7 @@ def read_patch(payload: bytes, spec: ModelSpec, run: int) -> SparseUpdate:
 def apply_patches(
     target: Float32, version: int, patches: Sequence[bytes], spec: ModelSpec, run: int
 ) -> int:
-    """Bring a replica up to date, in place.
+    """Bring a replica up to date, in place, and return the version reached.
 
     Parameters
     ----------
@@ -100,15 +100,8 @@ def apply_patches(
         Version of the replica. Patches up to it are skipped, because they are in it already.
     patches : sequence of bytes
         Successive patches.
-    spec : ModelSpec
-        The model.
-    run : int
-        The run that they must belong to.
-
-    Returns
-    -------
-    int
-        The version reached.
+    spec, run
+        The model and the run that they must belong to.
 
     Raises
     ------
@@ -129,18 +122,10 @@ def apply_patches(
 
 
 def fingerprint(weights: Float32) -> bytes:
-    """Return the fingerprint of a model.
+    """Return the fingerprint of a model's weights, float32 [n].
 
-    Parameters
-    ----------
-    weights : float32 [n]
-        Contiguous; read once, without a copy on little-endian machines.
-
-    Returns
-    -------
-    bytes
-        The first 16 bytes of SHA-256 over the values as little-endian float32. A zero and a
-        negative zero differ, as they do in memory.
+    The first 16 bytes of SHA-256 over the values as little-endian float32. A zero and a negative
+    zero differ, as they do in memory.
     """
     content = np.ascontiguousarray(weights, dtype="<f4").data.cast("B")
     return hashlib.sha256(content).digest()[:FINGERPRINT_BYTES]

@@ -128,10 +128,8 @@ def _shares_of_top(
         raise SettingError(f"floor is {floor}: choose 0 to 1")
     counts = np.array([part.size for part in scores], dtype=np.int64)
     joined = np.concatenate(scores)
-    top = max(1, round(top_share * joined.size))
-    if only_positive:
-        top = min(top, int(np.count_nonzero(joined > 0)))
-    top = min(top, joined.size)
+    candidates = int(np.count_nonzero(joined > 0)) if only_positive else joined.size
+    top = min(max(1, round(top_share * joined.size)), candidates)
     if top == 0:
         return np.ones(counts.size)
     # The ids of the top increase, so where each layer ends among them gives its number.
@@ -190,8 +188,7 @@ def fit_ratios(
         raise SettingError(msg)
     shares = shares / shares.max() if shares.any() else np.ones(num_layers)
     if not 0 <= dense_share <= 1:
-        msg = f"dense_share is {dense_share}: choose 0 to 1"
-        raise SettingError(msg)
+        raise SettingError(f"dense_share is {dense_share}: choose 0 to 1")
     model = SizeModel.from_spec(spec, scheme)
     everything = np.ones(shares.size)
     if budget_bytes >= min(spec.dense_bytes, model.total_bytes(everything)):
@@ -203,13 +200,7 @@ def fit_ratios(
 def _whole_layers(
     spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float
 ) -> Bools:
-    """Return which layers are sent whole.
-
-    Raises
-    ------
-    SettingError
-        The budget is below the smallest feasible one.
-    """
+    """Return which layers are sent whole; :class:`SettingError` if no ratios fit the budget."""
     one_neighborhood = 1 / model.counts
     # Just below the ratio of one neighborhood, which is 1 in a layer that has only one: the sparse
     # size is needed there too.
@@ -217,11 +208,10 @@ def _whole_layers(
     cheap &= not model.joint
     least = model.total_bytes(np.where(cheap, 1.0, one_neighborhood))
     if not budget_bytes >= least:
-        msg = (
+        raise SettingError(
             f"a budget of {budget_bytes:.0f} bytes cannot carry one neighborhood of each layer: "
             f"allow at least {np.ceil(least):.0f} bytes ({spec.dense_bytes / least:.1f}x)"
         )
-        raise SettingError(msg)
     if model.joint:
         return cheap
     order = np.argsort(model.whole_bytes, kind="stable")

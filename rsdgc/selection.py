@@ -14,19 +14,9 @@ _MIN_SAMPLED = 1 << 16  # below this, partitioning everything is as fast as samp
 
 
 def kept_count(ratio: float, count: int) -> int:
-    """Return how many of ``count`` neighborhoods a ratio keeps.
+    """Return how many of ``count`` neighborhoods a ratio keeps: ``max(1, round(ratio · count))``.
 
-    Parameters
-    ----------
-    ratio : float
-        0 to 1. 0 keeps none, any other ratio at least one.
-    count : int
-        Neighborhoods of the layer.
-
-    Returns
-    -------
-    int
-        ``max(1, round(ratio · count))``, or 0.
+    A ratio of 0 keeps none.
     """
     return min(count, max(1, round(ratio * count))) if ratio > 0 else 0
 
@@ -52,13 +42,11 @@ def top_k(scores: Float32, k: int) -> Int64:
         k is out of range, or a score is NaN.
     """
     if not 0 <= k <= scores.size:
-        msg = f"k is {k}: choose 0 to {scores.size}"
-        raise SettingError(msg)
+        raise SettingError(f"k is {k}: choose 0 to {scores.size}")
     if k == 0:
         return np.empty(0, dtype=np.int64)
     if np.isnan(scores.max()):
-        msg = "a score is NaN: rank finite values only"
-        raise SettingError(msg)
+        raise SettingError("a score is NaN: rank finite values only")
     if k == scores.size:
         return np.arange(k, dtype=np.int64)
     # np.partition over all scores is the dear step. So two sampled bounds enclose the k-th score,

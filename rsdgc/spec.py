@@ -57,18 +57,13 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            msg = "the model has no layers: pass at least one"
-            raise SettingError(msg)
+            raise SettingError("the model has no layers: pass at least one")
         if len({layer.name for layer in self.layers}) != len(self.layers):
-            msg = "a layer name is repeated: give every layer its own name"
-            raise SettingError(msg)
+            raise SettingError("a layer name is repeated: give every layer its own name")
         for layer in self.layers:
             if min(layer.shape, default=1) < 1 or layer.size > MAX_LAYER_SIZE:
-                msg = (
-                    f"layer {layer.name!r} has shape {layer.shape}: "
-                    f"a layer needs 1 to {MAX_LAYER_SIZE} elements"
-                )
-                raise SettingError(msg)
+                msg = f"layer {layer.name!r} has shape {layer.shape}"
+                raise SettingError(f"{msg}: a layer needs 1 to {MAX_LAYER_SIZE} elements")
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> ModelSpec:
@@ -104,17 +99,7 @@ class ModelSpec:
         return digest.digest()
 
     def views(self, flat: Float32) -> list[Float32]:
-        """Split a flat vector into one 1-D view for each layer.
-
-        Parameters
-        ----------
-        flat : float32 [size]
-            The complete model, contiguous.
-
-        Returns
-        -------
-        list of float32 [layer.size]
-            Views that share the vector's memory.
+        """Split a flat vector into one 1-D view for each layer, which share its memory.
 
         Raises
         ------

@@ -28,11 +28,6 @@ class Stamp:
         The round it was made for; 0 to 2³² - 1.
     base : int
         Version of the published model it was made from; 0 to 2³² - 1.
-
-    Raises
-    ------
-    SettingError
-        A number is out of range.
     """
 
     run: int = 0
@@ -40,19 +35,16 @@ class Stamp:
     base: int = 0
 
     def __post_init__(self) -> None:
-        limits = {"run": MAX_RUN, "round": MAX_ROUND, "base": MAX_ROUND}
-        for name, limit in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= limit:
-                msg = f"{name} is {value}: choose 0 to {limit}"
-                raise SettingError(msg)
+        for name, limit in (("run", MAX_RUN), ("round", MAX_ROUND), ("base", MAX_ROUND)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise SettingError(f"{name} is {getattr(self, name)}: choose 0 to {limit}")
 
 
 @dataclass(frozen=True, eq=False)
 class LayerUpdate:
     """One layer of an update.
 
-    Parameters
+    Attributes
     ----------
     grid : Neighborhoods
         All neighborhoods of the layer.
@@ -99,16 +91,12 @@ class LayerUpdate:
 class SparseUpdate:
     """A decoded and checked update; :func:`rsdgc.decode` returns it.
 
-    Parameters
+    Attributes
     ----------
     payload : bytes
         The buffer it was decoded from.
-    stamp : Stamp
-        Run, round and base version.
-    scheme : Scheme
-        How the sender cut and coded it.
-    spec : ModelSpec
-        The model it is for.
+    stamp, scheme, spec
+        Where it belongs, how the sender cut and coded it, and the model it is for.
     layers : tuple of LayerUpdate
         One for each layer, in the model's order.
     """

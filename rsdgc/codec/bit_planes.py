@@ -62,17 +62,7 @@ class Levels(NamedTuple):
 
     @classmethod
     def from_magnitudes(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
-        """Split levels into planes.
-
-        Parameters
-        ----------
-        outside : bool [n]
-            Which values have a magnitude above 0.
-        magnitudes : uint16 [n₁]
-            The magnitudes above 0.
-        negative : bool [n₁]
-            Their signs.
-        """
+        """Split into planes: bool [n] magnitudes above 0, and those (uint16 [n₁]) with signs."""
         flags, remaining = [outside], magnitudes
         for plane in range(1, PLANES):
             flags.append(remaining > plane)
@@ -90,21 +80,14 @@ class Levels(NamedTuple):
 
     @classmethod
     def read(cls, codes: list[PlaneCode], size: int, reader: RiceReader) -> Levels:
-        """Read the levels of ``size`` values from streams that a peer sent.
-
-        Raises
-        ------
-        WireError
-            The streams or codes are not what :meth:`write` writes.
-        """
+        """Read the levels of ``size`` values that a peer sent; :class:`WireError` on any fault."""
         flags: list[Bools] = []
         for code in codes[:-1]:
             flags.append(_read_flags(code, size, reader))
             size = int(np.count_nonzero(flags[-1]))
         large = reader.read_numbers(size, codes[-1].code) + PLANES
         if size and int(large.max()) > MAX_LEVEL:
-            msg = f"a level is {int(large.max())}, above {MAX_LEVEL}: refuse the upload"
-            raise WireError(msg)
+            raise WireError(f"a level is {int(large.max())}, above {MAX_LEVEL}: refuse the upload")
         signs = reader.read_bits(int(np.count_nonzero(flags[0])))
         return cls(flags, large, signs.view(np.bool_))
 
@@ -130,8 +113,7 @@ def _read_flags(plane: PlaneCode, size: int, reader: RiceReader) -> Bools:
         return reader.read_bits(size).view(np.bool_)
     of_zeros, rice = divmod(plane.code, ZEROS)
     if of_zeros > 1:
-        msg = f"a plane of levels has the unknown code {plane.code}: refuse the upload"
-        raise WireError(msg)
+        raise WireError(f"a plane of levels has the unknown code {plane.code}: refuse the upload")
     ids = reader.read_ids(plane.num_ids, rice, size)
     flags = np.full(size, of_zeros, dtype=np.uint8)
     flags[ids] = 1 - of_zeros

@@ -6,8 +6,6 @@ highest bit of a byte says that another one follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rsdgc.errors import WireError
 
 MAX_VARINT_BYTES = 5
@@ -24,34 +22,10 @@ def encode_varint(number: int) -> bytes:
     return bytes(code)
 
 
-def decode_varint(next_byte: Callable[[], int]) -> int:
-    """Return the number whose code a peer sent, read byte by byte.
-
-    Raises
-    ------
-    WireError
-        The code is longer than :data:`MAX_VARINT_BYTES` or than the number needs.
-    """
-    number = 0
-    for place in range(MAX_VARINT_BYTES):
-        byte = next_byte()
-        number |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            if place and not byte:  # a leading zero: one number must have one code only
-                break
-            return number
-    raise WireError("a count is written in more bytes than it needs: refuse the upload")
-
-
 class ByteReader:
-    """Reads fields from the front of a buffer that a peer sent.
+    """Reads fields from a buffer that a peer sent, from a position on.
 
-    Parameters
-    ----------
-    payload : bytes
-        The buffer.
-    position : int
-        Where to start.
+    Every method raises :class:`WireError` if the buffer does not hold what is asked for.
     """
 
     def __init__(self, payload: bytes, position: int = 0) -> None:
@@ -64,13 +38,7 @@ class ByteReader:
         return len(self._view) - self.position
 
     def take(self, size: int, what: str) -> memoryview:
-        """Return the next bytes; ``what`` they are is for the error message.
-
-        Raises
-        ------
-        WireError
-            There are fewer.
-        """
+        """Return the next bytes; ``what`` they are is for the error message."""
         if size > self.remaining:
             msg = f"{what} needs {size} bytes and the upload has {self.remaining} left: refuse it"
             raise WireError(msg)
@@ -79,9 +47,17 @@ class ByteReader:
         return self._view[start : self.position]
 
     def read_byte(self) -> int:
-        """Return the next byte; :class:`WireError` if there is none."""
+        """Return the next byte."""
         return self.take(1, "a byte of the table")[0]
 
     def read_varint(self) -> int:
-        """Return the next varint; :class:`WireError` if there is none."""
-        return decode_varint(self.read_byte)
+        """Return the number of the next varint, which must not be longer than it needs."""
+        number = 0
+        for place in range(MAX_VARINT_BYTES):
+            byte = self.read_byte()
+            number |= (byte & 0x7F) << (7 * place)
+            if byte < 0x80:
+                if place and not byte:  # a leading zero: one number must have one code only
+                    break
+                return number
+        raise WireError("a count is written in more bytes than it needs: refuse the upload")

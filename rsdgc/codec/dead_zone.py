@@ -55,10 +55,9 @@ class DeadZone(JointCoding):
     def encode(
         self, layers: Sequence[KeptNeighborhoods], room_bytes: float, indices: IndexKind
     ) -> EncodedLayers:
-        """Encode with the step at which the code takes the given bytes.
+        """Encode with the step at which the code takes the given bytes within 1 %.
 
-        Within 1 % of ``room_bytes``, or below it where even the finest step takes less. See
-        :meth:`JointCoding.encode`.
+        It takes less only where even the finest step does. See :meth:`JointCoding.encode`.
         """
         peaks = [layer.grid.peaks(layer.values, layer.ids) for layer in layers]
         for layer_peaks in peaks:
@@ -105,10 +104,7 @@ class DeadZone(JointCoding):
     def decode(
         self, sizes: Sequence[int], table: ByteReader, streams: RiceReader
     ) -> tuple[list[Float32], Float64]:
-        """Decode group by group; the bits of a group are shared out by size.
-
-        See :meth:`JointCoding.decode`.
-        """
+        """Decode group by group; the bits of a group are shared out by size."""
         values: list[Float32] = []
         bits = np.zeros(len(sizes))
         if not any(sizes):
@@ -124,14 +120,9 @@ class DeadZone(JointCoding):
 
 
 def group_layers(sizes: Sequence[int]) -> Iterator[slice]:
-    """Yield which consecutive layers make up each group.
+    """Yield which consecutive layers, of these numbers of kept values, make up each group.
 
     Small layers share a group, and so the few bytes that say how its planes are coded.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Kept values of each layer.
     """
     start = total = 0
     for index, size in enumerate(sizes):

@@ -37,14 +37,9 @@ MAX_STREAM_BYTES = 1 << 28
 
 
 def best_rice(numbers: Numbers) -> int:
-    """Return the Rice parameter with the fewest bits for these numbers.
+    """Return the Rice parameter with the fewest bits for at least one number, all 0 or more.
 
     ``2^rice`` never exceeds the largest number (or rice is 0), which decoders rely on.
-
-    Parameters
-    ----------
-    numbers : int64 or uint32 [k]
-        At least one, all 0 or more.
     """
     numbers = numbers[:: -(-numbers.size // SAMPLE_NUMBERS)]
     # The cost k(rice + 1) + Σ (g >> rice) is convex in rice, so walking downhill from a guess
@@ -70,24 +65,14 @@ def rice_cost(numbers: Numbers, rice: int) -> int:
 def expected_id_bits(density: Float64) -> Float64:
     """Return the expected bits per id of the best code for the gaps of evenly random ids.
 
-    Such gaps are geometric, so the expected quotient by ``2^r`` is ``a / (1 - a)`` with
-    ``a = (1 - density)^(2^r)``.
-
-    Parameters
-    ----------
-    density : float64 [n]
-        Share of the ids that is kept, above 0 and up to 1.
-
-    Returns
-    -------
-    float64 [n]
-        From 1 at density 1 upwards, within 4 % of the entropy at low densities.
+    For densities (shares of the ids that are kept, float64 [n]) above 0 and up to 1, at which a
+    bit is enough. Such gaps are geometric, so the expected quotient by ``2^r`` is ``a / (1 - a)``
+    with ``a = (1 - density)^(2^r)``.
     """
     rice = np.arange(MAX_RICE + 1, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        log_skip = np.log1p(-np.asarray(density, dtype=np.float64))[..., None]
     # Logarithms, because 1 - density loses the digits of a small density.
-    power = log_skip * 2.0**rice
+    with np.errstate(divide="ignore"):
+        power = np.log1p(-np.asarray(density, dtype=np.float64))[..., None] * 2.0**rice
     quotient = np.exp(power) / -np.expm1(power)
     bits: Float64 = (rice + 1 + quotient).min(axis=-1)
     return bits
@@ -157,11 +142,7 @@ class RiceWriter:
 
 
 class _Packer:
-    """Packs bits into bytes.
-
-    Appended bits wait until there are :data:`rsdgc.arrays.CHUNK` of them, because packing a few at
-    a time costs more than it packs.
-    """
+    """Packs bits into bytes."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -169,6 +150,7 @@ class _Packer:
         self._num_packed = self.num_bits = 0
 
     def append(self, bits: Bools) -> None:
+        # Bits wait until they fill a chunk: packing a few at a time costs more than it packs.
         for part in chunks(bits.size):
             self._waiting.append(bits[part])
             self.num_bits += self._waiting[-1].size
@@ -191,22 +173,9 @@ class _Packer:
 class RiceReader:
     """Reads arrays from two streams that a peer sent; the inverse of :class:`RiceWriter`.
 
-    It allocates at most a small multiple of the bytes that arrived.
-
-    Parameters
-    ----------
-    unary, plain : bytes-like
-        The two streams.
-
-    Attributes
-    ----------
-    num_bits : int
-        Bits of both streams read so far.
-
-    Raises
-    ------
-    WireError
-        From every method: the streams do not hold what is asked for.
+    It allocates at most a small multiple of the bytes that arrived. Every method raises
+    :class:`WireError` if the streams do not hold what is asked for. ``num_bits`` counts the bits
+    of both streams that have been read.
     """
 
     def __init__(self, unary: memoryview, plain: memoryview) -> None:
@@ -245,8 +214,7 @@ class RiceReader:
     def read_ids(self, count: int, rice: int, limit: int) -> Int64:
         """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
         if not 0 <= count <= limit:
-            msg = f"{count} ids are claimed of {limit}: refuse the upload"
-            raise WireError(msg)
+            raise WireError(f"{count} ids are claimed of {limit}: refuse the upload")
         # No encoder writes a larger parameter (see best_rice), and a small one bounds the shift.
         if rice > 0 and 1 << rice > limit:
             msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
@@ -254,8 +222,7 @@ class RiceReader:
         gaps = self.read_numbers(count, rice)
         # The maximum comes first, because a sum of huge gaps could overflow and look valid.
         if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
-            msg = f"the ids are not all below {limit}: refuse the upload"
-            raise WireError(msg)
+            raise WireError(f"the ids are not all below {limit}: refuse the upload")
         return ids_of(gaps)
 
     def finish(self) -> None:
@@ -271,26 +238,21 @@ class RiceReader:
 
 
 def _quotients(unary: NDArray[np.uint8]) -> UInt32:
-    """Return the zero bits before each one bit; the last one bit must be in the last byte.
-
-    All are found in one pass, because finding where the k-th number starts would need the same
-    pass.
-    """
+    """Return the zero bits before each one bit; the last one bit must be in the last byte."""
     if unary.size >= MAX_STREAM_BYTES:
         msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"
         raise WireError(msg)
     if unary.size and not unary[-1]:
         msg = f"the unary stream of {unary.size} bytes ends in a zero byte: refuse the upload"
         raise WireError(msg)
+    # All at once, because finding where the k-th number starts would need the same pass.
     pieces = (np.unpackbits(unary[part]).view(np.bool_) for part in chunks(unary.size, CHUNK // 8))
     return _gaps(pieces, int(np.bitwise_count(unary).sum(dtype=np.int64)))
 
 
 def _gaps(pieces: Iterable[Bools], count: int) -> UInt32:
-    """Return the gaps of the ids of ``count`` ones among flags that come in pieces.
-
-    Pieces stay in a core's cache; ids of all flags at once would take eight bytes each.
-    """
+    """Return the gaps of the ids of ``count`` ones among flags that come in pieces."""
+    # Pieces stay in a core's cache; ids of all flags at once would take eight bytes each.
     gaps = np.empty(count, dtype=np.uint32)
     filled, last, start = 0, -1, 0
     for flags in pieces:

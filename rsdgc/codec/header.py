@@ -26,17 +26,7 @@ _INDICES = {code: kind for kind, code in INDEX_CODES.items()}
 
 
 class Header(NamedTuple):
-    """The fields of the header that do not follow from the model.
-
-    Attributes
-    ----------
-    scheme : Scheme
-        How layers are cut and coded.
-    stamp : Stamp
-        Run, round and base version.
-    unary_bytes, plain_bytes : int
-        Lengths of the two streams.
-    """
+    """The fields of the header that do not follow from the model."""
 
     scheme: Scheme
     stamp: Stamp
@@ -46,22 +36,12 @@ class Header(NamedTuple):
     def assemble(self, spec: ModelSpec, sections: list[bytes]) -> bytes:
         """Return the complete buffer: this header, its checksum, and the sections behind them."""
         scheme, stamp = self.scheme, self.stamp
-        head = _FIELDS.pack(
-            MAGIC,
-            VERSION,
-            NEIGHBORHOOD_CODES[scheme.neighborhood],
-            scheme.tile_px,
-            scheme.value_coding.code,
-            scheme.dense_coding.code,
-            INDEX_CODES[scheme.indices],
-            stamp.run,
-            stamp.round,
-            stamp.base,
-            spec.signature,
-            len(spec.layers),
-            self.unary_bytes,
-            self.plain_bytes,
-        )
+        kinds = NEIGHBORHOOD_CODES[scheme.neighborhood], scheme.tile_px
+        codings = scheme.value_coding.code, scheme.dense_coding.code, INDEX_CODES[scheme.indices]
+        versions = stamp.run, stamp.round, stamp.base
+        model = spec.signature, len(spec.layers)
+        streams = self.unary_bytes, self.plain_bytes
+        head = _FIELDS.pack(MAGIC, VERSION, *kinds, *codings, *versions, *model, *streams)
         return b"".join([head, _CHECKSUM.pack(_checksum(head, *sections)), *sections])
 
     @classmethod
@@ -76,12 +56,11 @@ class Header(NamedTuple):
         if len(payload) < HEADER_BYTES:
             msg = f"the upload of {len(payload)} bytes is shorter than its header ({HEADER_BYTES})"
             raise WireError(msg)
-        fields = _FIELDS.unpack_from(payload)
-        magic, version, *kinds = fields[:7]
-        run, round_, base, signature, num_layers, unary, plain = fields[7:]
+        magic, version, *codes, run, round_, base, signature, num_layers, unary, plain = (
+            _FIELDS.unpack_from(payload)
+        )
         if magic != MAGIC:
-            msg = f"the upload starts with {magic!r}, not {MAGIC!r}: it is not an update"
-            raise WireError(msg)
+            raise WireError(f"the upload starts with {magic!r}, not {MAGIC!r}: it is not an update")
         if version != VERSION:
             msg = f"the upload has format version {version}, not {VERSION}"
             raise WireError(f"{msg}: install one release on the server and at every site")
@@ -94,20 +73,15 @@ class Header(NamedTuple):
         if signature != spec.signature or num_layers != len(spec.layers):
             msg = f"the upload is for model {signature.hex()} with {num_layers} layers"
             raise WireError(f"{msg}: use one model everywhere")
-        return cls(_read_scheme(*kinds), Stamp(run, round_, base), unary, plain)
+        return cls(_read_scheme(*codes), Stamp(run, round_, base), unary, plain)
 
 
 def _read_scheme(
     neighborhood: int, tile_px: int, values: int, dense_values: int, indices: int
 ) -> Scheme:
     try:
-        return Scheme(
-            _NEIGHBORHOODS[neighborhood],
-            tile_px,
-            name_from_code(values),
-            name_from_code(dense_values),
-            _INDICES[indices],
-        )
+        names = name_from_code(values), name_from_code(dense_values)
+        return Scheme(_NEIGHBORHOODS[neighborhood], tile_px, *names, _INDICES[indices])
     except (KeyError, SettingError):
         codes = (neighborhood, tile_px, values, dense_values, indices)
         msg = f"the upload has unknown scheme codes {codes}"

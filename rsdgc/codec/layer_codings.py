@@ -82,10 +82,7 @@ class Int8Coding(LayerCoding):
 
     def decode(self, buffer: memoryview, count: int) -> Float32:
         """Multiply by the scale; the checks make every product finite."""
-        scale = _read_scale(buffer)
-        if not 0 <= float(scale) * 127 <= _FLOAT32_MAX:
-            msg = f"the upload has an int8 scale of {scale}: it must be finite, 0 or more"
-            raise WireError(msg)
+        scale = _read_scale(buffer, "int8", 127)
         levels = np.frombuffer(buffer[4:], dtype=np.int8)
         if levels.min() < -127:
             msg = "the upload holds the int8 value -128, which no encoder writes: refuse it"
@@ -114,14 +111,10 @@ class TernaryCoding(LayerCoding):
 
     def decode(self, buffer: memoryview, count: int) -> Float32:
         """Give the scale the signs."""
-        scale = _read_scale(buffer)
-        if not 0 <= float(scale) <= _FLOAT32_MAX:
-            msg = f"the upload has a ternary scale of {scale}: it must be finite, 0 or more"
-            raise WireError(msg)
+        scale = _read_scale(buffer, "ternary", 1)
         bits = np.unpackbits(np.frombuffer(buffer[4:], dtype=np.uint8))
         if bits[count:].any():
-            msg = "the upload's signs end in padding bits that are not zero: refuse it"
-            raise WireError(msg)
+            raise WireError("the upload's signs end in padding bits that are not zero: refuse it")
         values = np.full(count, scale, dtype=np.float32)
         return np.negative(values, out=values, where=bits[:count].view(np.bool_))
 
@@ -130,5 +123,8 @@ def _as_bytes(array: NDArray[Any]) -> memoryview:
     return array.view(np.uint8).data
 
 
-def _read_scale(buffer: memoryview) -> np.float32:
-    return np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])
+def _read_scale(buffer: memoryview, coding: str, largest: int) -> np.float32:
+    scale = np.float32(np.frombuffer(buffer[:4], dtype="<f4")[0])
+    if not 0 <= float(scale) * largest <= _FLOAT32_MAX:
+        raise WireError(f"the upload's {coding} scale is {scale}: it must be finite, 0 or more")
+    return scale

@@ -34,7 +34,7 @@ _LAYOUT = struct.Struct(f"<f{PLANES}b")
 
 @dataclass(frozen=True)
 class Quantizer:
-    """A step and the offsets of its levels; the wire header carries both.
+    """A step and the offsets of its levels; both travel in the table of the coding.
 
     Parameters
     ----------
@@ -42,11 +42,6 @@ class Quantizer:
         :data:`FINEST_STEP` to :data:`COARSEST_STEP`; rounded to float32.
     offsets : tuple of int
         256ths of a step to add to levels 1, 2, and 3 and more; -128 to 127.
-
-    Raises
-    ------
-    SettingError
-        If the step is out of range.
     """
 
     NUM_BYTES: ClassVar[int] = _LAYOUT.size
@@ -76,16 +71,9 @@ class Quantizer:
 
     @classmethod
     def fit(cls, step: float, magnitudes: Float32, weights: Float64) -> Quantizer:
-        """Return a quantizer whose offsets are the centroids of weighted magnitudes.
+        """Return a quantizer whose offsets are the centroids of a sample's magnitudes.
 
-        Parameters
-        ----------
-        step : float
-            As in the constructor.
-        magnitudes : float32 [n]
-            A sample, inside and outside the dead zone.
-        weights : float64 [n]
-            Number of values that each stands for.
+        The weights say how many values each of them stands for.
         """
         # Kind k collects the values of level k, and the last kind those of all larger levels.
         scaled = np.minimum(magnitudes / np.float32(cls(step).step), MAX_LEVEL)
@@ -133,22 +121,11 @@ class Quantizer:
         return out
 
     def reconstruct(self, pieces: Iterable[Float32], out: Float32) -> Float32:
-        """Write what a decoder makes of pieces of finite values, one piece after another.
+        """Write what a decoder makes of pieces of finite values to the start of ``out``.
 
-        The result has the same bits as :meth:`dequantize` of :meth:`quantize`, but no array of its
-        size is allocated.
-
-        Parameters
-        ----------
-        pieces : iterable of float32 [n]
-            Each is read completely before its result is written.
-        out : float32
-            Where to write, from its start. It may be the memory that the pieces come from.
-
-        Returns
-        -------
-        float32
-            The part of ``out`` that was written.
+        The bits are those of :meth:`dequantize` of :meth:`quantize`, but no array of that size is
+        allocated: each piece is read completely before its result is written, so ``out`` may be
+        the memory that they come from. Returns the part of it that was written.
         """
         # Values have few distinct levels, so looking the results up is faster than computing them,
         # and it returns the bits of dequantize. The table grows when a larger level appears.
@@ -165,10 +142,7 @@ class Quantizer:
         return out[:filled]
 
     def _split(self, values: Float32) -> tuple[Bools, Int64, Float32]:
-        """Return which values lie outside the dead zone, their indices, and their quotients.
-
-        The quotients are by the step; bool [n], int64 [k] and float32 [k].
-        """
+        """Return flags of the values outside the dead zone, their indices, and ``value / step``."""
         with np.errstate(over="ignore"):
             scaled = values / np.float32(self.step)
         flags = np.abs(scaled) > _HALF

@@ -24,7 +24,7 @@ from rsdgc.spec import ModelSpec
 class SizeModel:
     """Expected encoded size of a model's layers.
 
-    Parameters
+    Attributes
     ----------
     counts : float64 [num_layers]
         Neighborhoods of each layer.
@@ -63,26 +63,14 @@ class SizeModel:
             isinstance(sparse, JointCoding),
         )
 
-    @property
-    def fixed_bytes(self) -> float:
-        """Bytes of header and layer codes."""
-        return float(HEADER_BYTES + self.counts.size)
-
     def layer_bytes(self, ratios: Float64) -> Float64:
-        """Return the expected bytes of each layer, its count included.
-
-        Parameters
-        ----------
-        ratios : float64 [num_layers]
-            0 to 1, as :meth:`rsdgc.compressor.Compressor.compress` takes them.
-
-        Returns
-        -------
-        float64 [num_layers]
-        """
+        """Return the expected bytes of each layer at these ratios, its count included."""
         kept = np.clip(np.rint(ratios * self.counts), 1, self.counts)
         id_bits = RAW_ID_BITS if self.raw_ids else expected_id_bits(kept / self.counts)
-        ids = np.where(kept < self.counts, kept * id_bits / 8 + _count_bytes(kept), 0.0)
+        # The count is a varint: a byte, and one more for each limit that it reaches.
+        limits = 128.0 ** np.arange(1, MAX_VARINT_BYTES)
+        count_bytes = 1.0 + (kept[..., None] >= limits).sum(axis=-1)
+        ids = np.where(kept < self.counts, kept * id_bits / 8 + count_bytes, 0.0)
         sparse = ids + kept * self.neighborhood_bytes + self.overhead_bytes
         sparse = np.where(ratios > 0, sparse, 1.0)  # a layer that keeps nothing has a count of 0
         whole = ratios == 1
@@ -91,32 +79,18 @@ class SizeModel:
         return np.where(whole, self.whole_bytes, sparse)
 
     def total_bytes(self, ratios: Float64) -> float:
-        """Return the expected bytes of the whole update."""
-        return self.fixed_bytes + float(self.layer_bytes(ratios).sum())
-
-
-def _count_bytes(kept: Float64) -> Float64:
-    """Return the bytes of the counts as varints (:mod:`rsdgc.codec.byte_stream`)."""
-    limits = 128.0 ** np.arange(1, MAX_VARINT_BYTES)
-    num_bytes: Float64 = 1.0 + (kept[..., None] >= limits).sum(axis=-1)
-    return num_bytes
+        """Return the expected bytes of the whole update: header, layer codes, and layers."""
+        return HEADER_BYTES + self.counts.size + float(self.layer_bytes(ratios).sum())
 
 
 def estimate_bytes(spec: ModelSpec, scheme: Scheme, ratios: Float64) -> float:
-    """Return the expected size of an encoded update.
+    """Return the expected bytes of an encoded update.
 
     Parameters
     ----------
-    spec : ModelSpec
-        The model.
-    scheme : Scheme
-        How its layers are cut and coded.
+    spec, scheme
+        The model, and how its layers are cut and coded.
     ratios : float64 [num_layers]
-        0 to 1 each.
-
-    Returns
-    -------
-    float
-        Bytes of header, layer table, indices, scales and values.
+        0 to 1, as :meth:`rsdgc.Compressor.compress` takes them.
     """
     return SizeModel.from_spec(spec, scheme).total_bytes(np.asarray(ratios, dtype=np.float64))

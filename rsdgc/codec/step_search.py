@@ -23,9 +23,8 @@ from rsdgc.codec.quantizer import COARSEST_STEP, FINEST_STEP, Quantizer
 SAMPLE_VALUES = 1 << 17
 """Size of a sample over all layers; its error in the size is far below the 1 % that is allowed."""
 _RICE_LIMIT = 16  # a level has 16 bits, so no parameter from here on can pay
-_MAX_BISECTIONS = (
-    40  # the steps span a factor of 2^18: 40 halvings of its logarithm exhaust float64
-)
+# The steps span a factor of 2^18: 40 halvings of its logarithm exhaust float64.
+_MAX_BISECTIONS = 40
 _TOLERANCE = 1e-3  # a tenth of what the real size may miss the budget by
 
 
@@ -79,8 +78,8 @@ class StepSearch:
     def step(self, bits: float) -> float:
         """Return the smallest step at which no more than the given bits are expected.
 
-        At least what keeps the largest level within range, at most what leaves nothing outside
-        the dead zone, and both within the range of steps.
+        It keeps the largest level within range even if that takes more, and leaves something
+        outside the dead zone.
         """
         low = max(self._largest / MAX_LEVEL, FINEST_STEP)
         # At twice the largest magnitude all is inside the dead zone; the rest is for rounding.

@@ -77,13 +77,7 @@ class ValueCoding(ABC):
     always_finite: ClassVar[bool] = False
 
     def __init_subclass__(cls, **words: Any) -> None:
-        """Claim the code of a new coding.
-
-        Raises
-        ------
-        SettingError
-            The code is not a byte, or another coding has it.
-        """
+        """Claim the code of a new coding; :class:`SettingError` if it is taken or not a byte."""
         super().__init_subclass__(**words)
         if "code" not in vars(cls):
             return
@@ -215,13 +209,7 @@ VALUE_CODINGS: Registry[type[ValueCoding]] = Registry("value coding")
 
 
 def find_coding(name: str) -> Coding:
-    """Return the coding of a registered name or a path ``package.module:Class``.
-
-    Raises
-    ------
-    SettingError
-        There is none, or it is not a value coding with a code of its own.
-    """
+    """Return the coding of a registered name or a path; :class:`SettingError` if there is none."""
     item = VALUE_CODINGS[name]  # a path may lead to anything
     if item in _CLASSES.values() and issubclass(item, (LayerCoding, JointCoding)):
         return item()
@@ -232,23 +220,13 @@ def find_coding(name: str) -> Coding:
 def name_from_code(code: int) -> str:
     """Return the name of the coding that has a code on the wire.
 
-    Raises
-    ------
-    KeyError
-        No coding that this process has imported has it. A header never makes it import one.
+    :class:`KeyError` if this process has imported none: a header never makes it import one.
     """
     return VALUE_CODINGS.name_of(_CLASSES[code])
 
 
 def encode_values(values: Float32, coding: LayerCoding) -> bytes:
-    """Encode the values of one layer.
-
-    Parameters
-    ----------
-    values : float32 [n]
-        Contiguous.
-    coding : LayerCoding
-        How.
+    """Encode the contiguous values of one layer, and check what the coding writes.
 
     Raises
     ------
@@ -269,19 +247,7 @@ def encode_values(values: Float32, coding: LayerCoding) -> bytes:
 def decode_values(buffer: memoryview, count: int, coding: LayerCoding) -> Float32:
     """Decode the values of one layer that a peer sent; the inverse of :func:`encode_values`.
 
-    Parameters
-    ----------
-    buffer : memoryview of bytes
-        Exactly ``coding.num_bytes(count)`` long.
-    count : int
-        Number of values.
-    coding : LayerCoding
-        How they are coded.
-
-    Returns
-    -------
-    float32 [count]
-        Finite. May share the buffer's memory, read-only: copy before writing to it.
+    They are finite. They may share the buffer's memory, read-only: copy before writing to them.
 
     Raises
     ------

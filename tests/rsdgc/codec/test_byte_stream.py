@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import WireError
-from rsdgc.codec.byte_stream import MAX_VARINT_BYTES, ByteReader, decode_varint, encode_varint
+from rsdgc.codec.byte_stream import MAX_VARINT_BYTES, ByteReader, encode_varint
 from tests.rsdgc.forge import leb128
 
 
 def read(data):
-    source = iter(data)
-    return decode_varint(lambda: next(source)), bytes(source)
+    reader = ByteReader(data)
+    return reader.read_varint(), bytes(reader.take(reader.remaining, "the rest"))
 
 
 @given(st.integers(0, 2**35 - 1), st.binary(max_size=3))
