@@ -41,7 +41,7 @@ MOST_PAIRS = 2**23
 SAMPLE = 256
 
 #: Indices of chips and of chips close to them, both int64 [k].
-Pairs = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def close_pairs(ground: Footprints, buffer_px: int) -> Pairs | None:
 
 
 #: Of each plane: its number, positions of its chips, and a tree of their boxes plus the buffer.
-_Trees = list[tuple[int, "NDArray[np.int64]", shapely.STRtree]]
+_Trees = list[tuple[int, NDArray[np.int64], shapely.STRtree]]
 
 
 def _buffer_trees(ground: Footprints, chips: NDArray[np.int64], buffer_px: int) -> _Trees:

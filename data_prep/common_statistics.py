@@ -14,7 +14,6 @@ are used, so that every site computes with the same bits.
 from __future__ import annotations
 
 import json
-import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +26,6 @@ from data_prep.dataset import Dataset
 from data_prep.schema import ModalityMeta
 from data_prep.statistics import Moments
 from rsdgc.errors import DataError
-
-#: Checksum of the names of modalities and bands, which starts the packed statistics.
-_SIGNATURE = struct.Struct("<I")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,29 +75,33 @@ class SiteSums:
             modalities = {str(name): _modality_sums(values, str(name)) for name in values["layers"]}
             counts = tuple(int(count) for count in values["class-counts"])
             classes = tuple(str(name) for name in values["classes"])
+            if len(counts) != len(classes) or min(counts, default=0) < 0:
+                raise ValueError(f"{len(classes)} classes have the counts {list(counts)}")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"a site's statistics are unreadable ({error}): use one version of rsdgc everywhere"
             ) from error
-        if len(counts) != len(classes) or min(counts, default=0) < 0:
-            raise DataError(
-                f"{len(classes)} classes have the counts {list(counts)}: use one version of rsdgc "
-                "everywhere"
-            )
         return cls(modalities, classes, counts)
 
 
 def _modality_sums(values: Mapping[str, Any], name: str) -> ModalitySums:
     bands = tuple(str(band) for band in values[f"{name} bands"])
-    count, mean, m2 = (
-        np.asarray(values[f"{name} {key}"], np.float64) for key in ("count", "mean", "m2")
-    )
-    for sums in (count, mean, m2):
-        if sums.shape != (len(bands),) or not np.isfinite(sums).all():
-            raise ValueError(f"modality {name} has {sums.tolist()} for {len(bands)} bands")
+    keys = (f"{name} count", f"{name} mean", f"{name} m2")
+    count, mean, m2 = _read_numbers(values, keys, len(bands), np.float64)
     if (count < 0).any() or (m2 < 0).any() or m2[count == 0].any():
         raise ValueError(f"modality {name} has negative sums, or squares of no pixels")
     return ModalitySums(count, mean, m2, bands)
+
+
+def _read_numbers(
+    values: Mapping[str, Any], keys: Sequence[str], bands: int, dtype: type[np.floating[Any]]
+) -> list[NDArray[Any]]:
+    """Return lists as arrays; ValueError unless each has a finite number for every band."""
+    arrays = [np.asarray(values[key], dtype) for key in keys]
+    for key, numbers in zip(keys, arrays, strict=True):
+        if numbers.shape != (bands,) or not np.isfinite(numbers).all():
+            raise ValueError(f"{key} is {numbers.tolist()} for {bands} bands")
+    return arrays
 
 
 def _bands_text(modalities: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -194,15 +194,12 @@ class CommonStatistics:
     @classmethod
     def of(cls, sums: SiteSums) -> CommonStatistics:
         """Return the statistics of the pixels that were added up; infinite beyond float32."""
+        modalities = {}
         with np.errstate(over="ignore"):
-            return cls(
-                {
-                    name: ModalityStatistics(
-                        m.bands, m.mean.astype(np.float32), m.std.astype(np.float32)
-                    )
-                    for name, m in sums.modalities.items()
-                }
-            )
+            for name, m in sums.modalities.items():
+                mean, std = m.mean.astype(np.float32), m.std.astype(np.float32)
+                modalities[name] = ModalityStatistics(m.bands, mean, std)
+        return cls(modalities)
 
     @property
     def finite(self) -> bool:
@@ -260,26 +257,21 @@ class CommonStatistics:
     @classmethod
     def from_json(cls, text: str) -> CommonStatistics:
         """Read :meth:`to_json`; DataError where the text is something else."""
+        modalities = {}
         try:
-            return cls(
-                {name: _modality_statistics(values) for name, values in json.loads(text).items()}
-            )
+            for name, values in json.loads(text).items():
+                bands = tuple(str(band) for band in values["bands"])
+                mean, std = _read_numbers(values, ("mean", "std"), len(bands), np.float32)
+                modalities[name] = ModalityStatistics(bands, mean, std)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"these are not common statistics: {error}") from error
+        return cls(modalities)
 
 
 def _signature(modalities: Iterable[tuple[str, Sequence[str]]]) -> bytes:
+    """Return a checksum of the names of modalities and bands: 4 bytes."""
     names = [(name, list(bands)) for name, bands in modalities]
-    return _SIGNATURE.pack(zlib.crc32(json.dumps(names).encode()))
-
-
-def _modality_statistics(values: Mapping[str, Any]) -> ModalityStatistics:
-    bands = tuple(str(band) for band in values["bands"])
-    mean, std = (np.asarray(values[key], np.float32) for key in ("mean", "std"))
-    for numbers in (mean, std):
-        if numbers.shape != (len(bands),) or not np.isfinite(numbers).all():
-            raise ValueError(f"{numbers.tolist()} for {len(bands)} bands")
-    return ModalityStatistics(bands, mean, std)
+    return zlib.crc32(json.dumps(names).encode()).to_bytes(4, "little")
 
 
 def normalization_of(

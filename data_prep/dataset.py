@@ -22,7 +22,7 @@ SITES_FOLDER = "sites"
 WHOLE_SITE = "site-00"
 
 #: One array (n, C, h, w) per modality, and the labels, int64 [n].
-Batch = tuple[list["NDArray[Any]"], "NDArray[np.int64]"]
+Batch = tuple[list[NDArray[Any]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)

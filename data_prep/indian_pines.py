@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
-from data_prep.geotiff import write_geotiff
+from data_prep.rasters import write_geotiff
 from data_prep.staging import staged_folder
 from rsdgc.errors import DataError
 
@@ -93,8 +93,8 @@ def _load() -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         raise DataError(
             'Indian Pines comes with the package tensorly: run pip install "rsdgc[demo]"'
         ) from error
-    bunch = load_indian_pines()
-    cube, labels = np.asarray(bunch["tensor"]), np.asarray(bunch["ticks"][0])
+    source = load_indian_pines()
+    cube, labels = np.asarray(source["tensor"]), np.asarray(source["ticks"][0])
     if cube.shape != SHAPE or labels.shape != SHAPE[:2] or labels.max() != len(CLASS_NAMES):
         raise DataError(
             f"tensorly's Indian Pines has shape {cube.shape} with labels {labels.shape}, not "

@@ -1,29 +1,26 @@
-"""Opening rasters, and reading their headers."""
+"""Reading of rasters and their headers, and writing of GeoTIFFs, through GDAL."""
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import warnings
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import calculate_default_transform
 
 from rsdgc.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 #: Suffixes of files that are read as rasters.
 RASTER_SUFFIXES = frozenset(
@@ -289,3 +286,33 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     """Return a sort key that puts ``b2`` before ``b10``."""
     parts = re.split(r"(\d+)", text.lower())
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+
+
+def write_geotiff(
+    path: Path,
+    bands: NDArray[Any],
+    band_names: tuple[str, ...] = (),
+    colors: Mapping[int, tuple[int, int, int, int]] | None = None,
+    *,
+    tags: Mapping[str, str],
+    block_px: int,
+    **profile: Any,
+) -> None:
+    """Write bands (C, H, W) as a tiled, deflated GeoTIFF.
+
+    ``colors`` (RGBA by value) are the color table of the first band; ``profile`` has what else
+    rasterio takes: CRS, transform, nodata, creation options.
+    """
+    count, height, width = bands.shape
+    profile |= {"count": count, "height": height, "width": width, "dtype": bands.dtype.name}
+    profile |= {"tiled": True, "blockxsize": block_px, "blockysize": block_px}
+    # differences of neighbors deflate better; floating point has a predictor of its own
+    predictor = 3 if bands.dtype.kind == "f" else 2 if bands.dtype.itemsize > 1 else 1
+    profile |= {"compress": "deflate", "predictor": predictor}
+    with rasterio.open(path, "w", driver="GTiff", **profile) as target:
+        target.write(bands)
+        target.update_tags(**tags)
+        for number, name in enumerate(band_names, start=1):
+            target.set_band_description(number, name)
+        if colors:
+            target.write_colormap(1, colors)

@@ -6,8 +6,8 @@
   ``sensors`` (what names say), ``labels`` (``label_format``, ``polygons``) and ``class_list``.
 - ``plan`` checks the scenes against each other (``modalities``) and against a ``grid``, and cuts
   them into jobs; ``dry_run`` prints it.
-- ``job_pool`` runs the jobs of ``chips`` or ``pixel_mode``: they read through ``scene_reader`` and
-  ``aligned``, and leave ``job_results`` in a ``work_folder``.
+- ``job_pool`` runs the jobs of ``chips`` or ``pixel_mode`` and reports their ``progress``. They
+  read through ``scene_reader`` and ``aligned``, and leave ``job_results`` in a ``work_folder``.
 - ``assemble`` orders the results, ``chip_split`` splits the samples, ``finalize`` writes the
   records; ``sources`` remembers what the store was made of.
 """

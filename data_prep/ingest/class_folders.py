@@ -17,10 +17,10 @@ from data_prep.ingest.job_pool import run_jobs
 from data_prep.ingest.job_results import Job, JobResult, SampleBatch, result_file
 from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
+from data_prep.ingest.progress import Callback, reporting
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
 from data_prep.manifest import Columns, join_columns, text_column
-from data_prep.progress import Callback, reporting
 from data_prep.rasters import RasterFile, color_table, open_raster, real_values
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
 from data_prep.shards import join_shards

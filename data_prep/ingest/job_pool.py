@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_prep.ingest.job_results import Job, JobResult
-    from data_prep.progress import Callback
+    from data_prep.ingest.progress import Callback
 
 #: Bytes to read from which on several jobs run at a time: for less, starting takes longer.
 PARALLEL_BYTES = 64 * 2**20

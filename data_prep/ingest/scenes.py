@@ -10,9 +10,9 @@ from data_prep.ingest.finalize import finish_chips, finish_pixels
 from data_prep.ingest.job_pool import run_jobs
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.plan import Plan, plan_scenes, stop_if_strict
+from data_prep.ingest.progress import Callback, reporting
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
-from data_prep.progress import Callback, reporting
 from data_prep.store import Store
 from rsdgc.errors import DataError
 

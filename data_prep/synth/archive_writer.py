@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pyogrio.raw import write as write_layer
 from rasterio.features import shapes
 
-from data_prep.geotiff import write_geotiff
+from data_prep.rasters import write_geotiff
 from data_prep.staging import staged_folder
 from data_prep.synth.land_cover import patches_across
 from data_prep.synth.landscapes import CLASSES, Cover, Site, draw_patch_covers, draw_site

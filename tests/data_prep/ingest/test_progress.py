@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 
-from data_prep.progress import LINE_SECONDS, reporting
+from data_prep.ingest.progress import LINE_SECONDS, reporting
 
 
 def test_a_callback_gets_all_reports() -> None:

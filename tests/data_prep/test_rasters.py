@@ -7,7 +7,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from data_prep.geotiff import write_geotiff
+from data_prep.rasters import write_geotiff
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
