@@ -29,7 +29,7 @@ from rsdgc.arrays import Float32
 from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
 from strategies.base import RoundSettings
 from strategies.downlink import DownloadCache, PublishedModel
-from strategies.ledger import content_bytes
+from strategies.ledger import WHOLE_MODEL, content_bytes
 from strategies.model_record import to_record
 from strategies.rate_control import RateControl
 from strategies.sites import DataInfo
@@ -203,7 +203,7 @@ def against_staleness(
         download = downloads.since(model.version - missed)
         seconds = time.process_time() - start_time
         size = sum(download.groups.values())
-        sent_as = "the whole model" if download.is_whole else f"{missed} patches"
+        sent_as = "the whole model" if WHOLE_MODEL in download.groups else f"{missed} patches"
         percent = 100 * size / spec.dense_bytes
         yield f"| {missed} | {sent_as} | {size / 1e6:.1f} MB | {percent:.1f} % | {seconds:.3f} |"
 

@@ -16,12 +16,4 @@ from strategies.metrics import Scores
 from strategies.rs_dgc import RsDgc
 from strategies.sites import SiteInfo, SiteManager, discover_sites
 
-__all__ = [
-    "DenseFedAvg",
-    "Ledger",
-    "RsDgc",
-    "Scores",
-    "SiteInfo",
-    "SiteManager",
-    "discover_sites",
-]
+__all__ = ["DenseFedAvg", "Ledger", "RsDgc", "Scores", "SiteInfo", "SiteManager", "discover_sites"]

@@ -166,17 +166,10 @@ class SiteStrategy(Strategy):
 
     def summary(self) -> None:
         """Log who takes part."""
-        data = self.site_manager.data
-        log(
-            INFO,
-            "%d sites, %d classes, %d bands, %d px chips, data '%s'%s",
-            len(self.site_manager.sites),
-            len(data.classes),
-            data.bands,
-            data.chip_px,
-            data.dataset,
-            " (synthetic)" if data.synthetic else "",
-        )
+        data, num_sites = self.site_manager.data, len(self.site_manager.sites)
+        text = "%d sites, %d classes, %d bands, %d px chips, data '%s'%s"
+        source = (data.dataset, " (synthetic)" if data.synthetic else "")
+        log(INFO, text, num_sites, len(data.classes), data.bands, data.chip_px, *source)
 
     def start(
         self,
@@ -195,12 +188,8 @@ class SiteStrategy(Strategy):
         quorum leaves the model unchanged. After :meth:`resume` the run continues with the round
         after the checkpoint, and ``initial_arrays`` are not used.
 
-        Returns
-        -------
-        Result
-            ``arrays`` is the final global model. ``train_metrics_clientapp`` and
-            ``evaluate_metrics_clientapp`` hold what ``aggregate_train`` and ``aggregate_evaluate``
-            returned.
+        The result holds the final global model, and what ``aggregate_train``,
+        ``aggregate_evaluate`` and ``evaluate_fn`` returned.
         """
         self.summary()
         self._timeout_s = timeout
@@ -256,7 +245,6 @@ class SiteStrategy(Strategy):
     def _evaluate(
         self, grid: Grid, server_round: int, config: ConfigRecord, result: Result
     ) -> None:
-        """Score the final model at the sites."""
         evaluate = self.configure_evaluate(server_round, result.arrays, config, grid)
         replies = self._send_and_receive(grid, server_round, "evaluate", evaluate)
         metrics = self.aggregate_evaluate(server_round, replies)
@@ -307,14 +295,10 @@ class SiteStrategy(Strategy):
         ]
         scores = score_received_model(by_site, len(self.site_manager.data.classes))
         self.ledger.score_round(server_round - 1, scores)
-        if len(accepted) < self.round_settings.quorum:
-            log(
-                WARNING,
-                "round %d: %d uploads accepted, quorum is %d; the model is unchanged",
-                server_round,
-                len(accepted),
-                self.round_settings.quorum,
-            )
+        quorum = self.round_settings.quorum
+        if len(accepted) < quorum:
+            text = "round %d: %d uploads accepted, quorum is %d; the model is unchanged"
+            log(WARNING, text, server_round, len(accepted), quorum)
             self.discard_uploads()
             return None, None
         self.rounds_combined += 1
@@ -373,12 +357,18 @@ class SiteStrategy(Strategy):
         to_send = list(configured)
         self._outbox.begin()
         for message in to_send:
-            site = self._site_of(message)
-            download = self.download(site)
+            task = message.content.config_records.get(messages.TASK, ConfigRecord())
+            name = str(task.get(messages.SITE, ""))
+            if name not in self.site_manager.sites:
+                raise RunError(
+                    f"a message names site '{name}', which is not part of the run: "
+                    "configure_train and configure_evaluate must set 'site' in each task"
+                )
+            download = self.download(self.site_manager.sites[name])
             # Arrays that an override put in are not known by group: they count as the task's.
             unchanged = message.content.get(messages.MODEL) is download.arrays
             groups = download.groups if unchanged else {}
-            self._outbox.add(message, site.name, server_round, phase, groups)
+            self._outbox.add(message, name, server_round, phase, groups)
         replies = send_and_receive(
             grid,
             to_send,
@@ -387,16 +377,6 @@ class SiteStrategy(Strategy):
             unanswered=self._outbox.unanswered,
         )
         return [reply for reply in replies if reply is not None]
-
-    def _site_of(self, message: Message) -> SiteInfo:
-        task = message.content.config_records.get(messages.TASK, ConfigRecord())
-        name = str(task.get(messages.SITE, ""))
-        if name not in self.site_manager.sites:
-            raise RunError(
-                f"a message names site '{name}', which is not part of the run: "
-                "configure_train and configure_evaluate must set 'site' in each task"
-            )
-        return self.site_manager.sites[name]
 
     def _answer_resync(self, index: int, reply: Message) -> Message | None:
         """Return a message with the whole model if a reply asks for it, once a round and site."""

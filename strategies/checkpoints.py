@@ -37,14 +37,9 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What a checkpoint holds of an object. The names are the file format.
+    """What a checkpoint holds of an object: arrays, and other values that JSON can hold.
 
-    Attributes
-    ----------
-    arrays : dict of str to ndarray
-        Any shape and dtype.
-    values : dict of str to JSON value
-        Everything else.
+    Their names are the file format.
     """
 
     arrays: Arrays = field(default_factory=dict)
@@ -57,34 +52,18 @@ class State:
         Arrays are named ``part.array``; the values of a part are nested under its name.
         """
         arrays = {
-            f"{part}.{name}": array
-            for part, state in parts.items()
-            for name, array in state.arrays.items()
+            f"{p}.{name}": a for p, state in parts.items() for name, a in state.arrays.items()
         }
-        return cls(arrays, {**{p: state.values for p, state in parts.items()}, **(values or {})})
+        return cls(arrays, {p: state.values for p, state in parts.items()} | dict(values or {}))
 
     def part(self, name: str) -> State:
         """Return the state of a part that :meth:`join` was given."""
-        prefix = f"{name}."
-        arrays = {
-            key.removeprefix(prefix): array
-            for key, array in self.arrays.items()
-            if key.startswith(prefix)
-        }
-        return State(arrays, self.values[name])
+        return State(_under(f"{name}.", self.arrays), self.values[name])
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The state of a run after a round.
-
-    Attributes
-    ----------
-    round : int
-        The last round that the state includes.
-    state : State
-        See :meth:`strategies.base.SiteStrategy.save`.
-    """
+    """The state of a run after a round, see :meth:`strategies.base.SiteStrategy.save`."""
 
     round: int
     state: State
@@ -120,11 +99,8 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def kept_rounds(self) -> list[int]:
-        """Return the rounds that the run could be resumed from, 0 (the start) first.
-
-        There are always ``keep`` of them, with 0 for those not written yet: the bytes of a message
-        that lists them must not depend on when a run was resumed.
-        """
+        """Return the ``keep`` rounds that the run could be resumed from; 0 is the start."""
+        # Always as many: the bytes of a message must not depend on when a run was resumed.
         rounds = self.rounds()[-self.keep :]
         return [0] * (self.keep - len(rounds)) + rounds
 
@@ -162,12 +138,8 @@ class Checkpoints:
             try:
                 yield self._read(number)
             except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                log(
-                    WARNING,
-                    "checkpoint %s is damaged (%s): trying the one before",
-                    self._path(number),
-                    error,
-                )
+                path = self._path(number)
+                log(WARNING, "checkpoint %s is damaged (%s): trying the one before", path, error)
 
     def forget_after(self, server_round: int) -> None:
         """Delete the checkpoints after a round: a resumed run writes its own."""
@@ -208,6 +180,11 @@ def _checksum(arrays: Arrays, values: str) -> str:
     return f"{total:08x}"
 
 
+def _under(prefix: str, arrays: Arrays) -> Arrays:
+    """Return the arrays whose names start with a prefix, without it."""
+    return {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
+
+
 def _from_version_1(state: State) -> State:
     """Return the state of a version 1 checkpoint under the names of version 2.
 
@@ -216,35 +193,22 @@ def _from_version_1(state: State) -> State:
     arrays, values = state.arrays, state.values
 
     def rates(name: str) -> State:
-        stored = values[name]
-        return State(
-            {key: arrays[f"{name}.{key}"] for key in ("shares", "ratios")},
-            {
-                "round": stored["_round"],
-                "level": stored["_level"],
-                "target_bytes": stored["target_bytes"],
-                "shares_measured": stored["_followed"],
-            },
-        )
+        names = {"_round": "round", "_level": "level", "_followed": "shares_measured"}
+        renamed = {names.get(key, key): value for key, value in values[name].items()}
+        return State(_under(f"{name}.", arrays), renamed)
 
+    # A part takes by name what it needs, so it may be handed more than that.
     if "layers" in values:  # dense FedAvg
-        layers, prefix = values["layers"], "velocity."
-        model = State({name: arrays[name] for name in layers})
-        velocity = State({n.removeprefix(prefix): a for n, a in arrays.items() if n not in layers})
-        strategy = State.join({"model": model, "velocity": velocity}, {"layers": layers})
+        own = {"layers": values["layers"]}
+        parts = {"model": state, "velocity": State(_under("velocity.", arrays))}
     else:
-        names = ("weights", "published", "log", "log_lengths")
-        model = State(
-            {name: arrays[name] for name in names},
-            {"version": values["version"], "pending": values["pending"]},
-        )
+        own = {"overhead_bytes": values["overhead_bytes"]}
         parts = {
-            "model": model,
+            "model": state,
             "upload_rates": rates("up"),
             "patch_rates": rates("down"),
-            "momentum": State({"velocity": arrays["velocity"]}),
+            "momentum": state,
             "sync": State(values=values["books"]),
         }
-        strategy = State.join(parts, {"overhead_bytes": values["overhead_bytes"]})
-    run = {key: values[key] for key in ("rounds_combined", "seconds")}
-    return State.join({"strategy": strategy, "ledger": State(values=values["ledger"])}, run)
+    parts = {"strategy": State.join(parts, own), "ledger": State(values=values["ledger"])}
+    return State.join(parts, {key: values[key] for key in ("rounds_combined", "seconds")})

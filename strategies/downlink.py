@@ -23,7 +23,7 @@ from rsdgc import Compressor, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Float32
 from rsdgc.patches import fingerprint, pack_patches
 from strategies import messages
-from strategies.checkpoints import State
+from strategies.checkpoints import Arrays, State
 from strategies.ledger import WHOLE_MODEL, update_bytes
 from strategies.rate_control import RateControl
 
@@ -69,8 +69,6 @@ class PublishedModel:
         Version of p: the number of publications so far.
     log : list of Patch
         The latest patches without a gap, oldest first; together smaller than the whole model.
-    fingerprint : bytes
-        Fingerprint of p.
     pending : bool
         Whether w has changed since the last publication.
     """
@@ -138,17 +136,15 @@ class PublishedModel:
         return float(np.linalg.norm(self._difference)) / norm if norm else 0.0
 
     def state(self) -> State:
-        """Return both models, the log, and the state of the ratios."""
+        """Return both models and the log."""
         payloads = [patch.payload for patch in self.log]
-        return State(
-            {
-                "weights": self.weights,
-                "published": self.published,
-                "log": np.frombuffer(b"".join(payloads), np.uint8),
-                "log_lengths": np.array([len(payload) for payload in payloads], np.int64),
-            },
-            {"version": self.version, "pending": self.pending},
-        )
+        arrays: Arrays = {
+            "weights": self.weights,
+            "published": self.published,
+            "log": np.frombuffer(b"".join(payloads), np.uint8),
+            "log_lengths": np.array([len(payload) for payload in payloads], np.int64),
+        }
+        return State(arrays, {"version": self.version, "pending": self.pending})
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
@@ -198,11 +194,6 @@ class Download:
 
     arrays: ArrayRecord | None
     groups: dict[str, int]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it holds the whole model."""
-        return WHOLE_MODEL in self.groups
 
 
 class DownloadCache:

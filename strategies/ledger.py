@@ -34,6 +34,7 @@ from strategies.checkpoints import State
 from strategies.metrics import Scores
 
 FILES = ("rounds.jsonl", "history.jsonl")
+BYTES = ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
 
 WHOLE_MODEL = "whole model"
 """Group of the bytes of a model that is sent whole, which has no parts to tell apart."""
@@ -43,18 +44,10 @@ WHOLE_MODEL = "whole model"
 class SiteEntry:
     """One message to a site and its reply: a line of ``rounds.jsonl``.
 
-    Attributes
-    ----------
-    accepted : bool
-        Whether the site's upload, scores or statistics were used.
-    reason : str
-        Why not; empty if they were.
-    up_by_group, down_by_group : dict of str to int
-        The bytes by :func:`layer_group`, and those of everything else.
-    resynced : bool
-        Whether the site was sent the whole model because its replica was out of step.
-    bytes_resync : int
-        Bytes of that, which ``bytes_down`` and ``bytes_up`` include.
+    ``accepted`` says whether the site's upload, scores or statistics were used, and ``reason`` why
+    not. The bytes ``by_group`` are those of the parts of the network (:func:`layer_group`) and of
+    everything else. If the site's replica was out of sync (``resynced``), the bytes include
+    ``bytes_resync``, for the request and the whole model.
     """
 
     round: int
@@ -93,10 +86,7 @@ class SiteEntry:
 
 @dataclass
 class RoundEntry:
-    """One round of all sites: a line of ``history.jsonl``.
-
-    It is complete once the model after the round has been scored.
-    """
+    """One round of all sites: a line of ``history.jsonl``, once its model has been scored."""
 
     round: int
     bytes_up: int = 0
@@ -123,8 +113,7 @@ class Ledger:
     folder : Path or None
         The run folder; None keeps the ledger in memory only.
     dense_bytes : int
-        Bytes of the whole model in float32: what FedAvg would send to a site, and what the site
-        would send back.
+        Bytes of the whole model in float32: what FedAvg would send to a site and receive from it.
 
     Attributes
     ----------
@@ -133,7 +122,7 @@ class Ledger:
     refusals : Counter
         Number of refused replies by reason.
     final : Scores or None
-        Scores of the final model, once the final evaluation is over.
+        Of the final model, once the final evaluation is over.
     """
 
     def __init__(self, folder: Path | None, dense_bytes: int) -> None:
@@ -182,7 +171,7 @@ class Ledger:
             total.dense_bytes_down += self.dense_bytes * (entry.phase in ("train", "evaluate"))
             total.resyncs += entry.resynced
             total.bytes_resync += entry.bytes_resync
-            self._append("rounds.jsonl", asdict(entry))
+            self._append("rounds.jsonl", entry)
 
     def score_round(self, round_number: int, scores: Scores | None) -> None:
         """Write the line of a round, with the scores of the model after it."""
@@ -192,22 +181,16 @@ class Ledger:
             entry.balanced_accuracy = scores.balanced_accuracy
             entry.kappa = scores.kappa
             entry.loss = scores.loss
-        self._append("history.jsonl", asdict(entry))
+        self._append("history.jsonl", entry)
         self._scored = round_number + 1
 
     def totals(self) -> dict[str, Any]:
         """Return bytes and compression of the whole run, as ``summary.json`` has them."""
-        up, down, dense_up, dense_down = (
-            sum(getattr(entry, name) for entry in self.rounds)
-            for name in ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
-        )
+        names = ("resyncs", "bytes_resync", *BYTES)
+        sums = {name: sum(getattr(entry, name) for entry in self.rounds) for name in names}
+        up, down, dense_up, dense_down = (sums[name] for name in BYTES)
         return {
-            "resyncs": sum(entry.resyncs for entry in self.rounds),
-            "bytes_resync": sum(entry.bytes_resync for entry in self.rounds),
-            "bytes_up": up,
-            "bytes_down": down,
-            "dense_bytes_up": dense_up,
-            "dense_bytes_down": dense_down,
+            **sums,
             "compression_up": _ratio(dense_up, up),
             "compression_down": _ratio(dense_down, down),
             "compression_total": _ratio(dense_up + dense_down, up + down),
@@ -216,8 +199,8 @@ class Ledger:
     def state(self) -> State:
         """Return how long the files are, forced to disk, and what is not in them yet."""
         lengths = {}
-        # Lines beyond a length are cut off when a run resumes, but the lines before it must exist:
-        # so they are on disk before the checkpoint that names the length is.
+        # A run that resumes cuts off the lines beyond a length, but needs those before it: they
+        # must be on disk before the checkpoint that names the length is.
         if self.folder is not None:
             for name in FILES:
                 with (self.folder / name).open("ab") as file:
@@ -260,11 +243,10 @@ class Ledger:
     def _count_refusals(self, entries: list[SiteEntry]) -> None:
         self.refusals.update(entry.reason for entry in entries if not entry.accepted)
 
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        if self.folder is None:
-            return
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def _append(self, name: str, entry: SiteEntry | RoundEntry) -> None:
+        if self.folder is not None:
+            with (self.folder / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(entry)) + "\n")
 
 
 def content_bytes(content: RecordDict) -> int:

@@ -33,14 +33,8 @@ class SentMessage:
 class Outbox:
     """The messages of the current round, and unanswered ones of earlier rounds.
 
-    Attributes
-    ----------
-    sent : list of SentMessage
-        The messages of this round in the order sent, without follow-ups.
-    entries : dict of str to SiteEntry
-        The ledger's entry of each site in this round, by name.
-    unanswered : PendingReplies
-        Messages of earlier rounds without a reply.
+    ``sent`` holds this round's messages in the order sent, without follow-ups; ``entries`` the
+    ledger's entry of each site, by name; ``unanswered`` what got no reply in earlier rounds.
     """
 
     def __init__(self) -> None:

@@ -57,10 +57,8 @@ class RateControl:
 
     Parameters
     ----------
-    spec : ModelSpec
-        Layers of the model.
-    scheme : Scheme
-        How updates are cut and coded.
+    spec, scheme
+        Layers of the model, and how updates are cut and coded.
     policy : {"weight", "update", "uniform", "whole"}
         Source of the layers' shares. "whole" sends every layer whole, whatever the budget.
     budget_bytes : float
@@ -100,11 +98,9 @@ class RateControl:
         self.budget_bytes = budget_bytes
         self.top_share = top_share
         self.dense_share = dense_share
-        self._round_weights = np.ones(1)
-        if rounds > 0:
-            self._round_weights = round_weights(
-                budget_bytes, spec.dense_bytes, rounds, warm_up_rounds
-            )
+        self._round_weights = round_weights(
+            budget_bytes, spec.dense_bytes, max(1, rounds), warm_up_rounds
+        )
         self._round = 0
         self._level = 1.0
         self.target_bytes = self.reply_bytes
@@ -122,15 +118,10 @@ class RateControl:
     def begin(self, weights: Float32, overhead_bytes: int = 0) -> None:
         """Set the first round's ratios.
 
-        Parameters
-        ----------
-        weights : float32 [spec.size]
-            The model before training.
-        overhead_bytes : int
-            Bytes of a reply without its upload.
+        ``weights``, float32 [spec.size], is the model before training; ``overhead_bytes`` are those
+        of a reply without its upload.
         """
         self._level = max(MIN_LEVEL, 1.0 - overhead_bytes / self.reply_bytes)
-        self.target_bytes = self._level * self.reply_bytes
         if self.policy == "weight":
             self.shares = weight_shares(self.spec, weights, self._top())
         self._fit()
@@ -138,12 +129,8 @@ class RateControl:
     def adjust(self, weights: Float32, update: Float32, measured_bytes: float) -> None:
         """Set the next round's ratios.
 
-        Parameters
-        ----------
-        weights, update : float32 [spec.size]
-            The new global model, and the aggregated update that led to it.
-        measured_bytes : float
-            Mean size of this round's accepted replies.
+        ``weights`` and ``update``, float32 [spec.size], are the new global model and the aggregated
+        update that led to it; ``measured_bytes`` is the mean size of this round's replies.
         """
         if self.policy == "weight":
             self.shares = weight_shares(self.spec, weights, self._top())
@@ -156,20 +143,17 @@ class RateControl:
         correction = np.clip(self.reply_bytes / measured_bytes, 1 / MAX_CORRECTION, MAX_CORRECTION)
         self._level = float(np.clip(self._level * correction, MIN_LEVEL, MAX_LEVEL))
         self._round += 1
-        self.target_bytes = self._level * self.reply_bytes
         self._fit()
 
     def state(self) -> State:
         """Return what has changed since the object was created from the settings."""
-        return State(
-            {"shares": self.shares, "ratios": self.ratios},
-            {
-                "round": self._round,
-                "level": self._level,
-                "target_bytes": self.target_bytes,
-                "shares_measured": self._shares_measured,
-            },
-        )
+        values = {
+            "round": self._round,
+            "level": self._level,
+            "target_bytes": self.target_bytes,
+            "shares_measured": self._shares_measured,
+        }
+        return State({"shares": self.shares, "ratios": self.ratios}, values)
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
@@ -185,16 +169,16 @@ class RateControl:
             return self.top_share
         if self.policy == "weight":
             return 0.5
-        even = fit_ratios(
-            self.spec, self.scheme, uniform_shares(self.spec), self.target_bytes, self.dense_share
-        )
+        even = self._fit_shares(uniform_shares(self.spec))
         sizes = np.array([layer.size for layer in self.spec.layers])
         return float(np.clip((even * sizes).sum() / sizes.sum(), 1e-6, 1.0))
 
     def _fit(self) -> None:
+        self.target_bytes = self._level * self.reply_bytes
         if self.policy == "whole" or self.reply_bytes >= self.spec.dense_bytes:
             self.ratios = np.ones(len(self.spec.layers))
-            return
-        self.ratios = fit_ratios(
-            self.spec, self.scheme, self.shares, self.target_bytes, self.dense_share
-        )
+        else:
+            self.ratios = self._fit_shares(self.shares)
+
+    def _fit_shares(self, shares: Float64) -> Float64:
+        return fit_ratios(self.spec, self.scheme, shares, self.target_bytes, self.dense_share)

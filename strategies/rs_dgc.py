@@ -42,14 +42,9 @@ from strategies.validation import (
 class SyncState:
     """Where each site stands, by name; 0 for a site that is absent.
 
-    Attributes
-    ----------
-    accepted : dict of str to int
-        Last round whose upload is in the model. A site that learns that its last upload is not in
-        it adds the upload back to its residual.
-    confirmed : dict of str to int
-        Version of the replica on the site's disk, according to its last reply. The site may be
-        further by now; it skips patches that it has.
+    ``accepted`` is the last round whose upload is in the model: a site whose last upload is not in
+    it adds the upload back to its residual. ``confirmed`` is the version of the replica on the
+    site's disk, by its last reply. The site may be further by now; it skips patches that it has.
     """
 
     accepted: dict[str, int] = field(default_factory=dict)
@@ -75,15 +70,11 @@ class ServerMomentum:
         μ, 0 to below 1; with 0 updates pass unchanged and nothing is kept.
     size : int
         Parameters of the model.
-
-    Attributes
-    ----------
-    velocity : float32 [size], or [0] without momentum
-        u, the last step.
     """
 
     def __init__(self, momentum: float, size: int) -> None:
         self.momentum = momentum
+        # The last step, u.
         self.velocity: Float32 = np.zeros(size if momentum else 0, dtype=np.float32)
 
     def step(self, update: Float32) -> Float32:
@@ -162,11 +153,8 @@ class RsDgc(SiteStrategy):
             raise RunError("the initial model differs from the strategy's: pass the same one")
 
     def prepare_round(self) -> None:
-        """Publish the change of the last round, and fix the ratios of this one.
-
-        A publication waits until a round needs it: the change of the last round then goes out
-        once, in the last patch.
-        """
+        """Publish the change of the last round, and fix the ratios of this one."""
+        # Not earlier: the change of the run's last round goes out once, in the last patch.
         if self.model.pending:
             self.model.publish(self._overhead_bytes)
         names = (layer.name for layer in self.rates.spec.layers)
@@ -253,19 +241,11 @@ class RsDgc(SiteStrategy):
         self.model.replace(to_vector(arrays, self.rates.spec))
 
     def finalize_model(self) -> ArrayRecord:
-        """Publish the last, larger patch, and return the published model, which is the final one.
-
-        So the server and all sites end with the same model, bit for bit.
-        """
+        """Publish the last, larger patch; return the published model, which all sites end with."""
         before = self.model.distance()
         self.model.publish_within(self.final_rates)
-        log(
-            INFO,
-            "last patch: distance from the published to the true model %.2g before, %.2g after, "
-            "relative to the true one",
-            before,
-            self.model.distance(),
-        )
+        text = "last patch: relative distance of published and true model %.2g before, %.2g after"
+        log(INFO, text, before, self.model.distance())
         return to_record(self.model.published, self.rates.spec)
 
     # ---- checkpoints --------------------------------------------------------------------------
@@ -294,11 +274,8 @@ class RsDgc(SiteStrategy):
         return [] if self.checkpoints is None else self.checkpoints.kept_rounds()
 
     def _task_bytes(self) -> int:
-        """Return the mean bytes of this round's messages without the patch.
-
-        The list of checkpoints is left out: it grows with ``checkpoint-keep``, a setting that
-        must not enter the result.
-        """
+        """Return the mean bytes of this round's messages without patch and list of checkpoints."""
+        # The list grows with checkpoint-keep, a setting that must not enter the result.
         sizes = [entry.down_by_group.get("task", 0) for entry in self._outbox.entries.values()]
         return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self._kept_rounds())
 

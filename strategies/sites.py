@@ -29,14 +29,8 @@ seconds to start."""
 class SiteInfo:
     """What a site reported about itself when it joined.
 
-    Attributes
-    ----------
-    name : str
-        Stable name of the site.
-    node_id : int
-        Flower's node that hosts the site at present.
-    num_train, num_test : int
-        Chips for training and for scoring. The weight of an upload may not exceed ``num_train``.
+    It is known by its name: the ``node_id`` of Flower's node that hosts it may change.
+    ``num_train`` and ``num_test`` count its chips; an upload's weight may not exceed ``num_train``.
     """
 
     name: str
@@ -58,15 +52,7 @@ class DataInfo:
 
 @dataclass
 class SiteManager:
-    """The sites known so far.
-
-    Attributes
-    ----------
-    data : DataInfo
-        What all of them share.
-    sites : dict of str to SiteInfo
-        By name.
-    """
+    """The sites known so far, by name, and the data that all of them share."""
 
     data: DataInfo
     sites: dict[str, SiteInfo] = field(default_factory=dict)
@@ -74,25 +60,11 @@ class SiteManager:
     def draw(
         self, fraction: float, seed: int, server_round: int, nodes: Collection[int] | None = None
     ) -> list[SiteInfo]:
-        """Draw the sites of a round.
+        """Draw a share of the sites for a round; return them in the order of their names.
 
         The draw depends on the seed, the round and the names of the sites alone, so names are
-        sorted first: the order in which sites joined must not matter.
-
-        Parameters
-        ----------
-        fraction : float
-            Share of the sites to draw.
-        seed, server_round : int
-            Seed of the run, and number of the round.
-        nodes : collection of int, optional
-            Connected nodes. Sites of other nodes are left out: a message to them would cost the
-            round its whole time-out.
-
-        Returns
-        -------
-        list of SiteInfo
-            In the order of their names.
+        sorted first: the order in which sites joined must not matter. If ``nodes`` are given, sites
+        of other nodes are left out: a message to them would cost the round its whole time-out.
         """
         names = [site.name for site in self.connected(nodes)]
         if not names:
@@ -110,16 +82,7 @@ class SiteManager:
     def register(
         self, data: DataInfo, sites: Iterable[SiteInfo], nodes: Collection[int] | None = None
     ) -> None:
-        """Add the sites of a node.
-
-        Parameters
-        ----------
-        data : DataInfo
-            The data of these sites.
-        sites : iterable of SiteInfo
-            The sites.
-        nodes : collection of int, optional
-            Connected nodes. A site of another node may come back with a new one.
+        """Add the sites of a node; a known site may come back with a node if its own has gone.
 
         Raises
         ------
@@ -143,9 +106,8 @@ class SiteManager:
         if data.bands != self.data.bands:
             raise RunError(f"site {names} has {data.bands} bands, the others {self.data.bands}")
         if data.chip_px != self.data.chip_px:
-            raise RunError(
-                f"site {names} has {data.chip_px} px chips, the others {self.data.chip_px} px"
-            )
+            own, others = data.chip_px, self.data.chip_px
+            raise RunError(f"site {names} has {own} px chips, the others {others} px")
 
 
 def discover_sites(grid: Grid, min_sites: int, join_timeout_s: float) -> SiteManager:
@@ -181,13 +143,7 @@ def discover_sites(grid: Grid, min_sites: int, join_timeout_s: float) -> SiteMan
 
 
 class SiteDiscovery:
-    """Finds sites that join during a run, without waiting for them.
-
-    Parameters
-    ----------
-    manager : SiteManager
-        The sites of the run; new ones are registered here.
-    """
+    """Finds sites that join during a run, and registers them with its manager."""
 
     def __init__(self, manager: SiteManager) -> None:
         self._manager = manager
@@ -195,12 +151,9 @@ class SiteDiscovery:
         self._queries = PendingReplies()
 
     def poll(self, grid: Grid) -> set[int]:
-        """Ask new nodes for their sites, and register the sites of those that have answered.
+        """Ask new nodes for their sites, without waiting; return the connected nodes.
 
-        Returns
-        -------
-        set of int
-            The connected nodes.
+        The sites of nodes that have answered since the last call are registered.
         """
         nodes = set(grid.get_node_ids())
         # Each node is asked once: one that does not answer must not cost a message per round.
@@ -232,14 +185,10 @@ class SiteDiscovery:
 def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
     # The kind is never read, but it counts in the bytes of the message.
     content = RecordDict({messages.TASK: ConfigRecord({"kind": "roll-call"})})
-    return [
-        Message(content=content, message_type=MessageType.QUERY, dst_node_id=node)
-        for node in node_ids
-    ]
+    return [Message(content, node, MessageType.QUERY) for node in node_ids]
 
 
 def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
-    """Return the data and the sites that a node reports."""
     if reply.has_error():
         raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
     record = reply.content.config_records[messages.SITE]

@@ -44,21 +44,14 @@ round with it. Two chunks of this size take 21 s at 0.1 Mbit/s.
 MAX_UPLOAD_CHUNKS = 8192
 """Chunks of an upload of 1 GiB. A reply with more arrays is refused before they are joined."""
 
-FollowUp = Callable[[int, Message], Message | None]
-
 _WRAPPING = re.compile(r"^(<class '[^']*'>:<'|Exception \w+ occurred\. Message: )+|'>$")
 
 
 @dataclass
 class PendingReplies:
-    """Messages of earlier calls without a reply, and the replies that have come since.
+    """Ids of earlier messages without a reply, and the replies that have come since.
 
-    Attributes
-    ----------
-    waiting : set of str
-        Ids of the messages.
-    arrived : list of Message
-        Late replies, for the caller to process and clear.
+    The caller processes the late replies in ``arrived``, and clears them.
     """
 
     waiting: set[str] = field(default_factory=set)
@@ -79,17 +72,15 @@ def send_and_receive(
     messages: Sequence[Message],
     timeout_s: float,
     *,
-    follow_up: FollowUp | None = None,
+    follow_up: Callable[[int, Message], Message | None] | None = None,
     unanswered: PendingReplies | None = None,
 ) -> list[Message | None]:
     """Send all messages and wait for their replies.
 
     Parameters
     ----------
-    grid : Grid
-        Flower's connection to the nodes.
-    messages : sequence of Message
-        The messages; a node may get several.
+    grid, messages
+        Flower's connection to the nodes; what is sent. A node may get several messages.
     timeout_s : float
         Longest wait for all replies, seconds.
     follow_up : callable, optional
@@ -148,16 +139,7 @@ def error_summary(reason: str | None) -> str:
 def chunk_upload(payload: bytes) -> ArrayRecord:
     """Return an encoded upload as the arrays of a reply.
 
-    Parameters
-    ----------
-    payload : bytes
-        The upload.
-
-    Returns
-    -------
-    ArrayRecord
-        One array named ``packed`` if one chunk holds the upload; otherwise ``packed-0000`` and so
-        on.
+    One array named ``packed`` if one chunk holds the upload; otherwise ``packed-0000`` and so on.
     """
     content = np.frombuffer(payload, dtype=np.uint8)
     if content.size <= UPLOAD_CHUNK_BYTES:

@@ -5,6 +5,7 @@ from rsdgc import RMS, Compressor, ModelSpec, RsdgcError, Scheme
 from rsdgc.patches import apply_patches, fingerprint, unpack_patches
 from strategies import messages
 from strategies.downlink import DownloadCache, PublishedModel
+from strategies.ledger import WHOLE_MODEL
 from strategies.rate_control import RateControl
 
 SPEC = ModelSpec.from_shapes(
@@ -118,8 +119,8 @@ def test_sites_at_one_version_get_the_same_object() -> None:
     array = downloads.since(1).arrays[messages.PATCHES]
     assert len(unpack_patches(array.numpy().tobytes())) == 2
     assert downloads.since(99) is downloads.whole() is downloads.whole()
-    assert downloads.whole().is_whole
-    assert not downloads.since(2).is_whole
+    assert set(downloads.whole().groups) == {WHOLE_MODEL}
+    assert WHOLE_MODEL not in downloads.since(2).groups
     before = downloads.whole()
     run(model, 1)
     assert downloads.whole() is not before
