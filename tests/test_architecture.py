@@ -1,6 +1,8 @@
 """Imports run one way: fl_app → clients, strategies, data_prep → rsdgc; rsdgc knows no Flower."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,20 +17,46 @@ MAY_IMPORT = {
     "fl_app": {*PACKAGES, "flwr"},
 }
 WATCHED = {*PACKAGES, "flwr"}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path: Path, *, later: bool) -> Iterator[str]:
+    """All dotted names that a file imports, for types only or not; inside functions if `later`."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
-            names.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(ROOT)} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif later or not isinstance(node, ast.FunctionDef):
+            nodes += ast.iter_child_nodes(node)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package: str) -> None:
-    for path in sorted((ROOT / package).rglob("*.py")):
-        wrong = (imported(path) & WATCHED) - MAY_IMPORT[package]
-        assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+    for name, path in MODULES.items():
+        if name.partition(".")[0] == package:
+            packages = {found.partition(".")[0] for found in imported(path, later=True)}
+            wrong = (packages & WATCHED) - MAY_IMPORT[package]
+            assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    # A name that is imported from a module is a module itself, or that module has to be there.
+    graph = {
+        name: {
+            found if found in MODULES else found.rpartition(".")[0]
+            for found in imported(path, later=False)
+        }
+        for name, path in MODULES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these modules import each other: {' ← '.join(error.args[1])}")

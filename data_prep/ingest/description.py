@@ -30,20 +30,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_prep.ingest.archive import Archive
 from data_prep.ingest.labels import read_labels
-from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene, parse_mask
+from data_prep.ingest.options import SceneOptions, parse_mask
+from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import date_of
 from data_prep.rasters import RasterFile, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from data_prep.ingest.options import SceneOptions
 
 DESCRIPTION_SUFFIXES = (".toml", ".csv")
 
