@@ -19,7 +19,7 @@ from data_prep.dataset import Dataset, open_data
 from data_prep.inspect import describe
 from data_prep.manifest import column
 from data_prep.pictures.html_page import render_page
-from data_prep.pictures.images import cells_uri, photo_uri, stretch
+from data_prep.pictures.images import photo_uri, stretch
 from data_prep.pictures.map_colors import SPLIT_COLORS, class_colors, hex_color, site_colors
 from data_prep.pictures.mosaic import THUMB_PX, chip_pictures, mosaic
 from data_prep.pictures.scene_grid import SceneGrid, lay_out, outline_path, samples_by_scene
@@ -102,18 +102,15 @@ def _scenes(data: Dataset, colors: dict[str, NDArray[np.uint8]]) -> list[dict[st
     for number, name in enumerate(data.sites):
         site_of[column(data.site(name).manifest, "chip").astype(np.int64)] = number
     groups = sorted(samples_by_scene(data.store).items(), key=lambda item: -len(item[1]))
+    grids = [lay_out(data.store, name, samples) for name, samples in groups[:MAX_SCENES]]
     return [
-        {"number": number}
-        | _draw_scene(data.store, lay_out(data.store, name, samples), site_of, colors)
-        for number, (name, samples) in enumerate(groups[:MAX_SCENES])
+        {"number": number} | _draw_scene(data.store, grid, site_of[grid.samples], colors)
+        for number, grid in enumerate(grids)
     ]
 
 
 def _draw_scene(
-    store: Store,
-    grid: SceneGrid,
-    site_of: NDArray[np.int64],
-    colors: dict[str, NDArray[np.uint8]],
+    store: Store, grid: SceneGrid, site: NDArray[np.int64], colors: dict[str, NDArray[np.uint8]]
 ) -> dict[str, Any]:
     """Draw the modalities and labels of a scene, and what lies over them, in cells of one grid."""
     split, label, block = (
@@ -125,10 +122,7 @@ def _draw_scene(
     ]
     codes = {"splits": np.array([SPLITS.index(name) for name in split])}
     if len(colors["sites"]) > 1:
-        codes["sites"] = site_of[grid.samples]
-    overlays = [
-        (name, _paint(grid, code, colors[name], _OVERLAY_ALPHA)) for name, code in codes.items()
-    ]
+        codes["sites"] = site
     # 0 is the ground outside all blocks.
     blocks = 1 + np.unique(block.astype(str), return_inverse=True)[1]
     return {
@@ -138,18 +132,14 @@ def _draw_scene(
         "height": grid.shape[0],
         "cell_px": grid.cell_px,
         "photos": photos,
-        "labels": _paint(grid, label.astype(np.int64), colors["classes"], 255),
-        "overlays": overlays,
+        "labels": grid.paint(colors["classes"][label.astype(np.int64)]),
+        # Samples at no site have the number -1 and stay transparent.
+        "overlays": [
+            (name, grid.paint(colors[name][code], _OVERLAY_ALPHA * (code >= 0)))
+            for name, code in codes.items()
+        ],
         "blocks": outline_path(grid.fill(blocks)),
     }
-
-
-def _paint(grid: SceneGrid, codes: NDArray[np.int64], colors: NDArray[np.uint8], alpha: int) -> str:
-    """Return a picture with the color of each sample's code; codes below 0 are transparent."""
-    rgba = np.full((len(codes), 4), alpha, np.uint8)
-    rgba[:, :3] = colors[codes]
-    rgba[codes < 0] = 0
-    return cells_uri(grid.fill(rgba))
 
 
 def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_prep.schema import ModalityMeta
+from data_prep.schema import ModalityMeta
 
 #: Names of red, green and blue bands: plain ones, Sentinel-2's and Landsat's.
 _FAMILIAR = (("red", "green", "blue"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))
@@ -28,16 +25,11 @@ def picture_modality(modalities: Sequence[ModalityMeta]) -> int:
 
 
 def picture_bands(names: Sequence[str]) -> tuple[int, int, int]:
-    """Return the bands to show as red, green and blue.
+    """Return the bands of a modality to show as red, green and blue.
 
     The names decide where they can: ``red``, ``B4``, ``landsat_b4``, ``650 nm``. Of many bands
     without such names, the choice is three from the visible part of a 400–2500 nm spectrum; of
     few, the first three. One or two bands make a gray picture of the first.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Band names of one modality, at least one.
     """
     lower = [name.lower().strip() for name in names]
     for words in _FAMILIAR:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 #: Linear RGB as a reader without one kind of cone sees it: Machado, Oliveira and Fernandes,
 #: "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009, severity 1.0.
@@ -41,19 +37,9 @@ _XYZ = np.array(
 
 
 def simulate(colors: ArrayLike, vision: str) -> NDArray[np.float64]:
-    """Return colors as a reader sees them, in linear RGB.
+    """Return sRGB colors, uint8 [..., 3], as a reader sees them: linear RGB from 0 to 1.
 
-    Parameters
-    ----------
-    colors : uint8 [..., 3]
-        sRGB.
-    vision
-        One of :data:`VISIONS`.
-
-    Returns
-    -------
-    float64 [..., 3]
-        Linear RGB, 0 to 1.
+    ``vision`` is one of :data:`VISIONS`.
     """
     srgb = np.asarray(colors, np.float64) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
@@ -72,26 +58,14 @@ def to_lab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def least_difference(colors: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Return the difference ΔE*ab (CIE 1976) of colors, in the vision that tells them apart worst.
+    """Return the differences of sRGB colors [n, 3] and [m, 3], as ΔE*ab (CIE 1976) [n, m].
 
-    Parameters
-    ----------
-    colors : uint8 [n, 3]
-        sRGB.
-    others : uint8 [m, 3]
-        sRGB.
-
-    Returns
-    -------
-    float64 [n, m]
-        Below about 10, areas that touch are hard to tell apart.
+    Each is that in the vision that tells the two apart worst. Below about 10, areas that touch are
+    hard to tell apart.
     """
-    differences = [
-        np.linalg.norm(
-            to_lab(simulate(colors, vision))[:, None] - to_lab(simulate(others, vision))[None],
-            axis=-1,
-        )
-        for vision in VISIONS
-    ]
-    least: NDArray[np.float64] = np.min(differences, axis=0)
+    lab, other_lab = (
+        np.array([to_lab(simulate(rgb, vision)) for vision in VISIONS]) for rgb in (colors, others)
+    )
+    differences = np.linalg.norm(lab[:, :, None] - other_lab[:, None], axis=-1)
+    least: NDArray[np.float64] = differences.min(axis=0)
     return least

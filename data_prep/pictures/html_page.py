@@ -52,18 +52,9 @@ _FOOT = """
 def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -> str:
     """Return a page; everything that comes from the data is escaped.
 
-    Parameters
-    ----------
-    template : str
-        Jinja source of what is inside ``<body>``. It may use the filters ``bytes``, ``times``,
-        ``percent``, ``decimal``, ``seconds``, ``count`` (short from 10,000 up) and ``exact``, and
-        the macros ``mark``, ``fact``, ``key`` and ``table`` of the frame.
-    title : str
-        Of the browser's window.
-    synthetic : bool
-        Whether ``mark`` adds a badge that the data are synthetic.
-    **context
-        What else the template names.
+    ``template`` is the Jinja source of what is inside ``<body>``. Besides what ``context`` names,
+    it may use the frame's macros ``mark`` (a badge if the data are synthetic), ``fact``, ``key``
+    and ``table``, and the filters below. Both pages write numbers with them.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, features
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Haze and glint at the ends of a band's range would leave the rest of it gray.
 _LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
@@ -21,19 +18,10 @@ _WEBP_QUALITY = 86
 def stretch(
     pixels: NDArray[np.float32], limits: tuple[float, float] | None = None
 ) -> NDArray[np.uint8]:
-    """Spread the values of each band over the range of brightness.
+    """Spread the values of each band, [..., 3], over the brightness of an RGBA image, [..., 4].
 
-    Parameters
-    ----------
-    pixels : float32 [..., 3]
-        NaN where there is no data.
-    limits
-        Values that become black and white; default: the 2nd and 98th percentile of each band.
-
-    Returns
-    -------
-    uint8 [..., 4]
-        RGBA, transparent where any band is NaN.
+    It is transparent where a band is NaN. ``limits`` become black and white; by default they are
+    the 2nd and 98th percentile of each band.
     """
     valid = np.isfinite(pixels).all(axis=-1)
     rgba = np.zeros((*pixels.shape[:-1], 4), np.uint8)
@@ -48,14 +36,7 @@ def stretch(
 
 
 def photo_uri(rgba: NDArray[np.uint8], max_px: int) -> str:
-    """Return a photograph as a data URI.
-
-    Parameters
-    ----------
-    rgba : uint8 [H, W, 4]
-    max_px : int
-        Longest side of the image that is stored; a larger one is averaged down.
-    """
+    """Return a photograph, [H, W, 4], as a data URI, averaged down to ``max_px`` a side."""
     image = Image.fromarray(np.ascontiguousarray(rgba))
     scale = max_px / max(image.size)
     if scale < 1:
@@ -68,7 +49,7 @@ def photo_uri(rgba: NDArray[np.uint8], max_px: int) -> str:
 
 
 def cells_uri(rgba: NDArray[np.uint8]) -> str:
-    """Return a map of one pixel per cell, uint8 [H, W, 4], as a data URI with exact colors."""
+    """Return a map of one pixel per cell, [H, W, 4], as a data URI with exact colors."""
     return _data_uri(Image.fromarray(np.ascontiguousarray(rgba)), "png", optimize=True)
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.pictures.color_vision import least_difference
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 Color = tuple[int, int, int]
 
@@ -63,23 +59,16 @@ _POOL_HUES, _POOL_LIGHTNESS, _POOL_SATURATION = 18, (0.5, 0.7, 0.3, 0.86), 0.55
 
 
 def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
-    """Return colors of classes.
+    """Return RGB colors of K classes, [K, 3], each different while there are no more than 60.
 
     A name that says a land cover gets that cover's color on maps, or a shade of it if another
     class has that color or one too like it. Any other name gets the color that differs most from
     those in use.
-
-    Parameters
-    ----------
-    names : sequence of str
-        K class names.
-
-    Returns
-    -------
-    uint8 [K, 3]
-        RGB, each different while there are no more than 60.
     """
-    covers = [_cover_color(name) for name in names]
+    covers = [
+        next((color for words, color in _COVER if re.search(words, name.lower())), None)
+        for name in names
+    ]
     colors: list[Color | None] = [None] * len(names)
     # Plain covers come first, so that no shade takes the color of a later class.
     for i, cover in enumerate(covers):
@@ -105,11 +94,6 @@ def hex_color(color: Sequence[int] | NDArray[np.uint8]) -> str:
     return "#" + bytes(int(channel) for channel in color).hex()
 
 
-def _cover_color(name: str) -> Color | None:
-    """Return the color of the land cover that a name says, or None."""
-    return next((color for words, color in _COVER if re.search(words, name.lower())), None)
-
-
 def _free_color(cover: Color | None, used: list[Color]) -> Color:
     """Return the shade of a cover that differs most from the colors in use, else any color."""
     # So that colors are used again, in turn, when there are more classes than the pool has colors.
@@ -124,9 +108,8 @@ def _free_color(cover: Color | None, used: list[Color]) -> Color:
 
 def _nearest(choice: Sequence[Color], used: list[Color]) -> NDArray[np.float64]:
     """Return the difference of each color, [n], from the one in use that is most like it."""
-    if not used:
-        return np.full(len(choice), np.inf)
-    nearest: NDArray[np.float64] = least_difference(choice, used).min(axis=1)
+    differences = least_difference(choice, np.reshape(used, (-1, 3)))
+    nearest: NDArray[np.float64] = differences.min(axis=1, initial=np.inf)
     return nearest
 
 
@@ -142,7 +125,7 @@ def _shades(cover: Color) -> tuple[Color, ...]:
 
 @cache
 def _pool() -> tuple[Color, ...]:
-    """Return the colors for names that say nothing."""
+    """Return the colors for names that do not say a land cover."""
     return tuple(
         _rgb(step / _POOL_HUES, lightness, _POOL_SATURATION)
         for lightness in _POOL_LIGHTNESS

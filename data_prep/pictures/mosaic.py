@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.pictures.band_choice import picture_bands, picture_modality
 from data_prep.pictures.images import stretch
+from data_prep.pictures.scene_grid import SceneGrid
+from data_prep.schema import ModalityMeta
 from data_prep.statistics import valid_mask
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.pictures.scene_grid import SceneGrid
-    from data_prep.schema import ModalityMeta
-    from data_prep.store import Store
+from data_prep.store import Store
 
 #: Longest side of a mosaic: twice what a page shows, so that bringing it down averages pixels.
 MAX_PX = 1400
@@ -28,18 +25,8 @@ _BATCH = 256
 def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
     """Put one modality of a scene together from its samples.
 
-    Parameters
-    ----------
-    store : Store
-    grid : SceneGrid
-        Where the samples lie; it and the mosaic cover the same ground.
-    modality : int
-        Its place in ``store.meta.modalities``.
-
-    Returns
-    -------
-    float32 [H, W, 3]
-        At most :data:`MAX_PX` a side; NaN where there is no sample or no data.
+    The mosaic, [H, W, 3], covers the ground of the grid and has at most :data:`MAX_PX` a side. It
+    is NaN where there is no sample or no data.
     """
     meta = store.meta.modalities[modality]
     # A pixel sample's patch is its neighborhood; on the map it stands for its middle pixel alone.
@@ -69,20 +56,10 @@ def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
 
 
 def chip_pictures(store: Store, chips: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return pictures of single chips.
+    """Return RGBA pictures of single chips, [n, H, W, 4], transparent where there is no data.
 
     8-bit imagery is shown as it is; any other is stretched by the same limits for all chips, so
     that they can be compared.
-
-    Parameters
-    ----------
-    store : Store
-    chips : int64 [n]
-
-    Returns
-    -------
-    uint8 [n, H, W, 4]
-        RGBA, transparent where there is no data.
     """
     modality = picture_modality(store.meta.modalities)
     meta = store.meta.modalities[modality]

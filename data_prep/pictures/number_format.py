@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeGuard
 
 #: Stands where a number was not recorded.
@@ -10,23 +11,30 @@ MISSING = "\u2013"
 TIMES = "\u00d7"
 # A number and its unit stay on one line.
 _SPACE = "\u00a0"
-_SCALES = ("k", "M", "G")
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_THOUSANDS = ("k", "M", "G")
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+def _scale(value: float, units: Sequence[str]) -> tuple[float, str]:
+    """Choose the unit, each a thousand times the one before, in which a value is below 1000."""
+    for unit in units[:-1]:
+        if round(value) < 1000:
+            return value, unit
+        value /= 1000
+    return value, units[-1]
+
+
 def bytes_text(count: float | None) -> str:
     """Write bytes in decimal units with three digits: ``12.3 MB``."""
     if not _known(count):
         return MISSING
-    value, unit = float(count), 0
-    while round(value) >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    digits = 0 if unit == 0 else max(0, 2 - max(0, math.floor(math.log10(max(value, 1)))))
-    return f"{value:.{digits}f}{_SPACE}{_UNITS[unit]}"
+    value, unit = _scale(count, _BYTE_UNITS)
+    digits = 0 if unit == "B" else max(0, 2 - math.floor(math.log10(max(value, 1))))
+    return f"{value:.{digits}f}{_SPACE}{unit}"
 
 
 def bytes_tick(count: float) -> str:
@@ -44,18 +52,14 @@ def times_text(factor: float | None) -> str:
     return f"{factor:,.{digits}f}{TIMES}"
 
 
-def percent_text(share: float | None, digits: int = 1) -> str:
+def percent_text(share: float | None) -> str:
     """Write a share of 1 as a percentage: ``87.3 %``."""
-    if not _known(share):
-        return MISSING
-    return f"{100 * share:.{digits}f}{_SPACE}%"
+    return f"{100 * share:.1f}{_SPACE}%" if _known(share) else MISSING
 
 
-def decimal_text(value: float | None, digits: int = 3) -> str:
-    """Write a plain number with fixed digits: ``0.853``."""
-    if not _known(value):
-        return MISSING
-    return f"{value:.{digits}f}"
+def decimal_text(value: float | None) -> str:
+    """Write a plain number with three digits after the point: ``0.853``."""
+    return f"{value:.3f}" if _known(value) else MISSING
 
 
 def count_text(count: float | None) -> str:
@@ -64,10 +68,8 @@ def count_text(count: float | None) -> str:
         return MISSING
     if round(count) < 10_000:
         return f"{count:,.0f}"
-    value, unit = count / 1e3, 0
-    while round(value) >= 1000 and unit < len(_SCALES) - 1:
-        value, unit = value / 1e3, unit + 1
-    return f"{value:.3g}{_SPACE}{_SCALES[unit]}"
+    value, unit = _scale(count / 1000, _THOUSANDS)
+    return f"{value:.3g}{_SPACE}{unit}"
 
 
 def seconds_text(seconds: float | None) -> str:

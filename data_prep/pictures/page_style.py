@@ -14,12 +14,7 @@ _DARK = """
 --note-ink:#ecc987; --shade:none;
 """
 
-STYLE = f"""
-:root {{ color-scheme: light dark; {_LIGHT} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}
-@media print {{ :root {{ color-scheme: light; {_LIGHT} --page:#fff; --shade:none; }} }}
-""" + (
-    """
+_RULES = """
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink);
@@ -36,7 +31,7 @@ h2 { margin: 0 0 4px; font-size: 1.24rem; line-height: 1.3; font-weight: 650;
 h3 { margin: 26px 0 8px; font-size: 1rem; font-weight: 640; }
 p { margin: 0 0 12px; max-width: 74ch; }
 .lead { margin: 14px 0 0; font-size: 1.08rem; color: var(--ink); }
-.sub, figcaption, caption { color: var(--muted); font-size: .9rem; }
+.sub, figcaption { color: var(--muted); font-size: .9rem; }
 .sub { margin-bottom: 18px; }
 .badge { background: var(--note); color: var(--note-ink); border-radius: 99px;
   padding: 2px 11px; font-size: .74rem; font-weight: 620; letter-spacing: .01em;
@@ -77,7 +72,6 @@ figcaption { margin-top: 8px; max-width: 74ch; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: 8px; }
 th, td { padding: 6px 12px 6px 0; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: baseline; }
 thead th { color: var(--muted); font-weight: 560; font-size: .82rem;
@@ -127,7 +121,7 @@ body:has(#show-blocks:not(:checked)) .blocks { display: none; }
 .thumbs { list-style: none; margin: 0; padding: 0; display: grid; gap: 16px 14px;
   grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
 .thumbs img { display: block; width: 100%; aspect-ratio: 1; border-radius: 7px;
-  image-rendering: auto; background: var(--tint); }
+  background: var(--tint); }
 .small { grid-template-columns: repeat(auto-fill, 96px); gap: 8px; }
 .small img { image-rendering: pixelated; }
 .thumbs span { display: block; font-size: .8rem; line-height: 1.35; margin-top: 5px;
@@ -158,5 +152,10 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
 }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 """
-)
-"""CSS of a whole page; it names no font, image or sheet that would have to be fetched."""
+
+#: CSS of a whole page; it names no font, image or sheet that would have to be fetched.
+STYLE = f"""
+:root {{ color-scheme: light dark; {_LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}
+@media print {{ :root {{ color-scheme: light; {_LIGHT} --page:#fff; --shade:none; }} }}
+{_RULES}"""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from data_prep.manifest import column
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.store import Store
+from data_prep.pictures.images import cells_uri
+from data_prep.store import Store
 
 #: Longest side of a grid. It is shown at 360 to 560 px, where more cells could not be told apart.
 MAX_CELLS = 1000
@@ -24,8 +22,6 @@ class SceneGrid:
 
     Attributes
     ----------
-    name : str
-        Of the scene.
     samples : int64 [n]
         Rows of the store's manifest.
     top, left : int64 [n]
@@ -46,9 +42,8 @@ class SceneGrid:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of cells."""
-        last = (int(edges.max()) // self.cell_px for edges in (self.top, self.left))
-        rows, cols = (corner + self._sample_cells for corner in last)
-        return rows, cols
+        rows, cols = (int(edges.max()) // self.cell_px for edges in (self.top, self.left))
+        return rows + self._sample_cells, cols + self._sample_cells
 
     @property
     def _sample_cells(self) -> int:
@@ -63,6 +58,11 @@ class SceneGrid:
         grid[rows, cols] = values[:, None, None]
         return grid
 
+    def paint(self, colors: NDArray[np.uint8], opacity: ArrayLike = 255) -> str:
+        """Return a picture, as a data URI, with one RGB color [n, 3] and opacity [n] a sample."""
+        alpha = np.broadcast_to(np.asarray(opacity, np.uint8), len(colors))
+        return cells_uri(self.fill(np.column_stack([colors, alpha])))
+
 
 def samples_by_scene(store: Store) -> dict[str, NDArray[np.int64]]:
     """Return the rows of the manifest, ascending, of each scene by its name."""
@@ -74,16 +74,7 @@ def samples_by_scene(store: Store) -> dict[str, NDArray[np.int64]]:
 
 
 def lay_out(store: Store, name: str, samples: NDArray[np.int64]) -> SceneGrid:
-    """Lay samples of one scene on a grid of at most 1000 × 1000 cells.
-
-    Parameters
-    ----------
-    store : Store
-    name : str
-        Of the scene.
-    samples : int64 [n]
-        Rows of the manifest, at least one.
-    """
+    """Lay samples of one scene, at least one, on a grid of at most 1000 × 1000 cells."""
     rows, cols = (column(store.manifest, axis)[samples].astype(np.int64) for axis in ("row", "col"))
     top, left = rows - rows.min(), cols - cols.min()
     sample_px = store.meta.stride_px
@@ -97,15 +88,8 @@ def lay_out(store: Store, name: str, samples: NDArray[np.int64]) -> SceneGrid:
 def outline_path(regions: NDArray[Any]) -> str:
     """Draw the borders of regions as an SVG path, with one stroke for each straight run.
 
-    Parameters
-    ----------
-    regions : int or bool [H, W]
-        Number of each cell's region; cells with 0 (False) are outside.
-
-    Returns
-    -------
-    str
-        In cells, from (0, 0) at the top left; empty without a region.
+    ``regions`` [H, W] numbers the region of each cell; 0 (False) is outside. The path's unit is a
+    cell, its origin the top left.
     """
     padded = np.pad(regions, 1)
     across = padded[1:, 1:-1] != padded[:-1, 1:-1]

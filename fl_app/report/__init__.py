@@ -9,11 +9,9 @@ module               purpose
 ``byte_charts``      ratios of layers, bytes of sites
 ``confusion``        the confusion matrix and the scores of classes
 ``ledger_totals``    sums over the byte ledger
-``imagery``          chooses what is shown of the data: a map or a gallery of chips
+``imagery``          what is shown of the data: the map of a scene, or a gallery of chips
 ``land_cover_map``   reference, prediction and errors of one scene
-``gallery``          right and wrong chips, for data without scenes
 ``prediction``       classes that the saved model predicts
-``rerun_command``    the command that repeats the run
 ``svg``              matplotlib figures as inline SVG that follows the page's colors
 ===================  =====================================================================
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from data_prep.pictures.number_format import bytes_text, bytes_tick, plural
-from fl_app.report.ledger_totals import layer_groups, site_totals
-from fl_app.report.svg import DOWN, INK, MUTED, QUIET, clear_frame, draw, tidy
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from fl_app.report.ledger_totals import SiteTotal
-    from fl_app.runs.records import Run
+from fl_app.report.ledger_totals import SiteTotal, site_totals
+from fl_app.report.svg import DOWN, INK, MUTED, QUIET, draw, tidy
+from fl_app.runs.records import Run
 
 #: Rows with which the heat map of ratios stays legible; the largest layers are kept.
 MAX_LAYERS = 60
@@ -67,10 +61,9 @@ def ratio_heat_map(run: Run) -> Markup | None:
         axes.set_yticks(range(rows), names, fontsize=7.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("round")
-        tidy(axes, grid="")
-        clear_frame(axes)
+        tidy(axes, grid=None)
         bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=max(12, 2.4 * rows), fraction=0.04)
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.tick_params(length=0)
         bar.outline.set_visible(False)
@@ -87,17 +80,16 @@ def site_bars(run: Run) -> Markup | None:
     if not any(total.bytes_up or total.bytes_down for total in totals):
         return None
 
+    up, down = [total.bytes_up for total in totals], [total.bytes_down for total in totals]
+
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         _stack_up(left, totals)
-        right.barh(range(len(totals)), [total.bytes_down for total in totals], 0.7, color=DOWN)
+        right.barh(range(len(totals)), down, 0.7, color=DOWN)
         left.set_yticks(range(len(totals)), [total.site for total in totals])
         left.invert_yaxis()
-        for axes, title, sums in (
-            (left, "up, by group of layers", [total.bytes_up for total in totals]),
-            (right, "down", [total.bytes_down for total in totals]),
-        ):
-            _finish_bars(axes, title, sums)
+        _finish_bars(left, "up, by group of layers", up)
+        _finish_bars(right, "down", down)
         figure.legend(loc="outside lower left", ncols=_LEGEND_COLUMNS, fontsize=8, handlelength=1.0)
 
     label = "Bytes per site: " + ", ".join(
@@ -109,7 +101,8 @@ def site_bars(run: Run) -> Markup | None:
 
 def _stack_up(axes: Axes, totals: list[SiteTotal]) -> None:
     """Stack each site's uploads by group of layers; the header is gray."""
-    groups = layer_groups(totals)
+    # In the order in which uploads list them.
+    groups = list(dict.fromkeys(group for total in totals for group in total.up_by_group))
     named = [group for group in groups if group != "header"]
     start = np.zeros(len(totals))
     for group in groups:
@@ -132,6 +125,6 @@ def _finish_bars(axes: Axes, title: str, sums: list[int]) -> None:
     axes.set_xlim(0, top * 1.24)
     axes.set_title(title, loc="left", fontsize=8.5, color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_tick(value)))
+    axes.xaxis.set_major_formatter(lambda value, _: bytes_tick(value))
     tidy(axes, grid="x")
     axes.spines["bottom"].set_visible(False)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from data_prep.pictures.number_format import percent_text, plural
-from fl_app.report.svg import INK, SURFACE, clear_frame, draw, tidy
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from markupsafe import Markup
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+from fl_app.report.svg import INK, SURFACE, draw, tidy
 
 MAX_MISTAKES = 8
 # From more classes on, cells are too small for numbers.
@@ -50,14 +45,8 @@ def class_scores(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[C
     right = confusion.diagonal()
     reference, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return [
-        ClassScore(
-            name,
-            int(reference[i]),
-            _share(right[i], reference[i]),
-            _share(right[i], predicted[i]),
-            _share(2 * right[i], reference[i] + predicted[i]),
-        )
-        for i, name in enumerate(classes)
+        ClassScore(name, int(n), _share(hit, n), _share(hit, m), _share(2 * hit, n + m))
+        for name, hit, n, m in zip(classes, right, reference, predicted, strict=True)
     ]
 
 
@@ -67,12 +56,9 @@ def worst_mistakes(confusion: NDArray[np.int64], classes: Sequence[str]) -> list
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_MISTAKES]
     rows, columns = np.unravel_index(order, wrong.shape)
-    totals = confusion.sum(axis=1)
     return [
-        Mistake(
-            classes[row], classes[column], int(wrong[row, column]), wrong[row, column] / totals[row]
-        )
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        Mistake(classes[row], classes[column], int(wrong[row, column]), wrong[row, column] / total)
+        for row, column, total in zip(rows, columns, confusion.sum(axis=1)[rows], strict=True)
         if wrong[row, column]
     ]
 
@@ -82,15 +68,7 @@ def _share(part: np.int64, whole: np.int64) -> float | None:
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: list[str]) -> Markup:
-    """Draw the confusion matrix, each row divided by its sum.
-
-    Parameters
-    ----------
-    confusion : int64 [K, K]
-        Rows: reference; columns: prediction.
-    classes : list of str
-        K names.
-    """
+    """Draw a confusion matrix, each row (class of the reference) divided by its sum."""
     num_classes = len(classes)
     shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     cell_in = 0.46 if num_classes <= _NUMBERED_CLASSES else 0.245 if num_classes <= 30 else 0.2
@@ -108,22 +86,15 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: list[str]) -> Markup
         for line in range(num_classes + 1):
             axes.axhline(line - 0.5, color=SURFACE, linewidth=0.8)
             axes.axvline(line - 0.5, color=SURFACE, linewidth=0.8)
-        tidy(axes, grid="")
-        clear_frame(axes)
+        tidy(axes, grid=None)
         if num_classes <= _NUMBERED_CLASSES:
-            _number_cells(axes, shares)
+            for (row, column), share in np.ndenumerate(shares):
+                if share >= 0.005:  # less would be written as 0
+                    number = axes.text(column, row, f"{100 * share:.0f}", fontsize=7.5)
+                    number.set(ha="center", va="center", color="white" if share > 0.55 else INK)
 
     right = percent_text(float(np.trace(confusion)) / max(1, int(confusion.sum())))
     classed = plural(num_classes, "class", "classes")
     label = f"Confusion matrix of {classed}, {right} on the diagonal"
     side = cell_in * num_classes + 1.7
     return draw("confusion", label, (side, side), paint)
-
-
-def _number_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
-    """Write each share of at least half a percent in its cell."""
-    for row, column in np.argwhere(shares >= 0.005):
-        share = float(shares[row, column])
-        color = "white" if share > 0.55 else INK
-        text = f"{100 * share:.0f}"
-        axes.text(int(column), int(row), text, ha="center", va="center", fontsize=7.5, color=color)

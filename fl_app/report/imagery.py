@@ -1,59 +1,66 @@
-"""What the report shows of the imagery: a map, a gallery, or why there is neither."""
+"""What the report shows of the imagery: a map, a gallery of chips, or why there is neither."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.dataset import open_data
 from data_prep.manifest import column
-from fl_app.report.gallery import Gallery, draw_gallery
+from data_prep.pictures.images import photo_uri
+from data_prep.pictures.mosaic import THUMB_PX, chip_pictures
+from data_prep.store import Store
 from fl_app.report.land_cover_map import LandCoverMap, choose_scene, draw_map
 from fl_app.report.prediction import predict
+from fl_app.runs.records import Run
 from rsdgc.errors import DataError, RsdgcError
-
-if TYPE_CHECKING:
-    from data_prep.store import Store
-    from fl_app.runs.records import Run
 
 #: Test chips that are predicted for the gallery: enough to find errors in every class, and done in
 #: seconds. Of more, evenly spaced ones.
 MAX_GALLERY_CHIPS = 2000
+#: Most right chips that are shown, and most wrong ones: two rows of each on a wide screen.
+EACH = 12
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """One chip of the gallery."""
+
+    uri: str
+    reference: str
+    predicted: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """For data without scenes: some right and some wrong test chips, and how many in all."""
+
+    right: list[Thumb]
+    wrong: list[Thumb]
+    num_right: int
+    num_wrong: int
 
 
 @dataclass(frozen=True)
 class Imagery:
-    """Exactly one of map, gallery and the reason why both are absent.
-
-    Attributes
-    ----------
-    pixels : bool
-        Whether the map's samples are single pixels, not chips.
-    """
+    """Exactly one of map, gallery and the reason why both are absent."""
 
     map: LandCoverMap | None = None
     gallery: Gallery | None = None
     absent: str = ""
-    pixels: bool = False
+    unit: str = "chips"  # or "pixels": what a cell of the map is
 
 
 def show_imagery(run: Run, data: Path | None = None) -> Imagery:
     """Predict and draw the scene with most classes, or a gallery where there are no scenes.
 
-    Parameters
-    ----------
-    run : Run
-    data : Path or None
-        Store or partition; None for the one that the configuration names.
-
-    Returns
-    -------
-    Imagery
-        With ``absent`` set when the data or the model cannot be used here: the rest of the
-        report does not depend on them.
+    ``data`` is a store or partition; default: the one that the configuration names. Where the data
+    or the model cannot be used here, the result says why: the rest of the report does not depend
+    on them.
     """
     recorded = run.config.data.path
     folder = data or Path(recorded)
@@ -73,12 +80,38 @@ def _draw(run: Run, store: Store) -> Imagery:
     scene = choose_scene(store)
     if scene is not None:
         predicted = predict(run, store, scene.samples)
-        drawn = draw_map(store, scene, predicted, run.classes)
-        return Imagery(map=drawn, pixels=store.meta.kind == "pixels")
+        unit = "pixels" if store.meta.kind == "pixels" else "chips"
+        return Imagery(map=draw_map(store, scene, predicted, run.classes), unit=unit)
     chips = np.flatnonzero(column(store.manifest, "split") == "test")
     if not len(chips):
         raise DataError(f"{store.path} has no test chips")
     chips = chips[:: -(-len(chips) // MAX_GALLERY_CHIPS)]
+    return Imagery(gallery=draw_gallery(store, chips, predict(run, store, chips), run.classes))
+
+
+def draw_gallery(
+    store: Store, chips: NDArray[np.int64], predicted: NDArray[np.int64], classes: Sequence[str]
+) -> Gallery:
+    """Pick right and wrong chips, spread over the classes, and make their pictures."""
     labels = column(store.manifest, "label")[chips].astype(np.int64)
-    predicted = predict(run, store, chips)
-    return Imagery(gallery=draw_gallery(store, chips, labels, predicted, run.classes))
+    right = predicted == labels
+    chosen_right, chosen_wrong = _spread(labels, right), _spread(labels, ~right)
+    chosen = np.concatenate([chosen_right, chosen_wrong])
+    # All together, so that one stretch makes them comparable.
+    thumbs = [
+        Thumb(photo_uri(picture, THUMB_PX), classes[labels[i]], classes[predicted[i]])
+        for picture, i in zip(chip_pictures(store, chips[chosen]), chosen.tolist(), strict=True)
+    ]
+    count = len(chosen_right)
+    return Gallery(thumbs[:count], thumbs[count:], int(right.sum()), int((~right).sum()))
+
+
+def _spread(labels: NDArray[np.int64], eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Choose from each class in turn until there are enough; return their positions."""
+    positions = np.flatnonzero(eligible)
+    classes = labels[positions]
+    rank_in_class = np.zeros(len(positions), np.int64)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        rank_in_class[members] = np.arange(len(members))
+    return positions[np.lexsort((classes, rank_in_class))[:EACH]]

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fl_app.runs.records import Run
-    from strategies.ledger import SiteEntry
+from fl_app.runs.records import Run
+from strategies.ledger import SiteEntry
 
 
 @dataclass
 class SiteTotal:
-    """What one site sent and received over the whole run.
+    """What one site sent and received over the whole run, refused uploads included.
 
     Attributes
     ----------
-    bytes_up, bytes_down : int
-        Bytes on the wire, refused uploads included.
     up_by_group : Counter
         Bytes up of each group of layers, headers included.
     accepted, refused, silent : int
@@ -55,11 +51,6 @@ def site_totals(run: Run) -> list[SiteTotal]:
     return list(totals.values())
 
 
-def layer_groups(totals: list[SiteTotal]) -> list[str]:
-    """Return the names of the layer groups, in the order in which uploads list them."""
-    return list(dict.fromkeys(group for total in totals for group in total.up_by_group))
-
-
 def refusals_by_round(run: Run) -> dict[int, list[SiteEntry]]:
     """Return, by round, the sites whose upload was refused or missing."""
     rounds: dict[int, list[SiteEntry]] = {}
@@ -82,15 +73,3 @@ def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
             if visit.refused
         )
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def cumulative_bytes(run: Run) -> tuple[list[int], list[int]]:
-    """Return bytes up, and bytes both ways, from the start to the end of each round."""
-    up, total = [], []
-    sum_up = sum_total = 0
-    for line in run.history:
-        sum_up += line.bytes_up
-        sum_total += line.bytes_up + line.bytes_down
-        up.append(sum_up)
-        total.append(sum_total)
-    return up, total

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,19 +28,15 @@ from fl_app.report.imagery import show_imagery
 from fl_app.report.land_cover_map import RIGHT, WRONG
 from fl_app.report.ledger_totals import refusals_by_reason, refusals_by_round, site_totals
 from fl_app.report.report_template import TEMPLATE
-from fl_app.report.rerun_command import command_text
-from fl_app.runs.records import read_run
+from fl_app.runs.records import Run, read_run
+from fl_app.settings import Settings
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from fl_app.report.imagery import Imagery
-    from fl_app.runs.records import Run
-
-FILE_NAME = "report.html"
+# Settings that the command to repeat the run gives as options, whether default or not.
+_OPTIONS = ("method", "budget", "model", "rounds", "seed")
+# Folders, which --data and --out name.
+_FOLDERS = ("data-dir", "out", "state-dir")
 
 
 def write_report(run_dir: Path, data: Path | None = None) -> Path:
@@ -63,43 +62,35 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         A file is missing or damaged, or the report cannot be written.
     """
     run = read_run(run_dir)
-    context = {
-        **_headline(run),
-        **_figures(run),
-        **_class_parts(run),
-        **_tables(run),
-        **_imagery_parts(show_imagery(run, data)),
-    }
-    path = run_dir / FILE_NAME
-    try:
-        replace_text(path, render_page(TEMPLATE, **context))
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error}") from None
-    return path
-
-
-def _headline(run: Run) -> dict[str, Any]:
-    """Return title, lead sentences and headline numbers."""
     summary = run.summary
     known = summary.method in METHODS  # not a user's own, nor one of another version
     method = METHODS[summary.method].title if known else summary.method
-    dense_total = summary.dense_bytes_up + summary.dense_bytes_down
-    return {
-        "title": f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",
-        "method": method,
-        "summary": summary,
-        "synthetic": run.synthetic,
-        "lead": _lead(run, method),
-        "dense_total": dense_total,
-        "times_sign": number_format.TIMES,
-        "times": {
-            "up": summary.compression_up or _ratio(summary.dense_bytes_up, summary.bytes_up),
-            "down": summary.compression_down
-            or _ratio(summary.dense_bytes_down, summary.bytes_down),
-            "total": summary.compression_total
-            or _ratio(dense_total, summary.bytes_up + summary.bytes_down),
-        },
-    }
+    missing = refusals_by_round(run)
+    page = render_page(
+        TEMPLATE,
+        title=f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",
+        synthetic=run.synthetic,
+        run=run,
+        summary=summary,
+        method=method,
+        lead=_lead(run, method),
+        imagery=show_imagery(run, data),
+        right_color=hex_color(RIGHT),
+        wrong_color=hex_color(WRONG),
+        sites=site_totals(run),
+        rounds=[(line, missing.get(line.round, [])) for line in run.history],
+        refusals=refusals_by_reason(run),
+        settings=list(_settings(run)),
+        command=command_text(run),
+        **_figures(run),
+        **_class_parts(run),
+    )
+    path = run_dir / "report.html"
+    try:
+        replace_text(path, page)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error}") from None
+    return path
 
 
 def _lead(run: Run, method: str) -> str:
@@ -134,18 +125,17 @@ def _lead(run: Run, method: str) -> str:
             f"Uploads were compressed by {compressor} to {_budget_text(str(budget))}, {download}."
         )
     seconds = number_format.seconds_text(summary.seconds)
-    sentences.append(f"The run took {seconds} (seed {summary.seed}).")
-    return " ".join(sentences)
+    return " ".join([*sentences, f"The run took {seconds} (seed {summary.seed})."])
 
 
 def _budget_text(budget: str) -> str:
     """Spell out a budget: a factor (``100x``) or a number of bytes."""
-    number = budget.strip().lower().removesuffix("x").removesuffix(number_format.TIMES)
-    if number != budget.strip().lower():
+    text = budget.strip().lower()
+    number = text.removesuffix("x").removesuffix(number_format.TIMES)
+    if number != text:
         return f"1/{number} of the dense model"
-    return (
-        number_format.bytes_text(float(number)) if number.replace(".", "", 1).isdigit() else budget
-    )
+    is_number = number.replace(".", "", 1).isdigit()
+    return number_format.bytes_text(float(number)) if is_number else budget
 
 
 def _figures(run: Run) -> dict[str, Any]:
@@ -181,45 +171,37 @@ def _class_parts(run: Run) -> dict[str, Any]:
     }
 
 
-def _tables(run: Run) -> dict[str, Any]:
-    """Return what the tables hold: sites, rounds, refusals, settings, layers, versions."""
-    missing = refusals_by_round(run)
-    config = run.config
-    settings = {**config.settings, "run_id": config.run_id, "data": asdict(config.data)}
-    return {
-        "sites": site_totals(run),
-        "rounds": [(line, missing.get(line.round, [])) for line in run.history],
-        "refusals": refusals_by_reason(run),
-        "settings": list(_flat(settings)),
-        "layers": run.config.layers,
-        "num_values": run.num_values,
-        "versions": run.config.versions,
-        "command": command_text(run),
-        "folder": run.folder.resolve().name,
-    }
-
-
-def _imagery_parts(imagery: Imagery) -> dict[str, Any]:
-    """Return the imagery and the words that depend on it."""
-    return {
-        "imagery": imagery,
-        "imagery_title": "Test chips" if imagery.gallery else "Land-cover map",
-        "unit": "pixels" if imagery.pixels else "chips",
-        "right_color": hex_color(RIGHT),
-        "wrong_color": hex_color(WRONG),
-    }
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the key and text of each setting, with dotted keys for those of nested tables."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield prefix + key, ", ".join(str(part) for part in value)
+def _settings(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield the key and text of each setting, with dotted keys for the facts of the data."""
+    data = {f"data.{key}": value for key, value in asdict(run.config.data).items()}
+    for key, value in {**run.config.settings, "run_id": run.config.run_id, **data}.items():
+        if isinstance(value, list):
+            yield key, ", ".join(str(part) for part in value)
         else:
-            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
+            yield key, value if isinstance(value, str) else json.dumps(value)
 
 
-def _ratio(dense: int, sent: int) -> float | None:
-    return dense / sent if sent and dense else None
+def command_text(run: Run) -> str:
+    """Return the command line that repeats a run, ready for a shell.
+
+    It is ``rsdgc simulate`` with the run's main settings as options and every other setting that
+    differs from its default.
+    """
+    settings, defaults = run.config.settings, Settings().to_mapping()
+    words = ["rsdgc", "simulate"]
+    if run.config.data.path:
+        words += ["--data", run.config.data.path]
+    for key in _OPTIONS:
+        if key in settings:
+            words += [f"--{key}", _setting_text(settings[key])]
+    words += ["--out", f"runs/{run.folder.resolve().name}"]
+    words += [
+        f"{key}={_setting_text(settings[key])}"
+        for key, default in defaults.items()
+        if key in settings and key not in _FOLDERS + _OPTIONS and settings[key] != default
+    ]
+    return shlex.join(words)
+
+
+def _setting_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

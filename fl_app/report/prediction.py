@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from clients.evaluation import BATCH_SIZE
 from clients.loader import SplitLoader
 from clients.training import choose_device
+from data_prep.store import Store
 from fl_app.models import build_model
+from fl_app.runs.records import Run
 from fl_app.site_data import normalizations
 from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import nn
-
-    from data_prep.store import Store
-    from fl_app.runs.records import Run
 
 
 def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,6 +11,11 @@ TEMPLATE = """{% macro plot(svg, caption, kind="") %}
 <figcaption>{{ caption }}</figcaption>
 </figure>
 {% endmacro %}
+{% macro fewer(dense, sent) %}{{ (dense / sent if sent and dense else none)|times }}{% endmacro %}
+{% set sent = summary.bytes_up + summary.bytes_down %}
+{% set dense = summary.dense_bytes_up + summary.dense_bytes_down %}
+{% set imagery_title = "Test chips" if imagery.gallery else "Land-cover map" %}
+{% set unit = imagery.unit %}
 <header>
 <p class="kind">Federated training run{{ mark() }}</p>
 <h1>{{ method }} on {{ summary.dataset }}</h1>
@@ -26,14 +31,14 @@ method. The figures compare methods with one another; they say nothing about rea
 {{ fact("kappa", summary.kappa|decimal) }}
 </dl></div>
 <div><h2>Sent over the network</h2><dl>
-{{ fact("in both directions", (summary.bytes_up + summary.bytes_down)|bytes, "first") }}
+{{ fact("in both directions", sent|bytes, "first") }}
 {{ fact("up, from the sites", summary.bytes_up|bytes) }}
 {{ fact("down, to the sites", summary.bytes_down|bytes) }}
 </dl></div>
 <div><h2>Fewer bytes than dense FedAvg</h2><dl>
-{{ fact("in total", times.total|times, "first") }}
-{{ fact("up", times.up|times) }}
-{{ fact("down", times.down|times) }}
+{{ fact("in total", fewer(dense, sent), "first") }}
+{{ fact("up", fewer(summary.dense_bytes_up, summary.bytes_up)) }}
+{{ fact("down", fewer(summary.dense_bytes_down, summary.bytes_down)) }}
 </dl></div>
 </div>
 <nav aria-label="Sections">
@@ -52,7 +57,7 @@ headers, and layers sent whole.</p>
 {% if curve_bytes %}
 {{ plot(curve_bytes, "Against the bytes sent, on a logarithmic axis. The dotted line marks what"
  ~ " float32 FedAvg would have sent both ways, in the same rounds and with the same sites: "
- ~ dense_total|bytes ~ ".") }}
+ ~ dense|bytes ~ ".") }}
 {% else %}<p class="quiet">No bytes were sent.</p>{% endif %}
 </div>
 </section>
@@ -144,7 +149,7 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 <h2>Bytes per site{{ mark() }}</h2>
 <p class="sub">Totals of the run, including refused uploads and the final evaluation.
 {% if summary.resyncs %} Replicas that were out of step received the whole model again
- {{ summary.resyncs|count }}{{ times_sign }}: {{ summary.bytes_resync|bytes }}.{% endif %}
+ {{ summary.resyncs|count }}×: {{ summary.bytes_resync|bytes }}.{% endif %}
 {% if sites|length > max_sites %}
  The chart shows the {{ max_sites }} sites with the most bytes.{% endif %}</p>
 {% if site_plot %}
@@ -199,7 +204,7 @@ for each round within one budget.</p>
 <td class="n">{{ line.balanced_accuracy|percent }}</td><td class="n">{{ line.kappa|decimal }}</td>
 <td class="n">{{ line.loss|decimal }}</td><td class="n">{{ line.bytes_up|bytes }}</td>
 <td class="n">{{ line.bytes_down|bytes }}</td>
-<td class="n">{{ (line.dense_bytes_up / line.bytes_up if line.bytes_up else none)|times }}</td>
+<td class="n">{{ fewer(line.dense_bytes_up, line.bytes_up) }}</td>
 <td class="n">{{ line.sites }}</td><td class="n">{{ line.seconds|seconds }}</td>
 <td>{% for visit in absent %}<span class="bad">{{ visit.site }}</span>
 ({{ visit.reason or "no reply" }}){% if not loop.last %}, {% endif %}{% else %}<span
@@ -218,24 +223,25 @@ splits and the initial model.</p>
 <tr><th scope="row"><code>{{ key }}</code></th><td>{{ value }}</td></tr>
 {% endfor %}
 </tbody></table></div></details>
-<details><summary>The model&rsquo;s {{ layers|length }} layers</summary>
+<details><summary>The model&rsquo;s {{ run.config.layers|length }} layers</summary>
+{% set num_values = run.num_values or 1 %}
 {% call table("Layers of the model", ["layer", "shape"], ["values", "of the model"]) %}
-{% for layer in layers %}
+{% for layer in run.config.layers %}
 <tr><th scope="row"><code>{{ layer.name }}</code></th><td>{{ layer.shape|join(" \u00d7 ") }}</td>
 <td class="n">{{ layer.size|count }}</td>
-<td class="n">{{ (layer.size / (num_values or 1))|percent }}</td></tr>
+<td class="n">{{ (layer.size / num_values)|percent }}</td></tr>
 {% endfor %}
 {% endcall %}
 </details>
 <details><summary>Versions</summary><div class="scroll"><table class="compact"><tbody>
-{% for name, version in versions.items() %}
+{% for name, version in run.config.versions.items() %}
 <tr><th scope="row">{{ name }}</th><td>{{ version }}</td></tr>
 {% endfor %}
 </tbody></table></div></details>
 </section>
 </main>
 <footer>
-<p>Made from the run folder <code>{{ folder }}</code>. RS-DGC: Xie, Wang, Ma, Li, Li, “RS-DGC:
-Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote Sensing Image
-Interpretation”, IEEE TGRS 2024, arXiv 2312.17530.</p>
+<p>Made from the run folder <code>{{ run.folder.resolve().name }}</code>. RS-DGC: Xie, Wang, Ma,
+Li, Li, “RS-DGC: Exploring Neighborhood Statistics for Dynamic Gradient Compression on Remote
+Sensing Image Interpretation”, IEEE TGRS 2024, arXiv 2312.17530.</p>
 </footer>"""

@@ -9,32 +9,18 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from markupsafe import Markup, escape
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.axes import Axes
 
 # Stand-ins that no real color of a figure equals.
-INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
-UP, DOWN, BAD, QUIET = "#010105", "#010106", "#010107", "#010108"
-
-_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    SURFACE: "card",
-    UP: "up",
-    DOWN: "down",
-    BAD: "bad",
-    QUIET: "quiet",
-}
+_VARIABLES = ("ink", "muted", "grid", "card", "up", "down", "bad", "quiet")
+_STAND_INS = [f"#01010{number}" for number, _ in enumerate(_VARIABLES, start=1)]
+INK, MUTED, GRID, SURFACE, UP, DOWN, BAD, QUIET = _STAND_INS
 
 _THEME: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -45,7 +31,6 @@ _THEME: dict[str, Any] = {
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
     "axes.linewidth": 0.8,
-    "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,7 +50,7 @@ _THEME: dict[str, Any] = {
 def draw(
     key: str, label: str, size_in: tuple[float, float], paint: Callable[[Figure], None]
 ) -> Markup:
-    """Draw a figure and return it as an ``<svg>`` element.
+    """Draw a figure and return it as an ``<svg>`` element, the same bytes for the same input.
 
     Parameters
     ----------
@@ -77,11 +62,6 @@ def draw(
         Width and height; an inch is about 90 CSS pixels at full size.
     paint : callable
         Draws into the empty figure.
-
-    Returns
-    -------
-    Markup
-        Without scripts, metadata or anything fetched; the same bytes for the same input.
     """
     buffer = io.StringIO()
     theme: dict[Any, Any] = {**_THEME, "svg.hashsalt": key}
@@ -93,19 +73,13 @@ def draw(
     return Markup(_inline(buffer.getvalue(), key, label))  # noqa: S704  matplotlib escapes text
 
 
-def tidy(axes: Axes, grid: str = "y") -> None:
-    """Leave grid lines along one axis only (``"x"``, ``"y"``, or ``""`` for none), no ticks."""
+def tidy(axes: Axes, grid: Literal["x", "y"] | None = "y") -> None:
+    """Leave the grid lines of one axis and no ticks; for a heat map, neither these nor a frame."""
     axes.tick_params(length=0)
-    axes.grid(visible=False)
-    if grid in {"x", "y"}:
-        axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]
-
-
-def clear_frame(axes: Axes) -> None:
-    """Take away the four edges of a heat map's frame."""
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.xaxis.set_minor_locator(NullLocator())
+    if grid is None:
+        axes.spines[:].set_visible(False)
+    else:
+        axes.grid(axis=grid)
 
 
 def _inline(svg: str, key: str, label: str) -> str:
@@ -115,7 +89,7 @@ def _inline(svg: str, key: str, label: str) -> str:
     body = re.sub(r'\bid="', f'id="{key}-', body)
     body = body.replace("url(#", f"url(#{key}-").replace('xlink:href="#', f'href="#{key}-')
     body = body.replace("xlink:href=", "href=")
-    for color, variable in _VARIABLES.items():
+    for color, variable in zip(_STAND_INS, _VARIABLES, strict=True):
         body = body.replace(color, f"var(--{variable})")
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     width, height = size.groups() if size else ("400", "300")

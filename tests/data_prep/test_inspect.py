@@ -31,6 +31,18 @@ def test_tables_and_dict_agree(scenes_store: Store, tmp_path: Path) -> None:
     assert "buffer" in text.getvalue()
 
 
+def test_brackets_in_names_are_not_markup(images_store: Store) -> None:
+    facts = describe(images_store.path)
+    facts |= {"name": "[red]", "source": "a [bold]b[/]", "classes": ["[/]", "[i]c[/i]", "d"]}
+    facts["bands"][0] |= {"modality": "[/x]", "band": "[b]red"}
+    facts["sites"] = {"[link]site": facts["sites"]["site-00"]}
+    facts["splits"]["notes"].append("[/]")
+    text = io.StringIO()
+    print_description(facts, Console(file=text, width=160))
+    for words in ("[red]: a [bold]b[/]", "[/]", "[i]c[/i]", "[/x]", "[b]red", "[link]site"):
+        assert words in text.getvalue()
+
+
 def test_pixels_and_images_are_described_too(images_store: Store, pixels_store: Store) -> None:
     assert describe(images_store.path)["kind"] == "chips"
     text = io.StringIO()

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from fl_app.report.byte_charts import compressed_layers, ratio_heat_map
+from fl_app.report.byte_charts import compressed_layers, ratio_heat_map, site_bars
 from fl_app.runs.records import read_run
 from tests.fl_app.report.fake_run import make_run
 
@@ -28,3 +28,10 @@ def test_many_layers_are_cut_to_the_largest(tmp_path: Path) -> None:
     figure = ratio_heat_map(read_run(folder))
     assert figure is not None
     assert figure.count(".weight") == 60
+
+
+def test_uploads_are_stacked_by_group_of_layers_in_the_order_of_uploads(run_folder: Path) -> None:
+    figure = site_bars(read_run(run_folder))
+    assert figure is not None
+    places = [figure.index(f">{group}<") for group in ("header", "stem", "stage1", "head")]
+    assert places == sorted(places)

@@ -2,8 +2,6 @@ from pathlib import Path
 
 from fl_app.report.ledger_totals import (
     SiteTotal,
-    cumulative_bytes,
-    layer_groups,
     refusals_by_reason,
     refusals_by_round,
     site_totals,
@@ -23,15 +21,7 @@ def test_sites_add_up_to_the_run(run_folder: Path) -> None:
         assert total.accepted + total.refused + total.silent == run.summary.rounds
     assert (totals[1].refused, totals[1].silent) == (1, 0)
     assert (totals[2].refused, totals[2].silent) == (0, 1)
-    assert layer_groups(totals)[:2] == ["header", "stem"]
-
-
-def test_cumulative_bytes_end_at_the_summary(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    up, total = cumulative_bytes(run)
-    assert up[0] == total[0] == 0
-    assert up[-1] == run.summary.bytes_up
-    assert total[-1] == run.summary.bytes_up + run.summary.bytes_down
+    assert list(totals[0].up_by_group)[:2] == ["header", "stem"]
 
 
 def test_refusals_by_round_and_reason(run_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole page: what it shows, what it must not do."""
 
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from fl_app.report import imagery, write_report
+from fl_app.report.page import command_text
 from fl_app.runs.records import read_run
 from rsdgc.errors import RunError
 from tests.data_prep.pictures.fake_store import FakeStore, folder_store, scene_store
@@ -211,3 +213,13 @@ def test_the_report_is_replaced_as_a_whole(
 
 def test_the_same_run_gives_the_same_page(run_folder: Path) -> None:
     assert write_report(run_folder).read_bytes() == write_report(run_folder).read_bytes()
+
+
+def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "mine", data_path="my data"))
+    words = shlex.split(command_text(run))
+    assert words[:4] == ["rsdgc", "simulate", "--data", "my data"]
+    assert words[words.index("--budget") + 1] == "100x"
+    assert words[words.index("--out") + 1] == "runs/mine"
+    assert "learning-rate=0.03" in words
+    assert not any(word.startswith("augment") for word in words)  # the default
