@@ -85,7 +85,6 @@ def split_blocks(
         Side of a chip; least gap between chips of different splits. 0 forbids overlap only.
     block_px
         Side of a block; None tries several.
-    test_share, val_share, seed
     """
     check_shares(test_share, val_share)
     shares = (test_share, val_share)

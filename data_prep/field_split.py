@@ -92,16 +92,7 @@ def split_fields(
 
     Of several random choices of fields, the one is kept that comes closest to the shares of every
     class and loses least to the buffer. A class with a single field is trained on and never
-    tested.
-
-    Parameters
-    ----------
-    images
-        The scenes.
-    buffer_px
-        Pixels of different splits are farther apart than this, along rows or columns.
-    test_share, val_share, seed
-        The shares are of each class's pixels.
+    tested. Pixels of different splits are farther apart than ``buffer_px``, along rows or columns.
 
     Returns
     -------

@@ -86,27 +86,25 @@ def join_shards(folder: Path, name: str, parts: Sequence[tuple[Path, int]]) -> l
     shards = []
     for number, group in enumerate(groups):
         target = folder / f"{name}-{number:03d}.npy"
+        rows = sum(count for _, count in group)
         if len(group) == 1:
             group[0][0].rename(target)
         else:
-            _concatenate(target, [path for path, _ in group])
-        shards.append(ShardMeta(file=target.name, rows=sum(rows for _, rows in group)))
+            _concatenate(target, [path for path, _ in group], rows)
+        shards.append(ShardMeta(file=target.name, rows=rows))
     return shards
 
 
-def _concatenate(target: Path, parts: Sequence[Path]) -> None:
+def _concatenate(target: Path, parts: Sequence[Path], rows: int) -> None:
     """Join files byte for byte: their data are not parsed, only the header is written again."""
     first = np.load(parts[0], mmap_mode="r", allow_pickle=False)
-    row_shape, dtype = first.shape[1:], first.dtype
-    row_bytes = max(1, int(np.prod(row_shape)) * dtype.itemsize)
-    with target.open("w+b") as file:
-        header = _write_header(file, (0, *row_shape), dtype)
+    with target.open("wb") as file:
+        header = _write_header(file, (rows, *first.shape[1:]), first.dtype)
         for path in parts:
             with path.open("rb") as part:
                 part.seek(header)
                 shutil.copyfileobj(part, file, 2**20)
             path.unlink()
-        _write_header(file, ((file.tell() - header) // row_bytes, *row_shape), dtype)
 
 
 class ShardedArray:

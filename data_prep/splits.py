@@ -57,19 +57,8 @@ def split_stratified(
     """Split images class by class; images of equal content go to one split.
 
     The shares are of each class. A class of two or more distinct images has at least one in each
-    split whose share is above 0, as long as one is left to train on.
-
-    Parameters
-    ----------
-    labels : int64 [n]
-    hashes : texts [n]
-        Content of each image; equal texts are kept together, in the class of the first.
-    test_share, val_share, seed
-
-    Returns
-    -------
-    int8 [n]
-        Codes :data:`TRAIN`, :data:`VAL`, :data:`TEST`.
+    split whose share is above 0, as long as one is left to train on. Images of one hash count as
+    one image, of the class of the first.
     """
     check_shares(test_share, val_share)
     _, first, content_of = np.unique(hashes.astype(str), return_index=True, return_inverse=True)

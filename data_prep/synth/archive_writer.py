@@ -45,7 +45,7 @@ LEAST_SCENE_PX = 96
 LEAST_POLYGON_M2 = 4_000
 OUTLINE_TOLERANCE_M = 12.0
 #: GeoPackages record when they were written; a fixed date keeps them equal byte for byte.
-_DATE = {"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"}
+_FIXED_DATE = {"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"}
 
 
 def write_archive(
@@ -98,9 +98,9 @@ def write_archive(
             patches = patches_across(scene_px) ** 2
             rng = np.random.default_rng([seed, index, 0])
             covers = draw_patch_covers(site, scenes_per_site, patches, rng)
-            for number in range(scenes_per_site):
+            for number, of_scene in enumerate(covers):
                 rng = np.random.default_rng([seed, index, 1, number])
-                scene = render_scene(site, covers[number], scene_px, rng)
+                scene = render_scene(site, of_scene, scene_px, rng)
                 name = f"{site.name}/scene-{number:02d}"
                 _write_scene(folder / name, scene, site, number)
                 scenes.append(Path(out) / name)
@@ -166,8 +166,8 @@ def write_polygons(path: Path, labels: NDArray[np.uint8], transform: Affine, eps
     polygons = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON.value
     codes = codes[large][outline_of][polygons]
     names = np.array([CLASSES[Cover(code)][0] for code in codes], dtype=object)
-    previous = {name: pyogrio.get_gdal_config_option(name) for name in _DATE}
-    pyogrio.set_gdal_config_options(_DATE)
+    previous = {name: pyogrio.get_gdal_config_option(name) for name in _FIXED_DATE}
+    pyogrio.set_gdal_config_options(_FIXED_DATE)
     try:
         write_layer(
             path,
