@@ -8,6 +8,6 @@
   them into jobs; ``dry_run`` prints it.
 - ``job_pool`` runs the jobs of ``chips`` or ``pixel_mode`` and reports their ``progress``. They
   read through ``scene_reader`` and ``aligned``, and leave ``job_results`` in a ``work_folder``.
-- ``assemble`` orders the results, ``chip_split`` splits the samples, ``finalize`` writes the
-  records; ``sources`` remembers what the store was made of.
+- ``scenes`` orders the results, ``finalize`` splits the samples and writes the records;
+  ``sources`` remembers what the store was made of.
 """

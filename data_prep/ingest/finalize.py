@@ -1,4 +1,4 @@
-"""The last step of an ingestion of scenes: classes, split, statistics, manifest, ``meta.json``.
+"""The last step of an ingestion of scenes: split, statistics, manifest, ``meta.json``.
 
 Both modes end in the same records. They differ in what is split (chips by ground, labeled pixels by
 fields) and in how statistics are made: sums of chips were taken as they were cut, those of pixels
@@ -7,96 +7,197 @@ are read from the arrays, since only the split says which pixels are samples.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.block_split import least_distance
+from data_prep.block_split import least_distance, separate_duplicates, set_buffer, split_blocks
 from data_prep.field_split import least_distance_px, split_fields
 from data_prep.footprints import Footprints, footprint_polygons
-from data_prep.ingest.chip_split import split_chips
 from data_prep.ingest.plan import note_lines
-from data_prep.manifest import Columns, join_columns
+from data_prep.manifest import join_columns
+from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped
 from data_prep.shards import ShardedArray, band_sums
-from data_prep.splits import TEST, TRAIN, SplitCodes, make_report, split_names
+from data_prep.splits import TEST, TRAIN, VAL, SplitCodes, make_report, split_names, split_units
 from data_prep.statistics import ChipSums
 from data_prep.store_writer import write_records
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from data_prep.ingest.assemble import AssembledScenes
+    from data_prep.ingest.options import SceneOptions
+    from data_prep.ingest.pixel_mode import PixelScene
     from data_prep.ingest.plan import Plan
+    from data_prep.manifest import Columns
     from data_prep.statistics import BandSums
 
 
-def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
-    """Split chips and write the records of their store.
+@dataclass
+class AssembledScenes:
+    """Samples of the scenes that can be used, and what is known of the others.
 
-    Raises
-    ------
-    DataError
-        The split leaves nothing to train on.
+    Attributes
+    ----------
+    columns
+        Parts of the manifest, in order: all columns but chip, split and block; ``label`` is the
+        code.
+    sums, shards
+        By modality: the chips' sums, part by part, and the files.
+    scenes, skipped, left_out
+        Scenes that have samples, what was left out and why, and how many windows were.
+    splits
+        Split that a scene was given, by its name.
+    pixels
+        Labels of the scenes in pixel mode, which has no columns and no sums yet.
     """
+
+    columns: list[Columns] = field(default_factory=list)
+    sums: list[list[ChipSums]] = field(default_factory=list)
+    shards: list[list[ShardMeta]] = field(default_factory=list)
+    scenes: list[SceneMeta] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=lambda: Counter(no_data=0, no_label=0))
+    splits: dict[str, str] = field(default_factory=dict)
+    pixels: list[PixelScene] = field(default_factory=list)
+
+
+def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
+    """Split chips and write the records of their store; DataError if none is left to train on."""
     options = plan.options
     columns = join_columns(assembled.columns)
-    codes, names = plan.classes.settle(columns["label"])
-    labels = np.searchsorted(codes, columns["label"]).astype(np.int64)
+    class_codes, names = plan.classes.settle(columns["label"])
+    labels = np.searchsorted(class_codes, columns["label"]).astype(np.int64)
     ground = Footprints.of(columns, assembled.scenes, options.chip_px)
-    split = split_chips(columns, ground, labels, options, assembled.splits)
-    _check_trainable(split.codes)
-    gap = least_distance(ground, split.codes)
+    codes, units, facts = _split_chips(columns, ground, labels, options, assembled.splits)
+    _check_trainable(codes)
+    gap = least_distance(ground, codes)
     report = make_report(
         options.split_by,
-        split.codes,
+        codes,
         labels,
         names,
-        buffer_px=split.buffer_px,
-        block_px=split.block_px,
-        blocks=int(split.blocks.max()) + 1,
+        blocks=int(units.max()) + 1,
         least_distance_px=gap[0] if gap else None,
+        # in CRS units, which scenes without a CRS do not have
         least_distance=gap[1] if gap and (columns["crs"] != "").all() else None,
-        notes=split.notes,
+        **facts,
         **options.shares,
     )
-    columns |= {
-        "label": labels,
-        "block": np.array([f"block-{i:05d}" for i in split.blocks], dtype=object),
-    }
-    train = np.flatnonzero(split.codes == TRAIN)
+    columns |= {"label": labels, "block": _numbered("block", units)}
+    train = np.flatnonzero(codes == TRAIN)
     sums = [ChipSums.join(parts).total(train) for parts in assembled.sums]
-    facts = {
-        "kind": "chips",
-        "classes": names,
-        "class_codes": codes,
-        "chip_px": options.chip_px,
-        "stride_px": options.rules.stride_px,
-        "splits": report,
-    }
-    _write(store, plan, assembled, columns, split.codes, sums, facts)
+    _write(
+        store,
+        plan,
+        assembled,
+        columns,
+        codes,
+        sums,
+        kind="chips",
+        classes=names,
+        class_codes=class_codes,
+        chip_px=options.chip_px,
+        stride_px=options.rules.stride_px,
+        splits=report,
+    )
+
+
+def _split_chips(
+    columns: Columns,
+    ground: Footprints,
+    labels: NDArray[np.int64],
+    options: SceneOptions,
+    given: Mapping[str, str],
+) -> tuple[SplitCodes, NDArray[np.int64], dict[str, Any]]:
+    """Return codes [n], units [n] (blocks, scenes or dates), and fields of the report.
+
+    Whatever the method, the buffer keeps chips of different splits apart, and equal chips go to
+    one split. Only a split by date has no buffer: it tests the same ground at another time.
+    """
+    buffer_px = options.chip_px // 2 if options.buffer_px is None else options.buffer_px
+    if options.split_by == "blocks":
+        result = split_blocks(
+            ground,
+            labels,
+            columns["folder"].astype(str),
+            columns["hash"],
+            chip_px=options.chip_px,
+            buffer_px=buffer_px,
+            block_px=options.block_px,
+            **options.shares,
+        )
+        facts = {"buffer_px": buffer_px, "block_px": result.block_px}
+        return result.codes, result.blocks, facts
+    equal = np.unique(columns["hash"].astype(str), return_inverse=True)[1]
+    names, units = _units(columns, "date" if options.split_by == "date" else "scene")
+    if options.split_by == "date":
+        note = "train and test may show the same ground, at different dates"
+        codes = separate_duplicates(_latest(units, options), equal)
+        return codes, units, {"buffer_px": 0, "block_px": 0, "notes": [note]}
+    if options.split_by == "given":
+        codes = _given(names, given)[units]
+    else:
+        shares = (options.test_share, options.val_share)
+        codes = split_units(units, labels, columns["folder"], shares, options.seed)
+    # duplicates last: a copy that the buffer has taken no longer forces the others aside
+    codes = separate_duplicates(set_buffer(ground, codes, buffer_px), equal)
+    return codes, units, {"buffer_px": buffer_px, "block_px": 0}
+
+
+def _units(columns: Columns, name: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct values of a column, in order, and the number [n] of each chip's."""
+    names, units = np.unique(columns[name].astype(str), return_inverse=True)
+    if "" in names:
+        lacking = columns["scene"][units == 0][0]
+        raise DataError(f"scene {lacking} has no {name}: describe it in a TOML or CSV file")
+    if len(names) < 2:
+        raise DataError(f"all samples are of one {name} ({names[0]}): use --split-by blocks")
+    return names.tolist(), units.astype(np.int64)
+
+
+def _given(names: list[str], given: Mapping[str, str]) -> SplitCodes:
+    lacking = next((name for name in names if not given.get(name)), None)
+    if lacking is not None:
+        raise DataError(f"scene {lacking} has no split: give it one in the description")
+    return np.array([SPLITS.index(given[name]) for name in names], np.int8)
+
+
+def _latest(units: NDArray[np.int64], options: SceneOptions) -> SplitCodes:
+    """Give the latest dates to test, those before to val, and always the first one to train."""
+    sizes: NDArray[Any] = np.bincount(units)
+    codes = np.full(len(sizes), TRAIN, np.int8)
+    left = len(sizes)
+    for code, share in ((TEST, options.test_share), (VAL, options.val_share)):
+        taken = 0
+        # a date goes along if more than half of it is within the share
+        while share and left > 1 and taken + sizes[left - 1] / 2 <= share * sizes.sum():
+            left -= 1
+            taken += sizes[left]
+            codes[left] = code
+        # one large date is too much for the share, but no date at all would leave nothing to test
+        if share and not taken and left > 1:
+            left -= 1
+            codes[left] = code
+    return codes[units]
 
 
 def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
-    """Split labeled pixels by fields and write the records of their store.
-
-    Raises
-    ------
-    DataError
-        The split leaves nothing to train on.
-    """
+    """Split labeled pixels by fields and write the records; DataError if none is left to train."""
     options, patch_px = plan.options, plan.options.patch_px
     assert patch_px is not None
     scenes = assembled.pixels
     labels_of = [np.unique(scene.codes[scene.usable]) for scene in scenes]
-    codes, names = plan.classes.settle(np.unique(np.concatenate(labels_of)))
+    class_codes, names = plan.classes.settle(np.concatenate(labels_of))
     images = []
     fields = 0
     for scene in scenes:
-        image = scene.field_image(np.array(codes), fields)
+        image = scene.field_image(np.array(class_codes), fields)
         fields = max(fields, int(image.fields.max()) + 1)
         images.append(image)
     # no patch in training may contain a test pixel
@@ -105,44 +206,63 @@ def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     parts = []
     for scene, image, split in zip(scenes, images, splits, strict=True):
         rows, cols = np.nonzero(image.fields >= 0)
-        blocks = [f"field-{i:05d}" for i in image.fields[rows, cols]]
-        parts.append(
-            scene.columns(rows, cols)
-            | {
-                "label": image.labels[rows, cols],
-                "code": split[rows, cols],
-                "block": np.array(blocks, dtype=object),
-            }
-        )
+        own: Columns = {
+            "label": image.labels[rows, cols],
+            "code": split[rows, cols],
+            "block": _numbered("field", image.fields[rows, cols]),
+        }
+        parts.append(scene.columns(rows, cols) | own)
     columns = join_columns(parts)
-    split_codes: SplitCodes = columns.pop("code")
-    _check_trainable(split_codes)
+    codes: SplitCodes = columns.pop("code")
+    _check_trainable(codes)
+    notes = []
+    for label, name in enumerate(names):
+        if len(np.unique(columns["block"][columns["label"] == label].astype(str))) == 1:
+            notes.append(f"{name} has a single field, which is not tested on")
     report = make_report(
         "fields",
-        split_codes,
+        codes,
         columns["label"],
         names,
         buffer_px=buffer_px,
         blocks=len(np.unique(columns["block"].astype(str))),
         least_distance_px=least_distance_px(splits),
-        notes=_single_fields(columns, names),
+        notes=notes,
         **options.shares,
     )
-    centers = _center_rows(columns, patch_px)[split_codes == TRAIN]
+    # rows of the samples' own pixels in the padded arrays; ``offset`` is the patch's first row
+    centers = columns["offset"] + patch_px // 2 * (columns["stride"] + 1)
     sums = [
-        band_sums(ShardedArray(store, shards, modality.dtype), centers, modality.nodata)
-        for modality, shards in zip(plan.modalities, assembled.shards, strict=True)
+        band_sums(ShardedArray(store, shards, m.dtype), centers[codes == TRAIN], m.nodata)
+        for m, shards in zip(plan.modalities, assembled.shards, strict=True)
     ]
-    facts = {
-        "kind": "pixels",
-        "classes": names,
-        "class_codes": codes,
-        "chip_px": patch_px,
-        "stride_px": 1,
-        "patch_px": patch_px,
-        "splits": report,
-    }
-    _write(store, plan, assembled, columns, split_codes, sums, facts)
+    _write(
+        store,
+        plan,
+        assembled,
+        columns,
+        codes,
+        sums,
+        kind="pixels",
+        classes=names,
+        class_codes=class_codes,
+        chip_px=patch_px,
+        stride_px=1,
+        patch_px=patch_px,
+        splits=report,
+    )
+
+
+def _numbered(name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
+    return np.array([f"{name}-{number:05d}" for number in numbers], dtype=object)
+
+
+def _check_trainable(codes: SplitCodes) -> None:
+    if not (codes == TRAIN).any():
+        raise DataError(
+            f"no train sample is left ({int((codes == TEST).sum())} test samples): choose a "
+            "smaller --chip, --stride, --buffer or --test"
+        )
 
 
 def _write(
@@ -150,13 +270,13 @@ def _write(
     plan: Plan,
     assembled: AssembledScenes,
     columns: Columns,
-    split_codes: SplitCodes,
+    codes: SplitCodes,
     sums: Sequence[BandSums],
-    facts: dict[str, Any],
+    **facts: Any,
 ) -> None:
     """Write the manifest and ``meta.json``; ``facts`` are the fields that the mode decides."""
     options = plan.options
-    columns |= {"chip": np.arange(len(split_codes)), "split": split_names(split_codes)}
+    columns |= {"chip": np.arange(len(codes)), "split": split_names(codes)}
     side_px = options.chip_px if options.patch_px is None else 1
     geometry = footprint_polygons(columns, assembled.scenes, side_px)
     if geometry is not None:
@@ -177,28 +297,3 @@ def _write(
         left_out=assembled.left_out,
         **facts,
     )
-
-
-def _center_rows(columns: Columns, patch_px: int) -> NDArray[np.int64]:
-    """Rows of the samples' own pixels in the padded arrays; ``offset`` is the patch's first."""
-    radius = patch_px // 2
-    rows: NDArray[np.int64] = columns["offset"] + radius * (columns["stride"] + 1)
-    return rows
-
-
-def _single_fields(columns: Columns, names: list[str]) -> list[str]:
-    """Say which classes cannot be tested, because they have one field only."""
-    notes = []
-    for index, name in enumerate(names):
-        fields = np.unique(columns["block"][columns["label"] == index].astype(str))
-        if len(fields) == 1:
-            notes.append(f"{name} has a single field, which is not tested on")
-    return notes
-
-
-def _check_trainable(split_codes: SplitCodes) -> None:
-    if not (split_codes == TRAIN).any():
-        raise DataError(
-            f"no train sample is left ({int((split_codes == TEST).sum())} test samples): choose a "
-            "smaller --chip, --stride, --buffer or --test"
-        )

@@ -28,7 +28,7 @@ from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
 from data_prep.ingest.polygons import PolygonFile, polygon_file, projected, read_polygons
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.rasters import gdal_environment
-from data_prep.schema import ModalityMeta, SceneMeta, Skipped
+from data_prep.schema import ModalityMeta, Skipped
 from rsdgc.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -247,20 +247,6 @@ def _add_jobs(plan: Plan, source: SceneSource) -> None:
         plan.skipped.append(Skipped(path=source.scene.name, reason=reason))
         stop_if_strict(plan.options.strict, plan.skipped)
     plan.jobs += jobs
-
-
-def scene_meta(source: SceneSource) -> SceneMeta:
-    """Describe a scene for ``meta.json``."""
-    t = source.grid.transform
-    return SceneMeta(
-        name=source.scene.name,
-        folder=source.scene.folder,
-        height=source.grid.height,
-        width=source.grid.width,
-        transform=(t.a, t.b, t.c, t.d, t.e, t.f),
-        crs=source.grid.crs_text,
-        date=source.scene.date,
-    )
 
 
 def note_lines(notes: Counter[str]) -> list[str]:

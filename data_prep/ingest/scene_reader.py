@@ -17,7 +17,7 @@ from data_prep.ingest.label_format import LABEL_ROWS, LabelRules
 from data_prep.ingest.modalities import InvalidFill, band_order, with_override
 from data_prep.ingest.polygons import BurntPolygons, PolygonFile, projected, read_polygons
 from data_prep.ingest.scene import Scene
-from data_prep.schema import ModalityMeta
+from data_prep.schema import ModalityMeta, SceneMeta
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +53,20 @@ class SceneSource:
     label_rules: LabelRules
     nodata: Nodata = None
     area: PolygonFile | None = None
+
+    @property
+    def meta(self) -> SceneMeta:
+        """The scene as ``meta.json`` describes it."""
+        scene, grid = self.scene, self.grid
+        return SceneMeta(
+            name=scene.name,
+            folder=scene.folder,
+            height=grid.height,
+            width=grid.width,
+            transform=tuple(grid.transform)[:6],
+            crs=grid.crs_text,
+            date=scene.date,
+        )
 
     @property
     def row_bytes(self) -> int:

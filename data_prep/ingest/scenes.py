@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.ingest.assemble import assemble
-from data_prep.ingest.finalize import finish_chips, finish_pixels
+from data_prep.ingest.finalize import AssembledScenes, finish_chips, finish_pixels
 from data_prep.ingest.job_pool import run_jobs
+from data_prep.ingest.job_results import JobResult, result_file
 from data_prep.ingest.options import SceneOptions
+from data_prep.ingest.pixel_mode import scene_pixels
 from data_prep.ingest.plan import Plan, plan_scenes, stop_if_strict
 from data_prep.ingest.progress import Callback, reporting
+from data_prep.ingest.scene import place_columns
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
+from data_prep.schema import Skipped
+from data_prep.shards import join_shards
 from data_prep.store import Store
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
+
+    from data_prep.ingest.scene_reader import SceneSource
 
 
 def ingest_scenes(
@@ -82,10 +91,104 @@ def _companions(src: Path, options: SceneOptions) -> list[Path]:
 def _ingest(plan: Plan, work: WorkFolder, processes: int | None, progress: Callback | None) -> None:
     with reporting(progress) as report:
         results = run_jobs(plan.jobs, work.results, processes=processes, threads=2, report=report)
-    assembled = assemble(plan, results, work.results, work.store)
+    assembled = _assemble(plan, results, work)
     stop_if_strict(plan.options.strict, assembled.skipped)
     if not assembled.scenes:
         refused = next(item for item in assembled.skipped if item.refused)
         raise DataError(f"no scene can be used: {refused.path}: {refused.reason}")
     finish = finish_chips if plan.options.patch_px is None else finish_pixels
     finish(work.store, plan, assembled)
+
+
+def _assemble(plan: Plan, results: Mapping[str, JobResult], work: WorkFolder) -> AssembledScenes:
+    """Put the results of all usable scenes in order, and move their files to the store.
+
+    A scene of which a job failed, that has no sample, or whose pixels are those of another scene,
+    is left out as a whole.
+    """
+    assembled = AssembledScenes(skipped=list(plan.skipped))
+    assembled.sums = [[] for _ in plan.modalities]
+    files: list[list[tuple[Path, int]]] = [[] for _ in plan.modalities]
+    by_scene: dict[str, list[JobResult]] = defaultdict(list)
+    for job in plan.jobs:
+        # jobs of a scene that failed before their turn have none
+        if job.key in results:
+            by_scene[job.scene].append(results[job.key])
+    scene_of_digest: dict[str, str] = {}
+    for source in plan.sources:
+        name = source.scene.name
+        of_scene = by_scene[name]
+        if not of_scene:
+            continue  # too small for any job, as the plan has noted
+        for result in of_scene:
+            assembled.left_out.update(result.left_out)
+        # an archive that holds a scene twice would put the same ground into train and test
+        digest = _digest(of_scene)
+        fault = _fault(of_scene, plan, source)
+        if not fault and digest in scene_of_digest:
+            fault = f"the same pixels as scene {scene_of_digest[digest]}"
+        if fault:
+            assembled.skipped.append(Skipped(path=name, reason=fault))
+            continue
+        scene_of_digest[digest] = name
+        assembled.scenes.append(source.meta)
+        assembled.splits[name] = source.scene.split
+        filled = [result for result in of_scene if result.rows]
+        first_row = sum(rows for _, rows in files[0])
+        _add_samples(assembled, plan, source, filled, first_row)
+        for i, of_modality in enumerate(files):
+            of_modality += [(result_file(work.results, r.key, i), r.rows) for r in filled]
+    assembled.shards = [
+        join_shards(work.store, modality.name, of_modality)
+        for modality, of_modality in zip(plan.modalities, files, strict=True)
+    ]
+    return assembled
+
+
+def _add_samples(
+    assembled: AssembledScenes,
+    plan: Plan,
+    source: SceneSource,
+    results: list[JobResult],
+    first_row: int,
+) -> None:
+    """Add a scene's chips, or in pixel mode its pixels, which begin at a row of the arrays."""
+    options = plan.options
+    if options.patch_px is not None:
+        assembled.pixels.append(scene_pixels(source, results, first_row, options.patch_px // 2))
+        return
+    for result in results:
+        columns = result.columns
+        places = place_columns(
+            source.scene, source.grid, columns["row"], columns["col"], options.chip_px
+        )
+        kept = {name: columns[name] for name in ("label", "valid", "hash")}
+        assembled.columns.append(places | kept)
+        for of_modality, sums in zip(assembled.sums, result.sums, strict=True):
+            of_modality.append(sums)
+
+
+def _fault(results: list[JobResult], plan: Plan, source: SceneSource) -> str:
+    """Say why a scene cannot be used; empty if it can."""
+    errors = [result.error for result in results if result.error]
+    if errors:
+        return errors[0]
+    if plan.options.patch_px is not None:
+        if not any(result.columns["usable"].any() for result in results):
+            return "no pixel is labeled and valid"
+    elif not any(result.rows for result in results):
+        grid = source.grid
+        return (
+            f"no chip of {plan.options.chip_px} px in {grid.height}×{grid.width} px: no window "
+            "has enough valid and labeled pixels"
+        )
+    return ""
+
+
+def _digest(results: list[JobResult]) -> str:
+    """Hash the hashes of a scene's samples: equal for scenes of equal pixels."""
+    digest = hashlib.blake2b(digest_size=16)
+    for result in results:
+        if result.rows:
+            digest.update("".join(result.columns["hash"]).encode())
+    return digest.hexdigest()
