@@ -15,7 +15,7 @@ from clients.weights import load_vector, model_spec, model_to_vector
 from fl_app.default_data import default_folder
 from fl_app.models import build_model
 from fl_app.report import write_report
-from fl_app.runs.folder import open_run
+from fl_app.runs.folder import ActiveRun, open_run
 from fl_app.runs.records import RunSummary
 from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
@@ -40,40 +40,53 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def run(grid: Grid, context: Context) -> Path:
-    """Run the federation and return its run folder."""
+    """Run the federation, write its report and return its run folder."""
     settings = Settings.from_mapping(context.run_config)
     with open_run(settings, context.run_id) as active:
-        sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
-        model = _build_model(settings, sites)
-        spec = model_spec(model)
-        initial = model_to_vector(model, spec)
-        if not active.resumed:
-            active.write_config(sites, spec, _data_path(settings))
-        log(INFO, "run folder: %s", active.folder)
-
-        strategy = build_strategy(settings, sites, active.folder, spec, initial, active.run_id)
-        if active.resumed:
-            resume(strategy)
-        task_config = normalization_config(grid, settings, strategy, active.folder)
-        result = strategy.start(
-            grid,
-            to_record(initial, spec),
-            num_rounds=settings.rounds,
-            timeout=settings.round_timeout_s,
-            train_config=task_config,
-            evaluate_config=task_config,
-        )
-        if strategy.rounds_combined == 0:
-            refusals = strategy.ledger.refusals.items()
-            reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
-            raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
-
-        load_vector(model, spec, to_vector(result.arrays, spec))
-        summary = summarize(settings, strategy)
-        active.write_model(model)
-        summary.write(active.folder)
+        summary = run_federation(grid, active)
         log(INFO, "%s", headline(summary, write_report(active.folder)))
     return active.folder
+
+
+def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
+    """Run the federation and write everything into its run folder but the report.
+
+    Raises
+    ------
+    RunError
+        Too few sites join, or no round reaches the quorum.
+    """
+    settings = active.settings
+    sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
+    model = _build_model(settings, sites)
+    spec = model_spec(model)
+    initial = model_to_vector(model, spec)
+    if not active.resumed:
+        active.write_config(sites, spec, _data_path(settings))
+    log(INFO, "run folder: %s", active.folder)
+
+    strategy = build_strategy(settings, sites, active.folder, spec, initial, active.run_id)
+    if active.resumed:
+        resume(strategy)
+    task_config = normalization_config(grid, settings, strategy, active.folder)
+    result = strategy.start(
+        grid,
+        to_record(initial, spec),
+        num_rounds=settings.rounds,
+        timeout=settings.round_timeout_s,
+        train_config=task_config,
+        evaluate_config=task_config,
+    )
+    if strategy.rounds_combined == 0:
+        refusals = strategy.ledger.refusals.items()
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
+        raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
+
+    load_vector(model, spec, to_vector(result.arrays, spec))
+    summary = summarize(settings, strategy)
+    active.write_model(model)
+    summary.write(active.folder)
+    return summary
 
 
 def _build_model(settings: Settings, sites: SiteManager) -> torch.nn.Module:

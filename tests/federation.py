@@ -15,6 +15,7 @@ from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from fl_app import server_app
 from fl_app.client_app import app as client_app
+from fl_app.runs.folder import open_run
 from fl_app.settings import Settings
 from tests.loopback import Fault, LoopbackGrid
 
@@ -84,16 +85,30 @@ def grid(
 
 
 def run(
-    chosen: Settings, nodes: int = 3, run_id: int = 7, fault: Fault | None = None
+    chosen: Settings,
+    nodes: int = 3,
+    run_id: int = 7,
+    fault: Fault | None = None,
+    *,
+    report: bool = False,
 ) -> LoopbackGrid:
     """Run the real server app over the real client app, in this process."""
     loopback = grid(chosen, nodes, run_id, fault)
-    serve(loopback, chosen, run_id)
+    serve(loopback, chosen, run_id, report=report)
     return loopback
 
 
-def serve(loopback: LoopbackGrid, chosen: Settings, run_id: int = 7) -> None:
-    """Run the real server app over a grid."""
+def serve(
+    loopback: LoopbackGrid, chosen: Settings, run_id: int = 7, *, report: bool = False
+) -> None:
+    """Run the real server app over a grid.
+
+    A report costs more than a short run of a small model, so it is left out unless asked for.
+    """
+    if not report:
+        with open_run(chosen, run_id) as active:
+            server_app.run_federation(loopback, active)
+        return
     context = Context(
         run_id=run_id,
         node_id=1,

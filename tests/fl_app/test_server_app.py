@@ -4,6 +4,8 @@ import json
 import shutil
 import struct
 import zlib
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +26,29 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
 def model_of(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
 
 
-def test_a_run_leaves_a_complete_folder(data: Path, tmp_path: Path) -> None:
-    run(settings(data, tmp_path / "run"))
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {
-        "config.json",
-        "rounds.jsonl",
-        "history.jsonl",
-        "summary.json",
-        "model.safetensors",
-        "report.html",
-    } <= names
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["num_sites"] == 3
-    assert summary["rounds"] == 3
-    assert sum(map(sum, summary["confusion"])) == summary["num_test"] == 18
-    history = lines(tmp_path / "run" / "history.jsonl")
-    assert [entry["round"] for entry in history] == [0, 1, 2, 3]
-    assert history[-1]["accuracy"] == pytest.approx(summary["accuracy"], abs=1e-6)
+@dataclass(frozen=True)
+class WatchedRun:
+    """An undisturbed run of three rounds, with its report, and what it sent."""
+
+    folder: Path
+    sent: Counter[str]
+    seen: list[Message]
+
+    def summary(self) -> dict[str, Any]:
+        return summary_of(self.folder)
 
 
-def test_the_ledger_adds_up_to_the_messages_sent(data: Path, tmp_path: Path) -> None:
-    sent: dict[str, int] = {"up": 0, "down": 0}
+@pytest.fixture(scope="module")
+def watched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WatchedRun:
+    sent: Counter[str] = Counter()
 
     def count(message: Message, reply: Message) -> Message:
         if message.metadata.message_type != "query":
@@ -59,18 +58,48 @@ def test_the_ledger_adds_up_to_the_messages_sent(data: Path, tmp_path: Path) -> 
                 )
         return reply
 
-    run(settings(data, tmp_path / "run"), fault=count)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    rounds = lines(tmp_path / "run" / "rounds.jsonl")
+    folder = tmp_path_factory.mktemp("watched") / "run"
+    loopback = run(settings(data, folder), fault=count, report=True)
+    return WatchedRun(folder, sent, loopback.seen)
+
+
+def assert_equal_models(one: Path, two: Path) -> None:
+    first, second = model_of(one), model_of(two)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_a_complete_folder(watched: WatchedRun) -> None:
+    names = {path.name for path in watched.folder.iterdir()}
+    assert {
+        "config.json",
+        "rounds.jsonl",
+        "history.jsonl",
+        "summary.json",
+        "model.safetensors",
+        "report.html",
+    } <= names
+    summary = watched.summary()
+    assert summary["num_sites"] == 3
+    assert summary["rounds"] == 3
+    assert sum(map(sum, summary["confusion"])) == summary["num_test"] == 18
+    history = lines(watched.folder / "history.jsonl")
+    assert [entry["round"] for entry in history] == [0, 1, 2, 3]
+    assert history[-1]["accuracy"] == pytest.approx(summary["accuracy"], abs=1e-6)
+
+
+def test_the_ledger_adds_up_to_the_messages_sent(watched: WatchedRun) -> None:
+    sent, summary = watched.sent, watched.summary()
+    rounds = lines(watched.folder / "rounds.jsonl")
     assert summary["bytes_up"] == sent["up"] == sum(line["bytes_up"] for line in rounds)
     assert summary["bytes_down"] == sent["down"] == sum(line["bytes_down"] for line in rounds)
     for line in rounds:
         assert sum(line["down_by_group"].values()) == line["bytes_down"]
         if line["phase"] == "train":
             assert sum(line["up_by_group"].values()) == line["bytes_up"]
-    history = lines(tmp_path / "run" / "history.jsonl")
+    history = lines(watched.folder / "history.jsonl")
     assert sum(line["bytes_down"] for line in history) == sent["down"]
-    model_bytes = 4 * sum(array.size for array in model_of(tmp_path / "run").values())
+    model_bytes = 4 * sum(array.size for array in model_of(watched.folder).values())
     assert summary["dense_bytes_up"] == 9 * model_bytes
     assert summary["dense_bytes_down"] == 12 * model_bytes  # the final evaluation's, too
 
@@ -79,7 +108,7 @@ def test_uploads_keep_to_the_budget(data: Path, tmp_path: Path) -> None:
     run(settings(data, tmp_path / "run", budget="20x", budget_down="10x", rounds=6))
     lines_ = lines(tmp_path / "run" / "rounds.jsonl")
     rounds = [line for line in lines_ if line["phase"] == "train"]
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = summary_of(tmp_path / "run")
     budget = summary["dense_bytes_up"] / len(rounds) / 20
     late = [line for line in rounds if line["round"] > 3]
     assert np.mean([line["bytes_up"] for line in late]) == pytest.approx(budget, rel=0.05)
@@ -107,7 +136,9 @@ def test_ratio_one_in_float32_is_fedavg(data: Path, tmp_path: Path) -> None:
 def test_running_statistics_of_batch_normalization_travel_too(
     data: Path, tmp_path: Path, method: str
 ) -> None:
-    run(settings(data, tmp_path / "run", model="mobilenet-v3", method=method, rounds=2))
+    run(
+        settings(data, tmp_path / "run", model="mobilenet-v3", method=method, rounds=2), report=True
+    )
     state = model_of(tmp_path / "run")
     variances = [array for name, array in state.items() if name.endswith("running_var")]
     assert variances
@@ -115,33 +146,25 @@ def test_running_statistics_of_batch_normalization_travel_too(
     assert any((array != 1).any() for array in variances)
 
 
-def test_the_same_seed_gives_the_same_model(data: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        run(settings(data, tmp_path / name))
-    one, two = model_of(tmp_path / "one"), model_of(tmp_path / "two")
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+@pytest.mark.parametrize("nodes", [1, 2, 3, 5])
+def test_the_same_seed_gives_the_same_model_however_many_nodes_host_the_sites(
+    data: Path, tmp_path: Path, watched: WatchedRun, nodes: int
+) -> None:
+    run(settings(data, tmp_path / "run"), nodes=nodes)
+    assert_equal_models(tmp_path / "run", watched.folder)
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 5])
-def test_sites_do_not_depend_on_the_number_of_nodes(data: Path, tmp_path: Path, nodes: int) -> None:
-    run(settings(data, tmp_path / "run", rounds=2), nodes=nodes)
-    run(settings(data, tmp_path / "expected", rounds=2))
-    found, expected = model_of(tmp_path / "run"), model_of(tmp_path / "expected")
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
-
-
-def test_ratios_are_sent_and_change_over_the_rounds(data: Path, tmp_path: Path) -> None:
-    loopback = run(settings(data, tmp_path / "run"))
+def test_ratios_are_sent_and_change_over_the_rounds(watched: WatchedRun) -> None:
     tasks = [
         message.content.config_records[messages.TASK]
-        for message in loopback.seen
+        for message in watched.seen
         if message.metadata.message_type == "train"
     ]
     by_round: dict[int, list[float]] = {
         int(task[messages.ROUND]): list(task[messages.RATIOS]) for task in tasks
     }
     assert by_round[1] != by_round[2] != by_round[3]
-    history = lines(tmp_path / "run" / "history.jsonl")
+    history = lines(watched.folder / "history.jsonl")
     for entry in history[1:]:
         assert list(entry["ratios"].values()) == pytest.approx(by_round[entry["round"]], rel=1e-4)
 
@@ -152,8 +175,9 @@ def test_a_lost_upload_is_refused_by_name_and_taken_back(data: Path, tmp_path: P
         lost = message.metadata.message_type == "train" and task[messages.ROUND] == 2
         return None if lost and task[messages.SITE] == "site-01" else reply
 
-    loopback = run(settings(data, tmp_path / "run", round_timeout_s=0.3, rounds=4), fault=lose)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    chosen = settings(data, tmp_path / "run", round_timeout_s=0.3, rounds=4)
+    loopback = run(chosen, fault=lose, report=True)
+    summary = summary_of(tmp_path / "run")
     assert summary["refused"] == {"no reply": 1}
     accepted = [
         message.content.config_records[messages.TASK][messages.ACCEPTED_ROUND]
@@ -214,33 +238,45 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("case", HOSTILE)
-def test_a_bad_upload_is_refused_and_changes_nothing(data: Path, tmp_path: Path, case: str) -> None:
-    change, reason = HOSTILE[case]
+TWO_ROUNDS: dict[str, Any] = {"rounds": 2, "round_timeout_s": 0.3}
 
-    def is_second_round_of_site_1(message: Message) -> bool:
-        task = message.content.config_records[messages.TASK]
-        is_train = message.metadata.message_type == "train"
-        return is_train and task[messages.SITE] == "site-01" and task[messages.ROUND] == 2
 
-    def spoil(message: Message, reply: Message) -> Message:
-        if not is_second_round_of_site_1(message):
-            return reply
-        spoilt = change(reply)
-        spoilt.metadata.__dict__["_reply_to_message_id"] = message.metadata.message_id
-        return spoilt
+def is_second_round_of_site_1(message: Message) -> bool:
+    task = message.content.config_records[messages.TASK]
+    is_train = message.metadata.message_type == "train"
+    return is_train and task[messages.SITE] == "site-01" and task[messages.ROUND] == 2
+
+
+@pytest.fixture(scope="module")
+def dropped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which the upload that others spoil is lost."""
 
     def drop(message: Message, reply: Message) -> Message | None:
         return None if is_second_round_of_site_1(message) else reply
 
-    chosen = {"rounds": 2, "round_timeout_s": 0.3}
-    run(settings(data, tmp_path / "spoilt", **chosen), fault=spoil)
-    run(settings(data, tmp_path / "dropped", **chosen), fault=drop)
-    refused = json.loads((tmp_path / "spoilt" / "summary.json").read_text())["refused"]
+    folder = tmp_path_factory.mktemp("dropped") / "run"
+    run(settings(data, folder, **TWO_ROUNDS), fault=drop)
+    return folder
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_bad_upload_is_refused_and_changes_nothing(
+    data: Path, tmp_path: Path, dropped: Path, case: str
+) -> None:
+    change, reason = HOSTILE[case]
+
+    def spoil(message: Message, reply: Message) -> Message:
+        if not is_second_round_of_site_1(message):
+            return reply
+        spoiled = change(reply)
+        spoiled.metadata.__dict__["_reply_to_message_id"] = message.metadata.message_id
+        return spoiled
+
+    run(settings(data, tmp_path / "spoiled", **TWO_ROUNDS), fault=spoil)
+    refused = summary_of(tmp_path / "spoiled")["refused"]
     assert list(refused.values()) == [1]
     assert reason in next(iter(refused))
-    spoilt, dropped = model_of(tmp_path / "spoilt"), model_of(tmp_path / "dropped")
-    assert all(np.array_equal(spoilt[name], dropped[name]) for name in dropped)
+    assert_equal_models(tmp_path / "spoiled", dropped)
 
 
 def test_a_round_below_the_quorum_changes_nothing(data: Path, tmp_path: Path) -> None:
@@ -254,8 +290,7 @@ def test_a_round_below_the_quorum_changes_nothing(data: Path, tmp_path: Path) ->
     run(settings(data, tmp_path / "two", rounds=2, **chosen), fault=lose_two)
     run(settings(data, tmp_path / "one", rounds=1, **chosen))
     assert lines(tmp_path / "two" / "history.jsonl")[2]["sites"] == 1
-    two, one = model_of(tmp_path / "two"), model_of(tmp_path / "one")
-    assert all(np.array_equal(two[name], one[name]) for name in one)
+    assert_equal_models(tmp_path / "two", tmp_path / "one")
 
 
 def test_a_run_in_which_nothing_arrives_fails(data: Path, tmp_path: Path) -> None:
@@ -267,7 +302,7 @@ def test_a_run_in_which_nothing_arrives_fails(data: Path, tmp_path: Path) -> Non
         run(chosen, fault=lose)
 
 
-def test_a_fraction_of_the_sites_is_drawn_anew_each_round(data: Path, tmp_path: Path) -> None:
+def test_each_round_draws_a_fraction_of_the_sites_again(data: Path, tmp_path: Path) -> None:
     run(settings(data, tmp_path / "run", fraction=0.34, rounds=6))
     rounds = lines(tmp_path / "run" / "rounds.jsonl")
     rounds = [line for line in rounds if line["phase"] == "train"]
@@ -295,7 +330,7 @@ def test_a_run_never_writes_over_another(data: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
 
 
-def test_a_network_that_is_down_for_a_while_uses_no_round_up(
+def test_a_network_that_is_down_for_a_while_costs_no_round(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(data, tmp_path / "run", rounds=2)
@@ -327,7 +362,7 @@ def test_a_site_out_of_step_is_sent_the_whole_model_in_the_same_round(
     resynced = [(line["round"], line["site"]) for line in visits if line["resynced"]]
     assert resynced == [(3, "site-01")]
     assert all(line["accepted"] for line in visits)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = summary_of(tmp_path / "run")
     assert (summary["resyncs"], summary["refused"]) == (1, {})
     whole = 4 * sum(array.size for array in model_of(tmp_path / "run").values())
     assert whole < summary["bytes_resync"] < 1.1 * whole
@@ -335,13 +370,12 @@ def test_a_site_out_of_step_is_sent_the_whole_model_in_the_same_round(
     assert len(ordinary) == 4 * 3 + 1  # one message a round and site, and the whole model once
 
 
-def test_the_sites_end_with_the_model_that_is_delivered(data: Path, tmp_path: Path) -> None:
-    run(settings(data, tmp_path / "run"))
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    model = model_of(tmp_path / "run")
+def test_the_sites_end_with_the_model_that_is_delivered(watched: WatchedRun) -> None:
+    config = json.loads((watched.folder / "config.json").read_text())
+    model = model_of(watched.folder)
     delivered = b"".join(model[layer["name"]].tobytes() for layer in config["layers"])
     for site in ("site-00", "site-01", "site-02"):
-        (replica,) = (tmp_path / "run" / "state" / "7" / site).glob("replica-*")
+        (replica,) = (watched.folder / "state" / "7" / site).glob("replica-*")
         assert replica.read_bytes() == delivered
 
 
@@ -358,7 +392,7 @@ class EqualMean(Aggregator):
         return total
 
 
-def test_an_aggregation_rule_is_found_by_its_place(data: Path, tmp_path: Path) -> None:
+def test_an_aggregation_rule_is_found_by_its_path(data: Path, tmp_path: Path) -> None:
     EqualMean.calls = 0
     name = f"{EqualMean.__module__}:EqualMean"
     run(settings(data, tmp_path / "run", aggregation=name, rounds=2))
@@ -375,7 +409,7 @@ def test_a_coding_and_an_indicator_from_outside_are_found_by_their_paths(
     indicator = "tests.rsdgc.test_indicators:Noisy"
     chosen = settings(data, tmp_path / "run", rounds=2, indicator=indicator, **own)
     run(chosen)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = summary_of(tmp_path / "run")
     assert summary["bytes_up"] == pytest.approx(summary["dense_bytes_up"] / 10, rel=0.05)
 
 
@@ -389,8 +423,8 @@ def test_a_model_from_outside_is_trained(
         "    return nn.Sequential(nn.Flatten(), nn.Linear(size, num_classes))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    run(settings(data, tmp_path / "run", model="outside_model:linear", rounds=2))
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    run(settings(data, tmp_path / "run", model="outside_model:linear", rounds=2), report=True)
+    summary = summary_of(tmp_path / "run")
     assert summary["model"] == "outside_model:linear"
     assert summary["refused"] == {}
     assert model_of(tmp_path / "run")["1.weight"].shape == (3, 3 * 16**2)
