@@ -102,10 +102,7 @@ def dense(federation: Federation, server_momentum: float = 0.0) -> Trace:
 
 
 class Run:
-    """The default method at all sites and at the server, in a variant.
-
-    An upload is ``times`` smaller than the dense model, in the mean.
-    """
+    """A variant at all sites and at the server; uploads are ``times`` smaller, in the mean."""
 
     def __init__(self, federation: Federation, variant: Variant, times: float) -> None:
         self._federation = federation

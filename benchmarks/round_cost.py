@@ -128,15 +128,16 @@ def make_strategy(spec: ModelSpec, start: Float32, sites: int, times: float) -> 
 
 def encode_uploads(strategy: RsDgc) -> list[bytes]:
     """Return different encoded updates of the round at the strategy's ratios."""
-    spec, rates, version = strategy.rates.spec, strategy.rates, strategy.model.version
-    number = len(strategy.ledger.rounds)
+    spec, rates, number = strategy.rates.spec, strategy.rates, len(strategy.ledger.rounds)
+    compressor, stamp = (
+        Compressor(spec, Scheme(), RMS()),
+        Stamp(RUN, number, strategy.model.version),
+    )
     change = np.random.default_rng(number).standard_normal(spec.size, dtype=np.float32)
     change *= np.float32(1e-3)
     payloads = []
     for _ in range(NUM_UPLOADS):
         change = np.roll(change, 1_000_003)
-        compressor = Compressor(spec, Scheme(), RMS())
-        stamp = Stamp(RUN, number, version)
         update = compressor.compress(change, rates.ratios, stamp, rates.target_bytes)
         payloads.append(update.payload)
     return payloads
@@ -187,10 +188,9 @@ def against_staleness(
     spec: ModelSpec, start: Float32, stale: list[int], times: float
 ) -> Iterator[str]:
     """Yield a table of what it costs to bring a site up to date."""
-    strategy = make_strategy(spec, start, 1, times)
-    model = strategy.model
-    rng = np.random.default_rng(0)
-    step = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
+    model = make_strategy(spec, start, 1, times).model
+    step = np.random.default_rng(0).standard_normal(spec.size, dtype=np.float32)
+    step *= np.float32(1e-3)
     for _ in range(max(stale)):
         step = np.roll(step, 1_000_003)
         model.step(step)

@@ -66,9 +66,9 @@ def patches(
 ) -> Iterator[ReceivedModel]:
     """Yield what a server would send: one patch per round."""
     model = start.copy()
-    rng = np.random.default_rng(0)
     compressor = Compressor(spec, Scheme(), RMS())
-    change = rng.standard_normal(spec.size, dtype=np.float32) * np.float32(1e-3)
+    change = np.random.default_rng(0).standard_normal(spec.size, dtype=np.float32)
+    change *= np.float32(1e-3)
     budget_bytes = spec.dense_bytes / times
     ratios = fit_ratios(spec, compressor.scheme, uniform_shares(spec), budget_bytes)
     for version in range(1, count + 1):
@@ -120,9 +120,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--times", type=float, default=50.0, help="how many times smaller than the model a patch is"
-    )
+    parser.add_argument("--times", type=float, default=50.0, help="compression of the patches")
     parser.add_argument("--folder", type=Path, help="where the state is written; default: /tmp")
     args = parser.parse_args()
     torch.set_num_threads(1)

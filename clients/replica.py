@@ -24,14 +24,10 @@ class ReplicaOutOfSync(Exception):  # noqa: N818  # an outcome that the server a
 class Replica:
     """A site's copy of one version of the published model, bit for bit.
 
-    Parameters
+    Attributes
     ----------
     weights : float32 [size]
-        The model, in the file's memory; not to be written to.
-    name : str
-        Name of its file.
-    version : int
-        Version of the published model.
+        In the memory of the file ``name``; not to be written to.
     """
 
     weights: Float32

@@ -51,20 +51,8 @@ def make_upload(
 ) -> Upload:
     """Compress what the model has learned since the replica, plus the residual.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Trained from the replica.
-    replica : Replica
-        The model as received.
-    task : RoundTask
-        Says how to compress.
-    stamp : Stamp
-        Run, round and base version, for the upload's header.
-    transaction : StateTransaction
-        Holds the residual, and makes the files of the new one; nothing is committed.
-    seed : int
-        Seed of random scores.
+    The model was trained from the replica, as the task says. ``stamp`` goes into the upload's
+    header, and ``seed`` is that of random scores. Nothing is committed.
 
     Raises
     ------

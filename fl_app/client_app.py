@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
 
@@ -28,7 +28,6 @@ from fl_app.models import build_model
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, load_split, node_data
 from rsdgc import ModelSpec
-from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
@@ -246,24 +245,20 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
     record = message.content.array_records.get(messages.MODEL)
     if record is None:
         return ReceivedModel(version, fingerprint)
-    if messages.PATCHES not in record:
-        return ReceivedModel(version, fingerprint, whole=_weights(record, spec))
-    try:
-        patches = unpack_patches(record[messages.PATCHES].numpy().tobytes())
-    except WireError as error:
-        raise ReplicaOutOfSync(str(error)) from None
-    return ReceivedModel(version, fingerprint, patches=tuple(patches))
-
-
-def _weights(record: ArrayRecord, spec: ModelSpec) -> Float32:
+    if messages.PATCHES in record:
+        try:
+            patches = unpack_patches(record[messages.PATCHES].numpy().tobytes())
+        except WireError as error:
+            raise ReplicaOutOfSync(str(error)) from None
+        return ReceivedModel(version, fingerprint, patches=tuple(patches))
     packed = record.get(messages.PACKED)
-    flat = to_vector(record, spec) if packed is None else packed.numpy()
-    if flat.dtype != np.float32 or flat.shape != (spec.size,):
+    whole = to_vector(record, spec) if packed is None else packed.numpy()
+    if whole.dtype != np.float32 or whole.shape != (spec.size,):
         raise RunError(
-            f"the server's model is {flat.dtype}{list(flat.shape)}, this site's is "
+            f"the server's model is {whole.dtype}{list(whole.shape)}, this site's is "
             f"float32[{spec.size}]; use the same version and data at all sites"
         )
-    return flat
+    return ReceivedModel(version, fingerprint, whole=whole)
 
 
 def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:

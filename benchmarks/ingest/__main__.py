@@ -82,33 +82,26 @@ def _cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-class PeakMemory:
-    """Samples the memory of this process and its children while it is open; keeps the peak in MB.
+@contextmanager
+def add_peak_memory(peaks_mb: list[float]) -> Iterator[None]:
+    """Sample the memory of this process and its children in a block; add the peak to a list."""
+    samples, stop = [0.0], threading.Event()
 
-    Only anonymous pages count: those of mapped files are the page cache, which the system can
-    take back.
-    """
-
-    def __init__(self) -> None:
-        self.mb = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.1):
+    def sample() -> None:
+        while not stop.wait(0.1):
             children = [process.pid for process in multiprocessing.active_children()]
-            self.mb = max(self.mb, sum(_anonymous_mb(pid) for pid in [None, *children]))
+            samples.append(sum(_anonymous_mb(pid) for pid in [None, *children]))
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
+    yield
+    stop.set()
+    sampler.join()
+    peaks_mb.append(max(samples))
 
 
 def _anonymous_mb(pid: int | None) -> float:
+    # Without the pages of mapped files: they are the page cache, which the system can take back.
     with suppress(psutil.Error):  # the process may have ended
         memory = psutil.Process(pid).memory_info()
         return float(memory.rss - memory.shared) / 2**20
@@ -117,16 +110,9 @@ def _anonymous_mb(pid: int | None) -> float:
 
 def _scene(form: str, args: argparse.Namespace) -> Path:
     options = {"predictor": 2} if "compress" in FORMS[form] else {}
-    return write_scene(
-        args.work / form.replace(", ", "-"),
-        args.size,
-        smooth_rows(args.size, BANDS, args.seed),
-        FORMS[form],
-        bands=BANDS,
-        label_px=200,
-        interleave="pixel",
-        **options,
-    )
+    folder, pixels = args.work / form.replace(", ", "-"), smooth_rows(args.size, BANDS, args.seed)
+    layout = {"bands": BANDS, "label_px": 200, "interleave": "pixel"}
+    return write_scene(folder, args.size, pixels, FORMS[form], **layout, **options)
 
 
 def compare_ingestion(args: argparse.Namespace) -> None:
@@ -141,10 +127,9 @@ def compare_ingestion(args: argparse.Namespace) -> None:
         for leftover in (copies, store):
             shutil.rmtree(leftover, ignore_errors=True)
         plain_reading(folder, args.processes)  # warms the page cache
-        reading: list[Cost] = []
-        writing: list[Cost] = []
-        ingestion: list[Cost] = []
-        peak_mb = 0.0
+        costs: list[list[Cost]] = [[], [], []]
+        reading, writing, ingestion = costs
+        peaks_mb: list[float] = []
         # In alternation: a slow minute of a shared machine then hits all three.
         for _ in range(args.repeats):
             with add_cost(reading):
@@ -153,17 +138,13 @@ def compare_ingestion(args: argparse.Namespace) -> None:
             with add_cost(writing):
                 plain_reading(folder, args.processes, copies)
             shutil.rmtree(copies)
-            with PeakMemory() as memory, add_cost(ingestion):
+            with add_peak_memory(peaks_mb), add_cost(ingestion):
                 ingest_scenes(folder, store, chip_px=CHIP_PX, processes=args.processes)
             shutil.rmtree(store)
-            peak_mb = max(peak_mb, memory.mb)
-        best = [
-            Cost(min(c.wall_s for c in costs), min(c.cpu_s for c in costs))
-            for costs in (reading, writing, ingestion)
-        ]
+        best = [Cost(min(c.wall_s for c in run), min(c.cpu_s for c in run)) for run in costs]
         seconds = " | ".join(f"{cost.wall_s:.2f} ({cost.cpu_s:.2f})" for cost in best)
         wall, cpu = best[0].wall_s / best[2].wall_s, best[0].cpu_s / best[2].cpu_s
-        print(f"| {form} | {seconds} | {wall:.2f} ({cpu:.2f}) | {peak_mb:.0f} |", flush=True)
+        print(f"| {form} | {seconds} | {wall:.2f} ({cpu:.2f}) | {max(peaks_mb):.0f} |", flush=True)
 
 
 def profile_ingestion(args: argparse.Namespace) -> None:
