@@ -129,10 +129,8 @@ def make_strategy(spec: ModelSpec, start: Float32, sites: int, times: float) -> 
 def encode_uploads(strategy: RsDgc) -> list[bytes]:
     """Return different encoded updates of the round at the strategy's ratios."""
     spec, rates, number = strategy.rates.spec, strategy.rates, len(strategy.ledger.rounds)
-    compressor, stamp = (
-        Compressor(spec, Scheme(), RMS()),
-        Stamp(RUN, number, strategy.model.version),
-    )
+    compressor = Compressor(spec, Scheme(), RMS())
+    stamp = Stamp(RUN, number, strategy.model.version)
     change = np.random.default_rng(number).standard_normal(spec.size, dtype=np.float32)
     change *= np.float32(1e-3)
     payloads = []

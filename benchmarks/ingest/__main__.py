@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -109,10 +110,11 @@ def _anonymous_mb(pid: int | None) -> float:
 
 
 def _scene(form: str, args: argparse.Namespace) -> Path:
-    options = {"predictor": 2} if "compress" in FORMS[form] else {}
+    options: dict[str, Any] = {"interleave": "pixel"}
+    if "compress" in FORMS[form]:
+        options["predictor"] = 2
     folder, pixels = args.work / form.replace(", ", "-"), smooth_rows(args.size, BANDS, args.seed)
-    layout = {"bands": BANDS, "label_px": 200, "interleave": "pixel"}
-    return write_scene(folder, args.size, pixels, FORMS[form], **layout, **options)
+    return write_scene(folder, args.size, pixels, FORMS[form], bands=BANDS, label_px=200, **options)
 
 
 def compare_ingestion(args: argparse.Namespace) -> None:
