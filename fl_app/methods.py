@@ -8,7 +8,9 @@ it, so that all of them run through the same app, ledger and report. A method of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from rsdgc.errors import SettingError
 from rsdgc.registry import Registry
 
 
@@ -44,6 +46,11 @@ class Method:
     server_momentum: float = 0.0
 
 
+_paper_method = partial(Method, neighborhood="tile", values="float32")
+_elementwise_method = partial(
+    Method, neighborhood="element", indicator="l1", ratio_policy="uniform"
+)
+
 _BUILT_IN = {
     "rs-dgc": Method(
         "RS-DGC",
@@ -51,64 +58,46 @@ _BUILT_IN = {
         "aggregated update, momentum of the global model",
         server_momentum=0.4,
     ),
-    "rs-dgc-paper": Method(
+    "rs-dgc-paper": _paper_method(
         "RS-DGC as published",
         "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|",
-        neighborhood="tile",
-        values="float32",
         ratio_policy="weight",
     ),
-    "rs-dgc-static": Method(
+    "rs-dgc-static": _paper_method(
         "RS-DGC with fixed ratios",
         "as published, with the same ratio for every layer",
-        neighborhood="tile",
-        values="float32",
         ratio_policy="uniform",
     ),
-    "topk": Method(
+    "topk": _elementwise_method(
         "Element top-k",
         "largest elements, int8 values, coded indices, error feedback",
-        neighborhood="element",
-        indicator="l1",
         values="int8",
-        ratio_policy="uniform",
     ),
-    "topk-naive": Method(
+    "topk-naive": _elementwise_method(
         "Naive top-k",
         "largest elements, float32 values and int32 indices, error feedback",
-        neighborhood="element",
-        indicator="l1",
         values="float32",
         indices="int32",
-        ratio_policy="uniform",
     ),
-    "dgc": Method(
+    "dgc": _elementwise_method(
         "Deep Gradient Compression",
         "Deep Gradient Compression (Lin et al. 2018): top-k with momentum correction and "
         "momentum factor masking, float32 values and int32 indices",
-        neighborhood="element",
-        indicator="l1",
         values="float32",
         indices="int32",
-        ratio_policy="uniform",
         momentum_correction=0.9,
     ),
-    "random-k": Method(
+    "random-k": _elementwise_method(
         "Random-k",
         "random elements, float32 values, coded indices, error feedback",
-        neighborhood="element",
         indicator="random",
         values="float32",
-        ratio_policy="uniform",
     ),
-    "stc": Method(
+    "stc": _elementwise_method(
         "Sparse Ternary Compression",
         "sparse ternary compression (Sattler et al. 2019): largest elements as sign times mean, "
         "Golomb-coded indices, error feedback",
-        neighborhood="element",
-        indicator="l1",
         values="ternary",
-        ratio_policy="uniform",
     ),
     "int8": Method(
         "Whole updates in int8",
@@ -117,15 +106,28 @@ _BUILT_IN = {
         dense_values="int8",
         ratio_policy="whole",
     ),
-    "fedavg": Method(
-        "Dense FedAvg",
-        "the whole model in float32 both ways, Flower's own FedAvg",
-    ),
+    "fedavg": Method("Dense FedAvg", "the whole model in float32 both ways, Flower's own FedAvg"),
 }
 
 METHODS: Registry[Method] = Registry("method")
 for _name, _method in _BUILT_IN.items():
     METHODS.register(_name)(_method)
+
+
+def find_method(name: str) -> Method:
+    """Return a registered method, or the one at a path ``package.module:NAME``.
+
+    Raises
+    ------
+    SettingError
+        The name is unknown, the path cannot be imported, or it names something else.
+    """
+    method: object = METHODS[name]
+    if not isinstance(method, Method):
+        raise SettingError(
+            f"method {name!r} is of type {type(method).__name__}: name a fl_app.methods.Method"
+        )
+    return method
 
 
 def markdown_table() -> str:

@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from fl_app.methods import METHODS
+from fl_app.methods import METHODS, find_method
 from rsdgc import AGGREGATORS, Scheme
 from rsdgc.codec.values import VALUE_CODINGS
 from rsdgc.errors import SettingError
@@ -112,7 +112,8 @@ class Settings(BaseModel):
 
     method: Annotated[str, AfterValidator(NameIn(METHODS))] = Field(
         "rs-dgc",
-        description="How updates travel; it decides every setting that is left at `auto`.",
+        description="How updates travel; it decides every setting that is left at `auto`. One of your "
+        "own as `package.module:NAME` (`fl_app/methods.py`).",
     )
     budget: str = Field(
         "200x",
@@ -306,7 +307,7 @@ class Settings(BaseModel):
     def resolved(self, name: str) -> Any:
         """Return a setting's value, or the method's own where it is left at ``auto``."""
         value = getattr(self, name)
-        return getattr(METHODS[self.method], name) if value == AUTO else value
+        return getattr(find_method(self.method), name) if value == AUTO else value
 
     def scheme(self) -> Scheme:
         """Return how updates are cut and coded."""

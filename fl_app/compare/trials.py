@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fl_app.methods import METHODS
+from fl_app.methods import find_method
 from fl_app.runs.folder import read_settings
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
 from fl_app.settings import Scalar, Settings, parse_overrides
@@ -82,7 +82,7 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
 
 
 def _budgets(method: str, own: Scalar, common: Sequence[str]) -> Sequence[str]:
-    if method == "fedavg" or METHODS[method].ratio_policy == "whole":
+    if method == "fedavg" or find_method(method).ratio_policy == "whole":
         return [""]
     return [str(own)] if own else common
 

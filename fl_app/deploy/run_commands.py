@@ -13,6 +13,7 @@ from fl_app.deploy.server_link import connect, read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
 from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import lock_holder
+from fl_app.runs.records import RunConfig, RunSummary
 from fl_app.settings import Settings, parse_overrides
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
@@ -187,20 +188,22 @@ def _compare_traffic(folder: Path, run: FlowerRun) -> None:
     that the ledger counts, and beside them lists of objects, acknowledgements, and the messages of
     the join phase.
     """
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if str(config["run_id"]) != run.run_id:
+    if str(RunConfig.read(folder).run_id) != run.run_id:
         # Resumed: the ledger covers all attempts since the first, but Flower's count only this one.
         return
+    summary = RunSummary.read(folder)
     traffic = {
-        "ledger_up": summary["bytes_up"],
-        "ledger_down": summary["bytes_down"],
+        "ledger_up": summary.bytes_up,
+        "ledger_down": summary.bytes_down,
         "wire_up": run.bytes_up,
         "wire_down": run.bytes_down,
     }
     replace_text(folder / "traffic.json", json.dumps(traffic, indent=1))
     up, down = (
-        f"{human_bytes(wire)} ({wire / summary[f'bytes_{way}'] - 1.0:+.2%}"
-        for way, wire in (("up", run.bytes_up), ("down", run.bytes_down))
+        f"{human_bytes(wire)} ({wire / ledger - 1.0:+.2%}"
+        for wire, ledger in (
+            (run.bytes_up, summary.bytes_up),
+            (run.bytes_down, summary.bytes_down),
+        )
     )
     print(f"on the wire, as Flower counts it: up {up} of the ledger), down {down})", flush=True)

@@ -32,31 +32,31 @@ class SiteTotal:
     silent: int = 0
     num_examples: int = 0
 
-    def add(self, visit: SiteEntry) -> None:
+    def add(self, entry: SiteEntry) -> None:
         """Count one more round of this site."""
-        self.bytes_up += visit.bytes_up
-        self.bytes_down += visit.bytes_down
-        self.up_by_group.update(visit.up_by_group)
-        self.accepted += visit.accepted and visit.phase == "train"
-        self.silent += visit.silent
-        self.refused += visit.refused and not visit.silent
-        self.num_examples = visit.num_examples or self.num_examples
+        self.bytes_up += entry.bytes_up
+        self.bytes_down += entry.bytes_down
+        self.up_by_group.update(entry.up_by_group)
+        self.accepted += entry.accepted and entry.phase == "train"
+        self.silent += entry.silent
+        self.refused += entry.refused and not entry.silent
+        self.num_examples = entry.num_examples or self.num_examples
 
 
 def site_totals(run: Run) -> list[SiteTotal]:
     """Return the totals of every site, in the data's order; a site never asked has zeros."""
     totals = {site: SiteTotal(site) for site in run.sites}
-    for visit in run.visits:
-        totals[visit.site].add(visit)
+    for entry in run.site_entries:
+        totals[entry.site].add(entry)
     return list(totals.values())
 
 
 def refusals_by_round(run: Run) -> dict[int, list[SiteEntry]]:
     """Return, by round, the sites whose upload was refused or missing."""
     rounds: dict[int, list[SiteEntry]] = {}
-    for visit in run.visits:
-        if visit.refused:
-            rounds.setdefault(visit.round, []).append(visit)
+    for entry in run.site_entries:
+        if entry.refused:
+            rounds.setdefault(entry.round, []).append(entry)
     return rounds
 
 
@@ -68,8 +68,8 @@ def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
     counts = Counter(run.summary.refused)
     if not counts:
         counts.update(
-            visit.reason or ("no reply" if visit.silent else "no reason recorded")
-            for visit in run.visits
-            if visit.refused
+            entry.reason or ("no reply" if entry.silent else "no reason recorded")
+            for entry in run.site_entries
+            if entry.refused
         )
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -198,7 +198,7 @@ class Run:
         The run folder.
     history : list of RoundEntry
         By round, ascending.
-    visits : list of SiteEntry
+    site_entries : list of SiteEntry
         By round, then site.
     """
 
@@ -206,7 +206,7 @@ class Run:
     config: RunConfig
     summary: RunSummary
     history: list[RoundEntry]
-    visits: list[SiteEntry]
+    site_entries: list[SiteEntry]
 
     @property
     def synthetic(self) -> bool:
@@ -222,7 +222,7 @@ class Run:
     def sites(self) -> list[str]:
         """All sites: those of the data, then any other that the ledger names."""
         named = dict.fromkeys(self.config.data.sites)
-        return list(named | dict.fromkeys(visit.site for visit in self.visits))
+        return list(named | dict.fromkeys(entry.site for entry in self.site_entries))
 
     @property
     def num_values(self) -> int:
@@ -248,12 +248,12 @@ def read_run(folder: Path) -> Run:
         raise RunError(f"{folder} is not a run folder; name one that `rsdgc simulate` has written")
     config, summary = RunConfig.read(folder), RunSummary.read(folder)
     history = sorted(_read_lines(RoundEntry, folder / "history.jsonl"), key=lambda e: e.round)
-    visits = sorted(
+    site_entries = sorted(
         _read_lines(SiteEntry, folder / "rounds.jsonl"), key=lambda e: (e.round, e.site)
     )
     if not history:
         raise RunError(f"{folder / 'history.jsonl'} is empty: the run ended before its first round")
-    run = Run(folder, config, summary, history, visits)
+    run = Run(folder, config, summary, history, site_entries)
     _check_confusion(run)
     return run
 

@@ -243,7 +243,7 @@ def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path, whole: Path)
 
 def test_a_run_folder_without_a_later_setting_can_be_resumed(tmp_path: Path) -> None:
     chosen = settings(tmp_path / "data", tmp_path / "run", resume=True)
-    config = {**chosen.to_mapping(), "run_id": 7}
+    config = {**chosen.to_mapping(), "run_id": 7, "data": {"name": "tiny"}}
     del config["aggregation"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))

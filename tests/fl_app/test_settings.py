@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fl_app import methods
-from fl_app.methods import METHODS
+from fl_app.methods import METHODS, Method
 from fl_app.settings import Settings, markdown_table, parse_budget, parse_overrides
 from rsdgc import Scheme, make_indicator
 from rsdgc.errors import SettingError
@@ -136,6 +136,21 @@ def test_indicators_and_codings_from_outside_are_named_by_their_path() -> None:
     )
     assert settings.scheme() == Scheme(values=path, dense_values=path)
     assert make_indicator(settings.resolved("indicator"))
+
+
+OWN_METHOD = Method("Own", "large elements as signs", neighborhood="element", values="ternary")
+
+
+def test_a_method_from_outside_is_named_by_its_path() -> None:
+    settings = Settings.from_mapping({"method": f"{__name__}:OWN_METHOD"})
+    assert settings.scheme() == Scheme("element", values="ternary")
+    assert settings.resolved("server_momentum") == 0.0
+
+
+def test_what_is_not_a_method_is_refused_in_one_line() -> None:
+    settings = Settings.from_mapping({"method": "math:pi"})
+    with pytest.raises(SettingError, match=r"^method 'math:pi' is of type float: name a fl_app"):
+        settings.scheme()
 
 
 @pytest.mark.parametrize("name", METHODS)

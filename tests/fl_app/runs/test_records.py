@@ -19,7 +19,7 @@ FILES = ["config.json", "history.jsonl", "rounds.jsonl", "summary.json"]
 def test_all_files_are_read(run_folder: Path) -> None:
     run = read_run(run_folder)
     assert [line.round for line in run.history] == list(range(21))
-    assert len(run.visits) == 80
+    assert len(run.site_entries) == 80
     assert run.sites == ["site-00", "site-01", "site-02", "site-03"]
     assert run.synthetic
     assert run.config.settings["budget"] == "100x"
@@ -90,7 +90,7 @@ def test_an_old_run_folder_is_read_and_reported(tmp_path: Path) -> None:
     folder = shutil.copytree(OLD_RUN, tmp_path / "old")
     run = read_run(folder)
     assert run.summary.accuracy == 1.0
-    assert run.summary.bytes_up == sum(line.bytes_up for line in run.visits) == 150391
+    assert run.summary.bytes_up == sum(line.bytes_up for line in run.site_entries) == 150391
     assert [line.accuracy for line in run.history] == [pytest.approx(1 / 3), 1.0, 1.0]
     assert run.config.run_id == 7
     assert "images" in write_report(folder).read_text()
@@ -104,7 +104,7 @@ def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
     run.summary.write(tmp_path)
     for name in ("config.json", "summary.json"):
         assert (tmp_path / name).read_text() == (OLD_RUN / name).read_text()
-    for name, records in (("history.jsonl", run.history), ("rounds.jsonl", run.visits)):
+    for name, records in (("history.jsonl", run.history), ("rounds.jsonl", run.site_entries)):
         lines = (OLD_RUN / name).read_text().splitlines()
         by_order = sorted(json.dumps(asdict(record)) for record in records)
         assert by_order == sorted(lines)
