@@ -112,8 +112,8 @@ class Settings(BaseModel):
 
     method: Annotated[str, AfterValidator(NameIn(METHODS))] = Field(
         "rs-dgc",
-        description="How updates travel; it decides every setting that is left at `auto`. One of your "
-        "own as `package.module:NAME` (`fl_app/methods.py`).",
+        description="How updates travel; it decides every setting that is left at `auto`. One of "
+        "your own as `package.module:NAME` (`fl_app/methods.py`).",
     )
     budget: str = Field(
         "200x",
