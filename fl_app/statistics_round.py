@@ -89,7 +89,7 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
             log(WARNING, "the statistics of %s were refused: %s", site.name, refusal)
-    strategy.ledger.begin(entries)
+    strategy.ledger.record(entries)
     needed = max(1, settings.min_sites)
     if len(sums) < needed:
         raise RunError(

@@ -121,13 +121,9 @@ class PublishedModel:
         self._publish(rates, rates.budget_bytes)
 
     def patches_since(self, version: int) -> list[Patch] | None:
-        """Return the patches after a version, or None if the whole model is smaller."""
-        if version == self.version:
-            return []
-        patches = [patch for patch in self.log if patch.version > version]
-        if not patches or patches[0].version != version + 1:
-            return None  # the log does not reach back that far
-        return patches if _total_bytes(patches) < self.spec.dense_bytes else None
+        """Return the patches after a version; None if the log does not reach back that far."""
+        missed = self.version - version
+        return self.log[len(self.log) - missed :] if 0 <= missed <= len(self.log) else None
 
     def distance(self) -> float:
         """Return ‖w − p‖ / ‖w‖: how far the published model is from the true one."""
@@ -174,15 +170,11 @@ class PublishedModel:
             update.add_to(self.published)
             self.log.append(Patch.from_update(update))
             # A site that lacks more than this is better served with the whole model.
-            while self.log and _total_bytes(self.log) >= self.spec.dense_bytes:
+            while sum(len(patch.payload) for patch in self.log) >= self.spec.dense_bytes:
                 self.log.pop(0)
         self.version += 1
         self.pending = False
         self.fingerprint = fingerprint(self.published)
-
-
-def _total_bytes(patches: Sequence[Patch]) -> int:
-    return sum(len(patch.payload) for patch in patches)
 
 
 @dataclass(frozen=True)

@@ -133,28 +133,23 @@ class Ledger:
         self.final: Scores | None = None
         self._scored = 0
 
-    def begin(self, entries: list[SiteEntry]) -> None:
-        """Record what the sites were asked before the first round."""
-        self.rounds[0].refused = sum(not entry.accepted for entry in entries)
+    def record(self, entries: list[SiteEntry]) -> None:
+        """Record the messages of the last round, or of what precedes the first."""
+        refusals = [entry.reason for entry in entries if not entry.accepted]
+        self.rounds[-1].refused = len(refusals)
+        self.refusals.update(refusals)
         self.count(entries)
-        self._count_refusals(entries)
 
     def close_round(
         self, entries: list[SiteEntry], ratios: dict[str, float], seconds: float
     ) -> None:
-        """Record a round's sites and sums; its score follows with :meth:`score_round`."""
-        self.rounds.append(
-            RoundEntry(
-                round=len(self.rounds),
-                sites=sum(entry.accepted for entry in entries if entry.phase == "train"),
-                refused=sum(not entry.accepted for entry in entries),
-                seconds=round(seconds, 3),
-                # Five digits: the file has a line of all layers per round.
-                ratios={name: float(f"{ratio:.5g}") for name, ratio in ratios.items()},
-            )
-        )
-        self.count(entries)
-        self._count_refusals(entries)
+        """Add a round with its messages; its score follows with :meth:`score_round`."""
+        # Five digits: the file has a line of all layers per round.
+        digits = {name: float(f"{ratio:.5g}") for name, ratio in ratios.items()}
+        sites = sum(entry.accepted for entry in entries if entry.phase == "train")
+        number, seconds = len(self.rounds), round(seconds, 3)
+        self.rounds.append(RoundEntry(number, sites=sites, seconds=seconds, ratios=digits))
+        self.record(entries)
 
     def count(self, entries: list[SiteEntry]) -> None:
         """Add messages to the last round's bytes, and write their lines.
@@ -239,9 +234,6 @@ class Ledger:
         if self.folder is not None:
             for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)
-
-    def _count_refusals(self, entries: list[SiteEntry]) -> None:
-        self.refusals.update(entry.reason for entry in entries if not entry.accepted)
 
     def _append(self, name: str, entry: SiteEntry | RoundEntry) -> None:
         if self.folder is not None:
