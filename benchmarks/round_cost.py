@@ -144,10 +144,9 @@ def encode_uploads(strategy: RsDgc) -> list[bytes]:
 def train_reply(message: Message, payload: bytes) -> Message:
     """Answer a train message as a site does."""
     numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
-    counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
     version = message.content.config_records[messages.TASK][messages.VERSION]
     metrics: dict[str, Any] = {messages.NUM_EXAMPLES: 100, messages.VERSION: version}
-    metrics |= dict.fromkeys(numbers, 1.0) | dict.fromkeys(counts, [1] * CLASSES)
+    metrics |= dict.fromkeys(numbers, 1.0) | dict.fromkeys(messages.CLASS_COUNTS, [1] * CLASSES)
     content = RecordDict(
         {messages.UPDATE: chunk_upload(payload), messages.METRICS: MetricRecord(metrics)}
     )

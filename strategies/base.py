@@ -211,7 +211,15 @@ class SiteStrategy(Strategy):
                 self.save(self.checkpoints, server_round)
             _evaluate_centrally(evaluate_fn, server_round, arrays, result)
         result.arrays = self.finalize_model()
-        self._evaluate(grid, num_rounds, evaluate_config or ConfigRecord(), result)
+        config = evaluate_config or ConfigRecord()
+        evaluate = self.configure_evaluate(num_rounds, result.arrays, config, grid)
+        replies = self._send_and_receive(grid, num_rounds, "evaluate", evaluate)
+        metrics = self.aggregate_evaluate(num_rounds, replies)
+        if metrics is not None:
+            result.evaluate_metrics_clientapp[num_rounds] = metrics
+        # The final evaluation is not a round of its own: it completes the last round.
+        self.ledger.count(self._outbox.end())
+        self.ledger.score_round(num_rounds, self.ledger.final)
         return result
 
     def seconds(self) -> float:
@@ -241,18 +249,6 @@ class SiteStrategy(Strategy):
         if aggregated != self._aggregated:
             self.replace_model(aggregated)
         return aggregated
-
-    def _evaluate(
-        self, grid: Grid, server_round: int, config: ConfigRecord, result: Result
-    ) -> None:
-        evaluate = self.configure_evaluate(server_round, result.arrays, config, grid)
-        replies = self._send_and_receive(grid, server_round, "evaluate", evaluate)
-        metrics = self.aggregate_evaluate(server_round, replies)
-        if metrics is not None:
-            result.evaluate_metrics_clientapp[server_round] = metrics
-        # The final evaluation is not a round of its own: it completes the last round.
-        self.ledger.count(self._outbox.end())
-        self.ledger.score_round(server_round, self.ledger.final)
 
     # ---- Flower's hooks -----------------------------------------------------------------------
 

@@ -70,16 +70,10 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in a run folder.
+    """The checkpoints in ``checkpoints/`` of a run folder.
 
-    Parameters
-    ----------
-    run_folder : Path
-        The run's folder; checkpoints are in ``checkpoints/`` in it.
-    every : int
-        Rounds between two checkpoints; 0 for none.
-    keep : int
-        Number of checkpoints that are kept, at least 1.
+    One is due ``every`` so many rounds (0: never), and the last ``keep`` of them, at least 1, are
+    kept.
     """
 
     def __init__(self, run_folder: Path, every: int, keep: int) -> None:

@@ -1,11 +1,7 @@
 """The byte ledger: what crossed the network, per round, site, direction and group of layers.
 
-Two files in the run folder grow with the run, one line of JSON at a time:
-
-``rounds.jsonl``
-    one line per round and site;
-``history.jsonl``
-    one line per round, with the accuracy of the global model after it (round 0: before training).
+``rounds.jsonl`` in the run folder has a line per round and site, ``history.jsonl`` a line per
+round, with the accuracy of the global model after it (round 0: before training).
 
 Each line of ``rounds.jsonl`` has a ``phase``: ``train`` for the task of a round and its reply,
 ``evaluate`` for the final evaluation, ``late`` for a reply that came after its round had ended,

@@ -91,6 +91,7 @@ SECONDS = "seconds"
 REFERENCE = "reference"
 PREDICTED = "predicted"
 CORRECT = "correct"
+CLASS_COUNTS = (REFERENCE, PREDICTED, CORRECT)
 CONFUSION = "confusion"
 
 

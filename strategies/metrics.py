@@ -31,9 +31,7 @@ class Scores:
     kappa : float
         Cohen's kappa, the agreement beyond chance: (po − pe) / (1 − pe).
     loss : float
-        Mean cross-entropy.
-    num_examples : int
-        Samples scored.
+        Mean cross-entropy over ``num_examples`` samples.
     """
 
     accuracy: float
@@ -67,20 +65,16 @@ class Scores:
         )
 
 
-COUNTS = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
-"""Fields of a report that hold one count per class."""
-
-
 def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
     """Score the model that a round's sites received, from the replies to their train messages.
 
     Returns None if no site scored any sample.
     """
-    sums = np.zeros((len(COUNTS), num_classes), dtype=np.int64)
+    sums = np.zeros((len(messages.CLASS_COUNTS), num_classes), dtype=np.int64)
     loss = 0.0
     for reply in replies.values():
         try:
-            report = [read_class_counts(reply, key, num_classes) for key in COUNTS]
+            report = [read_class_counts(reply, key, num_classes) for key in messages.CLASS_COUNTS]
         except ReplyRefused:  # counted and logged when the upload itself is checked
             continue
         sums += np.array([counts for counts, _ in report])

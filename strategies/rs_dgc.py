@@ -282,9 +282,9 @@ class RsDgc(SiteStrategy):
 
 def _report_bytes(num_classes: int) -> int:
     """Return the bytes of a reply without its upload: names, headers, the report's counts."""
-    counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
     numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
     report = MetricRecord({messages.NUM_EXAMPLES: 0, messages.VERSION: 0})
-    report.update(dict.fromkeys(numbers, 0.0) | dict.fromkeys(counts, [0] * num_classes))
+    report.update(dict.fromkeys(numbers, 0.0))
+    report.update(dict.fromkeys(messages.CLASS_COUNTS, [0] * num_classes))
     upload = ArrayRecord({messages.PACKED: Array(np.zeros(0, np.uint8))})
     return content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: report}))

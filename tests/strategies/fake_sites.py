@@ -63,8 +63,7 @@ class FakeSites:
             content = RecordDict({messages.METRICS: MetricRecord(metrics)})
             return Message(content, reply_to=message)
         metrics |= dict.fromkeys((messages.TRAIN_LOSS, messages.SECONDS), 1.0)
-        counts = (messages.REFERENCE, messages.PREDICTED, messages.CORRECT)
-        metrics |= dict.fromkeys(counts, [2] * len(CLASSES))
+        metrics |= dict.fromkeys(messages.CLASS_COUNTS, [2] * len(CLASSES))
         if self.dense:
             change = self.change(str(task[messages.SITE]), int(task[messages.ROUND]))
             update = to_record(change, self.spec)
