@@ -103,7 +103,7 @@ def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> 
     if torch.cuda.is_available():
         _cuda(update, repeats, unit)
     for times in budgets:
-        _codec(spec, update, step, times, repeats=repeats, threads=threads, unit=unit)
+        _codec(spec, update, step, times, repeats, threads, unit)
 
 
 def _cuda(update: Flat, repeats: int, unit: float) -> None:
@@ -124,15 +124,9 @@ def _cuda(update: Flat, repeats: int, unit: float) -> None:
 
 
 def _codec(
-    spec: ModelSpec,
-    update: Flat,
-    step: Flat,
-    times: float,
-    *,
-    repeats: int,
-    threads: int,
-    unit: float,
+    spec: ModelSpec, update: Flat, step: Flat, times: float, repeats: int, threads: int, unit: float
 ) -> None:
+    """Print what an upload `times` smaller than the update costs at a site and at the server."""
     scheme, budget = Scheme(), spec.dense_bytes / times
     even = fit_ratios(spec, scheme, uniform_shares(spec), budget)
     sizes = np.array([layer.size for layer in spec.layers])
@@ -155,11 +149,7 @@ def _codec(
         decode(payload, spec).add_to(target, 0.5)
 
     print(f"  {times:g}×: {len(payload)} bytes, {len(payload) / budget:.4f} of the budget")
-    rows: list[tuple[str, Callable[[], object]]] = [
-        ("client step", client),
-        ("server: decode and add", server),
-    ]
-    for what, work in rows:
+    for what, work in (("client step", client), ("server: decode and add", server)):
         took = median_s(work, repeats, fresh) / unit
         fresh()
         memory = peak_bytes(work) / spec.dense_bytes

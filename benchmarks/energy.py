@@ -20,17 +20,7 @@ from benchmarks.federated_training import Federation, Flat
 from data_prep.dataset import Dataset, open_data
 from fl_app.methods import METHODS
 from fl_app.settings import Settings
-from rsdgc import (
-    NSI,
-    RMS,
-    Compressor,
-    Indicator,
-    ModelSpec,
-    Scheme,
-    Stamp,
-    decode,
-    make_indicator,
-)
+from rsdgc import NSI, RMS, Compressor, Indicator, ModelSpec, Scheme, Stamp, make_indicator
 from rsdgc.neighborhoods import NEIGHBORHOOD_CODES, NeighborhoodKind
 from strategies.rate_control import Policy, RateControl
 
@@ -69,13 +59,13 @@ def captured(
     rates.begin(updates.weights)
     rates.adjust(updates.weights, updates.step, rates.budget_bytes)
     compressor = Compressor(spec, scheme, indicator)
-    energies, sizes_up = [], []
+    energies, upload_bytes = [], []
     for update in updates.sites:
         sent = compressor.compress(update, rates.ratios, Stamp(1, 1, 0), rates.budget_bytes)
-        error = update - decode(sent.payload, spec).to_dense()
+        error = update - sent.to_dense()
         energies.append(1.0 - float(np.square(error).sum() / np.square(update).sum()))
-        sizes_up.append(len(sent.payload))
-    return float(np.mean(energies)), spec.dense_bytes / float(np.mean(sizes_up))
+        upload_bytes.append(len(sent.payload))
+    return float(np.mean(energies)), spec.dense_bytes / float(np.mean(upload_bytes))
 
 
 def methods(updates: Updates, budgets: list[float]) -> Iterator[str]:
@@ -85,14 +75,12 @@ def methods(updates: Updates, budgets: list[float]) -> Iterator[str]:
     for name in METHODS:
         if name == "fedavg":
             continue
-        method = METHODS[name]
         settings = Settings.from_mapping({"method": name})
         indicator = make_indicator(settings.resolved("indicator"))
         cells = []
         for times in budgets:
-            energy, real = captured(
-                updates, settings.scheme(), indicator, method.ratio_policy, times
-            )
+            policy = METHODS[name].ratio_policy
+            energy, real = captured(updates, settings.scheme(), indicator, policy, times)
             own = f" (at {real:.1f}×)" if abs(real / times - 1) > 0.02 else ""
             cells.append(f"{energy:.3f}{own}")
         yield f"| `{name}` | " + " | ".join(cells) + " |"

@@ -128,6 +128,7 @@ class Random(Indicator):
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Return a random number for every neighborhood."""
+        # The other indicators find NaN while they compute; this one has to look for it.
         check_finite(max_magnitude(values))
         rng = np.random.default_rng([self.seed, *key])
         return rng.random(grid.count, dtype=np.float32)
@@ -226,6 +227,7 @@ def _blocks(
     buffer = np.empty(min(values.size, max(CHUNK, grid.height * grid.width)), dtype=np.float32)
     weights = np.empty(0, dtype=np.float32)
     for where, rows in _rows(values, grid):
+        # Only blocks at a ragged edge have neighborhoods of another size.
         if weights.size != rows.shape[1]:
             weights = np.full(rows.shape[1], 1.0 / rows.shape[1], dtype=np.float32)
         yield where, rows, weights, buffer[: rows.size].reshape(rows.shape)

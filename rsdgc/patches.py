@@ -57,6 +57,7 @@ def unpack_patches(buffer: bytes) -> list[bytes]:
         raise WireError(msg)
     magic, count = _HEAD.unpack_from(buffer)
     start = _HEAD.size + count * _LENGTH.size
+    # Before the lengths are read: a false count must not make them run past the end.
     if magic != MAGIC or start > len(buffer):
         msg = f"the buffer starts with {magic!r} and claims {count} patches: it is not valid"
         raise WireError(f"{msg}, resend it")

@@ -61,6 +61,7 @@ class Header(NamedTuple):
         )
         if magic != MAGIC:
             raise WireError(f"the upload starts with {magic!r}, not {MAGIC!r}: it is not an update")
+        # Before the checksum: what another release sends is not damaged.
         if version != VERSION:
             msg = f"the upload has format version {version}, not {VERSION}"
             raise WireError(f"{msg}: install one release on the server and at every site")

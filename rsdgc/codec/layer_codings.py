@@ -26,6 +26,7 @@ class Float32Coding(LayerCoding):
 
     def encode(self, values: Float32) -> Sequence[Buffer]:
         """Return the values' own memory."""
+        # A copy is made on big-endian machines only.
         return [_as_bytes(values.astype("<f4", copy=False))]
 
     def decode(self, buffer: memoryview, count: int) -> Float32:
@@ -44,6 +45,7 @@ class Float16Coding(LayerCoding):
     def encode(self, values: Float32) -> Sequence[Buffer]:
         """Round to half precision."""
         out = np.empty(values.size, dtype="<f2")
+        # In chunks, so that clipping needs no second array of the layer's size.
         for part in chunks(values.size):
             out[part] = np.clip(values[part], -_FLOAT16_MAX, _FLOAT16_MAX)
         return [_as_bytes(out)]

@@ -193,10 +193,10 @@ def decode(
     # Unread bits would be a second spelling of the same update.
     streams.finish()
     num_bytes = bytes_from_bits(bits)
-    number = {layer: k for k, layer in enumerate(sparse)}
+    position = {layer: k for k, layer in enumerate(sparse)}
     layers = []
     for i, grid in enumerate(grids):
-        k = number.get(i)
+        k = position.get(i)
         if k is None:
             layers.append(_read_layer(reader, grid, None, header.scheme.dense_coding, 0))
         elif isinstance(coding, JointCoding):
