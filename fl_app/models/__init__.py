@@ -28,51 +28,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fl_app.models.hyper_cnn import HyperCNN
-from fl_app.models.small_cnn import SmallCNN
-from fl_app.models.small_resnet import SmallResNet
+from fl_app.models.small_networks import SmallCNN, SmallResNet
 from rsdgc.errors import SettingError
 from rsdgc.registry import Registry
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["LEAST_CHIP_PX", "MODELS", "build_model"]
 
-__all__ = ["MODELS", "build_model", "least_chip_px"]
-
+ARGUMENTS = ("num_bands", "num_classes", "chip_px")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 """Functions of ``num_bands``, ``num_classes``, ``chip_px``, or of some of them."""
 
-ARGUMENTS = ("num_bands", "num_classes", "chip_px")
-
-
-def _from_torchvision(name: str) -> Callable[..., nn.Module]:
-    def build(num_bands: int, num_classes: int, chip_px: int) -> nn.Module:
-        # Imported late: torchvision takes a second, and the small models do without.
-        from torchvision import models  # noqa: PLC0415
-
-        from fl_app.models import torchvision_models  # noqa: PLC0415
-
-        if name == "mobilenet-v3":
-            return torchvision_models.mobilenet(num_bands, num_classes, chip_px)
-        if name == "convnext-tiny":
-            return torchvision_models.convnext(num_bands, num_classes, chip_px)
-        constructor = getattr(models, name.replace("-", "_"))
-        if name.startswith("vgg"):
-            return torchvision_models.vgg(constructor, num_bands, num_classes)
-        return torchvision_models.resnet(constructor, num_bands, num_classes, chip_px)
-
-    return build
-
-
-_LEAST_CHIP_PX = {
-    "small-resnet": 8,
-    "small-cnn": 8,
-    "hyper-cnn": 1,
+_TORCHVISION_CHIP_PX = {
     "resnet18": 8,
     "resnet50": 8,
     "vgg16": 32,
@@ -82,23 +54,22 @@ _LEAST_CHIP_PX = {
     "mobilenet-v3": 8,
     "convnext-tiny": 16,
 }
-_OWN_MODELS = {"small-resnet": SmallResNet, "small-cnn": SmallCNN, "hyper-cnn": HyperCNN}
-for _name in _LEAST_CHIP_PX:
-    MODELS.register(_name)(_OWN_MODELS.get(_name) or _from_torchvision(_name))
+LEAST_CHIP_PX = {"small-resnet": 8, "small-cnn": 8, "hyper-cnn": 1, **_TORCHVISION_CHIP_PX}
+"""Side, in pixels, of the smallest chip that a built-in model takes."""
 
 
-def least_chip_px(name: str) -> int:
-    """Return the side, in pixels, of the smallest chip that a built-in model takes.
+def _build_from_torchvision(name: str, **arguments: int) -> nn.Module:
+    # Imported late: torchvision takes a second, and the small models do without.
+    from fl_app.models.torchvision_models import build  # noqa: PLC0415
 
-    It is 1 for a model from outside, whose first forward pass tells.
+    return build(name, **arguments)
 
-    Raises
-    ------
-    SettingError
-        The name is unknown.
-    """
-    _ = MODELS[name]
-    return _LEAST_CHIP_PX.get(name, 1)
+
+MODELS.register("small-resnet")(SmallResNet)
+MODELS.register("small-cnn")(SmallCNN)
+MODELS.register("hyper-cnn")(HyperCNN)
+for _name in _TORCHVISION_CHIP_PX:
+    MODELS.register(_name)(partial(_build_from_torchvision, _name))
 
 
 def build_model(
@@ -132,7 +103,8 @@ def build_model(
         The name is unknown, the chip too small for the model, a count below 1 (2 for classes), or
         what a function from outside returns is not such a module.
     """
-    least_px = least_chip_px(name)
+    build = MODELS[name]
+    least_px = LEAST_CHIP_PX.get(name, 1)  # the output of a model from outside is checked below
     if chip_px < least_px:
         raise SettingError(
             f"chips of {chip_px} px are too small for {name}, which takes {least_px} px and more: "
@@ -146,43 +118,38 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch CUDA's, too
         arguments = dict(zip(ARGUMENTS, (num_bands, num_classes, chip_px), strict=True))
-        if name in _LEAST_CHIP_PX:
-            return _call(name, arguments)
-        model = _call_from_outside(name, arguments)
+        if name in LEAST_CHIP_PX:
+            return _call(build, arguments)
+        try:
+            model = _call(build, arguments)
+        except Exception as error:
+            raise SettingError(
+                f"model {name!r} cannot be built ({_one_line(error)}): it is called with those of "
+                f"{', '.join(ARGUMENTS)} that it asks for by name"
+            ) from error
         _check_output(name, model, arguments)
     return model
 
 
-def _call(name: str, arguments: dict[str, int]) -> nn.Module:
-    build = MODELS[name]
+def _call(build: Callable[..., nn.Module], arguments: dict[str, int]) -> nn.Module:
+    """Call with those arguments that the function or class asks for."""
     parameters = inspect.signature(build).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = set(arguments) if takes_all else {parameter.name for parameter in parameters}
     return build(**{key: value for key, value in arguments.items() if key in names})
 
 
-def _call_from_outside(name: str, arguments: dict[str, int]) -> nn.Module:
-    try:
-        model = _call(name, arguments)
-    except Exception as error:
-        raise SettingError(
-            f"model {name!r} cannot be built ({_one_line(error)}): it is called with those of "
-            f"{', '.join(ARGUMENTS)} that it asks for by name"
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise SettingError(
-            f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module"
-        )
-    return model
-
-
 @torch.no_grad()
-def _check_output(name: str, model: nn.Module, arguments: dict[str, int]) -> None:
-    """Refuse a model that does not map two chips of zeros to two rows of logits.
+def _check_output(name: str, model: object, arguments: dict[str, int]) -> None:
+    """Refuse what is not a module, or does not map two chips of zeros to two rows of logits.
 
     On the meta device, where a simulation checks its settings, a failing model is let through:
     not every operation works there, and the sites check it again.
     """
+    if not isinstance(model, nn.Module):
+        raise SettingError(
+            f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module"
+        )
     num_bands, num_classes, chip_px = arguments.values()
     chips = torch.zeros(2, num_bands, chip_px, chip_px)
     was_training = model.training

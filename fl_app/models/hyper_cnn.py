@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import nn
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor, nn
 
 SPECTRAL_CHANNELS = 8
 SPECTRAL_KERNEL = 7
@@ -22,14 +17,7 @@ class HyperCNN(nn.Module):
     Two convolutions over seven bands, with stride two, run along the spectrum of each pixel; a 1×1
     convolution mixes their channels; a residual pair of 3×3 convolutions adds the surroundings. The
     classifier takes the mean over the patch and the center pixel, whose class is predicted.
-    About 100 thousand parameters at 200 bands.
-
-    Parameters
-    ----------
-    num_bands : int
-        Bands of the scene, any number from one up.
-    num_classes : int
-        Length of the output.
+    About 100 thousand parameters at 200 bands; any number of bands from one up will do.
     """
 
     def __init__(self, num_bands: int, num_classes: int) -> None:
@@ -56,14 +44,9 @@ class HyperCNN(nn.Module):
 
     @staticmethod
     def _along_spectrum(channels_in: int) -> list[nn.Module]:
+        kernel, padding = (SPECTRAL_KERNEL, 1), (SPECTRAL_KERNEL // 2, 0)
         return [
-            nn.Conv2d(
-                channels_in,
-                SPECTRAL_CHANNELS,
-                (SPECTRAL_KERNEL, 1),
-                stride=(2, 1),
-                padding=(SPECTRAL_KERNEL // 2, 0),
-            ),
+            nn.Conv2d(channels_in, SPECTRAL_CHANNELS, kernel, stride=(2, 1), padding=padding),
             nn.ReLU(inplace=True),
         ]
 

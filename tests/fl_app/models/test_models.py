@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_app.models import MODELS, build_model, least_chip_px
+from fl_app.models import LEAST_CHIP_PX, MODELS, build_model
 from rsdgc.errors import SettingError
 
 VGG = ("vgg16", "vgg16-bn", "vgg19", "vgg19-bn")
@@ -34,7 +34,7 @@ def test_every_light_model_takes_chips_of_any_band_count(name: str, px: int) -> 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_least_chip_is_enough_for_training(name: str) -> None:
-    px = least_chip_px(name)
+    px = LEAST_CHIP_PX[name]
     logits = build_model(name, 3, 4, px).train()(torch.randn(4, 3, px, px))
     logits.sum().backward()
     assert logits.shape == (4, 4)

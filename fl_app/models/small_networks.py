@@ -1,30 +1,55 @@
-"""small-resnet: a residual network that a CPU can train and a thin link can carry."""
+"""small-cnn and small-resnet: networks that a CPU can train and a thin link can carry.
+
+Both normalize by GroupNorm, which needs no statistics of other chips, so that a site's small or
+skewed batches do no harm to the model that all sites share.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
-from torch import nn
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+GROUPS = 8
+CNN_CHANNELS = (32, 64, 128)
 STEM_CHANNELS = 32
 STAGES = ((32, 1), (64, 2), (128, 2), (256, 2))
-"""Channels and stride of each residual block."""
-GROUPS = 8
+"""Channels and stride of each residual block of small-resnet."""
+
+
+def _conv_norm_relu(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class SmallCNN(nn.Module):
+    """Three 3×3 convolutions of 32 (stride 2), 64 and 128 channels, max-pooled between.
+
+    A mean over the chip and a linear layer follow. About 100 thousand parameters.
+    """
+
+    def __init__(self, num_bands: int, num_classes: int) -> None:
+        super().__init__()
+        self.stage1 = _conv_norm_relu(num_bands, CNN_CHANNELS[0], stride=2)
+        self.stage2 = _conv_norm_relu(CNN_CHANNELS[0], CNN_CHANNELS[1])
+        self.stage3 = _conv_norm_relu(CNN_CHANNELS[1], CNN_CHANNELS[2])
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(CNN_CHANNELS[2], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map chips (B, num_bands, H, W) to logits (B, num_classes)."""
+        x = self.pool(self.stage1(x))
+        x = self.pool(self.stage2(x))
+        logits: Tensor = self.head(self.stage3(x).mean(dim=(2, 3)))
+        return logits
 
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with GroupNorm, and a shortcut.
 
-    Parameters
-    ----------
-    channels_in, channels_out : int
-        Channels before and after.
-    stride : int
-        Of the first convolution; the shortcut is a 1×1 projection wherever the shape changes.
+    The first convolution has the stride; the shortcut is a 1×1 projection where the shape changes.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -50,24 +75,12 @@ class ResidualBlock(nn.Module):
 class SmallResNet(nn.Module):
     """Stem 3×3/2 of 32 channels, residual blocks 32, 64/2, 128/2, 256/2, mean, linear.
 
-    About 1.2 million parameters. GroupNorm needs no statistics of other chips, so a site's
-    small or skewed batches do no harm to the model that all sites share.
-
-    Parameters
-    ----------
-    num_bands : int
-        Channels of the input, all modalities together.
-    num_classes : int
-        Length of the output.
+    About 1.2 million parameters.
     """
 
     def __init__(self, num_bands: int, num_classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(num_bands, STEM_CHANNELS, 3, 2, padding=1, bias=False),
-            nn.GroupNorm(GROUPS, STEM_CHANNELS),
-            nn.ReLU(inplace=True),
-        )
+        self.stem = _conv_norm_relu(num_bands, STEM_CHANNELS, stride=2)
         channels = STEM_CHANNELS
         for number, (channels_out, stride) in enumerate(STAGES, start=1):
             self.add_module(f"stage{number}", ResidualBlock(channels, channels_out, stride))
