@@ -102,7 +102,7 @@ class Watch:
         if message.metadata.message_type != "train" or reply.has_error():
             return reply
         if messages.RESYNC in reply.content.metric_records[messages.METRICS]:
-            self.faults["resynchronised"] += 1
+            self.faults["resynchronized"] += 1
             return reply
         task = message.content.config_records[messages.TASK]
         payload = reply.content.array_records[messages.UPDATE][messages.PACKED].numpy().tobytes()
@@ -234,15 +234,15 @@ def test_replicas_are_exact_and_every_change_counts_once(
     named = ("restarted", "replica damaged", "disk lost", "killed", "message lost", "message twice")
     for fault in (*named, "reply lost", "reply late", "away"):
         assert watch.faults[fault] > 0, fault
-    dense = not watch.strategy.model.log  # which resynchronises everybody every round
-    assert dense or watch.faults["resynchronised"] > 0
+    dense = not watch.strategy.model.log  # which resynchronizes everybody every round
+    assert dense or watch.faults["resynchronized"] > 0
     run_dir = tmp_path / "run"
     refused = json.loads((run_dir / "summary.json").read_text())["refused"]
     assert {"no reply", "late reply", "error at the site"} <= refused.keys()
     visits = [json.loads(line) for line in (run_dir / "rounds.jsonl").read_text().splitlines()]
     late = sum(visit["phase"] == "late" for visit in visits)
     assert late >= watch.faults["reply late"]  # a slow machine makes more of them
-    assert sum(visit["resynced"] for visit in visits) >= watch.faults["resynchronised"]
+    assert sum(visit["resynced"] for visit in visits) >= watch.faults["resynchronized"]
     present = {
         site.name for site in watch.strategy.site_manager.connected(watch.grid.get_node_ids())
     }
