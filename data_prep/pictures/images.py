@@ -38,10 +38,7 @@ def stretch(
 def photo_uri(rgba: NDArray[np.uint8], max_px: int) -> str:
     """Return a photograph, [H, W, 4], as a data URI, averaged down to ``max_px`` a side."""
     image = Image.fromarray(np.ascontiguousarray(rgba))
-    scale = max_px / max(image.size)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BOX)
+    image.thumbnail((max_px, max_px), Image.Resampling.BOX, reducing_gap=None)
     # A tenth of the PNG's size and, unlike JPEG, with transparency; not every Pillow has it.
     if features.check("webp"):
         return _data_uri(image, "webp", quality=_WEBP_QUALITY, method=4)

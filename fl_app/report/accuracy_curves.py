@@ -66,10 +66,7 @@ def accuracy_by_round(run: Run) -> Markup:
 
 
 def accuracy_by_bytes(run: Run) -> Markup | None:
-    """Draw accuracy against the bytes sent so far, with dense FedAvg's bytes for the same rounds.
-
-    None when no round sent anything.
-    """
+    """Draw accuracy against the bytes so far, and dense FedAvg's; None if nothing was sent."""
     up = np.cumsum([line.bytes_up for line in run.history])
     both = up + np.cumsum([line.bytes_down for line in run.history])
     if not both.any():

@@ -79,7 +79,6 @@ def site_bars(run: Run) -> Markup | None:
     totals = [total for total in site_totals(run) if total.site in kept]
     if not any(total.bytes_up or total.bytes_down for total in totals):
         return None
-
     up, down = [total.bytes_up for total in totals], [total.bytes_down for total in totals]
 
     def paint(figure: Figure) -> None:
@@ -104,11 +103,11 @@ def _stack_up(axes: Axes, totals: list[SiteTotal]) -> None:
     # In the order in which uploads list them.
     groups = list(dict.fromkeys(group for total in totals for group in total.up_by_group))
     named = [group for group in groups if group != "header"]
+    colors = dict(zip(named, _GROUP_COLORS(np.linspace(0, 1, len(named))), strict=True))
     start = np.zeros(len(totals))
     for group in groups:
         widths = np.array([total.up_by_group.get(group, 0) for total in totals], dtype=np.float64)
-        place = named.index(group) / max(1, len(named) - 1) if group in named else 0.0
-        color = _GROUP_COLORS(place) if group in named else MUTED
+        color = colors.get(group, MUTED)
         axes.barh(range(len(totals)), widths, 0.7, left=start, color=color, label=group)
         start += widths
     rest = np.array([total.bytes_up for total in totals]) - start
@@ -120,8 +119,8 @@ def _finish_bars(axes: Axes, title: str, sums: list[int]) -> None:
     """Write each bar's sum at its end and leave room for it."""
     top = max(1, *sums)
     for row, count in enumerate(sums):
-        text = bytes_text(count)
-        axes.text(count + 0.015 * top, row, text, va="center", fontsize=7.5, color=INK)
+        end = count + 0.015 * top
+        axes.text(end, row, bytes_text(count), va="center", fontsize=7.5, color=INK)
     axes.set_xlim(0, top * 1.24)
     axes.set_title(title, loc="left", fontsize=8.5, color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(3))

@@ -111,27 +111,28 @@ def draw_map(
     colors = class_colors(classes)
     right = predicted == reference
     photo = stretch(mosaic(store, scene, picture_modality(store.meta.modalities)))
+    reference_map, predicted_map = (
+        scene.paint(colors[labels]) for labels in (reference, predicted)
+    )
     verdicts = np.array([WRONG, RIGHT], np.uint8)[right.astype(np.int64)]
     # Faded where the model was trained: to be right there proves little.
-    verdict_cells = scene.paint(verdicts, np.where(train, _FADED, _OPAQUE))
+    verdict_map = scene.paint(verdicts, np.where(train, _FADED, _OPAQUE))
     name = f"scene {scene.name}"
-    titled = (
-        ("Reference", scene.paint(colors[reference]), f"Reference classes of {name}"),
-        (
-            "Predicted",
-            scene.paint(colors[predicted]),
-            f"Classes that the model predicts for {name}",
+    seen = (photo_uri(photo, MOSAIC_PX), f"Mosaic of {name}, put together from its chips")
+    panels = [
+        Panel("Seen from above", *seen, cells=False),
+        Panel("Reference", reference_map, f"Reference classes of {name}"),
+        Panel("Predicted", predicted_map, f"Classes that the model predicts for {name}"),
+        Panel(
+            "Right and wrong", verdict_map, f"Chips of {name} that the model gets right and wrong"
         ),
-        ("Right and wrong", verdict_cells, f"Chips of {name} that the model gets right and wrong"),
-    )
-    alt = f"Mosaic of {name}, put together from its chips"
-    seen = Panel("Seen from above", photo_uri(photo, MOSAIC_PX), alt, cells=False)
+    ]
     counts = [np.bincount(labels, minlength=len(classes)) for labels in (reference, predicted)]
     return LandCoverMap(
         scene=scene.name,
         width=scene.shape[1],
         height=scene.shape[0],
-        panels=[seen, *(Panel(*texts) for texts in titled)],
+        panels=panels,
         outline=outline_path(scene.fill(test)),
         # The classes that occur in the scene, the most frequent first.
         legend=[

@@ -61,12 +61,9 @@ def refusals_by_round(run: Run) -> dict[int, list[SiteEntry]]:
 
 
 def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
-    """Count refused or missing uploads by reason, most frequent first.
-
-    The counts are the summary's; those of older runs, whose summary has none, are the ledger's.
-    """
+    """Count refused or missing uploads by reason, most frequent first."""
     counts = Counter(run.summary.refused)
-    if not counts:
+    if not counts:  # an older run, whose reasons only the ledger has
         counts.update(
             entry.reason or ("no reply" if entry.silent else "no reason recorded")
             for entry in run.site_entries

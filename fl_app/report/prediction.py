@@ -31,7 +31,7 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
         The statistics that the run normalized by do not fit the store.
     """
     device = choose_device("auto")
-    model = saved_model(run, store).to(device).eval()
+    model = _saved_model(run, store).to(device).eval()
     normalization = normalizations(store.meta.modalities, run_statistics(run.folder))
     labels = np.zeros(len(chips), np.int64)  # a loader wants some; they are not used
     loader = SplitLoader(store, chips, labels, normalization, device)
@@ -40,11 +40,8 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     return torch.cat(classes).numpy().astype(np.int64)
 
 
-def saved_model(run: Run, store: Store) -> nn.Module:
-    """Build the run's network for the store and load its saved weights.
-
-    Raises :class:`RunError` if they are missing or damaged, or of another network.
-    """
+def _saved_model(run: Run, store: Store) -> nn.Module:
+    """Build the run's network for the store and load its saved weights."""
     path = run.folder / "model.safetensors"
     if not path.is_file():
         raise RunError(f"{path} is missing: the run saved no model")
