@@ -1,11 +1,108 @@
 """Run several methods on the same data, seeds and rounds, and compare them.
 
-``trials``
-    Which runs a comparison consists of, and running those that are not complete yet.
-``results``
-    The runs' figures as a CSV file, a Markdown table and a plot.
+Every run (:mod:`~fl_app.compare.trials` lists them) is a whole simulation in a folder of its own. A
+run that is complete, with the same settings, is not repeated: a comparison that was interrupted
+continues where it stopped, and one with more methods, budgets or seeds than before runs only the
+new ones. :mod:`~fl_app.compare.results` writes their figures as a CSV file, a table and a plot.
 """
 
-from fl_app.compare.trials import Trial, compare, trials_of
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fl_app.compare.results import write_results
+from fl_app.compare.trials import Trial, trials_of
+from fl_app.runs.folder import read_settings
+from fl_app.runs.records import SUMMARY_FILE, RunSummary
+from fl_app.settings import Settings
+from fl_app.simulation import run_simulation
+from rsdgc.errors import RunError, SettingError
 
 __all__ = ["Trial", "compare", "trials_of"]
+
+
+def compare(
+    data: Path,
+    out: Path,
+    trials: Sequence[Trial],
+    common: Mapping[str, Any],
+    *,
+    cpus_per_site: int = 1,
+) -> Path:
+    """Run all trials and write ``compare.csv``, ``compare.md`` and ``compare.svg``.
+
+    The three files are written again after every run, from the runs that are complete.
+
+    Parameters
+    ----------
+    data : Path
+        Store or partition that all trials train on.
+    out : Path
+        Folder of the comparison.
+    trials : sequence of Trial
+        What to run, in this order.
+    common : mapping
+        Settings of all trials.
+    cpus_per_site : int
+        CPUs of one site's work.
+
+    Returns
+    -------
+    Path
+        The table in Markdown.
+
+    Raises
+    ------
+    SettingError
+        A setting is wrong, or a folder holds a run with other settings.
+    RunError
+        A run fails, or lost uploads of its sites; the runs before it are kept.
+    """
+    all_settings = {
+        trial: Settings.from_mapping(
+            {
+                **common,
+                **trial.settings,
+                "data-dir": str(data),
+                "out": str(out / trial.folder),
+            }
+        )
+        for trial in trials
+    }
+    for trial, settings in all_settings.items():
+        folder = out / trial.folder
+        if not _is_complete(folder, settings):
+            print(f"{trial.folder}:", flush=True)  # the log of the run follows
+            run_simulation([], settings.to_mapping(), cpus_per_site=cpus_per_site, force=True)
+        _refuse_lost_uploads(folder)
+        complete = [t for t in all_settings if (out / t.folder / SUMMARY_FILE).exists()]
+        write_results(out, complete)
+    return out / "compare.md"
+
+
+def _is_complete(folder: Path, settings: Settings) -> bool:
+    if not (folder / SUMMARY_FILE).exists():
+        return False
+    old, new = read_settings(folder)[0].to_mapping(), settings.to_mapping()
+    chosen_per_run = {"data-dir", "out", "state-dir", "min-sites"}
+    differing = [key for key in new.keys() - chosen_per_run if old[key] != new[key]]
+    if differing:
+        key = min(differing)
+        raise SettingError(
+            f"{folder} holds a run with {key}={old[key]!r} instead of {new[key]!r}; "
+            "choose another --out, or remove that folder"
+        )
+    return True
+
+
+def _refuse_lost_uploads(folder: Path) -> None:
+    """Refuse a run that trained on fewer uploads than it should have."""
+    refused = RunSummary.read(folder).refused
+    if refused:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in refused.items())
+        raise RunError(
+            f"{folder} lost {sum(refused.values())} uploads and cannot be compared: {reasons}; "
+            "remove that folder and start the comparison again"
+        )
