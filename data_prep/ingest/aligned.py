@@ -10,9 +10,12 @@ for labels, masks and color tables, because the mean of two codes is a third one
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -23,22 +26,14 @@ from data_prep.rasters import RasterFile, color_table, one_line, open_raster, re
 from data_prep.statistics import valid_mask
 from rsdgc.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import ExitStack
-
-    from numpy.typing import NDArray
-
 #: Bytes of one modality that are read at once, unless a row of blocks has more: few enough that
 #: they are still in the processor's cache when chips are cut from them.
 READ_BYTES = 8 * 2**20
 #: Largest error, in pixels, of the positions that a warp reads. With GDAL's default, an eighth,
 #: values depend on the window that is read; with this one they do not.
 WARP_TOLERANCE_PX = 1e-6
-
-
 #: Values (C, h, w), and which of them are data; None where all are.
-Band = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
+Band = tuple[NDArray[Any], NDArray[np.bool_] | None]
 
 
 class RowSource(Protocol):
@@ -50,18 +45,10 @@ class RowSource(Protocol):
 
 
 class AlignedRaster:
-    """A raster's bands on the grid, read in bands of rows.
+    """A raster's bands on the grid, a source of rows.
 
-    Parameters
-    ----------
-    stack
-        Keeps the files open.
-    file, grid
-        What is read, and on what.
-    nearest
-        Resample by nearest neighbor, as labels and masks need, instead of bilinear.
-    cols
-        First column and the one after the last, of the grid; default: all.
+    ``nearest`` resamples by nearest neighbor, as labels and masks need, instead of bilinear.
+    ``cols`` are the first column of the grid and the one after the last; default: all.
     """
 
     def __init__(
@@ -79,20 +66,32 @@ class AlignedRaster:
         source = stack.enter_context(open_raster(file.path))
         self._colors = color_table(source) if file.expand else None
         # colors of a table are categories as well: between two indices lies nothing
-        nearest = nearest or file.expand
+        resampling = Resampling.nearest if nearest or file.expand else Resampling.bilinear
+        marking = _marking(file)
+        on_grid = is_on_grid(file, grid)
+        adds_alpha = "add_alpha" in marking and (file.gcps or not on_grid)
         if file.gcps:
             # warped to the north-up image that the points describe, which is read like any other;
             # rasterio uses the points only where it chooses the grid itself
-            resampling = _resampling(nearest)
-            vrt = WarpedVRT(source, crs=file.crs, resampling=resampling, **_marking(file))
+            vrt = WarpedVRT(source, crs=file.crs, resampling=resampling, **marking)
             source = stack.enter_context(vrt)
+            marking.pop("add_alpha", None)  # the band that was added is warped like the others
         self._masked = has_own_mask(source, file)
-        if is_on_grid(file, grid):
-            self._source = source
-            self._alpha = source.count if file.gcps and _needs_alpha(file) else 0
-        else:
-            self._source = stack.enter_context(_warped(source, file, grid, nearest))
-            self._alpha = self._source.count if _needs_alpha(file) else 0
+        if not on_grid:
+            warped = WarpedVRT(
+                source,
+                src_crs=file.crs,
+                resampling=resampling,
+                crs=grid.crs,
+                transform=grid.transform,
+                height=grid.height,
+                width=grid.width,
+                tolerance=WARP_TOLERANCE_PX,
+                **marking,
+            )
+            source = stack.enter_context(warped)
+        self._source = source
+        self._alpha = source.count if adds_alpha else 0
         self._all_valid = not (self._alpha or self._masked or file.expand) and (
             set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
         )
@@ -103,35 +102,30 @@ class AlignedRaster:
 
         The next call may overwrite the values.
         """
-        try:
-            return self._read(start, stop)
-        except RasterioError as error:
-            raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
-
-    def _read(self, start: int, stop: int) -> Band:
         if start < 0 or stop > self._source.height or start >= stop:
             raise DataError(f"{self.file.path} has no rows {start} to {stop}: this is a defect")
         window = Window(self._first, start, self._width, stop - start)
         indexes = list(self.file.indexes)
-        values = self._source.read(indexes, window=window, out=self._reused(stop - start))
-        if self._all_valid:
-            return real_values(values, self.file), None
-        valid = own_valid(values, self.file.nodatas)
-        if self._alpha:
-            valid &= self._source.read(self._alpha, window=window) > 0
-        elif self._masked:
-            valid &= self._source.read_masks(indexes, window=window) > 0
+        # the same memory for every read: new pages take as long to get as to fill
+        shape = (len(indexes), stop - start, self._width)
+        size = math.prod(shape)
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, self.file.source_dtype)
+        out = self._buffer[:size].reshape(shape)
+        try:
+            values = self._source.read(indexes, window=window, out=out)
+            if self._all_valid:
+                return real_values(values, self.file), None
+            valid = own_valid(values, self.file.nodatas)
+            if self._alpha:
+                valid &= self._source.read(self._alpha, window=window) > 0
+            elif self._masked:
+                valid &= self._source.read_masks(indexes, window=window) > 0
+        except RasterioError as error:
+            raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
         if self._colors is None:
             return real_values(values, self.file), valid
         return expand_colors(values, valid, self._colors)
-
-    def _reused(self, rows: int) -> NDArray[Any]:
-        """Return the same memory for every read: new pages take as long to get as to fill."""
-        shape = (len(self.file.indexes), rows, self._width)
-        size = int(np.prod(shape))
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, self.file.source_dtype)
-        return self._buffer[:size].reshape(shape)
 
 
 def own_valid(values: NDArray[Any], nodatas: tuple[float | None, ...]) -> NDArray[np.bool_]:
@@ -156,49 +150,19 @@ def has_own_mask(source: Any, file: RasterFile) -> bool:
     return MaskFlags.alpha in flags or MaskFlags.per_dataset in flags
 
 
-def _needs_alpha(file: RasterFile) -> bool:
-    """Tell whether ground outside a file can be marked by an added alpha band only."""
-    return not file.alpha and file.nodatas[0] is None and file.source_dtype[0] not in "fc"
-
-
 def _marking(file: RasterFile) -> dict[str, Any]:
     """Return options of a warp that mark what the source does not cover."""
     nodata = file.nodatas[0]
     if nodata is None and file.source_dtype[0] in "fc":
         nodata = float("nan")
     if nodata is not None:
+        # each band by itself: GDAL's default masks a pixel only where all bands are nodata
         return {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "NO"}
     return {} if file.alpha else {"add_alpha": True}
 
 
-def _resampling(nearest: bool) -> Resampling:
-    return Resampling.nearest if nearest else Resampling.bilinear
-
-
-def _warped(source: Any, file: RasterFile, grid: Grid, nearest: bool) -> WarpedVRT:
-    target: dict[str, Any] = {
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "height": grid.height,
-        "width": grid.width,
-        "tolerance": WARP_TOLERANCE_PX,
-    }
-    marking = {} if file.gcps and _needs_alpha(file) else _marking(file)
-    return WarpedVRT(source, src_crs=file.crs, resampling=_resampling(nearest), **target, **marking)
-
-
 class RowWindow:
-    """Rows of a source, requested in rising order and each read once.
-
-    Parameters
-    ----------
-    source
-        What to read.
-    height
-        Rows of the grid.
-    step
-        Rows to read at once.
-    """
+    """Rows of a source, requested in rising order and read once each, ``step`` rows at a time."""
 
     def __init__(self, source: RowSource, height: int, step: int) -> None:
         self._source = source
@@ -230,8 +194,7 @@ class RowWindow:
             self._values = np.concatenate([self._values, values], axis=1)
         assert self._values is not None
         rows = slice(start - self._start, stop - self._start)
-        valid = None if self._valid is None else self._valid[:, rows]
-        return self._values[:, rows], valid
+        return self._values[:, rows], None if self._valid is None else self._valid[:, rows]
 
     def drain(self, start: int) -> None:
         """Read the rows from ``start`` to the last, and forget them."""

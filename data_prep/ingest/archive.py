@@ -6,15 +6,12 @@ import json
 import os
 import re
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from data_prep.rasters import RASTER_SUFFIXES, natural_key
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 ARCHIVE_FILE = "archive.json"
 #: Ends of names of files that accompany rasters; reports do not list them.
@@ -59,20 +56,15 @@ class Archive:
         try:
             if not self.zipped:
                 return (self.src / relative).read_text(encoding="utf-8")
+            # the root's path within the zip file
+            inside = self.root.as_posix().partition("}/")[2]
             with zipfile.ZipFile(self.src) as archive:
-                prefix = _inside(self.root)
-                return archive.read(prefix + relative).decode("utf-8")
+                return archive.read(f"{inside}/{relative}" if inside else relative).decode("utf-8")
         except (OSError, UnicodeDecodeError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path(relative)} cannot be read: {error}") from error
 
     def is_synthetic(self) -> bool:
-        """Tell whether ``archive.json`` at the root has ``"synthetic": true``.
-
-        Raises
-        ------
-        DataError
-            The file is there but is not a JSON object.
-        """
+        """Tell whether ``archive.json`` at the root has ``"synthetic": true``."""
         text = self.text(ARCHIVE_FILE)
         if text is None:
             return False
@@ -85,16 +77,10 @@ class Archive:
 
 
 def open_archive(src: str | os.PathLike[str]) -> Archive:
-    """List an archive: a folder, a ``.zip`` file, ``zip://file.zip!folder`` or ``/vsizip/…``.
-
-    Raises
-    ------
-    DataError
-        The folder or file does not exist, or the zip file is broken.
-    """
+    """List an archive: a folder, a ``.zip`` file, ``zip://file.zip!folder`` or ``/vsizip/…``."""
     path, inside = _parse(str(src))
     if path.is_dir() and not inside:
-        return Archive(path, path, path.resolve().name, _walk(path))
+        return Archive(path, path, path.resolve().name, _by_folder(_walk(path)))
     if not path.is_file():
         raise DataError(f"{path} is not a folder: name the archive's folder, or a zip file")
     if not zipfile.is_zipfile(path):
@@ -124,16 +110,16 @@ def _parse(src: str) -> tuple[Path, str]:
     return Path(src), ""
 
 
-def _walk(root: Path) -> dict[str, list[str]]:
-    paths = []
+def _walk(root: Path) -> Iterable[str]:
     for folder, children, files in os.walk(root):
+        # hidden folders, such as .git, can hold more files than the archive
         children[:] = [child for child in children if not child.startswith(".")]
-        parent = Path(folder).relative_to(root).as_posix()
-        paths += [name if parent == "." else f"{parent}/{name}" for name in files]
-    return _by_folder(paths)
+        parent = Path(folder).relative_to(root)
+        yield from ((parent / name).as_posix() for name in files)
 
 
 def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
+    """Sort files, without hidden ones and what macOS adds to zip files."""
     folders: dict[str, list[str]] = {}
     for name in sorted(names, key=natural_key):
         path = PurePosixPath(name)
@@ -142,12 +128,6 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
         folder = path.parent.as_posix()
         folders.setdefault("" if folder == "." else folder, []).append(name)
     return dict(sorted(folders.items(), key=lambda item: natural_key(item[0])))
-
-
-def _inside(root: Path) -> str:
-    """Path of a root within its zip file, with a slash at its end if it is not empty."""
-    inside = root.as_posix().partition("}/")[2]
-    return f"{inside}/" if inside else ""
 
 
 def is_raster(name: str) -> bool:

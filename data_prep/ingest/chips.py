@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from data_prep.ingest.class_list import distinct
 from data_prep.ingest.job_results import JOB_BYTES, Job, SampleBatch
+from data_prep.ingest.options import ChipRules
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
 from data_prep.statistics import ChipSums
 from data_prep.store_writer import chip_hashes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from data_prep.ingest.options import ChipRules
 
 #: Bytes of a row of blocks from which on its columns are divided among jobs. Whole rows are read
 #: faster, but a job needs the memory of one.
@@ -33,10 +29,6 @@ class ChipJob(Job):
 
     Attributes
     ----------
-    source
-        What is read.
-    rules
-        Which windows become chips.
     rows, cols
         First pixel rows and columns of the windows.
     drain
@@ -108,17 +100,10 @@ def chip_jobs(source: SceneSource, rules: ChipRules, number: int) -> list[ChipJo
     return jobs
 
 
-def window_starts(length: int, rules: ChipRules, step: int = 1) -> list[int]:
-    """First pixels of the windows along one side of a scene, by the edge policy.
+def window_starts(length: int, rules: ChipRules, step: int) -> list[int]:
+    """First pixels of the windows along a side of ``length`` pixels, by the edge policy.
 
-    Parameters
-    ----------
-    length
-        Pixels along the side.
-    rules
-        Chip, stride and edge policy.
-    step
-        Starts are multiples of this (``shift`` moves windows).
+    ``step`` is what windows that are shifted to the edge begin at a multiple of.
     """
     side, stride = rules.chip_px, rules.stride_px
     starts = list(range(0, length - side + 1, stride))
@@ -144,6 +129,7 @@ def _cut_row(
     else:
         valid_share = _windows(rows.usable, lefts, side).mean(axis=(1, 2))
     seen = valid_share >= rules.min_valid
+    # the second condition is for a --min-label of 0: a chip without any label has no class
     known = (label_share >= rules.min_label) & (label_share > 0)
     keep = seen & known
     arrays, sums = [], []
@@ -151,9 +137,8 @@ def _cut_row(
     for image, valid, modality in zip(rows.images, rows.valid, modalities, strict=True):
         starts, px = lefts[keep] // modality.factor, side // modality.factor
         chips = _windows(image, starts, px)
-        mask = None if valid is None else _windows(valid, starts, px)
         arrays.append(chips)
-        sums.append(ChipSums.of(chips, mask))
+        sums.append(ChipSums.of(chips, None if valid is None else _windows(valid, starts, px)))
     columns = {
         "row": np.full(int(keep.sum()), row),
         "col": cols[keep],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
@@ -17,7 +19,7 @@ from data_prep.ingest.job_pool import run_jobs
 from data_prep.ingest.job_results import Job, JobResult, SampleBatch, result_file
 from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
-from data_prep.ingest.progress import Callback, reporting
+from data_prep.ingest.progress import Callback
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
 from data_prep.manifest import Columns, join_columns, text_column
@@ -30,26 +32,13 @@ from data_prep.store import Store
 from data_prep.store_writer import chip_hashes, write_records
 from rsdgc.errors import DataError
 
-if TYPE_CHECKING:
-    import os
-
-    from numpy.typing import NDArray
-
 #: Images of one job: enough that a job takes longer than its start, for images of 64 px as well.
 JOB_IMAGES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob(Job):
-    """Some images.
-
-    Attributes
-    ----------
-    images, first
-        The images, and the number of the first one in the list of all.
-    common, side
-        Sides of :func:`read_chip`.
-    """
+    """Some images; ``first`` is the number of their first one in the list of all."""
 
     images: tuple[Image, ...]
     first: int
@@ -123,8 +112,7 @@ def ingest_class_folders(
     side = chosen.chip_px or common
     jobs = _jobs(listed.images, common, side)
     with work_folder(out, sources, overwrite=overwrite) as work:
-        with reporting(progress) as report:
-            results = run_jobs(jobs, work.results, processes=processes, report=report)
+        results = run_jobs(jobs, work.results, processes=processes, progress=progress)
         _finish(listed, [results[job.key] for job in jobs], work, chosen, (common, side))
     return Store.open(out)
 
@@ -149,21 +137,9 @@ def _jobs(images: Sequence[Image], common: int, side: int) -> list[ImageJob]:
 
 
 def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Read an image as a square chip.
+    """Read an image as a square chip (C, side, side), and which of its values are data.
 
-    Parameters
-    ----------
-    file
-        The image.
-    common
-        Side to which it is cropped or padded, in its own pixels.
-    side
-        Side of the chip.
-
-    Returns
-    -------
-    tuple
-        Values (C, side, side) in the stored type, and which of them are data.
+    The image is cropped or padded to ``common`` of its own pixels a side, and then resampled.
     """
     height, width = min(file.height, common), min(file.width, common)
     window = Window((file.width - width) // 2, (file.height - height) // 2, width, height)
@@ -180,9 +156,8 @@ def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], N
             # averaging uses every pixel where the image shrinks; bilinear would skip most
             averaging = Resampling.average if side < common else Resampling.bilinear
             values = source.read(indexes, window=window, out_shape=shape, resampling=averaging)
-            mask = (
-                source.read_masks(indexes, window=window, out_shape=shape) > 0 if masked else None
-            )
+            if masked:
+                mask = source.read_masks(indexes, window=window, out_shape=shape) > 0
     valid = own_valid(values, file.nodatas)
     if mask is not None:
         valid &= mask
@@ -194,7 +169,7 @@ def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], N
 
 
 def _resized(values: NDArray[Any], side: int, common: int) -> NDArray[Any]:
-    """Pick pixels of (C, h, w) by nearest neighbor: between two colors of a table lies none."""
+    """Resample (C, h, w) by nearest neighbor: between two colors of a table lies none."""
     height, width = (max(1, round(length * side / common)) for length in values.shape[1:])
     rows = ((np.arange(height) + 0.5) * values.shape[1] / height).astype(np.int64)
     cols = ((np.arange(width) + 0.5) * values.shape[2] / width).astype(np.int64)
@@ -203,10 +178,8 @@ def _resized(values: NDArray[Any], side: int, common: int) -> NDArray[Any]:
 
 def _pad(values: NDArray[Any], side: int) -> NDArray[Any]:
     """Pad (C, h, w) to (C, side, side) by reflection, evenly on both sides."""
-    margins = [(0, 0)]
-    for length in values.shape[1:]:
-        missing = side - length
-        margins.append((missing // 2, missing - missing // 2))
+    missing = [side - length for length in values.shape[1:]]
+    margins = [(0, 0), *((m // 2, m - m // 2) for m in missing)]
     return np.ascontiguousarray(np.pad(values, margins, mode="symmetric"))
 
 
@@ -218,19 +191,33 @@ def _finish(
     sides: tuple[int, int],
 ) -> None:
     """Split the chips and write the records of their store."""
-    skipped = [*listed.skipped]
-    for result in results:
-        skipped += [Skipped(path=path, reason=reason) for path, reason in result.skipped]
+    unread = [item for result in results for item in result.skipped]
+    skipped = [*listed.skipped, *(Skipped(path=path, reason=reason) for path, reason in unread)]
     stop_if_strict(options.strict, skipped)
     filled = [result for result in results if result.rows]
     if not filled:
         raise DataError(f"no image can be read: {skipped[0].path}: {skipped[0].reason}")
     read = join_columns([result.columns for result in filled])
-    columns = _columns([listed.images[i] for i in read["image"]], read)
+    images = [listed.images[i] for i in read["image"]]
+    count = len(images)
+    columns: Columns = {
+        "chip": np.arange(count),
+        "label": np.array([image.label for image in images], np.int64),
+        "scene": np.array([image.name for image in images], dtype=object),
+        "folder": np.array([image.folder for image in images], dtype=object),
+        "row": np.zeros(count, np.int64),
+        "col": np.zeros(count, np.int64),
+        "x": np.full(count, np.nan),
+        "y": np.full(count, np.nan),
+        "crs": text_column("", count),
+        "block": text_column("", count),
+        "valid": read["valid"],
+        "hash": read["hash"],
+    }
     labels = columns["label"]
-    codes, method = _split(columns, listed, options)
+    given = np.array([image.split for image in images], dtype=object)
+    codes, method = _split(columns, given, len(listed.classes), options)
     columns["split"] = split_names(codes)
-    columns["chip"] = np.arange(len(labels))
     train = np.flatnonzero(codes == TRAIN)
     if not len(train):
         raise DataError("no train sample is left: choose a smaller --test")
@@ -246,7 +233,7 @@ def _finish(
         [sums],
         kind="chips",
         name=options.name or listed.archive.name,
-        source=f"class folders of {listed.archive.name}: {len(labels)} images",
+        source=f"class folders of {listed.archive.name}: {count} images",
         synthetic=listed.archive.is_synthetic() if synthetic is None else synthetic,
         classes=listed.classes,
         class_codes=listed.codes,
@@ -258,41 +245,25 @@ def _finish(
     )
 
 
-def _split(columns: Columns, listed: ImageList, options: ImageOptions) -> tuple[SplitCodes, str]:
+def _split(
+    columns: Columns, given: NDArray[Any], classes: int, options: ImageOptions
+) -> tuple[SplitCodes, str]:
     """Split as the CSV says, else class by class at each site."""
-    given = columns.pop("given")
     if (given != "").any():
         if (given == "").any():
             lacking = columns["scene"][given == ""][0]
             raise DataError(f"{lacking} has no split but others have: fill in the column split")
         return np.array([SPLITS.index(name) for name in given], np.int8), "given"
     sites = np.unique(columns["folder"].astype(str), return_inverse=True)[1]
-    groups = sites * len(listed.classes) + columns["label"]
+    groups = sites * classes + columns["label"]
     return split_stratified(groups, columns["hash"], **options.shares), "stratified"
-
-
-def _columns(images: Sequence[Image], read: Columns) -> Columns:
-    count = len(images)
-    return {
-        "label": np.array([image.label for image in images], np.int64),
-        "scene": np.array([image.name for image in images], dtype=object),
-        "folder": np.array([image.folder for image in images], dtype=object),
-        "given": np.array([image.split for image in images], dtype=object),
-        "row": np.zeros(count, np.int64),
-        "col": np.zeros(count, np.int64),
-        "x": np.full(count, np.nan),
-        "y": np.full(count, np.nan),
-        "crs": text_column("", count),
-        "block": text_column("", count),
-        "valid": read["valid"],
-        "hash": read["hash"],
-    }
 
 
 def _describe(images: Sequence[Image]) -> ModalityMeta:
     files = [image.file for image in images]
     declared = [file.nodata for file in files if file.nodata is not None]
     names = list(files[0].names)
+    # the bands of a PNG or JPEG have no names, but a known order
     if names == ["band1", "band2", "band3"] and files[0].dtype == "uint8":
         names = ["red", "green", "blue"]
     return ModalityMeta(
@@ -306,15 +277,13 @@ def _describe(images: Sequence[Image]) -> ModalityMeta:
 
 
 def _notes(images: Sequence[Image], common: int, side: int) -> list[str]:
+    files = [image.file for image in images]
     notes = []
-    other = sum((image.file.height, image.file.width) != (common, common) for image in images)
-    if other:
+    if other := sum((file.height, file.width) != (common, common) for file in files):
         notes.append(f"{other} images cropped or padded to {common}×{common} px")
-    alphas = sum(image.file.alpha for image in images)
-    if alphas:
+    if alphas := sum(file.alpha for file in files):
         notes.append(f"{alphas} images have an alpha band, which is not read as a band")
-    tables = sum(image.file.expand for image in images)
-    if tables:
+    if tables := sum(file.expand for file in files):
         notes.append(f"{tables} images have a color table, stored as red, green and blue")
     if side != common:
         notes.append(f"all images resampled from {common} to {side} px")

@@ -6,17 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from data_prep.ingest.archive import Archive
 from data_prep.rasters import category_names
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.ingest.archive import Archive
 
 CLASSES_FILE = "classes.json"
 #: Code of a pixel that is in no class: the least int32, which no label file uses.
@@ -57,34 +54,24 @@ class ClassList:
     def labeled(
         self, codes: NDArray[np.integer[Any]], valid: NDArray[np.bool_], where: object
     ) -> NDArray[np.bool_]:
-        """Mark the pixels that have a label.
-
-        Raises
-        ------
-        UnknownLabelError
-            A valid pixel has a code that the given list does not know.
-        """
+        """Mark the pixels that have a label; UnknownLabelError for a code not in a closed list."""
         valid = valid & (codes != 0) if self.zero_is_unlabeled else valid
-        if self.closed:
-            occurring = distinct(codes[valid])
-            unknown = occurring[~np.isin(occurring, list(self.names))]
-            if len(unknown) and self.ignore_unknown:
-                return valid & ~np.isin(codes, unknown)
-            if len(unknown):
-                raise UnknownLabelError(
-                    f"{where} has label {unknown[0]}, which is not in the class list "
-                    f"({', '.join(map(str, self.names))}): add it to --classes, mark it as "
-                    "nodata in the file, or use --unknown ignore"
-                )
-        return valid
+        if not self.closed:
+            return valid
+        occurring = distinct(codes[valid])
+        unknown = occurring[~np.isin(occurring, list(self.names))]
+        if len(unknown) and not self.ignore_unknown:
+            raise UnknownLabelError(
+                f"{where} has label {unknown[0]}, which is not in the class list "
+                f"({', '.join(map(str, self.names))}): add it to --classes, mark it as "
+                "nodata in the file, or use --unknown ignore"
+            )
+        return valid & ~np.isin(codes, unknown) if len(unknown) else valid
 
     def code_of(self, value: str | int, where: object) -> int:
         """Return the code of a polygon's class: a name of the list, or a code.
 
-        Raises
-        ------
-        UnknownLabelError
-            The list does not have it, and unknown classes are not ignored.
+        A class that the list does not have is :data:`NO_CODE` or an UnknownLabelError.
         """
         for code, name in self.names.items():
             if value == code or str(value) == name:
@@ -130,38 +117,37 @@ def given_classes(
     *,
     ignore_unknown: bool = False,
 ) -> ClassList | None:
-    """Return the class list that was given, else that of ``classes.json``; None without either.
+    """Return the closed list that was given, else that of ``classes.json``; None without either.
 
-    Parameters
-    ----------
-    archive
-        Its ``classes.json`` counts where no list is given.
-    classes
-        A mapping of code to name, or the path of a JSON file that holds one.
-    ignore_unknown
-        Labels outside the list count as unlabeled instead of being an error.
+    ``classes`` is a mapping of code to name, or the path of a JSON file that holds one.
     """
     text = archive.text(CLASSES_FILE)
     if isinstance(classes, Mapping):
         names = {int(code): str(name) for code, name in classes.items()}
     elif classes is not None:
-        names = _parse(_read(Path(classes)), classes)
+        try:
+            names = _parse(Path(classes).read_text(encoding="utf-8"), classes)
+        except OSError as error:
+            raise DataError(
+                f"{Path(classes)} cannot be read ({error.strerror}): correct --classes"
+            ) from error
     elif text is not None:
         names = _parse(text, archive.path(CLASSES_FILE))
     else:
         return None
-    return _closed(names, ignore_unknown)
+    if not names:
+        raise DataError("the class list (--classes) is empty: name at least one class")
+    if len(set(names.values())) < len(names):
+        raise DataError("the class list (--classes) repeats a name: give each code its own")
+    names = dict(sorted(names.items()))
+    # code 0 that is in no list is what most archives fill unlabeled pixels with
+    return ClassList(names, True, 0 not in names, ignore_unknown)
 
 
 def raster_classes(label_path: Path, *, pixels: bool = False) -> ClassList:
     """Return the class list that a label raster implies: its category names.
 
-    Parameters
-    ----------
-    label_path
-        A label raster, for its category names.
-    pixels
-        Pixel mode, where code 0 means unlabeled even if no list says so.
+    In pixel mode code 0 means unlabeled even if no name says so.
     """
     names = category_names(label_path)
     zero = names.get(0)
@@ -170,34 +156,11 @@ def raster_classes(label_path: Path, *, pixels: bool = False) -> ClassList:
 
 
 def named_classes(values: Iterable[str | int]) -> ClassList:
-    """Return the class list that class values imply.
-
-    Whole numbers are codes; names are numbered from 1 in alphabetical order.
-    """
+    """Return the list that class values imply: numbers are codes, names count from 1 by name."""
     distinct_values = set(values)
     named = any(isinstance(value, str) for value in distinct_values)
     names = sorted(map(str, distinct_values)) if named else []
     return ClassList(dict(enumerate(names, start=1)), closed=False, zero_is_unlabeled=False)
-
-
-def _closed(names: dict[int, str], ignore_unknown: bool) -> ClassList:
-    if not names:
-        raise DataError("the class list (--classes) is empty: name at least one class")
-    if len(set(names.values())) < len(names):
-        raise DataError("the class list (--classes) repeats a name: give each code its own")
-    return ClassList(
-        dict(sorted(names.items())),
-        closed=True,
-        zero_is_unlabeled=0 not in names,
-        ignore_unknown=ignore_unknown,
-    )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): correct --classes") from error
 
 
 def _parse(text: str, where: object) -> dict[int, str]:

@@ -8,34 +8,27 @@ are read from the arrays, since only the split says which pixels are samples.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.block_split import least_distance, separate_duplicates, set_buffer, split_blocks
 from data_prep.field_split import least_distance_px, split_fields
 from data_prep.footprints import Footprints, footprint_polygons
-from data_prep.ingest.plan import note_lines
-from data_prep.manifest import join_columns
+from data_prep.ingest.options import SceneOptions
+from data_prep.ingest.pixel_mode import PixelScene
+from data_prep.ingest.plan import Plan, note_lines
+from data_prep.manifest import Columns, join_columns
 from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped
 from data_prep.shards import ShardedArray, band_sums
 from data_prep.splits import TEST, TRAIN, VAL, SplitCodes, make_report, split_names, split_units
-from data_prep.statistics import ChipSums
+from data_prep.statistics import BandSums, ChipSums
 from data_prep.store_writer import write_records
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from data_prep.ingest.options import SceneOptions
-    from data_prep.ingest.pixel_mode import PixelScene
-    from data_prep.ingest.plan import Plan
-    from data_prep.manifest import Columns
-    from data_prep.statistics import BandSums
 
 
 @dataclass

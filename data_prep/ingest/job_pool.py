@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -20,17 +21,12 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from data_prep.ingest import job_results
+from data_prep.ingest.job_results import Job, JobResult
+from data_prep.ingest.progress import Callback, reporting
 from rsdgc.errors import RunError, SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from data_prep.ingest.job_results import Job, JobResult
-    from data_prep.ingest.progress import Callback
 
 #: Bytes to read from which on several jobs run at a time: for less, starting takes longer.
 PARALLEL_BYTES = 64 * 2**20
@@ -42,7 +38,7 @@ def run_jobs(
     *,
     processes: int | None = None,
     threads: int = 1,
-    report: Callback,
+    progress: Callback | None = None,
 ) -> dict[str, JobResult]:
     """Run all jobs that are not done yet, several at a time where that pays.
 
@@ -57,7 +53,7 @@ def run_jobs(
         for little work.
     threads
         How many of them may run in this process, in threads; the others run in processes.
-    report
+    progress
         Called with the scene, and the bytes done and in all.
 
     Returns
@@ -65,13 +61,6 @@ def run_jobs(
     dict
         Results by key, the same however the jobs were shared out. Of a scene that failed, some
         may be missing.
-
-    Raises
-    ------
-    UnknownLabelError
-        A label is not in the class list.
-    RunError
-        A process died.
     """
     if processes is not None and processes < 1:
         raise SettingError(f"--processes is {processes}: choose at least 1")
@@ -86,10 +75,11 @@ def run_jobs(
     if processes is None:
         processes = len(os.sched_getaffinity(0)) if total >= PARALLEL_BYTES else 1
     at_once = max(1, min(processes, len(left)))
-    for job, result in _run(left, folder, min(at_once, threads), max(0, at_once - threads)):
-        done += job.bytes
-        results[job.key] = result
-        report(job.scene, done, total)
+    with reporting(progress) as report:
+        for job, result in _run(left, folder, min(at_once, threads), max(0, at_once - threads)):
+            done += job.bytes
+            results[job.key] = result
+            report(job.scene, done, total)
     return results
 
 
@@ -126,6 +116,7 @@ def _run_in_pools(
 
     try:
         if processes:  # first, since they take the longest to start
+            # fork would copy locks that other threads hold, such as the one that hashes the sources
             context = multiprocessing.get_context("spawn")
             workers = ProcessPoolExecutor(processes, context, initializer=_start_worker)
             pools.append((workers, processes))

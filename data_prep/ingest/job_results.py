@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.ingest.class_list import UnknownLabelError
 from data_prep.manifest import Columns, join_columns
@@ -21,12 +24,6 @@ from data_prep.rasters import gdal_environment
 from data_prep.shards import ShardWriter
 from data_prep.statistics import ChipSums
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 #: Source bytes of one job. A job is the unit of resuming and of progress, and its start costs a
 #: few milliseconds. The files of a store depend on this, and not on the number of processes.
@@ -46,21 +43,11 @@ class SampleBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(ABC):
-    """What one process or thread does at a time.
+    """What one process or thread does at a time."""
 
-    Attributes
-    ----------
-    key
-        Name of the job, and of its files; keys sort in the order of the store.
-    scene
-        Name of the scene, which is given up when the job fails.
-    bytes
-        How much the job reads, for progress.
-    """
-
-    key: str
-    scene: str
-    bytes: int
+    key: str  #: name of the job, and of its files; keys sort in the order of the store
+    scene: str  #: name of the scene, which is given up when the job fails
+    bytes: int  #: how much the job reads, for progress
 
     @abstractmethod
     def run(self) -> Iterator[SampleBatch]:
@@ -89,13 +76,7 @@ def result_file(folder: Path, key: str, modality: int) -> Path:
 
 
 def run_job(folder: Path, job: Job) -> JobResult:
-    """Run a job and write its result; a failure that concerns its scene alone is the result.
-
-    Raises
-    ------
-    UnknownLabelError
-        A label is not in the class list.
-    """
+    """Run a job and write its result; a failure that concerns its scene alone is the result."""
     writer = _ResultWriter(folder, job.key)
     try:
         with gdal_environment():
@@ -103,6 +84,7 @@ def run_job(folder: Path, job: Job) -> JobResult:
                 writer.add(batch)
         return writer.finish()
     except UnknownLabelError:
+        # the class list is at fault, and leaving scenes out would hide it
         raise
     except DataError as error:
         return JobResult(job.key, error=str(error))
@@ -128,8 +110,10 @@ class _ResultWriter:
             return
         self._columns.append(batch.columns)
         self._sums.append(batch.sums)
-        if not self._shards:
-            self._shards = [self._open(i, array) for i, array in enumerate(batch.arrays)]
+        if not self._shards:  # the shapes are known only now
+            for i, array in enumerate(batch.arrays):
+                path = result_file(self._folder, self._result.key, i)
+                self._shards.append(ShardWriter(path, array.shape[1:], array.dtype))
         for shard, values in zip(self._shards, batch.arrays, strict=True):
             shard.append(values)
 
@@ -149,10 +133,6 @@ class _ResultWriter:
         for shard in self._shards:
             shard.close()
 
-    def _open(self, modality: int, array: NDArray[Any]) -> ShardWriter:
-        path = result_file(self._folder, self._result.key, modality)
-        return ShardWriter(path, array.shape[1:], array.dtype)
-
 
 def _write(folder: Path, result: JobResult) -> None:
     partial = folder / f"{result.key}.partial"
@@ -170,7 +150,7 @@ def _write(folder: Path, result: JobResult) -> None:
 
 
 def read_result(folder: Path, key: str) -> JobResult | None:
-    """Read what a job that is done has written; None if it is not done."""
+    """Read the result of a job that is done; None if it is not."""
     path = folder / f"{key}.npz"
     if not path.is_file():
         return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_prep.ingest.finalize import AssembledScenes, finish_chips, finish_pixels
 from data_prep.ingest.job_pool import run_jobs
@@ -13,20 +15,15 @@ from data_prep.ingest.job_results import JobResult, result_file
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import scene_pixels
 from data_prep.ingest.plan import Plan, plan_scenes, stop_if_strict
-from data_prep.ingest.progress import Callback, reporting
+from data_prep.ingest.progress import Callback
 from data_prep.ingest.scene import place_columns
+from data_prep.ingest.scene_reader import SceneSource
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
 from data_prep.schema import Skipped
 from data_prep.shards import join_shards
 from data_prep.store import Store
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
-    from data_prep.ingest.scene_reader import SceneSource
 
 
 def ingest_scenes(
@@ -89,8 +86,7 @@ def _companions(src: Path, options: SceneOptions) -> list[Path]:
 
 
 def _ingest(plan: Plan, work: WorkFolder, processes: int | None, progress: Callback | None) -> None:
-    with reporting(progress) as report:
-        results = run_jobs(plan.jobs, work.results, processes=processes, threads=2, report=report)
+    results = run_jobs(plan.jobs, work.results, processes=processes, threads=2, progress=progress)
     assembled = _assemble(plan, results, work)
     stop_if_strict(plan.options.strict, assembled.skipped)
     if not assembled.scenes:
