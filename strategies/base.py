@@ -203,7 +203,20 @@ class SiteStrategy(Strategy):
         round_log = RoundLog(num_rounds, self.resumed_round)
         for server_round in range(self.resumed_round + 1, num_rounds + 1):
             start_time = time.monotonic()
-            arrays = self._train(grid, server_round, arrays, train_config or ConfigRecord(), result)
+            # A network that is down for a while must not use up the rounds of the run.
+            self._discovery.wait_for(grid, self.round_settings.quorum, timeout)
+            self.prepare_round()
+            config = train_config or ConfigRecord()
+            train = self.configure_train(server_round, arrays, config, grid)
+            replies = self._send_and_receive(grid, server_round, "train", train)
+            aggregated, metrics = self.aggregate_train(server_round, replies)
+            if metrics is not None:
+                result.train_metrics_clientapp[server_round] = metrics
+            if aggregated is not None:
+                # An override may have returned a model of its own, or replaced arrays in this one.
+                if aggregated != self._aggregated:
+                    self.replace_model(aggregated)
+                arrays = aggregated
             seconds = time.monotonic() - start_time
             self.ledger.close_round(self._outbox.end(), self.ratios(), seconds)
             log(INFO, round_log.line(*self.ledger.rounds[-2:]))
@@ -225,30 +238,6 @@ class SiteStrategy(Strategy):
     def seconds(self) -> float:
         """Return the duration of the run, without the time between a stop and its resumption."""
         return self._seconds_before + time.monotonic() - self._start_time
-
-    def _train(
-        self,
-        grid: Grid,
-        server_round: int,
-        arrays: ArrayRecord,
-        config: ConfigRecord,
-        result: Result,
-    ) -> ArrayRecord:
-        """Run a train round; return the global model after it."""
-        # A network that is down for a while must not use up the rounds of the run.
-        self._discovery.wait_for(grid, self.round_settings.quorum, self._timeout_s)
-        self.prepare_round()
-        train = self.configure_train(server_round, arrays, config, grid)
-        replies = self._send_and_receive(grid, server_round, "train", train)
-        aggregated, metrics = self.aggregate_train(server_round, replies)
-        if metrics is not None:
-            result.train_metrics_clientapp[server_round] = metrics
-        if aggregated is None:
-            return arrays
-        # An override may have returned a model of its own, or replaced arrays in this one.
-        if aggregated != self._aggregated:
-            self.replace_model(aggregated)
-        return aggregated
 
     # ---- Flower's hooks -----------------------------------------------------------------------
 

@@ -30,11 +30,7 @@ from strategies.rate_control import RateControl
 
 @dataclass(frozen=True)
 class Patch:
-    """A step from one version of the published model to the next.
-
-    ``version`` is the one that it leads to, ``payload`` the encoded patch, and ``groups`` its bytes
-    by group of layers, header included.
-    """
+    """A step to a version of the published model, encoded, and its bytes by group of layers."""
 
     version: int
     payload: bytes

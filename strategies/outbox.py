@@ -63,11 +63,7 @@ class Outbox:
     def add_resync(
         self, index: int, reply: Message, message: Message, groups: dict[str, int]
     ) -> None:
-        """Record the answer to a reply that asks for the whole model.
-
-        ``index`` is the position in :attr:`sent` of the message that was replied to; ``groups``
-        holds the bytes of the answer's arrays by group of layers.
-        """
+        """Record the answer to a reply to ``sent[index]`` that asks for the whole model."""
         sent = self.sent[index]
         entry = self.entries[sent.site]
         request_bytes, answer_bytes = content_bytes(reply.content), content_bytes(message.content)

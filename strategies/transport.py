@@ -75,19 +75,11 @@ def send_and_receive(
     follow_up: Callable[[int, Message], Message | None] | None = None,
     unanswered: PendingReplies | None = None,
 ) -> list[Message | None]:
-    """Send all messages and wait for their replies.
+    """Send all messages, of which a node may get several, and wait for their replies.
 
-    Parameters
-    ----------
-    grid, messages
-        Flower's connection to the nodes; what is sent. A node may get several messages.
-    timeout_s : float
-        Longest wait for all replies, seconds.
-    follow_up : callable, optional
-        Called with the position of a message and its reply. If it returns a message, that is
-        sent, and the reply to it takes the first reply's place.
-    unanswered : PendingReplies, optional
-        Receives the messages that got no reply. Its older ones are polled during the wait.
+    ``follow_up`` is called with the position of a message and its reply. If it returns a message,
+    that is sent, and the reply to it takes the first reply's place. ``unanswered`` receives the
+    ids of messages that got no reply; those that it has are polled during the wait.
 
     Returns
     -------
