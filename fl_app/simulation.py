@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,51 +33,31 @@ GPU_SHARE = 0.25
 """Share of a GPU that one site holds, so that four sites train on it in parallel."""
 
 
-@dataclass(frozen=True)
-class SimulationResources:
-    """What a simulation takes of this machine.
-
-    Attributes
-    ----------
-    num_sites : int
-        Nodes to simulate, one a site.
-    cpus_per_site : int
-        CPUs that a site's work holds; as many sites work in parallel as there are CPUs for.
-    gpus_per_site : float
-        Share of a GPU that a site's work holds; 0 without a GPU.
-    """
-
-    num_sites: int
-    cpus_per_site: int = 1
-    gpus_per_site: float = 0.0
-
-    def federation_config(self) -> str:
-        """Return the text for ``flwr run --federation-config``."""
-        return (
-            f"num-supernodes={self.num_sites} client-resources-num-cpus={self.cpus_per_site} "
-            f"client-resources-num-gpus={float(self.gpus_per_site)}"
-        )
-
-
-def simulate(settings: Settings, resources: SimulationResources) -> None:
+def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     """Run the simulation and wait for its end; the log goes to standard output.
+
+    As many sites work in parallel as there are CPUs, and shares of a GPU, for them.
 
     Raises
     ------
     RunError
         Flower does not start, or the run does not complete.
     """
-    home = Path(tempfile.mkdtemp(prefix="rsdgc-"))
-    try:
-        # As many threads as CPUs held: with more, sites that work in parallel slow each other down.
-        threads = {"OMP_NUM_THREADS": str(resources.cpus_per_site)}
-        with superlink(home, simulation=True, variables=threads) as (environment, _):
-            flower = FlowerCli(environment, CONNECTION)
-            run_id = flower.submit(settings, ["--federation-config", resources.federation_config()])
-            log = flower.follow(run_id)
-            run = flower.outcome(run_id)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    resources = (
+        f"num-supernodes={num_sites} client-resources-num-cpus={cpus_per_site} "
+        f"client-resources-num-gpus={GPU_SHARE if on_gpu else 0.0}"
+    )
+    # As many threads as CPUs held: with more, sites that work in parallel slow each other down.
+    threads = {"OMP_NUM_THREADS": str(cpus_per_site)}
+    with (
+        tempfile.TemporaryDirectory(prefix="rsdgc-", ignore_cleanup_errors=True) as flower_home,
+        superlink(Path(flower_home), simulation=True, variables=threads) as (environment, _),
+    ):
+        flower = FlowerCli(environment, CONNECTION)
+        run_id = flower.submit(settings, ["--federation-config", resources])
+        log = flower.follow(run_id)
+        run = flower.outcome(run_id)
     if not run.complete:
         raise RunError(log.error or f"the run ended as {run.description}")
     print(log.headline, flush=True)  # the command's last line
@@ -87,14 +66,9 @@ def simulate(settings: Settings, resources: SimulationResources) -> None:
 def run_simulation(
     overrides: list[str], options: Mapping[str, Any], *, cpus_per_site: int, force: bool
 ) -> Path:
-    """Simulate with settings from ``key=value`` words and command-line options.
+    """Simulate with settings from ``key=value`` words and options, and return the run folder.
 
     Nothing is written before the settings, the data and the model are known to be usable.
-
-    Returns
-    -------
-    Path
-        The run folder.
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
     if settings.resume:
@@ -105,10 +79,7 @@ def run_simulation(
     data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
     dataset = open_data(data)
     _check_feasible(settings, dataset)
-    if settings.resume:
-        out = Path(settings.out).absolute()
-    else:
-        out = _new_run_folder(settings, dataset, force=force)
+    out = folder if settings.resume else _new_run_folder(settings, dataset, force=force)
     settings = settings.model_copy(
         update={
             "data_dir": str(data),
@@ -117,27 +88,16 @@ def run_simulation(
             "min_sites": len(dataset.sites),
         }
     )
-    simulate(settings, _resources(settings, len(dataset.sites), cpus_per_site))
+    simulate(settings, num_sites=len(dataset.sites), cpus_per_site=cpus_per_site)
     if not (out / "summary.json").exists():
         raise RunError(f"the run left no summary in {out}; see the log above")
     return out
 
 
 def resume_simulation(run: Path, *, cpus_per_site: int) -> Path:
-    """Continue an unfinished simulation from its last checkpoint.
+    """Continue an unfinished simulation in its folder ``run`` and return the folder.
 
-    Parameters
-    ----------
-    run : Path
-        Its folder.
-    cpus_per_site : int
-        CPUs of one site's work; another number of threads can change the last bits of the
-        result.
-
-    Returns
-    -------
-    Path
-        The run folder.
+    With other ``cpus_per_site`` than before, the last bits of the result can change.
     """
     settings, _ = read_settings(run.absolute())
     options = {**settings.to_mapping(), "out": str(run.absolute()), "resume": True}
@@ -145,8 +105,10 @@ def resume_simulation(run: Path, *, cpus_per_site: int) -> Path:
 
 
 def _check_feasible(settings: Settings, dataset: Dataset) -> None:
-    """Raise an error if the sites, the model or the budgets cannot work with the data."""
+    """Raise an error if this machine, the sites, the model or the budgets cannot do the run."""
     check_trainable(dataset, {name: name for name in dataset.sites})
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device='cuda', but this machine has no usable GPU; use device=cpu")
     if settings.quorum > len(dataset.sites):
         raise SettingError(
             f"quorum={settings.quorum} is more than the {len(dataset.sites)} sites of the data"
@@ -163,11 +125,11 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
 
 def _new_run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
     if not settings.out:
-        folder = home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}"
+        first = folder = home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}"
         number = 1
         while folder.exists():
             number += 1
-            folder = folder.with_name(f"{dataset.name}-{settings.method}-{settings.seed}-{number}")
+            folder = first.with_name(f"{first.name}-{number}")
         return folder
     out = Path(settings.out).absolute()
     if force and (out / "config.json").exists():
@@ -176,10 +138,3 @@ def _new_run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Pat
     if in_use(out):
         raise SettingError(f"run folder {out} is not empty; choose another, or use --force")
     return out
-
-
-def _resources(settings: Settings, num_sites: int, cpus_per_site: int) -> SimulationResources:
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    if settings.device == "cuda" and not on_gpu:
-        raise SettingError("device='cuda', but this machine has no usable GPU; use device=cpu")
-    return SimulationResources(num_sites, cpus_per_site, GPU_SHARE if on_gpu else 0.0)

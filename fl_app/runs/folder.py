@@ -24,8 +24,7 @@ from strategies import SiteManager
 MAY_CHANGE = frozenset(
     {
         *("data-dir", "out", "state-dir", "resume", "device", "threads"),
-        *("min-sites", "join-timeout-s", "round-timeout-s"),
-        *("checkpoint-every", "checkpoint-keep"),
+        *("min-sites", "join-timeout-s", "round-timeout-s", "checkpoint-every", "checkpoint-keep"),
     }
 )
 """Settings that a resumed run may change: they do not enter its result."""
@@ -38,25 +37,16 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """A run that this process works on, in a folder that it has locked.
-
-    Attributes
-    ----------
-    settings : Settings
-        Of this start of the run.
-    folder : Path
-        The run folder, absolute.
-    run_id : int
-        Flower's number of the run when it was first started: the states of its sites are kept
-        under this number.
-    resumed : bool
-        Whether the run was started before.
-    """
+    """A run that this process works on, in a folder that it has locked."""
 
     settings: Settings
+    """Of this start of the run."""
     folder: Path
+    """Absolute."""
     run_id: int
+    """Flower's number when the run was first started; sites keep their states under it."""
     resumed: bool
+    """Whether the run was started before."""
 
     def write_config(self, sites: SiteManager, spec: ModelSpec, data_path: str) -> None:
         """Write ``config.json``: all settings, the data, the layers, the versions."""
@@ -95,15 +85,9 @@ class ActiveRun:
 def open_run(settings: Settings, flower_run_id: int) -> Iterator[ActiveRun]:
     """Open the folder of a new run, or of the one to resume, and lock it while the context lasts.
 
-    A new run that ends before it has written ``config.json``, for instance because no site
-    connects, leaves no folder.
-
-    Parameters
-    ----------
-    settings : Settings
-        ``resume`` and ``out`` decide which folder it is.
-    flower_run_id : int
-        Flower's number of this start of the run.
+    The settings ``resume`` and ``out`` decide which folder it is; ``flower_run_id`` is Flower's
+    number of this start of the run. A new run that ends before it has written ``config.json``, for
+    instance because no site connects, leaves no folder.
 
     Raises
     ------
@@ -122,7 +106,10 @@ def open_run(settings: Settings, flower_run_id: int) -> Iterator[ActiveRun]:
             yield ActiveRun(settings, folder, run_id, settings.resume)
         finally:
             if not (folder / CONFIG_FILE).exists():
-                _remove_unused(folder)
+                for name in (HOLDER_FILE, LOCK_FILE):
+                    (folder / name).unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in it
+                    folder.rmdir()
 
 
 def in_use(folder: Path) -> bool:
@@ -154,14 +141,7 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
 
 
 def check_resumable(settings: Settings) -> tuple[Path, int]:
-    """Check that the run in ``settings.out`` can be resumed with these settings.
-
-    Returns
-    -------
-    folder : Path
-        The run folder, absolute.
-    run_id : int
-        Flower's number of the run when it was first started.
+    """Check that the run in ``settings.out`` can be resumed, and return its folder and number.
 
     Raises
     ------
@@ -193,10 +173,3 @@ def _new_folder(settings: Settings, run_id: int) -> Path:
         raise RunError(f"run folder {folder} is not empty; choose another or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _remove_unused(folder: Path) -> None:
-    for name in (HOLDER_FILE, LOCK_FILE):
-        (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # something else is in it
-        folder.rmdir()

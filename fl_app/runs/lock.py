@@ -26,33 +26,18 @@ ACQUIRE_TIMEOUT_S = 1.0
 
 
 class LockHolder(NamedTuple):
-    """Who works, or was the last to work, in a run's folder.
-
-    Attributes
-    ----------
-    run_id : str
-        Flower's number of the run.
-    pid : str
-        Number of its process.
-    at_work : bool
-        Whether the process still holds the lock.
-    """
+    """Who works, or was the last to work, in a run's folder."""
 
     run_id: str
+    """Flower's number of the run."""
     pid: str
     at_work: bool
+    """Whether the process still holds the lock."""
 
 
 @contextmanager
 def lock_run(folder: Path, run_id: int) -> Iterator[None]:
-    """Hold a run's folder while the context lasts.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    run_id : int
-        Flower's number of the run that works there.
+    """Hold a run's folder while the context lasts, for the run that has Flower's number ``run_id``.
 
     Raises
     ------
@@ -92,7 +77,5 @@ def refuse_if_running(folder: Path) -> None:
 def _refusal(folder: Path, holder: LockHolder | None) -> RunError:
     if holder is None:
         return RunError(f"another run is at work in {folder}: wait until it ends, or stop it")
-    return RunError(
-        f"run {holder.run_id} is at work in {folder} (process {holder.pid}): wait until it ends, "
-        "or stop it"
-    )
+    where = f"{folder} (process {holder.pid})"
+    return RunError(f"run {holder.run_id} is at work in {where}: wait until it ends, or stop it")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,18 +31,8 @@ Record = TypeVar("Record")
 class RunData:
     """The data of a run, as its configuration recorded them.
 
-    Attributes
-    ----------
-    path : str
-        On the server's machine; empty where the server has no data.
-    name : str
-        Of the store.
-    synthetic : bool
-        Whether the imagery is synthetic.
-    classes, sites : list of str
-        Names of the classes, in the order of their labels, and of the sites.
-    num_bands, chip_px : int
-        Bands of a chip, and its side in pixels.
+    ``path`` is on the server's machine, and empty where the server has no data; ``classes`` stand
+    in the order of their labels.
     """
 
     path: str = ""
@@ -102,17 +91,12 @@ class RunConfig:
         """Write ``config.json`` into a run folder."""
         others = asdict(self)
         settings = others.pop("settings")
-        _write_json(folder / CONFIG_FILE, {**settings, **others})
+        text = json.dumps({**settings, **others}, indent=1, allow_nan=False)
+        replace_text(folder / CONFIG_FILE, text)
 
     @classmethod
     def read(cls, folder: Path) -> RunConfig:
-        """Read ``config.json`` of a run folder.
-
-        Raises
-        ------
-        RunError
-            The file is missing or damaged.
-        """
+        """Read ``config.json``, or raise :class:`RunError` if it is missing or damaged."""
         path = folder / CONFIG_FILE
         settings = _parse_object(_read_text(path), str(path))
         names = ("run_id", "data", "layers", "versions")
@@ -172,17 +156,11 @@ class RunSummary:
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json`` into a run folder."""
-        _write_json(folder / SUMMARY_FILE, asdict(self))
+        replace_text(folder / SUMMARY_FILE, json.dumps(asdict(self), indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, folder: Path) -> RunSummary:
-        """Read ``summary.json`` of a run folder.
-
-        Raises
-        ------
-        RunError
-            The file is missing or damaged.
-        """
+        """Read ``summary.json``, or raise :class:`RunError` if it is missing or damaged."""
         path = folder / SUMMARY_FILE
         summary = _parse_object(_read_text(path), str(path))
         return _to_record(TypeAdapter(cls), summary, str(path))
@@ -190,23 +168,15 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class Run:
-    """All records of a run folder.
-
-    Attributes
-    ----------
-    folder : Path
-        The run folder.
-    history : list of RoundEntry
-        By round, ascending.
-    site_entries : list of SiteEntry
-        By round, then site.
-    """
+    """All records of a run folder."""
 
     folder: Path
     config: RunConfig
     summary: RunSummary
     history: list[RoundEntry]
+    """By round, ascending."""
     site_entries: list[SiteEntry]
+    """By round, then site."""
 
     @property
     def synthetic(self) -> bool:
@@ -233,11 +203,6 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read all records of a run folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds ``config.json``, ``history.jsonl``, ``rounds.jsonl`` and ``summary.json``.
-
     Raises
     ------
     RunError
@@ -254,23 +219,13 @@ def read_run(folder: Path) -> Run:
     if not history:
         raise RunError(f"{folder / 'history.jsonl'} is empty: the run ended before its first round")
     run = Run(folder, config, summary, history, site_entries)
-    _check_confusion(run)
-    return run
-
-
-def _check_confusion(run: Run) -> None:
-    """Refuse a confusion matrix that does not fit the class names."""
-    num_classes, confusion = len(run.classes), run.summary.confusion
-    lengths = {len(confusion), *(len(row) for row in confusion)}
-    if confusion and lengths != {num_classes}:
+    num_classes, confusion = len(run.classes), summary.confusion
+    if confusion and {len(confusion), *map(len, confusion)} != {num_classes}:
         raise RunError(
-            f"{run.folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × "
-            f"{num_classes}, the count of classes; run `rsdgc simulate` again"
+            f"{folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × {num_classes}, "
+            "the count of classes; run `rsdgc simulate` again"
         )
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    replace_text(path, json.dumps(value, indent=1, allow_nan=False))
+    return run
 
 
 def _read_text(path: Path) -> str:
