@@ -87,7 +87,7 @@ class Aggregator(ABC):
             raise WireError(f"the weight {weight} of {key!r} makes the total infinite: lower it")
         update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
         if update.spec.signature != self.spec.signature:
-            raise WireError(f"the update of {key!r} is for another model: refuse it")
+            raise WireError(f"the update of {key!r} is for another model")
         # The decoded update is dropped: it may be as large as the model.
         self._uploads[key] = (update.payload, float(weight))
 

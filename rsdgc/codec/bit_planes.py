@@ -87,7 +87,7 @@ class Levels(NamedTuple):
             size = int(np.count_nonzero(flags[-1]))
         large = reader.read_numbers(size, codes[-1].code) + PLANES
         if size and int(large.max()) > MAX_LEVEL:
-            raise WireError(f"a level is {int(large.max())}, above {MAX_LEVEL}: refuse the upload")
+            raise WireError(f"a level is {int(large.max())}, above {MAX_LEVEL}")
         signs = reader.read_bits(int(np.count_nonzero(flags[0])))
         return cls(flags, large, signs.view(np.bool_))
 
@@ -113,7 +113,7 @@ def _read_flags(plane: PlaneCode, size: int, reader: RiceReader) -> Bools:
         return reader.read_bits(size).view(np.bool_)
     of_zeros, rice = divmod(plane.code, ZEROS)
     if of_zeros > 1:
-        raise WireError(f"a plane of levels has the unknown code {plane.code}: refuse the upload")
+        raise WireError(f"a plane of levels has the unknown code {plane.code}")
     ids = reader.read_ids(plane.num_ids, rice, size)
     flags = np.full(size, of_zeros, dtype=np.uint8)
     flags[ids] = 1 - of_zeros

@@ -40,7 +40,7 @@ class ByteReader:
     def take(self, size: int, what: str) -> memoryview:
         """Return the next bytes; ``what`` they are is for the error message."""
         if size > self.remaining:
-            msg = f"{what} needs {size} bytes and the upload has {self.remaining} left: refuse it"
+            msg = f"{what} needs {size} bytes and the upload has {self.remaining} left"
             raise WireError(msg)
         start = self.position
         self.position += size
@@ -60,4 +60,4 @@ class ByteReader:
                 if place and not byte:  # a leading zero: one number must have one code only
                     break
                 return number
-        raise WireError("a count is written in more bytes than it needs: refuse the upload")
+        raise WireError("a count is written in more bytes than it needs")

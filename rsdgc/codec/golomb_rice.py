@@ -188,12 +188,12 @@ class RiceReader:
         """Return the next ``count`` numbers, int64 [count], each below 2⁶²."""
         # Without numbers the parameter must be 0, so that an empty array has one spelling.
         if not 0 <= rice <= MAX_RICE or (count == 0 and rice):
-            msg = f"Rice parameter {rice} does not suit {count} numbers: refuse the upload"
+            msg = f"Rice parameter {rice} does not suit {count} numbers"
             raise WireError(msg)
         start, self._num_read = self._num_read, self._num_read + count
         if self._num_read > self._quotients.size:
             msg = f"the unary stream holds {self._quotients.size} numbers and more are claimed"
-            raise WireError(f"{msg}: refuse the upload")
+            raise WireError(msg)
         numbers = self._quotients[start : self._num_read].astype(np.int64)
         self.num_bits += int(numbers.sum()) + count
         numbers <<= rice
@@ -206,7 +206,7 @@ class RiceReader:
         start, self._bits_read = self._bits_read, self._bits_read + count
         if self._bits_read > 8 * self._plain.size:
             msg = f"the plain stream holds {8 * self._plain.size} bits and more are claimed"
-            raise WireError(f"{msg}: refuse the upload")
+            raise WireError(msg)
         self.num_bits += count
         bits = np.unpackbits(self._plain[start // 8 : (self._bits_read + 7) // 8])
         return bits[start % 8 : start % 8 + count]
@@ -214,36 +214,36 @@ class RiceReader:
     def read_ids(self, count: int, rice: int, limit: int) -> Int64:
         """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
         if not 0 <= count <= limit:
-            raise WireError(f"{count} ids are claimed of {limit}: refuse the upload")
+            raise WireError(f"{count} ids are claimed of {limit}")
         # No encoder writes a larger parameter (see best_rice), and a small one bounds the shift.
         if rice > 0 and 1 << rice > limit:
-            msg = f"Rice parameter {rice} does not suit ids below {limit}: refuse the upload"
+            msg = f"Rice parameter {rice} does not suit ids below {limit}"
             raise WireError(msg)
         gaps = self.read_numbers(count, rice)
         # The maximum comes first, because a sum of huge gaps could overflow and look valid.
         if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
-            raise WireError(f"the ids are not all below {limit}: refuse the upload")
+            raise WireError(f"the ids are not all below {limit}")
         return ids_of(gaps)
 
     def finish(self) -> None:
         """Check that both streams have been read to their ends and padding bits are zero."""
         unread = self._quotients.size - self._num_read
         if unread:
-            msg = f"the unary stream holds {unread} numbers that nothing claims: refuse the upload"
+            msg = f"the unary stream holds {unread} numbers that nothing claims"
             raise WireError(msg)
         padding = 8 * self._plain.size - self._bits_read
         if padding >= 8 or self.read_bits(padding).any():
-            msg = f"the plain stream ends in {padding} bits that nothing claims: refuse the upload"
+            msg = f"the plain stream ends in {padding} bits that nothing claims"
             raise WireError(msg)
 
 
 def _quotients(unary: NDArray[np.uint8]) -> UInt32:
     """Return the zero bits before each one bit; the last one bit must be in the last byte."""
     if unary.size >= MAX_STREAM_BYTES:
-        msg = f"a unary stream of {unary.size} bytes is beyond any model's: refuse the upload"
+        msg = f"a unary stream of {unary.size} bytes is beyond any model's"
         raise WireError(msg)
     if unary.size and not unary[-1]:
-        msg = f"the unary stream of {unary.size} bytes ends in a zero byte: refuse the upload"
+        msg = f"the unary stream of {unary.size} bytes ends in a zero byte"
         raise WireError(msg)
     # All at once, because finding where the k-th number starts would need the same pass.
     pieces = (np.unpackbits(unary[part]).view(np.bool_) for part in chunks(unary.size, CHUNK // 8))

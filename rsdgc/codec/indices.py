@@ -170,7 +170,7 @@ def read_counts(
         # Each state has one spelling: all kept is code 254, nothing kept is code 0.
         if (code != ALL_KEPT and (code > MAX_RICE or count >= grid.count)) or (code and not count):
             msg = f"{count} neighborhoods of {grid.count} are claimed with code {code}"
-            raise WireError(f"{msg}: refuse the upload")
+            raise WireError(msg)
         counts.append(count)
     return counts
 
@@ -202,7 +202,7 @@ def read_ids(
         elif indices == "rice":
             ids.append(streams.read_ids(count, code, grid.count))
         elif code:
-            raise WireError(f"a layer with int32 ids has the code {code}: refuse the upload")
+            raise WireError(f"a layer with int32 ids has the code {code}")
         else:
             raw = np.frombuffer(reader.take(4 * count, "the ids"), dtype="<u4").astype(np.int64)
             ids.append(raw)

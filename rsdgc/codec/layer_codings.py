@@ -87,7 +87,7 @@ class Int8Coding(LayerCoding):
         scale = _read_scale(buffer, "int8", 127)
         levels = np.frombuffer(buffer[4:], dtype=np.int8)
         if levels.min() < -127:
-            msg = "the upload holds the int8 value -128, which no encoder writes: refuse it"
+            msg = "the upload holds the int8 value -128, which no encoder writes"
             raise WireError(msg)
         values = levels.astype(np.float32)
         values *= scale
@@ -116,7 +116,7 @@ class TernaryCoding(LayerCoding):
         scale = _read_scale(buffer, "ternary", 1)
         bits = np.unpackbits(np.frombuffer(buffer[4:], dtype=np.uint8))
         if bits[count:].any():
-            raise WireError("the upload's signs end in padding bits that are not zero: refuse it")
+            raise WireError("the upload's signs end in padding bits that are not zero")
         values = np.full(count, scale, dtype=np.float32)
         return np.negative(values, out=values, where=bits[:count].view(np.bool_))
 

@@ -256,7 +256,7 @@ def decode_values(buffer: memoryview, count: int, coding: LayerCoding) -> Float3
     """
     if len(buffer) != coding.num_bytes(count):
         msg = f"{count} values need {coding.num_bytes(count)} bytes, not {len(buffer)}"
-        raise WireError(f"{msg}: refuse the upload")
+        raise WireError(msg)
     if count == 0:
         return np.empty(0, dtype=np.float32)
     values = coding.decode(buffer, count)
@@ -268,4 +268,4 @@ def check_decoded(values: Float32, coding: Coding) -> None:
     """Raise :class:`WireError` if decoded values are NaN or infinite."""
     if not coding.always_finite and not math.isfinite(max_magnitude(values)):
         name = VALUE_CODINGS.name_of(type(coding))
-        raise WireError(f"the upload holds {name} values that are NaN or infinite: refuse it")
+        raise WireError(f"the upload holds {name} values that are NaN or infinite")

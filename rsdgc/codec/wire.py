@@ -204,7 +204,7 @@ def decode(
         else:
             layers.append(_read_layer(reader, grid, ids[k], coding, num_bytes[k]))
     if reader.remaining:
-        raise WireError(f"the upload has {reader.remaining} bytes after its last layer: refuse it")
+        raise WireError(f"the upload has {reader.remaining} bytes after its last layer")
     return SparseUpdate(payload, header.stamp, header.scheme, spec, tuple(layers))
 
 
@@ -240,7 +240,7 @@ def _check_claims(
     if isinstance(coding, JointCoding):
         if sum(counts) > 8 * header.plain_bytes:  # each neighborhood takes at least a plain bit
             msg = f"{sum(counts)} neighborhoods are claimed in {header.plain_bytes} plain bytes"
-            raise WireError(f"{msg}: refuse the upload")
+            raise WireError(msg)
         return
     least, id_bytes = 0, 4 if header.scheme.indices == "int32" else 0
     for grid, count in zip(grids, counts, strict=True):
@@ -250,7 +250,7 @@ def _check_claims(
         least += coding.num_bytes(grid.size if all_kept else count)
     if least > remaining:
         msg = f"the claimed neighborhoods need {least} bytes and the upload has {remaining} left"
-        raise WireError(f"{msg}: refuse it")
+        raise WireError(msg)
 
 
 def _read_layer(
