@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from rasterio.transform import from_origin
 
 from data_prep.ingest.class_folders import ingest_class_folders
@@ -82,6 +83,20 @@ def grid(
     configs = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
     faults = {} if fault is None else {"fault": fault}
     return LoopbackGrid(client_app, configs, chosen.to_mapping(), run_id, **faults)
+
+
+def count_bytes(sent: Counter[str]) -> Fault:
+    """Return a fault that changes nothing and adds up the bytes sent, as Flower counts them."""
+
+    def fault(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type != "query":
+            for direction, content in (("down", message.content), ("up", reply.content)):
+                sent[direction] += sum(
+                    len(name) + record.count_bytes() for name, record in content.items()
+                )
+        return reply
+
+    return fault
 
 
 def run(

@@ -1,9 +1,8 @@
-"""Killed at any step of writing a checkpoint, a run goes on and ends as if nothing had happened."""
+"""Killed at any step of writing a checkpoint, a run resumes and ends as one that was not killed."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -19,6 +18,7 @@ from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
 from tests.federation import grid, run, serve, settings
+from tests.killed_process import run_until_killed
 from tests.loopback import LoopbackGrid
 
 CHOSEN: dict[str, Any] = {
@@ -83,7 +83,7 @@ def arm(step: str) -> None:
         Path.unlink = die
 
 
-def run_until_killed(chosen: Any, step: str, at_round: int, run_id: int) -> None:
+def die_at(step: str, at_round: int, chosen: Any, run_id: int) -> None:
     """Run in this process, which dies by SIGKILL at a step of writing a checkpoint."""
     inner = Checkpoints.save
 
@@ -99,13 +99,7 @@ def run_until_killed(chosen: Any, step: str, at_round: int, run_id: int) -> None
 
 
 def kill_a_run(chosen: Any, step: str, at_round: int = KILLED_AT, run_id: int = 7) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fl_app.server_app", "fl_app.client_app", "tests.federation"])
-    arguments = (chosen, step, at_round, run_id)
-    process = context.Process(target=run_until_killed, args=arguments)
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    run_until_killed(die_at, step, at_round, chosen, run_id)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +116,7 @@ def resume(data: Path, folder: Path, run_id: int = 8, **changes: Any) -> Loopbac
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_run_killed_at_a_checkpoint_goes_on_as_if_nothing_had_happened(
+def test_a_run_killed_at_a_checkpoint_ends_as_one_that_was_not_killed(
     data: Path, tmp_path: Path, whole: Path, step: str
 ) -> None:
     kill_a_run(settings(data, tmp_path / "run", **CHOSEN), step)
@@ -165,7 +159,9 @@ def test_other_methods_resume_too_with_their_velocity(
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_sites_ahead_of_the_server_go_back_with_it(data: Path, tmp_path: Path, whole: Path) -> None:
+def test_sites_ahead_of_the_server_return_to_its_round(
+    data: Path, tmp_path: Path, whole: Path
+) -> None:
     """Two rounds after its last checkpoint the server dies, and again at the next start."""
     kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "begin")
     for attempt in (8, 9):
@@ -184,7 +180,7 @@ def test_sites_ahead_of_the_server_go_back_with_it(data: Path, tmp_path: Path, w
     assert_equal_runs(whole, tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     data: Path, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "after")
@@ -207,9 +203,7 @@ def test_without_a_checkpoint_the_run_starts_over(
     assert_equal_runs(whole, tmp_path / "run")
 
 
-def test_a_message_of_a_server_that_was_resumed_since_is_refused(
-    data: Path, tmp_path: Path
-) -> None:
+def test_a_message_from_before_the_run_was_resumed_is_refused(data: Path, tmp_path: Path) -> None:
     chosen = settings(data, tmp_path / "run", **CHOSEN)
     seen: list[Message] = []
 
@@ -228,7 +222,7 @@ def test_a_message_of_a_server_that_was_resumed_since_is_refused(
         client_app.app(late, old.contexts[late.metadata.dst_node_id])
 
 
-def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path, whole: Path) -> None:
+def test_what_cannot_be_resumed_is_named(data: Path, tmp_path: Path, whole: Path) -> None:
     with pytest.raises(RunError, match="is finished"):
         resume(data, whole)
     with pytest.raises(RunError, match="no run to resume"):
@@ -241,9 +235,11 @@ def test_what_cannot_be_resumed_is_said(data: Path, tmp_path: Path, whole: Path)
         resume(data, tmp_path / "run")
 
 
-def test_a_run_folder_without_a_later_setting_can_be_resumed(tmp_path: Path) -> None:
-    chosen = settings(tmp_path / "data", tmp_path / "run", resume=True)
-    config = {**chosen.to_mapping(), "run_id": 7, "data": {"name": "tiny"}}
+def test_a_run_folder_without_a_later_setting_can_be_resumed(
+    data: Path, tmp_path: Path, whole: Path
+) -> None:
+    chosen = settings(data, tmp_path / "run", **CHOSEN, resume=True)
+    config = json.loads((whole / "config.json").read_text())
     del config["aggregation"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))

@@ -19,7 +19,7 @@ from rsdgc import Aggregator
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
-from tests.federation import grid, run, serve, settings
+from tests.federation import count_bytes, grid, run, serve, settings
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -49,17 +49,8 @@ class WatchedRun:
 @pytest.fixture(scope="module")
 def watched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WatchedRun:
     sent: Counter[str] = Counter()
-
-    def count(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type != "query":
-            for direction, content in (("down", message.content), ("up", reply.content)):
-                sent[direction] += sum(
-                    len(name) + record.count_bytes() for name, record in content.items()
-                )
-        return reply
-
     folder = tmp_path_factory.mktemp("watched") / "run"
-    loopback = run(settings(data, folder), fault=count, report=True)
+    loopback = run(settings(data, folder), fault=count_bytes(sent), report=True)
     return WatchedRun(folder, sent, loopback.seen)
 
 

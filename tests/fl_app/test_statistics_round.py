@@ -1,11 +1,13 @@
-"""Sites of different sensors agree on one normalization, and keep to it, whatever happens."""
+"""Sites of different sensors agree on one normalization and keep it, whatever fails."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import shutil
 import signal
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import rasterio
 from flwr.app import ConfigRecord, Message
 
 import strategies.sites
+from clients.site import Site
 from data_prep.dataset import open_data
 from data_prep.ingest.class_folders import ingest_class_folders
 from fl_app import client_app
@@ -24,7 +27,8 @@ from fl_app.statistics_round import FILE, run_statistics
 from rsdgc.errors import RunError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
-from tests.federation import run, serve, settings, write_class_folders, write_image
+from tests.federation import count_bytes, run, serve, settings, write_class_folders, write_image
+from tests.killed_process import run_until_killed
 from tests.loopback import Fault, LoopbackGrid
 
 SITES = ("bright", "dark", "noisy")
@@ -77,12 +81,12 @@ def pooled(stores: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_pooled(out: Path, stores: dict[str, Path]) -> None:
-    found = run_statistics(out)
-    assert found is not None
-    (layer,) = found.modalities.values()
+    statistics = run_statistics(out)
+    assert statistics is not None
+    (modality,) = statistics.modalities.values()
     mean, std = pooled(stores)
-    np.testing.assert_allclose(layer.mean, mean, rtol=1e-6)
-    np.testing.assert_allclose(layer.std, std, rtol=1e-6)
+    np.testing.assert_allclose(modality.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(modality.std, std, rtol=1e-6)
 
 
 def tasks(grid: LoopbackGrid, *kinds: str) -> list[ConfigRecord]:
@@ -101,53 +105,59 @@ def model_of(out: Path) -> bytes:
     return (out / "model.safetensors").read_bytes()
 
 
+@dataclass(frozen=True)
+class WatchedRun:
+    """An undisturbed run over all stores, with its report, what it sent and its open sites."""
+
+    folder: Path
+    grid: LoopbackGrid
+    sent: Counter[str]
+    sites: list[Site]
+
+
+@pytest.fixture(scope="module")
+def watched(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> WatchedRun:
+    sent: Counter[str] = Counter()
+    folder = tmp_path_factory.mktemp("watched") / "run"
+    client_app.opened_sites.clear()
+    grid, asked = federation(stores, folder, fault=count_bytes(sent))
+    serve(grid, asked, report=True)
+    return WatchedRun(folder, grid, sent, list(client_app.opened_sites.values()))
+
+
 def test_different_sensors_are_normalized_by_the_statistics_of_all_pixels(
-    stores: dict[str, Path], tmp_path: Path
+    stores: dict[str, Path], watched: WatchedRun
 ) -> None:
     means = [open_data(path).store.meta.modalities[0].mean[0] for path in stores.values()]
     assert max(means) > 1.5 * min(means)  # the sensors do differ
-    client_app.opened_sites.clear()
-    grid, asked = federation(stores, tmp_path / "run")
-    serve(grid, asked)
-    assert_pooled(tmp_path / "run", stores)
-    sent = {task[messages.NORMALIZATION] for task in tasks(grid, "train", "evaluate")}
+    assert_pooled(watched.folder, stores)
+    sent = {task[messages.NORMALIZATION] for task in tasks(watched.grid, "train", "evaluate")}
     assert len(sent) == 1
     assert len(sent.pop()) == 4 + 8 * 3
     mean, std = (values[:, None, None] for values in pooled(stores))
-    for site in client_app.opened_sites.values():
+    assert {site.name for site in watched.sites} == set(SITES)
+    for site in watched.sites:
         (values,) = open_data(stores[site.name]).store.take(site.train._positions)
         x, _ = next(site.train.batches(len(values), None))
         np.testing.assert_allclose(x.numpy(), (values - mean) / std, atol=1e-5)
 
 
-def test_what_it_costs_is_in_the_ledger(stores: dict[str, Path], tmp_path: Path) -> None:
-    sent = {"up": 0, "down": 0}
-
-    def count(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type != "query":
-            for direction, content in (("down", message.content), ("up", reply.content)):
-                sent[direction] += sum(
-                    len(name) + record.count_bytes() for name, record in content.items()
-                )
-        return reply
-
-    grid, asked = federation(stores, tmp_path / "run", fault=count)
-    serve(grid, asked)
-    visits = lines(tmp_path / "run" / "rounds.jsonl")
-    asked_first = visits[: len(SITES)]
-    assert [(v["phase"], v["round"], v["site"]) for v in asked_first] == [
+def test_what_it_costs_is_in_the_ledger(watched: WatchedRun) -> None:
+    visits = lines(watched.folder / "rounds.jsonl")
+    statistics = visits[: len(SITES)]
+    assert [(v["phase"], v["round"], v["site"]) for v in statistics] == [
         ("statistics", 0, name) for name in SITES
     ]
-    assert all(v["accepted"] and 0 < v["bytes_up"] < 500 for v in asked_first)
-    assert all(0 < v["bytes_down"] < 50 for v in asked_first)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["bytes_up"], summary["bytes_down"]) == (sent["up"], sent["down"])
-    history = lines(tmp_path / "run" / "history.jsonl")
-    assert history[0]["bytes_up"] == sum(v["bytes_up"] for v in asked_first)
+    assert all(v["accepted"] and 0 < v["bytes_up"] < 500 for v in statistics)
+    assert all(0 < v["bytes_down"] < 50 for v in statistics)
+    summary = json.loads((watched.folder / "summary.json").read_text())
+    assert watched.sent == {"up": summary["bytes_up"], "down": summary["bytes_down"]}
+    history = lines(watched.folder / "history.jsonl")
+    assert history[0]["bytes_up"] == sum(v["bytes_up"] for v in statistics)
     assert (history[0]["dense_bytes_up"], history[0]["dense_bytes_down"]) == (0, 0)
 
 
-def test_by_default_every_site_goes_by_its_own_and_nothing_is_asked(
+def test_by_default_every_site_uses_its_own_statistics_and_is_not_asked(
     stores: dict[str, Path], tmp_path: Path
 ) -> None:
     grid, asked = federation(stores, tmp_path / "run", normalization="site")
@@ -181,8 +191,8 @@ def test_a_site_that_joins_late_normalizes_as_the_others_do(
 
     monkeypatch.setattr(strategies.sites.SiteDiscovery, "poll", come_back)
     serve(grid, asked)
-    there = {name: stores[name] for name in SITES[:2]}
-    assert_pooled(tmp_path / "run", there)
+    punctual = {name: stores[name] for name in SITES[:2]}
+    assert_pooled(tmp_path / "run", punctual)
     sites = {task[messages.SITE] for task in tasks(grid, "train")}
     assert sites == set(SITES)
     sent = {task[messages.NORMALIZATION] for task in tasks(grid, "train", "evaluate")}
@@ -204,23 +214,26 @@ def die_at(at_round: int, data: Path, out: Path, options: dict[str, Any]) -> Non
     run(settings(data, out, **options))
 
 
+CHECKPOINTED: dict[str, Any] = {"normalization": "common", "rounds": 4, "checkpoint_every": 1}
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(settings(data, folder, **CHECKPOINTED))
+    return folder
+
+
 @pytest.mark.parametrize("at_round", [1, 3], ids=["before any checkpoint", "after some"])
-def test_a_resumed_run_goes_on_with_what_was_agreed_on(
-    data: Path, tmp_path: Path, at_round: int
+def test_a_resumed_run_keeps_the_normalization_that_was_agreed_on(
+    data: Path, tmp_path: Path, whole: Path, at_round: int
 ) -> None:
-    options = {"normalization": "common", "rounds": 4, "checkpoint_every": 1}
-    run(settings(data, tmp_path / "whole", **options))
-    context = multiprocessing.get_context("forkserver")
-    arguments = (at_round, data, tmp_path / "run", options)
-    process = context.Process(target=die_at, args=arguments)
-    process.start()
-    process.join(240)
-    assert process.exitcode == -signal.SIGKILL
+    resumed = tmp_path / "run"
+    run_until_killed(die_at, at_round, data, resumed, CHECKPOINTED)
     client_app.opened_sites.clear()
-    grid = run(settings(data, tmp_path / "run", **options, resume=True), run_id=8)
+    grid = run(settings(data, resumed, **CHECKPOINTED, resume=True), run_id=8, report=True)
     # the sites are asked again only where the run starts over
     assert len(tasks(grid, "query.statistics")) == (3 if at_round == 1 else 0)
-    whole, resumed = tmp_path / "whole", tmp_path / "run"
     assert model_of(whole) == model_of(resumed)
     assert (whole / FILE).read_bytes() == (resumed / FILE).read_bytes()
     for name in ("rounds.jsonl", "history.jsonl"):
@@ -228,17 +241,18 @@ def test_a_resumed_run_goes_on_with_what_was_agreed_on(
         assert [{**v, "seconds": 0} for v in one] == [{**v, "seconds": 0} for v in two]
 
 
-def test_a_run_that_lost_what_was_agreed_on_is_not_resumed(data: Path, tmp_path: Path) -> None:
-    options = {"normalization": "common", "checkpoint_every": 1}
-    run(settings(data, tmp_path / "run", **options))
+def test_a_run_that_lost_what_was_agreed_on_is_not_resumed(
+    data: Path, tmp_path: Path, whole: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
-    for spoil, message in (
+    for damage, message in (
         ((tmp_path / "run" / FILE).write_text, "is damaged"),
         (lambda _: (tmp_path / "run" / FILE).unlink(), "has lost its normalization.json"),
     ):
-        spoil("{")
+        damage("{")
         with pytest.raises(RunError, match=message):
-            run(settings(data, tmp_path / "run", **options, resume=True), run_id=8)
+            run(settings(data, tmp_path / "run", **CHECKPOINTED, resume=True), run_id=8)
 
 
 def spoil(site: str, **changes: Any) -> Fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from fl_app.runs.lock import (
 from fl_app.simulation import resume_simulation, run_simulation
 from rsdgc.errors import RunError
 from tests.federation import run, settings
+from tests.killed_process import forkserver, start_process
 
 
 def hold_until_killed(folder: Path, ready: Any) -> None:
@@ -35,10 +35,8 @@ def hold_until_killed(folder: Path, ready: Any) -> None:
 def test_the_lock_of_a_killed_run_is_free_and_tells_which_it_was(tmp_path: Path) -> None:
     assert lock_holder(tmp_path) is None
     refuse_if_running(tmp_path)
-    context = multiprocessing.get_context("forkserver")
-    ready = context.Event()
-    process = context.Process(target=hold_until_killed, args=(tmp_path, ready))
-    process.start()
+    ready = forkserver().Event()
+    process = start_process(hold_until_killed, tmp_path, ready)
     assert ready.wait(60)
     assert lock_holder(tmp_path) == LockHolder("11", str(process.pid), at_work=True)
     said = f"run 11 is at work in {tmp_path} (process {process.pid})"
