@@ -22,8 +22,6 @@ from fl_app.settings import Settings
 from rsdgc.errors import RunError
 from strategies.transport import error_summary
 
-_NO_DETAILS = "N/A"
-"""What Flower's command writes where it knows no details."""
 _OUTCOME_TIMEOUT_S = 10.0
 """Flower enters the end of a run some seconds after the end of its log."""
 _POLL_S = 0.5
@@ -31,24 +29,15 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class FlowerRun:
-    """A run as Flower's SuperLink knows it.
-
-    Attributes
-    ----------
-    run_id : str
-        Flower's number.
-    status : str
-        Such as ``running`` or ``finished:completed``.
-    details : str
-        Why it failed; empty where Flower does not say.
-    bytes_up, bytes_down : int
-        Network traffic that Flower counted, from and to the sites; 0 in a simulation.
-    """
+    """A run as Flower's SuperLink knows it."""
 
     run_id: str
     status: str
+    """Such as ``running`` or ``finished:completed``."""
     details: str
+    """Why it failed; empty where Flower does not say."""
     bytes_up: int
+    """Network traffic from the sites, as Flower counts it; 0 in a simulation."""
     bytes_down: int
 
     @property
@@ -69,38 +58,24 @@ class FlowerRun:
 
 @dataclass(frozen=True)
 class FlowerCli:
-    """The command, for one SuperLink.
-
-    Attributes
-    ----------
-    environment : mapping of str to str
-        With a ``FLWR_HOME`` whose ``config.toml`` has the connection.
-    connection : str
-        Its name there.
-    """
+    """The command, for one SuperLink; a method raises :class:`RunError` if that does not answer."""
 
     environment: Mapping[str, str]
+    """With a ``FLWR_HOME`` whose ``config.toml`` has the connection."""
     connection: str
+    """Its name there."""
 
     def submit(self, settings: Settings, options: Iterable[str] = ()) -> str:
-        """Submit a run of this app and return Flower's number for it.
-
-        Raises
-        ------
-        RunError
-            Flower refuses the run.
-        """
-        workspace = Path(tempfile.mkdtemp(prefix="rsdgc-"))
-        try:
-            config = workspace / "run.toml"
+        """Submit a run of this app and return Flower's number, or raise :class:`RunError`."""
+        with tempfile.TemporaryDirectory(prefix="rsdgc-", ignore_cleanup_errors=True) as workspace:
+            config = Path(workspace) / "run.toml"
             lines = [
                 f"{key} = {json.dumps(value)}\n" for key, value in settings.to_mapping().items()
             ]
             config.write_text("".join(lines), encoding="utf-8")
-            words = [str(app_folder(workspace)), self.connection, "--run-config", str(config)]
+            app = app_folder(Path(workspace))
+            words = [str(app), self.connection, "--run-config", str(config)]
             answer = self.query("run", *words, *options)
-        finally:
-            shutil.rmtree(workspace, ignore_errors=True)
         run_id = answer.get("run-id")
         if not run_id:
             raise RunError(f"Flower refused the run: {error_summary(answer.get('error-message'))}")
@@ -130,25 +105,13 @@ class FlowerCli:
         return log
 
     def runs(self) -> list[FlowerRun]:
-        """Return all runs, the newest first.
-
-        Raises
-        ------
-        RunError
-            The SuperLink does not answer.
-        """
+        """Return all runs, the newest first."""
         answer = self.query("list", self.connection)
         runs = sorted(answer.get("runs", []), key=lambda run: str(run["pending-at"]), reverse=True)
         return [_run(run) for run in runs]
 
     def run(self, run_id: str) -> FlowerRun:
-        """Return one run.
-
-        Raises
-        ------
-        RunError
-            The SuperLink does not answer, or has no such run.
-        """
+        """Return one run, or raise :class:`RunError` if the SuperLink does not have it."""
         answer = self.query("list", self.connection, "--run-id", run_id)
         if not answer.get("runs"):
             raise RunError(
@@ -157,13 +120,7 @@ class FlowerCli:
         return _run(answer["runs"][0])
 
     def active_run_ids(self) -> list[str]:
-        """Return Flower's numbers of the runs that are not over, the newest first.
-
-        Raises
-        ------
-        RunError
-            The SuperLink does not answer.
-        """
+        """Return Flower's numbers of the runs that are not over, the newest first."""
         return [run.run_id for run in self.runs() if not run.over]
 
     def outcome(self, run_id: str) -> FlowerRun:
@@ -176,13 +133,7 @@ class FlowerCli:
         return run
 
     def query(self, *words: str) -> dict[str, Any]:
-        """Run the command with ``--format json`` and return its answer.
-
-        Raises
-        ------
-        RunError
-            The command printed no answer.
-        """
+        """Run the command with ``--format json`` and return its answer."""
         process = subprocess.run(  # noqa: S603  # our own command, no shell
             [tool("flwr"), *words, "--format", "json"],
             env=dict(self.environment),
@@ -198,13 +149,7 @@ class FlowerCli:
         return answer
 
     def request(self, *words: str) -> dict[str, Any]:
-        """Run a command that Flower may refuse, with ``--format json``, and return its answer.
-
-        Raises
-        ------
-        RunError
-            Flower gave no answer, or refused.
-        """
+        """As :meth:`query`, but raise :class:`RunError` if Flower refuses."""
         answer = self.query(*words)
         if not answer.get("success"):
             raise RunError(f"Flower refused: {error_summary(answer.get('error-message'))}")
@@ -223,8 +168,8 @@ def app_folder(workspace: Path) -> Path:
     folder = workspace / "app"
     for name in ("rsdgc", "clients", "strategies", "data_prep", "fl_app"):
         shutil.copytree(packages / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
-    shutil.copy(packages / "fl_app" / "bundle" / "pyproject.toml", folder)
-    shutil.copy(packages / "fl_app" / "bundle" / "LICENSE", folder)
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(packages / "fl_app" / "bundle" / name, folder)
     return folder
 
 
@@ -234,7 +179,7 @@ def _run(run: Mapping[str, Any]) -> FlowerRun:
     return FlowerRun(
         run_id=str(run["run-id"]),
         status=str(run["status"]),
-        details=details if details != _NO_DETAILS else "",
+        details=details if details != "N/A" else "",  # what Flower's command writes for none
         bytes_up=int(traffic.get("inbound-bytes") or 0),
         bytes_down=int(traffic.get("outbound-bytes") or 0),
     )

@@ -26,19 +26,8 @@ def managed_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a session of its own; at the end, end it and everything it started.
 
-    Parameters
-    ----------
-    command : list of str
-        The command and its arguments.
-    environment : dict of str to str
-        Its whole environment; :data:`MARK` is added.
-    log : Path
-        File for its output.
-
-    Yields
-    ------
-    subprocess.Popen
-        The process.
+    ``environment`` is its whole environment, to which :data:`MARK` is added. Its output goes to the
+    file ``log``.
     """
     mark = uuid.uuid4().hex
     with log.open("wb") as file:
@@ -63,14 +52,8 @@ def process_tree(
 
     Flower starts the simulation, and Ray its workers, in sessions of their own, so that neither a
     process group nor a parent holds them together. The environment does, except for Ray's agents,
-    which write their titles over a part of it: those are found by their parent.
-
-    Parameters
-    ----------
-    variable, value : str
-        Name and value of a variable in a process's environment.
-    known : set of psutil.Process
-        Processes that count whatever their environment says.
+    which write their titles over a part of it: those are found by their parent. Processes in
+    ``known`` count whatever their environment says.
     """
     parents: dict[psutil.Process, int] = {}
     tree: set[psutil.Process] = set()

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fl_app.flower.processes import managed_process
@@ -41,7 +41,7 @@ def superlink(
     simulation : bool
         Whether the SuperLink simulates the nodes, or waits for SuperNodes to connect.
     variables : mapping of str to str, optional
-        Additional environment variables for it and everything it starts.
+        Environment variables for everything that it starts.
     host : str
         Address to listen on: the loopback, or 0.0.0.0, which includes it.
 
@@ -78,17 +78,13 @@ def tool(name: str) -> str:
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """Return this process's environment with Flower's own settings: private, and quick to act.
+    """Return this process's environment with Flower's settings: private, and quick to act.
 
-    Parameters
-    ----------
-    home : Path
-        Folder for everything that Flower writes.
+    Everything that Flower writes goes to the folder ``home``.
     """
-    bin_folder = str(Path(sys.executable).parent)
     return {
         **os.environ,
-        "PATH": bin_folder + os.pathsep + os.environ.get("PATH", ""),
+        "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", ""),
         "FLWR_HOME": str(home),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -102,14 +98,12 @@ def flower_environment(home: Path) -> dict[str, str]:
 
 def free_ports(count: int) -> list[int]:
     """Return ports of the loopback on which no process listens."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
+    with ExitStack() as stack:
+        # All stay open until the last one has its port, so that no two get the same.
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))
         return [int(sock.getsockname()[1]) for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
 
 
 def _wait_until_healthy(running: subprocess.Popen[bytes], port: int, log: Path) -> None:
