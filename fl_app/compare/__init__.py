@@ -31,27 +31,11 @@ def compare(
     *,
     cpus_per_site: int = 1,
 ) -> Path:
-    """Run all trials and write ``compare.csv``, ``compare.md`` and ``compare.svg``.
+    """Run all trials on ``data`` and write their figures and a plot into the folder ``out``.
 
-    The three files are written again after every run, from the runs that are complete.
-
-    Parameters
-    ----------
-    data : Path
-        Store or partition that all trials train on.
-    out : Path
-        Folder of the comparison.
-    trials : sequence of Trial
-        What to run, in this order.
-    common : mapping
-        Settings of all trials.
-    cpus_per_site : int
-        CPUs of one site's work.
-
-    Returns
-    -------
-    Path
-        The table in Markdown.
+    ``compare.csv``, ``compare.md`` and ``compare.svg`` are written again after every run, from the
+    runs that are complete; the path of the table in Markdown is returned. ``common`` are the
+    settings of all trials, by hyphenated key.
 
     Raises
     ------
@@ -62,12 +46,7 @@ def compare(
     """
     all_settings = {
         trial: Settings.from_mapping(
-            {
-                **common,
-                **trial.settings,
-                "data-dir": str(data),
-                "out": str(out / trial.folder),
-            }
+            {**common, **trial.settings, "data-dir": str(data), "out": str(out / trial.folder)}
         )
         for trial in trials
     }

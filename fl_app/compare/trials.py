@@ -18,24 +18,15 @@ from rsdgc.errors import SettingError
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One run of a comparison.
-
-    Attributes
-    ----------
-    label : str
-        The method with its own settings, except the budget.
-    budget : str
-        Of its uploads; empty for a method that ignores budgets.
-    seed : int
-        Of everything random.
-    settings : dict of str to scalar
-        The settings in which it differs from other runs of the comparison.
-    """
+    """One run of a comparison."""
 
     label: str
+    """The method with its own settings, except the budget."""
     budget: str
+    """Of its uploads; empty for a method that ignores budgets."""
     seed: int
     settings: dict[str, Scalar] = field(default_factory=dict)
+    """The settings in which it differs from other runs of the comparison."""
 
     @property
     def folder(self) -> str:
