@@ -27,12 +27,19 @@ import csv
 import fnmatch
 import io
 import tomllib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from data_prep.ingest.archive import Archive
 from data_prep.ingest.labels import read_labels
@@ -59,6 +66,13 @@ class ModalityEntry(_Strict):
     scale: float | None = None
     offset: float | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """Read a file, or a list of files, as an entry that says nothing else."""
+        files = [value] if isinstance(value, str) else value
+        return {"files": files} if isinstance(files, list) else value
+
 
 class SceneEntry(_Strict):
     """A scene of a description."""
@@ -73,18 +87,6 @@ class SceneEntry(_Strict):
     date: str = ""
     split: str = ""
     masks: list[str] = Field(default_factory=list)
-
-    @field_validator("modalities", mode="before")
-    @classmethod
-    def _short_form(cls, modalities: Any) -> Any:
-        if not isinstance(modalities, Mapping):
-            return modalities
-        return {
-            name: {"files": [value] if isinstance(value, str) else value}
-            if isinstance(value, (str, list))
-            else value
-            for name, value in modalities.items()
-        }
 
     @field_validator("date", mode="before")
     @classmethod
@@ -110,19 +112,34 @@ class Description(_Strict):
     nodata: float | None = None
 
 
-def described_archive(path: Path) -> Archive:
-    """Return the archive of a description: the folder that it lies in, with nothing listed."""
-    return Archive(path.parent, path.parent, path.stem)
+def described_scenes(
+    path: Path, options: SceneOptions
+) -> tuple[Archive, SceneOptions, list[Scene], list[Skipped]]:
+    """Read a TOML or CSV description, and the headers of all its scenes.
 
-
-def read_description(path: Path) -> Description:
-    """Read a TOML or CSV description.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or a key is missing, unknown or wrong.
+    Returns
+    -------
+    tuple
+        The folder of the description, as an archive with nothing listed; the options, completed by
+        what the description says of all scenes; the scenes, and those that cannot be used.
     """
+    description = _read(path)
+    names = ("labels", "label_format", "label_column", "label_layer", "nodata")
+    missing = [name for name in names if getattr(options, name) in (None, "")]
+    options = replace(options, **{name: getattr(description, name) for name in missing})
+    scenes: list[Scene] = []
+    skipped: list[Skipped] = []
+    for entry in description.scene:
+        try:
+            scenes.append(_scene(path.parent, entry, options))
+        except DataError as error:
+            skipped.append(Skipped(path=entry.name, reason=str(error)))
+    if not scenes:
+        raise DataError(f"{path} has no usable scene: {skipped[0].path}: {skipped[0].reason}")
+    return Archive(path.parent, path.parent, path.stem), options, scenes, skipped
+
+
+def _read(path: Path) -> Description:
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else _table(text, path)
@@ -159,45 +176,6 @@ def _table(text: str, path: Path) -> dict[str, Any]:
     return {"scene": list(scenes.values())}
 
 
-def describe_options(options: SceneOptions, description: Description) -> SceneOptions:
-    """Complete the options by what a description says of all scenes; given options come first."""
-    return replace(
-        options,
-        labels=options.labels or description.labels,
-        label_format=options.label_format or description.label_format,
-        label_column=options.label_column or description.label_column,
-        label_layer=options.label_layer or description.label_layer,
-        nodata=description.nodata if options.nodata is None else options.nodata,
-    )
-
-
-def described_scenes(
-    path: Path, description: Description, options: SceneOptions
-) -> tuple[list[Scene], list[Skipped]]:
-    """Read the headers of all scenes of a description.
-
-    Returns
-    -------
-    tuple
-        The scenes, and those that cannot be used, with reasons.
-
-    Raises
-    ------
-    DataError
-        No scene can be used.
-    """
-    scenes: list[Scene] = []
-    skipped: list[Skipped] = []
-    for entry in description.scene:
-        try:
-            scenes.append(_scene(path.parent, entry, options))
-        except DataError as error:
-            skipped.append(Skipped(path=entry.name, reason=str(error)))
-    if not scenes:
-        raise DataError(f"{path} has no usable scene: {skipped[0].path}: {skipped[0].reason}")
-    return scenes, skipped
-
-
 def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     modalities = [
         _modality(root, name, modality, options) for name, modality in entry.modalities.items()
@@ -205,10 +183,8 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     labels = entry.labels or options.labels
     if labels is None:
         raise DataError("no labels: name them in the description or with --labels")
-    masks = []
-    for text in entry.masks:
-        rule = parse_mask(text)
-        masks.append(MaskFile(read_header(root / rule.pattern), rule))
+    named = [parse_mask(text) for text in entry.masks]
+    masks = [MaskFile(read_header(root / rule.pattern), rule) for rule in named]
     for rule in options.mask_rules:
         files = {f.path.parent for modality in modalities for f in modality.files}
         matching = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
@@ -252,12 +228,11 @@ def _matching(root: Path, pattern: str) -> list[Path]:
         return [root / pattern]
     folder = root / PurePosixPath(pattern).parent
     last = PurePosixPath(pattern).name
-    names = (
-        [p for p in folder.iterdir() if fnmatch.fnmatch(p.name, last)] if folder.is_dir() else []
-    )
-    if not names:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    matching = [path for path in paths if fnmatch.fnmatch(path.name, last)]
+    if not matching:
         raise DataError(f"{root} has no file like {pattern}: correct the description")
-    return sorted(names, key=lambda path: natural_key(path.name))
+    return sorted(matching, key=lambda path: natural_key(path.name))
 
 
 def _with_tags(file: RasterFile, entry: ModalityEntry) -> RasterFile:

@@ -22,9 +22,9 @@ from data_prep.ingest.labels import find_labels
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import (
     PRODUCT_METADATA,
+    SENTINEL_PRODUCTS,
     Baseline,
     date_of,
-    is_sentinel_product,
     modality_name,
     read_baseline,
     split_band,
@@ -123,7 +123,7 @@ def _read_scene(
         rule = next((rule for rule in rules if rule.matches(name)), None)
         if rule is not None:
             masks.append(MaskFile(read_header(path), rule))
-        elif not patterns and is_sentinel_product(path.stem):
+        elif not patterns and SENTINEL_PRODUCTS.search(path.stem):
             reason = "a Sentinel-2 by-product, not a band: name it with --modality or --mask"
             skipped.append(Skipped(path=name, reason=reason, refused=False))
         else:

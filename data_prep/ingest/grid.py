@@ -7,18 +7,14 @@ pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from affine import Affine
 from rasterio.warp import transform_bounds
 
+from data_prep.rasters import RasterFile
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from data_prep.rasters import RasterFile
 
 #: Share of a pixel by which grids may differ and still count as the same. Transforms of one grid
 #: differ in their last digits after a conversion; a real shift is of a tenth of a pixel or more.
@@ -58,16 +54,6 @@ class Grid:
         t = self.transform
         x, y = t.c + t.a * col + t.b * row, t.f + t.d * col + t.e * row
         return Affine(t.a, t.b, x, t.d, t.e, y)
-
-    def boxes(
-        self, rows: NDArray[np.int64], cols: NDArray[np.int64], side: int
-    ) -> NDArray[np.float64]:
-        """Left, bottom, right, top [n, 4] of square windows, in CRS units (else pixels)."""
-        if self.crs is None:
-            return np.stack([cols, -rows - side, cols + side, -rows], axis=1).astype(np.float64)
-        t = self.transform
-        left, top = t.c + t.a * cols, t.f + t.e * rows
-        return np.stack([left, top + t.e * side, left + t.a * side, top], axis=1)
 
 
 def bounds_of(transform: Any, height: int, width: int) -> tuple[float, float, float, float]:
@@ -132,12 +118,9 @@ def check_alignable(file: RasterFile, grid: Grid) -> None:
 def nesting(file: RasterFile, grid: Grid, chip_px: int, stride_px: int) -> int:
     """How many pixels of the grid, along a side, a raster's pixel covers exactly.
 
-    Returns
-    -------
-    int
-        2 for Sentinel-2's 20 m bands on the grid of those of 10 m. 1 where the pixels do not nest,
-        or where chips and strides are not multiples of them, so that a chip would cut a pixel:
-        such a raster is warped to the grid itself.
+    2 for Sentinel-2's 20 m bands on the grid of those of 10 m. 1 where the pixels do not nest, or
+    where chips and strides are not multiples of them, so that a chip would cut a pixel: such a
+    raster is warped to the grid itself.
     """
     if file.crs is None or grid.crs is None:
         return 1

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from rasterio.crs import CRS
 
-from data_prep.ingest.grid import is_on_grid
-from data_prep.ingest.scene import Scene
+from data_prep.ingest.grid import Grid, is_on_grid
+from data_prep.ingest.options import Nodata
+from data_prep.ingest.scene import ModalityFiles, Scene
+from data_prep.rasters import RasterFile
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from rasterio.crs import CRS
-
-    from data_prep.ingest.grid import Grid
-    from data_prep.ingest.options import Nodata
-    from data_prep.ingest.scene import ModalityFiles
-    from data_prep.rasters import RasterFile
 
 _REMEDY = "make the scenes alike, or choose modalities with --modality NAME=GLOB"
 
@@ -28,12 +19,8 @@ _REMEDY = "make the scenes alike, or choose modalities with --modality NAME=GLOB
 def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:
     """Describe the modalities, in order: the reference modality's first, then by name.
 
-    Raises
-    ------
-    DataError
-        Scenes differ in modalities, bands, types, scaling or Sentinel-2 baseline.
-    SettingError
-        ``nodata`` names an unknown modality.
+    A DataError names the first scene that differs in modalities, bands, types, scaling or
+    Sentinel-2 baseline.
     """
     first = scenes[0]
     wanted = {modality.name: modality for modality in first.modalities}
@@ -78,13 +65,7 @@ def _check_like(first: Scene, scene: Scene) -> None:
 def band_order(
     modality: ModalityFiles, wanted: Sequence[str], scene: str = "", first: str = ""
 ) -> list[int] | None:
-    """Return the order that brings a modality's bands to the wanted names; None if it is theirs.
-
-    Raises
-    ------
-    DataError
-        The names differ.
-    """
+    """Return the order that brings a modality's bands to the wanted names; None if it is theirs."""
     bands = modality.bands
     if bands == list(wanted):
         return None
@@ -124,30 +105,9 @@ def with_override(file: RasterFile, modality: str, nodata: Nodata) -> RasterFile
     return file if given is None else file.with_nodata(given)
 
 
-@dataclass(frozen=True)
-class InvalidFill:
-    """What invalid pixels hold in the store.
-
-    The modality's nodata value. Without one: NaN in floats, and in whole numbers what the file has
-    there, because no value is free.
-    """
-
-    nodata: float | None
-    dtype: str
-
-    def apply(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-        """Replace the invalid values; those that are not finite stay as they are."""
-        if self.nodata is not None:
-            keep = valid | ~np.isfinite(values) if values.dtype.kind == "f" else valid
-            return np.where(keep, values, values.dtype.type(self.nodata))
-        return np.where(valid, values, np.float32("nan")) if values.dtype.kind == "f" else values
-
-
 def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> list[str]:
-    """Return notes on how a scene's rasters are read: warped, expanded, or trusted to align.
-
-    The notes do not name the scene, so that equal ones are counted.
-    """
+    """Return notes on how a scene's rasters are read: warped, expanded, or trusted to align."""
+    # the notes do not name the scene, so that equal ones are counted
     notes = []
     nested = {
         id(file): factors.get(modality.name, 1)
@@ -166,26 +126,20 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
             notes.append(f"{file.path.name} is complex, stored as {how}")
         if file.expand:
             notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
-        on = grid.coarser(nested.get(id(file), 1))
-        if not is_on_grid(file, on):
+        if not is_on_grid(file, grid.coarser(nested.get(id(file), 1))):
             categories = [*scene.labels.rasters, *(mask.file for mask in scene.masks)]
             nearest = file.expand or any(file is other for other in categories)
             method = "nearest" if nearest else "bilinear"
             was = f"{_short(file.crs)} at {file.resolution:.4g}"
             now = f"{_short(grid.crs)} at {abs(grid.transform.a):.4g}"
-            notes.append(f"{file.path.name} {_how(file)} from {was} to {now}, {method}")
+            t = file.transform
+            how = "turned and warped" if t.b or t.d else "flipped" if t.e > 0 else "warped"
+            notes.append(f"{file.path.name} {how} from {was} to {now}, {method}")
         elif (file.crs is None) != (grid.crs is None):
             notes.append(f"{file.path.name} taken pixel by pixel: the sizes agree, one has no CRS")
         if not file.tiled and file.block_height < file.height and file.width > 2048:
             notes.append(f"{file.path.name} is stored in strips: read in whole rows")
     return notes
-
-
-def _how(file: RasterFile) -> str:
-    t = file.transform
-    if t.b or t.d:
-        return "turned and warped"
-    return "flipped" if t.e > 0 else "warped"
 
 
 def _short(crs: CRS) -> str:

@@ -7,28 +7,20 @@ are read: patches written out would take as many times the space as a patch has 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.field_split import FieldImage, connected_fields
-from data_prep.ingest.job_results import JOB_BYTES, Job, SampleBatch
-from data_prep.ingest.scene import place_columns
+from data_prep.ingest.job_results import JOB_BYTES, Job, JobResult, SampleBatch
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
-from data_prep.manifest import Columns, text_column
+from data_prep.manifest import Columns, join_columns, text_column
 from data_prep.store_writer import chip_hashes
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from data_prep.ingest.grid import Grid
-    from data_prep.ingest.job_results import JobResult
-    from data_prep.ingest.scene import Scene
 
 #: Least number of padded rows that are read and written at once.
 BAND_ROWS = 64
@@ -36,20 +28,10 @@ BAND_ROWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PixelJob(Job):
-    """Some rows of a padded scene.
-
-    Attributes
-    ----------
-    source
-        What is read.
-    radius
-        Patch radius, which is the padding, in pixels.
-    first, stop
-        Rows of the padded scene.
-    """
+    """Some rows, from ``first`` up to ``stop``, of a padded scene."""
 
     source: SceneSource
-    radius: int
+    radius: int  #: of a patch, which is the padding, in pixels
     first: int
     stop: int
 
@@ -62,11 +44,6 @@ class PixelJob(Job):
         """Yield bands of padded pixels (n, C), with code and usability of the scene's own pixels.
 
         The padding reflects the scene at its edges.
-
-        Raises
-        ------
-        DataError
-            The scene is smaller than the padding needs, or has a label outside the class list.
         """
         grid, radius = self.source.grid, self.radius
         if min(grid.height, grid.width) <= radius:
@@ -125,10 +102,11 @@ def _step(radius: int) -> int:
 
 
 def _labels(reader: SceneReader, own: range, usable: NDArray[np.bool_]) -> Columns:
-    if not own:
+    if not own:  # a band of padding alone
         return {"code": np.zeros(0, np.uint8), "usable": np.zeros(0, np.bool_)}
     codes, labeled = reader.labels(own.start, own.stop)
     known = np.where(labeled, codes, 0)
+    # the smallest type that holds the codes: results stay in memory until the store is made
     kind = np.result_type(*(np.min_scalar_type(int(end)) for end in (known.min(), known.max())))
     return {"code": known.astype(kind).ravel(), "usable": (labeled & usable).ravel()}
 
@@ -138,73 +116,51 @@ def scene_pixels(
 ) -> PixelScene:
     """Join a scene's labels; its padded pixels begin at row ``start`` of the arrays."""
     shape = (source.grid.height, source.grid.width)
-    codes, usable, hashes = (
-        np.concatenate([result.columns[name] for result in results])
-        for name in ("code", "usable", "hash")
-    )
+    columns = join_columns([result.columns for result in results])
     return PixelScene(
-        scene=source.scene,
-        grid=source.grid,
-        codes=codes.astype(np.int64).reshape(shape),
-        usable=usable.reshape(shape),
+        source=source,
+        codes=columns["code"].astype(np.int64).reshape(shape),
+        usable=columns["usable"].reshape(shape),
         start=start,
         radius=radius,
-        digest=hashlib.blake2b("".join(hashes).encode(), digest_size=8).hexdigest(),
+        digest=hashlib.blake2b("".join(columns["hash"]).encode(), digest_size=8).hexdigest(),
     )
 
 
 @dataclass
 class PixelScene:
-    """Labels of a scene that was written, and where its pixels lie.
+    """Labels of a scene that was written, and where its pixels lie."""
 
-    Attributes
-    ----------
-    codes : int64 [H, W]
-        Label codes.
-    usable : bool [H, W]
-        Labeled, and valid in all bands.
-    start
-        Row of the scene's first padded pixel in the arrays.
-    radius
-        Patch radius, which is the padding, in pixels.
-    digest
-        Hash of the scene's pixels.
-    """
-
-    scene: Scene
-    grid: Grid
-    codes: NDArray[np.int64]
-    usable: NDArray[np.bool_]
-    start: int
-    radius: int
-    digest: str
-
-    @property
-    def stride(self) -> int:
-        """Width of the padded scene."""
-        return int(self.codes.shape[1]) + 2 * self.radius
+    source: SceneSource
+    codes: NDArray[np.int64]  #: label codes [H, W]
+    usable: NDArray[np.bool_]  #: labeled, and valid in all bands [H, W]
+    start: int  #: row of the scene's first padded pixel in the arrays
+    radius: int  #: of a patch, which is the padding, in pixels
+    digest: str  #: hash of the scene's pixels
 
     def field_image(self, class_codes: NDArray[np.int64], first_field: int) -> FieldImage:
         """Return class indices and field numbers (from ``first_field``); -1 where unusable.
 
         Fields are those of the labels: an invalid pixel inside a field does not divide it.
         """
-        known = np.isin(self.codes, class_codes) & self.usable
+        of_class = np.isin(self.codes, class_codes)
+        known = of_class & self.usable
         index = np.searchsorted(class_codes, np.where(known, self.codes, class_codes[0]))
         labels = np.where(known, index, -1).astype(np.int64)
-        fields = connected_fields(np.where(np.isin(self.codes, class_codes), self.codes, -1))
+        fields = connected_fields(np.where(of_class, self.codes, -1))
         return FieldImage(labels, np.where(known, fields + first_field, -1))
 
     def columns(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Columns:
         """Describe samples at some pixels; ``row`` and ``col`` are the pixels themselves."""
         count = len(rows)
+        stride = self.codes.shape[1] + 2 * self.radius  # width of the padded scene
         return {
-            **place_columns(self.scene, self.grid, rows, cols, 1),
+            **self.source.places(rows, cols, 1),
             "valid": np.ones(count, np.float32),
             "hash": text_column(self.digest, count),
             # the patch's top left in padded pixels is the pixel's own place in the scene
-            "offset": self.start + rows * self.stride + cols,
-            "stride": np.full(count, self.stride),
+            "offset": self.start + rows * stride + cols,
+            "stride": np.full(count, stride),
         }
 
 

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_prep.ingest.archive import Archive, is_raster, open_archive
 from data_prep.ingest.chips import ChipJob, chip_jobs
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
-from data_prep.ingest.description import (
-    DESCRIPTION_SUFFIXES,
-    describe_options,
-    described_archive,
-    described_scenes,
-    read_description,
-)
+from data_prep.ingest.description import DESCRIPTION_SUFFIXES, described_scenes
 from data_prep.ingest.discovery import find_scenes
 from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
 from data_prep.ingest.label_format import LabelRules
 from data_prep.ingest.labels import holds_labels
 from data_prep.ingest.modalities import agree_modalities, alignment_notes
+from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
 from data_prep.ingest.polygons import PolygonFile, polygon_file, projected, read_polygons
+from data_prep.ingest.scene import Scene
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, Skipped
 from rsdgc.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    import os
-
-    from data_prep.ingest.options import SceneOptions
-    from data_prep.ingest.scene import Scene
 
 
 @dataclass
@@ -44,16 +34,10 @@ class Plan:
 
     Attributes
     ----------
-    archive, options
-        What is ingested, and how.
     sources
         The scenes that can be used, each with its grid.
-    modalities
-        The modalities of the store.
-    classes
-        What labels mean.
     skipped, notes
-        What is left out, and what is done to the rest.
+        What is left out, and what is done to the rest, each with its number of scenes.
     jobs
         Work to do, in the order of the store.
     """
@@ -94,15 +78,7 @@ class Plan:
 
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
-    """Read the headers of an archive's files and decide what is done with them.
-
-    Raises
-    ------
-    DataError
-        No scene can be used, or scenes differ in their modalities.
-    SettingError
-        An option does not fit the archive.
-    """
+    """Read the headers of an archive's files and decide what is done with them."""
     with gdal_environment():
         archive, options, scenes, skipped = _scenes_of(src, options)
     stop_if_strict(options.strict, skipped)
@@ -117,14 +93,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     ]
     factors = {m.name: m.factor for m in plan.modalities}
     for scene, grid in grids:
-        source = SceneSource(
-            scene,
-            grid,
-            tuple(plan.modalities),
-            rules,
-            options.nodata,
-            area,
-        )
+        source = SceneSource(scene, grid, tuple(plan.modalities), rules, options.nodata, area)
         plan.sources.append(source)
         plan.notes.update(alignment_notes(scene, grid, factors))
         _add_jobs(plan, source)
@@ -136,13 +105,7 @@ def _scenes_of(
 ) -> tuple[Archive, SceneOptions, list[Scene], list[Skipped]]:
     path = Path(src)
     if path.suffix.lower() in DESCRIPTION_SUFFIXES and path.is_file():
-        description = read_description(path)
-        options = describe_options(options, description)
-        return (
-            described_archive(path),
-            options,
-            *described_scenes(path, description, options),
-        )
+        return described_scenes(path, options)
     archive = open_archive(src)
     return archive, options, *find_scenes(archive, options)
 
@@ -162,9 +125,9 @@ def _classes(archive: Archive, options: SceneOptions, scenes: list[Scene]) -> Cl
     kinds = {type(file): file.path for file in files}
     if len(kinds) > 1:
         # codes of one format need not mean the same as those of another
+        paths = ", ".join(map(str, kinds.values()))
         raise DataError(
-            f"the labels have several formats ({', '.join(map(str, kinds.values()))}): give a "
-            "class list with --classes"
+            f"the labels have several formats ({paths}): give a class list with --classes"
         )
     return type(files[0]).implied_classes(files, pixels=options.patch_px is not None)
 
@@ -179,10 +142,8 @@ def _priority(options: SceneOptions, classes: ClassList) -> tuple[int, ...]:
         elif name.lstrip("-").isdigit():
             codes.append(int(name))
         else:
-            raise SettingError(
-                f"--priority {name!r} is not a class: choose from "
-                f"{', '.join(classes.names.values())}"
-            )
+            names = ", ".join(classes.names.values())
+            raise SettingError(f"--priority {name!r} is not a class: choose from {names}")
     return tuple(codes)
 
 
@@ -198,6 +159,7 @@ def _grids(
                 check_alignable(file, grid)
             plan.notes.update(scene.labels.check(grid, rules))
             if area is not None:
+                # only to see that it can be placed on the scene: reading projects it again
                 projected(read_polygons(area), grid, area.path)
         except UnknownLabelError:
             # the class list is at fault, and leaving scenes out would hide it
@@ -208,17 +170,13 @@ def _grids(
         else:
             grids.append((scene, grid))
     if not grids:
-        refused = [item for item in plan.skipped if item.refused]
-        raise DataError(f"no scene can be used: {refused[0].path}: {refused[0].reason}")
+        refused = next(item for item in plan.skipped if item.refused)
+        raise DataError(f"no scene can be used: {refused.path}: {refused.reason}")
     return grids
 
 
 def _factor(name: str, grids: list[tuple[Scene, Grid]], options: SceneOptions) -> int:
-    """Return how many pixels of the grid, along a side, one of a modality's covers.
-
-    A coarser modality keeps its own pixels where they nest in the grid in all scenes: that stores
-    what was measured, in a fraction of the bytes. Otherwise it is warped to the grid.
-    """
+    """Return how many pixels of the grid, along a side, one of a modality's covers."""
     if options.patch_px is not None:
         return 1  # patches of all modalities are gathered by one index
     rules = options.rules
@@ -229,6 +187,8 @@ def _factor(name: str, grids: list[tuple[Scene, Grid]], options: SceneOptions) -
         if modality.name == name
         for file in modality.files
     }
+    # a coarser modality keeps its own pixels where they nest in all scenes: that stores what was
+    # measured, in a fraction of the bytes; otherwise it is warped to the grid
     return factors.pop() if len(factors) == 1 else 1
 
 

@@ -6,53 +6,36 @@ of tiles: each block is decoded once, and memory does not grow with the scene.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.ingest.aligned import AlignedRaster, Band, RowWindow, joined, read_step
 from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LABEL_ROWS, LabelRules
-from data_prep.ingest.modalities import InvalidFill, band_order, with_override
+from data_prep.ingest.modalities import band_order, with_override
+from data_prep.ingest.options import Nodata
 from data_prep.ingest.polygons import BurntPolygons, PolygonFile, projected, read_polygons
 from data_prep.ingest.scene import Scene
+from data_prep.manifest import Columns, text_column
+from data_prep.rasters import RasterFile
 from data_prep.schema import ModalityMeta, SceneMeta
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-
-    from numpy.typing import NDArray
-
-    from data_prep.ingest.options import Nodata
-    from data_prep.rasters import RasterFile
 
 
 @dataclass(frozen=True)
 class SceneSource:
-    """A scene and everything that reading it takes; jobs carry it to other processes.
-
-    Attributes
-    ----------
-    scene, grid
-        What is read, and on what grid.
-    modalities
-        The store's modalities; a coarser one has a ``factor``.
-    label_rules
-        What labels mean.
-    nodata
-        Values in place of what the files declare.
-    area
-        Polygons outside of which pixels count as invalid.
-    """
+    """A scene and everything that reading it takes; jobs carry it to other processes."""
 
     scene: Scene
     grid: Grid
-    modalities: tuple[ModalityMeta, ...]
+    modalities: tuple[ModalityMeta, ...]  #: the store's; a coarser one has a ``factor``
     label_rules: LabelRules
-    nodata: Nodata = None
-    area: PolygonFile | None = None
+    nodata: Nodata = None  #: values in place of what the files declare
+    area: PolygonFile | None = None  #: polygons outside of which pixels count as invalid
 
     @property
     def meta(self) -> SceneMeta:
@@ -77,19 +60,35 @@ class SceneSource:
             total += self.grid.width * len(modality.bands) * item / modality.factor**2
         return max(1, int(total))
 
+    def places(self, rows: NDArray[np.int64], cols: NDArray[np.int64], side: int) -> Columns:
+        """Say where windows of ``side`` pixels lie; ``x`` and ``y`` are centers, NaN without CRS.
+
+        The windows are given by their first rows and columns.
+        """
+        scene, grid, count = self.scene, self.grid, len(rows)
+        x = y = np.full(count, np.nan)
+        if grid.crs is not None:
+            t = grid.transform
+            left, top = t.c + t.a * cols, t.f + t.e * rows
+            x, y = (left + (left + t.a * side)) / 2, ((top + t.e * side) + top) / 2
+        return {
+            "scene": text_column(scene.name, count),
+            "folder": text_column(scene.folder, count),
+            "date": text_column(scene.date, count),
+            "row": rows,
+            "col": cols,
+            "x": x,
+            "y": y,
+            "crs": text_column(grid.crs_text, count),
+        }
+
 
 @dataclass
 class Rows:
-    """Rows of all modalities.
+    """Rows of all modalities: values and validity (C, h, w) of each, None where all are valid.
 
-    Attributes
-    ----------
-    images : arrays (C, h, w), one a modality
-        Invalid pixels hold the modality's fill.
-    valid : bool (C, h, w), one a modality, or None where all are valid
-        Which values are data.
-    usable : bool (h, w) on the scene's grid
-        Valid in every band of every modality, not masked, and inside the area of interest.
+    ``usable`` (h, w) marks the pixels of the scene's grid that are valid in every band of every
+    modality, not masked, and inside the area of interest.
     """
 
     images: list[NDArray[Any]]
@@ -100,17 +99,9 @@ class Rows:
 class SceneReader:
     """Reads a scene, or some columns of it, from top to bottom.
 
-    Parameters
-    ----------
-    stack
-        Keeps the files open.
-    source
-        What is read.
-    cols
-        First column and the one after the last; default: all. May reach beyond the right edge, and
-        rows beyond the lower one: those pixels are filled by reflection, and invalid.
-    unit
-        Rows from one call to the next: reads are of multiples of it where they can be.
+    ``cols``, the first column and the one after the last, may reach beyond the right edge, and
+    rows beyond the lower one: those pixels are filled by reflection, and invalid. ``unit`` are the
+    rows from one call to the next: reads are of multiples of it where they can be.
     """
 
     def __init__(
@@ -134,13 +125,15 @@ class SceneReader:
                 self._raster(stack, with_override(file, meta.name, source.nodata), meta.factor)
                 for file in modalities[meta.name].files
             ]
-            order = band_order(modalities[meta.name], meta.bands)
-            fill = InvalidFill(meta.nodata, meta.dtype)
-            self._modalities.append((files, order, fill, meta.factor))
+            self._modalities.append((files, band_order(modalities[meta.name], meta.bands), meta))
         self._masks = [
             (self._raster(stack, mask.file, nearest=True), mask.rule) for mask in self.scene.masks
         ]
-        self._area = None if source.area is None else self._inside(source.area)
+        self._area = None
+        if source.area is not None:
+            shapes = projected(read_polygons(source.area), self.grid, source.area.path)
+            inside = BurntPolygons(shapes, np.ones(len(shapes), np.int64), self.grid, self._cols)
+            self._area = RowWindow(inside, self.grid.height, LABEL_ROWS)
         labels = self.scene.labels
         self._labels = RowWindow(
             labels.open(stack, self.grid, self._cols, source.label_rules),
@@ -154,14 +147,15 @@ class SceneReader:
         usable = np.ones((height, width), np.bool_)
         images: list[NDArray[Any]] = []
         valid: list[NDArray[np.bool_] | None] = []
-        for files, order, fill, factor in self._modalities:
+        for files, order, meta in self._modalities:
+            factor = meta.factor
             values, seen = self._modality(files, order, start // factor, stop // factor, factor)
             if seen is None or seen.all():
                 # the common case: None spares every later step the mask
                 images.append(values)
                 valid.append(None)
                 continue
-            images.append(fill.apply(values, seen))
+            images.append(_fill_invalid(values, seen, meta.nodata))
             valid.append(seen)
             every = seen.all(axis=0)
             if factor > 1:
@@ -190,17 +184,12 @@ class SceneReader:
 
     def drain(self, start: int) -> None:
         """Read on to the end: a file that is cut short opens without complaint and fails here."""
-        for files, _, _, factor in self._modalities:
+        for files, _, meta in self._modalities:
             for window in files:
-                window.drain(start // factor)
+                window.drain(start // meta.factor)
 
     def _modality(
-        self,
-        files: list[RowWindow],
-        order: list[int] | None,
-        start: int,
-        stop: int,
-        factor: int,
+        self, files: list[RowWindow], order: list[int] | None, start: int, stop: int, factor: int
     ) -> Band:
         last = min(stop, self.grid.height // factor)
         parts = [file.rows(start, last) for file in files]
@@ -233,11 +222,17 @@ class SceneReader:
         step = read_step(row_bytes, file.block_height, max(1, self._unit // factor))
         return RowWindow(raster, grid.height, step)
 
-    def _inside(self, area: PolygonFile) -> RowWindow:
-        shapes = projected(read_polygons(area), self.grid, area.path)
-        codes = np.ones(len(shapes), np.int64)
-        burnt = BurntPolygons(shapes, codes, self.grid, self._cols)
-        return RowWindow(burnt, self.grid.height, LABEL_ROWS)
+
+def _fill_invalid(
+    values: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None
+) -> NDArray[Any]:
+    """Replace invalid values by the modality's nodata value; values that are not finite stay."""
+    floats = values.dtype.kind == "f"
+    if nodata is not None:
+        keep = valid | ~np.isfinite(values) if floats else valid
+        return np.where(keep, values, values.dtype.type(nodata))
+    # without a nodata value no whole number is free to mark them, but in floats NaN is
+    return np.where(valid, values, np.float32("nan")) if floats else values
 
 
 def _mask(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -16,7 +16,6 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import scene_pixels
 from data_prep.ingest.plan import Plan, plan_scenes, stop_if_strict
 from data_prep.ingest.progress import Callback
-from data_prep.ingest.scene import place_columns
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
@@ -155,9 +154,7 @@ def _add_samples(
         return
     for result in results:
         columns = result.columns
-        places = place_columns(
-            source.scene, source.grid, columns["row"], columns["col"], options.chip_px
-        )
+        places = source.places(columns["row"], columns["col"], options.chip_px)
         kept = {name: columns[name] for name in ("label", "valid", "hash")}
         assembled.columns.append(places | kept)
         for of_modality, sums in zip(assembled.sums, result.sums, strict=True):

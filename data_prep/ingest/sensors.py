@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 BAND_NAME = re.compile(
     r"^(?P<prefix>.*?)[_\-. ]*(?P<band>(?:band|b)?[_\-. ]?\d+a?)(?:_(?P<res>\d+)m)?$",
@@ -19,7 +16,7 @@ BAND_NAME = re.compile(
 #: Parts of a product's name that say where and when, but not what: tile, time, path and row.
 PLACE_AND_TIME = re.compile(r"^(?:T\d{2}[A-Z]{3}|\d{8}(?:T\d{6})?|\d{6})$", re.IGNORECASE)
 SENTINEL_TILE = re.compile(r"(?:^|_)T\d{2}[A-Z]{3}(?:_|$)", re.IGNORECASE)
-#: By-products of Sentinel-2, which are named like its bands.
+#: By-products of Sentinel-2 (true color, scene classification, …), which are named like its bands.
 SENTINEL_PRODUCTS = re.compile(r"_(?:TCI|AOT|WVP|SCL|CLD|SNW|PVI|CLDPRB|SNWPRB)(?:_\d+m)?$", re.I)
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
 PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
@@ -61,16 +58,10 @@ def modality_name(prefix: str) -> str:
     return re.sub(r"[^\w-]+", "_", "_".join(kept) if len(kept) < len(tokens) else prefix)
 
 
-def is_sentinel_product(stem: str) -> bool:
-    """Tell whether a file is a by-product of Sentinel-2 (true color, scene classification, …)."""
-    return SENTINEL_PRODUCTS.search(stem) is not None
-
-
 def date_of(names: Iterable[str]) -> str:
     """Return the first date (YYYY-MM-DD) in some names, or an empty text."""
     for name in names:
-        match = DATE.search(name)
-        if match:
+        if match := DATE.search(name):
             return "-".join(match.groups())
     return ""
 
@@ -79,35 +70,22 @@ def date_of(names: Iterable[str]) -> str:
 class Baseline:
     """Radiometry of a Sentinel-2 product: ``(value + offset of the band) / quantification``.
 
-    Attributes
-    ----------
-    number
-        Processing baseline, such as ``04.00``.
-    quantification
-        Counts for a reflectance of 1.
-    offsets
-        Band (``B02``) to its offset in counts; 0 before baseline 04.00.
+    Offsets are 0 before baseline 04.00.
     """
 
-    number: str
-    quantification: float
-    offsets: dict[str, float]
+    number: str  #: processing baseline, such as ``04.00``
+    quantification: float  #: counts for a reflectance of 1
+    offsets: dict[str, float]  #: band (``B02``) to its offset in counts
 
-    def scaling(self, bands: Iterable[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def scaling(self, bands: Sequence[str]) -> tuple[list[float], list[float]]:
         """Return scales and offsets of bands, in the form of GeoTIFF tags."""
-        names = [_canonical(band) for band in bands]
         scale = 1 / self.quantification
-        return (scale,) * len(names), tuple(self.offsets.get(b, 0.0) * scale for b in names)
+        offsets = [self.offsets.get(_canonical(band), 0.0) * scale for band in bands]
+        return [scale] * len(bands), offsets
 
 
 def read_baseline(text: str, where: object) -> Baseline:
-    """Read ``MTD_MSIL2A.xml`` or ``MTD_MSIL1C.xml``.
-
-    Raises
-    ------
-    DataError
-        The text is not XML, or has no quantification value.
-    """
+    """Read the text of ``MTD_MSIL2A.xml`` or ``MTD_MSIL1C.xml``."""
     try:
         root = ET.fromstring(text)  # noqa: S314 - the site's own file; expat caps expansion
         values = {node.tag.rpartition("}")[2]: node for node in root.iter()}
@@ -130,6 +108,7 @@ def read_baseline(text: str, where: object) -> Baseline:
 
 
 def _canonical(band: str) -> str:
+    """Write a band's name, such as ``band2`` or ``8a``, as Sentinel-2's metadata does."""
     match = re.search(r"(\d+)(a?)$", band, re.IGNORECASE)
     if match is None:
         return band
