@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar
 from data_prep.ingest.labels import find_labels
+from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import (
     PRODUCT_METADATA,
@@ -33,39 +35,28 @@ from data_prep.rasters import RASTER_SUFFIXES, RasterFile, natural_key, read_hea
 from data_prep.schema import Skipped
 from rsdgc.errors import DataError, SettingError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_prep.ingest.options import SceneOptions
-
 RESOLUTION_FOLDER = re.compile(r"^R\d+m$", re.IGNORECASE)
+#: Suffixes of texts that may lie beside rasters; reports do not list them.
+TEXT_SUFFIXES = frozenset((".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html"))
 
 
 def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], list[Skipped]]:
-    """List the scenes of an archive, in natural order of their names.
-
-    Returns
-    -------
-    tuple
-        The scenes, and what was skipped: files, modalities, and folders that are not scenes.
-
-    Raises
-    ------
-    DataError
-        The archive holds no raster, or no scene has labels.
-    """
-    patterns = parse_modalities(options.modalities)
+    """List the scenes of an archive, in natural order of their names, and what was skipped."""
+    patterns = _parse_modalities(options.modalities)
     scenes: list[Scene] = []
     skipped: list[Skipped] = []
     folders = _scene_folders(archive)
     for folder, names in folders.items():
         try:
-            scene = _read_scene(archive, folder, names, patterns, options)
+            scene, left_out = _read_scene(archive, folder, names, patterns, options)
         except DataError as error:
             skipped.append(Skipped(path=folder or ".", reason=str(error)))
         else:
             scenes.append(scene)
-            skipped.extend(scene.skipped)
+            skipped += [
+                Skipped(path=name, reason=reason, refused=False)
+                for name, reason in left_out.items()
+            ]
     if not folders:
         raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
     if not scenes:
@@ -75,7 +66,7 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     return scenes, skipped
 
 
-def parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]:
+def _parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]:
     """Read ``name=glob`` texts."""
     patterns = []
     for text in modalities or ():
@@ -104,17 +95,18 @@ def _read_scene(
     names: list[str],
     patterns: list[tuple[str, str]],
     options: SceneOptions,
-) -> Scene:
+) -> tuple[Scene, dict[str, str]]:
+    """Return the scene of a folder, and why files in it are left out, by their names."""
     where = archive.path(folder)
     labels = find_labels(archive, folder, names, options)
     used = [labels.path, *([Path(options.aoi)] if options.aoi else [])]
-    skipped = [
-        Skipped(path=name, reason="not a raster", refused=False)
+    left_out = {
+        name: "not a raster"
         for name in names
         if not (is_raster(name) or is_sidecar(name) or _is_known(name, archive, used))
-    ]
+    }
     rules = options.mask_rules
-    masks = []
+    masks: list[MaskFile] = []
     files = []
     for name in names:
         path = archive.path(name)
@@ -124,94 +116,77 @@ def _read_scene(
         if rule is not None:
             masks.append(MaskFile(read_header(path), rule))
         elif not patterns and SENTINEL_PRODUCTS.search(path.stem):
-            reason = "a Sentinel-2 by-product, not a band: name it with --modality or --mask"
-            skipped.append(Skipped(path=name, reason=reason, refused=False))
+            left_out[name] = (
+                "a Sentinel-2 by-product, not a band: name it with --modality or --mask"
+            )
         else:
             files.append(name)
     for rule in rules:
         if not any(mask.rule is rule for mask in masks):
             raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave --mask out")
-    if patterns:
-        images = _chosen_images(archive, files, patterns, skipped, options)
-        modalities = by_patterns(where, images, patterns)
-    else:
-        images = _measuring_images(archive, files, labels.path, skipped, options)
-        modalities = by_names(where, images)
+    images = _read_images(archive, files, labels.path, patterns, options, left_out)
+    modalities = _by_patterns(where, images, patterns) if patterns else _by_names(where, images)
     if not modalities:
         raise DataError(
             f"{where} has no image beside its labels: add one, or name modalities with --modality"
         )
     parts = PurePosixPath(folder).parts
-    return Scene(
+    scene = Scene(
         name=folder or archive.name,
         folder=parts[0] if len(parts) > 1 else "",
         modalities=modalities,
         labels=labels,
         masks=masks,
         date=date_of([*reversed(parts), *(file.path.stem for file in images)]),
-        baseline=find_baseline(archive, folder),
-        skipped=skipped,
+        baseline=_find_baseline(archive, folder),
     )
+    return scene, left_out
 
 
 def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
     """Tell whether a file is a text beside the rasters, or is used in another way."""
     path = PurePosixPath(name)
-    small = path.suffix.lower() in (".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html")
     # with the stem of a file that is used: a part of a Shapefile, or other forms of the labels
-    return small or any(path.stem == u.stem or _same(archive.path(name), u) for u in used)
+    return path.suffix.lower() in TEXT_SUFFIXES or any(
+        path.stem == other.stem or _same(archive.path(name), other) for other in used
+    )
 
 
 def _same(first: Path, second: Path) -> bool:
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
-# A file whose header cannot be read leaves out its whole scene: without the file, the scene would
-# lack bands that the other scenes have.
-
-
-def _chosen_images(
-    archive: Archive,
-    names: Sequence[str],
-    patterns: Sequence[tuple[str, str]],
-    skipped: list[Skipped],
-    options: SceneOptions,
-) -> list[RasterFile]:
-    """Read the headers of files that some pattern names; the others are added to ``skipped``."""
-    files = []
-    for name in sorted(names, key=_file_key):
-        last = PurePosixPath(name).name
-        if any(fnmatch.fnmatch(last, pattern) for _, pattern in patterns):
-            files.append(read_header(archive.path(name), options.complex_mode).expanded())
-        else:
-            skipped.append(Skipped(path=name, reason="not in any modality", refused=False))
-    return files
-
-
-def _measuring_images(
+def _read_images(
     archive: Archive,
     names: Sequence[str],
     label_path: Path,
-    skipped: list[Skipped],
+    patterns: Sequence[tuple[str, str]],
     options: SceneOptions,
+    left_out: dict[str, str],
 ) -> list[RasterFile]:
-    """Read the headers of files that hold measurements; the others are added to ``skipped``."""
-    names, coarser = without_coarser_twins(names)
-    reason = "the same band is there at a finer resolution"
-    skipped += [Skipped(path=name, reason=reason, refused=False) for name in coarser]
-    files = []
-    for name in sorted(names, key=_file_key):
-        file = read_header(archive.path(name), options.complex_mode)
-        if reason := _category_reason(file, label_path):
-            skipped.append(Skipped(path=name, reason=reason, refused=False))
+    """Read the headers of files that some pattern names, or without patterns of measurements.
+
+    The reasons for all others are added to ``left_out``.
+    """
+    if not patterns:
+        coarser = _coarser_twins(names)
+        left_out |= dict.fromkeys(coarser, "the same band is there at a finer resolution")
+        names = [name for name in names if name not in coarser]
+    images = []
+    # files of several folders (R10m, R20m) in the order of their own names
+    for name in sorted(names, key=lambda name: natural_key(PurePosixPath(name).name)):
+        last = PurePosixPath(name).name
+        if patterns and not any(fnmatch.fnmatch(last, pattern) for _, pattern in patterns):
+            left_out[name] = "not in any modality"
+            continue
+        # an error leaves out the whole scene: without the file, it would lack bands that the other
+        # scenes have
+        file = read_header(archive.path(name), options.complex_mode).expanded()
+        if not patterns and (reason := _category_reason(file, label_path)):
+            left_out[name] = reason
         else:
-            files.append(file)
-    return files
-
-
-def _file_key(name: str) -> list[tuple[int, int | str]]:
-    """Return a sort key that orders files of several folders by their own names."""
-    return natural_key(PurePosixPath(name).name)
+            images.append(file)
+    return images
 
 
 def _category_reason(file: RasterFile, label_path: Path) -> str:
@@ -226,7 +201,25 @@ def _category_reason(file: RasterFile, label_path: Path) -> str:
     return ""
 
 
-def find_baseline(archive: Archive, folder: str) -> Baseline | None:
+def _coarser_twins(names: Sequence[str]) -> list[str]:
+    """List the files that are coarser copies of a band.
+
+    Sentinel-2's level 2A has band 2 as ``…_B02_10m``, ``…_B02_20m`` and ``…_B02_60m``.
+    """
+    finest: dict[tuple[str, str], int] = {}
+    parsed = {name: split_band(PurePosixPath(name).stem) for name in names}
+    for band in parsed.values():
+        if band.resolution_m:
+            key = (band.prefix, band.band)
+            finest[key] = min(finest.get(key, band.resolution_m), band.resolution_m)
+    return [
+        name
+        for name, band in parsed.items()
+        if band.resolution_m and band.resolution_m > finest[band.prefix, band.band]
+    ]
+
+
+def _find_baseline(archive: Archive, folder: str) -> Baseline | None:
     """Read the Sentinel-2 product metadata in a scene's folder, or in one above it."""
     scene = PurePosixPath(folder)
     for place in [scene, *scene.parents]:
@@ -237,16 +230,10 @@ def find_baseline(archive: Archive, folder: str) -> Baseline | None:
     return None
 
 
-def by_patterns(
+def _by_patterns(
     folder: Path, files: list[RasterFile], patterns: list[tuple[str, str]]
 ) -> list[ModalityFiles]:
-    """Group files by ``(name, glob)`` pairs.
-
-    Raises
-    ------
-    DataError
-        A pattern matches no file, or files of several types.
-    """
+    """Group files by ``(name, glob)`` pairs."""
     modalities = []
     for name, pattern in patterns:
         chosen = [file for file in files if fnmatch.fnmatch(file.path.name, pattern)]
@@ -258,36 +245,27 @@ def by_patterns(
     return modalities
 
 
-def by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
-    """Group single-band files by prefix, grid and type; others are modalities of their own.
-
-    Raises
-    ------
-    DataError
-        Two modalities would have the same name.
-    """
-    groups: dict[tuple[object, ...], list[RasterFile]] = {}
+def _by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
+    """Group single-band files by prefix, grid and type; others are modalities of their own."""
+    groups: dict[tuple[object, ...], list[RasterFile]] = defaultdict(list)
     for file in files:
         parsed = split_band(file.path.stem)
-        if len(file.indexes) > 1 or not parsed.band:
-            key: tuple[object, ...] = (file.path.name,)
-        else:
+        key: tuple[object, ...] = (file.path.name,)
+        if len(file.indexes) == 1 and parsed.band:
             grid = (file.height, file.width, tuple(file.transform), str(file.crs))
             key = (parsed.prefix, file.dtype, *grid)
-        groups.setdefault(key, []).append(file)
+        groups[key].append(file)
     named = [(_group_name(group), group) for group in groups.values()]
-    repeated = {name for name, _ in named if sum(name == other for other, _ in named) > 1}
+    uses = Counter(name for name, _ in named)
     modalities = []
     for name, group in named:
         # bands of one sensor at several resolutions
-        full = f"{name}_{group[0].resolution_m:.0f}m" if name in repeated else name
+        full = f"{name}_{group[0].resolution_m:.0f}m" if uses[name] > 1 else name
         modalities.append(ModalityFiles(full, tuple(group)))
     names = [modality.name for modality in modalities]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(
-                f"{folder} has two modalities {name}: name them with --modality NAME=GLOB"
-            )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{folder} has two modalities {twice}: name them with --modality NAME=GLOB")
     return modalities
 
 
@@ -297,22 +275,3 @@ def _group_name(group: list[RasterFile]) -> str:
     # the only band of its resolution in a Sentinel-2 product is named like the product's others
     lone = len(group) == 1 and modality_name(prefix) != "s2"
     return modality_name(stem) if lone else modality_name(prefix)
-
-
-def without_coarser_twins(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Divide file names into those to use and coarser copies of a band.
-
-    Sentinel-2's level 2A has band 2 as ``…_B02_10m``, ``…_B02_20m`` and ``…_B02_60m``.
-    """
-    finest: dict[tuple[str, str], int] = {}
-    parsed = {name: split_band(PurePosixPath(name).stem) for name in names}
-    for band in parsed.values():
-        if band.resolution_m:
-            key = (band.prefix, band.band)
-            finest[key] = min(finest.get(key, band.resolution_m), band.resolution_m)
-    kept: list[str] = []
-    coarser: list[str] = []
-    for name, band in parsed.items():
-        twin = band.resolution_m and band.resolution_m > finest[band.prefix, band.band]
-        (coarser if twin else kept).append(name)
-    return kept, coarser

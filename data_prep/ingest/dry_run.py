@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,11 +16,6 @@ from data_prep.ingest.image_discovery import common_side, plan_images
 from data_prep.ingest.options import ImageOptions, SceneOptions
 from data_prep.ingest.plan import note_lines, plan_scenes
 
-if TYPE_CHECKING:
-    import os
-
-    from data_prep.schema import Skipped
-
 #: Rows of a table that are printed; the dict holds all.
 SHOWN = 20
 
@@ -25,22 +23,14 @@ SHOWN = 20
 def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     """Describe what :func:`data_prep.ingest.scenes.ingest_scenes` would do, without reading pixels.
 
-    Returns
-    -------
-    dict
-        ``source``, ``scenes``, ``modalities``, ``classes`` (as far as a list or names say),
-        ``most_samples`` and ``most_bytes`` (if every window has data and labels), ``read_bytes``,
-        ``skipped``, ``notes``.
-
-    Raises
-    ------
-    DataError, SettingError
-        As the ingestion itself.
+    ``classes`` are there as far as a list or names say, and ``most_samples`` and ``most_bytes`` if
+    every window has data and labels. Errors are those of the ingestion itself.
     """
     plan = plan_scenes(src, SceneOptions(**options))
-    windows = {source.scene.name: 0 for source in plan.sources}
+    windows: Counter[str] = Counter()
     for job in plan.jobs:
         windows[job.scene] += job.windows
+    shown = {"name", "bands", "dtype", "nodata", "resolution", "factor"}
     return {
         "source": str(plan.archive.src),
         "scenes": [
@@ -55,22 +45,12 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
             }
             for source in plan.sources
         ],
-        "modalities": [
-            {
-                "name": m.name,
-                "bands": m.bands,
-                "dtype": m.dtype,
-                "nodata": m.nodata,
-                "resolution": m.resolution,
-                "factor": m.factor,
-            }
-            for m in plan.modalities
-        ],
+        "modalities": [modality.model_dump(include=shown) for modality in plan.modalities],
         "classes": {str(code): name for code, name in plan.classes.names.items()},
         "most_samples": plan.most_samples,
         "most_bytes": plan.most_bytes,
         "read_bytes": sum(job.bytes for job in plan.jobs),
-        "skipped": _skipped(plan.skipped),
+        "skipped": [item.model_dump() for item in plan.skipped],
         "notes": note_lines(plan.notes),
     }
 
@@ -78,10 +58,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
 def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     """Describe what :func:`data_prep.ingest.class_folders.ingest_class_folders` would do.
 
-    Returns
-    -------
-    dict
-        As :func:`plan_facts`, with ``images`` by class and without ``scenes``.
+    As :func:`plan_facts`, with ``images`` by class and without ``scenes``.
     """
     chosen = ImageOptions(**options)
     listed = plan_images(src, chosen)
@@ -107,19 +84,16 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
         "most_samples": len(listed.images),
         "most_bytes": len(listed.images) * first.bands * side**2 * item,
         "read_bytes": sum(i.file.height * i.file.width * first.bands for i in listed.images) * item,
-        "skipped": _skipped(listed.skipped),
+        "skipped": [item.model_dump() for item in listed.skipped],
         "notes": [f"chips of {side} px from images of {common} px"],
     }
-
-
-def _skipped(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
-    return [item.model_dump() for item in skipped]
 
 
 def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
     """Print what :func:`plan_facts` or :func:`plan_image_facts` returned."""
     console = console or Console()
     if not console.is_terminal:
+        # in a file nothing needs to fit a window
         console = Console(file=console.file, width=200)
     if "scenes" in facts:
         console.print(_scene_table(facts["scenes"]))
@@ -134,30 +108,22 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
         bands = modality["bands"]
         shown = ", ".join(bands[:13]) + (f" … {len(bands)} in all" if len(bands) > 13 else "")
         place = f"1/{modality['factor']}" if modality["factor"] > 1 else "1"
-        table.add_row(
-            modality["name"],
-            shown,
-            modality["dtype"],
-            nodata,
-            f"{modality['resolution']:.6g}",
-            place,
-        )
+        size = f"{modality['resolution']:.6g}"
+        table.add_row(modality["name"], shown, modality["dtype"], nodata, size, place)
     console.print(table)
-    for title, lines in (
-        ("note", facts["notes"]),
-        ("skipped", [f"{item['path']}: {item['reason']}" for item in facts["skipped"]]),
-    ):
+    # names of classes and files may contain brackets, which are not markup
+    show = partial(console.print, highlight=False, markup=False)
+    skipped = [f"{item['path']}: {item['reason']}" for item in facts["skipped"]]
+    for title, lines in (("note", facts["notes"]), ("skipped", skipped)):
         for line in lines[:SHOWN]:
-            console.print(f"{title}: {line}", highlight=False, markup=False, soft_wrap=True)
+            show(f"{title}: {line}", soft_wrap=True)
         if len(lines) > SHOWN:
-            console.print(f"{title}: {len(lines) - SHOWN} more", highlight=False)
-    names = list(facts["classes"].values())
-    if names:
-        console.print(f"classes: {', '.join(names)}", highlight=False, markup=False)
-    console.print(
+            show(f"{title}: {len(lines) - SHOWN} more")
+    if names := facts["classes"].values():
+        show(f"classes: {', '.join(names)}")
+    show(
         f"dry run: at most {facts['most_samples']} samples, {facts['most_bytes'] / 1e6:.1f} MB, "
-        f"from {facts['read_bytes'] / 1e6:.1f} MB of pixels; nothing was written",
-        highlight=False,
+        f"from {facts['read_bytes'] / 1e6:.1f} MB of pixels; nothing was written"
     )
 
 

@@ -6,7 +6,9 @@ pixel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,14 @@ class Grid:
         t = self.transform
         coarse = Affine(t.a * factor, t.b * factor, t.c, t.d * factor, t.e * factor, t.f)
         return Grid(self.crs, coarse, self.height // factor, self.width // factor)
+
+    def no_overlap(self, path: Path, bounds: Iterable[float]) -> DataError:
+        """Return the error for a file whose bounds do not meet the grid's."""
+        theirs, ours = (", ".join(f"{v:.6g}" for v in box) for box in (bounds, self.bounds))
+        return DataError(
+            f"{path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
+            f"{self.crs_text or 'pixels'}: check its CRS and position"
+        )
 
     def window_transform(self, row: int, col: int) -> Any:
         """Transform of a window that begins at a pixel."""
@@ -107,12 +117,7 @@ def check_alignable(file: RasterFile, grid: Grid) -> None:
     left, bottom, right, top = transform_bounds(file.crs, grid.crs, *bounds)
     g_left, g_bottom, g_right, g_top = grid.bounds
     if left >= g_right or right <= g_left or bottom >= g_top or top <= g_bottom:
-        theirs = ", ".join(f"{v:.6g}" for v in (left, bottom, right, top))
-        ours = ", ".join(f"{v:.6g}" for v in grid.bounds)
-        raise DataError(
-            f"{file.path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
-            f"{grid.crs_text}: check its CRS and position"
-        )
+        raise grid.no_overlap(file.path, (left, bottom, right, top))
 
 
 def nesting(file: RasterFile, grid: Grid, chip_px: int, stride_px: int) -> int:

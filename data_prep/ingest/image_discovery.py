@@ -11,23 +11,19 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
+from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    import os
-
-    from data_prep.ingest.options import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -64,12 +60,10 @@ class ImageList:
 
 
 def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList:
-    """List the images that an ingestion would take, from headers alone.
+    """List classes and images, both in natural order, and what is left out, from headers alone.
 
-    Raises
-    ------
-    DataError
-        There is no image that can be used, or a class is not in the list.
+    ``src`` is a folder or zip file of class folders, or a CSV file with the columns ``file`` and
+    ``label``.
     """
     classes = None
     if options.classes is not None:
@@ -77,17 +71,54 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
         no_files = Archive(Path(src), Path(src), "")
         ignore = options.unknown == "ignore"
         classes = given_classes(no_files, options.classes, ignore_unknown=ignore)
+    path = Path(src)
+    skipped: list[Skipped] = []
+    if path.suffix.lower() == ".csv":
+        archive = Archive(path.parent, path.parent, path.stem)
+        entries = _listed(path)
+    else:
+        archive = open_archive(src)
+        entries = _in_folders(archive, skipped)
+    if not entries:
+        raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
+    if classes is None:
+        names = sorted({entry.label for entry in entries}, key=natural_key)
+        classes = ClassList(dict(enumerate(names)), closed=True, zero_is_unlabeled=False)
     with gdal_environment():
-        listed = find_images(src, classes, options.complex_mode)
-    images = [replace(image, file=image.file.expanded()) for image in listed.images]
-    listed.images = _alike(images, listed.skipped)
-    if options.nodata is not None:
-        assert not isinstance(options.nodata, Mapping)
-        listed.images = [
-            replace(image, file=image.file.with_nodata(options.nodata)) for image in listed.images
-        ]
-    stop_if_strict(options.strict, listed.skipped)
-    return listed
+        images = _read_images(entries, classes, options, skipped)
+    if not images:
+        raise DataError(f"{src} has no readable image: {skipped[0].reason}")
+    images = _alike(images, skipped)
+    stop_if_strict(options.strict, skipped)
+    names = list(classes.names.values())
+    return ImageList(archive, names, list(classes.names), images, skipped)
+
+
+def _read_images(
+    entries: Sequence[_Entry], classes: ClassList, options: ImageOptions, skipped: list[Skipped]
+) -> list[Image]:
+    """Read the headers of images; those that cannot be used are added to ``skipped``."""
+    number = {name: i for i, name in enumerate(classes.names.values())}
+    images = []
+    for entry in entries:
+        if entry.label not in number:
+            if not classes.ignore_unknown:
+                raise UnknownLabelError(
+                    f"{entry.name} has the class {entry.label!r}, which is not in the class list "
+                    f"({', '.join(number)}): add it, or leave it out with --unknown ignore"
+                )
+            skipped.append(Skipped(path=entry.name, reason="its class is not in the list"))
+            continue
+        try:
+            file = read_header(entry.path, options.complex_mode).expanded()
+        except DataError as error:
+            skipped.append(Skipped(path=entry.name, reason=str(error)))
+            continue
+        if options.nodata is not None:
+            assert not isinstance(options.nodata, Mapping)
+            file = file.with_nodata(options.nodata)
+        images.append(Image(entry.name, file, number[entry.label], entry.folder, entry.split))
+    return images
 
 
 def _alike(images: list[Image], skipped: list[Skipped]) -> list[Image]:
@@ -110,69 +141,6 @@ def common_side(images: Sequence[Image]) -> int:
     sizes = Counter((image.file.height, image.file.width) for image in images)
     height, width = max(sizes, key=lambda size: (sizes[size], size))
     return min(height, width)
-
-
-def find_images(
-    src: str | os.PathLike[str], classes: ClassList | None, complex_mode: str | None = None
-) -> ImageList:
-    """List classes and images, both in natural order, and the files that are not images.
-
-    Parameters
-    ----------
-    src
-        A folder or zip file of class folders, or a CSV file with the columns ``file`` and
-        ``label``.
-    classes
-        The class list, by names; None to take the folders that hold images as the classes.
-    complex_mode
-        What complex values become.
-
-    Raises
-    ------
-    DataError
-        There is no folder with images in it, or a class is not in the list.
-    """
-    path = Path(src)
-    skipped: list[Skipped] = []
-    if path.suffix.lower() == ".csv":
-        archive = Archive(path.parent, path.parent, path.stem)
-        entries = _listed(path)
-    else:
-        archive = open_archive(src)
-        entries = _in_folders(archive, skipped)
-    if not entries:
-        raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
-    names, codes = _class_names(entries, classes)
-    number = {name: i for i, name in enumerate(names)}
-    images = []
-    for entry in entries:
-        if entry.label not in number:
-            if classes is None or not classes.ignore_unknown:
-                raise UnknownLabelError(
-                    f"{entry.name} has the class {entry.label!r}, which is not in the class list "
-                    f"({', '.join(names)}): add it, or leave it out with --unknown ignore"
-                )
-            skipped.append(Skipped(path=entry.name, reason="its class is not in the list"))
-            continue
-        try:
-            file = read_header(entry.path, complex_mode)
-        except DataError as error:
-            skipped.append(Skipped(path=entry.name, reason=str(error)))
-        else:
-            label = number[entry.label]
-            images.append(Image(entry.name, file, label, entry.folder, entry.split))
-    if not images:
-        raise DataError(f"{src} has no readable image: {skipped[0].reason}")
-    return ImageList(archive, names, codes, images, skipped)
-
-
-def _class_names(
-    entries: Sequence[_Entry], classes: ClassList | None
-) -> tuple[list[str], list[int]]:
-    if classes is not None:
-        return list(classes.names.values()), list(classes.names)
-    names = sorted({entry.label for entry in entries}, key=natural_key)
-    return names, list(range(len(names)))
 
 
 def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
@@ -230,6 +198,5 @@ def _listed(path: Path) -> list[_Entry]:
                 f"{path}, line {line}: split {split!r} is not one of {', '.join(SPLITS[:3])}"
             )
         folder = row.get("folder") or ""
-        file = Path(row["file"])
-        entries.append(_Entry(row["file"], path.parent / file, row["label"], folder, split))
+        entries.append(_Entry(row["file"], path.parent / row["file"], row["label"], folder, split))
     return entries

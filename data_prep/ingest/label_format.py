@@ -21,21 +21,17 @@ pickling, so the class must be importable there; it holds what the header says, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Self
 
+from data_prep.ingest.aligned import RowSource
 from data_prep.ingest.class_list import ClassList
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import ExitStack
-    from pathlib import Path
-    from typing import Self
-
-    from data_prep.ingest.aligned import RowSource
-    from data_prep.ingest.grid import Grid
-    from data_prep.ingest.options import SceneOptions
-    from data_prep.rasters import RasterFile
+from data_prep.ingest.grid import Grid
+from data_prep.ingest.options import SceneOptions
+from data_prep.rasters import RasterFile
 
 #: Rows of labels that are made at once where the file has no blocks of its own. More rows repeat
 #: less work at the seams of two reads; at 512 the codes (int32) of 10,000 columns take 20 MB.
@@ -44,32 +40,17 @@ LABEL_ROWS = 512
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What labels mean in a store.
-
-    Attributes
-    ----------
-    classes
-        The class list.
-    priority
-        Codes by falling priority, for labels that can overlap.
-    all_touched
-        Shapes take every pixel that they touch, not only those whose center they hold.
-    """
+    """What labels mean in a store."""
 
     classes: ClassList
-    priority: tuple[int, ...] = ()
+    priority: tuple[int, ...] = ()  #: codes by falling priority, for labels that can overlap
+    #: Shapes take every pixel that they touch, not only those whose center they hold.
     all_touched: bool = False
 
 
 @dataclass(frozen=True)
 class LabelFormat(ABC):
-    """A file of labels of one scene, or of several.
-
-    Parameters
-    ----------
-    path
-        The file.
-    """
+    """A file of labels of one scene, or of several."""
 
     path: Path
 

@@ -6,30 +6,24 @@ Rasters of codes are here, polygons in :mod:`data_prep.ingest.polygons`; the con
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 
 from data_prep.ingest.aligned import AlignedRaster, RowSource, read_step
-from data_prep.ingest.archive import is_raster
-from data_prep.ingest.class_list import raster_classes
+from data_prep.ingest.archive import Archive, is_raster
+from data_prep.ingest.class_list import ClassList, raster_classes
+from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LabelFormat, LabelRules
+from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.polygons import PolygonLabels
 from data_prep.rasters import RasterFile, read_header
 from rsdgc.errors import DataError
 from rsdgc.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import ExitStack
-    from typing import Self
-
-    from data_prep.ingest.archive import Archive
-    from data_prep.ingest.class_list import ClassList
-    from data_prep.ingest.grid import Grid
-    from data_prep.ingest.options import SceneOptions
 
 DEFAULT_LABELS = "labels"
 
@@ -99,13 +93,7 @@ def holds_labels(path: Path, options: SceneOptions) -> bool:
 
 
 def read_labels(path: Path, options: SceneOptions) -> LabelFormat:
-    """Read the header of a file of labels.
-
-    Raises
-    ------
-    DataError
-        The file cannot be used.
-    """
+    """Read the header of a file of labels."""
     kinds = formats_for(options)
     # GDAL reads more formats than there are suffixes to list: what no format knows may be a raster
     fallback = kinds[0] if options.label_format is not None else RasterLabels
@@ -116,21 +104,9 @@ def read_labels(path: Path, options: SceneOptions) -> LabelFormat:
 def find_labels(
     archive: Archive, folder: str, names: Sequence[str], options: SceneOptions
 ) -> LabelFormat:
-    """Find a scene's labels and read their header.
+    """Find the labels of the scene in a folder, which has files of some names; read their header.
 
-    Parameters
-    ----------
-    archive, folder
-        Where the scene lies.
-    names
-        Files of the scene, as paths under the archive's root.
-    options
-        Options of the ingestion.
-
-    Raises
-    ------
-    DataError
-        The scene has no such file, or the file cannot be used.
+    Files of the scene come first, then those that the option names by a path, then the archive's.
     """
     if options.labels is None:
         candidates = [

@@ -137,6 +137,7 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
             notes.append(f"{file.path.name} {how} from {was} to {now}, {method}")
         elif (file.crs is None) != (grid.crs is None):
             notes.append(f"{file.path.name} taken pixel by pixel: the sizes agree, one has no CRS")
+        # a narrow file is read in whole rows whatever its form
         if not file.tiled and file.block_height < file.height and file.width > 2048:
             notes.append(f"{file.path.name} is stored in strips: read in whole rows")
     return notes

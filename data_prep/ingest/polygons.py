@@ -6,34 +6,30 @@ it. Where polygons overlap, the one of the higher priority wins, else the later 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyogrio
 import shapely
+from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
+from data_prep.ingest.aligned import Band, RowSource
 from data_prep.ingest.class_list import NO_CODE, ClassList, named_classes
+from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LabelFormat, LabelRules
+from data_prep.ingest.options import SceneOptions
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import ExitStack
-    from pathlib import Path
-    from typing import Self
-
-    from numpy.typing import NDArray
-
-    from data_prep.ingest.aligned import RowSource
-    from data_prep.ingest.grid import Grid
-    from data_prep.ingest.options import SceneOptions
 
 POLYGON_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"))
 #: Polygons up to which overlaps of different classes are searched: the search intersects every
@@ -45,70 +41,36 @@ AREAL_TYPES = (3, 6)
 
 @dataclass(frozen=True)
 class PolygonFile:
-    """A file of polygons.
-
-    Attributes
-    ----------
-    path
-        GeoPackage, GeoJSON, Shapefile, or another format that OGR reads.
-    column
-        Field of the class; None for an area of interest.
-    layer
-        Layer of the file; None for its only one.
-    changed_ns
-        Time of its last change: part of the key under which polygons are cached.
-    """
+    """A file of polygons: a GeoPackage, GeoJSON, Shapefile, or another format that OGR reads."""
 
     path: Path
-    column: str | None = None
-    layer: str | None = None
-    changed_ns: int = 0
+    column: str | None = None  #: field of the class; None for an area of interest
+    layer: str | None = None  #: None for the only one of the file
+    changed_ns: int = 0  #: time of the last change: part of the key under which it is cached
 
 
 def polygon_file(path: Path, column: str | None = None, layer: str | None = None) -> PolygonFile:
-    """Describe a file of polygons as it is now, and check that it can be read.
-
-    Raises
-    ------
-    DataError
-        See :func:`read_polygons`.
-    """
-    on_disk = path.exists()
-    file = PolygonFile(path, column, layer, path.stat().st_mtime_ns if on_disk else 0)
+    """Describe a file of polygons as it is now, and check that it can be read."""
+    file = PolygonFile(path, column, layer, path.stat().st_mtime_ns if path.exists() else 0)
     read_polygons(file)
     return file
 
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    """Polygons of a file, with one value each.
+    """Polygons of a file, with one value each."""
 
-    Attributes
-    ----------
-    shapes : shapely geometries [n]
-    values : objects [n]
-        Text or int; empty without a column.
-    crs
-        Rasterio's, or None.
-    notes
-        What was left out.
-    """
-
-    shapes: NDArray[Any]
-    values: NDArray[Any]
-    crs: Any
-    notes: tuple[str, ...] = ()
+    shapes: NDArray[Any]  #: shapely geometries [n]
+    values: NDArray[Any]  #: texts or ints [n]; None without a column
+    crs: CRS | None
+    notes: tuple[str, ...]  #: what was left out
 
 
+# a file is read for the plan, for the checks of each scene and for each job of a process; 32 files
+# are more than most archives have, and few enough for the memory
 @lru_cache(maxsize=32)
 def read_polygons(file: PolygonFile) -> Polygons:
-    """Read a file's polygons; broken rings are repaired, and features without a class left out.
-
-    Raises
-    ------
-    DataError
-        Not a vector file, no such layer or column, several layers, or no polygon in it.
-    """
+    """Read a file's polygons; broken rings are repaired, and features without a class left out."""
     path = file.path
     layer = file.layer or _only_layer(path)
     try:
@@ -124,7 +86,11 @@ def read_polygons(file: PolygonFile) -> Polygons:
         raise DataError(f"{path} cannot be read: {error}") from error
     shapes = shapely.from_wkb(geometry)
     values = _values(file, data[0]) if columns else np.full(len(shapes), None, dtype=object)
-    return _usable(file, shapes, values, _crs(about["crs"]))
+    try:
+        crs = CRS.from_user_input(about["crs"]) if about["crs"] else None
+    except CRSError:
+        crs = None
+    return _usable(file, shapes, values, crs)
 
 
 def _only_layer(path: Path) -> str:
@@ -140,60 +106,49 @@ def _only_layer(path: Path) -> str:
     return layers[0]
 
 
-def _crs(text: str | None) -> Any:
-    try:
-        return CRS.from_user_input(text) if text else None
-    except CRSError:
-        return None
-
-
 def _values(file: PolygonFile, raw: NDArray[Any]) -> NDArray[Any]:
     """Class values as texts or ints; None where there is none."""
     values = np.full(len(raw), None, dtype=object)
     for i, value in enumerate(raw.tolist()):
-        if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN: no value
-            continue
-        if isinstance(value, (bool, int)):
-            values[i] = int(value)
-        elif isinstance(value, float):
+        if isinstance(value, float):
+            if math.isnan(value):
+                continue  # what OGR has where a field of numbers is empty
             if not value.is_integer():
                 raise DataError(
                     f"{file.path} has the class {value} in {file.column}: use names or whole "
                     "numbers"
                 )
+        if isinstance(value, (bool, int, float)):
             values[i] = int(value)
         elif value is not None and str(value).strip():
             values[i] = str(value).strip()
     return values
 
 
-def _usable(file: PolygonFile, shapes: NDArray[Any], values: NDArray[Any], crs: Any) -> Polygons:
-    notes = []
+def _usable(
+    file: PolygonFile, shapes: NDArray[Any], values: NDArray[Any], crs: CRS | None
+) -> Polygons:
+    path, notes = file.path, []
     areal = np.isin(shapely.get_type_id(shapes), AREAL_TYPES) & ~shapely.is_empty(shapes)
     if not areal.any():
-        raise DataError(f"{file.path} holds no polygon: choose a file or --label-layer of polygons")
+        raise DataError(f"{path} holds no polygon: choose a file or --label-layer of polygons")
     if not areal.all():
-        notes.append(f"{file.path.name}: {int((~areal).sum())} feature(s) are not polygons")
+        notes.append(f"{path.name}: {int((~areal).sum())} feature(s) are not polygons")
     known = np.array([value is not None for value in values]) | (file.column is None)
     if unknown := int((areal & ~known).sum()):
-        notes.append(f"{file.path.name}: {unknown} polygon(s) have no {file.column}")
+        notes.append(f"{path.name}: {unknown} polygon(s) have no {file.column}")
     keep = areal & known
     if not keep.any():
-        raise DataError(f"{file.path} has no class in {file.column}: choose another --label-column")
+        raise DataError(f"{path} has no class in {file.column}: choose another --label-column")
     shapes = shapes[keep]
+    # GEOS refuses to intersect polygons whose rings cross themselves
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
     return Polygons(shapes, values[keep], crs, tuple(notes))
 
 
 def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
-    """Bring polygons to a grid's CRS.
-
-    Raises
-    ------
-    DataError
-        Only one of the two has a CRS, or none of the polygons meets the grid.
-    """
+    """Bring polygons to a grid's CRS; DataError if that cannot be done, or if none meets it."""
     if (polygons.crs is None) != (grid.crs is None):
         which = "the scene" if grid.crs is None else path
         raise DataError(f"{path} cannot be placed on the scene: {which} has no CRS: assign one")
@@ -205,30 +160,15 @@ def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
             return np.stack([np.asarray(axis, np.float64) for axis in moved[:2]], axis=1)
 
         shapes = shapely.transform(shapes, move)
-    left, bottom, right, top = grid.bounds
-    # without a CRS, y grows downward, so that the grid's bottom is greater than its top
-    low, high = min(bottom, top), max(bottom, top)
-    if not shapely.intersects(shapes, shapely.box(left, low, right, high)).any():
-        theirs = ", ".join(f"{v:.6g}" for v in shapely.total_bounds(shapes))
-        ours = ", ".join(f"{v:.6g}" for v in grid.bounds)
-        raise DataError(
-            f"{path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
-            f"{grid.crs_text or 'pixels'}: check its CRS and position"
-        )
+    if not shapely.intersects(shapes, shapely.box(*grid.bounds)).any():
+        raise grid.no_overlap(path, shapely.total_bounds(shapes))
     return shapes
 
 
 class BurntPolygons:
-    """Codes of polygons on a grid, read in rows.
+    """Codes of polygons on some columns of a grid, read in rows.
 
-    Parameters
-    ----------
-    shapes, codes : [n]
-        In burning order: a later polygon replaces an earlier one.
-    grid, cols
-        The grid, and the first column and the one after the last.
-    all_touched
-        A polygon takes every pixel that it touches.
+    ``shapes`` and ``codes`` [n] are in burning order: a later polygon replaces an earlier one.
     """
 
     def __init__(
@@ -247,7 +187,7 @@ class BurntPolygons:
         self._all_touched = all_touched
         self._tree = shapely.STRtree(shapes)
 
-    def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    def read(self, start: int, stop: int) -> Band:
         """Return codes int32 (1, h, w) of rows [start, stop), and where there is a polygon."""
         t = self._grid.transform
         shape = (stop - start, self._cols[1] - self._cols[0])
@@ -278,18 +218,10 @@ def burning_order(codes: NDArray[np.int64], priority: tuple[int, ...]) -> NDArra
 
 
 def label_codes(polygons: Polygons, classes: ClassList, path: Path) -> NDArray[np.int64]:
-    """Codes of the polygons' classes; :data:`NO_CODE` for those that the class list ignores.
-
-    Raises
-    ------
-    UnknownLabelError
-        A class is not in the given list.
-    DataError
-        A code does not fit 32 bits.
-    """
+    """Codes of the polygons' classes; :data:`NO_CODE` for those that the class list ignores."""
     codes = np.array([classes.code_of(value, path) for value in polygons.values], dtype=object)
     for code in codes:
-        if not NO_CODE < code < 2**31 and code != NO_CODE:
+        if not NO_CODE <= code < 2**31:
             raise DataError(f"{path} has the class code {code}, which does not fit 32 bits")
     return codes.astype(np.int64)
 

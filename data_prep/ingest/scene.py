@@ -9,7 +9,6 @@ from data_prep.ingest.label_format import LabelFormat
 from data_prep.ingest.options import MaskRule
 from data_prep.ingest.sensors import Baseline, split_band
 from data_prep.rasters import RasterFile, natural_key
-from data_prep.schema import Skipped
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,6 @@ class Scene:
     date: str = ""  #: ``YYYY-MM-DD``, or empty
     split: str = ""  #: split that all its samples go to, or empty
     baseline: Baseline | None = None  #: of a Sentinel-2 product that came with its metadata
-    skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def reference(self) -> RasterFile:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,6 @@ from data_prep.schema import Record
 from rsdgc.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from _typeshed import DataclassInstance
 
 SOURCES_FILE = "sources.json"
@@ -83,11 +82,11 @@ class Sources(Record):
             old = Sources.model_validate_json(text)
         except (OSError, ValidationError):
             return False
-        if (old.version, old.options) != (self.version, self.options):
-            return False
-        if [file.path for file in old.files] != [file.path for file in self.files]:
-            return False
-        return all(map(_same, old.files, self.files))
+        return (
+            (old.version, old.options) == (self.version, self.options)
+            and [file.path for file in old.files] == [file.path for file in self.files]
+            and all(map(_same, old.files, self.files))
+        )
 
     def write(self, folder: Path) -> None:
         """Write ``sources.json``."""
@@ -102,21 +101,13 @@ def _same(old: SourceFile, new: SourceFile) -> bool:
 
 
 def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
-    """Return size and time of files, and of those that accompany them, without reading them.
-
-    Parameters
-    ----------
-    paths
-        Files, also inside zip files.
-    options
-        A dataclass of the ingestion's options.
-    """
+    """Return size and time of files, also inside zip files, and of those that accompany them."""
     files: dict[str, SourceFile] = {}
-    for path in paths:
-        for file in [on_disk(path), *_companions(on_disk(path))]:
+    for path in map(_on_disk, paths):
+        for file in [path, *_companions(path)]:
             name = str(file.absolute())
             if name in files:
-                continue
+                continue  # all files of a zip file are one
             try:
                 facts = file.stat()
             except OSError:
@@ -126,7 +117,7 @@ def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
     return Sources(options=text, files=[files[name] for name in sorted(files)])
 
 
-def on_disk(path: Path) -> Path:
+def _on_disk(path: Path) -> Path:
     """Return the file on disk that holds a path: itself, or the zip file around it."""
     text = path.as_posix()
     if not text.startswith("/vsizip/"):
@@ -146,13 +137,9 @@ def hash_file(path: str | Path) -> str:
 
     It tells contents apart but does not withstand a forger. SHA-256 takes four times as long,
     0.7 s a GB, where plain pixels are read in 0.8 s a GB.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read.
     """
     try:
+        # unbuffered: the digest reads large blocks by itself
         with Path(path).open("rb", buffering=0) as file:
             digest = hashlib.file_digest(file, xxh3_128)  # type: ignore[arg-type]  # by its stub
     except OSError as error:

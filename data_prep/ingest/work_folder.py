@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from data_prep.ingest.sources import Sources
 from data_prep.staging import check_free, publish
-from rsdgc.errors import DataError, RsdgcError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_prep.ingest.sources import Sources
+from rsdgc.errors import DataError
 
 KEY_FILE = "key"
 
@@ -36,31 +32,19 @@ def work_folder(
 ) -> Iterator[WorkFolder]:
     """Yield a folder to make a store in; rename the store to ``out`` at the end.
 
-    What a killed process left is used again if its options and files are the same, and else
-    removed. After a refusal of the data (DataError) nothing stays. After anything else, such as
-    Ctrl-C, a full disk or a kill, the results of jobs stay. The sources are hashed meanwhile, in a
-    thread, and recorded in the store.
-
-    Parameters
-    ----------
-    out
-        The store to make.
-    sources
-        What the store depends on: options and files.
-    overwrite
-        Replace an existing store.
-
-    Raises
-    ------
-    DataError
-        ``out`` may not be made, or another process is making it.
+    What a killed process left is used again if its options and files (``sources``) are the same,
+    and else removed. The sources are hashed meanwhile, in a thread, and recorded in the store.
     """
     target = Path(os.path.abspath(out))
     check_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.parent / f".{target.name}.ingest"
     with _lock(target.parent / f".{target.name}.lock", target):
-        _remove_other(folder, sources.key)
+        stamp = folder / KEY_FILE
+        if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == sources.key):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            stamp.write_text(sources.key, encoding="utf-8")
         work = WorkFolder(folder / "parts", folder / "store")
         shutil.rmtree(work.store, ignore_errors=True)
         work.store.mkdir()
@@ -70,21 +54,12 @@ def work_folder(
                 yield work
                 hashed.result().write(work.store)
             publish(work.store, target)
-        except RsdgcError as error:
-            # a worker that died (RunError) says nothing about the data: its results can be used
-            if isinstance(error, DataError):
-                shutil.rmtree(folder, ignore_errors=True)
+        except DataError:
+            # data that is refused once is refused again; after anything else, such as Ctrl-C, a
+            # full disk or a worker that died, the results of jobs stay and are used
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_other(folder: Path, key: str) -> None:
-    """Remove the results of other options or files, and stamp the folder with the key."""
-    stamp = folder / KEY_FILE
-    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == key):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        stamp.write_text(key, encoding="utf-8")
 
 
 @contextmanager
