@@ -48,6 +48,6 @@ def _generate(folder: Path) -> None:
         write_archive(work / "archive", sites=SITES, seed=SEED)
         ingest_scenes(work / "archive", work / "store", seed=SEED, name="synthetic")
         partition(work / "store", work / "sites", sites=SITES, scheme="folder", seed=SEED)
-        work.rename(folder)
+        work.rename(folder)  # last, so that a process that is killed leaves no half an archive
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -6,7 +6,6 @@ from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
@@ -21,7 +20,7 @@ from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
 from rsdgc.errors import RsdgcError, RunError
-from strategies import SiteManager, discover_sites
+from strategies import discover_sites
 from strategies.base import SiteStrategy
 from strategies.model_record import to_record, to_vector
 from strategies.round_log import human_bytes
@@ -58,14 +57,18 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     """
     settings = active.settings
     sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
-    model = _build_model(settings, sites)
+    data = sites.data
+    model = build_model(
+        settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
+    )
     spec = model_spec(model)
     initial = model_to_vector(model, spec)
-    if not active.resumed:
+    if not active.resumed:  # the folder keeps the settings and the number of its first start
         active.write_config(sites, spec, _data_path(settings))
+    # Logged once the run can be resumed: commands read the folder from this line and offer that.
     log(INFO, "run folder: %s", active.folder)
 
-    strategy = build_strategy(settings, sites, active.folder, spec, initial, active.run_id)
+    strategy = build_strategy(active, sites, spec, initial)
     if active.resumed:
         resume(strategy)
     task_config = normalization_config(grid, settings, strategy, active.folder)
@@ -77,23 +80,17 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         train_config=task_config,
         evaluate_config=task_config,
     )
-    if strategy.rounds_combined == 0:
+    if strategy.rounds_combined == 0:  # the untrained model must not pass for a result
         refusals = strategy.ledger.refusals.items()
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
 
     load_vector(model, spec, to_vector(result.arrays, spec))
     summary = summarize(settings, strategy)
+    # The summary comes last: a folder that has one counts as complete.
     active.write_model(model)
     summary.write(active.folder)
     return summary
-
-
-def _build_model(settings: Settings, sites: SiteManager) -> torch.nn.Module:
-    data = sites.data
-    return build_model(
-        settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
-    )
 
 
 def _data_path(settings: Settings) -> str:
@@ -110,8 +107,14 @@ def resume(strategy: SiteStrategy) -> None:
         try:
             strategy.resume(checkpoint)
         except RunError as error:
-            log(WARNING, "checkpoint of round %d: %s; trying one before", checkpoint.round, error)
+            log(
+                WARNING,
+                "checkpoint of round %d: %s; trying the one before",
+                checkpoint.round,
+                error,
+            )
             continue
+        # Later ones, unusable now, must not be taken for those of the rounds that follow.
         checkpoints.forget_after(checkpoint.round)
         log(INFO, "resumed after round %d", checkpoint.round)
         return

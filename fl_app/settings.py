@@ -253,10 +253,12 @@ class Settings(BaseModel):
         0.0, ge=0.0, lt=1.0, description="Probability that a band of a chip is left out."
     )
 
+    # A validator sees only the fields above its own, in `info.data`.
+
     @field_validator("budget", "budget_down", "budget_final")
     @classmethod
     def _budget_is_readable(cls, value: str) -> str:
-        parse_budget(value, dense_bytes=1 << 20)
+        parse_budget(value, dense_bytes=1 << 20)  # of any size: it is the text that is checked
         return value
 
     @field_validator("aggregation")
@@ -293,7 +295,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise SettingError(_explain(error, cls.keys())) from None
+            raise SettingError(_explain(error)) from None
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -318,6 +320,7 @@ class Settings(BaseModel):
         """Learning rate of a round, counted from 1."""
         if self.lr_schedule == "constant":
             return self.learning_rate
+        # The first round has the whole rate, and the last one still more than 0.
         done = (round_number - 1) / self.rounds
         return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
 
@@ -360,6 +363,7 @@ def parse_overrides(words: list[str]) -> dict[str, Scalar]:
         if not sep:
             raise SettingError(f"'{word}' is not key=value")
         values[key.strip()] = text.strip()
+    # Only the keys that were named: the others may come from options or from the command.
     return Settings.from_mapping(values).model_dump(by_alias=True, exclude_unset=True)
 
 
@@ -385,11 +389,12 @@ def _allowed(field: FieldInfo) -> str:
     return "(" + ", ".join(f"`{option}`" for option in options) + ")"
 
 
-def _explain(error: ValidationError, known: list[str]) -> str:
+def _explain(error: ValidationError) -> str:
+    """Return the first error in one line."""
     first = error.errors()[0]
     key = str(first["loc"][0]).replace("_", "-")
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1)
+        near = difflib.get_close_matches(key, Settings.keys(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "; see docs/configuration.md"
         return f"unknown setting '{key}'{hint}"
     reason = first["msg"].removeprefix("Value error, ")

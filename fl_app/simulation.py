@@ -74,18 +74,20 @@ def run_simulation(
     if settings.resume:
         folder, _ = check_resumable(settings)
         refuse_if_running(folder)
+    # Sites and server open the data for themselves; generated here, no process has to wait.
     if not settings.data_dir and not default_folder().exists():
         print("preparing the built-in synthetic data, once", flush=True)
     data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
     dataset = open_data(data)
     _check_feasible(settings, dataset)
     out = folder if settings.resume else _new_run_folder(settings, dataset, force=force)
+    # Absolute, because Flower's processes work in other folders.
     settings = settings.model_copy(
         update={
             "data_dir": str(data),
             "out": str(out),
             "state_dir": settings.state_dir and str(Path(settings.state_dir).absolute()),
-            "min_sites": len(dataset.sites),
+            "min_sites": len(dataset.sites),  # all start at once, and every run has the same ones
         }
     )
     simulate(settings, num_sites=len(dataset.sites), cpus_per_site=cpus_per_site)

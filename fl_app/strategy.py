@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_app.runs.folder import ActiveRun
 from fl_app.settings import AUTO, Settings, parse_budget
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager
@@ -17,45 +16,39 @@ from strategies.rate_control import RateControl
 
 
 def build_strategy(
-    settings: Settings,
-    sites: SiteManager,
-    folder: Path,
-    spec: ModelSpec,
-    initial: NDArray[np.float32],
-    run_id: int,
+    run: ActiveRun, sites: SiteManager, spec: ModelSpec, initial: NDArray[np.float32]
 ) -> SiteStrategy:
     """Build the strategy that runs a federation's rounds.
 
     Parameters
     ----------
-    settings : Settings
-        Of the run.
+    run : ActiveRun
+        Its settings and folder; ledger and checkpoints go into the folder.
     sites : SiteManager
         Who takes part.
-    folder : Path
-        The run folder, for ledger and checkpoints.
     spec : ModelSpec
         Layers of the model.
     initial : float32 [size]
         Its weights before training.
-    run_id : int
-        Flower's number of the run when it was first started.
     """
-    ledger = Ledger(folder, spec.dense_bytes)
+    settings = run.settings
+    ledger = Ledger(run.folder, spec.dense_bytes)
     rounds = RoundSettings(
         settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
     )
-    checkpoints = Checkpoints(folder, settings.checkpoint_every, settings.checkpoint_keep)
+    checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
     if settings.method == "fedavg":
         return DenseFedAvg(sites, ledger, rounds, checkpoints, server_momentum=momentum)
+    # One control each: patches carry the changes of all sites, which are spread over the layers
+    # differently than one site's, and the last patch has a budget of its own.
     up = _rate_control(settings, spec, settings.budget, settings.warm_up_rounds)
     down = _rate_control(settings, spec, settings.budget_down)
     final = _rate_control(settings, spec, settings.budget_final)
     # Whatever ranks the uploads, patches are ranked by RMS: of equally large neighborhoods it keeps
     # the most energy of the step.
     compressor = Compressor(spec, settings.scheme(), RMS())
-    published = PublishedModel(initial, down, compressor, run_id)
+    published = PublishedModel(initial, down, compressor, run.run_id)
     return RsDgc(
         *(sites, ledger, rounds, up, published, final, checkpoints),
         server_momentum=momentum,

@@ -106,7 +106,7 @@ def write_plot(path: Path, rows: Rows) -> None:
         x, y, bars = zip(*sorted(points), strict=True)
         marker = MARKERS[number % len(MARKERS)]
         axes.errorbar(x, y, yerr=bars, label=label, marker=marker, capsize=3, linewidth=1)
-    axes.set_xscale("log")
+    axes.set_xscale("log")  # methods differ by orders of magnitude
     axes.set_xlabel("bytes sent in the whole run, both directions (MB)")
     axes.set_ylabel("accuracy of the final model (%)")
     axes.grid(visible=True, which="both", alpha=0.25)

@@ -16,7 +16,7 @@ from fl_app.settings import Scalar, parse_overrides
 from rsdgc.errors import SettingError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # hashed by identity: its settings are a dict
 class Trial:
     """One run of a comparison."""
 
@@ -50,6 +50,7 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
         for text in methods:
             method, *words = text.split("+")
             own = parse_overrides(words)
+            # The budget is a column of its own, so that a method's budgets make one curve.
             label = "+".join([method, *(word for word in words if not word.startswith("budget="))])
             for budget in _budgets(method, own.pop("budget", ""), budgets):
                 settings: dict[str, Scalar] = {"method": method, "seed": seed, **own}

@@ -100,7 +100,7 @@ class FlowerCli:
                     if shown is not None:
                         print(shown, flush=True)  # the log is what the command prints
                 process.wait()
-            finally:
+            finally:  # on an exception or a signal, the command would follow the log for ever
                 process.kill()
         return log
 
@@ -141,7 +141,7 @@ class FlowerCli:
             text=True,
             check=False,
         )
-        start = process.stdout.find("{")
+        start = process.stdout.find("{")  # Flower may print warnings before the answer
         if start < 0:
             lines = (process.stderr.strip() or process.stdout.strip()).splitlines()
             raise RunError(f"flwr {words[0]} failed: {lines[-1] if lines else 'no output'}")

@@ -36,7 +36,7 @@ def managed_process(
             env={**environment, MARK: mark},
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
         )
     try:
         yield process

@@ -86,13 +86,15 @@ def flower_environment(home: Path) -> dict[str, str]:
         **os.environ,
         "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", ""),
         "FLWR_HOME": str(home),
+        # The app runs in this Python, which has what it needs, and nothing calls home.
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
+        # Ray's future default; without it every start prints a warning.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Seconds between two polls for work, at either end of a message; Flower's default is 1 s.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1",  # log lines appear when they are written
     }
 
 

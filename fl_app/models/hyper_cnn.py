@@ -27,6 +27,7 @@ class HyperCNN(nn.Module):
         self.spectral = nn.Sequential(
             *self._along_spectrum(1), *self._along_spectrum(SPECTRAL_CHANNELS)
         )
+        # Two strides of two leave a quarter of the bands, rounded up.
         mixed = SPECTRAL_CHANNELS * ((num_bands + 3) // 4)
         self.mix = nn.Sequential(
             nn.Conv2d(mixed, SPATIAL_CHANNELS, 1, bias=False),

@@ -116,6 +116,7 @@ def in_use(folder: Path) -> bool:
     """Return whether something is at a path that a new run would write over."""
     if not folder.is_dir():
         return folder.exists()
+    # A run that ended before it wrote anything may have left its lock; that is in no one's way.
     return any(path.name not in (LOCK_FILE, HOLDER_FILE) for path in folder.iterdir())
 
 
@@ -132,6 +133,7 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
     config = RunConfig.read(folder)
     keys = set(Settings.keys())
     try:
+        # Settings that this version no longer has are left out.
         known = {key: value for key, value in config.settings.items() if key in keys}
         return Settings.from_mapping(known), config.run_id
     except SettingError as error:

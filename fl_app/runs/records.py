@@ -91,6 +91,7 @@ class RunConfig:
         """Write ``config.json`` into a run folder."""
         others = asdict(self)
         settings = others.pop("settings")
+        # NaN is not JSON: other readers would refuse the file.
         text = json.dumps({**settings, **others}, indent=1, allow_nan=False)
         replace_text(folder / CONFIG_FILE, text)
 
