@@ -20,7 +20,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import calculate_default_transform
 
-from rsdgc.errors import DataError, SettingError
+from rsdgc.errors import DataError
 
 #: Suffixes of files that are read as rasters.
 RASTER_SUFFIXES = frozenset(
@@ -39,53 +39,31 @@ _OPENING = threading.Lock()
 class RasterFile:
     """Header of a raster: which of its bands are used, and how their values are stored.
 
-    Attributes
-    ----------
-    indexes, names
-        1-based numbers and names of the bands; an alpha band is not among them. A color table
-        that is expanded counts as the three bands it stands for.
-    source_dtype, dtype
-        NumPy names of the file's type and of the stored one: the same, but float32 for float64
-        and for complex numbers, and uint8 for an expanded color table.
-    nodatas
-        The declared value of each band read, or None if there is none, or the type cannot hold it.
-    crs, transform, height, width
-        Rasterio's; ``crs`` is None where the file has none. For a file that is placed by ground
-        control points (``gcps``) they describe the north-up grid that it is warped to.
-    scales, offsets
-        From stored values to physical ones, ``value * scale + offset``, a number a band; empty
-        where the file declares none.
-    alpha
-        There is an alpha band.
-    palette, expand
-        The values are indices into a color table; they are replaced by its colors.
-    complex_mode
-        How complex values become real ones; empty where they are real.
-    block_height
-        Rows of a tile or strip.
-    tiled
-        Stored in tiles; strips are slow to read in windows.
+    Bands are those read: without an alpha band, and the three colors of an expanded color table.
+    The stored type is the file's, but float32 for float64 and for complex numbers, and uint8 for an
+    expanded color table. ``crs`` is None where the file has none. For a file that is placed by
+    ground control points, CRS, transform and size are of the north-up grid that it is warped to.
     """
 
     path: Path
-    indexes: tuple[int, ...]
-    names: tuple[str, ...]
-    source_dtype: str
-    dtype: str
-    nodatas: tuple[float | None, ...]
+    indexes: tuple[int, ...]  #: numbers of the bands in the file, from 1
+    names: tuple[str, ...]  #: of the bands
+    source_dtype: str  #: NumPy name of the file's type
+    dtype: str  #: and of the stored one
+    nodatas: tuple[float | None, ...]  #: of the bands; None also where the type cannot hold it
     crs: Any
     transform: Any
     height: int
     width: int
-    alpha: bool = False
-    palette: bool = False
-    expand: bool = False
-    gcps: bool = False
-    complex_mode: str = ""
-    scales: tuple[float, ...] = ()
+    alpha: bool = False  #: there is an alpha band
+    palette: bool = False  #: the values are indices into a color table
+    expand: bool = False  #: and are replaced by its colors
+    gcps: bool = False  #: placed by ground control points
+    complex_mode: str = ""  #: how complex values become real ones; empty where they are real
+    scales: tuple[float, ...] = ()  #: ``value * scale + offset`` is physical; empty if undeclared
     offsets: tuple[float, ...] = ()
-    block_height: int = 1
-    tiled: bool = False
+    block_height: int = 1  #: rows of a tile or strip
+    tiled: bool = False  #: stored in tiles; strips are slow to read in windows
 
     @property
     def nodata(self) -> float | None:
@@ -152,22 +130,11 @@ def one_line(error: BaseException) -> str:
 
 
 def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
-    """Read the header of a raster, and no pixels.
+    """Read the header of a raster of any format that GDAL reads, and no pixels.
 
-    Parameters
-    ----------
-    path
-        A raster of any format that GDAL reads, also one in an archive (``/vsizip/…``).
-    complex_mode
-        ``amp`` or ``db``: how complex values become real ones. Without it they are refused.
-
-    Raises
-    ------
-    DataError
-        Not a raster, bands of several types, or complex values without ``complex_mode``.
+    Complex values need a ``complex_mode`` of :data:`COMPLEX_MODES`. A DataError also names bands of
+    several types.
     """
-    if complex_mode not in (None, *COMPLEX_MODES):
-        raise SettingError(f"--complex is {complex_mode!r}: choose {' or '.join(COMPLEX_MODES)}")
     with open_raster(path) as source:
         colors = source.colorinterp
         indexes = tuple(i for i in source.indexes if colors[i - 1] != ColorInterp.alpha)
@@ -180,11 +147,15 @@ def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
             raise DataError(f"{path} is of type {dtype}: choose --complex amp or --complex db")
         native = "complex64" if dtype == "complex_int16" else dtype
         crs, transform, height, width = _georeference(source)
-        scales, offsets = _scaling(source, indexes)
+        scales = tuple(float(source.scales[i - 1]) for i in indexes)
+        offsets = tuple(float(source.offsets[i - 1]) for i in indexes)
+        # GDAL has 1 and 0 where a file declares nothing
+        if all(scale == 1 for scale in scales) and not any(offsets):
+            scales = offsets = ()
         return RasterFile(
             path=path,
             indexes=indexes,
-            names=tuple(_band_name(source, i) for i in indexes),
+            names=tuple(str(source.descriptions[i - 1] or f"band{i}") for i in indexes),
             source_dtype=native,
             dtype="float32" if is_complex or native == "float64" else native,
             nodatas=tuple(usable_nodata(source.nodatavals[i - 1], native) for i in indexes),
@@ -214,22 +185,12 @@ def _georeference(source: Any) -> tuple[Any, Any, int, int]:
     return crs, transform, int(height), int(width)
 
 
-def _scaling(source: Any, indexes: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    scales = tuple(float(source.scales[i - 1]) for i in indexes)
-    offsets = tuple(float(source.offsets[i - 1]) for i in indexes)
-    declared = any(scale != 1 for scale in scales) or any(offsets)
-    return (scales, offsets) if declared else ((), ())
-
-
-def _band_name(source: Any, index: int) -> str:
-    return str(source.descriptions[index - 1] or f"band{index}")
-
-
 def usable_nodata(nodata: float | None, dtype: str) -> float | None:
     """Return a nodata value as a type holds it; None if it cannot, or for NaN, never valid."""
     if nodata is None or not np.isfinite(nodata):
         return None
     kind = np.dtype(dtype)
+    # files declare -3.4e38 with more or fewer digits than float32 has
     if kind.kind in "fc":
         with np.errstate(over="ignore"):
             held = float(np.float32(nodata)) if kind.itemsize == 4 else float(nodata)
@@ -264,13 +225,7 @@ def color_table(source: Any) -> NDArray[np.uint8]:
 
 
 def category_names(path: Path) -> dict[int, str]:
-    """Read a label raster's category names from its ``.aux.xml``, if it has one.
-
-    Returns
-    -------
-    dict
-        Code to name; empty where there are none.
-    """
+    """Read a label raster's category names, by code, from its ``.aux.xml``, if it has one."""
     side = path.with_name(path.name + ".aux.xml")
     if not side.is_file():
         return {}

@@ -39,11 +39,6 @@ class Archive:
     name: str
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    @property
-    def zipped(self) -> bool:
-        """Whether the archive is a zip file."""
-        return self.root != self.src
-
     def path(self, relative: str) -> Path:
         """Path of a file for rasterio."""
         return self.root / relative if relative else self.root
@@ -54,7 +49,7 @@ class Archive:
         if relative not in self.files.get("" if parent == "." else parent, ()):
             return None
         try:
-            if not self.zipped:
+            if self.root == self.src:
                 return (self.src / relative).read_text(encoding="utf-8")
             # the root's path within the zip file
             inside = self.root.as_posix().partition("}/")[2]

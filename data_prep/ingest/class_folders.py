@@ -112,6 +112,7 @@ def ingest_class_folders(
     side = chosen.chip_px or common
     jobs = _jobs(listed.images, common, side)
     with work_folder(out, sources, overwrite=overwrite) as work:
+        # one thread: with small files, threads mostly wait for the interpreter
         results = run_jobs(jobs, work.results, processes=processes, progress=progress)
         _finish(listed, [results[job.key] for job in jobs], work, chosen, (common, side))
     return Store.open(out)
@@ -199,21 +200,7 @@ def _finish(
         raise DataError(f"no image can be read: {skipped[0].path}: {skipped[0].reason}")
     read = join_columns([result.columns for result in filled])
     images = [listed.images[i] for i in read["image"]]
-    count = len(images)
-    columns: Columns = {
-        "chip": np.arange(count),
-        "label": np.array([image.label for image in images], np.int64),
-        "scene": np.array([image.name for image in images], dtype=object),
-        "folder": np.array([image.folder for image in images], dtype=object),
-        "row": np.zeros(count, np.int64),
-        "col": np.zeros(count, np.int64),
-        "x": np.full(count, np.nan),
-        "y": np.full(count, np.nan),
-        "crs": text_column("", count),
-        "block": text_column("", count),
-        "valid": read["valid"],
-        "hash": read["hash"],
-    }
+    columns = _columns(images, read)
     labels = columns["label"]
     given = np.array([image.split for image in images], dtype=object)
     codes, method = _split(columns, given, len(listed.classes), options)
@@ -233,7 +220,7 @@ def _finish(
         [sums],
         kind="chips",
         name=options.name or listed.archive.name,
-        source=f"class folders of {listed.archive.name}: {count} images",
+        source=f"class folders of {listed.archive.name}: {len(images)} images",
         synthetic=listed.archive.is_synthetic() if synthetic is None else synthetic,
         classes=listed.classes,
         class_codes=listed.codes,
@@ -243,6 +230,24 @@ def _finish(
         skipped=skipped,
         notes=_notes(listed.images, *sides),
     )
+
+
+def _columns(images: Sequence[Image], read: Columns) -> Columns:
+    count = len(images)
+    return {
+        "chip": np.arange(count),
+        "label": np.array([image.label for image in images], np.int64),
+        "scene": np.array([image.name for image in images], dtype=object),
+        "folder": np.array([image.folder for image in images], dtype=object),
+        "row": np.zeros(count, np.int64),
+        "col": np.zeros(count, np.int64),
+        "x": np.full(count, np.nan),
+        "y": np.full(count, np.nan),
+        "crs": text_column("", count),
+        "block": text_column("", count),
+        "valid": read["valid"],
+        "hash": read["hash"],
+    }
 
 
 def _split(
@@ -260,6 +265,7 @@ def _split(
 
 
 def _describe(images: Sequence[Image]) -> ModalityMeta:
+    """Describe the only modality by the first image; some may declare no nodata value."""
     files = [image.file for image in images]
     declared = [file.nodata for file in files if file.nodata is not None]
     names = list(files[0].names)

@@ -151,6 +151,7 @@ def raster_classes(label_path: Path, *, pixels: bool = False) -> ClassList:
     """
     names = category_names(label_path)
     zero = names.get(0)
+    # code 0 of single labeled images, such as Indian Pines, marks what was not surveyed
     no_label = pixels if zero is None else zero.lower() in NO_LABEL_NAMES
     return ClassList(names, closed=False, zero_is_unlabeled=no_label)
 

@@ -31,15 +31,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 
 from data_prep.ingest.archive import Archive
 from data_prep.ingest.labels import read_labels
@@ -47,17 +39,13 @@ from data_prep.ingest.options import SceneOptions, parse_mask
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import date_of
 from data_prep.rasters import RasterFile, natural_key, read_header
-from data_prep.schema import SPLITS, Skipped
+from data_prep.schema import SPLITS, Record, Skipped
 from rsdgc.errors import DataError
 
 DESCRIPTION_SUFFIXES = (".toml", ".csv")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModalityEntry(_Strict):
+class ModalityEntry(Record):
     """A modality of a description: its files, and values in place of those that they declare."""
 
     files: list[str] = Field(min_length=1)
@@ -74,7 +62,7 @@ class ModalityEntry(_Strict):
         return {"files": files} if isinstance(files, list) else value
 
 
-class SceneEntry(_Strict):
+class SceneEntry(Record):
     """A scene of a description."""
 
     name: str = Field(min_length=1)
@@ -91,6 +79,7 @@ class SceneEntry(_Strict):
     @field_validator("date", mode="before")
     @classmethod
     def _as_text(cls, date: Any) -> str:
+        # TOML has dates and times; the day is enough to order scenes
         return str(date)[:10]
 
     @field_validator("split")
@@ -101,7 +90,7 @@ class SceneEntry(_Strict):
         return split
 
 
-class Description(_Strict):
+class Description(Record):
     """All scenes of a description, and what holds for those that say nothing else."""
 
     scene: list[SceneEntry] = Field(min_length=1)
@@ -141,6 +130,7 @@ def described_scenes(
 
 def _read(path: Path) -> Description:
     try:
+        # spreadsheets begin a CSV with a byte order mark
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else _table(text, path)
         description = Description.model_validate(values)

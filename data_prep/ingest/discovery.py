@@ -18,23 +18,16 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from data_prep.ingest import sensors
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar
 from data_prep.ingest.labels import find_labels
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
-from data_prep.ingest.sensors import (
-    PRODUCT_METADATA,
-    SENTINEL_PRODUCTS,
-    Baseline,
-    date_of,
-    modality_name,
-    read_baseline,
-    split_band,
-)
 from data_prep.rasters import RASTER_SUFFIXES, RasterFile, natural_key, read_header
 from data_prep.schema import Skipped
 from rsdgc.errors import DataError, SettingError
 
+#: Folders of a Sentinel-2 product (level 2A), one for each resolution of its bands.
 RESOLUTION_FOLDER = re.compile(r"^R\d+m$", re.IGNORECASE)
 #: Suffixes of texts that may lie beside rasters; reports do not list them.
 TEXT_SUFFIXES = frozenset((".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html"))
@@ -115,7 +108,7 @@ def _read_scene(
         rule = next((rule for rule in rules if rule.matches(name)), None)
         if rule is not None:
             masks.append(MaskFile(read_header(path), rule))
-        elif not patterns and SENTINEL_PRODUCTS.search(path.stem):
+        elif not patterns and sensors.SENTINEL_PRODUCTS.search(path.stem):
             left_out[name] = (
                 "a Sentinel-2 by-product, not a band: name it with --modality or --mask"
             )
@@ -137,7 +130,7 @@ def _read_scene(
         modalities=modalities,
         labels=labels,
         masks=masks,
-        date=date_of([*reversed(parts), *(file.path.stem for file in images)]),
+        date=sensors.date_of([*reversed(parts), *(file.path.stem for file in images)]),
         baseline=_find_baseline(archive, folder),
     )
     return scene, left_out
@@ -207,7 +200,7 @@ def _coarser_twins(names: Sequence[str]) -> list[str]:
     Sentinel-2's level 2A has band 2 as ``…_B02_10m``, ``…_B02_20m`` and ``…_B02_60m``.
     """
     finest: dict[tuple[str, str], int] = {}
-    parsed = {name: split_band(PurePosixPath(name).stem) for name in names}
+    parsed = {name: sensors.split_band(PurePosixPath(name).stem) for name in names}
     for band in parsed.values():
         if band.resolution_m:
             key = (band.prefix, band.band)
@@ -219,14 +212,14 @@ def _coarser_twins(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _find_baseline(archive: Archive, folder: str) -> Baseline | None:
+def _find_baseline(archive: Archive, folder: str) -> sensors.Baseline | None:
     """Read the Sentinel-2 product metadata in a scene's folder, or in one above it."""
     scene = PurePosixPath(folder)
     for place in [scene, *scene.parents]:
         key = "" if place.as_posix() == "." else place.as_posix()
         for name in archive.files.get(key, ()):
-            if PRODUCT_METADATA.search(name):
-                return read_baseline(archive.text(name) or "", archive.path(name))
+            if sensors.PRODUCT_METADATA.search(name):
+                return sensors.read_baseline(archive.text(name) or "", archive.path(name))
     return None
 
 
@@ -249,7 +242,7 @@ def _by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
     """Group single-band files by prefix, grid and type; others are modalities of their own."""
     groups: dict[tuple[object, ...], list[RasterFile]] = defaultdict(list)
     for file in files:
-        parsed = split_band(file.path.stem)
+        parsed = sensors.split_band(file.path.stem)
         key: tuple[object, ...] = (file.path.name,)
         if len(file.indexes) == 1 and parsed.band:
             grid = (file.height, file.width, tuple(file.transform), str(file.crs))
@@ -271,7 +264,7 @@ def _by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
 
 def _group_name(group: list[RasterFile]) -> str:
     stem = group[0].path.stem
-    prefix = split_band(stem).prefix
+    prefix = sensors.split_band(stem).prefix
     # the only band of its resolution in a Sentinel-2 product is named like the product's others
-    lone = len(group) == 1 and modality_name(prefix) != "s2"
-    return modality_name(stem) if lone else modality_name(prefix)
+    lone = len(group) == 1 and sensors.modality_name(prefix) != "s2"
+    return sensors.modality_name(stem) if lone else sensors.modality_name(prefix)

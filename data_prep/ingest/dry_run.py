@@ -106,6 +106,7 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
     for modality in facts["modalities"]:
         nodata = "" if modality["nodata"] is None else f"{modality['nodata']:g}"
         bands = modality["bands"]
+        # 13 bands, as Sentinel-2 has, fit a line; hyperspectral sensors have hundreds
         shown = ", ".join(bands[:13]) + (f" … {len(bands)} in all" if len(bands) > 13 else "")
         place = f"1/{modality['factor']}" if modality["factor"] > 1 else "1"
         size = f"{modality['resolution']:.6g}"

@@ -122,7 +122,7 @@ def _read_images(
 
 
 def _alike(images: list[Image], skipped: list[Skipped]) -> list[Image]:
-    """Keep the images of the commonest number of bands and type."""
+    """Keep the images of the commonest number of bands and type: an array has one of each."""
     kinds = Counter((image.file.bands, image.file.dtype) for image in images)
     common = kinds.most_common(1)[0][0]
     kept = []
@@ -163,7 +163,7 @@ def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
         ]
         site = parts[0] if depth > 1 else ""
         entries += [_Entry(name, archive.path(name), parts[-1], site) for name in rasters]
-    if not archive.zipped and archive.src.is_dir():
+    if archive.src.is_dir():  # a zip file need not list empty folders
         filled = {PurePosixPath(name).parts[0] for name in archive.files if name}
         for child in sorted(archive.src.iterdir()):
             if child.is_dir() and not child.name.startswith(".") and child.name not in filled:
@@ -178,11 +178,13 @@ def _site_folders(archive: Archive) -> set[str]:
         parts = PurePosixPath(folder).parts
         if len(parts) in holders and any(map(is_raster, names)):
             holders[len(parts)].add(parts[0])
+    # a folder with images of its own is a class, whatever lies deeper in it
     return holders[2] - holders[1]
 
 
 def _listed(path: Path) -> list[_Entry]:
     try:
+        # spreadsheets begin a CSV with a byte order mark
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

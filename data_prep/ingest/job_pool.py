@@ -12,15 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures
 from pathlib import Path
 
 from data_prep.ingest import job_results
@@ -105,10 +97,10 @@ def _run(
 def _run_in_pools(
     waiting: Iterator[Job], folder: Path, threads: int, processes: int
 ) -> Iterator[tuple[Job, JobResult]]:
-    pools: list[tuple[Executor, int]] = []
-    running: dict[Future[JobResult], tuple[Job, Executor]] = {}
+    pools: list[tuple[futures.Executor, int]] = []
+    running: dict[futures.Future[JobResult], tuple[Job, futures.Executor]] = {}
 
-    def submit(pool: Executor) -> None:
+    def submit(pool: futures.Executor) -> None:
         """Give a pool the next job, if there is one."""
         job = next(waiting, None)
         if job is not None:
@@ -118,19 +110,19 @@ def _run_in_pools(
         if processes:  # first, since they take the longest to start
             # fork would copy locks that other threads hold, such as the one that hashes the sources
             context = multiprocessing.get_context("spawn")
-            workers = ProcessPoolExecutor(processes, context, initializer=_start_worker)
+            workers = futures.ProcessPoolExecutor(processes, context, initializer=_start_worker)
             pools.append((workers, processes))
-        pools.append((ThreadPoolExecutor(threads, thread_name_prefix="jobs"), threads))
+        pools.append((futures.ThreadPoolExecutor(threads, thread_name_prefix="jobs"), threads))
         # no pool gets more jobs than it runs, so that at the end no job waits for a busy worker
         for pool, count in pools:
             for _ in range(count):
                 submit(pool)
         while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                 job, pool = running.pop(future)
                 yield job, future.result()
                 submit(pool)
-    except BrokenProcessPool as error:
+    except futures.BrokenExecutor as error:
         raise RunError(
             "a process of the ingestion ended (out of memory?): run the same command again "
             "to go on, with fewer --processes"

@@ -46,13 +46,7 @@ class MaskRule:
 
 
 def parse_mask(text: str) -> MaskRule:
-    """Read ``glob=3,8,9`` or ``glob=bits:3,4``.
-
-    Raises
-    ------
-    SettingError
-        The text is neither.
-    """
+    """Read ``glob=3,8,9`` or ``glob=bits:3,4``."""
     match = re.fullmatch(r"([^=]+)=(bits:)?(\d+(?:,\d+)*)", text)
     if match is None:
         raise SettingError(f"--mask {text!r} is not GLOB=VALUES: write *_SCL=3,8,9 or *QA=bits:3,4")
@@ -62,19 +56,7 @@ def parse_mask(text: str) -> MaskRule:
 
 @dataclass(frozen=True)
 class ChipRules:
-    """Which windows become chips; see :class:`SceneOptions`.
-
-    Attributes
-    ----------
-    chip_px, stride_px
-        Side of a chip, and step from one to the next.
-    min_valid, min_label
-        Least shares of a chip's pixels that are valid in all bands, and that have a label.
-    edge
-        What becomes of windows that would leave the scene. ``drop`` leaves them out, ``pad`` fills
-        them by reflection, which counts as invalid, and ``shift`` moves them back to the edge,
-        where they overlap their neighbors.
-    """
+    """Which windows become chips; see :class:`SceneOptions`."""
 
     chip_px: int
     stride_px: int
@@ -201,8 +183,12 @@ class SceneOptions(IngestOptions):
         clouds.
     aoi
         Polygons outside of which pixels count as invalid.
-    chip_px, stride_px, edge
-        Side of a chip, step from one to the next (default: the side), and the edge policy.
+    chip_px, stride_px
+        Side of a chip, and step from one to the next (default: the side).
+    edge
+        What becomes of windows that would leave the scene. ``drop`` leaves them out, ``pad`` fills
+        them by reflection, which counts as invalid, and ``shift`` moves them back to the edge,
+        where they overlap their neighbors.
     patch_px
         Pixel mode: a sample is a labeled pixel with the patch of this odd side round it.
     buffer_px

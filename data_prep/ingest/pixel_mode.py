@@ -22,7 +22,7 @@ from data_prep.manifest import Columns, join_columns, text_column
 from data_prep.store_writer import chip_hashes
 from rsdgc.errors import DataError
 
-#: Least number of padded rows that are read and written at once.
+#: Least number of padded rows that are read and written at once, so that a call's cost is small.
 BAND_ROWS = 64
 
 

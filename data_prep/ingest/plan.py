@@ -88,6 +88,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     plan = Plan(archive, options, [], modalities, classes, skipped)
     rules = LabelRules(classes, _priority(options, classes), options.all_touched)
     grids = _grids(scenes, area, rules, plan)
+    # only now the grids of all scenes are known, which decide what a coarser modality keeps
     plan.modalities = [
         m.model_copy(update={"factor": _factor(m.name, grids, options)}) for m in modalities
     ]

@@ -161,6 +161,7 @@ class SceneReader:
             if factor > 1:
                 every = every.repeat(factor, axis=0).repeat(factor, axis=1)
             usable &= every
+        # masks, the area and labels end with the grid, and are extended like the modalities
         last = min(stop, self.grid.height)
         for window, rule in self._masks:
             codes, seen = self._extended(*window.rows(start, last), height)
@@ -176,6 +177,7 @@ class SceneReader:
         values, seen = self._extended(values, valid, stop - start)
         valid = _mask(values, seen)
         codes, where = values[0], self.scene.labels.path
+        # some programs write label maps as floats
         if values.dtype.kind == "f":
             codes = np.where(valid, values[0], 0).astype(np.int64)
             if not np.array_equal(codes[valid], values[0][valid]):

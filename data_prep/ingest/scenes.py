@@ -85,6 +85,7 @@ def _companions(src: Path, options: SceneOptions) -> list[Path]:
 
 
 def _ingest(plan: Plan, work: WorkFolder, processes: int | None, progress: Callback | None) -> None:
+    # two threads: more would wait for each other's interpreter
     results = run_jobs(plan.jobs, work.results, processes=processes, threads=2, progress=progress)
     assembled = _assemble(plan, results, work)
     stop_if_strict(plan.options.strict, assembled.skipped)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from rsdgc.errors import DataError
 
+#: A stem that ends in a band's number, with ``b`` or ``band`` before it or not; Sentinel-2's bands
+#: have a resolution after it.
 BAND_NAME = re.compile(
     r"^(?P<prefix>.*?)[_\-. ]*(?P<band>(?:band|b)?[_\-. ]?\d+a?)(?:_(?P<res>\d+)m)?$",
     re.IGNORECASE,
@@ -18,6 +20,7 @@ PLACE_AND_TIME = re.compile(r"^(?:T\d{2}[A-Z]{3}|\d{8}(?:T\d{6})?|\d{6})$", re.I
 SENTINEL_TILE = re.compile(r"(?:^|_)T\d{2}[A-Z]{3}(?:_|$)", re.IGNORECASE)
 #: By-products of Sentinel-2 (true color, scene classification, …), which are named like its bands.
 SENTINEL_PRODUCTS = re.compile(r"_(?:TCI|AOT|WVP|SCL|CLD|SNW|PVI|CLDPRB|SNWPRB)(?:_\d+m)?$", re.I)
+#: Digits beside a date make it a part of another number.
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
 PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
 #: Bands by their number in product metadata.

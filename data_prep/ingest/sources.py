@@ -14,16 +14,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from xxhash import xxh3_128
 
+from data_prep.ingest.options import IngestOptions
 from data_prep.schema import Record
 from rsdgc.errors import DataError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 SOURCES_FILE = "sources.json"
 #: Raised when the same options and files would give another store.
@@ -100,7 +97,7 @@ def _same(old: SourceFile, new: SourceFile) -> bool:
     return old.mtime_ns == new.mtime_ns or old.xxh128 == hash_file(new.path)
 
 
-def sources_of(paths: Iterable[Path], options: DataclassInstance) -> Sources:
+def sources_of(paths: Iterable[Path], options: IngestOptions) -> Sources:
     """Return size and time of files, also inside zip files, and of those that accompany them."""
     files: dict[str, SourceFile] = {}
     for path in map(_on_disk, paths):

@@ -38,6 +38,7 @@ def work_folder(
     target = Path(os.path.abspath(out))
     check_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
+    # beside the store: a rename publishes it only within one file system
     folder = target.parent / f".{target.name}.ingest"
     with _lock(target.parent / f".{target.name}.lock", target):
         stamp = folder / KEY_FILE
