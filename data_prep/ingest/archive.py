@@ -20,23 +20,12 @@ SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where imagery is read from; never written to.
+    """Where imagery is read from; never written to."""
 
-    Attributes
-    ----------
-    src
-        What was given: the folder or the zip file.
-    root
-        Prefix of the paths that rasterio opens; for a zip file a path of GDAL's ``/vsizip/``.
-    name
-        The folder's or the file's own name.
-    files
-        All files, as paths under the root with ``/``, by folder; in natural order.
-    """
-
-    src: Path
-    root: Path
-    name: str
+    src: Path  #: the folder or the zip file
+    root: Path  #: prefix of the paths that rasterio opens: the folder, or a path of ``/vsizip/``
+    name: str  #: the folder's or the file's own
+    #: All files, as paths under the root with ``/``, by folder; in natural order.
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def path(self, relative: str) -> Path:

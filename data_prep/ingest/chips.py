@@ -25,21 +25,13 @@ WIDE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ChipJob(Job):
-    """Some rows of chips of a scene.
-
-    Attributes
-    ----------
-    rows, cols
-        First pixel rows and columns of the windows.
-    drain
-        Read on to the scene's end.
-    """
+    """Some rows of chips of a scene."""
 
     source: SceneSource
     rules: ChipRules
-    rows: tuple[int, ...]
-    cols: tuple[int, ...]
-    drain: bool
+    rows: tuple[int, ...]  #: first pixel rows of the windows
+    cols: tuple[int, ...]  #: and first pixel columns
+    drain: bool  #: read on to the scene's end
 
     @property
     def windows(self) -> int:
@@ -164,19 +156,8 @@ def majority_codes(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find each window's commonest code, and the share of its pixels that have a label.
 
-    Parameters
-    ----------
-    codes, labeled : integers, bool [side, W]
-        Label codes of a band of rows, and which pixels have one.
-    cols : int64 [n]
-        First columns of the windows.
-    side
-        Side of a window.
-
-    Returns
-    -------
-    tuple
-        Codes int64 [n] (the least code where several are equally common) and shares [n].
+    ``codes`` and ``labeled`` [side, W] are a band of rows, ``cols`` [n] the windows' first columns.
+    Returns codes [n], the least where several are equally common, and shares [n].
     """
     complete = bool(labeled.all())
     best = np.zeros(len(cols), np.int64)

@@ -33,23 +33,14 @@ class UnknownLabelError(DataError):
 class ClassList:
     """What label codes mean.
 
-    Attributes
-    ----------
-    names
-        Code to class name, by rising code.
-    closed
-        The list was given, so that any other code is an error. Of an open list only the names
-        count, and the classes are the codes that occur.
-    zero_is_unlabeled
-        Code 0 marks pixels without a label.
-    ignore_unknown
-        Labels that a closed list does not have count as no label, instead of being an error.
+    A list that was given is closed: any other code is an error. Of an open list only the names
+    count, and the classes are the codes that occur.
     """
 
-    names: Mapping[int, str]
+    names: Mapping[int, str]  #: by rising code
     closed: bool
     zero_is_unlabeled: bool
-    ignore_unknown: bool = False
+    ignore_unknown: bool = False  #: codes that a closed list does not have count as no label
 
     def labeled(
         self, codes: NDArray[np.integer[Any]], valid: NDArray[np.bool_], where: object

@@ -23,7 +23,7 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelScene
 from data_prep.ingest.plan import Plan, note_lines
 from data_prep.manifest import Columns, join_columns
-from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped
+from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped, SplitReport
 from data_prep.shards import ShardedArray, band_sums
 from data_prep.splits import TEST, TRAIN, VAL, SplitCodes, make_report, split_names, split_units
 from data_prep.statistics import BandSums, ChipSums
@@ -33,30 +33,20 @@ from rsdgc.errors import DataError
 
 @dataclass
 class AssembledScenes:
-    """Samples of the scenes that can be used, and what is known of the others.
+    """Samples of the scenes that can be used, and what is known of the others."""
 
-    Attributes
-    ----------
-    columns
-        Parts of the manifest, in order: all columns but chip, split and block; ``label`` is the
-        code.
-    sums, shards
-        By modality: the chips' sums, part by part, and the files.
-    scenes, skipped, left_out
-        Scenes that have samples, what was left out and why, and how many windows were.
-    splits
-        Split that a scene was given, by its name.
-    pixels
-        Labels of the scenes in pixel mode, which has no columns and no sums yet.
-    """
-
+    #: Parts of the manifest: all columns but chip, split and block; ``label`` is the code.
     columns: list[Columns] = field(default_factory=list)
+    #: By modality: the chips' sums, part by part, and the files.
     sums: list[list[ChipSums]] = field(default_factory=list)
     shards: list[list[ShardMeta]] = field(default_factory=list)
     scenes: list[SceneMeta] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    #: Windows without enough data or labels.
     left_out: Counter[str] = field(default_factory=lambda: Counter(no_data=0, no_label=0))
+    #: Split that a scene was given, by its name.
     splits: dict[str, str] = field(default_factory=dict)
+    #: Labels of the scenes in pixel mode, which has no columns and no sums yet.
     pixels: list[PixelScene] = field(default_factory=list)
 
 
@@ -85,20 +75,7 @@ def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     columns |= {"label": labels, "block": _numbered("block", units)}
     train = np.flatnonzero(codes == TRAIN)
     sums = [ChipSums.join(parts).total(train) for parts in assembled.sums]
-    _write(
-        store,
-        plan,
-        assembled,
-        columns,
-        codes,
-        sums,
-        kind="chips",
-        classes=names,
-        class_codes=class_codes,
-        chip_px=options.chip_px,
-        stride_px=options.rules.stride_px,
-        splits=report,
-    )
+    _write(store, plan, assembled, columns, codes, sums, (class_codes, names), report)
 
 
 def _split_chips(
@@ -229,21 +206,7 @@ def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
         band_sums(ShardedArray(store, shards, m.dtype), centers[codes == TRAIN], m.nodata)
         for m, shards in zip(plan.modalities, assembled.shards, strict=True)
     ]
-    _write(
-        store,
-        plan,
-        assembled,
-        columns,
-        codes,
-        sums,
-        kind="pixels",
-        classes=names,
-        class_codes=class_codes,
-        chip_px=patch_px,
-        stride_px=1,
-        patch_px=patch_px,
-        splits=report,
-    )
+    _write(store, plan, assembled, columns, codes, sums, (class_codes, names), report)
 
 
 def _numbered(name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
@@ -265,12 +228,13 @@ def _write(
     columns: Columns,
     codes: SplitCodes,
     sums: Sequence[BandSums],
-    **facts: Any,
+    classes: tuple[list[int], list[str]],
+    report: SplitReport,
 ) -> None:
-    """Write the manifest and ``meta.json``; ``facts`` are the fields that the mode decides."""
-    options = plan.options
+    """Write the manifest and ``meta.json``; ``classes`` are codes and names."""
+    options, patch_px = plan.options, plan.options.patch_px
     columns |= {"chip": np.arange(len(codes)), "split": split_names(codes)}
-    side_px = options.chip_px if options.patch_px is None else 1
+    side_px = options.chip_px if patch_px is None else 1
     geometry = footprint_polygons(columns, assembled.scenes, side_px)
     if geometry is not None:
         columns["geometry"] = geometry
@@ -288,5 +252,11 @@ def _write(
         skipped=assembled.skipped,
         notes=note_lines(plan.notes),
         left_out=assembled.left_out,
-        **facts,
+        kind="chips" if patch_px is None else "pixels",
+        class_codes=classes[0],
+        classes=classes[1],
+        chip_px=patch_px or options.chip_px,
+        stride_px=options.rules.stride_px if patch_px is None else 1,
+        patch_px=patch_px or 0,
+        splits=report,
     )

@@ -41,12 +41,9 @@ def run_jobs(
     folder
         Where results are kept.
     processes
-        How many jobs run at a time. Default: one a CPU that this process may use, and a single one
-        for little work.
+        How many jobs run at a time. Default: one a CPU, and a single one for little work.
     threads
-        How many of them may run in this process, in threads; the others run in processes.
-    progress
-        Called with the scene, and the bytes done and in all.
+        How many of them may run in threads of this process; the others run in processes.
 
     Returns
     -------

@@ -30,25 +30,17 @@ from rsdgc.errors import DataError, SettingError
 
 @dataclass
 class Plan:
-    """Everything that is known before pixels are read.
-
-    Attributes
-    ----------
-    sources
-        The scenes that can be used, each with its grid.
-    skipped, notes
-        What is left out, and what is done to the rest, each with its number of scenes.
-    jobs
-        Work to do, in the order of the store.
-    """
+    """Everything that is known before pixels are read."""
 
     archive: Archive
     options: SceneOptions
-    sources: list[SceneSource]
+    sources: list[SceneSource]  #: the scenes that can be used, each with its grid
     modalities: list[ModalityMeta]
     classes: ClassList
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[Skipped]
+    #: What is done to the scenes, and to how many.
     notes: Counter[str] = field(default_factory=Counter)
+    #: In the order of the store.
     jobs: list[ChipJob | PixelJob] = field(default_factory=list)
 
     @property
