@@ -70,6 +70,7 @@ class SceneSource:
         if grid.crs is not None:
             t = grid.transform
             left, top = t.c + t.a * cols, t.f + t.e * rows
+            # the mean of the edges: other orders of these sums round differently
             x, y = (left + (left + t.a * side)) / 2, ((top + t.e * side) + top) / 2
         return {
             "scene": text_column(scene.name, count),
