@@ -210,8 +210,7 @@ def partition(
     out: Out,
     scheme: Annotated[PartitionScheme, typer.Option(help="How chips are divided over sites.")],
     sites: Annotated[
-        int | None,
-        typer.Option(help="Number of sites; default: one per folder or scene.", min=1),
+        int | None, typer.Option(help="Number of sites; default: one per folder or scene.", min=1)
     ] = None,
     alpha: Annotated[
         float, typer.Option(help="Dirichlet concentration; low values skew the classes.")

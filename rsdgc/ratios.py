@@ -141,11 +141,7 @@ def _shares_of_top(
 
 
 def fit_ratios(
-    spec: ModelSpec,
-    scheme: Scheme,
-    shares: Float64,
-    budget_bytes: float,
-    dense_share: float = 0.1,
+    spec: ModelSpec, scheme: Scheme, shares: Float64, budget_bytes: float, dense_share: float = 0.1
 ) -> Float64:
     """Turn layer shares into ratios so that an update takes the budgeted bytes.
 

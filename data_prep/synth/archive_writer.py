@@ -49,12 +49,7 @@ _FIXED_DATE = {"OGR_CURRENT_DATE": "2024-01-01T00:00:00.000Z"}
 
 
 def write_archive(
-    out: str | Path,
-    *,
-    sites: int = 4,
-    seed: int = 0,
-    scenes_per_site: int = 5,
-    scene_px: int = 576,
+    out: str | Path, *, sites: int = 4, seed: int = 0, scenes_per_site: int = 5, scene_px: int = 576
 ) -> list[Path]:
     """Write a synthetic remote-sensing archive; it appears under its name once it is complete.
 

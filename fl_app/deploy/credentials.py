@@ -228,8 +228,6 @@ def _to_pem(
     """Sign a certificate; return it and its own key in PEM."""
     certificate = unsigned.sign(issuer_key, hashes.SHA384())
     private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return certificate.public_bytes(serialization.Encoding.PEM), private

@@ -201,9 +201,6 @@ def _compare_traffic(folder: Path, run: FlowerRun) -> None:
     replace_text(folder / "traffic.json", json.dumps(traffic, indent=1))
     up, down = (
         f"{human_bytes(wire)} ({wire / ledger - 1.0:+.2%}"
-        for wire, ledger in (
-            (run.bytes_up, summary.bytes_up),
-            (run.bytes_down, summary.bytes_down),
-        )
+        for wire, ledger in ((run.bytes_up, summary.bytes_up), (run.bytes_down, summary.bytes_down))
     )
     print(f"on the wire, as Flower counts it: up {up} of the ledger), down {down})", flush=True)
