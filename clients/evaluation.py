@@ -18,18 +18,11 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """How well a model classifies a split.
+    """How well a model classifies a split."""
 
-    Parameters
-    ----------
-    confusion : int64 [K, K]
-        Rows are the reference classes, columns the predicted ones.
-    loss : float
-        Mean cross-entropy, in nats; 0 without samples.
-    """
-
+    #: int64 [K, K]: rows are the reference classes, columns the predicted ones
     confusion: NDArray[np.int64]
-    loss: float
+    loss: float  #: mean cross-entropy, in nats; 0 without samples
 
     @property
     def samples(self) -> int:

@@ -29,21 +29,16 @@ class Normalization:
     """How one modality's pixels become values around zero, band by band.
 
     ``(pixel * scale + offset − mean) / std``, after the cast to float32.
-
-    Parameters
-    ----------
-    mean, std : float32 [C]
-        Mean and standard deviation in physical units. A band with std 0 (constant) becomes 0.
-    nodata : float or None
-        The stored value of pixels without data, or None. They, and pixels that are not finite,
-        become 0, the mean.
-    scale, offset : float [C] or None
-        Convert stored to physical values; None for 1 and 0.
     """
 
+    #: mean, std, float32 [C]: mean and standard deviation in physical units. A band with std 0
+    #: (constant) becomes 0.
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    #: the stored value of pixels without data, or None. They, and pixels that are not finite,
+    #: become 0, the mean.
     nodata: float | None = None
+    #: scale, offset, float [C]: convert stored to physical values; None for 1 and 0
     scale: NDArray[np.float64] | None = None
     offset: NDArray[np.float64] | None = None
 

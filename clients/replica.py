@@ -22,15 +22,9 @@ class ReplicaOutOfSync(Exception):  # noqa: N818  # an outcome that the server a
 
 @dataclass(frozen=True, eq=False)
 class Replica:
-    """A site's copy of one version of the published model, bit for bit.
+    """A site's copy of one version of the published model, bit for bit."""
 
-    Attributes
-    ----------
-    weights : float32 [size]
-        In the memory of the file ``name``; not to be written to.
-    """
-
-    weights: Float32
+    weights: Float32  #: float32 [size]: in the memory of the file ``name``; not to be written to
     name: str
     version: int
 

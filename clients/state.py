@@ -56,35 +56,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SiteState:
-    """A site's state after a round; arrays and upload are named by their files.
+    """A site's state after a round; arrays and upload are named by their files."""
 
-    Parameters
-    ----------
-    round : int
-        The last round worked; 0 before the first.
-    version : int
-        Version of the published model that the replica is.
-    replica, residual, velocity, upload : str
-        Names of files in the folder; empty for none.
-    residual_check, velocity_check, upload_check : int
-        CRC-32 of the files. The replica has none: every use compares it with the server's
-        fingerprint.
-    task : str
-        Digest of that round's task, to recognize the same message delivered twice.
-    reply : dict
-        The other figures of that round's reply, as JSON values.
-    """
-
-    round: int = 0
-    version: int = 0
+    round: int = 0  #: the last round worked; 0 before the first
+    version: int = 0  #: version of the published model that the replica is
+    #: replica, residual, velocity, upload: names of files in the folder; empty for none
     replica: str = ""
     residual: str = ""
     velocity: str = ""
     upload: str = ""
+    #: residual_check, velocity_check, upload_check: CRC-32 of the files. The replica has none:
+    #: every use compares it with the server's fingerprint.
     residual_check: int = 0
     velocity_check: int = 0
     upload_check: int = 0
-    task: str = ""
+    task: str = ""  #: digest of that round's task, to recognize the same message delivered twice
+    #: the other figures of that round's reply, as JSON values
     reply: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -95,21 +82,12 @@ class SiteState:
 
 @dataclass(frozen=True)
 class StateHistory:
-    """All that a site remembers of a run.
+    """All that a site remembers of a run."""
 
-    Parameters
-    ----------
-    attempts : tuple of int
-        The server's starts of this run that the site has worked for, oldest first.
-    states : tuple of SiteState
-        By round, the present one last.
-    serial : int
-        Highest number of a file so far.
-    """
-
+    #: the server's starts of this run that the site has worked for, oldest first
     attempts: tuple[int, ...] = ()
-    states: tuple[SiteState, ...] = ()
-    serial: int = 0
+    states: tuple[SiteState, ...] = ()  #: by round, the present one last
+    serial: int = 0  #: highest number of a file so far
 
     def known_to(self, attempt: int, resumed_round: int) -> tuple[SiteState, ...]:
         """Return the states that an attempt of the server may know of.
@@ -256,11 +234,6 @@ class StateTransaction:
     """A site's state as one message finds it, and at most one commit of a new one.
 
     :meth:`StateFolder.transaction` makes it, and the folder is locked as long as it is open.
-
-    Attributes
-    ----------
-    state : SiteState
-        The present state, as far as the server's attempt may know of it.
     """
 
     def __init__(self, folder: StateFolder, origin: RunOrigin) -> None:
@@ -269,6 +242,7 @@ class StateTransaction:
         self._history = folder.load()
         self._past = self._history.known_to(origin.attempt, origin.resumed_round)
         self._serial = self._history.serial + 1  # no file has this number yet
+        #: the present state, as far as the server's attempt may know of it
         self.state = self._past[-1] if self._past else SiteState()
 
     def new_vector(self, kind: str) -> tuple[str, Float32]:

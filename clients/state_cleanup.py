@@ -17,27 +17,16 @@ DAY_S = 86_400
 
 @dataclass(frozen=True)
 class FoundState:
-    """One site's state of one run.
-
-    Parameters
-    ----------
-    run, site : str
-        Names of the folders.
-    age_s : float
-        Seconds since the last change.
-    in_use : bool
-        Whether a process works for the site, or the lock cannot be read.
-    problem : str
-        Why the lock cannot be read; empty if it can.
-    """
+    """One site's state of one run."""
 
     path: Path
+    #: run, site: names of the folders
     run: str
     site: str
     num_bytes: int
-    age_s: float
-    in_use: bool
-    problem: str = ""
+    age_s: float  #: seconds since the last change
+    in_use: bool  #: whether a process works for the site, or the lock cannot be read
+    problem: str = ""  #: why the lock cannot be read; empty if it can
 
 
 def find_states(state_dir: Path) -> list[FoundState]:

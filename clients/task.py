@@ -19,23 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """The run, and the start of its server, that a message comes from.
+    """The run, and the start of its server, that a message comes from."""
 
-    Parameters
-    ----------
-    run : int
-        Unique number of the run.
-    attempt : int
-        Number of this start of the server; a resumed run has the same `run` and another attempt.
-    resumed_round : int
-        The last round that the server knew when it started; 0 for a new run.
-    kept_rounds : tuple of int
-        Rounds of the server's checkpoints: the site must be able to return to them.
-    """
-
-    run: int
+    run: int  #: unique number of the run
+    #: number of this start of the server; a resumed run has the same `run` and another attempt
     attempt: int = 0
-    resumed_round: int = 0
+    resumed_round: int = 0  #: the last round that the server knew when it started; 0 for a new run
+    #: rounds of the server's checkpoints: the site must be able to return to them
     kept_rounds: tuple[int, ...] = ()
 
 
@@ -48,63 +38,41 @@ class ReceivedModel:
         ReceivedModel(9, fingerprint)                           the site has it already
         ReceivedModel(9, fingerprint, patches=(to_8, to_9))     the site is at version 7
         ReceivedModel(9, fingerprint, whole=model)              the site has none
-
-    Parameters
-    ----------
-    version : int
-        Version of the published model that the site is to work from.
-    fingerprint : bytes
-        Its :func:`rsdgc.patches.fingerprint`; empty for FedAvg, which sends the whole model each
-        round and keeps no replica.
-    patches : tuple of bytes
-        Successive encoded patches, oldest first; the site skips those that it has applied already.
-    whole : float32 [size] or None
-        The model itself.
     """
 
-    version: int
+    version: int  #: version of the published model that the site is to work from
+    #: its :func:`rsdgc.patches.fingerprint`; empty for FedAvg, which sends the whole model each
+    #: round and keeps no replica
     fingerprint: bytes = b""
+    #: successive encoded patches, oldest first; the site skips those that it has applied already
     patches: tuple[bytes, ...] = ()
-    whole: NDArray[np.float32] | None = None
+    whole: NDArray[np.float32] | None = None  #: float32 [size]: the model itself
 
 
 @dataclass(frozen=True, eq=False)
 class RoundTask:
-    """What the server asks of a site in one round.
-
-    Parameters
-    ----------
-    round : int
-        Number of the round, from 1, growing.
-    compressed : bool
-        Whether to reply with a compressed update. Otherwise (FedAvg) the site replies with the
-        whole trained model and keeps no state.
-    seed : int
-        Seed of the run; the site mixes its name and the round in.
-    scheme, indicator, mean_weight, std_weight : Scheme, str, float, float
-        How to compress (:mod:`rsdgc.scheme`, :mod:`rsdgc.indicators`).
-    ratios : float64 [num_layers]
-        Share of each layer's neighborhoods to send; unused by FedAvg.
-    budget_bytes : float
-        Size of the encoded update that the step of dead-zone values is fitted to.
-    momentum_correction : float
-        Momentum that the site keeps over rounds (:mod:`rsdgc.feedback`); 0 for none.
-    accepted_round : int
-        The last round whose upload the server accepted from this site; 0 for none.
-    """
+    """What the server asks of a site in one round."""
 
     origin: RunOrigin
-    round: int
+    round: int  #: number of the round, from 1, growing
     train: TrainSettings
+    #: whether to reply with a compressed update. Otherwise (FedAvg) the site replies with the
+    #: whole trained model and keeps no state.
     compressed: bool = True
-    seed: int = 0
+    seed: int = 0  #: seed of the run; the site mixes its name and the round in
+    #: scheme, indicator, mean_weight, std_weight: how to compress (:mod:`rsdgc.scheme`,
+    #: :mod:`rsdgc.indicators`)
     scheme: Scheme = field(default_factory=Scheme)
     indicator: str = "nsi"
     mean_weight: float = 0.8
     std_weight: float = 0.2
+    #: float64 [num_layers]: share of each layer's neighborhoods to send; unused by FedAvg
     ratios: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    #: size of the encoded update that the step of dead-zone values is fitted to
     budget_bytes: float = 0.0
+    #: momentum that the site keeps over rounds (:mod:`rsdgc.feedback`); 0 for none
     momentum_correction: float = 0.0
+    #: the last round whose upload the server accepted from this site; 0 for none
     accepted_round: int = 0
 
     def __post_init__(self) -> None:
@@ -130,36 +98,18 @@ class RoundTask:
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
-    """What a site replies.
+    """What a site replies."""
 
-    Parameters
-    ----------
-    payload : bytes
-        The encoded update; empty for FedAvg.
-    weights : float32 [size] or None
-        The trained model; only for FedAvg.
-    num_examples : int
-        Chips in the training split: the update's weight in the mean.
-    confusion : int64 [K, K]
-        Confusion matrix of the model **as received**, on the test split; rows are the reference.
-    loss : float
-        Mean cross-entropy of the model as received, on the test split, in nats.
-    train_loss : float
-        Mean cross-entropy over the samples trained on, in nats.
-    seconds : float
-        Wall clock of the round's work at the site.
-    version : int
-        Version of the site's replica; 0 for FedAvg.
-    """
-
-    payload: bytes
-    weights: NDArray[np.float32] | None
-    num_examples: int
+    payload: bytes  #: the encoded update; empty for FedAvg
+    weights: NDArray[np.float32] | None  #: float32 [size]: the trained model; only for FedAvg
+    num_examples: int  #: chips in the training split: the update's weight in the mean
+    #: int64 [K, K]: confusion matrix of the model **as received**, on the test split; rows are
+    #: the reference
     confusion: NDArray[np.int64]
-    loss: float
-    train_loss: float
-    seconds: float
-    version: int = 0
+    loss: float  #: mean cross-entropy of the model as received, on the test split, in nats
+    train_loss: float  #: mean cross-entropy over the samples trained on, in nats
+    seconds: float  #: wall clock of the round's work at the site
+    version: int = 0  #: version of the site's replica; 0 for FedAvg
 
     def figures(self) -> dict[str, Any]:
         """Return all but payload, weights and version as JSON values."""

@@ -40,40 +40,23 @@ class TrainSettings:
     """How a site trains in one round.
 
     The defaults stand in :class:`fl_app.settings.Settings`; here every value must be given.
-
-    Parameters
-    ----------
-    lr : float
-        Learning rate of this round; the server has its schedule over the rounds.
-    momentum, weight_decay : float
-        Momentum and L2 penalty of SGD. The momentum starts from zero each round.
-    batch_size : int
-        Chips in a step; the last batch of an epoch may have fewer.
-    epochs, steps : int
-        Passes over the split; if `steps` is above 0, that many steps instead.
-    clip_norm : float
-        Largest L2 norm of a step's gradient, over all parameters; 0 for no limit.
-    augment : bool
-        Whether to flip and turn chips at random.
-    amp : bool
-        Mixed precision with bfloat16, on GPUs that have it; float32 elsewhere.
-    jitter : float
-        Standard deviation of the random change of every band's gain and offset; 0 for none.
-    band_dropout : float
-        Probability that a band of a chip is left out; 0 for none.
     """
 
-    lr: float
+    lr: float  #: learning rate of this round; the server has its schedule over the rounds
+    #: momentum, weight_decay: momentum and L2 penalty of SGD. The momentum starts from zero each
+    #: round.
     momentum: float
     weight_decay: float
-    batch_size: int
+    batch_size: int  #: chips in a step; the last batch of an epoch may have fewer
+    #: epochs, steps: passes over the split; if `steps` is above 0, that many steps instead
     epochs: int
     steps: int
-    clip_norm: float
-    augment: bool
-    amp: bool
+    clip_norm: float  #: largest L2 norm of a step's gradient, over all parameters; 0 for no limit
+    augment: bool  #: whether to flip and turn chips at random
+    amp: bool  #: mixed precision with bfloat16, on GPUs that have it; float32 elsewhere
+    #: standard deviation of the random change of every band's gain and offset; 0 for none
     jitter: float
-    band_dropout: float
+    band_dropout: float  #: probability that a band of a chip is left out; 0 for none
 
     def __post_init__(self) -> None:
         for name, value, in_range, expected in (

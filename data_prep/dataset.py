@@ -45,22 +45,13 @@ class SiteView:
 
 
 class Dataset:
-    """A store and its sites; made by :func:`open_data`.
-
-    Attributes
-    ----------
-    path : Path
-        What was opened.
-    store : Store
-    partition : PartitionMeta or None
-    sites : list of str
-        Names, in order.
-    """
+    """A store and its sites; made by :func:`open_data`."""
 
     def __init__(self, path: Path, store: Store, partition: PartitionMeta | None) -> None:
-        self.path = path
+        self.path = path  #: what was opened
         self.store = store
         self.partition = partition
+        #: names, in order
         self.sites: list[str] = list(partition.sites) if partition else [WHOLE_SITE]
 
     @property

@@ -26,20 +26,12 @@ from rsdgc.errors import DataError
 
 
 class Store:
-    """Read access to a store; made by :meth:`open`.
-
-    Attributes
-    ----------
-    path : Path
-    meta : StoreMeta
-    manifest : pyarrow.Table
-        One row per sample; column ``chip`` equals the row's number.
-    """
+    """Read access to a store; made by :meth:`open`."""
 
     def __init__(self, path: Path, meta: StoreMeta, manifest: pa.Table) -> None:
         self.path = path
         self.meta = meta
-        self.manifest = manifest
+        self.manifest = manifest  #: one row per sample; column ``chip`` equals the row's number
         self._arrays = [ShardedArray(path, m.shards, m.dtype) for m in meta.modalities]
         self._pixels = meta.kind == "pixels"
         for modality, array in zip(meta.modalities, self._arrays, strict=True):

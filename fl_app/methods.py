@@ -16,33 +16,22 @@ from rsdgc.registry import Registry
 
 @dataclass(frozen=True)
 class Method:
-    """The values of the settings that are left at ``auto``.
+    """The values of the settings that are left at ``auto``."""
 
-    Attributes
-    ----------
-    title : str
-        Name in the report.
-    about : str
-        One line for the documentation.
-    neighborhood, indicator, values, dense_values, indices : str
-        See :class:`rsdgc.scheme.Scheme` and :mod:`rsdgc.indicators`.
-    ratio_policy : str
-        See :mod:`strategies.rate_control`; ``whole`` sends every layer whole.
-    momentum_correction : float
-        Momentum that sites keep over rounds, with factor masking; 0 for none.
-    server_momentum : float
-        Momentum of the global model, see :mod:`strategies.rs_dgc`; 0 for none.
-    """
-
-    title: str
-    about: str
+    title: str  #: name in the report
+    about: str  #: one line for the documentation
+    #: neighborhood, indicator, values, dense_values, indices: see :class:`rsdgc.scheme.Scheme`
+    #: and :mod:`rsdgc.indicators`
     neighborhood: str = "kernel"
     indicator: str = "nsi"
     values: str = "deadzone"
     dense_values: str = "float16"
     indices: str = "rice"
+    #: see :mod:`strategies.rate_control`; ``whole`` sends every layer whole
     ratio_policy: str = "update"
+    #: momentum that sites keep over rounds, with factor masking; 0 for none
     momentum_correction: float = 0.0
+    #: momentum of the global model, see :mod:`strategies.rs_dgc`; 0 for none
     server_momentum: float = 0.0
 
 

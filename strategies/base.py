@@ -72,15 +72,6 @@ class SiteStrategy(Strategy):
         Draw, quorum and learning rate.
     checkpoints : Checkpoints, optional
         Where and when the state of the run is saved; never by default.
-
-    Attributes
-    ----------
-    confusion : int64 [K, K] or None
-        Confusion matrix of the final evaluation over all sites' test splits, reference in rows.
-    rounds_combined : int
-        Rounds that reached the quorum and so changed the model.
-    resumed_round : int
-        The last round in the checkpoint that the run was resumed from; 0 for a new run.
     """
 
     def __init__(
@@ -94,8 +85,11 @@ class SiteStrategy(Strategy):
         self.ledger = ledger
         self.round_settings = round_settings
         self.checkpoints = checkpoints
+        #: int64 [K, K]: confusion matrix of the final evaluation over all sites' test splits,
+        #: reference in rows
         self.confusion: Int64 | None = None
-        self.rounds_combined = 0
+        self.rounds_combined = 0  #: rounds that reached the quorum and so changed the model
+        #: the last round in the checkpoint that the run was resumed from; 0 for a new run
         self.resumed_round = 0
         self._discovery = SiteDiscovery(site_manager)
         self._outbox = Outbox()

@@ -56,17 +56,6 @@ class PublishedModel:
         Encodes the patches.
     run_id : int
         Stamped on the patches.
-
-    Attributes
-    ----------
-    weights, published : float32 [size]
-        w and p.
-    version : int
-        Version of p: the number of publications so far.
-    log : list of Patch
-        The latest patches without a gap, oldest first; together smaller than the whole model.
-    pending : bool
-        Whether w has changed since the last publication.
     """
 
     def __init__(
@@ -75,10 +64,12 @@ class PublishedModel:
         self.spec = compressor.spec
         self.rates = rates
         self.run_id = run_id
+        #: weights, published, float32 [size]: w and p
         self.weights = weights.copy()
         self.published = weights.copy()
-        self.version = 0
-        self.pending = False
+        self.version = 0  #: version of p: the number of publications so far
+        self.pending = False  #: whether w has changed since the last publication
+        #: the latest patches without a gap, oldest first; together smaller than the whole model
         self.log: list[Patch] = []
         self.fingerprint = fingerprint(self.published)
         self._compressor = compressor

@@ -110,23 +110,14 @@ class Ledger:
         The run folder; None keeps the ledger in memory only.
     dense_bytes : int
         Bytes of the whole model in float32: what FedAvg would send to a site and receive from it.
-
-    Attributes
-    ----------
-    rounds : list of RoundEntry
-        Round 0 (before training) first.
-    refusals : Counter
-        Number of refused replies by reason.
-    final : Scores or None
-        Of the final model, once the final evaluation is over.
     """
 
     def __init__(self, folder: Path | None, dense_bytes: int) -> None:
         self.folder = folder
         self.dense_bytes = dense_bytes
-        self.rounds: list[RoundEntry] = [RoundEntry(0)]
-        self.refusals: Counter[str] = Counter()
-        self.final: Scores | None = None
+        self.rounds: list[RoundEntry] = [RoundEntry(0)]  #: round 0 (before training) first
+        self.refusals: Counter[str] = Counter()  #: number of refused replies by reason
+        self.final: Scores | None = None  #: of the final model, once the final evaluation is over
         self._scored = 0
 
     def record(self, entries: list[SiteEntry]) -> None:

@@ -20,24 +20,12 @@ from strategies.validation import ReplyRefused, read_class_counts
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one model.
+    """Scores of one model."""
 
-    Attributes
-    ----------
-    accuracy : float
-        Share of samples that are classified correctly (overall accuracy, OA).
-    balanced_accuracy : float
-        Mean recall over the classes that occur (average accuracy, AA).
-    kappa : float
-        Cohen's kappa, the agreement beyond chance: (po − pe) / (1 − pe).
-    loss : float
-        Mean cross-entropy over ``num_examples`` samples.
-    """
-
-    accuracy: float
-    balanced_accuracy: float
-    kappa: float
-    loss: float
+    accuracy: float  #: share of samples that are classified correctly (overall accuracy, OA)
+    balanced_accuracy: float  #: mean recall over the classes that occur (average accuracy, AA)
+    kappa: float  #: Cohen's kappa, the agreement beyond chance: (po − pe) / (1 − pe)
+    loss: float  #: mean cross-entropy over ``num_examples`` samples
     num_examples: int
 
     @classmethod

@@ -71,13 +71,6 @@ class RateControl:
     rounds, warm_up_rounds : int
         See :func:`round_weights`; the budget is then the mean over the run's rounds. With
         ``rounds=0`` all rounds have the same budget.
-
-    Attributes
-    ----------
-    ratios : float64 [num_layers]
-        Ratios of the next round.
-    target_bytes : float
-        Size of an encoded upload of the next round such that the reply keeps to its budget.
     """
 
     def __init__(
@@ -103,9 +96,11 @@ class RateControl:
         )
         self._round = 0
         self._level = 1.0
+        #: size of an encoded upload of the next round such that the reply keeps to its budget
         self.target_bytes = self.reply_bytes
         self.shares = uniform_shares(spec)
         self._shares_measured = False
+        #: float64 [num_layers]: ratios of the next round
         self.ratios: Float64 = np.ones(len(spec.layers))
         self._fit()
 

@@ -18,25 +18,15 @@ MAX_CELLS = 1000
 
 @dataclass(frozen=True)
 class SceneGrid:
-    """The samples of one scene, and the cells that they cover.
-
-    Attributes
-    ----------
-    samples : int64 [n]
-        Rows of the store's manifest.
-    top, left : int64 [n]
-        Corner of each sample, in pixels from the first one's.
-    sample_px : int
-        Side of the ground that a sample stands for: the stride, as chips may overlap.
-    cell_px : int
-        Side of a cell in pixels. Where samples lie at equal distances, a sample is one cell.
-    """
+    """The samples of one scene, and the cells that they cover."""
 
     name: str
-    samples: NDArray[np.int64]
+    samples: NDArray[np.int64]  #: int64 [n]: rows of the store's manifest
+    #: top, left, int64 [n]: corner of each sample, in pixels from the first one's
     top: NDArray[np.int64]
     left: NDArray[np.int64]
-    sample_px: int
+    sample_px: int  #: side of the ground that a sample stands for: the stride, as chips may overlap
+    #: side of a cell in pixels. Where samples lie at equal distances, a sample is one cell.
     cell_px: int
 
     @property

@@ -15,23 +15,15 @@ _FLOWERS_OWN = re.compile(
 
 
 class LogFilter:
-    """Turns raw lines into those that are shown, and remembers what they report.
-
-    Attributes
-    ----------
-    error : str
-        Text of the last error that this app logged; empty if there was none. The traceback that
-        follows it is not shown, because the text names problem and remedy.
-    headline : str
-        The line that names the report; it is not shown, so that the command can print it last.
-    folder : str
-        The run folder; empty until the run has logged it.
-    """
+    """Turns raw lines into those that are shown, and remembers what they report."""
 
     def __init__(self) -> None:
+        #: text of the last error that this app logged; empty if there was none. The traceback
+        #: that follows it is not shown, because the text names problem and remedy.
         self.error = ""
+        #: the line that names the report; it is not shown, so that the command can print it last
         self.headline = ""
-        self.folder = ""
+        self.folder = ""  #: the run folder; empty until the run has logged it
 
     def show(self, raw: str) -> str | None:
         """Return the line to show, or None."""

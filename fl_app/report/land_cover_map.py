@@ -49,29 +49,19 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class LandCoverMap:
-    """A map ready to be put in the page.
-
-    Attributes
-    ----------
-    width, height : int
-        Cells.
-    outline : str
-        SVG path around the test samples, in cells.
-    num_other : int
-        Samples in neither the test nor the train split.
-    test_accuracy, train_accuracy : float or None
-        Share of right predictions; None without samples.
-    """
+    """A map ready to be put in the page."""
 
     scene: str
+    #: width, height: cells
     width: int
     height: int
     panels: list[Panel]
-    outline: str
+    outline: str  #: SVG path around the test samples, in cells
     legend: list[LegendEntry]
     num_test: int
     num_train: int
-    num_other: int
+    num_other: int  #: samples in neither the test nor the train split
+    #: test_accuracy, train_accuracy: share of right predictions; None without samples
     test_accuracy: float | None
     train_accuracy: float | None
 

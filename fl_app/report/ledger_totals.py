@@ -11,26 +11,19 @@ from strategies.ledger import SiteEntry
 
 @dataclass
 class SiteTotal:
-    """What one site sent and received over the whole run, refused uploads included.
-
-    Attributes
-    ----------
-    up_by_group : Counter
-        Bytes up of each group of layers, headers included.
-    accepted, refused, silent : int
-        Rounds in which its upload was accepted, was refused, or did not come.
-    num_examples : int
-        Training samples that it reported last.
-    """
+    """What one site sent and received over the whole run, refused uploads included."""
 
     site: str
     bytes_up: int = 0
     bytes_down: int = 0
+    #: bytes up of each group of layers, headers included
     up_by_group: Counter[str] = field(default_factory=Counter)
+    #: accepted, refused, silent: rounds in which its upload was accepted, was refused, or did
+    #: not come
     accepted: int = 0
     refused: int = 0
     silent: int = 0
-    num_examples: int = 0
+    num_examples: int = 0  #: training samples that it reported last
 
     def add(self, entry: SiteEntry) -> None:
         """Count one more round of this site."""

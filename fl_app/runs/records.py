@@ -59,27 +59,15 @@ class LayerShape:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """``config.json``: what a run was started with.
+    """``config.json``: what a run was started with."""
 
-    Attributes
-    ----------
-    settings : dict
-        By hyphenated key, as :meth:`fl_app.settings.Settings.to_mapping` returns them; in the file
-        they stand at the top level, before the other fields.
-    run_id : int
-        Flower's number of the run when it was first started.
-    data : RunData
-        What the run was trained on.
-    layers : list of LayerShape
-        Of the model, in its order.
-    versions : dict of str to str
-        Of Python and of the packages that the result depends on.
-    """
-
+    #: by hyphenated key, as :meth:`fl_app.settings.Settings.to_mapping` returns them; in the
+    #: file they stand at the top level, before the other fields
     settings: dict[str, Any]
-    run_id: int
-    data: RunData
-    layers: list[LayerShape] = field(default_factory=list)
+    run_id: int  #: Flower's number of the run when it was first started
+    data: RunData  #: what the run was trained on
+    layers: list[LayerShape] = field(default_factory=list)  #: of the model, in its order
+    #: of Python and of the packages that the result depends on
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -107,28 +95,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """``summary.json``: the final model's scores and the bytes of the whole run.
-
-    Attributes
-    ----------
-    accuracy, balanced_accuracy, kappa : float or None
-        Of the final model on all test samples; None if no site has any.
-    resyncs, bytes_resync : int
-        Times that a site was sent the whole model because its replica was out of step, and the
-        bytes of these messages.
-    dense_bytes_up, dense_bytes_down : int
-        What dense FedAvg would have sent for the same messages.
-    compression_up, compression_down, compression_total : float or None
-        Dense bytes over real bytes.
-    seconds : float or None
-        Wall clock, without the time between a stop and its resumption.
-    num_test : int
-        Test samples behind the scores.
-    confusion : list of list of int
-        Rows are the reference; empty if nothing was scored.
-    refused : dict of str to int
-        Uploads that were refused or lost, by reason.
-    """
+    """``summary.json``: the final model's scores and the bytes of the whole run."""
 
     method: str
     dataset: str
@@ -137,22 +104,30 @@ class RunSummary:
     num_sites: int
     rounds: int
     seed: int
+    #: accuracy, balanced_accuracy, kappa: of the final model on all test samples; None if no
+    #: site has any
     accuracy: float | None = None
     balanced_accuracy: float | None = None
     kappa: float | None = None
+    #: resyncs, bytes_resync: times that a site was sent the whole model because its replica was
+    #: out of step, and the bytes of these messages
     resyncs: int = 0
     bytes_resync: int = 0
     bytes_up: int
     bytes_down: int
+    #: dense_bytes_up, dense_bytes_down: what dense FedAvg would have sent for the same messages
     dense_bytes_up: int
     dense_bytes_down: int
+    #: compression_up, compression_down, compression_total: dense bytes over real bytes
     compression_up: float | None = None
     compression_down: float | None = None
     compression_total: float | None = None
-    seconds: float | None = None
-    num_test: int = 0
+    seconds: float | None = None  #: wall clock, without the time between a stop and its resumption
+    num_test: int = 0  #: test samples behind the scores
     classes: list[str] = field(default_factory=list)
+    #: rows are the reference; empty if nothing was scored
     confusion: list[list[int]] = field(default_factory=list)
+    #: uploads that were refused or lost, by reason
     refused: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:

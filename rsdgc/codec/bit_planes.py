@@ -44,21 +44,11 @@ class PlaneCode(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Levels of a group of n values, of which n₁, n₂, n₃ have magnitudes above 0, 1, 2.
+    """Levels of a group of n values, of which n₁, n₂, n₃ have magnitudes above 0, 1, 2."""
 
-    Attributes
-    ----------
-    flags : list of bool [n], [n₁], [n₂]
-        The planes.
-    large : int64 [n₃]
-        Magnitudes of 3 and more.
-    negative : bool [n₁]
-        Signs.
-    """
-
-    flags: list[Bools]
-    large: NDArray[np.int64]
-    negative: Bools
+    flags: list[Bools]  #: list of bool [n], [n₁], [n₂]: the planes
+    large: NDArray[np.int64]  #: int64 [n₃]: magnitudes of 3 and more
+    negative: Bools  #: bool [n₁]: signs
 
     @classmethod
     def from_magnitudes(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:

@@ -33,21 +33,11 @@ RAW_ID_BITS = 32
 
 @dataclass(frozen=True, eq=False)
 class KeptNeighborhoods:
-    """Kept neighborhoods of one layer.
+    """Kept neighborhoods of one layer."""
 
-    Attributes
-    ----------
-    grid : Neighborhoods
-        All neighborhoods of the layer.
-    ids : int64 [k]
-        Which ones, strictly increasing.
-    values : float32 [num_members(ids)]
-        Their members.
-    """
-
-    grid: Neighborhoods
-    ids: Int64
-    values: Float32
+    grid: Neighborhoods  #: all neighborhoods of the layer
+    ids: Int64  #: int64 [k]: which ones, strictly increasing
+    values: Float32  #: float32 [num_members(ids)]: their members
 
     @property
     def is_complete(self) -> bool:
@@ -57,31 +47,18 @@ class KeptNeighborhoods:
 
 @dataclass(frozen=True, eq=False)
 class EncodedLayers:
-    """The sparse layers of an update with their ids encoded, and their values if coded jointly.
+    """The sparse layers of an update with their ids encoded, and their values if coded jointly."""
 
-    Attributes
-    ----------
-    kept : list of KeptNeighborhoods
-        What is sent of each layer. Jointly coded values are those that a decoder finds.
-    codes : list of int
-        Code of each layer.
-    unary, plain : bytes
-        The streams (:mod:`rsdgc.codec.golomb_rice`).
-    layer_bits : float64 [num_layers]
-        Bits of each layer in both streams and among the plain integers.
-    table : bytes
-        The joint coding's own bytes.
-    raw_ids : bytes
-        Ids as plain integers, if they are not in the streams.
-    """
-
+    #: what is sent of each layer. Jointly coded values are those that a decoder finds.
     kept: list[KeptNeighborhoods]
-    codes: list[int]
+    codes: list[int]  #: code of each layer
+    #: unary, plain: the streams (:mod:`rsdgc.codec.golomb_rice`)
     unary: bytes
     plain: bytes
+    #: float64 [num_layers]: bits of each layer in both streams and among the plain integers
     layer_bits: Float64
-    table: bytes = b""
-    raw_ids: bytes = b""
+    table: bytes = b""  #: the joint coding's own bytes
+    raw_ids: bytes = b""  #: ids as plain integers, if they are not in the streams
 
     @cached_property
     def counts(self) -> bytes:

@@ -34,19 +34,12 @@ _LAYOUT = struct.Struct(f"<f{PLANES}b")
 
 @dataclass(frozen=True)
 class Quantizer:
-    """A step and the offsets of its levels; both travel in the table of the coding.
-
-    Parameters
-    ----------
-    step : float
-        :data:`FINEST_STEP` to :data:`COARSEST_STEP`; rounded to float32.
-    offsets : tuple of int
-        256ths of a step to add to levels 1, 2, and 3 and more; -128 to 127.
-    """
+    """A step and the offsets of its levels; both travel in the table of the coding."""
 
     NUM_BYTES: ClassVar[int] = _LAYOUT.size
 
-    step: float
+    step: float  #: :data:`FINEST_STEP` to :data:`COARSEST_STEP`; rounded to float32
+    #: 256ths of a step to add to levels 1, 2, and 3 and more; -128 to 127
     offsets: tuple[int, ...] = (0,) * PLANES
 
     def __post_init__(self) -> None:

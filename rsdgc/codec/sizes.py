@@ -22,30 +22,15 @@ from rsdgc.spec import ModelSpec
 
 @dataclass(frozen=True, eq=False)
 class SizeModel:
-    """Expected encoded size of a model's layers.
+    """Expected encoded size of a model's layers."""
 
-    Attributes
-    ----------
-    counts : float64 [num_layers]
-        Neighborhoods of each layer.
-    whole_bytes : float64 [num_layers]
-        Bytes of each layer sent whole.
-    neighborhood_bytes : float64 [num_layers]
-        Value bytes of a mean neighborhood.
-    overhead_bytes : int
-        Bytes of a sparse layer beside ids and values, such as a scale.
-    raw_ids : bool
-        Whether ids are plain integers.
-    joint : bool
-        Whether the value coding is a joint one. Then a layer with ratio 1 is coded like the
-        others, unless all layers have ratio 1.
-    """
-
-    counts: Float64
-    whole_bytes: Float64
-    neighborhood_bytes: Float64
-    overhead_bytes: int
-    raw_ids: bool
+    counts: Float64  #: float64 [num_layers]: neighborhoods of each layer
+    whole_bytes: Float64  #: float64 [num_layers]: bytes of each layer sent whole
+    neighborhood_bytes: Float64  #: float64 [num_layers]: value bytes of a mean neighborhood
+    overhead_bytes: int  #: bytes of a sparse layer beside ids and values, such as a scale
+    raw_ids: bool  #: whether ids are plain integers
+    #: whether the value coding is a joint one. Then a layer with ratio 1 is coded like the
+    #: others, unless all layers have ratio 1.
     joint: bool
 
     @classmethod
