@@ -48,7 +48,7 @@ class Dataset:
     """A store and its sites; made by :func:`open_data`."""
 
     def __init__(self, path: Path, store: Store, partition: PartitionMeta | None) -> None:
-        self.path = path  #: what was opened
+        self.path = path
         self.store = store
         self.partition = partition
         #: names, in order

@@ -48,13 +48,7 @@ def run(grid: Grid, context: Context) -> Path:
 
 
 def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
-    """Run the federation and write everything into its run folder but the report.
-
-    Raises
-    ------
-    RunError
-        Too few sites join, or no round reaches the quorum.
-    """
+    """Run the federation and write everything into its run folder but the report."""
     settings = active.settings
     sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
     data = sites.data

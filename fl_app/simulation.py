@@ -37,11 +37,6 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     """Run the simulation and wait for its end; the log goes to standard output.
 
     As many sites work in parallel as there are CPUs, and shares of a GPU, for them.
-
-    Raises
-    ------
-    RunError
-        Flower does not start, or the run does not complete.
     """
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     resources = (

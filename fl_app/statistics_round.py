@@ -35,12 +35,6 @@ def normalization_config(
 
     The common statistics are collected from the sites and written to the run folder, or read from
     there if the run was resumed.
-
-    Raises
-    ------
-    RunError
-        Too few sites reported usable sums, or sites differ in modalities or bands; or the resumed
-        run has lost its ``normalization.json``.
     """
     if settings.normalization == "site":
         return ConfigRecord()

@@ -20,16 +20,8 @@ def build_strategy(
 ) -> SiteStrategy:
     """Build the strategy that runs a federation's rounds.
 
-    Parameters
-    ----------
-    run : ActiveRun
-        Its settings and folder; ledger and checkpoints go into the folder.
-    sites : SiteManager
-        Who takes part.
-    spec : ModelSpec
-        Layers of the model.
-    initial : float32 [size]
-        Its weights before training.
+    Ledger and checkpoints go into the folder of ``run``; ``initial``, float32 [size], are the
+    model's weights before training.
     """
     settings = run.settings
     ledger = Ledger(run.folder, spec.dense_bytes)

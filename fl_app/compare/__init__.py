@@ -35,14 +35,7 @@ def compare(
 
     ``compare.csv``, ``compare.md`` and ``compare.svg`` are written again after every run, from the
     runs that are complete; the path of the table in Markdown is returned. ``common`` are the
-    settings of all trials, by hyphenated key.
-
-    Raises
-    ------
-    SettingError
-        A setting is wrong, or a folder holds a run with other settings.
-    RunError
-        A run fails, or lost uploads of its sites; the runs before it are kept.
+    settings of all trials, by hyphenated key. If a run fails, those before it are kept.
     """
     all_settings = {
         trial: Settings.from_mapping(

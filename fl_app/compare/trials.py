@@ -39,11 +39,6 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
     """Return every method at every budget with every seed, one seed after another.
 
     A method that ignores budgets (FedAvg, one that sends everything) is run once a seed.
-
-    Raises
-    ------
-    SettingError
-        A method is unknown, a setting after it is wrong, or a trial is listed twice.
     """
     trials = []
     for seed in seeds:

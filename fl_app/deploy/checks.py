@@ -184,13 +184,7 @@ def _check_authority(path: Path) -> CheckResult:
 
 
 def check_certificate(config: ServerConfig) -> CheckResult:
-    """Check the server's certificate: its authority, key, names and dates.
-
-    Raises
-    ------
-    SettingError
-        Sites would not accept the certificate.
-    """
+    """Check the server's certificate: its authority, key, names and dates."""
     certificate = read_certificate(config.certificate)
     try:
         certificate.verify_directly_issued_by(read_certificate(config.ca_certificate))
@@ -318,13 +312,7 @@ def _check_exposure(server: Endpoint) -> CheckResult:
 
 
 def describe_data(config: SiteConfig) -> str:
-    """Return the size of the site's data.
-
-    Raises
-    ------
-    DataError
-        The store cannot be used, or has no chips to train on.
-    """
+    """Return the size of the site's data."""
     from fl_app.site_data import check_trainable, own_data  # noqa: PLC0415  # imports torch
 
     data = own_data(config.data_dir, config.name)

@@ -52,17 +52,8 @@ def issue_server_certificate(
 ) -> tuple[bytes, bytes]:
     """Sign a certificate for a server, with a new key; return both in PEM.
 
-    Parameters
-    ----------
-    authority_certificate, authority_key : bytes
-        As :func:`make_authority` returns them.
-    names : sequence of str
-        DNS names and IP addresses by which sites reach the server.
-
-    Raises
-    ------
-    SettingError
-        The authority's files are damaged or do not match.
+    The authority is what :func:`make_authority` returned, in PEM; ``names`` are the DNS names and
+    IP addresses by which sites reach the server.
     """
     try:
         issuer = x509.load_pem_x509_certificate(authority_certificate)
@@ -136,10 +127,7 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return a site's private key.
 
-    Raises
-    ------
-    SettingError
-        The file cannot be read, is open to other users, or is not an ECDSA key of OpenSSH.
+    It must be an ECDSA key of OpenSSH that other users cannot read.
     """
     content = read_secret(path)
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
@@ -165,10 +153,7 @@ def read_public(path: Path) -> ec.EllipticCurvePublicKey:
 def read_secret(path: Path) -> bytes:
     """Return the content of a private key's file.
 
-    Raises
-    ------
-    SettingError
-        The file cannot be read, or is open to users other than its owner.
+    The file must be unreadable to all but its owner.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)

@@ -65,19 +65,8 @@ class Federation:
 def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[str]) -> Federation:
     """Make a federation's folders, or the missing parts of them.
 
-    Parameters
-    ----------
-    out : Path
-        Folder of the federation.
-    names, port
-        As in :class:`Federation`.
-    sites : sequence of str
-        Names of the sites.
-
-    Raises
-    ------
-    SettingError
-        A name or the port is not valid, or the folder belongs to another federation.
+    ``names`` and ``port`` are those of :class:`Federation`. A folder that belongs to another
+    federation is refused with a SettingError.
     """
     # Everything is checked first, so that a mistake leaves no folder behind.
     _check_server_names(names)
@@ -120,22 +109,9 @@ def open_federation(folder: Path) -> Federation:
 def add_site(federation: Federation, site: str, public_key: Path | None = None) -> Path:
     """Make a site's folder, or the missing parts of it, and return it.
 
-    The site's public key is also copied to the server's folder.
-
-    Parameters
-    ----------
-    federation : Federation
-        From :func:`init_federation` or :func:`open_federation`.
-    site : str
-        Name of the site.
-    public_key : Path, optional
-        Public key of a pair that the site made itself. The private key stays at the site, and the
-        folder made here has none.
-
-    Raises
-    ------
-    SettingError
-        The name or the key is not valid, or the site already has another key.
+    The site's public key is also copied to the server's folder. With ``public_key``, that of a pair
+    which the site made itself, the private key stays at the site and the folder made here has none.
+    A site that has another key already is refused with a SettingError.
     """
     _check_site(site)
     folder = federation.folder / "sites" / site

@@ -30,13 +30,6 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     ``out`` is the name of the run's folder in ``runs-dir``, or an absolute path. The settings are
     ``options`` and, as ``key=value``, ``overrides``; ``min-sites`` is by default the number of
     registered sites.
-
-    Raises
-    ------
-    SettingError
-        A setting is wrong, or the folder is not empty.
-    RunError
-        The server does not answer, no site is registered, or the run did not complete.
     """
     folder = config.runs_dir / out
     given = {**parse_overrides(overrides), **options, "out": str(folder)}
@@ -60,11 +53,6 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None
 
     ``out`` is the name of the run's folder in ``runs-dir``, or its absolute path. The run waits for
     ``min_sites`` sites, by default for as many as when it was started.
-
-    Raises
-    ------
-    RunError
-        The run does not exist, is finished or still at work, or did not complete.
     """
     folder = config.runs_dir / out
     original, _ = read_settings(folder)
@@ -79,13 +67,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None
 
 
 def watch(config: ServerConfig, run_id: str | None = None) -> None:
-    """Print the state of sites and runs, then follow a run, by default the newest, to its end.
-
-    Raises
-    ------
-    RunError
-        The server does not answer, or the run did not complete.
-    """
+    """Print the state of sites and runs, then follow a run, by default the newest, to its end."""
     flower = connect(config)
     runs = flower.runs()
     for site, state in site_states(config, flower).items():
@@ -97,13 +79,7 @@ def watch(config: ServerConfig, run_id: str | None = None) -> None:
 
 
 def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
-    """Stop a run, by default the active one; it can be resumed.
-
-    Raises
-    ------
-    RunError
-        The server does not answer, no run or several are active, or Flower refuses.
-    """
+    """Stop a run, by default the active one; it can be resumed."""
     flower = connect(config)
     if run_id is None:
         active = flower.active_run_ids()

@@ -36,15 +36,7 @@ class RegisteredSite:
 
 
 def start_superlink(config: ServerConfig) -> NoReturn:
-    """Replace this process by the SuperLink, so that systemd watches and signals Flower itself.
-
-    Raises
-    ------
-    SettingError
-        The certificate is not valid, or a folder cannot be written.
-    RunError
-        A SuperLink already runs here.
-    """
+    """Replace this process by the SuperLink, so that systemd watches and signals Flower itself."""
     check = check_certificate(config)
     if check.status == "FAILED":
         raise SettingError(f"certificate {config.certificate}: {check.detail}; {check.remedy}")
@@ -78,13 +70,7 @@ def start_superlink(config: ServerConfig) -> NoReturn:
 
 
 def connect(config: ServerConfig) -> FlowerCli:
-    """Return Flower's command line, connected to this server's SuperLink.
-
-    Raises
-    ------
-    RunError
-        The SuperLink does not answer.
-    """
+    """Return Flower's command line, connected to this server's SuperLink."""
     server = config.superlink_endpoint
     try:
         server.health()
@@ -106,13 +92,6 @@ def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
 
     A site whose key has changed is admitted with the new key only. A site whose key is no longer in
     the folder is no longer admitted.
-
-    Raises
-    ------
-    SettingError
-        The folder has no keys, or a file is not a key.
-    RunError
-        The SuperLink refuses a key.
     """
     paths = {path.stem: path for path in sorted(config.keys.glob("*.pub"))}
     if not paths:

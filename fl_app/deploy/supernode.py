@@ -83,14 +83,7 @@ class NodeRecord:
 
 
 def start(config: SiteConfig) -> None:
-    """Run this site's SuperNode until it is told to stop, and print its log.
-
-    Raises
-    ------
-    RsdgcError
-        Key, data or server cannot be used, another SuperNode of this site runs, or this one ended
-        by itself.
-    """
+    """Run this site's SuperNode until it is told to stop, and print its log."""
     read_private(config.private_key)
     data = describe_data(config)
     with _hold_site(config):

@@ -34,28 +34,10 @@ def superlink(
 ) -> Iterator[tuple[dict[str, str], int]]:
     """Run a SuperLink while the context lasts, without TLS.
 
-    Parameters
-    ----------
-    home : Path
-        An existing folder for everything that Flower writes.
-    simulation : bool
-        Whether the SuperLink simulates the nodes, or waits for SuperNodes to connect.
-    variables : mapping of str to str, optional
-        Environment variables for everything that it starts.
-    host : str
-        Address to listen on: the loopback, or 0.0.0.0, which includes it.
-
-    Yields
-    ------
-    environment : dict of str to str
-        For processes that belong to it, such as ``flwr run``.
-    port : int
-        On which it listens.
-
-    Raises
-    ------
-    RunError
-        It does not start.
+    It simulates the nodes (``simulation``), or waits for SuperNodes to connect to ``host``. Flower
+    writes to the existing folder ``home``. ``variables`` are added to the environment of all that
+    it starts. Yields the environment for processes that belong to it, such as ``flwr run``, and the
+    port on which it listens. Raises RunError if it does not start.
     """
     (port,) = free_ports(1)
     environment = {**flower_environment(home), **(variables or {})}

@@ -21,15 +21,7 @@ from rsdgc.errors import RunError
 
 
 def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Predict the classes, int64 [n], of chips at positions in a store.
-
-    Raises
-    ------
-    RunError
-        The run's ``model.safetensors`` is missing or does not fit the store.
-    DataError
-        The statistics that the run normalized by do not fit the store.
-    """
+    """Predict the classes, int64 [n], of chips at positions in a store."""
     device = choose_device("auto")
     model = _saved_model(run, store).to(device).eval()
     normalization = normalizations(store.meta.modalities, run_statistics(run.folder))

@@ -87,15 +87,8 @@ def open_run(settings: Settings, flower_run_id: int) -> Iterator[ActiveRun]:
 
     The settings ``resume`` and ``out`` decide which folder it is; ``flower_run_id`` is Flower's
     number of this start of the run. A new run that ends before it has written ``config.json``, for
-    instance because no site connects, leaves no folder.
-
-    Raises
-    ------
-    RunError
-        The folder of a new run is in use, the run to resume does not exist or is finished, or
-        another process works in the folder.
-    SettingError
-        The run to resume was started with other settings.
+    instance because no site connects, leaves no folder. Raises RunError if another process works in
+    the folder, and SettingError if the run to resume was started with other settings.
     """
     if settings.resume:
         folder, run_id = check_resumable(settings)
@@ -121,13 +114,7 @@ def in_use(folder: Path) -> bool:
 
 
 def read_settings(folder: Path) -> tuple[Settings, int]:
-    """Return the settings that a run was started with, and its number.
-
-    Raises
-    ------
-    RunError
-        There is no run, or its configuration is damaged.
-    """
+    """Return the settings that a run was started with, and its number."""
     if not (folder / CONFIG_FILE).exists():
         raise RunError(f"{folder} holds no run to resume: it has no {CONFIG_FILE}")
     config = RunConfig.read(folder)
@@ -145,12 +132,8 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
 def check_resumable(settings: Settings) -> tuple[Path, int]:
     """Check that the run in ``settings.out`` can be resumed, and return its folder and number.
 
-    Raises
-    ------
-    RunError
-        There is no such run, or it is finished.
-    SettingError
-        A setting that the result depends on differs from the run's.
+    Raises RunError if there is none or it is finished, and SettingError if a setting that the
+    result depends on differs from the run's.
     """
     if not settings.out:
         raise SettingError("resume=true needs out: name the folder of the run to resume")

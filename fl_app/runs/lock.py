@@ -39,10 +39,7 @@ class LockHolder(NamedTuple):
 def lock_run(folder: Path, run_id: int) -> Iterator[None]:
     """Hold a run's folder while the context lasts, for the run that has Flower's number ``run_id``.
 
-    Raises
-    ------
-    RunError
-        Another run is at work there.
+    Raises RunError if another run is at work there.
     """
     lock = FileLock(folder / LOCK_FILE, timeout=ACQUIRE_TIMEOUT_S)
     try:
