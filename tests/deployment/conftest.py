@@ -1,4 +1,4 @@
-"""A federation for each file, so that the files can run side by side."""
+"""A federation for each file, of its ``SITES``, so that the files can run side by side."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from tests.deployment.parties import Running
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     with ExitStack() as stack:
-        federation = Running(stack, tmp_path_factory.mktemp("federation"))
+        federation = Running(stack, tmp_path_factory.mktemp("federation"), request.module.SITES)
         yield federation
         for node in federation.nodes.values():  # all at once: the stack waits for one after another
             node.popen.terminate()

@@ -23,7 +23,6 @@ from rsdgc.errors import RunError
 from tests.federation import make_data
 
 ROOT = Path(__file__).parents[2]
-SITES = ("site-00", "site-01", "site-02")
 COMMON = ("batch-size=8", "learning-rate=0.02", "device=cpu")
 STEP_TIMEOUT_S = 900.0
 """For steps that take a minute at most on a quiet machine."""
@@ -160,11 +159,11 @@ class Loopback:
 
 
 class Running:
-    """The federation and its processes."""
+    """A federation, its server, which runs, and those of its sites that have been started."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self.data = make_data(folder, sites=len(SITES))
-        self.federation = Loopback(stack, folder, self.data, SITES)
+    def __init__(self, stack: ExitStack, folder: Path, sites: tuple[str, ...]) -> None:
+        self.data = make_data(folder, sites=len(sites))
+        self.federation = Loopback(stack, folder, self.data, sites)
         self.server = self.federation.start_server()
         code, output = self.federation.server("register")
         assert code == 0, output

@@ -13,7 +13,9 @@ import pytest
 
 from fl_app.deploy.credentials import make_pair
 from fl_app.flower.superlink import free_ports
-from tests.deployment.parties import COMMON, SITES, Running, rsdgc
+from tests.deployment.parties import COMMON, Running, rsdgc
+
+SITES = ("site-00", "site-01")
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fl_app.runs.lock import lock_holder
-from tests.deployment.parties import COMMON, SITES, Loopback, Running, kill, until
+from tests.deployment.parties import COMMON, Loopback, Running, kill, until
+
+SITES = ("site-00", "site-01", "site-02")
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 
