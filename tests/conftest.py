@@ -1,4 +1,4 @@
-"""For all tests: one thread a process, and hypothesis profiles.
+"""For all tests: one thread a process, the order of files, and hypothesis profiles.
 
 Models and images of tests are small: more threads cost processor time and save none, and test
 files run side by side. A profile is ``quick`` by default, ``thorough`` on request:
@@ -7,7 +7,9 @@ environment variable also multiplies the mutants of the fuzz tests.
 """
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported, here and below
@@ -16,3 +18,33 @@ _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthC
 settings.register_profile("quick", max_examples=200, derandomize=True, **_COMMON)
 settings.register_profile("thorough", max_examples=10_000, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+TESTS = Path(__file__).parent
+LONGEST = (
+    "deployment/test_restarts.py",
+    "fl_app/test_simulation.py",
+    "deployment/test_deployed_runs.py",
+    "fl_app/compare/test_trials.py",
+    "fl_app/test_resume.py",
+    "fl_app/test_server_app.py",
+    "fl_app/test_faults.py",
+    "strategies/test_scale.py",
+    "fl_app/report/test_report.py",
+    "fl_app/test_statistics_round.py",
+    "fl_app/test_default_data.py",
+    "rsdgc/test_ratios.py",
+)
+"""Files that take longest, which start first: none of them runs on alone when all others end."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return more workers than there are processors: many tests wait for processes or disks."""
+    return max(1, (3 * (os.cpu_count() or 1)) // 2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [name for name in LONGEST if not (TESTS / name).exists()]
+    assert not missing, f"{missing} are listed in {__file__} and do not exist"
+    ranks = {TESTS / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
