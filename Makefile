@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := rsdgc clients strategies data_prep fl_app
 CHECKED := $(SOURCES) tests benchmarks
-# A file's tests share what they set up; files run side by side, those that come first start first.
+# A file's tests share what they set up, so whole files run side by side, in the order and on the
+# number of workers that tests/conftest.py sets.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo demo-real test check lint types clean

@@ -59,7 +59,7 @@ def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     assert "running since" in output
 
 
-def test_a_run_that_fails_says_so(running: Running) -> None:
+def test_a_run_that_fails_is_reported_with_its_reason(running: Running) -> None:
     words = ["--out", "too-few", "--min-sites", "4", "join-timeout-s=1", *COMMON]
     code, output = running.federation.server("run", *words)
     assert code == 1, output

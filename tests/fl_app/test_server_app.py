@@ -95,10 +95,10 @@ def test_the_ledger_adds_up_to_the_messages_sent(watched: WatchedRun) -> None:
     assert summary["dense_bytes_down"] == 12 * model_bytes  # the final evaluation's, too
 
 
-def test_uploads_keep_to_the_budget(data: Path, tmp_path: Path) -> None:
+def test_uploads_stay_within_the_budget(data: Path, tmp_path: Path) -> None:
     run(settings(data, tmp_path / "run", budget="20x", budget_down="10x", rounds=6))
-    lines_ = lines(tmp_path / "run" / "rounds.jsonl")
-    rounds = [line for line in lines_ if line["phase"] == "train"]
+    visits = lines(tmp_path / "run" / "rounds.jsonl")
+    rounds = [line for line in visits if line["phase"] == "train"]
     summary = summary_of(tmp_path / "run")
     budget = summary["dense_bytes_up"] / len(rounds) / 20
     late = [line for line in rounds if line["round"] > 3]
@@ -160,7 +160,7 @@ def test_ratios_are_sent_and_change_over_the_rounds(watched: WatchedRun) -> None
         assert list(entry["ratios"].values()) == pytest.approx(by_round[entry["round"]], rel=1e-4)
 
 
-def test_a_lost_upload_is_refused_by_name_and_taken_back(data: Path, tmp_path: Path) -> None:
+def test_a_lost_upload_is_refused_by_name_and_stays_at_its_site(data: Path, tmp_path: Path) -> None:
     def lose(message: Message, reply: Message) -> Message | None:
         task = message.content.config_records[messages.TASK]
         lost = message.metadata.message_type == "train" and task[messages.ROUND] == 2

@@ -46,7 +46,7 @@ def test_mistakes_are_named(methods: list[str], says: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_comparison_goes_on_where_it_stopped(
+def test_a_comparison_resumes_where_it_stopped(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "compare"

@@ -32,17 +32,17 @@ def hold_until_killed(folder: Path, ready: Any) -> None:
         signal.pause()
 
 
-def test_the_lock_of_a_killed_run_is_free_and_tells_which_it_was(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_run_is_free_and_names_the_run(tmp_path: Path) -> None:
     assert lock_holder(tmp_path) is None
     refuse_if_running(tmp_path)
     ready = forkserver().Event()
     process = start_process(hold_until_killed, tmp_path, ready)
     assert ready.wait(60)
     assert lock_holder(tmp_path) == LockHolder("11", str(process.pid), at_work=True)
-    said = f"run 11 is at work in {tmp_path} (process {process.pid})"
-    with pytest.raises(RunError, match=re.escape(said)):
+    message = f"run 11 is at work in {tmp_path} (process {process.pid})"
+    with pytest.raises(RunError, match=re.escape(message)):
         refuse_if_running(tmp_path)
-    with pytest.raises(RunError, match=re.escape(said)), lock_run(tmp_path, 12):
+    with pytest.raises(RunError, match=re.escape(message)), lock_run(tmp_path, 12):
         pass
     process.kill()
     process.join()
@@ -55,7 +55,7 @@ def test_the_lock_of_a_killed_run_is_free_and_tells_which_it_was(tmp_path: Path)
     refuse_if_running(tmp_path)
 
 
-def test_nothing_touches_the_folder_of_a_run_at_work(data: Path, tmp_path: Path) -> None:
+def test_nothing_changes_the_folder_of_a_run_in_progress(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(settings(data, folder), run_id=7)
     assert lock_holder(folder) == LockHolder("7", str(os.getpid()), at_work=False)
