@@ -69,6 +69,14 @@ def use(monkeypatch: pytest.MonkeyPatch, store: FakeStore) -> None:
     monkeypatch.setattr(imagery, "predict", predict)
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 20 rounds with its report, for tests that change neither."""
+    folder = make_run(tmp_path_factory.mktemp("reported") / "demo")
+    write_report(folder)
+    return folder
+
+
 def test_the_page_is_whole_and_fetches_nothing(
     tmp_path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,9 +95,9 @@ def test_the_page_is_whole_and_fetches_nothing(
         assert link in page.ids
 
 
-def test_the_numbers_are_those_of_the_run(run_folder: Path) -> None:
-    summary = read_run(run_folder).summary
-    page = Page(write_report(run_folder))
+def test_the_numbers_are_those_of_the_run(reported: Path) -> None:
+    summary = read_run(reported).summary
+    page = Page(reported / "report.html")
     assert summary.accuracy is not None
     assert f"{100 * summary.accuracy:.1f} %" in page.text
     assert "84.2 %" in page.text
@@ -106,14 +114,14 @@ def test_the_numbers_are_those_of_the_run(run_folder: Path) -> None:
     assert "1.41.0" in page.text
 
 
-def test_refused_and_missing_uploads_are_named(run_folder: Path) -> None:
-    page = Page(write_report(run_folder))
+def test_refused_and_missing_uploads_are_named(reported: Path) -> None:
+    page = Page(reported / "report.html")
     assert "site-02 (no reply)" in page.text
     assert "not a valid upload" in page.text
 
 
-def test_synthetic_data_is_called_so_in_every_section_of_results(run_folder: Path) -> None:
-    source = write_report(run_folder).read_text()
+def test_synthetic_data_is_called_so_in_every_section_of_results(reported: Path) -> None:
+    source = (reported / "report.html").read_text()
     for section in ("accuracy", "map", "classes", "sites", "each-round"):
         heading = source.split(f'<section id="{section}">')[1].split("</h2>")[0]
         assert "synthetic data" in heading
@@ -183,8 +191,8 @@ def test_images_without_scenes_are_shown_as_a_gallery(
     assert "their numbers are not in proportion" in page.text
 
 
-def test_without_the_data_the_page_says_so(run_folder: Path) -> None:
-    page = Page(write_report(run_folder))
+def test_without_the_data_the_page_says_so(reported: Path) -> None:
+    page = Page(reported / "report.html")
     assert "data-elsewhere is not on this machine" in page.text
 
 
@@ -196,23 +204,22 @@ def test_a_run_without_a_final_score_has_a_page(run_folder: Path) -> None:
     assert "recorded no confusion matrix" in Page(write_report(run_folder)).text
 
 
-def test_the_report_is_replaced_as_a_whole(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = write_report(run_folder).read_text()
+def test_the_report_is_replaced_as_a_whole(reported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = (reported / "report.html").read_text()
 
     def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(RunError, match="cannot be written"):
-        write_report(run_folder)
-    assert (run_folder / "report.html").read_text() == old
-    assert not [path for path in run_folder.iterdir() if path.name.startswith(".")]
+        write_report(reported)
+    assert (reported / "report.html").read_text() == old
+    assert not [path for path in reported.iterdir() if path.name.startswith(".")]
 
 
-def test_the_same_run_gives_the_same_page(run_folder: Path) -> None:
-    assert write_report(run_folder).read_bytes() == write_report(run_folder).read_bytes()
+def test_the_same_run_gives_the_same_page(reported: Path) -> None:
+    before = (reported / "report.html").read_bytes()
+    assert write_report(reported).read_bytes() == before
 
 
 def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
