@@ -17,7 +17,7 @@ from fl_app.deploy.checks import check_certificate
 from fl_app.deploy.credentials import fingerprint, read_public
 from fl_app.deploy.party_config import ServerConfig, split_address
 from fl_app.flower.command import FlowerCli
-from fl_app.flower.superlink import flower_environment, tool
+from fl_app.flower.superlink import flower_environment, tool, write_connection
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
 
@@ -78,12 +78,8 @@ def connect(config: ServerConfig) -> FlowerCli:
         raise RunError(f"{error}; start it with rsdgc server start") from None
     home = _flower_home(config)
     home.mkdir(parents=True, exist_ok=True)
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "{server.address}"\n'
-        f"root-certificates = {json.dumps(str(config.ca_certificate))}\n",
-        encoding="utf-8",
-    )
+    authority = json.dumps(str(config.ca_certificate))
+    write_connection(home, CONNECTION, server.address, f"root-certificates = {authority}")
     return FlowerCli(flower_environment(home), CONNECTION)
 
 

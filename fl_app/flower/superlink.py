@@ -41,11 +41,7 @@ def superlink(
     """
     (port,) = free_ports(1)
     environment = {**flower_environment(home), **(variables or {})}
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n'
-        f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
-        encoding="utf-8",
-    )
+    write_connection(home, CONNECTION, f"127.0.0.1:{port}", "insecure = true")
     command = [tool("flower-superlink"), "--insecure", "--host", host, "--port", str(port)]
     command += ["--isolation", "subprocess", *(["--simulation"] if simulation else [])]
     with managed_process(command, environment, home / "superlink.log") as running:
@@ -57,6 +53,18 @@ def tool(name: str) -> str:
     """Return the path of a command that is installed beside this Python."""
     path = Path(sys.executable).parent / name
     return str(path) if path.exists() else name
+
+
+def write_connection(home: Path, name: str, address: str, security: str) -> None:
+    """Write the ``config.toml`` of a Flower home with one connection.
+
+    ``security`` is the line of TOML that says how to trust the SuperLink at ``address``.
+    """
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{name}"\n\n'
+        f'[superlink.{name}]\naddress = "{address}"\n{security}\n',
+        encoding="utf-8",
+    )
 
 
 def flower_environment(home: Path) -> dict[str, str]:
