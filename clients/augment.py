@@ -4,8 +4,9 @@ Flips and quarter turns, because an overhead image has no preferred direction; j
 offset, because illumination and atmosphere differ; dropped bands, because a sensor may lack them.
 
 All functions map normalized chips, float32 (B, C, H, W) in which 0 is the mean of a band, to new
-ones of the same shape, type and device. Their generators are on the CPU, so that the same seed
-yields the same draws whatever the device.
+ones of the same shape, type and device. A batch has one tensor per input of the model, or None for
+one that is missing; what is drawn for a chip's geometry holds for all of its tensors. Generators
+are on the CPU, so that the same seed yields the same draws whatever the device.
 """
 
 from __future__ import annotations
@@ -13,34 +14,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clients.loader import Chips
 
-def flips_and_quarter_turns(x: Tensor, generator: torch.Generator) -> Tensor:
+
+def flips_and_quarter_turns(chips: Chips, generator: torch.Generator) -> Chips:
     """Flip and turn every chip independently, into one of its eight orientations at random.
 
     Chips that are not square get one of the four orientations that keep their shape.
     """
-    draws = torch.rand((3, len(x), 1, 1, 1), generator=generator) < 0.5
+    sizes = [(len(x), x.shape[2] == x.shape[3], x.device) for x in chips if x is not None]
+    count, _, device = sizes[0]
+    square = all(is_square for _, is_square, _ in sizes)
+    draws = torch.rand((3, count, 1, 1, 1), generator=generator) < 0.5
     # Two flips and a transposition, each with probability 1/2, generate all eight orientations.
-    vertical, horizontal, transposed = draws.to(x.device)
-    x = torch.where(vertical, x.flip(2), x)
-    x = torch.where(horizontal, x.flip(3), x)
-    if x.shape[2] == x.shape[3]:
-        x = torch.where(transposed, x.transpose(2, 3), x)
-    return x
+    vertical, horizontal, transposed = draws.to(device)
+
+    def turn(x: Tensor) -> Tensor:
+        x = torch.where(vertical, x.flip(2), x)
+        x = torch.where(horizontal, x.flip(3), x)
+        return torch.where(transposed, x.transpose(2, 3), x) if square else x
+
+    return [x if x is None else turn(x) for x in chips]
 
 
-def jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def jitter(chips: Chips, strength: float, generator: torch.Generator) -> Chips:
     """Change gain and offset of every band of every chip independently.
 
     ``strength`` is the standard deviation of both, in standard deviations of the band.
     """
+    return [x if x is None else _jitter(x, strength, generator) for x in chips]
+
+
+def _jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     draws = torch.randn((2, *x.shape[:2], 1, 1), generator=generator) * strength
     draws = draws.to(x.device, x.dtype)
     return x * (1 + draws[0]) + draws[1]
 
 
-def drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set each band of each chip to 0, its mean, with probability ``share``; keep at least one."""
+def drop_bands(chips: Chips, share: float, generator: torch.Generator) -> Chips:
+    """Set each band of each chip to 0, its mean, with probability ``share``.
+
+    At least one band of each tensor stays.
+    """
+    return [x if x is None else _drop_bands(x, share, generator) for x in chips]
+
+
+def _drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     draws = torch.rand((len(x), x.shape[1], 1, 1), generator=generator)
     # The band with the largest draw always stays.
     kept: Tensor = (draws >= share) | (draws == draws.amax(dim=1, keepdim=True))

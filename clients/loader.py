@@ -16,8 +16,19 @@ from torch import Tensor
 from clients.normalization import ModalityNormalizer, Normalization, stack_modalities, to_native
 from rsdgc.errors import DataError
 
+Chips = list[Tensor | None]
+"""A batch as a model takes it: one float32 (B, C, H, W) tensor per input; None if it is missing."""
+
 READ_CHIPS = 256
 """Chips per read when the cache is filled: some tens of MB of host memory for any split."""
+
+
+def channels_last(chips: Chips) -> Chips:
+    """Return chips in the memory format of the model's weights.
+
+    PyTorch would otherwise convert in every layer.
+    """
+    return [x if x is None else x.contiguous(memory_format=torch.channels_last) for x in chips]
 
 
 class ChipSource(Protocol):
@@ -45,6 +56,9 @@ class SplitLoader:
         One per modality, in the source's order.
     device : torch.device
         Where the batches are needed.
+    stacked : bool
+        Whether a model takes all modalities joined along bands, as one tensor. Otherwise it takes
+        one tensor per modality, each at its own resolution.
     cache_share : float
         Share of the device's free memory that the split may take; 0 to stream always. The default
         leaves half to the model and to the other split.
@@ -63,6 +77,7 @@ class SplitLoader:
         normalization: Sequence[Normalization],
         device: torch.device,
         *,
+        stacked: bool = True,
         cache_share: float = 0.5,
     ) -> None:
         if len(positions) == 0:
@@ -77,6 +92,7 @@ class SplitLoader:
                 f"label {int(np.min(labels))} is not a class index: classes are numbered from 0"
             )
         self.device = device
+        self._stacked = stacked
         self._source = source
         self._positions = np.asarray(positions, np.int64)
         self._labels = torch.from_numpy(np.array(labels, np.int64)).to(device)
@@ -98,7 +114,7 @@ class SplitLoader:
                 "ingest with the full class list, the same for all sites"
             )
 
-    def batches(self, batch_size: int, seed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int, seed: int | None) -> Iterator[tuple[Chips, Tensor]]:
         """Go through the split once.
 
         A seed makes the order random; without, it is the split's own. The last batch may be
@@ -106,8 +122,9 @@ class SplitLoader:
 
         Yields
         ------
-        x : torch.Tensor
-            float32 (B, C, H, W) on the device, normalized, modalities joined along C.
+        chips : list of torch.Tensor
+            One float32 (B, C, H, W) tensor per input of the model, on the device, normalized: all
+            modalities joined along C, or one tensor per modality.
         y : torch.Tensor
             int64 (B,) on the device.
         """
@@ -120,7 +137,8 @@ class SplitLoader:
                 normalizer.normalize(pixels)
                 for normalizer, pixels in zip(self._normalizers, stored, strict=True)
             ]
-            yield stack_modalities(normalized), self._labels[chunk.to(self.device)]
+            chips: Chips = [stack_modalities(normalized)] if self._stacked else [*normalized]
+            yield chips, self._labels[chunk.to(self.device)]
 
     def _stored_chips(self, chunks: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         """Yield the chips at each chunk of positions, on the device but as stored, by modality."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from clients.augment import drop_bands, flips_and_quarter_turns, jitter
-from clients.loader import SplitLoader
+from clients.loader import Chips, SplitLoader, channels_last
 from rsdgc.errors import RunError, SettingError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -100,8 +100,8 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
     loss_sum = torch.zeros((), device=split.device)
     samples = steps = 0
     with _seeded(split.device, seed):
-        for x, y in _batches(split, settings, seed):
-            loss_sum += step(_augmented(x, settings, generator), y) * len(y)
+        for chips, y in _batches(split, settings, seed):
+            loss_sum += step(_augmented(chips, settings, generator), y) * len(y)
             samples, steps = samples + len(y), steps + 1
     # Read once, at the end: reading every step's loss would stall a GPU.
     loss = float(loss_sum) / samples
@@ -112,12 +112,12 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
     return TrainReport(loss, samples, steps)
 
 
-def _augmented(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
+def _augmented(chips: Chips, settings: TrainSettings, generator: torch.Generator) -> Chips:
     if settings.augment:
-        x = flips_and_quarter_turns(x, generator)
+        chips = flips_and_quarter_turns(chips, generator)
     if settings.jitter:
-        x = jitter(x, settings.jitter, generator)
-    return drop_bands(x, settings.band_dropout, generator) if settings.band_dropout else x
+        chips = jitter(chips, settings.jitter, generator)
+    return drop_bands(chips, settings.band_dropout, generator) if settings.band_dropout else chips
 
 
 class _SgdStep:
@@ -137,15 +137,13 @@ class _SgdStep:
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self._amp = settings.amp and has_bf16
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        # As the model's weights are (see Site): PyTorch would else convert in every layer.
-        x = x.contiguous(memory_format=torch.channels_last)
+    def __call__(self, chips: Chips, y: Tensor) -> Tensor:
         with (
             _running_statistics(self._model, used=len(y) == 1),
-            torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._amp),
+            torch.autocast(y.device.type, dtype=torch.bfloat16, enabled=self._amp),
         ):
             # In float32: a softmax of bfloat16 logits has two or three digits.
-            loss = F.cross_entropy(self._model(x).float(), y)
+            loss = F.cross_entropy(self._model(*channels_last(chips)).float(), y)
         torch.autograd.backward(loss)  # what loss.backward() does, but typed
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
@@ -172,7 +170,7 @@ class _SgdStep:
 
 def _batches(
     split: SplitLoader, settings: TrainSettings, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Chips, Tensor]]:
     remaining = settings.steps or settings.epochs * math.ceil(len(split) / settings.batch_size)
     epoch = 0
     while remaining > 0:

@@ -28,7 +28,7 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     labels = np.zeros(len(chips), np.int64)  # a loader wants some; they are not used
     loader = SplitLoader(store, chips, labels, normalization, device)
     with torch.inference_mode():
-        classes = [model(x).argmax(1).cpu() for x, _ in loader.batches(BATCH_SIZE, None)]
+        classes = [model(*batch).argmax(1).cpu() for batch, _ in loader.batches(BATCH_SIZE, None)]
     return torch.cat(classes).numpy().astype(np.int64)
 
 

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from clients.augment import drop_bands, flips_and_quarter_turns, jitter
+from clients.loader import Chips
+
+
+def augmented(
+    function: Callable[..., Chips], x: torch.Tensor, *arguments: float, seed: int = 0
+) -> torch.Tensor:
+    (out,) = function([x], *arguments, torch.Generator().manual_seed(seed))
+    assert out is not None
+    return out
 
 
 def ways(x: torch.Tensor, count: int = 400) -> dict[tuple[float, ...], int]:
-    out = flips_and_quarter_turns(x.expand(count, *x.shape[1:]), torch.Generator().manual_seed(0))
+    out = augmented(flips_and_quarter_turns, x.expand(count, *x.shape[1:]))
     found: dict[tuple[float, ...], int] = {}
     for chip in out:
         key = tuple(chip.flatten().tolist())
@@ -34,16 +45,28 @@ def test_other_chips_keep_their_shape() -> None:
 def test_bands_stay_together_and_the_input_as_it_is() -> None:
     x = torch.rand(5, 1, 4, 4).repeat(1, 3, 1, 1)
     before = x.clone()
-    out = flips_and_quarter_turns(x, torch.Generator().manual_seed(1))
+    out = augmented(flips_and_quarter_turns, x, seed=1)
     assert torch.equal(x, before)
     assert torch.equal(out[:, 0], out[:, 2])
     assert torch.equal(out.flatten(1).sort(1).values, x.flatten(1).sort(1).values)
 
 
+def test_all_inputs_of_a_chip_turn_together_at_any_resolution() -> None:
+    fine = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    coarse = torch.nn.functional.avg_pool2d(fine, 2)
+    turned = flips_and_quarter_turns([fine, None, coarse], torch.Generator().manual_seed(3))
+    x, missing, y = turned
+    assert x is not None
+    assert missing is None
+    assert y is not None
+    assert not torch.equal(x, fine)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(x, 2), y)
+
+
 @pytest.mark.parametrize("bands", [1, 2, 13, 200])
 def test_jitter_changes_gain_and_offset_of_each_band_and_chip(bands: int) -> None:
     x = torch.randn((64, bands, 4, 4), generator=torch.Generator().manual_seed(1))
-    out = jitter(x, 0.1, torch.Generator().manual_seed(0))
+    out = augmented(jitter, x, 0.1)
     flat, changed = x.flatten(2), out.flatten(2)
     gain = (changed[..., 0] - changed[..., 1]) / (flat[..., 0] - flat[..., 1])
     offset = changed.mean(2) - gain * flat.mean(2)
@@ -51,13 +74,13 @@ def test_jitter_changes_gain_and_offset_of_each_band_and_chip(bands: int) -> Non
     assert torch.allclose(changed, gain[..., None] * flat + offset[..., None], atol=1e-3)
     assert 0.05 < float((gain - 1).std()) < 0.2
     assert 0.05 < float(offset.std()) < 0.2
-    assert torch.equal(out, jitter(x, 0.1, torch.Generator().manual_seed(0)))
+    assert torch.equal(out, augmented(jitter, x, 0.1))
 
 
 @pytest.mark.parametrize(("bands", "share"), [(1, 0.9), (2, 0.5), (13, 0.2), (4, 0.99)])
 def test_bands_are_left_out_whole_and_never_all(bands: int, share: float) -> None:
     x = torch.ones((500, bands, 3, 3))
-    out = drop_bands(x, share, torch.Generator().manual_seed(0))
+    out = augmented(drop_bands, x, share)
     kept = out.amax(dim=(2, 3))
     assert torch.equal(kept, out.amin(dim=(2, 3)))
     assert (kept.sum(dim=1) >= 1).all()

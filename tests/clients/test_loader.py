@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.loader import SplitLoader
+from clients.loader import Chips, SplitLoader
 from rsdgc.errors import DataError
 from tests.clients.toys import CPU, Arrays, make_split, unit
 
@@ -18,6 +18,33 @@ def numbered(count: int, **settings: float) -> tuple[SplitLoader, Arrays]:
     return SplitLoader(source, positions, labels, [unit(1), unit(1)], CPU, **settings), source
 
 
+def joined(chips: Chips) -> torch.Tensor:
+    (x,) = chips
+    assert x is not None
+    return x
+
+
+@pytest.mark.parametrize("cache_share", [0.0, 0.5])
+def test_a_model_that_is_not_stacked_takes_each_modality_by_itself(cache_share: float) -> None:
+    rng = np.random.default_rng(0)
+    fine, coarse = rng.random((9, 3, 8, 8)), rng.random((9, 2, 4, 4))
+    split = SplitLoader(
+        Arrays([fine.astype("f4"), coarse.astype("f4")]),
+        np.arange(9),
+        np.arange(9) % 2,
+        [unit(3), unit(2)],
+        CPU,
+        stacked=False,
+        cache_share=cache_share,
+    )
+    ((x, y), _), ((rest, _), _) = split.batches(6, None)
+    assert x is not None
+    assert y is not None
+    assert rest is not None
+    np.testing.assert_allclose(torch.cat([x, rest]).numpy(), fine, rtol=1e-6)
+    np.testing.assert_allclose(y.numpy(), coarse[:6], rtol=1e-6)
+
+
 @pytest.mark.parametrize("cache_share", [0.0, 0.5])
 @pytest.mark.parametrize("seed", [None, 4])
 @pytest.mark.parametrize("batch_size", [1, 8, 25, 100])
@@ -25,7 +52,7 @@ def test_every_chip_comes_once_with_its_label(
     cache_share: float, seed: int | None, batch_size: int
 ) -> None:
     split, _ = numbered(25, cache_share=cache_share)
-    batches = list(split.batches(batch_size, seed))
+    batches = [(joined(chips), y) for chips, y in split.batches(batch_size, seed)]
     assert [len(y) for _, y in batches[:-1]] == [batch_size] * (len(batches) - 1)
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert x.shape == (25, 2, 4, 4)
@@ -41,7 +68,7 @@ def test_every_chip_comes_once_with_its_label(
 def test_streamed_and_cached_batches_are_equal() -> None:
     (cached, kept), (streamed, source) = numbered(25), numbered(25, cache_share=0.0)
     for (x, _), (other, _) in zip(cached.batches(7, 1), streamed.batches(7, 1), strict=True):
-        assert torch.equal(x, other)
+        assert torch.equal(joined(x), joined(other))
     assert (kept.reads, source.reads) == (1 + 1, 1 + 4)
 
 
@@ -57,7 +84,7 @@ def test_order_depends_on_the_seed_alone() -> None:
     split, _ = numbered(25)
 
     def order(seed: int) -> list[int]:
-        return [int(n) for x, _ in split.batches(8, seed) for n in x[:, 0, 0, 0]]
+        return [int(n) for x, _ in split.batches(8, seed) for n in joined(x)[:, 0, 0, 0]]
 
     first = order(1)
     torch.rand(5)

@@ -124,10 +124,10 @@ def test_steps_are_those_of_pytorch_s_optimizer(momentum: float) -> None:
     )
     train(model, split, replace(settings, batch_size=len(split), steps=4), seed=0)
     optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=momentum, weight_decay=0.01)
-    ((x, y),) = split.batches(len(split), 0)
+    ((chips, y),) = split.batches(len(split), 0)
     for _ in range(4):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(twin(x), y).backward()
+        torch.nn.functional.cross_entropy(twin(*chips), y).backward()
         torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         optimizer.step()
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):

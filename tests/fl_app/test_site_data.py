@@ -66,9 +66,11 @@ def test_common_statistics_go_over_a_store_s_own(data: Path) -> None:
     own = load_split(node.dataset, "site-00", "train", CPU)
     assert alike is not None
     assert own is not None
-    x, _ = next(alike.batches(8, None))
-    y, _ = next(own.batches(8, None))
+    (x,), _ = next(alike.batches(8, None))
+    (y,), _ = next(own.batches(8, None))
     # all sites together are the store, whose statistics are what a partition of it has
+    assert x is not None
+    assert y is not None
     assert torch.allclose(x, y, atol=1e-3)
     with pytest.raises(DataError, match="do not have modality image"):
         load_split(node.dataset, "site-00", "train", CPU, CommonStatistics({}))

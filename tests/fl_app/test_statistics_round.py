@@ -138,7 +138,8 @@ def test_different_sensors_are_normalized_by_the_statistics_of_all_pixels(
     assert {site.name for site in watched.sites} == set(SITES)
     for site in watched.sites:
         (values,) = open_data(stores[site.name]).store.take(site.train._positions)
-        x, _ = next(site.train.batches(len(values), None))
+        (x,), _ = next(site.train.batches(len(values), None))
+        assert x is not None
         np.testing.assert_allclose(x.numpy(), (values - mean) / std, atol=1e-5)
 
 
