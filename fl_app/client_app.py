@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from logging import WARNING
@@ -127,9 +128,10 @@ def evaluate(message: Message, context: Context) -> Message:
 def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
     """Return how a site trains in a round of this learning rate."""
     return TrainSettings(
+        optimizer=settings.optimizer,
         lr=learning_rate,
         momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        weight_decay=settings.resolved("weight_decay"),
         batch_size=settings.batch_size,
         epochs=settings.local_epochs,
         steps=settings.local_steps,
@@ -226,6 +228,16 @@ def _value(task: ConfigRecord, key: str, default: Value) -> Value:
     return value
 
 
+def _learning_rate(task: ConfigRecord) -> float:
+    rate = _value(task, messages.LEARNING_RATE, 0.0)
+    if not 0 < rate < math.inf:
+        raise RunError(
+            f"the server's task has {messages.LEARNING_RATE}={rate}, and it must be above 0: "
+            "install the same version at the server and at all sites"
+        )
+    return rate
+
+
 def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
     """Return the run that asks. A resumed run keeps its number, but Flower gives it a new one."""
     # Bytes, for Flower's run numbers have 64 bits and its records hold signed integers.
@@ -265,7 +277,7 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
     return RoundTask(
         origin=origin,
         round=_value(task, messages.ROUND, 0),
-        train=train_settings(settings, _value(task, messages.LEARNING_RATE, 0.0)),
+        train=train_settings(settings, _learning_rate(task)),
         compressed=settings.method != "fedavg",
         seed=settings.seed,
         scheme=settings.scheme(),

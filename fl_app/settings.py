@@ -42,7 +42,15 @@ Scalar = bool | int | float | str
 UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
 
 AUTO: Final = "auto"
-"""Value of a setting that the method decides."""
+"""Value of a setting that the method decides, or the optimizer."""
+
+_SGD_DEFAULTS = {"learning_rate": 0.05, "weight_decay": 1e-4}
+OPTIMIZER_DEFAULTS = {
+    "sgd": _SGD_DEFAULTS,
+    "sgd-nesterov": _SGD_DEFAULTS,
+    "adamw": {"learning_rate": 1e-3, "weight_decay": 1e-2},
+}
+"""What an optimizer of :mod:`clients.optimizers` takes where a setting is left at ``auto``."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +82,35 @@ class NameIn:
 def parse_momentum(value: object) -> float | str:
     """Return a momentum from 0 to below 1, or ``auto``.
 
-    Run folders of earlier versions have -1 for ``auto``. In ``pyproject.toml`` the default is a
-    text, so that the number may come as a text, too.
+    Run folders of earlier versions have -1 for ``auto``.
     """
+    automatic = value in (-1, "-1", "-1.0")
+    return _parse_auto(AUTO if automatic else value, "a number from 0 to below 1", below=1.0)
+
+
+def _parse_rate(value: object) -> float | str:
+    return _parse_auto(value, "a number above 0", above=0.0)
+
+
+def _parse_decay(value: object) -> float | str:
+    return _parse_auto(value, "a number from 0")
+
+
+def _parse_auto(
+    value: object, expected: str, *, above: float = -math.ulp(0.0), below: float = math.inf
+) -> float | str:
+    """Return a number between the limits, by default one from 0, or ``auto``.
+
+    In ``pyproject.toml`` the default is a text, so that the number may come as a text, too.
+    """
+    if value == AUTO:
+        return AUTO
     try:
-        number = -1.0 if value == AUTO else float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
-    if number == -1.0:
-        return AUTO
-    if not 0.0 <= number < 1.0:
-        raise ValueError("write a number from 0 to below 1, or 'auto'")
+    if not above < number < below:
+        raise ValueError(f"write {expected}, or 'auto'")
     return number
 
 
@@ -99,7 +125,11 @@ class Settings(BaseModel):
     """All settings of a run; see ``docs/configuration.md`` for the table with defaults."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=_kebab, validate_by_name=True
+        extra="forbid",
+        frozen=True,
+        alias_generator=_kebab,
+        validate_by_name=True,
+        allow_inf_nan=False,
     )
 
     data_dir: str = Field(
@@ -203,12 +233,24 @@ class Settings(BaseModel):
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
     local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
     batch_size: int = Field(32, ge=1, description="Chips in a batch.")
-    learning_rate: float = Field(0.05, gt=0.0, description="SGD learning rate at the start.")
+    optimizer: Literal["sgd", "sgd-nesterov", "adamw"] = Field(
+        "sgd", description="Optimizer at the sites, new in each round."
+    )
+    learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_parse_rate)] = Field(
+        AUTO,
+        description="Largest learning rate, above 0; `auto`: 0.05 for SGD, 0.001 for `adamw`.",
+    )
     lr_schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Learning rate over the rounds."
     )
-    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="SGD momentum within a round.")
-    weight_decay: float = Field(1e-4, ge=0.0, description="L2 penalty.")
+    momentum: float = Field(
+        0.9, ge=0.0, lt=1.0, description="Momentum within a round; β₁ of `adamw`."
+    )
+    weight_decay: Annotated[float | Literal["auto"], BeforeValidator(_parse_decay)] = Field(
+        AUTO,
+        description="L2 penalty of SGD; decoupled decay of `adamw`, which leaves biases and "
+        "normalization out. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",
+    )
     clip_norm: float = Field(5.0, ge=0.0, description="Largest gradient norm; 0: no clipping.")
     augment: bool = Field(True, description="Random flips and quarter turns.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
@@ -307,9 +349,12 @@ class Settings(BaseModel):
         return self.model_dump(by_alias=True)
 
     def resolved(self, name: str) -> Any:
-        """Return a setting's value, or the method's own where it is left at ``auto``."""
+        """Return a setting's value, or the optimizer's or method's own where it is ``auto``."""
         value = getattr(self, name)
-        return getattr(find_method(self.method), name) if value == AUTO else value
+        if value != AUTO:
+            return value
+        own = OPTIMIZER_DEFAULTS[self.optimizer]
+        return own[name] if name in own else getattr(find_method(self.method), name)
 
     def scheme(self) -> Scheme:
         """Return how updates are cut and coded."""
@@ -318,11 +363,12 @@ class Settings(BaseModel):
 
     def learning_rate_at(self, round_number: int) -> float:
         """Learning rate of a round, counted from 1."""
+        peak: float = self.resolved("learning_rate")
         if self.lr_schedule == "constant":
-            return self.learning_rate
+            return peak
         # The first round has the whole rate, and the last one still more than 0.
         done = (round_number - 1) / self.rounds
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+        return peak * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def parse_budget(text: str, dense_bytes: int) -> float:

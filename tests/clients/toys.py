@@ -52,6 +52,7 @@ def make_split(
 def train_settings(**changes: Any) -> TrainSettings:
     """Return settings of training that suit these chips."""
     values: dict[str, Any] = {
+        "optimizer": "sgd",
         "lr": 0.05,
         "momentum": 0.9,
         "weight_decay": 1e-4,

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,12 @@ def test_sites_train_as_the_run_s_settings_say() -> None:
     settings = Settings.from_mapping({"local-epochs": 3, "batch-size": 7, "jitter": 0.5})
     chosen = train_settings(settings, learning_rate=0.25)
     assert (chosen.lr, chosen.epochs, chosen.batch_size, chosen.jitter) == (0.25, 3, 7, 0.5)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
+def test_a_task_without_a_usable_learning_rate_is_refused(rate: float) -> None:
+    with pytest.raises(RunError, match=r"learning-rate=.*install the same version"):
+        client_app._learning_rate(ConfigRecord({"learning-rate": rate}))
 
 
 def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:

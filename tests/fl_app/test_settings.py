@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 import tomllib
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from clients.optimizers import OPTIMIZERS
 from fl_app.methods import METHODS, Method
-from fl_app.settings import Settings, parse_budget, parse_overrides
+from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, parse_budget, parse_overrides
 from rsdgc import Scheme, make_indicator
 from rsdgc.errors import SettingError
 
@@ -52,7 +54,18 @@ def test_the_documented_table_is_the_one_that_is_printed(command: str) -> None:
         ({"server-momentum": "x"}, "setting server-momentum='x': write a number from 0 to below"),
         ({"rounds": 0}, "setting rounds=0"),
         ({"fraction": 1.5}, "setting fraction=1.5"),
-        ({"learning-rate": -1}, "setting learning-rate=-1"),
+        ({"learning-rate": 0}, "setting learning-rate=0: write a number above 0, or 'auto'"),
+        ({"learning-rate": math.nan}, "setting learning-rate=nan: write a number above 0"),
+        ({"weight-decay": -1e-9}, "setting weight-decay=-1e-09: write a number from 0, or"),
+        ({"weight-decay": math.inf}, "setting weight-decay=inf: write a number from 0, or"),
+        ({"optimizer": "adam"}, "setting optimizer='adam': input should be 'sgd'"),
+        ({"momentum": 1.0}, "setting momentum=1.0"),
+        ({"batch-size": 0}, "setting batch-size=0"),
+        ({"local-epochs": 0}, "setting local-epochs=0"),
+        ({"local-steps": -1}, "setting local-steps=-1"),
+        ({"clip-norm": math.inf}, "setting clip-norm=inf"),
+        ({"jitter": -1.0}, "setting jitter=-1.0"),
+        ({"band-dropout": 1.0}, "setting band-dropout=1.0"),
         ({"nsi-mean-weight": 0.0, "nsi-std-weight": 0.0}, "setting nsi-std-weight=0.0: one of"),
         ({"rounds": "many"}, "setting rounds='many'"),
         (
@@ -110,6 +123,28 @@ def test_the_learning_rate_follows_a_cosine() -> None:
     assert rates[0] == 1.0
     assert rates[5] == pytest.approx(0.5)
     assert all(a > b > 0 for a, b in pairwise(rates))
+
+
+@pytest.mark.parametrize(
+    ("given", "rate", "decay"),
+    [
+        ({}, 0.05, 1e-4),
+        ({"optimizer": "adamw"}, 1e-3, 1e-2),
+        ({"optimizer": "adamw", "learning-rate": "0.2", "weight-decay": 0}, 0.2, 0.0),
+    ],
+)
+def test_an_optimizer_decides_what_is_left_at_auto(
+    given: dict[str, object], rate: float, decay: float
+) -> None:
+    settings = Settings.from_mapping(given)
+    assert (settings.learning_rate_at(1), settings.resolved("weight_decay")) == (rate, decay)
+
+
+def test_settings_list_the_optimizers_there_are() -> None:
+    """The settings name them themselves: importing PyTorch would slow every command down."""
+    assert set(OPTIMIZER_DEFAULTS) == set(OPTIMIZERS)
+    for name in OPTIMIZERS:
+        assert Settings.from_mapping({"optimizer": name}).optimizer == name
 
 
 def test_a_method_decides_what_is_left_at_auto() -> None:
