@@ -32,7 +32,7 @@ from strategies.downlink import DownloadCache, PublishedModel
 from strategies.ledger import WHOLE_MODEL, content_bytes
 from strategies.model_record import to_record
 from strategies.rate_control import RateControl
-from strategies.sites import DataInfo
+from strategies.sites import DataInfo, ModalityInfo
 from strategies.transport import chunk_upload
 
 RUN = 1
@@ -112,10 +112,11 @@ class AnsweringNodes:
 def make_strategy(spec: ModelSpec, start: Float32, sites: int, times: float) -> TimedRsDgc:
     """Return the strategy with so many sites."""
     names = tuple(f"class-{number}" for number in range(CLASSES))
-    manager = SiteManager(DataInfo("made up", True, names, 3, 224))
+    modality = ModalityInfo("optical", ("red", "green", "blue"), 224)
+    manager = SiteManager(DataInfo("made up", True, names, (modality,)))
     for number in range(sites):
         name = f"site-{number:02}"
-        manager.sites[name] = SiteInfo(name, number + 1, 100, 0)
+        manager.sites[name] = SiteInfo(name, number + 1, 100, 0, (modality.name,))
 
     def rates(ratio: float) -> RateControl:
         return RateControl(spec, Scheme(), "update", spec.dense_bytes / ratio)

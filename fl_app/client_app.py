@@ -27,7 +27,7 @@ from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.home import home
 from fl_app.models import build_model
 from fl_app.settings import Settings
-from fl_app.site_data import NodeData, check_trainable, load_split, node_data
+from fl_app.site_data import NodeData, check_trainable, load_split, modality_infos, node_data
 from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
@@ -60,14 +60,17 @@ def query(message: Message, context: Context) -> Message:
         [len(dataset.site(local_name).split(split)[0]) for local_name in node.sites.values()]
         for split in ("train", "test")
     )
+    modalities = modality_infos(store)
     record = ConfigRecord(
         {
             messages.NAMES: list(node.sites),
             messages.NUM_TRAIN: num_train,
             messages.NUM_TEST: num_test,
             messages.CLASSES: list(store.classes),
-            messages.BANDS: store.num_bands,
-            messages.CHIP_PX: store.chip_px,
+            messages.MODALITIES: [modality.name for modality in modalities],
+            messages.NUM_BANDS: [len(modality.bands) for modality in modalities],
+            messages.BANDS: [band for modality in modalities for band in modality.bands],
+            messages.CHIP_PX: [modality.px for modality in modalities],
             messages.DATASET: dataset.name,
             messages.SYNTHETIC: bool(store.meta.synthetic),
         }

@@ -20,8 +20,10 @@ from clients.normalization import Normalization
 from data_prep.common_statistics import CommonStatistics, normalization_of
 from data_prep.dataset import Dataset, open_data
 from data_prep.schema import ModalityMeta
+from data_prep.store import Store
 from fl_app.settings import Settings
 from rsdgc.errors import DataError
+from strategies.sites import ModalityInfo
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ def check_trainable(dataset: Dataset, sites: Mapping[str, str]) -> None:
         chips, _ = dataset.site(local_name).split("train")
         if len(chips) == 0:
             raise DataError(f"site {name} has no training samples: partition the data again")
+
+
+def modality_infos(store: Store) -> tuple[ModalityInfo, ...]:
+    """Return what a model must know of a store's modalities, in the store's order."""
+    return tuple(
+        ModalityInfo(modality.name, tuple(modality.bands), store.chip_px // modality.factor)
+        for modality in store.meta.modalities
+    )
 
 
 def load_split(

@@ -90,13 +90,6 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
             f"only {len(sums)} sites reported statistics, and min-sites is {needed}: "
             "see the warnings above, lower min-sites, or train with normalization=site"
         )
-    (first, first_sums), *others = sums.items()
-    for name, other in others:
-        if other.bands_text != first_sums.bands_text:
-            raise RunError(
-                f"site {name} has the modalities {other.bands_text} and site {first} "
-                f"{first_sums.bands_text}: ingest all alike, or train with normalization=site"
-            )
     log(INFO, "all sites normalize by the statistics of %s", ", ".join(sums))
     return CommonStatistics.of(merge_sites(list(sums.values())))
 
@@ -127,9 +120,10 @@ def _check(sums: SiteSums, site: SiteInfo, data: DataInfo) -> None:
     """Raise :class:`DataError` if sums cannot be those of the data that the site reported."""
     if sums.classes != data.classes or sum(sums.class_counts) != site.num_train:
         raise DataError(f"they are not of the site's {site.num_train} train samples")
-    bands = sum(len(modality.bands) for modality in sums.modalities.values())
-    if bands != data.bands:
-        raise DataError(f"they are of {bands} bands instead of {data.bands}")
+    bands = {name: modality.bands for name, modality in sums.modalities.items()}
+    expected = {m.name: m.bands for m in data.modalities if m.name in site.modalities}
+    if bands != expected:
+        raise DataError(f"they are of the bands {bands} instead of {expected}")
     most = site.num_train * data.chip_px**2
     for name, modality in sums.modalities.items():
         if (modality.count > most).any():

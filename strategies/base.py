@@ -29,8 +29,9 @@ from strategies.downlink import Download
 from strategies.ledger import Ledger, SiteEntry, content_bytes
 from strategies.metrics import score_received_model, sum_confusion
 from strategies.outbox import Outbox
+from strategies.roll_call import SiteDiscovery
 from strategies.round_log import RoundLog
-from strategies.sites import SiteDiscovery, SiteInfo, SiteManager
+from strategies.sites import SiteInfo, SiteManager
 from strategies.transport import send_and_receive
 from strategies.validation import ReplyRefused, check_no_error
 
@@ -65,7 +66,7 @@ class SiteStrategy(Strategy):
     Parameters
     ----------
     site_manager : SiteManager
-        The sites, as :func:`strategies.sites.discover_sites` returned them.
+        The sites, as :func:`strategies.roll_call.discover_sites` returned them.
     ledger : Ledger
         Counts bytes and refusals.
     round_settings : RoundSettings

@@ -9,7 +9,9 @@ message    record                          fields
 =========  ==============================  =====================================================
 query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
-                                           ``bands``, ``chip-px``, ``dataset``, ``synthetic``
+                                           ``modalities``, ``num-bands``, ``bands``, ``chip-px``,
+                                           ``dataset``, ``synthetic``; ``lacking`` if a site lacks
+                                           a modality
 sums →     ``task`` (config)               ``site``; once, before the first round, if sites
                                            normalize by common statistics
 sums ←     ``sums`` (config)               ``layers`` (the modalities), ``classes``,
@@ -79,8 +81,16 @@ NAMES = "names"
 NUM_TRAIN = "num-train"
 NUM_TEST = "num-test"
 CLASSES = "classes"
+MODALITIES = "modalities"
+"""Names of the modalities that the node's sites have, in the order of a model's input."""
+NUM_BANDS = "num-bands"
+"""Number of bands of each modality."""
 BANDS = "bands"
+"""Names of all bands, modality after modality."""
 CHIP_PX = "chip-px"
+"""Side of a chip in the pixels of each modality."""
+LACKING = "lacking"
+"""Which modalities each site lacks: bit i of its number stands for modality i."""
 DATASET = "dataset"
 SYNTHETIC = "synthetic"
 

@@ -1,4 +1,4 @@
-"""The sites behind Flower's nodes: who takes part, what each has, and who joins late.
+"""The sites behind Flower's nodes: what data each has, and which take part in a round.
 
 In a deployment a node hosts one site. In a simulation with fewer nodes than sites a node hosts
 several, so a run has the same sites however many nodes the simulation was given.
@@ -7,22 +7,28 @@ several, so a run has the same sites however many nodes the simulation was given
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from logging import INFO, WARNING
-
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.common import log
-from flwr.serverapp import Grid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 from rsdgc.errors import RunError
-from strategies import messages
-from strategies.transport import PendingReplies, error_summary, send_and_receive
 
-DISCOVERY_POLL_S = 0.5
-"""Pause between two looks for new nodes: each is a request to the SuperLink, and SuperNodes take
-seconds to start."""
+
+@dataclass(frozen=True)
+class ModalityInfo:
+    """A modality of the sites' chips: what a model must know to take it.
+
+    ``px`` is the side of a chip in this modality's own pixels: 64 for bands of 10 m, and 11 for
+    those of 60 m on the same ground.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    px: int
+
+    @property
+    def text(self) -> str:
+        """Bands, in their order, and size."""
+        return f"{', '.join(self.bands)} ({self.px} px)"
 
 
 @dataclass(frozen=True)
@@ -31,31 +37,56 @@ class SiteInfo:
 
     It is known by its name: the ``node_id`` of Flower's node that hosts it may change.
     ``num_train`` and ``num_test`` count its chips; an upload's weight may not exceed ``num_train``.
+    ``modalities`` are the names of those that it has, in its own order.
     """
 
     name: str
     node_id: int
     num_train: int
     num_test: int
+    modalities: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What all sites must agree on so that one model can serve them."""
+    """What all sites must agree on so that one model can serve them.
+
+    A site may lack some of the ``modalities`` where the model allows it.
+    """
 
     dataset: str
     synthetic: bool
     classes: tuple[str, ...]
-    bands: int
-    chip_px: int
+    modalities: tuple[ModalityInfo, ...]
+
+    @property
+    def bands(self) -> int:
+        """Bands of all modalities together."""
+        return sum(len(modality.bands) for modality in self.modalities)
+
+    @property
+    def chip_px(self) -> int:
+        """Side of a chip in pixels of the finest modality."""
+        return max((modality.px for modality in self.modalities), default=0)
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order in which a model takes them."""
+        return tuple(modality.name for modality in self.modalities)
 
 
 @dataclass
 class SiteManager:
-    """The sites known so far, by name, and the data that all of them share."""
+    """The sites known so far, by name, and the data that they share.
+
+    Until :meth:`fix_modalities`, sites may bring modalities that those before them lack.
+    """
 
     data: DataInfo
     sites: dict[str, SiteInfo] = field(default_factory=dict)
+    #: whether a site may lack some of the modalities
+    may_lack: bool = False
+    _fixed: bool = field(default=False, repr=False)
 
     def draw(
         self, fraction: float, seed: int, server_round: int, nodes: Collection[int] | None = None
@@ -87,134 +118,67 @@ class SiteManager:
         Raises
         ------
         RunError
-            The sites do not fit the others, or a name is taken.
+            The sites do not fit the others, or a name is taken. Nothing changes in that case.
         """
         sites = list(sites)
-        self._check_agreement(data, ", ".join(site.name for site in sites))
+        self._check_classes(data, ", ".join(site.name for site in sites))
+        brought = {modality.name: modality for modality in data.modalities}
+        modalities = {modality.name: modality for modality in self.data.modalities}
         for site in sites:
+            for name in site.modalities:
+                self._check_modality(
+                    brought[name], modalities.setdefault(name, brought[name]), site
+                )
+            if self._fixed:
+                self._check_complete(site)
             known = self.sites.get(site.name)
             if known is not None and (nodes is None or known.node_id in nodes):
                 raise RunError(f"two sites are called '{site.name}'; give each its own site-name")
-            self.sites[site.name] = site
+        self.sites.update((site.name, site) for site in sites)
+        self.data = replace(self.data, modalities=tuple(modalities.values()))
 
-    def _check_agreement(self, data: DataInfo, names: str) -> None:
+    def fix_modalities(self) -> None:
+        """Fix the modalities of the run: those of all sites, in the order of the sites' names.
+
+        Raises
+        ------
+        RunError
+            A site lacks some of them, and the model takes all of them as one.
+        """
+        modalities = {modality.name: modality for modality in self.data.modalities}
+        sites = self.connected()
+        names = dict.fromkeys(name for site in sites for name in site.modalities)
+        self.data = replace(self.data, modalities=tuple(modalities[name] for name in names))
+        self._fixed = True
+        for site in sites:
+            self._check_complete(site)
+
+    def _check_classes(self, data: DataInfo, names: str) -> None:
         if data.classes != self.data.classes:
             differing = sorted(set(data.classes) ^ set(self.data.classes)) or ["another order"]
             raise RunError(
                 f"site {names} has another class list ({', '.join(differing)}); use one for all"
             )
-        if data.bands != self.data.bands:
-            raise RunError(f"site {names} has {data.bands} bands, the others {self.data.bands}")
-        if data.chip_px != self.data.chip_px:
-            own, others = data.chip_px, self.data.chip_px
-            raise RunError(f"site {names} has {own} px chips, the others {others} px")
 
-
-def discover_sites(grid: Grid, min_sites: int, join_timeout_s: float) -> SiteManager:
-    """Ask every node which sites it hosts until at least ``min_sites`` are known.
-
-    Raises
-    ------
-    RunError
-        Too few sites answer in time, a site reports an error, two sites share a name, or sites
-        disagree on classes, bands or chip size.
-    """
-    deadline = time.monotonic() + join_timeout_s
-    asked: set[int] = set()
-    manager: SiteManager | None = None
-    while True:
-        new_nodes = [node for node in grid.get_node_ids() if node not in asked]
-        asked.update(new_nodes)
-        timeout_s = deadline - time.monotonic()
-        for reply in send_and_receive(grid, _discovery_messages(new_nodes), timeout_s):
-            if reply is not None:
-                data, sites = _read_sites(reply)
-                manager = manager or SiteManager(data)
-                manager.register(data, sites)
-        num_sites = 0 if manager is None else len(manager.sites)
-        if manager is not None and num_sites >= min_sites:
-            return manager
-        if time.monotonic() >= deadline:
+    def _check_modality(self, own: ModalityInfo, others: ModalityInfo, site: SiteInfo) -> None:
+        if own != others:
             raise RunError(
-                f"{num_sites} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
-                "start more sites, lower min-sites, or raise join-timeout-s"
+                f"site {site.name} has modality {own.name} with the bands {own.text}, the others "
+                f"with {others.text}: ingest all sites with the same bands, in the same order, and "
+                "the same --chip"
             )
-        time.sleep(DISCOVERY_POLL_S)
 
-
-class SiteDiscovery:
-    """Finds sites that join during a run, and registers them with its manager."""
-
-    def __init__(self, manager: SiteManager) -> None:
-        self._manager = manager
-        self._asked = {site.node_id for site in manager.sites.values()}
-        self._queries = PendingReplies()
-
-    def poll(self, grid: Grid) -> set[int]:
-        """Ask new nodes for their sites, without waiting; return the connected nodes.
-
-        The sites of nodes that have answered since the last call are registered.
-        """
-        nodes = set(grid.get_node_ids())
-        # Each node is asked once: one that does not answer must not cost a message per round.
-        new_nodes = sorted(nodes - self._asked)
-        self._asked |= nodes
-        if new_nodes:
-            ids = grid.push_messages(_discovery_messages(new_nodes))
-            self._queries.waiting.update(message_id for message_id in ids if message_id)
-        self._queries.poll(grid)
-        for reply in self._queries.arrived:
-            try:
-                data, sites = _read_sites(reply)
-                self._manager.register(data, sites, nodes)
-                log(INFO, "%s joined", ", ".join(site.name for site in sites))
-            except RunError as error:
-                log(WARNING, "a node was refused: %s", error)
-        self._queries.arrived.clear()
-        return nodes
-
-    def wait_for(self, grid: Grid, num_sites: int, timeout_s: float) -> None:
-        """Wait until so many sites are connected, but no longer than the time-out."""
-        deadline = time.monotonic() + timeout_s
-        while len(self._manager.connected(self.poll(grid))) < num_sites:
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(min(DISCOVERY_POLL_S, timeout_s))
-
-
-def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
-    # The kind is never read, but it counts in the bytes of the message.
-    content = RecordDict({messages.TASK: ConfigRecord({"kind": "roll-call"})})
-    return [Message(content, node, MessageType.QUERY) for node in node_ids]
-
-
-def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
-    if reply.has_error():
-        raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
-    record = reply.content.config_records[messages.SITE]
-    data = DataInfo(
-        dataset=str(record[messages.DATASET]),
-        synthetic=bool(record[messages.SYNTHETIC]),
-        classes=tuple(str(name) for name in _read_list(record, messages.CLASSES)),
-        bands=_read_integer(record, messages.BANDS),
-        chip_px=_read_integer(record, messages.CHIP_PX),
-    )
-    columns = (messages.NAMES, messages.NUM_TRAIN, messages.NUM_TEST)
-    rows = zip(*(_read_list(record, key) for key in columns), strict=True)
-    node_id = reply.metadata.src_node_id
-    return data, [SiteInfo(str(name), node_id, int(a), int(b)) for name, a, b in rows]
-
-
-def _read_integer(record: ConfigRecord, key: str) -> int:
-    value = record[key]
-    if not isinstance(value, int):
-        raise RunError(
-            f"a site reports {key}={value!r}, which must be a whole number: "
-            "install the same version at the server and at all sites"
-        )
-    return value
-
-
-def _read_list(record: ConfigRecord, key: str) -> list[int | float | str | bytes | bool]:
-    value = record[key]
-    return list(value) if isinstance(value, list) else []
+    def _check_complete(self, site: SiteInfo) -> None:
+        """Raise :class:`RunError` if a site cannot take part with the modalities that it has."""
+        names = self.data.modality_names
+        unknown = [name for name in site.modalities if name not in names]
+        if unknown:
+            raise RunError(
+                f"site {site.name} has modality {', '.join(unknown)}, which the run does not have: "
+                f"it trains on {', '.join(names)}"
+            )
+        if not self.may_lack and site.modalities != names:
+            raise RunError(
+                f"site {site.name} has the modalities {', '.join(site.modalities)}, and the run "
+                f"trains on {', '.join(names)}: give all sites the same ones, in the same order"
+            )

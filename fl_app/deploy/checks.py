@@ -312,17 +312,22 @@ def _check_exposure(server: Endpoint) -> CheckResult:
 
 
 def describe_data(config: SiteConfig) -> str:
-    """Return the size of the site's data."""
-    from fl_app.site_data import check_trainable, own_data  # noqa: PLC0415  # imports torch
+    """Return the size of the site's data, and what the roll call compares between the sites."""
+    from fl_app.site_data import (  # noqa: PLC0415  # imports torch
+        check_trainable,
+        modality_infos,
+        own_data,
+    )
 
     data = own_data(config.data_dir, config.name)
     check_trainable(data.dataset, data.sites)
     site = data.dataset.site(data.sites[config.name])
     num_train, num_test = (len(site.split(name)[0]) for name in ("train", "test"))
     store = data.dataset.store
+    modalities = "; ".join(f"{m.name}: {m.text}" for m in modality_infos(store))
     return (
         f"{num_train} chips to train on, {num_test} to test on, "
-        f"{len(store.classes)} classes, {store.num_bands} bands, {store.chip_px} px"
+        f"{len(store.classes)} classes, {store.num_bands} bands ({modalities})"
     )
 
 

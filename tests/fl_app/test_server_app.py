@@ -14,7 +14,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from safetensors.numpy import load_file
 
-import strategies.sites
+import strategies.roll_call
 from rsdgc import Aggregator
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, SettingError
@@ -334,7 +334,7 @@ def test_a_network_that_is_down_for_a_while_costs_no_round(
         return [] if 1 < looks < 6 else list(loopback.contexts)
 
     monkeypatch.setattr(loopback, "get_node_ids", get_node_ids)
-    monkeypatch.setattr(strategies.sites, "DISCOVERY_POLL_S", 0.01)
+    monkeypatch.setattr(strategies.roll_call, "DISCOVERY_POLL_S", 0.01)
     serve(loopback, chosen)
     assert [line["sites"] for line in lines(tmp_path / "run" / "history.jsonl")] == [0, 3, 3]
 

@@ -16,12 +16,13 @@ from strategies.checkpoints import Checkpoints
 from strategies.downlink import PublishedModel
 from strategies.model_record import to_record
 from strategies.rate_control import RateControl
-from strategies.sites import DataInfo
+from strategies.sites import DataInfo, ModalityInfo
 from strategies.transport import chunk_upload
 from tests.loopback import LoopbackGrid
 
 SPEC = ModelSpec.from_shapes({"conv.weight": (8, 4, 3, 3), "head.weight": (4, 8)})
 CLASSES = ("a", "b", "c")
+MODALITY = ModalityInfo("optical", ("blue", "green", "red"), 16)
 NAMES = ("north", "south")
 RUN = 7
 NUM_TRAIN = 10
@@ -81,9 +82,9 @@ def loopback(sites: FakeSites, count: int = len(NAMES)) -> LoopbackGrid:
 
 def site_manager(names: tuple[str, ...] = NAMES) -> SiteManager:
     """Return sites at nodes 101, 102, …"""
-    manager = SiteManager(DataInfo("made up", True, CLASSES, 3, 16))
+    manager = SiteManager(DataInfo("made up", True, CLASSES, (MODALITY,)))
     for node, name in enumerate(names, start=101):
-        manager.sites[name] = SiteInfo(name, node, NUM_TRAIN, 6)
+        manager.sites[name] = SiteInfo(name, node, NUM_TRAIN, 6, (MODALITY.name,))
     return manager
 
 

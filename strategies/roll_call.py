@@ -1,0 +1,173 @@
+"""The roll call: ask every node which sites it hosts and what data they have.
+
+It is called once before the first round, and again for each node that joins during the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from logging import INFO, WARNING
+from typing import TypeVar
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from rsdgc.errors import RunError
+from strategies import messages
+from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
+from strategies.transport import PendingReplies, error_summary, send_and_receive
+
+Value = TypeVar("Value", str, int)
+
+DISCOVERY_POLL_S = 0.5
+"""Pause between two looks for new nodes: each is a request to the SuperLink, and SuperNodes take
+seconds to start."""
+
+
+def discover_sites(
+    grid: Grid, min_sites: int, join_timeout_s: float, *, may_lack: bool = False
+) -> SiteManager:
+    """Ask every node which sites it hosts until at least ``min_sites`` are known.
+
+    With ``may_lack``, sites may lack modalities that others have.
+
+    Raises
+    ------
+    RunError
+        Too few sites answer in time, a site reports an error, two sites share a name, or sites
+        disagree on classes, modalities, bands or chip size.
+    """
+    deadline = time.monotonic() + join_timeout_s
+    asked: set[int] = set()
+    manager: SiteManager | None = None
+    while True:
+        new_nodes = [node for node in grid.get_node_ids() if node not in asked]
+        asked.update(new_nodes)
+        timeout_s = deadline - time.monotonic()
+        for reply in send_and_receive(grid, _discovery_messages(new_nodes), timeout_s):
+            if reply is not None:
+                data, sites = _read_sites(reply)
+                manager = manager or SiteManager(replace(data, modalities=()), may_lack=may_lack)
+                manager.register(data, sites)
+        num_sites = 0 if manager is None else len(manager.sites)
+        if manager is not None and num_sites >= min_sites:
+            manager.fix_modalities()
+            return manager
+        if time.monotonic() >= deadline:
+            raise RunError(
+                f"{num_sites} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
+                "start more sites, lower min-sites, or raise join-timeout-s"
+            )
+        time.sleep(DISCOVERY_POLL_S)
+
+
+class SiteDiscovery:
+    """Finds sites that join during a run, and registers them with its manager."""
+
+    def __init__(self, manager: SiteManager) -> None:
+        self._manager = manager
+        self._asked = {site.node_id for site in manager.sites.values()}
+        self._queries = PendingReplies()
+
+    def poll(self, grid: Grid) -> set[int]:
+        """Ask new nodes for their sites, without waiting; return the connected nodes.
+
+        The sites of nodes that have answered since the last call are registered.
+        """
+        nodes = set(grid.get_node_ids())
+        # Each node is asked once: one that does not answer must not cost a message per round.
+        new_nodes = sorted(nodes - self._asked)
+        self._asked |= nodes
+        if new_nodes:
+            ids = grid.push_messages(_discovery_messages(new_nodes))
+            self._queries.waiting.update(message_id for message_id in ids if message_id)
+        self._queries.poll(grid)
+        for reply in self._queries.arrived:
+            try:
+                data, sites = _read_sites(reply)
+                self._manager.register(data, sites, nodes)
+                log(INFO, "%s joined", ", ".join(site.name for site in sites))
+            except RunError as error:
+                log(WARNING, "a node was refused: %s", error)
+        self._queries.arrived.clear()
+        return nodes
+
+    def wait_for(self, grid: Grid, num_sites: int, timeout_s: float) -> None:
+        """Wait until so many sites are connected, but no longer than the time-out."""
+        deadline = time.monotonic() + timeout_s
+        while len(self._manager.connected(self.poll(grid))) < num_sites:
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(min(DISCOVERY_POLL_S, timeout_s))
+
+
+def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
+    # The kind is never read, but it counts in the bytes of the message.
+    content = RecordDict({messages.TASK: ConfigRecord({"kind": "roll-call"})})
+    return [Message(content, node, MessageType.QUERY) for node in node_ids]
+
+
+def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
+    if reply.has_error():
+        raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
+    record = reply.content.config_records[messages.SITE]
+    data = DataInfo(
+        dataset=str(record[messages.DATASET]),
+        synthetic=bool(record[messages.SYNTHETIC]),
+        classes=tuple(_read_list(record, messages.CLASSES, str)),
+        modalities=_read_modalities(record),
+    )
+    names = _read_list(record, messages.NAMES, str)
+    lacking = _read_list(record, messages.LACKING, int) if messages.LACKING in record else []
+    columns = (
+        names,
+        _read_list(record, messages.NUM_TRAIN, int),
+        _read_list(record, messages.NUM_TEST, int),
+        lacking or [0] * len(names),
+    )
+    if len({len(column) for column in columns}) != 1:
+        raise _unreadable(f"{len(names)} sites with other numbers of counts")
+    node_id = reply.metadata.src_node_id
+    sites = []
+    for name, num_train, num_test, mask in zip(*columns, strict=True):
+        own = [m for index, m in enumerate(data.modality_names) if not mask >> index & 1]
+        sites.append(SiteInfo(name, node_id, num_train, num_test, tuple(own)))
+    return data, sites
+
+
+def _read_modalities(record: ConfigRecord) -> tuple[ModalityInfo, ...]:
+    names = _read_list(record, messages.MODALITIES, str)
+    counts = _read_list(record, messages.NUM_BANDS, int)
+    bands = _read_list(record, messages.BANDS, str)
+    sides = _read_list(record, messages.CHIP_PX, int)
+    if not (0 < len(names) == len(set(names)) == len(counts) == len(sides)):
+        raise _unreadable(f"the modalities {names} with the band counts {counts} and sizes {sides}")
+    if min(counts) < 1 or min(sides) < 1 or sum(counts) != len(bands):
+        raise _unreadable(f"{len(bands)} bands, {counts} by modality, in chips of {sides} px")
+    remaining = iter(bands)
+    return tuple(
+        ModalityInfo(name, tuple(islice(remaining, count)), px)
+        for name, count, px in zip(names, counts, sides, strict=True)
+    )
+
+
+def _read_list(record: ConfigRecord, key: str, kind: type[Value]) -> list[Value]:
+    """Return a list of names, or of whole numbers from 0."""
+    values = record.get(key)
+    # Flower makes a list of bytes of an empty one, and Python counts True as a number.
+    if not isinstance(values, list) or any(type(value) is not kind for value in values):
+        raise _unreadable(f"{key}={values!r}")
+    if any(isinstance(value, int) and value < 0 for value in values):
+        raise _unreadable(f"{key}={values!r}, in which no number may be negative")
+    return values  # type: ignore[return-value]
+
+
+def _unreadable(what: str) -> RunError:
+    return RunError(
+        f"a site reports {what}, which cannot be read: install the same version at the server and "
+        "at all sites"
+    )

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from rsdgc.errors import RunError
+from strategies import messages
+from strategies.roll_call import SiteDiscovery, discover_sites
+from strategies.sites import DataInfo, ModalityInfo, SiteManager
+from tests.loopback import LoopbackGrid
+
+OPTICAL = ModalityInfo("optical", ("blue", "green", "red", "nir"), 64)
+ELEVATION = ModalityInfo("elevation", ("dem",), 11)
+REPORT: dict[str, Any] = {
+    messages.NAMES: ["a"],
+    messages.NUM_TRAIN: [10],
+    messages.NUM_TEST: [3],
+    messages.CLASSES: ["water", "town"],
+    messages.MODALITIES: ["optical", "elevation"],
+    messages.NUM_BANDS: [4, 1],
+    messages.BANDS: ["blue", "green", "red", "nir", "dem"],
+    messages.CHIP_PX: [64, 11],
+    messages.DATASET: "here",
+    messages.SYNTHETIC: False,
+}
+
+
+def site(message: Message, context: Context) -> Message:
+    report = ConfigRecord({**REPORT, **context.node_config})
+    return Message(RecordDict({messages.SITE: report}), reply_to=message)
+
+
+def discover(*changes: dict[str, Any], min_sites: int = 1) -> SiteManager:
+    return discover_sites(LoopbackGrid(site, changes, {}), min_sites, join_timeout_s=0.2)
+
+
+def test_every_site_is_entered_with_its_node() -> None:
+    manager = discover({messages.NAMES: ["b"]}, {messages.NAMES: ["a"]}, min_sites=2)
+    assert [(site.name, site.node_id) for site in manager.connected()] == [("a", 102), ("b", 101)]
+    assert manager.data == DataInfo("here", False, ("water", "town"), (OPTICAL, ELEVATION))
+    assert (manager.data.bands, manager.data.chip_px) == (5, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "two sites are called 'a'"),
+        (
+            {messages.NAMES: ["b"], messages.BANDS: ["blue", "green", "nir", "red", "dem"]},
+            r"site b has modality optical with the bands blue, green, nir, red \(64 px\), "
+            r"the others with blue, green, red, nir \(64 px\): ingest all sites",
+        ),
+        (
+            {messages.NAMES: ["b"], messages.CHIP_PX: [64, 64]},
+            r"site b has modality elevation with the bands dem \(64 px\), the others with dem \(11",
+        ),
+        (
+            {messages.NAMES: ["b"], messages.LACKING: [2]},
+            "site b has the modalities optical, and the run trains on optical, elevation",
+        ),
+        (
+            {messages.NAMES: ["b"], messages.MODALITIES: ["optical", "sar"]},
+            "site a has the modalities optical, elevation, and the run .* optical, elevation, sar:",
+        ),
+        ({messages.NAMES: ["b"], messages.CLASSES: ["water", "sea"]}, r"\(sea, town\)"),
+        ({messages.NAMES: ["b"], messages.CLASSES: ["town", "water"]}, "another order"),
+    ],
+)
+def test_sites_that_do_not_agree_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        discover({}, change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {messages.NUM_BANDS: [4, 2]},
+        {messages.NUM_BANDS: [5, 0]},
+        {messages.NUM_TRAIN: [True]},
+        {messages.CHIP_PX: [64]},
+        {messages.CHIP_PX: 64},
+        {messages.CHIP_PX: [64, -1]},
+        {messages.MODALITIES: ["optical", "optical"]},
+        {messages.MODALITIES: []},
+        {messages.BANDS: [1, 2, 3, 4, 5]},
+        {messages.NUM_TRAIN: []},
+        {messages.NUM_TEST: [-1]},
+        {messages.LACKING: [0, 0]},
+    ],
+)
+def test_a_report_of_impossible_data_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(RunError, match=r"a site reports .*: install the same version"):
+        discover(change)
+
+
+def test_a_site_that_lacks_a_modality_takes_part_where_the_model_allows_it() -> None:
+    """The order of the modalities is that of the sites' names, not of their arrival."""
+    both = {messages.NAMES: ["c", "b"], messages.NUM_TRAIN: [1, 1], messages.NUM_TEST: [1, 1]}
+    nodes = [
+        {**both, messages.LACKING: [0, 1]},
+        {messages.NAMES: ["a"], messages.MODALITIES: ["sar", "elevation"], messages.LACKING: [2]},
+    ]
+    grid = LoopbackGrid(site, nodes, {})
+    manager = discover_sites(grid, 3, join_timeout_s=0.2, may_lack=True)
+    assert manager.data.modality_names == ("sar", "elevation", "optical")
+    assert {name: info.modalities for name, info in manager.sites.items()} == {
+        "a": ("sar",),
+        "b": ("elevation",),
+        "c": ("optical", "elevation"),
+    }
+
+
+def test_too_few_sites_is_an_error() -> None:
+    with pytest.raises(RunError, match=r"1 of at least 2 sites joined within 0\.2 s"):
+        discover({}, min_sites=2)
+
+
+def federation(*names: str) -> tuple[LoopbackGrid, SiteManager, SiteDiscovery]:
+    """Return nodes 101, 102, … of which only the first is there at the start."""
+    grid = LoopbackGrid(site, [{messages.NAMES: [name]} for name in names], {})
+    grid.away = set(list(grid.contexts)[1:])
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    return grid, manager, SiteDiscovery(manager)
+
+
+def test_a_site_joins_in_the_middle() -> None:
+    grid, manager, discovery = federation("a", "b")
+    assert discovery.poll(grid) == {101}
+    assert list(manager.sites) == ["a"]
+    grid.away.clear()
+    assert discovery.poll(grid) == {101, 102}
+    assert list(manager.sites) == ["a", "b"]
+    seen = len(grid.seen)
+    discovery.poll(grid)
+    assert len(grid.seen) == seen  # nobody is asked twice
+
+
+def test_a_site_comes_back_behind_another_node() -> None:
+    grid, manager, discovery = federation("a", "a")
+    grid.away = {101}
+    discovery.poll(grid)
+    assert manager.sites["a"].node_id == 102
+    assert [site.name for site in manager.draw(1.0, 0, 1, {102})] == ["a"]
+    assert manager.draw(1.0, 0, 1, {101}) == []
+
+
+def test_a_second_site_of_a_name_that_is_connected_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid, manager, discovery = federation("a", "a")
+    grid.away.clear()
+    discovery.poll(grid)
+    assert manager.sites["a"].node_id == 101
+    assert "a node was refused: two sites are called 'a'" in caplog.text
+
+
+def test_a_site_that_joins_with_a_modality_of_its_own_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [
+        {messages.NAMES: ["a"]},
+        {messages.NAMES: ["b"], messages.MODALITIES: ["optical", "x"]},
+    ]
+    grid = LoopbackGrid(site, names, {})
+    grid.away = {102}
+    manager = discover_sites(grid, 1, join_timeout_s=0.2, may_lack=True)
+    grid.away.clear()
+    SiteDiscovery(manager).poll(grid)
+    assert list(manager.sites) == ["a"]
+    assert manager.data.modality_names == ("optical", "elevation")
+    assert "site b has modality x, which the run does not have" in caplog.text
