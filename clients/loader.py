@@ -114,11 +114,18 @@ class SplitLoader:
                 "ingest with the full class list, the same for all sites"
             )
 
-    def batches(self, batch_size: int, seed: int | None) -> Iterator[tuple[Chips, Tensor]]:
+    def class_counts(self) -> Tensor:
+        """Return the chips of each class up to the largest label, int64, on the device."""
+        return torch.bincount(self._labels)
+
+    def batches(
+        self, batch_size: int, seed: int | None, *, balanced: bool = False
+    ) -> Iterator[tuple[Chips, Tensor]]:
         """Go through the split once.
 
         A seed makes the order random; without, it is the split's own. The last batch may be
-        smaller than the others.
+        smaller than the others. If the order is random and ``balanced``, as many chips are drawn
+        with replacement, each class with the same probability.
 
         Yields
         ------
@@ -130,7 +137,11 @@ class SplitLoader:
         """
         order = torch.arange(len(self))
         if seed is not None:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(seed)
+            if balanced:
+                order = _balanced_draws(self._labels.cpu(), generator)
+            else:
+                order = torch.randperm(len(self), generator=generator)
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         for chunk, stored in zip(chunks, self._stored_chips(chunks), strict=True):
             normalized = [
@@ -173,6 +184,17 @@ class SplitLoader:
             for pixels, array in zip(cache, arrays, strict=True):
                 pixels[start : start + len(array)].copy_(to_native(array, cpu))
         return cache
+
+
+def _balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw as many positions as there are labels: a class that occurs, then a chip of it."""
+    counts = torch.bincount(labels)
+    by_class, starts = torch.argsort(labels, stable=True), counts.cumsum(0) - counts
+    classes = counts.nonzero().flatten()
+    drawn = classes[torch.randint(len(classes), labels.shape, generator=generator)]
+    # float64: the 24 bits of a float32 would not reach every chip of a large class.
+    share = torch.rand(labels.shape, generator=generator, dtype=torch.float64)
+    return by_class[starts[drawn] + (share * counts[drawn]).long()]
 
 
 def _normalizers(

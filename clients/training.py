@@ -58,11 +58,20 @@ class TrainSettings:
     #: standard deviation of the random change of every band's gain and offset; 0 for none
     jitter: float
     band_dropout: float  #: probability that a band of a chip is left out; 0 for none
+    label_smoothing: float  #: share of a label that is spread evenly over all classes
+    #: whether each class of the split counts the same in the loss, however many chips it has
+    balanced_loss: bool
+    #: whether batches draw each class of the split with the same probability, with replacement
+    balanced_batches: bool
+    proximal: float  #: μ of FedProx; 0 for none
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """Mean cross-entropy over the samples seen, in nats; samples, once per epoch; and steps."""
+    """Mean loss over the samples seen, in nats; samples, once per epoch; and steps.
+
+    The loss is the cross-entropy as the settings have it, without FedProx's term.
+    """
 
     loss: float
     samples: int
@@ -81,7 +90,7 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
         The loss or the weights are no longer finite.
     """
     model.train()
-    step = _Step(model, split.device, settings)
+    step = _Step(model, split, settings)
     generator = torch.Generator().manual_seed(seed)
     loss_sum = torch.zeros((), device=split.device)
     samples = steps = 0
@@ -109,18 +118,26 @@ def _augmented(chips: Chips, settings: TrainSettings, generator: torch.Generator
 class _Step:
     """Forward, backward, clip, update; in mixed precision if it is set and the device has it."""
 
-    def __init__(self, model: nn.Module, device: torch.device, settings: TrainSettings) -> None:
+    def __init__(self, model: nn.Module, split: SplitLoader, settings: TrainSettings) -> None:
         self._model = model
-        self._clip_norm = settings.clip_norm
+        self._settings = settings
         self._optimizer = OPTIMIZERS[settings.optimizer](
             model,
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
+        self._class_weights = _balanced_weights(split) if settings.balanced_loss else None
+        # The only copy of the received model on the device.
+        self._received = [p.detach().clone() for p in self._parameters] if settings.proximal else []
         # Emulated bfloat16 is slower than float32.
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        cuda = split.device.type == "cuda"
+        has_bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         self._amp = settings.amp and has_bf16
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return self._optimizer.parameters
 
     def __call__(self, chips: Chips, y: Tensor) -> Tensor:
         with (
@@ -128,12 +145,35 @@ class _Step:
             torch.autocast(y.device.type, dtype=torch.bfloat16, enabled=self._amp),
         ):
             # In float32: a softmax of bfloat16 logits has two or three digits.
-            loss = F.cross_entropy(self._model(*channels_last(chips)).float(), y)
+            loss = self._loss(self._model(*channels_last(chips)).float(), y)
         torch.autograd.backward(loss)  # what loss.backward() does, but typed
-        if self._clip_norm > 0:
-            nn.utils.clip_grad_norm_(self._optimizer.parameters, self._clip_norm)
-        self._optimizer.step()
+        self._update()
         return loss.detach()
+
+    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        smoothing = self._settings.label_smoothing
+        if self._class_weights is None:
+            return F.cross_entropy(logits, y, label_smoothing=smoothing)
+        # Not divided by the sum of the weights in the batch, as PyTorch would do: a chip then
+        # counts the same whatever comes with it.
+        losses = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+        return (losses * self._class_weights[y]).mean()
+
+    def _update(self) -> None:
+        """Change the parameters by the gradients of a batch."""
+        for parameter, received in zip(self._parameters, self._received, strict=False):
+            if parameter.grad is not None:  # the gradient of μ/2 · ‖w − w_received‖²
+                difference = parameter.detach() - received
+                parameter.grad.add_(difference, alpha=self._settings.proximal)
+        if self._settings.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
+        self._optimizer.step()
+
+
+def _balanced_weights(split: SplitLoader) -> Tensor:
+    """Return a weight for each class, in inverse proportion to its chips; the chips' mean is 1."""
+    counts = split.class_counts().float()
+    return len(split) / (counts * counts.count_nonzero()).clamp(min=1)
 
 
 def _batches(
@@ -144,7 +184,9 @@ def _batches(
     while remaining > 0:
         # Multiples of 2^64 / golden ratio: the epochs' seeds lie far apart, whatever the round's.
         epoch_seed = (seed + epoch * 0x9E3779B97F4A7C15) % 2**63
-        for batch in split.batches(settings.batch_size, epoch_seed):
+        for batch in split.batches(
+            settings.batch_size, epoch_seed, balanced=settings.balanced_batches
+        ):
             if remaining == 0:
                 return
             yield batch

@@ -243,6 +243,12 @@ class Settings(BaseModel):
     lr_schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Learning rate over the rounds."
     )
+    lr_warm_up_rounds: int = Field(
+        0,
+        ge=0,
+        description="Rounds in which the learning rate rises linearly to its largest value; the "
+        "schedule starts after them.",
+    )
     momentum: float = Field(
         0.9, ge=0.0, lt=1.0, description="Momentum within a round; β₁ of `adamw`."
     )
@@ -252,6 +258,25 @@ class Settings(BaseModel):
         "normalization out. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",
     )
     clip_norm: float = Field(5.0, ge=0.0, description="Largest gradient norm; 0: no clipping.")
+    proximal: float = Field(
+        0.0,
+        ge=0.0,
+        description="μ of FedProx, which pulls a site's weights towards the received ones; 0: "
+        "FedAvg.",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of a label that is spread over all classes."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="`balanced`: each class that a site has counts the same in its loss, by the "
+        "site's own counts of training chips.",
+    )
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description="`balanced`: batches draw each class that a site has with the same "
+        "probability, with replacement. An epoch keeps its length.",
+    )
     augment: bool = Field(True, description="Random flips and quarter turns.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
 
@@ -325,6 +350,21 @@ class Settings(BaseModel):
             raise ValueError("one of nsi-mean-weight and nsi-std-weight must be above 0")
         return value
 
+    @field_validator("lr_warm_up_rounds")
+    @classmethod
+    def _warm_up_ends(cls, value: int, info: ValidationInfo) -> int:
+        rounds = info.data.get("rounds", value + 1)
+        if value >= rounds:
+            raise ValueError(f"it must be below rounds, which are {rounds}")
+        return value
+
+    @field_validator("sampling")
+    @classmethod
+    def _classes_are_balanced_once(cls, value: str, info: ValidationInfo) -> str:
+        if value == "balanced" and info.data.get("class_weights") == "balanced":
+            raise ValueError("class-weights are balanced already; set one of the two")
+        return value
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
         """Validate ``values`` (hyphenated keys).
@@ -364,10 +404,13 @@ class Settings(BaseModel):
     def learning_rate_at(self, round_number: int) -> float:
         """Learning rate of a round, counted from 1."""
         peak: float = self.resolved("learning_rate")
+        warm_up = self.lr_warm_up_rounds
+        if round_number <= warm_up:
+            return peak * round_number / (warm_up + 1)
         if self.lr_schedule == "constant":
             return peak
-        # The first round has the whole rate, and the last one still more than 0.
-        done = (round_number - 1) / self.rounds
+        # The first round after the warm-up has the whole rate, and the last one more than 0.
+        done = (round_number - 1 - warm_up) / (self.rounds - warm_up)
         return peak * 0.5 * (1.0 + math.cos(math.pi * done))
 
 

@@ -134,3 +134,30 @@ def test_labels_outside_the_class_list_are_refused() -> None:
     split.check_labels(3)
     with pytest.raises(DataError, match="label 2 is outside the list of 2"):
         split.check_labels(2)
+
+
+@pytest.mark.parametrize("cache_share", [0.0, 0.5])
+def test_balanced_batches_draw_every_class_as_often(cache_share: float) -> None:
+    """Chips 0 to 9 are of class 0, and so on; the last class has three, and one is empty."""
+    chips = np.arange(1203, dtype=np.uint16)[:, None, None, None] * np.ones((1, 1, 2, 2), "u2")
+    labels = np.repeat([0, 2, 3], [400, 800, 3])
+    source = Arrays([chips])
+    split = SplitLoader(source, np.arange(1203), labels, [unit(1)], CPU, cache_share=cache_share)
+    batches = [(joined(x), y) for x, y in split.batches(100, 5, balanced=True)]
+    assert [len(y) for _, y in batches] == [100] * 12 + [3]
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    numbers = x[:, 0, 0, 0].long()
+    assert torch.equal(y, torch.from_numpy(labels)[numbers])
+    counts = torch.bincount(y, minlength=4)
+    assert counts[1] == 0
+    assert (counts[[0, 2, 3]] - 401).abs().max() < 60
+    assert len(set(numbers[y == 3].tolist())) == 3
+    assert len(set(numbers[y == 2].tolist())) > 250
+    again, _ = next(split.batches(100, 5, balanced=True))
+    other, _ = next(split.batches(100, 6, balanced=True))
+    assert torch.equal(joined(again), batches[0][0])
+    assert not torch.equal(joined(other), batches[0][0])
+
+
+def test_a_split_counts_its_classes() -> None:
+    assert numbered(25)[0].class_counts().tolist() == [10, 10, 5]

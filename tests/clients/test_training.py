@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from clients.loader import SplitLoader
 from clients.optimizers import OPTIMIZERS
 from clients.training import TrainSettings, choose_device, train
 from clients.weights import model_spec, model_to_vector
 from rsdgc.errors import RunError, SettingError
-from tests.clients.toys import TinyNet, make_split, train_settings
+from tests.clients.toys import CPU, Arrays, TinyNet, make_split, train_settings, unit
 
 
 @pytest.mark.parametrize(("present", "expected"), [(True, "cuda"), (False, "cpu")])
@@ -94,6 +97,65 @@ def test_divergence_names_the_remedy(lr: float) -> None:
     settings = train_settings(lr=lr, clip_norm=0, epochs=3)
     with pytest.raises(RunError, match=r"learning rate of 1e\+\d+: lower it"):
         train(TinyNet(), make_split(), settings, 0)
+
+
+def one_step(model: TinyNet, split: SplitLoader, **changes: Any) -> list[torch.Tensor]:
+    """Take one plain step of SGD with the whole split; return the gradients that it followed."""
+    before = [p.detach().clone() for p in model.parameters()]
+    plain: dict[str, Any] = {"augment": False, "clip_norm": 0.0, "momentum": 0.0}
+    plain |= {"weight_decay": 0.0, "lr": 0.1, "batch_size": len(split), "steps": 1}
+    train(model, split, train_settings(**(plain | changes)), 0)
+    after = [p.detach() for p in model.parameters()]
+    return [(old - new) / 0.1 for old, new in zip(before, after, strict=True)]
+
+
+def uneven_split() -> SplitLoader:
+    """Twelve chips of class 0, three of class 1, none of class 2."""
+    rng = np.random.default_rng(3)
+    chips = rng.normal(size=(15, 2, 4, 4)).astype(np.float32)
+    labels = np.repeat([0, 1], [12, 3])
+    return SplitLoader(Arrays([chips]), np.arange(15), labels, [unit(2)], CPU)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_loss_is_pytorch_s_with_smoothed_labels_and_class_weights(
+    smoothing: float, balanced: bool
+) -> None:
+    gradients = one_step(
+        TinyNet(), uneven_split(), label_smoothing=smoothing, balanced_loss=balanced
+    )
+    twin = TinyNet()
+    ((chips, y),) = uneven_split().batches(15, None)
+    losses = torch.nn.functional.cross_entropy(
+        twin(*chips), y, reduction="none", label_smoothing=smoothing
+    )
+    # Half of the loss comes from each of the two classes that there are.
+    loss = (losses[:12].mean() + losses[12:].mean()) / 2 if balanced else losses.mean()
+    torch.autograd.backward(loss)
+    for gradient, parameter in zip(gradients, twin.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_balanced_batches_change_what_is_drawn_and_not_how_much() -> None:
+    plain, balanced = (
+        train(TinyNet(), uneven_split(), train_settings(batch_size=4, balanced_batches=b), 0)
+        for b in (False, True)
+    )
+    assert (plain.samples, plain.steps) == (balanced.samples, balanced.steps)
+    assert plain.loss != balanced.loss
+
+
+def test_the_proximal_term_pulls_towards_the_received_model() -> None:
+    """The first step has no distance to pull back from; the second one has the first's."""
+    plain, pulled = TinyNet(), TinyNet()
+    received = [p.detach().clone() for p in plain.parameters()]
+    one_step(plain, uneven_split(), steps=1)
+    moved = [p.detach() - r for p, r in zip(plain.parameters(), received, strict=True)]
+    for model, proximal in ((plain := TinyNet(), 0.0), (pulled, 0.5)):
+        one_step(model, uneven_split(), steps=2, proximal=proximal)
+    for one, other, step in zip(plain.parameters(), pulled.parameters(), moved, strict=True):
+        torch.testing.assert_close(one - other, 0.1 * 0.5 * step, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

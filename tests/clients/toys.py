@@ -64,6 +64,10 @@ def train_settings(**changes: Any) -> TrainSettings:
         "amp": False,
         "jitter": 0.0,
         "band_dropout": 0.0,
+        "label_smoothing": 0.0,
+        "balanced_loss": False,
+        "balanced_batches": False,
+        "proximal": 0.0,
     }
     return TrainSettings(**(values | changes))
 

@@ -69,6 +69,12 @@ def test_sites_train_as_the_run_s_settings_say() -> None:
     settings = Settings.from_mapping({"local-epochs": 3, "batch-size": 7, "jitter": 0.5})
     chosen = train_settings(settings, learning_rate=0.25)
     assert (chosen.lr, chosen.epochs, chosen.batch_size, chosen.jitter) == (0.25, 3, 7, 0.5)
+    assert not chosen.balanced_loss
+    assert not chosen.balanced_batches
+    for setting in ("class-weights", "sampling"):
+        chosen = train_settings(Settings.from_mapping({setting: "balanced"}), learning_rate=0.25)
+        assert chosen.balanced_loss == (setting == "class-weights")
+        assert chosen.balanced_batches == (setting == "sampling")
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])

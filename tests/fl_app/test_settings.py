@@ -59,6 +59,13 @@ def test_the_documented_table_is_the_one_that_is_printed(command: str) -> None:
         ({"weight-decay": -1e-9}, "setting weight-decay=-1e-09: write a number from 0, or"),
         ({"weight-decay": math.inf}, "setting weight-decay=inf: write a number from 0, or"),
         ({"optimizer": "adam"}, "setting optimizer='adam': input should be 'sgd'"),
+        ({"lr-warm-up-rounds": 60}, "setting lr-warm-up-rounds=60: it must be below rounds"),
+        ({"label-smoothing": 1.0}, "setting label-smoothing=1.0"),
+        ({"proximal": -0.1}, "setting proximal=-0.1"),
+        (
+            {"class-weights": "balanced", "sampling": "balanced"},
+            "setting sampling='balanced': class-weights are balanced already",
+        ),
         ({"momentum": 1.0}, "setting momentum=1.0"),
         ({"batch-size": 0}, "setting batch-size=0"),
         ({"local-epochs": 0}, "setting local-epochs=0"),
@@ -123,6 +130,16 @@ def test_the_learning_rate_follows_a_cosine() -> None:
     assert rates[0] == 1.0
     assert rates[5] == pytest.approx(0.5)
     assert all(a > b > 0 for a, b in pairwise(rates))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_learning_rate_warms_up_before_its_schedule(schedule: str) -> None:
+    values = {"lr-schedule": schedule, "learning-rate": 1.0}
+    warm = Settings.from_mapping(values | {"rounds": 13, "lr-warm-up-rounds": 3})
+    plain = Settings.from_mapping(values | {"rounds": 10})
+    rates = [warm.learning_rate_at(r) for r in range(1, 14)]
+    assert rates[:3] == [0.25, 0.5, 0.75]
+    assert rates[3:] == [plain.learning_rate_at(r) for r in range(1, 11)]
 
 
 @pytest.mark.parametrize(
