@@ -17,6 +17,15 @@ MAX_LAYER_SIZE = 2**31 - 1
 """Most elements that a layer may have: neighborhood ids are stored in 32 bits."""
 
 
+BRANCHES = "branches"
+"""The submodule of a fusion network that holds a branch for each modality."""
+
+
+def branch_key(modality: str) -> str:
+    """Return the name of a modality's branch: PyTorch allows no dot in a submodule's name."""
+    return modality.replace(".", "_")
+
+
 @dataclass(frozen=True)
 class Layer:
     """One named tensor of a model.

@@ -8,8 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from fl_app.models import LEAST_CHIP_PX, MODELS, build_model
+from fl_app.models import (
+    LEAST_CHIP_PX,
+    MODELS,
+    accepts_missing,
+    build_model,
+    takes_modalities,
+)
 from rsdgc.errors import SettingError
+from strategies.sites import ModalityInfo
 
 VGG = ("vgg16", "vgg16-bn", "vgg19", "vgg19-bn")
 LIGHT = tuple(name for name in MODELS if name not in VGG)
@@ -209,3 +216,73 @@ def test_a_registered_model_is_found_by_its_name() -> None:
         check_forward(build_model("mine", 1, 3, 8), 1, 8, 3)
     finally:
         del MODELS._items["mine"]
+
+
+FUSION = """
+import torch
+from torch import nn
+from fl_app.models import branch_key
+
+class Fusion(nn.Module):
+    def __init__(self, modalities, num_classes):
+        super().__init__()
+        self.branches = nn.ModuleDict(
+            {branch_key(m.name): nn.Linear(len(m.bands) * m.px**2, num_classes) for m in modalities}
+        )
+
+    def forward(self, *chips):
+        pairs = zip(self.branches.values(), chips, strict=True)
+        return sum(branch(x.flatten(1)) for branch, x in pairs if x is not None)
+
+class NeedsAll(Fusion):
+    def forward(self, *chips):
+        return super().forward(*(x + 0 for x in chips))
+
+class NeedsOptical(Fusion):
+    def forward(self, optical, *others):
+        return super().forward(optical + 0, *others)
+
+class TwoRows(Fusion):
+    def forward(self, *chips):
+        return super().forward(*chips)[:, :1]
+"""
+MODALITIES = (
+    ModalityInfo("optical", ("blue", "green", "red"), 8),
+    ModalityInfo("s2.60m", ("b1", "b9"), 2),
+    ModalityInfo("elevation", ("dem",), 4),
+)
+
+
+@pytest.fixture
+def fusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "their_fusion.py").write_text(FUSION)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "their_fusion"
+    del sys.modules["their_fusion"]
+
+
+def test_a_model_that_asks_for_modalities_takes_a_tensor_of_each(fusion: str) -> None:
+    assert takes_modalities(f"{fusion}:Fusion")
+    assert not takes_modalities("small-cnn")
+    model = build_model(f"{fusion}:Fusion", 6, 3, 8, modalities=MODALITIES)
+    assert list(dict(model.named_parameters()))[2] == "branches.s2_60m.weight"
+    optical, elevation = torch.randn(5, 3, 8, 8), torch.randn(5, 1, 4, 4)
+    assert model(optical, None, elevation).shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"), [("Fusion", True), ("NeedsAll", False), ("NeedsOptical", False)]
+)
+def test_whether_a_modality_may_be_missing_is_tried(
+    fusion: str, name: str, *, accepted: bool
+) -> None:
+    model = build_model(f"{fusion}:{name}", 6, 3, 8, modalities=MODALITIES)
+    assert accepts_missing(model, MODALITIES) is accepted
+
+
+def test_a_fusion_model_is_checked_with_a_tensor_of_each_modality(fusion: str) -> None:
+    words = r"maps chips \(2, 3, 8, 8\) and \(2, 2, 2, 2\) and \(2, 1, 4, 4\) to \(2, 1\): return"
+    with pytest.raises(SettingError, match=words):
+        build_model(f"{fusion}:TwoRows", 6, 3, 8, modalities=MODALITIES)
+    with pytest.raises(SettingError, match="build it with those of the data"):
+        build_model(f"{fusion}:Fusion", 6, 3, 8)
