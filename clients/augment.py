@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clients.loader import Chips
+from clients.transfers import send
 
 
 def flips_and_quarter_turns(chips: Chips, generator: torch.Generator) -> Chips:
@@ -27,7 +28,7 @@ def flips_and_quarter_turns(chips: Chips, generator: torch.Generator) -> Chips:
     square = all(is_square for _, is_square, _ in sizes)
     draws = torch.rand((3, count, 1, 1, 1), generator=generator) < 0.5
     # Two flips and a transposition, each with probability 1/2, generate all eight orientations.
-    vertical, horizontal, transposed = draws.to(device)
+    vertical, horizontal, transposed = send(draws, device)
 
     def turn(x: Tensor) -> Tensor:
         x = torch.where(vertical, x.flip(2), x)
@@ -47,7 +48,7 @@ def jitter(chips: Chips, strength: float, generator: torch.Generator) -> Chips:
 
 def _jitter(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     draws = torch.randn((2, *x.shape[:2], 1, 1), generator=generator) * strength
-    draws = draws.to(x.device, x.dtype)
+    draws = send(draws, x.device).to(x.dtype)
     return x * (1 + draws[0]) + draws[1]
 
 
@@ -63,4 +64,4 @@ def _drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     draws = torch.rand((len(x), x.shape[1], 1, 1), generator=generator)
     # The band with the largest draw always stays.
     kept: Tensor = (draws >= share) | (draws == draws.amax(dim=1, keepdim=True))
-    return x * kept.to(x.device, x.dtype)
+    return x * send(kept, x.device).to(x.dtype)

@@ -41,7 +41,7 @@ def score_model(
     if split is None:
         return Score(np.zeros((num_classes, num_classes), np.int64), 0.0)
     model.eval()
-    # One count per (reference, predicted) pair, flat, as bincount returns it.
+    # One count per (reference, predicted) pair, flat.
     pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=split.device)
     # float64: a float32 sum over a large split would lose digits.
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.device)
@@ -49,6 +49,8 @@ def score_model(
         for chips, y in split.batches(batch_size, None):
             logits = model(*channels_last(chips))
             loss_sum += F.cross_entropy(logits, y, reduction="sum")
-            pairs += torch.bincount(y * num_classes + logits.argmax(1), minlength=num_classes**2)
-    confusion = pairs.cpu().numpy().reshape(num_classes, num_classes)
+            # Not bincount, which reads its largest value, and so makes the host wait for a GPU.
+            pairs.index_add_(0, y * num_classes + logits.argmax(1), torch.ones_like(y))
+    confusion = np.empty((num_classes, num_classes), np.int64)
+    torch.from_numpy(confusion).view(-1).copy_(pairs)
     return Score(confusion, float(loss_sum) / len(split))

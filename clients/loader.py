@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clients.device_memory import free_bytes
 from clients.normalization import ModalityNormalizer, Normalization, stack_modalities, to_native
+from clients.transfers import BatchCopier, send
 from rsdgc.errors import DataError
+
+Batch = TypeVar("Batch")
 
 Chips = list[Tensor | None]
 """A batch as a model takes it: one float32 (B, C, H, W) tensor per input; None if it is missing."""
@@ -42,9 +44,9 @@ class ChipSource(Protocol):
 class SplitLoader:
     """Loads a split of a site's chips as batches on the device.
 
-    If the whole split, in its stored type, fits into `cache_share` of the device's free memory, it
-    is read once and stays there. Otherwise a thread reads every batch from the source, one batch
-    ahead.
+    If the whole split, in its stored type, fits into `cache_bytes`, it is read once and stays on
+    the device. Otherwise a thread reads every batch from the source, one batch ahead, and on a GPU
+    the batch is copied while the GPU computes on the one before.
 
     Parameters
     ----------
@@ -59,9 +61,9 @@ class SplitLoader:
     stacked : bool
         Whether a model takes all modalities joined along bands, as one tensor. Otherwise it takes
         one tensor per modality, each at its own resolution.
-    cache_share : float
-        Share of the device's free memory that the split may take; 0 to stream always. The default
-        leaves half to the model and to the other split.
+    cache_bytes : int, optional
+        Bytes of the device's memory that the split may take; 0 to stream always. By default half
+        of what is free.
 
     Raises
     ------
@@ -78,7 +80,7 @@ class SplitLoader:
         device: torch.device,
         *,
         stacked: bool = True,
-        cache_share: float = 0.5,
+        cache_bytes: int | None = None,
     ) -> None:
         if len(positions) == 0:
             raise DataError(
@@ -95,19 +97,27 @@ class SplitLoader:
         self._stacked = stacked
         self._source = source
         self._positions = np.asarray(positions, np.int64)
-        self._labels = torch.from_numpy(np.array(labels, np.int64)).to(device)
+        self._host_labels = np.array(labels, np.int64)
+        self._labels = torch.from_numpy(self._host_labels).to(device)
         first_chip = source.take(self._positions[:1])
         self._normalizers = _normalizers(first_chip, normalization, device)
         chip_bytes = sum(array.nbytes for array in first_chip)
-        fits = chip_bytes * len(self) <= cache_share * _free_bytes(device)
+        if cache_bytes is None:
+            cache_bytes = free_bytes(device) // 2
+        fits = chip_bytes * len(self) <= cache_bytes
         self._cache = self._load_all(first_chip) if fits else None
 
     def __len__(self) -> int:
         return len(self._positions)
 
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that the split's chips take on the device; 0 if they are streamed."""
+        return sum(pixels.nbytes for pixels in self._cache or ())
+
     def check_labels(self, num_classes: int) -> None:
         """Raise :class:`DataError` if a label lies outside the class list."""
-        largest = int(self._labels.max())
+        largest = int(self._host_labels.max())
         if largest >= num_classes:
             raise DataError(
                 f"label {largest} is outside the list of {num_classes} classes: "
@@ -135,46 +145,54 @@ class SplitLoader:
         y : torch.Tensor
             int64 (B,) on the device.
         """
-        order = torch.arange(len(self))
-        if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
-            if balanced:
-                order = _balanced_draws(self._labels.cpu(), generator)
-            else:
-                order = torch.randperm(len(self), generator=generator)
-        chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        for chunk, stored in zip(chunks, self._stored_chips(chunks), strict=True):
+        order = self._order(seed, balanced=balanced)
+        index = send(torch.from_numpy(order), self.device)  # once an epoch, not once a step
+        for chunk, stored in zip(
+            torch.split(index, batch_size),
+            self._stored_chips(order, index, batch_size),
+            strict=True,
+        ):
             normalized = [
                 normalizer.normalize(pixels)
                 for normalizer, pixels in zip(self._normalizers, stored, strict=True)
             ]
             chips: Chips = [stack_modalities(normalized)] if self._stacked else [*normalized]
-            yield chips, self._labels[chunk.to(self.device)]
+            yield chips, self._labels.index_select(0, chunk)
 
-    def _stored_chips(self, chunks: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        """Yield the chips at each chunk of positions, on the device but as stored, by modality."""
+    def _order(self, seed: int | None, *, balanced: bool) -> NDArray[np.int64]:
+        """Return the order of an epoch: drawn on the CPU, the same whatever the device."""
+        if seed is None:
+            return np.arange(len(self))
+        generator = torch.Generator().manual_seed(seed)
+        if balanced:
+            return np.asarray(_balanced_draws(torch.from_numpy(self._host_labels), generator))
+        return np.asarray(torch.randperm(len(self), generator=generator))
+
+    def _stored_chips(
+        self, order: NDArray[np.int64], index: Tensor, batch_size: int
+    ) -> Iterator[list[Tensor]]:
+        """Yield the chips of each batch, on the device but as stored, by modality.
+
+        ``index`` is the order on the device.
+        """
         if self._cache is not None:
-            for chunk in chunks:
-                index = chunk.to(self.device)
-                yield [pixels.index_select(0, index) for pixels in self._cache]
+            for chunk in torch.split(index, batch_size):
+                yield [pixels.index_select(0, chunk) for pixels in self._cache]
             return
+        chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
-        def read(chunk: Tensor) -> list[Tensor]:
-            arrays = self._source.take(self._positions[chunk.numpy()])
-            return [to_native(array, self.device) for array in arrays]
+        def read(chunk: NDArray[np.int64]) -> list[Tensor]:
+            return [to_native(array) for array in self._source.take(self._positions[chunk])]
 
-        # A thread, for reading and copying release the GIL; one batch ahead hides the reading
-        # behind the training, and a second would only take memory.
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="chips") as reader:
-            next_batch = reader.submit(read, chunks[0])
-            for chunk in chunks[1:]:
-                batch, next_batch = next_batch.result(), reader.submit(read, chunk)
-                yield batch
-            yield next_batch.result()
+        if self.device.type == "cuda":
+            copier = BatchCopier(self.device)
+            for batch in _one_ahead(lambda chunk: copier.send(read(chunk)), chunks):
+                yield copier.receive(*batch)
+        else:
+            yield from _one_ahead(read, chunks)
 
     def _load_all(self, first_chip: list[NDArray[Any]]) -> list[Tensor]:
-        cpu = torch.device("cpu")
-        dtypes = [to_native(array, cpu).dtype for array in first_chip]
+        dtypes = [to_native(array).dtype for array in first_chip]
         cache = [
             torch.empty((len(self), *array.shape[1:]), dtype=dtype, device=self.device)
             for array, dtype in zip(first_chip, dtypes, strict=True)
@@ -182,7 +200,7 @@ class SplitLoader:
         for start in range(0, len(self), READ_CHIPS):
             arrays = self._source.take(self._positions[start : start + READ_CHIPS])
             for pixels, array in zip(cache, arrays, strict=True):
-                pixels[start : start + len(array)].copy_(to_native(array, cpu))
+                pixels[start : start + len(array)].copy_(to_native(array))
         return cache
 
 
@@ -195,6 +213,22 @@ def _balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
     # float64: the 24 bits of a float32 would not reach every chip of a large class.
     share = torch.rand(labels.shape, generator=generator, dtype=torch.float64)
     return by_class[starts[drawn] + (share * counts[drawn]).long()]
+
+
+def _one_ahead(
+    read: Callable[[NDArray[np.int64]], Batch], chunks: Sequence[NDArray[np.int64]]
+) -> Iterator[Batch]:
+    """Yield what is read of each chunk, while a thread reads the next.
+
+    Reading and copying release the GIL. One batch ahead hides the reading behind the training, and
+    a second would only take memory.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="chips") as reader:
+        next_batch = reader.submit(read, chunks[0])
+        for chunk in chunks[1:]:
+            batch, next_batch = next_batch.result(), reader.submit(read, chunk)
+            yield batch
+        yield next_batch.result()
 
 
 def _normalizers(
@@ -215,15 +249,3 @@ def _normalizers(
             )
         normalizers.append(normalizer)
     return normalizers
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    # Includes the page cache, which the system gives up when memory is needed.
-    free = int(psutil.virtual_memory().available)
-    try:
-        # A container's own limit counts, not its host's memory.
-        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return free

@@ -43,8 +43,8 @@ class Normalization:
     offset: NDArray[np.float64] | None = None
 
 
-def to_native(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy chips to the device, bytes unchanged (uint16 and uint32 as signed, bool as uint8).
+def to_native(array: NDArray[Any]) -> Tensor:
+    """Return chips as a CPU tensor, bytes unchanged (uint16 and uint32 as signed, bool as uint8).
 
     Raises :class:`DataError` for types that PyTorch lacks: complex, 64-bit unsigned, text.
     """
@@ -53,11 +53,7 @@ def to_native(array: NDArray[Any], device: torch.device) -> Tensor:
         raise DataError(f"pixels of type {dtype.name} cannot be trained on: ingest them as float32")
     array = np.require(array, dtype.newbyteorder("="), ["C", "W"])
     carrier = _CARRIERS.get(dtype.name)
-    tensor = torch.from_numpy(array.view(carrier) if carrier is not None else array)
-    if device.type == "cuda":
-        # From pinned memory the copy runs while the GPU computes on the batch before.
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
+    return torch.from_numpy(array.view(carrier) if carrier is not None else array)
 
 
 class ModalityNormalizer:

@@ -9,7 +9,7 @@ from rsdgc.errors import DataError
 from tests.clients.toys import CPU, Arrays, make_split, unit
 
 
-def numbered(count: int, **settings: float) -> tuple[SplitLoader, Arrays]:
+def numbered(count: int, **settings: int | None) -> tuple[SplitLoader, Arrays]:
     """Chips that hold their own number; their labels are a tenth of it."""
     chips = np.arange(count, dtype=np.uint16)[:, None, None, None] * np.ones((1, 1, 4, 4), "u2")
     source = Arrays([chips, chips.astype(np.float32)])
@@ -24,8 +24,8 @@ def joined(chips: Chips) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("cache_share", [0.0, 0.5])
-def test_a_model_that_is_not_stacked_takes_each_modality_by_itself(cache_share: float) -> None:
+@pytest.mark.parametrize("cache_bytes", [0, None])
+def test_a_model_that_is_not_stacked_takes_each_modality_by_itself(cache_bytes: int | None) -> None:
     rng = np.random.default_rng(0)
     fine, coarse = rng.random((9, 3, 8, 8)), rng.random((9, 2, 4, 4))
     split = SplitLoader(
@@ -35,7 +35,7 @@ def test_a_model_that_is_not_stacked_takes_each_modality_by_itself(cache_share: 
         [unit(3), unit(2)],
         CPU,
         stacked=False,
-        cache_share=cache_share,
+        cache_bytes=cache_bytes,
     )
     ((x, y), _), ((rest, _), _) = split.batches(6, None)
     assert x is not None
@@ -45,13 +45,13 @@ def test_a_model_that_is_not_stacked_takes_each_modality_by_itself(cache_share: 
     np.testing.assert_allclose(y.numpy(), coarse[:6], rtol=1e-6)
 
 
-@pytest.mark.parametrize("cache_share", [0.0, 0.5])
+@pytest.mark.parametrize("cache_bytes", [0, None])
 @pytest.mark.parametrize("seed", [None, 4])
 @pytest.mark.parametrize("batch_size", [1, 8, 25, 100])
 def test_every_chip_comes_once_with_its_label(
-    cache_share: float, seed: int | None, batch_size: int
+    cache_bytes: int | None, seed: int | None, batch_size: int
 ) -> None:
-    split, _ = numbered(25, cache_share=cache_share)
+    split, _ = numbered(25, cache_bytes=cache_bytes)
     batches = [(joined(chips), y) for chips, y in split.batches(batch_size, seed)]
     assert [len(y) for _, y in batches[:-1]] == [batch_size] * (len(batches) - 1)
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -66,7 +66,7 @@ def test_every_chip_comes_once_with_its_label(
 
 
 def test_streamed_and_cached_batches_are_equal() -> None:
-    (cached, kept), (streamed, source) = numbered(25), numbered(25, cache_share=0.0)
+    (cached, kept), (streamed, source) = numbered(25), numbered(25, cache_bytes=0)
     for (x, _), (other, _) in zip(cached.batches(7, 1), streamed.batches(7, 1), strict=True):
         assert torch.equal(joined(x), joined(other))
     assert (kept.reads, source.reads) == (1 + 1, 1 + 4)
@@ -93,14 +93,14 @@ def test_order_depends_on_the_seed_alone() -> None:
 
 
 def test_leaving_a_streamed_epoch_early_is_clean() -> None:
-    split, _ = numbered(25, cache_share=0.0)
+    split, _ = numbered(25, cache_bytes=0)
     batches = split.batches(4, None)
     next(batches)
     batches.close()
 
 
 def test_a_reading_error_of_the_source_reaches_the_caller() -> None:
-    split, source = numbered(25, cache_share=0.0)
+    split, source = numbered(25, cache_bytes=0)
     source.modalities = [array[:10] for array in source.modalities]
     with pytest.raises(IndexError):
         list(split.batches(4, None))

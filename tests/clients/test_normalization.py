@@ -10,9 +10,7 @@ from tests.clients.toys import CPU, unit
 
 
 def normalized(array: np.ndarray, normalization: Normalization) -> np.ndarray:
-    return (
-        ModalityNormalizer(array.dtype, normalization, CPU).normalize(to_native(array, CPU)).numpy()
-    )
+    return ModalityNormalizer(array.dtype, normalization, CPU).normalize(to_native(array)).numpy()
 
 
 @pytest.mark.parametrize(
@@ -31,7 +29,7 @@ def test_every_type_of_raster_keeps_its_values(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["c8", "u8", "S4"])
 def test_types_that_cannot_be_trained_on_are_refused(dtype: str) -> None:
     with pytest.raises(DataError, match="ingest"):
-        to_native(np.zeros((1, 1, 2, 2), dtype), CPU)
+        to_native(np.zeros((1, 1, 2, 2), dtype))
 
 
 def test_pixels_are_normalized_band_by_band() -> None:

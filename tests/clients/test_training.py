@@ -33,7 +33,7 @@ def test_absent_cuda_and_unknown_names_are_refused(monkeypatch: pytest.MonkeyPat
         choose_device("tpu")
 
 
-def trained(settings: TrainSettings, seed: int = 0, **split: float) -> torch.Tensor:
+def trained(settings: TrainSettings, seed: int = 0, **split: int) -> torch.Tensor:
     model = TinyNet(dropout=0.2)
     train(model, make_split(**split), settings, seed)
     return torch.from_numpy(model_to_vector(model, model_spec(model)))
@@ -60,7 +60,7 @@ def test_same_seed_same_weights_and_global_numbers_untouched() -> None:
 
 def test_streamed_training_equals_cached() -> None:
     settings = train_settings(lr=0.05, batch_size=5)
-    assert torch.equal(trained(settings), trained(settings, cache_share=0.0))
+    assert torch.equal(trained(settings), trained(settings, cache_bytes=0))
 
 
 @pytest.mark.parametrize(("steps", "samples"), [(1, 10), (3, 24), (7, 58)])
