@@ -17,6 +17,7 @@ import typer
 from fl_app.cli_data import add_data_commands
 from fl_app.cli_deploy import add_deploy_commands
 from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
+from fl_app.cli_weights import weights
 from rsdgc.errors import RsdgcError, RunError, SettingError
 
 app = typer.Typer(
@@ -31,6 +32,8 @@ site = typer.Typer(
     help="A site of a federation, and the states that runs keep there.", no_args_is_help=True
 )
 app.add_typer(site, name="site")
+
+app.add_typer(weights, name="weights")
 
 add_data_commands(app)
 add_deploy_commands(app, site)

@@ -25,7 +25,7 @@ from clients.training import TrainSettings, choose_device
 from clients.weights import model_spec, model_to_vector
 from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.home import home
-from fl_app.models import build_model
+from fl_app.prepared_model import prepare_model
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, load_split, modality_infos, node_data
 from rsdgc import ModelSpec
@@ -195,7 +195,8 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
     shape = (store.num_bands, len(store.classes), store.chip_px)
 
     def make_model() -> torch.nn.Module:
-        return build_model(settings.model, *shape, settings.seed)
+        weights = _initial_weights(context, settings)
+        return prepare_model(settings, *shape, weights=weights)[0]
 
     model = make_model()
     spec = model_spec(model)
@@ -209,6 +210,22 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
         initial=lambda: model_to_vector(make_model(), spec),
     )
+
+
+def _initial_weights(context: Context, settings: Settings) -> Path | None:
+    """Return the file of initial weights on this machine: the node's own before the run's.
+
+    The path of the run may be that of another machine. A site without the file starts from the
+    seed, and is sent what it lacks.
+    """
+    own = context.node_config.get("init-weights")
+    if own:
+        return Path(str(own))
+    weights = settings.initial_weights()
+    if weights is not None and not weights.exists():
+        log(WARNING, "initial weights %s are not on this machine: asking the server", weights)
+        return None
+    return weights
 
 
 def _state_dir(context: Context, settings: Settings) -> Path:

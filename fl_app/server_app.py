@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.weights import load_vector, model_spec, model_to_vector
 from fl_app.default_data import default_folder
-from fl_app.models import build_model
+from fl_app.prepared_model import prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import ActiveRun, open_run
 from fl_app.runs.records import RunSummary
@@ -52,15 +52,17 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     settings = active.settings
     sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
     data = sites.data
-    model = build_model(
-        settings.model, data.bands, len(data.classes), data.chip_px, seed=settings.seed
-    )
+    shape = (data.bands, len(data.classes), data.chip_px)
+    model, match = prepare_model(settings, *shape, weights=settings.initial_weights())
     spec = model_spec(model)
     initial = model_to_vector(model, spec)
     if not active.resumed:  # the folder keeps the settings and the number of its first start
         active.write_config(sites, spec, _data_path(settings))
     # Logged once the run can be resumed: commands read the folder from this line and offer that.
     log(INFO, "run folder: %s", active.folder)
+    if match is not None:
+        active.write_initial_weights(match)
+        log(INFO, "initial weights %s: %s", settings.init_weights, match.summary())
 
     strategy = build_strategy(active, sites, spec, initial)
     if active.resumed:

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -229,6 +230,11 @@ class Settings(BaseModel):
         description="Model to train, see `rsdgc models`; one of your own as "
         "`package.module:function`.",
     )
+    init_weights: str = Field(
+        "",
+        description="File of weights to start from, `.safetensors`; empty: the seed's "
+        "initialization. A node's own `init-weights` goes before it.",
+    )
     rounds: int = Field(60, ge=1, description="Federated rounds.")
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
     local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
@@ -395,6 +401,10 @@ class Settings(BaseModel):
             return value
         own = OPTIMIZER_DEFAULTS[self.optimizer]
         return own[name] if name in own else getattr(find_method(self.method), name)
+
+    def initial_weights(self) -> Path | None:
+        """Return the file of weights to start from; None for the seed's initialization."""
+        return Path(self.init_weights) if self.init_weights else None
 
     def scheme(self) -> Scheme:
         """Return how updates are cut and coded."""

@@ -21,7 +21,7 @@ from fl_app.default_data import default_data, default_folder
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, superlink
 from fl_app.home import home
-from fl_app.models import build_model
+from fl_app.prepared_model import prepare_model
 from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import refuse_if_running
 from fl_app.settings import Settings, parse_budget, parse_overrides
@@ -82,6 +82,7 @@ def run_simulation(
             "data_dir": str(data),
             "out": str(out),
             "state_dir": settings.state_dir and str(Path(settings.state_dir).absolute()),
+            "init_weights": settings.init_weights and str(Path(settings.init_weights).absolute()),
             "min_sites": len(dataset.sites),  # all start at once, and every run has the same ones
         }
     )
@@ -112,7 +113,8 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
         )
     store = dataset.store
     with torch.device("meta"):  # shapes alone are enough, and cost no memory
-        model = build_model(settings.model, store.num_bands, len(store.classes), store.chip_px)
+        shape = (store.num_bands, len(store.classes), store.chip_px)
+        model, _ = prepare_model(settings, *shape, weights=settings.initial_weights())
     spec = model_spec(model)
     for budget in (settings.budget, settings.budget_down, settings.budget_final):
         budget_bytes = parse_budget(budget, spec.dense_bytes)

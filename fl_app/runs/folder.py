@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from fl_app.home import home
+from fl_app.models.initial_weights import WeightMatch
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, LayerShape, RunConfig, RunData
 from fl_app.settings import Settings
 from rsdgc import ModelSpec
-from rsdgc.durable import replace_file
+from rsdgc.durable import replace_file, replace_text
 from rsdgc.errors import RunError, SettingError
 from strategies import SiteManager
 
@@ -33,6 +35,7 @@ PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
 """Packages whose versions ``config.json`` records, because results depend on them."""
 
 MODEL_FILE = "model.safetensors"
+INIT_WEIGHTS_FILE = "init-weights.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class ActiveRun:
                 **{package: version(package) for package in PACKAGES},
             },
         ).write(self.folder)
+
+    def write_initial_weights(self, match: WeightMatch) -> None:
+        """Write ``init-weights.json``: what the model started from."""
+        report = {"file": self.settings.init_weights, **match.to_mapping()}
+        replace_text(self.folder / INIT_WEIGHTS_FILE, json.dumps(report, indent=1) + "\n")
 
     def write_model(self, model: torch.nn.Module) -> None:
         """Write ``model.safetensors``: the whole state of the final global model."""

@@ -1,0 +1,331 @@
+"""Start a model from a file of weights: entries are matched by name and shape.
+
+==========  =====================================================================================
+entry       how the model gets it
+==========  =====================================================================================
+matched     same name and shape: as it is in the file
+adapted     the first convolution takes another number of bands, or the same bands in another
+            order; or a position embedding has another size
+new         not in the file, or of another shape (a head with another number of classes, a stem of
+            another kernel): left as the seed initialized it
+unused      only in the file
+==========  =====================================================================================
+
+Names are compared after a common prefix is taken off, on either side: ``module.backbone.`` in the
+file of a self-supervised method, ``encoder.`` in a model that wraps a backbone. The prefixes are
+those under which most values match. Each branch of a fusion model (``branches.<modality>.``) is
+matched for itself, unless the file has branches, too.
+
+**Bands.** Where the file and the model name their bands, a band that both have keeps its filters;
+other bands get the mean of the file's filters. Without names every band gets the mean, unless the
+numbers are equal. Filters are then multiplied by old bands / new bands, so that a pixel of equal
+values in all bands yields what it did before.
+
+**Position embeddings** (``pos_embed``, (1, tokens, channels)) are resampled bicubically if their
+tokens are a square grid, with or without one class token before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
+from torch import Tensor, nn
+
+from fl_app.models.weight_file import FLOATING_POINT, WeightFile
+from rsdgc.errors import SettingError
+
+__all__ = ["WeightMatch", "load_weights", "match_weights"]
+
+LEAST_SHARE = 0.1
+"""Least share of the model's values that must come from the file."""
+
+LEAST_PREFIX_SHARE = 0.2
+"""Least share of the names that begin with a prefix for it to be tried."""
+
+MOMENTUM_COPIES = ("encoder_k.", "momentum", "target", "student")
+"""Parts of prefixes that self-supervised methods give to the copy that is not the result."""
+
+BRANCHES = "branches"
+"""Submodule of a fusion model that holds a branch for each modality."""
+
+Adaptation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class WeightMatch:
+    """Which entries of a model come from which of a file."""
+
+    #: from the model's name to the file's
+    matched: dict[str, str]
+    #: likewise; how each is adapted stands in ``reasons``
+    adapted: dict[str, str]
+    new: tuple[str, ...]  #: names in the model
+    unused: tuple[str, ...]  #: names in the file
+    reasons: dict[str, str]  #: by the model's name: why an entry is new, or how it is adapted
+    share: float  #: part of the model's values that come from the file, 0 to 1
+    adaptations: dict[str, Adaptation] = field(repr=False, compare=False)
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        return (
+            f"{len(self.matched)} entries matched, {len(self.adapted)} adapted, "
+            f"{len(self.new)} new, {len(self.unused)} in the file unused; "
+            f"{self.share:.1%} of the values are the file's"
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "share": round(self.share, 4),
+            "matched": self.matched,
+            "adapted": {
+                name: {"from": source, "how": self.reasons[name]}
+                for name, source in self.adapted.items()
+            },
+            "new": {name: self.reasons[name] for name in self.new},
+            "unused": list(self.unused),
+        }
+
+
+def load_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ()) -> WeightMatch:
+    """Copy what fits from a file into a model; return which entries those were.
+
+    Raises as :func:`match_weights` does, and :class:`SettingError` if a value that is to be used
+    is not finite. The model may then have some of the file's weights.
+    """
+    match = match_weights(model, file, bands)
+    targets = model.state_dict()
+    sources = match.matched | match.adapted
+    by_source: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        by_source.setdefault(source, []).append(name)
+    with torch.no_grad():
+        for source, tensor in file.read(list(by_source)):
+            for name in by_source[source]:
+                adapt = match.adaptations.get(name)
+                targets[name].copy_(tensor if adapt is None else adapt(tensor))
+    return match
+
+
+def match_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ()) -> WeightMatch:
+    """Match a model's entries to those of a file, without reading values.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device, meta included. Floating-point parameters and buffers count.
+    file : WeightFile
+        The weights.
+    bands : sequence of str
+        Names of the model's input bands, in order; empty if they are not known.
+
+    Raises
+    ------
+    SettingError
+        Less than :data:`LEAST_SHARE` of the model's values would come from the file.
+    """
+    entries = {
+        name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()
+    }
+    sources = {n: e.shape for n, e in file.entries.items() if e.dtype in FLOATING_POINT}
+    matched: dict[str, str] = {}
+    adapted: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    adaptations: dict[str, Adaptation] = {}
+    for group in _groups(list(entries), sources):
+        shapes = {name: tuple(entries[name].shape) for name in group}
+        stem = _first_convolution(model, group)
+        for name, source in _pair_names(shapes, sources).items():
+            if name == stem:
+                adaptation = _adapt_bands(shapes[name], sources[source], file.bands, bands)
+            else:
+                adaptation = _adapt_positions(name, shapes[name], sources[source])
+            if adaptation is not None:
+                adapted[name] = source
+                reasons[name], adaptations[name] = adaptation
+            elif shapes[name] == sources[source]:
+                matched[name] = source
+            else:
+                reasons[name] = f"{_dims(sources[source])} in the file, {_dims(shapes[name])} here"
+    new = tuple(name for name in entries if name not in matched and name not in adapted)
+    for name in new:
+        reasons.setdefault(name, "not in the file")
+    taken = {*matched.values(), *adapted.values()}
+    total = sum(tensor.numel() for tensor in entries.values())
+    loaded = sum(entries[name].numel() for name in (*matched, *adapted))
+    match = WeightMatch(
+        matched,
+        adapted,
+        new,
+        # Integer entries, such as BatchNorm's count of batches, are not weights.
+        unused=tuple(name for name in sources if name not in taken),
+        reasons=reasons,
+        share=loaded / max(1, total),
+        adaptations=adaptations,
+    )
+    if match.share < LEAST_SHARE:
+        raise SettingError(_too_little(match, file, len(entries)))
+    return match
+
+
+def _too_little(match: WeightMatch, file: WeightFile, num_entries: int) -> str:
+    def examples(names: Sequence[str]) -> str:
+        return ", ".join(f"'{name}'" for name in names[:3]) or "none"
+
+    count = len(match.matched) + len(match.adapted)
+    differing = [
+        f"'{name}' is {reason}"
+        for name, reason in match.reasons.items()
+        if reason != "not in the file" and name in match.new
+    ]
+    return (
+        f"weights {file.path} fit {count} of the model's {num_entries} entries, "
+        f"{match.share:.1%} of its values: the file has {examples(match.unused)} and the model "
+        f"{examples(match.new)}{'; ' + differing[0] if differing else ''}: "
+        "choose weights of the same architecture (`rsdgc weights inspect` shows them)"
+    )
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "a number"
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def _groups(names: list[str], sources: Mapping[str, object]) -> list[list[str]]:
+    """Return the names that are matched together: all, or each branch of a fusion model."""
+    if any(source.startswith(f"{BRANCHES}.") for source in sources):
+        return [names]
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split(".", 2)
+        branch = parts[1] if parts[0] == BRANCHES and len(parts) == 3 else ""
+        groups.setdefault(branch, []).append(name)
+    return list(groups.values())
+
+
+def _pair_names(
+    shapes: Mapping[str, tuple[int, ...]], sources: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+    """Pair the model's names with the file's, under the prefixes that match the most values."""
+    best: dict[str, str] = {}
+    best_values = -1
+    # Of equally good pairs the first one stays.
+    for prefix in _prefixes(list(shapes)):
+        for source_prefix in _prefixes(list(sources)):
+            stripped = {source: source for source in sources}
+            stripped |= {
+                _strip(source, source_prefix): source
+                for source in sources
+                if source.startswith(source_prefix)
+            }
+            pairs = {
+                name: stripped[_strip(name, prefix)]
+                for name in shapes
+                if _strip(name, prefix) in stripped
+            }
+            values = sum(
+                math.prod(shapes[name])
+                for name, source in pairs.items()
+                if shapes[name] == sources[source]
+            )
+            if values > best_values:
+                best, best_values = pairs, values
+    return best
+
+
+def _strip(name: str, prefix: str) -> str:
+    return name[len(prefix) :] if name.startswith(prefix) else name
+
+
+def _prefixes(names: Sequence[str]) -> list[str]:
+    """Return the prefixes, up to a dot, that many names begin with; short ones first."""
+    counts: dict[str, int] = {"": len(names)}
+    for name in names:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            prefix = ".".join(parts[:depth]) + "."
+            counts[prefix] = counts.get(prefix, 0) + 1
+    least = LEAST_PREFIX_SHARE * len(names)
+    return sorted(
+        (prefix for prefix, count in counts.items() if count >= least),
+        key=lambda prefix: (any(word in prefix for word in MOMENTUM_COPIES), len(prefix), prefix),
+    )
+
+
+# ---- adaptations --------------------------------------------------------------------------------
+
+
+def _first_convolution(model: nn.Module, names: Sequence[str]) -> str:
+    """Return the name of the weight of the first convolution; empty if there is none."""
+    for name in names:
+        path, _, kind = name.rpartition(".")
+        module = model.get_submodule(path)
+        if kind == "weight" and isinstance(module, nn.Conv2d) and module.groups == 1:
+            return name
+    return ""
+
+
+def _adapt_bands(
+    shape: Sequence[int],
+    source: Sequence[int],
+    old: Sequence[str],
+    new: Sequence[str],
+) -> tuple[str, Adaptation] | None:
+    """Return how the first convolution takes other bands; None if it is not to be changed."""
+    if len(source) != len(shape) or [*source[:1], *source[2:]] != [*shape[:1], *shape[2:]]:
+        return None
+    known = [source[1], shape[1]] == [len(old), len(new)]
+    places = [list(old).index(band) if band in old else -1 for band in new] if known else []
+    if all(place < 0 for place in places):  # no names, or none in common
+        if source[1] == shape[1]:
+            return None
+        places = [-1] * shape[1]
+    if places == list(range(source[1])):
+        return None
+    kept = sum(place >= 0 for place in places)
+    how = f"{source[1]} to {shape[1]} bands, {kept} by name"
+    return how, partial(_place_filters, places=places)
+
+
+def _place_filters(weight: Tensor, places: Sequence[int]) -> Tensor:
+    """Return the filters of new bands; -1 stands for the mean of the file's filters."""
+    mean = weight.mean(1)
+    filters = torch.stack([mean if place < 0 else weight[:, place] for place in places], dim=1)
+    return filters * (weight.shape[1] / len(places))
+
+
+def _adapt_positions(
+    name: str, shape: Sequence[int], source: Sequence[int]
+) -> tuple[str, Adaptation] | None:
+    """Return how a position embedding is resampled; None if it is not one, or not a grid."""
+    if name.rpartition(".")[2] not in ("pos_embed", "pos_embedding") or len(shape) != 3:
+        return None
+    if [source[0], *source[2:]] != [1, *shape[2:]] or source[1] == shape[1]:
+        return None
+    for class_tokens in (1, 0):
+        sides = [_side(tokens - class_tokens) for tokens in (source[1], shape[1])]
+        if all(sides):
+            how = f"{sides[0]}×{sides[0]} to {sides[1]}×{sides[1]} positions"
+            return how, partial(_resample, class_tokens=class_tokens, sides=sides)
+    return None
+
+
+def _side(tokens: int) -> int:
+    """Return the side of a square grid of so many tokens; 0 if it is not one."""
+    side = math.isqrt(max(0, tokens))
+    return side if side * side == tokens else 0
+
+
+def _resample(embedding: Tensor, class_tokens: int, sides: Sequence[int]) -> Tensor:
+    first, grid = embedding[:, :class_tokens], embedding[:, class_tokens:]
+    square = grid.transpose(1, 2).reshape(1, -1, sides[0], sides[0])
+    resized = F.interpolate(square, (sides[1], sides[1]), mode="bicubic", antialias=True)
+    return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)

@@ -1,0 +1,172 @@
+"""Files of weights: safetensors, and PyTorch's checkpoints converted into them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rsdgc.durable import replace_file
+from rsdgc.errors import SettingError
+
+BANDS = "bands"
+"""Key of a file's metadata: a JSON list of the bands that the first convolution takes."""
+
+FLOATING_POINT = frozenset({"F64", "F32", "F16", "BF16"})
+"""safetensors' names of the types that weights can be read from."""
+
+STATE_KEYS = (
+    *("state_dict", "model_state_dict", "model", "teacher", "student"),
+    *("model_ema", "state_dict_ema", "network", "net", "weights", "params"),
+)
+"""Keys of checkpoints that hold a model's entries, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Shape and type (safetensors' name of it, such as ``F32``) of a tensor in a file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class WeightFile:
+    """A safetensors file: names, shapes and types at once, values when they are asked for.
+
+    Raises
+    ------
+    SettingError
+        The file is missing, cannot be read, or is not a safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                slices = ((name, file.get_slice(name)) for name in file.keys())  # noqa: SIM118
+                #: entries by name, in the order of the file
+                self.entries = {
+                    name: Entry(tuple(part.get_shape()), part.get_dtype()) for name, part in slices
+                }
+        except SafetensorError:
+            raise SettingError(
+                f"{path} is not a safetensors file: convert a PyTorch checkpoint with "
+                f"`rsdgc weights convert`"
+            ) from None
+        except OSError as error:
+            reason = "it does not exist" if not path.exists() else error.strerror or error
+            raise SettingError(f"weights {path} cannot be read ({reason})") from None
+        self.bands = _parse_bands(metadata.get(BANDS, ""))
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Read entries as float32, one after the other.
+
+        Raises
+        ------
+        SettingError
+            An entry holds NaN or infinity, in float32.
+        """
+        with safe_open(self.path, "pt") as file:
+            for name in names:
+                tensor: Tensor = file.get_tensor(name).to(torch.float32)
+                if not bool(torch.isfinite(tensor).all()):
+                    raise SettingError(
+                        f"{name} in {self.path} holds NaN or infinity: choose other weights"
+                    )
+                yield name, tensor
+
+
+def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
+    """Convert a PyTorch checkpoint to safetensors; return the number of tensors.
+
+    The file is read by ``torch.load(weights_only=True)``, which runs no code of the file. The
+    model's entries may be nested under a key such as ``state_dict``.
+
+    Parameters
+    ----------
+    key : str
+        Where the entries are, such as ``teacher`` or ``models.encoder``; empty: where one of
+        :data:`STATE_KEYS` leads.
+
+    Raises
+    ------
+    SettingError
+        The checkpoint cannot be read without running its code, or no tensors are there.
+    """
+    try:
+        # Many checkpoints keep their command's options beside the weights; a Namespace is inert.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(source, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise SettingError(f"{source} cannot be read ({error.strerror or error})") from None
+    except pickle.UnpicklingError:
+        raise SettingError(
+            f"{source} is not a checkpoint of tensors alone: it would run code when it is loaded, "
+            "or is damaged. Save its state_dict() or a safetensors file where you trust it"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingError(f"{source} is not a PyTorch checkpoint ({reason})") from None
+    tensors = _find_tensors(content, key, source)
+
+    def write(draft: Path) -> None:
+        save_file(tensors, draft)
+        draft.chmod(0o644)  # safetensors lets only the owner read what it writes
+
+    try:
+        replace_file(target, write)
+    except OSError as error:
+        raise SettingError(f"{target} cannot be written ({error.strerror or error})") from None
+    return len(tensors)
+
+
+def _find_tensors(content: object, key: str, source: Path) -> dict[str, Tensor]:
+    for part in key.split(".") if key else ():
+        if not isinstance(content, Mapping) or part not in content:
+            raise SettingError(f"{source} has no key '{key}'{_keys(content)}")
+        content = content[part]
+    while isinstance(content, Mapping):
+        # Clones, because safetensors refuses tensors that share memory, as tied weights do.
+        tensors = {
+            str(name): value.detach().clone().contiguous()
+            for name, value in content.items()
+            if isinstance(value, Tensor)
+        }
+        nested = next((name for name in STATE_KEYS if _is_mapping_at(content, name)), None)
+        if nested is None or key:
+            if tensors:
+                return tensors
+            break
+        content = content[nested]
+    raise SettingError(
+        f"{source} holds no model's tensors: name their place with --key{_keys(content)}"
+    )
+
+
+def _is_mapping_at(content: Mapping[str, object], name: str) -> bool:
+    return isinstance(content.get(name), Mapping)
+
+
+def _keys(content: object) -> str:
+    """Return the first keys of a mapping, for a message."""
+    if not isinstance(content, Mapping) or not content:
+        return ""
+    return f"; it has {', '.join(str(name) for name in list(content)[:8])}"
+
+
+def _parse_bands(text: str) -> tuple[str, ...]:
+    """Return the bands that a file's metadata name; none if they do not name them."""
+    try:
+        bands = json.loads(text or "[]")
+    except ValueError:
+        return ()
+    return tuple(map(str, bands)) if isinstance(bands, list) else ()

@@ -1,0 +1,191 @@
+"""Weights of one model start another: of other bands, classes, stem, and names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from fl_app.models import build_model
+from fl_app.models.initial_weights import _adapt_bands, load_weights, match_weights
+from fl_app.models.weight_file import WeightFile
+from rsdgc.errors import SettingError
+
+
+def save(model: nn.Module, path: Path, prefix: str = "", bands: str = "") -> WeightFile:
+    state = {prefix + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, path, {"bands": bands})
+    return WeightFile(path)
+
+
+def differing(model: nn.Module, other: nn.Module) -> set[str]:
+    state = other.state_dict()
+    return {
+        name
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and not torch.equal(tensor, state[name])
+    }
+
+
+@pytest.mark.parametrize("name", ["small-resnet", "mobilenet-v3"])
+def test_the_same_model_gets_every_value(tmp_path: Path, name: str) -> None:
+    source, target = (build_model(name, 3, 4, 64, seed=seed) for seed in (1, 2))
+    match = load_weights(target, save(source, tmp_path / "w"))
+    assert match.share == 1
+    assert match.new == match.unused == ()
+    assert differing(target, source) == set()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module.backbone.", "encoder_q.", "teacher.encoder."]
+)
+def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    source, target = (build_model("small-cnn", 3, 4, 16, seed=seed) for seed in (1, 2))
+    match = load_weights(target, save(source, tmp_path / "w", prefix))
+    assert (match.share, match.unused) == (1, ())
+
+
+class Wrapper(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(4, 2)
+
+
+def test_a_model_that_wraps_the_network_of_the_file_gets_it(tmp_path: Path) -> None:
+    source = build_model("small-cnn", 3, 4, 16, seed=1)
+    target = Wrapper(build_model("small-cnn", 3, 4, 16, seed=2))
+    match = load_weights(target, save(source, tmp_path / "w", "backbone."))
+    assert set(match.new) == {"head.weight", "head.bias"}
+    assert differing(target.encoder, source) == set()
+
+
+def test_the_network_of_a_self_supervised_method_is_found_among_others(tmp_path: Path) -> None:
+    source, target = (build_model("small-cnn", 3, 4, 16, seed=seed) for seed in (1, 2))
+    state = {f"module.encoder_q.{n}": t for n, t in source.state_dict().items()}
+    state |= {f"module.encoder_k.{n}": t + 1 for n, t in source.state_dict().items()}
+    save_file(state | {"module.queue": torch.randn(128, 999)}, tmp_path / "w")
+    match = load_weights(target, WeightFile(tmp_path / "w"))
+    assert match.share == 1
+    assert differing(target, source) == set()
+    assert "module.queue" in match.unused
+
+
+def test_every_branch_of_a_fusion_model_is_matched_for_itself(tmp_path: Path) -> None:
+    source = build_model("small-cnn", 3, 4, 16, seed=1)
+    target = nn.Module()
+    target.branches = nn.ModuleDict(
+        {name: build_model("small-cnn", bands, 4, 16) for name, bands in (("a", 3), ("b", 1))}
+    )
+    match = load_weights(target, save(source, tmp_path / "w"))
+    assert match.new == ()
+    assert list(match.adapted) == ["branches.b.stage1.0.weight"]
+    # A file with branches of its own is matched as one.
+    other = nn.Module()
+    other.branches = nn.ModuleDict({"a": build_model("small-cnn", 3, 4, 16, seed=5)})
+    match = match_weights(target, save(other, tmp_path / "w2"))
+    assert all(name.startswith("branches.a.") for name in match.matched)
+    assert all(name.startswith("branches.b.") for name in match.new)
+
+
+def test_another_head_and_other_bands(tmp_path: Path) -> None:
+    source = build_model("small-resnet", 3, 4, 32, seed=1)
+    target = build_model("small-resnet", 5, 9, 32, seed=2)
+    match = load_weights(target, save(source, tmp_path / "w"))
+    assert match.adapted == {"stem.0.weight": "stem.0.weight"}
+    assert set(match.new) == {"head.weight", "head.bias"}
+    assert match.reasons["head.bias"] == "4 in the file, 9 here"
+    untouched = build_model("small-resnet", 5, 9, 32, seed=2)
+    assert torch.equal(target.head.weight, untouched.head.weight)
+    gray = torch.randn(2, 1, 32, 32)
+    outputs = [
+        model.stem[0](gray.expand(-1, bands, -1, -1)) for model, bands in ((source, 3), (target, 5))
+    ]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_stem_of_another_kernel_is_new(tmp_path: Path) -> None:
+    source, target = build_model("resnet18", 3, 4, 64), build_model("resnet18", 3, 4, 32)
+    match = match_weights(target, save(source, tmp_path / "w"))
+    assert match.new == ("conv1.weight",)
+    assert match.reasons["conv1.weight"] == "64×3×7×7 in the file, 64×3×3×3 here"
+
+
+NAMES = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
+
+
+@given(NAMES, NAMES)
+def test_bands_keep_their_filters_by_name(old: list[str], new: list[str]) -> None:
+    weight = torch.randn(2, len(old), 3, 3)
+    adaptation = _adapt_bands((2, len(new), 3, 3), tuple(weight.shape), old, new)
+    if adaptation is None:
+        assert old == new or (len(old) == len(new) and not set(old) & set(new))
+        return
+    filters = adaptation[1](weight) * len(new) / len(old)
+    for place, band in enumerate(new):
+        expected = weight[:, old.index(band)] if band in old else weight.mean(1)
+        torch.testing.assert_close(filters[:, place], expected)
+
+
+def test_the_bands_of_the_file_are_read_from_it(tmp_path: Path) -> None:
+    source, target = build_model("small-cnn", 2, 4, 16), build_model("small-cnn", 2, 4, 16)
+    load_weights(target, save(source, tmp_path / "w", bands='["red", "nir"]'), ["nir", "red"])
+    assert torch.equal(target.stage1[0].weight, source.stage1[0].weight.flip(1))
+
+
+@pytest.mark.parametrize("class_tokens", [0, 1])
+def test_position_embeddings_are_resampled(tmp_path: Path, class_tokens: int) -> None:
+    def make(side: int) -> nn.Module:
+        model = nn.Module()
+        model.pos_embed = nn.Parameter(torch.zeros(1, side * side + class_tokens, 4))
+        model.head = nn.Linear(4, 4)
+        return model
+
+    source, target = make(14), make(4)
+    nn.init.constant_(source.pos_embed[:, class_tokens:], 3.0)
+    match = load_weights(target, save(source, tmp_path / "w"))
+    assert match.reasons["pos_embed"] == "14×14 to 4×4 positions"
+    grid = target.pos_embed[:, class_tokens:]
+    torch.testing.assert_close(grid, torch.full_like(grid, 3.0))
+    assert not target.pos_embed[:, :class_tokens].any()
+
+
+def test_positions_that_are_not_a_grid_are_new(tmp_path: Path) -> None:
+    def make(tokens: int) -> nn.Module:
+        model = nn.Module()
+        model.pos_embed = nn.Parameter(torch.zeros(1, tokens, 4))
+        model.head = nn.Linear(4, 4)
+        return model
+
+    assert match_weights(make(7), save(make(16), tmp_path / "w")).new == ("pos_embed",)
+
+
+def test_weights_of_another_architecture_are_refused_with_names_of_both(tmp_path: Path) -> None:
+    file = save(build_model("small-cnn", 3, 4, 16), tmp_path / "w")
+    with pytest.raises(SettingError, match=r"fit 0 of .*'stage1.0.weight'.*'conv1.weight'") as e:
+        load_weights(build_model("resnet18", 3, 4, 64), file)
+    assert "\n" not in str(e.value)
+
+
+def test_entries_of_integers_are_not_weights(tmp_path: Path) -> None:
+    model = build_model("resnet18", 3, 4, 64)
+    quantized = {
+        name: tensor.to(torch.int8) if "layer4" in name else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(quantized, tmp_path / "w")
+    match = match_weights(model, WeightFile(tmp_path / "w"))
+    assert all("layer4" in name for name in match.new)
+    assert match.unused == ()
+
+
+def test_a_model_without_memory_is_matched(tmp_path: Path) -> None:
+    file = save(build_model("small-cnn", 3, 4, 16), tmp_path / "w")
+    with torch.device("meta"):
+        model = build_model("small-cnn", 4, 5, 16)
+    assert len(match_weights(model, file).adapted) == 1
