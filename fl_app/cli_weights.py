@@ -48,11 +48,12 @@ def inspect(
 
     from fl_app.models import build_model
     from fl_app.models.initial_weights import match_weights
+    from strategies.sites import ModalityInfo
 
     names = [] if bands.isdigit() else words(bands)
     with torch.device("meta"):  # shapes alone are enough
         built = build_model(model, len(names) or int(bands), classes, chip_px)
-    match = match_weights(built, content, names)
+    match = match_weights(built, content, [ModalityInfo("", tuple(names), chip_px)])
     if as_json:
         typer.echo(json.dumps(match.to_mapping(), indent=1))
         return

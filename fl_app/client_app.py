@@ -192,11 +192,10 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
         common = CommonStatistics.unpack(packed_statistics, store.meta.modalities)
     train_split = load_split(node.dataset, local_name, "train", device, common)
     assert train_split is not None  # check_trainable has seen its samples
-    shape = (store.num_bands, len(store.classes), store.chip_px)
+    weights = _initial_weights(context, settings)
 
     def make_model() -> torch.nn.Module:
-        weights = _initial_weights(context, settings)
-        return prepare_model(settings, *shape, weights=weights)[0]
+        return prepare_model(settings, modality_infos(store), len(store.classes), weights)[0]
 
     model = make_model()
     spec = model_spec(model)

@@ -11,16 +11,14 @@ from fl_app.models import build_model
 from fl_app.models.initial_weights import WeightMatch, load_weights, match_weights
 from fl_app.models.weight_file import WeightFile
 from fl_app.settings import Settings
+from strategies.sites import ModalityInfo
 
 
 def prepare_model(
     settings: Settings,
-    num_bands: int,
+    modalities: Sequence[ModalityInfo],
     num_classes: int,
-    chip_px: int,
-    *,
     weights: Path | None,
-    bands: Sequence[str] = (),
 ) -> tuple[nn.Module, WeightMatch | None]:
     """Build the model of a run, the same for the same arguments wherever it is built.
 
@@ -28,12 +26,12 @@ def prepare_model(
     ----------
     settings : Settings
         Of the run.
-    num_bands, num_classes, chip_px : int
-        See :func:`fl_app.models.build_model`.
+    modalities : sequence of ModalityInfo
+        What the model takes, in its order.
+    num_classes : int
+        Length of its output.
     weights : path or None
         The file of initial weights on this machine; None to leave the seed's initialization.
-    bands : sequence of str
-        Names of the bands, in order; empty if they are not known.
 
     Returns
     -------
@@ -47,9 +45,11 @@ def prepare_model(
     SettingError
         The model cannot be built, or the weights do not fit it.
     """
+    num_bands = sum(len(modality.bands) for modality in modalities)
+    chip_px = max(modality.px for modality in modalities)
     model = build_model(settings.model, num_bands, num_classes, chip_px, settings.seed)
     match = None
     if weights is not None:
         on_meta = any(parameter.is_meta for parameter in model.parameters())
-        match = (match_weights if on_meta else load_weights)(model, WeightFile(weights), bands)
+        match = (match_weights if on_meta else load_weights)(model, WeightFile(weights), modalities)
     return model, match

@@ -52,8 +52,8 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     settings = active.settings
     sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
     data = sites.data
-    shape = (data.bands, len(data.classes), data.chip_px)
-    model, match = prepare_model(settings, *shape, weights=settings.initial_weights())
+    num_classes, weights = len(data.classes), settings.initial_weights()
+    model, match = prepare_model(settings, data.modalities, num_classes, weights)
     spec = model_spec(model)
     initial = model_to_vector(model, spec)
     if not active.resumed:  # the folder keeps the settings and the number of its first start
@@ -84,7 +84,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     load_vector(model, spec, to_vector(result.arrays, spec))
     summary = summarize(settings, strategy)
     # The summary comes last: a folder that has one counts as complete.
-    active.write_model(model)
+    active.write_model(model, [band for part in data.modalities for band in part.bands])
     summary.write(active.folder)
     return summary
 

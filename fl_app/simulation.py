@@ -25,7 +25,7 @@ from fl_app.prepared_model import prepare_model
 from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import refuse_if_running
 from fl_app.settings import Settings, parse_budget, parse_overrides
-from fl_app.site_data import check_trainable
+from fl_app.site_data import check_trainable, modality_infos
 from rsdgc import fit_ratios, uniform_shares
 from rsdgc.errors import RunError, SettingError
 
@@ -113,8 +113,8 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
         )
     store = dataset.store
     with torch.device("meta"):  # shapes alone are enough, and cost no memory
-        shape = (store.num_bands, len(store.classes), store.chip_px)
-        model, _ = prepare_model(settings, *shape, weights=settings.initial_weights())
+        modalities, weights = modality_infos(store), settings.initial_weights()
+        model, _ = prepare_model(settings, modalities, len(store.classes), weights)
     spec = model_spec(model)
     for budget in (settings.budget, settings.budget_down, settings.budget_final):
         budget_bytes = parse_budget(budget, spec.dense_bytes)

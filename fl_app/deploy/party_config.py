@@ -80,6 +80,8 @@ class SiteConfig(_PartyConfig):
     """Address at which sites reach the server."""
     data_dir: UnquotedPath
     """The store that ``rsdgc ingest`` made of this site's archive."""
+    init_weights: UnquotedPath | None = None
+    """This machine's copy of the weights that runs start from; without one the server sends it."""
     port: int = Field(9094, ge=1, le=65535)
     """Loopback port of the site's own processes; every site on one machine needs another."""
 

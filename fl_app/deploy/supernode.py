@@ -107,6 +107,8 @@ def start(config: SiteConfig) -> None:
 def command(config: SiteConfig) -> list[str]:
     """Return the command that runs the SuperNode."""
     node = f'site-name="{config.name}" data-dir="{config.data_dir}" state-dir="{config.state_dir}"'
+    if config.init_weights is not None:
+        node += f' init-weights="{config.init_weights}"'
     return [
         tool("flower-supernode"),
         *("--superlink", config.server, "--root-certificates", str(config.ca_certificate)),

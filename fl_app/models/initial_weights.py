@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from fl_app.models.weight_file import FLOATING_POINT, WeightFile
 from rsdgc.errors import SettingError
+from strategies.sites import ModalityInfo
 
 __all__ = ["WeightMatch", "load_weights", "match_weights"]
 
@@ -93,13 +94,15 @@ class WeightMatch:
         }
 
 
-def load_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ()) -> WeightMatch:
+def load_weights(
+    model: nn.Module, file: WeightFile, modalities: Sequence[ModalityInfo] = ()
+) -> WeightMatch:
     """Copy what fits from a file into a model; return which entries those were.
 
     Raises as :func:`match_weights` does, and :class:`SettingError` if a value that is to be used
     is not finite. The model may then have some of the file's weights.
     """
-    match = match_weights(model, file, bands)
+    match = match_weights(model, file, modalities)
     targets = model.state_dict()
     sources = match.matched | match.adapted
     by_source: dict[str, list[str]] = {}
@@ -113,7 +116,9 @@ def load_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ()) 
     return match
 
 
-def match_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ()) -> WeightMatch:
+def match_weights(
+    model: nn.Module, file: WeightFile, modalities: Sequence[ModalityInfo] = ()
+) -> WeightMatch:
     """Match a model's entries to those of a file, without reading values.
 
     Parameters
@@ -122,8 +127,8 @@ def match_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ())
         On any device, meta included. Floating-point parameters and buffers count.
     file : WeightFile
         The weights.
-    bands : sequence of str
-        Names of the model's input bands, in order; empty if they are not known.
+    modalities : sequence of ModalityInfo
+        What the model takes, for the names of its bands; empty if they are not known.
 
     Raises
     ------
@@ -138,12 +143,21 @@ def match_weights(model: nn.Module, file: WeightFile, bands: Sequence[str] = ())
     adapted: dict[str, str] = {}
     reasons: dict[str, str] = {}
     adaptations: dict[str, Adaptation] = {}
-    for group in _groups(list(entries), sources):
+    branches = _by_branch(list(entries))
+    bands = {
+        _first_convolution(model, names): _band_names(modalities, branch)
+        for branch, names in branches.items()
+    }
+    has_branches = any(source.startswith(f"{BRANCHES}.") for source in sources)
+    for group in branches.values():
         shapes = {name: tuple(entries[name].shape) for name in group}
-        stem = _first_convolution(model, group)
-        for name, source in _pair_names(shapes, sources).items():
-            if name == stem:
-                adaptation = _adapt_bands(shapes[name], sources[source], file.bands, bands)
+        if has_branches:
+            pairs = {name: name for name in group if name in sources}
+        else:
+            pairs = _pair_names(shapes, sources)
+        for name, source in pairs.items():
+            if name in bands:
+                adaptation = _adapt_bands(shapes[name], sources[source], file.bands, bands[name])
             else:
                 adaptation = _adapt_positions(name, shapes[name], sources[source])
             if adaptation is not None:
@@ -199,16 +213,22 @@ def _dims(shape: Sequence[int]) -> str:
 # ---- names --------------------------------------------------------------------------------------
 
 
-def _groups(names: list[str], sources: Mapping[str, object]) -> list[list[str]]:
-    """Return the names that are matched together: all, or each branch of a fusion model."""
-    if any(source.startswith(f"{BRANCHES}.") for source in sources):
-        return [names]
-    groups: dict[str, list[str]] = {}
+def _by_branch(names: list[str]) -> dict[str, list[str]]:
+    """Return the names of each branch of a fusion model, and at "" those of no branch."""
+    branches: dict[str, list[str]] = {}
     for name in names:
         parts = name.split(".", 2)
         branch = parts[1] if parts[0] == BRANCHES and len(parts) == 3 else ""
-        groups.setdefault(branch, []).append(name)
-    return list(groups.values())
+        branches.setdefault(branch, []).append(name)
+    return branches
+
+
+def _band_names(modalities: Sequence[ModalityInfo], branch: str) -> list[str]:
+    """Return the bands that a branch takes, or the whole model; none if names are repeated."""
+    names = [
+        band for modality in modalities for band in modality.bands if branch in ("", modality.name)
+    ]
+    return names if len(set(names)) == len(names) else []
 
 
 def _pair_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from fl_app.home import home
 from fl_app.models.initial_weights import WeightMatch
+from fl_app.models.weight_file import BANDS
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, LayerShape, RunConfig, RunData
 from fl_app.settings import Settings
@@ -78,12 +79,16 @@ class ActiveRun:
         report = {"file": self.settings.init_weights, **match.to_mapping()}
         replace_text(self.folder / INIT_WEIGHTS_FILE, json.dumps(report, indent=1) + "\n")
 
-    def write_model(self, model: torch.nn.Module) -> None:
-        """Write ``model.safetensors``: the whole state of the final global model."""
+    def write_model(self, model: torch.nn.Module, bands: Sequence[str]) -> None:
+        """Write ``model.safetensors``: the whole state of the final global model.
+
+        The names of its bands go with it, so that a run that starts from it can tell which filters
+        are whose.
+        """
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
         def write(draft: Path) -> None:
-            save_file(state, draft)
+            save_file(state, draft, {BANDS: json.dumps(list(bands))})
             draft.chmod(0o644)  # safetensors lets only the owner read what it writes
 
         replace_file(self.folder / MODEL_FILE, write)

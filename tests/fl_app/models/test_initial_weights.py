@@ -15,6 +15,7 @@ from fl_app.models import build_model
 from fl_app.models.initial_weights import _adapt_bands, load_weights, match_weights
 from fl_app.models.weight_file import WeightFile
 from rsdgc.errors import SettingError
+from strategies.sites import ModalityInfo
 
 
 def save(model: nn.Module, path: Path, prefix: str = "", bands: str = "") -> WeightFile:
@@ -32,7 +33,7 @@ def differing(model: nn.Module, other: nn.Module) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", ["small-resnet", "mobilenet-v3"])
+@pytest.mark.parametrize("name", ["small-resnet", "resnet18"])
 def test_the_same_model_gets_every_value(tmp_path: Path, name: str) -> None:
     source, target = (build_model(name, 3, 4, 64, seed=seed) for seed in (1, 2))
     match = load_weights(target, save(source, tmp_path / "w"))
@@ -85,7 +86,10 @@ def test_every_branch_of_a_fusion_model_is_matched_for_itself(tmp_path: Path) ->
     match = load_weights(target, save(source, tmp_path / "w"))
     assert match.new == ()
     assert list(match.adapted) == ["branches.b.stage1.0.weight"]
-    # A file with branches of its own is matched as one.
+    fewer = save(target, tmp_path / "fusion")
+    target.branches["a"] = build_model("small-cnn", 5, 4, 16)
+    assert set(match_weights(target, fewer).adapted) == {"branches.a.stage1.0.weight"}
+    # A branch of that name gets a file's branch.
     other = nn.Module()
     other.branches = nn.ModuleDict({"a": build_model("small-cnn", 3, 4, 16, seed=5)})
     match = match_weights(target, save(other, tmp_path / "w2"))
@@ -134,7 +138,8 @@ def test_bands_keep_their_filters_by_name(old: list[str], new: list[str]) -> Non
 
 def test_the_bands_of_the_file_are_read_from_it(tmp_path: Path) -> None:
     source, target = build_model("small-cnn", 2, 4, 16), build_model("small-cnn", 2, 4, 16)
-    load_weights(target, save(source, tmp_path / "w", bands='["red", "nir"]'), ["nir", "red"])
+    optical = ModalityInfo("optical", ("nir", "red"), 16)
+    load_weights(target, save(source, tmp_path / "w", bands='["red", "nir"]'), [optical])
     assert torch.equal(target.stage1[0].weight, source.stage1[0].weight.flip(1))
 
 

@@ -1,0 +1,96 @@
+"""Runs that start from weights: with the file at all sites, at some of them, and in a command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fl_app.models import build_model
+from strategies import messages
+from tests.command import rsdgc
+from tests.federation import grid, run, serve, settings
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a model of other bands and classes."""
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_file(build_model("small-cnn", 4, 9, 16, seed=5).state_dict(), path)
+    return path
+
+
+def test_a_run_starts_from_weights_and_its_model_starts_another(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    first = settings(data, tmp_path / "a", rounds=1, init_weights=str(weights))
+    loopback = run(first)
+    report = json.loads((tmp_path / "a" / "init-weights.json").read_text())
+    assert set(report["new"]) == {"head.weight", "head.bias"}
+    assert report["adapted"]["stage1.0.weight"]["how"] == "4 to 3 bands, 0 by name"
+    # All sites had the file: none had to be sent the model.
+    assert all(messages.MODEL not in message.content for message in loopback.seen[:6])
+    trained = load_file(tmp_path / "a" / "model.safetensors")
+    source = load_file(weights)
+    moved = (trained["stage2.0.weight"] - source["stage2.0.weight"]).norm()
+    assert moved < 0.5 * source["stage2.0.weight"].norm()
+    model = tmp_path / "a" / "model.safetensors"
+    run(settings(data, tmp_path / "b", rounds=1, init_weights=str(model)))
+    report = json.loads((tmp_path / "b" / "init-weights.json").read_text())
+    assert report["share"] == 1
+
+
+def test_a_site_without_the_file_is_sent_the_model_once(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    chosen = settings(data, tmp_path / "run", rounds=2, init_weights=str(weights))
+    loopback = grid(chosen)
+    loopback.contexts[101].run_config["init-weights"] = str(tmp_path / "nowhere")
+    # Its own copy goes before the run's path.
+    loopback.contexts[102].run_config["init-weights"] = str(tmp_path / "nowhere")
+    loopback.contexts[102].node_config["init-weights"] = str(weights)
+    serve(loopback, chosen)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["resyncs"] == 1
+
+
+def test_the_commands_convert_and_inspect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": build_model("small-cnn", 3, 4, 16).state_dict()}, tmp_path / "w.pth")
+    file = tmp_path / "w.safetensors"
+    assert rsdgc(monkeypatch, "weights", "convert", tmp_path / "w.pth", file) == 0
+    assert capsys.readouterr().out == f"{file}: 11 tensors\n"
+    assert rsdgc(monkeypatch, "weights", "inspect", file) == 0
+    assert "stage1.0.weight  F32  32×3×3×3" in capsys.readouterr().out
+    words = ["--model", "small-cnn", "--bands", "red,nir", "--classes", "7"]
+    assert rsdgc(monkeypatch, "weights", "inspect", file, *words) == 0
+    printed = capsys.readouterr().out
+    assert "adapted  stage1.0.weight: 3 to 2 bands, 0 by name" in printed
+    assert "new      head.bias: 4 in the file, 7 here" in printed
+    assert rsdgc(monkeypatch, "weights", "inspect", file, *words, "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "share",
+        "matched",
+        "adapted",
+        "new",
+        "unused",
+    }
+
+
+@pytest.mark.parametrize("words", [["init-weights={tmp}/none"], ["init-weights={tmp}/text"]])
+def test_unusable_weights_are_refused_before_anything_starts(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    (tmp_path / "text").write_text("weights")
+    filled = [word.format(tmp=tmp_path) for word in words]
+    assert rsdgc(monkeypatch, "simulate", "--data", data, *filled) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert filled[0].partition("=")[2] in error
