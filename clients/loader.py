@@ -126,7 +126,7 @@ class SplitLoader:
 
     def class_counts(self) -> Tensor:
         """Return the chips of each class up to the largest label, int64, on the device."""
-        return torch.bincount(self._labels)
+        return send(torch.from_numpy(np.bincount(self._host_labels)), self.device)
 
     def batches(
         self, batch_size: int, seed: int | None, *, balanced: bool = False

@@ -136,13 +136,13 @@ def test_labels_outside_the_class_list_are_refused() -> None:
         split.check_labels(2)
 
 
-@pytest.mark.parametrize("cache_share", [0.0, 0.5])
-def test_balanced_batches_draw_every_class_as_often(cache_share: float) -> None:
+@pytest.mark.parametrize("cache_bytes", [0, None])
+def test_balanced_batches_draw_every_class_as_often(cache_bytes: int | None) -> None:
     """Chips 0 to 9 are of class 0, and so on; the last class has three, and one is empty."""
     chips = np.arange(1203, dtype=np.uint16)[:, None, None, None] * np.ones((1, 1, 2, 2), "u2")
     labels = np.repeat([0, 2, 3], [400, 800, 3])
     source = Arrays([chips])
-    split = SplitLoader(source, np.arange(1203), labels, [unit(1)], CPU, cache_share=cache_share)
+    split = SplitLoader(source, np.arange(1203), labels, [unit(1)], CPU, cache_bytes=cache_bytes)
     batches = [(joined(x), y) for x, y in split.batches(100, 5, balanced=True)]
     assert [len(y) for _, y in batches] == [100] * 12 + [3]
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
