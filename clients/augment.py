@@ -1,7 +1,8 @@
 """Augmentation on the device, for any number of bands.
 
-Flips and quarter turns, because an overhead image has no preferred direction; jitter of gain and
-offset, because illumination and atmosphere differ; dropped bands, because a sensor may lack them.
+Flips and quarter turns, because an overhead image has no preferred direction; crops, because
+objects differ in size and place; jitter of gain and offset, because illumination and atmosphere
+differ; dropped bands, because a sensor may lack them.
 
 All functions map normalized chips, float32 (B, C, H, W) in which 0 is the mean of a band, to new
 ones of the same shape, type and device. A batch has one tensor per input of the model, or None for
@@ -12,6 +13,7 @@ are on the CPU, so that the same seed yields the same draws whatever the device.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor
 
 from clients.loader import Chips
@@ -36,6 +38,34 @@ def flips_and_quarter_turns(chips: Chips, generator: torch.Generator) -> Chips:
         return torch.where(transposed, x.transpose(2, 3), x) if square else x
 
     return [x if x is None else turn(x) for x in chips]
+
+
+def crop(chips: Chips, smallest: float, generator: torch.Generator, *, centered: bool) -> Chips:
+    """Cut a part out of every chip independently, and resize it to the chip's size.
+
+    The part has the chip's aspect ratio, and a share of its area between ``smallest`` and 1, each
+    equally probable. It lies anywhere, or about the chip's center if ``centered``, for chips whose
+    label is that of the central pixel: the center then keeps its place.
+
+    Resizing is bilinear. Pixels without data count as 0, the mean of the band, as everywhere.
+    """
+    sizes = [(len(x), x.device) for x in chips if x is not None]
+    count, device = sizes[0]
+    shares, down, right = torch.rand((3, count), generator=generator)
+    side = (smallest + (1 - smallest) * shares).sqrt()
+    # From output to input coordinates, which run from −1 to 1 over a chip of any resolution.
+    transform = torch.zeros((count, 2, 3))
+    transform[:, 0, 0] = transform[:, 1, 1] = side
+    if not centered:
+        transform[:, 0, 2] = (1 - side) * (2 * right - 1)
+        transform[:, 1, 2] = (1 - side) * (2 * down - 1)
+    transform = transform.to(device)
+
+    def resample(x: Tensor) -> Tensor:
+        grid = F.affine_grid(transform, list(x.shape), align_corners=False)
+        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+    return [x if x is None else resample(x) for x in chips]
 
 
 def jitter(chips: Chips, strength: float, generator: torch.Generator) -> Chips:

@@ -61,6 +61,8 @@ class SplitLoader:
     stacked : bool
         Whether a model takes all modalities joined along bands, as one tensor. Otherwise it takes
         one tensor per modality, each at its own resolution.
+    centered : bool
+        Whether a label is that of a chip's central pixel, as in hyperspectral scenes.
     cache_bytes : int, optional
         Bytes of the device's memory that the split may take; 0 to stream always. By default half
         of what is free.
@@ -80,6 +82,7 @@ class SplitLoader:
         device: torch.device,
         *,
         stacked: bool = True,
+        centered: bool = False,
         cache_bytes: int | None = None,
     ) -> None:
         if len(positions) == 0:
@@ -94,6 +97,7 @@ class SplitLoader:
                 f"label {int(np.min(labels))} is not a class index: classes are numbered from 0"
             )
         self.device = device
+        self.centered = centered
         self._stacked = stacked
         self._source = source
         self._positions = np.asarray(positions, np.int64)

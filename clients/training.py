@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor, nn
 
-from clients.augment import drop_bands, flips_and_quarter_turns, jitter
+from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
 from clients.loader import Chips, SplitLoader, channels_last
 from clients.optimizers import OPTIMIZERS
 from rsdgc.errors import RunError, SettingError
@@ -54,6 +54,7 @@ class TrainSettings:
     steps: int
     clip_norm: float  #: largest L2 norm of a step's gradient, over all parameters; 0 for no limit
     augment: bool  #: whether to flip and turn chips at random
+    crop: float  #: smallest share of a chip's area that a random crop keeps; 1 for no crops
     amp: bool  #: mixed precision with bfloat16, on GPUs that have it; float32 elsewhere
     #: standard deviation of the random change of every band's gain and offset; 0 for none
     jitter: float
@@ -96,7 +97,8 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
     samples = steps = 0
     with _seeded(split.device, seed):
         for chips, y in _batches(split, settings, seed):
-            loss_sum += step(_augmented(chips, settings, generator), y) * len(y)
+            augmented = _augmented(chips, settings, generator, centered=split.centered)
+            loss_sum += step(augmented, y) * len(y)
             samples, steps = samples + len(y), steps + 1
     # Read once, at the end: reading every step's loss would stall a GPU.
     loss = float(loss_sum) / samples
@@ -107,9 +109,13 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
     return TrainReport(loss, samples, steps)
 
 
-def _augmented(chips: Chips, settings: TrainSettings, generator: torch.Generator) -> Chips:
+def _augmented(
+    chips: Chips, settings: TrainSettings, generator: torch.Generator, *, centered: bool
+) -> Chips:
     if settings.augment:
         chips = flips_and_quarter_turns(chips, generator)
+    if settings.crop < 1:
+        chips = crop(chips, settings.crop, generator, centered=centered)
     if settings.jitter:
         chips = jitter(chips, settings.jitter, generator)
     return drop_bands(chips, settings.band_dropout, generator) if settings.band_dropout else chips

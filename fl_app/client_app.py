@@ -140,6 +140,7 @@ def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
         steps=settings.local_steps,
         clip_norm=settings.clip_norm,
         augment=settings.augment,
+        crop=settings.crop,
         amp=settings.amp,
         jitter=settings.jitter,
         band_dropout=settings.band_dropout,

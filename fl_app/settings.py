@@ -284,6 +284,11 @@ class Settings(BaseModel):
         "probability, with replacement. An epoch keeps its length.",
     )
     augment: bool = Field(True, description="Random flips and quarter turns.")
+    crop: UnitInterval = Field(
+        1.0,
+        description="Smallest share of a chip's area that a random crop keeps, which is resized to "
+        "the chip's size; pixel patches are scaled about their center. 1: no crops.",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
 
     fraction: UnitInterval = Field(1.0, description="Share of the sites that train in each round.")

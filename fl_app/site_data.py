@@ -114,7 +114,8 @@ def load_split(
     if len(chips) == 0:
         return None
     normalization = normalizations(dataset.store.meta.modalities, common)
-    return SplitLoader(dataset.store, chips, labels, normalization, device)
+    centered = dataset.store.meta.patch_px > 0
+    return SplitLoader(dataset.store, chips, labels, normalization, device, centered=centered)
 
 
 def normalizations(

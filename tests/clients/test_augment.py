@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from clients.augment import drop_bands, flips_and_quarter_turns, jitter
+from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
 from clients.loader import Chips
 
 
@@ -61,6 +61,72 @@ def test_all_inputs_of_a_chip_turn_together_at_any_resolution() -> None:
     assert y is not None
     assert not torch.equal(x, fine)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(x, 2), y)
+
+
+def ramps(count: int, height: int, width: int) -> torch.Tensor:
+    """Two bands with each pixel's place down and right, from 0 to 1 over the chip."""
+    down = (torch.arange(height) + 0.5) / height
+    right = (torch.arange(width) + 0.5) / width
+    chip = torch.stack(torch.meshgrid(down, right, indexing="ij"))
+    return chip.expand(count, *chip.shape).clone()
+
+
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("size", [(12, 12), (12, 18), (9, 9)])
+def test_crops_lie_in_the_chip_and_keep_their_share(size: tuple[int, int], centered: bool) -> None:
+    smallest, x = 0.25, ramps(800, *size)
+    (out,) = crop([x], smallest, torch.Generator().manual_seed(1), centered=centered)
+    assert out is not None
+    assert out.shape == x.shape
+    # What a pixel shows, away from the border, where there is nothing beyond to interpolate with.
+    inner = out[:, :, 2:-2, 2:-2]
+    down, right = (inner[:, 0, 1, 0] - inner[:, 0, 0, 0]), (inner[:, 1, 0, 1] - inner[:, 1, 0, 0])
+    sides = torch.stack([down * size[0], right * size[1]])
+    torch.testing.assert_close(sides[0], sides[1], rtol=1e-3, atol=1e-3)
+    areas = sides[0] ** 2
+    assert (areas > smallest - 1e-3).all()
+    assert (areas < 1 + 1e-3).all()
+    assert abs(float(areas.mean()) - (1 + smallest) / 2) < 0.03
+    centers = inner.mean(dim=(2, 3))
+    if centered:
+        torch.testing.assert_close(centers, torch.full_like(centers, 0.5))
+    else:
+        assert float((centers - 0.5).abs().max()) > 0.2
+        assert (centers - sides.T / 2 > -1e-3).all()
+        assert (centers + sides.T / 2 < 1 + 1e-3).all()
+        assert float(torch.corrcoef(centers.T)[0, 1].abs()) < 0.15
+
+
+def test_a_centered_crop_keeps_the_central_pixel() -> None:
+    x = torch.rand((50, 3, 9, 9), generator=torch.Generator().manual_seed(2))
+    (out,) = crop([x], 0.3, torch.Generator().manual_seed(1), centered=True)
+    assert out is not None
+    torch.testing.assert_close(out[:, :, 4, 4], x[:, :, 4, 4])
+    assert not torch.equal(out, x)
+
+
+def test_all_inputs_of_a_chip_are_cropped_to_the_same_ground() -> None:
+    fine, coarse = ramps(64, 24, 24), ramps(64, 8, 8)
+    cropped = crop([fine, None, coarse], 0.3, torch.Generator().manual_seed(3), centered=False)
+    x, missing, y = cropped
+    assert x is not None
+    assert missing is None
+    assert y is not None
+    shown = torch.nn.functional.avg_pool2d(x, 3)
+    torch.testing.assert_close(shown[..., 1:-1, 1:-1], y[..., 1:-1, 1:-1])
+
+
+def test_crops_stay_within_the_values_of_the_chip_and_repeat() -> None:
+    x = torch.randn((40, 2, 7, 7), generator=torch.Generator().manual_seed(4))
+    x[::2] = 0  # nothing but pixels without data
+    outs = [crop([x], 0.1, torch.Generator().manual_seed(5), centered=False)[0] for _ in range(2)]
+    assert outs[0] is not None
+    assert outs[1] is not None
+    assert torch.equal(outs[0], outs[1])
+    assert not outs[0][::2].any()
+    flat, out = x.flatten(2), outs[0].flatten(2)
+    assert (out.amax(2) <= flat.amax(2) + 1e-6).all()
+    assert (out.amin(2) >= flat.amin(2) - 1e-6).all()
 
 
 @pytest.mark.parametrize("bands", [1, 2, 13, 200])

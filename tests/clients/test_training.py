@@ -177,7 +177,7 @@ print("torch._dynamo" in sys.modules)
 
 def test_augmentation_is_repeatable_and_changes_what_is_seen() -> None:
     plain = train_settings(lr=0.05, batch_size=5, augment=False)
-    for more in ({"jitter": 0.2}, {"band_dropout": 0.5}):
+    for more in ({"jitter": 0.2}, {"band_dropout": 0.5}, {"crop": 0.5}):
         settings = train_settings(lr=0.05, batch_size=5, augment=False, **more)
         assert torch.equal(trained(settings, seed=4), trained(settings, seed=4))
         assert not torch.equal(trained(settings, seed=4), trained(plain, seed=4))

@@ -61,6 +61,7 @@ def train_settings(**changes: Any) -> TrainSettings:
         "steps": 0,
         "clip_norm": 5.0,
         "augment": True,
+        "crop": 1.0,
         "amp": False,
         "jitter": 0.0,
         "band_dropout": 0.0,
