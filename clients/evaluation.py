@@ -51,6 +51,6 @@ def score_model(
             loss_sum += F.cross_entropy(logits, y, reduction="sum")
             # Not bincount, which reads its largest value, and so makes the host wait for a GPU.
             pairs.index_add_(0, y * num_classes + logits.argmax(1), torch.ones_like(y))
-    confusion = np.empty((num_classes, num_classes), np.int64)
+    confusion = np.zeros((num_classes, num_classes), np.int64)
     torch.from_numpy(confusion).view(-1).copy_(pairs)
     return Score(confusion, float(loss_sum) / len(split))

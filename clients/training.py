@@ -104,7 +104,7 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
     loss = float(loss_sum) / samples
     if not math.isfinite(loss):
         raise _diverged(f"the training loss became {loss}", settings)
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+    if not bool(torch.stack([torch.isfinite(p).all() for p in model.parameters()]).all()):
         raise _diverged("the weights became infinite", settings)
     return TrainReport(loss, samples, steps)
 
