@@ -155,6 +155,7 @@ def models() -> None:
 
     for name in MODELS:
         typer.echo(name)
+    typer.echo('timm:NAME  (a network of timm, such as timm:resnet18; pip install "rsdgc[timm]")')
     typer.echo(
         "package.module:function  (your own: it is called with those of "
         f"{', '.join(ARGUMENTS)} that it asks for by name)"

@@ -18,6 +18,8 @@ convnext-tiny   28 M               16         chips on a GPU
 
 Parameters are for few bands and tens of classes. All take any number of bands.
 
+``timm:NAME`` is a network of timm (:mod:`fl_app.models.timm_models`).
+
 A model of your own needs no change here: ``model=package.module:function`` names a function (or a
 class) that is called with the arguments it asks for by name, among ``num_bands``, ``num_classes``
 and ``chip_px``, and returns a module that maps chips (n, num_bands, chip_px, chip_px) to logits
@@ -33,15 +35,22 @@ that modality does not change them, and does not count in their mean.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from fl_app.models import timm_models
 from fl_app.models.hyper_cnn import HyperCNN
+from fl_app.models.own_networks import (
+    ARGUMENTS,
+    accepts_missing,
+    asks_for_modalities,
+    bind_arguments,
+    build_own,
+)
 from fl_app.models.small_networks import SmallCNN, SmallResNet
 from rsdgc.errors import SettingError
 from rsdgc.registry import Registry
@@ -51,6 +60,7 @@ if TYPE_CHECKING:  # strategies imports Flower, which takes a second
     from strategies.sites import ModalityInfo
 
 __all__ = [
+    "ARGUMENTS",
     "LEAST_CHIP_PX",
     "MODELS",
     "accepts_missing",
@@ -59,7 +69,6 @@ __all__ = [
     "takes_modalities",
 ]
 
-ARGUMENTS = ("num_bands", "num_classes", "chip_px", "modalities")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 """Functions of those of :data:`ARGUMENTS` that they name."""
 
@@ -93,7 +102,7 @@ for _name in _TORCHVISION_CHIP_PX:
 
 def takes_modalities(name: str) -> bool:
     """Return whether a model is a fusion model: takes one tensor per modality, not one in all."""
-    return "modalities" in inspect.signature(MODELS[name]).parameters
+    return asks_for_modalities(_builder(name))
 
 
 def build_model(
@@ -110,7 +119,7 @@ def build_model(
     Parameters
     ----------
     name : str
-        A name in :data:`MODELS`, or ``package.module:function``.
+        A name in :data:`MODELS`, ``timm:NAME``, or ``package.module:function``.
     num_bands : int
         Channels of the input, all modalities together.
     num_classes : int
@@ -118,8 +127,7 @@ def build_model(
     chip_px : int
         Side of the square chips, in pixels.
     seed : int
-        Of PyTorch's random numbers while the model is built. Those of the process stay as they
-        were.
+        Of random numbers while the model is built. Those of the process stay as they were.
     modalities : sequence of ModalityInfo
         What a fusion model takes, in order; other models do without.
 
@@ -136,8 +144,8 @@ def build_model(
         fusion model has no modalities, or what a function from outside returns is not such a
         module.
     """
-    build = MODELS[name]
-    least_px = LEAST_CHIP_PX.get(name, 1)  # the output of a model from outside is checked below
+    builder = _builder(name)
+    least_px = LEAST_CHIP_PX.get(name, 1)  # a model that is not built in is tried instead
     if chip_px < least_px:
         raise SettingError(
             f"chips of {chip_px} px are too small for {name}, which takes {least_px} px and more: "
@@ -150,92 +158,20 @@ def build_model(
         )
     if takes_modalities(name) and not modalities:
         raise SettingError(f"model {name!r} fuses modalities: build it with those of the data")
+    values = (num_bands, num_classes, chip_px, tuple(modalities))
+    arguments = dict(zip(ARGUMENTS, values, strict=True))
+    if name not in LEAST_CHIP_PX:
+        remedy = "choose another model or cut larger chips" if _is_timm(name) else ""
+        return build_own(name, builder, arguments, seed, remedy)
+    _, by_name = bind_arguments(name, builder, arguments)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch CUDA's, too
-        values = (num_bands, num_classes, chip_px, tuple(modalities))
-        arguments = dict(zip(ARGUMENTS, values, strict=True))
-        if name in LEAST_CHIP_PX:
-            return _call(build, arguments)
-        try:
-            model = _call(build, arguments)
-        except Exception as error:
-            raise SettingError(
-                f"model {name!r} cannot be built ({_one_line(error)}): it is called with those of "
-                f"{', '.join(ARGUMENTS)} that it asks for by name"
-            ) from error
-        if takes_modalities(name):
-            shapes = [(2, len(m.bands), m.px, m.px) for m in modalities]
-        else:
-            shapes = [(2, num_bands, chip_px, chip_px)]
-        _check_output(name, model, num_classes, shapes)
-    return model
+        return builder(**by_name)
 
 
-def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> bool:
-    """Return whether a fusion model works with each modality missing, and with each alone."""
-    shapes = [(2, len(m.bands), m.px, m.px) for m in modalities]
-    for index in range(len(shapes)):
-        for absent in ({index}, set(range(len(shapes))) - {index}):
-            if 0 < len(absent) < len(shapes):
-                try:
-                    _logits(model, shapes, absent)
-                except Exception:  # whatever a user's code raises
-                    return False
-    return True
+def _is_timm(name: str) -> bool:
+    return name.startswith(timm_models.PREFIX)
 
 
-def _call(build: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
-    """Call with those arguments that the function or class asks for."""
-    parameters = inspect.signature(build).parameters.values()
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    names = {parameter.name for parameter in parameters}
-    if takes_all:  # of a model that takes all bands as one: a fusion model names its modalities
-        names |= set(arguments) - {"modalities"}
-    return build(**{key: value for key, value in arguments.items() if key in names})
-
-
-def _check_output(
-    name: str, model: object, num_classes: int, shapes: Sequence[tuple[int, ...]]
-) -> None:
-    """Refuse what is not a module, or does not map two chips of zeros to two rows of logits.
-
-    On the meta device, where a simulation checks its settings, a failing model is let through:
-    not every operation works there, and the sites check it again.
-    """
-    if not isinstance(model, nn.Module):
-        raise SettingError(
-            f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module"
-        )
-    chips = " and ".join(map(str, shapes))
-    try:
-        logits = _logits(model, shapes)
-    except Exception as error:
-        if torch.get_default_device().type == "meta":
-            return
-        raise SettingError(f"model {name!r} fails on chips {chips}: {_one_line(error)}") from error
-    shape = tuple(getattr(logits, "shape", ()))
-    if shape != (2, num_classes):
-        raise SettingError(
-            f"model {name!r} maps chips {chips} to {shape or type(logits).__name__}: "
-            f"return logits {(2, num_classes)}"
-        )
-
-
-@torch.no_grad()
-def _logits(
-    model: nn.Module, shapes: Sequence[tuple[int, ...]], absent: Collection[int] = ()
-) -> Tensor:
-    """Return what a model makes of zeros of these shapes; None stands for those that are absent."""
-    chips = [None if i in absent else torch.zeros(shape) for i, shape in enumerate(shapes)]
-    was_training = model.training
-    model.eval()  # normalization layers must not learn from the zeros
-    try:
-        logits: Tensor = model(*chips)
-    finally:
-        model.train(was_training)
-    return logits
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+def _builder(name: str) -> Callable[..., nn.Module]:
+    return timm_models.builder(name) if _is_timm(name) else MODELS[name]

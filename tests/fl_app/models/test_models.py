@@ -114,99 +114,6 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-OUTSIDE = """
-from torch import nn
-
-def tiny(num_classes, num_bands):
-    return nn.Sequential(
-        nn.Conv2d(num_bands, 4, 3, padding=1), nn.BatchNorm2d(4),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
-    )
-
-class Linear(nn.Module):
-    def __init__(self, **shape):
-        super().__init__()
-        self.head = nn.Linear(shape["num_bands"] * shape["chip_px"] ** 2, shape["num_classes"])
-
-    def forward(self, chips):
-        return self.head(chips.flatten(1))
-
-def needs_depth(depth):
-    return nn.Identity()
-
-def wrong_shape():
-    return nn.Flatten()
-
-def fails_on_chips():
-    return nn.Linear(7, 7)
-
-def no_module():
-    return 3
-"""
-
-
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A package that is not part of this project, as a user's would be."""
-    (tmp_path / "their_models").mkdir()
-    (tmp_path / "their_models" / "__init__.py").write_text("")
-    (tmp_path / "their_models" / "nets.py").write_text(OUTSIDE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "their_models.nets"
-    for name in [name for name in sys.modules if name.startswith("their_models")]:
-        del sys.modules[name]
-
-
-@pytest.mark.parametrize("name", ["tiny", "Linear"])
-def test_a_model_from_outside_is_built_with_what_it_asks_for_and_trains(
-    outside: str, name: str
-) -> None:
-    model = build_model(f"{outside}:{name}", 5, 3, 8, seed=4)
-    same = build_model(f"{outside}:{name}", 5, 3, 8, seed=4)
-    assert all(map(torch.equal, model.state_dict().values(), same.state_dict().values()))
-    assert model.training
-    chips, labels = torch.randn(6, 5, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    losses = []
-    for _ in range(2):
-        loss = nn.functional.cross_entropy(model(chips), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[1] < losses[0]
-
-
-def test_the_check_of_a_model_from_outside_leaves_its_statistics_alone(outside: str) -> None:
-    model = build_model(f"{outside}:tiny", 5, 3, 8)
-    assert model[1].num_batches_tracked == 0
-
-
-def test_a_model_from_outside_is_checked_without_memory_for_its_weights(outside: str) -> None:
-    with torch.device("meta"):
-        assert next(build_model(f"{outside}:tiny", 5, 3, 8).parameters()).is_meta
-        with pytest.raises(SettingError, match="return logits"):
-            build_model(f"{outside}:wrong_shape", 5, 3, 8)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("needs_depth", r"cannot be built \(TypeError: .*depth.*\): it is called with those of"),
-        ("wrong_shape", r"maps chips \(2, 5, 8, 8\) to \(2, 320\): return logits \(2, 3\)"),
-        ("fails_on_chips", r"fails on chips \(2, 5, 8, 8\): RuntimeError"),
-        ("no_module", "returned int: return a torch.nn.Module"),
-        ("nowhere", "cannot be imported"),
-    ],
-)
-def test_a_model_from_outside_that_is_unusable_is_refused_in_one_line(
-    outside: str, name: str, words: str
-) -> None:
-    with pytest.raises(SettingError, match=words) as caught:
-        build_model(f"{outside}:{name}", 5, 3, 8)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_registered_model_is_found_by_its_name() -> None:
     assert "mine" not in MODELS
     MODELS.register("mine")(
@@ -281,7 +188,8 @@ def test_whether_a_modality_may_be_missing_is_tried(
 
 
 def test_a_fusion_model_is_checked_with_a_tensor_of_each_modality(fusion: str) -> None:
-    words = r"maps chips \(2, 3, 8, 8\) and \(2, 2, 2, 2\) and \(2, 1, 4, 4\) to \(2, 1\): return"
+    chips = r"\(2, 3, 8, 8\) and \(2, 2, 2, 2\) and \(2, 1, 4, 4\)"
+    words = rf"maps chips {chips} in evaluation mode to \(2, 1\): return"
     with pytest.raises(SettingError, match=words):
         build_model(f"{fusion}:TwoRows", 6, 3, 8, modalities=MODALITIES)
     with pytest.raises(SettingError, match="build it with those of the data"):

@@ -1,0 +1,273 @@
+"""Networks from a module outside this project, as a user would write it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fl_app.models import build_model
+from rsdgc.errors import SettingError
+
+MODULE = """
+import random
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def tiny(num_classes, num_bands):
+    return nn.Sequential(
+        nn.Conv2d(num_bands, 4, 3, padding=1), nn.BatchNorm2d(4),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
+    )
+
+
+class Linear(nn.Module):
+    def __init__(self, **shape):
+        super().__init__()
+        self.head = nn.Linear(shape["num_bands"] * shape["chip_px"] ** 2, shape["num_classes"])
+
+    def forward(self, chips):
+        return self.head(chips.flatten(1))
+
+
+def positional(num_bands, num_classes, /, *others):
+    return tiny(num_classes, num_bands)
+
+
+def prints(num_bands, num_classes, depth=2):
+    print("building")
+    return tiny(num_classes, num_bands)
+
+
+def lazy(num_classes):
+    return nn.Sequential(
+        nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.LazyLinear(num_classes),
+    )
+
+
+def regularized(num_bands, num_classes):
+    return nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(num_bands, 4, 3)), nn.Dropout2d(0.5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
+    )
+
+
+class Tied(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.again = self.head
+
+    def forward(self, chips):
+        return self.head(chips.flatten(1)) + self.again(chips.flatten(1))
+
+
+class ValueDependent(Linear):
+    # Neither works on the meta device.
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.scale = self.head.weight.detach().abs().max().item()
+
+    def forward(self, chips):
+        return super().forward(chips) if chips.sum().item() < 1e9 else None
+
+
+def every_generator(num_bands, num_classes):
+    model = tiny(num_classes, num_bands)
+    with torch.no_grad():
+        model[0].weight += float(np.random.normal()) + random.random()
+    return model
+
+
+def in_evaluation_mode(num_bands, num_classes):
+    return tiny(num_classes, num_bands).eval()
+
+
+def needs_depth(depth):
+    return nn.Identity()
+
+
+def wrong_shape():
+    return nn.Sequential(nn.Flatten(), nn.Dropout())
+
+
+def fails_on_chips():
+    return nn.Linear(7, 7)
+
+
+def no_module():
+    return 3
+
+
+def no_object():
+    return Linear
+
+
+def raises(num_bands):
+    raise RuntimeError("weights are missing\\nsecond line")
+
+
+def exits():
+    sys.exit("usage: train.py")
+
+
+def no_parameters(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyBatchNorm1d(affine=False))
+
+
+class Output(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.aux = nn.Linear(1, 1)
+
+    def forward(self, chips):
+        return {"logits": super().forward(chips), "features": chips}
+
+
+class Auxiliary(Linear):
+    def forward(self, chips):
+        logits = super().forward(chips)
+        return (logits, logits) if self.training else logits
+
+
+def float64(num_bands, num_classes):
+    return tiny(num_classes, num_bands).double()
+
+
+class Float16Head(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.gain = nn.Parameter(torch.ones(1, dtype=torch.float16))
+
+    def forward(self, chips):
+        return super().forward(chips) * self.gain
+
+
+class Complex(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.filter = nn.Parameter(torch.ones(1, dtype=torch.complex64))
+
+    def forward(self, chips):
+        return super().forward((chips * self.filter).real)
+
+
+class UnusedLazy(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.unused = nn.LazyLinear(3)
+
+
+built = nn.Linear(1, 1)
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package that is not part of this project, as a user's would be."""
+    (tmp_path / "their_models").mkdir()
+    (tmp_path / "their_models" / "__init__.py").write_text("")
+    (tmp_path / "their_models" / "nets.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "their_models.nets"
+    for name in [name for name in sys.modules if name.startswith("their_models")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny",
+        "Linear",
+        "positional",
+        "prints",
+        "lazy",
+        "regularized",
+        "Tied",
+        "ValueDependent",
+        "every_generator",
+        "in_evaluation_mode",
+    ],
+)
+def test_a_network_is_built_with_what_it_asks_for_and_trains(module: str, name: str) -> None:
+    model = build_model(f"{module}:{name}", 5, 3, 8, seed=4)
+    same = build_model(f"{module}:{name}", 5, 3, 8, seed=4)
+    assert all(map(torch.equal, model.state_dict().values(), same.state_dict().values()))
+    assert model.training == (name != "in_evaluation_mode")
+    chips, labels = torch.randn(6, 5, 8, 8) / 8, torch.tensor([0, 1, 2, 0, 1, 2])
+    parameters = list(model.train().parameters())
+    nn.functional.cross_entropy(model(chips), labels).backward()
+    assert all(parameter.grad is not None for parameter in parameters)
+    with torch.device("meta"):  # as a simulation checks it before it starts
+        shapes = {key: value.shape for key, value in model.state_dict().items()}
+        checked = build_model(f"{module}:{name}", 5, 3, 8)
+        assert {key: value.shape for key, value in checked.state_dict().items()} == shapes
+
+
+def test_the_trial_leaves_running_statistics_and_modes_alone(module: str) -> None:
+    model = build_model(f"{module}:tiny", 5, 3, 8)
+    assert model[1].num_batches_tracked == 0
+    assert torch.equal(model[1].running_mean, torch.zeros(4))
+    assert torch.equal(model[1].running_var, torch.ones(4))
+
+
+def test_random_numbers_of_the_process_stay_as_they_were(module: str) -> None:
+    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    build_model(f"{module}:every_generator", 5, 3, 8)
+    after = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    assert repr(after) == repr(states)
+
+
+def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> None:
+    with torch.device("meta"):
+        assert next(build_model(f"{module}:tiny", 5, 3, 8).parameters()).is_meta
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("needs_depth", "asks for 'depth', which is not among num_bands, .*: give it a default"),
+        ("wrong_shape", r"maps chips \(2, 5, 8, 8\) in evaluation mode to \(2, 320\): return log"),
+        ("fails_on_chips", r"fails on chips \(2, 5, 8, 8\) in evaluation mode: RuntimeError"),
+        ("no_module", "returned int: return a torch.nn.Module"),
+        ("no_object", "returned the class Linear: return an object"),
+        ("raises", r"cannot be built: RuntimeError: weights are missing, at nets.py:\d+$"),
+        ("exits", r"cannot be built: SystemExit: usage: train.py, at nets.py:\d+$"),
+        ("no_parameters", r"to \(2, 5\): return logits \(2, 3\)"),
+        ("Output", r"to dict with logits, features: return logits \(2, 3\)"),
+        ("Auxiliary", "in training mode to tuple: return logits"),
+        ("float64", "fails on chips|layer '0.weight' is float64: return the network's .float"),
+        ("Float16Head", "layer 'gain' is float16: return the network's .float"),
+        ("Complex", "layer 'filter' is complex64: use two real layers"),
+        ("UnusedLazy", "layer 'unused.weight' has no size"),
+        ("built", "is a network: name a function or class that builds one"),
+        ("number", "is int: name a function or class that builds one"),
+        ("nowhere", "cannot be imported"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_unusable_network_is_refused_in_one_line(
+    module: str, name: str, words: str, device: str
+) -> None:
+    with (
+        torch.device(device),
+        pytest.raises(SettingError, match=words) as caught,
+    ):
+        build_model(f"{module}:{name}", 5, 3, 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_parameters_is_refused(module: str) -> None:
+    with pytest.raises(SettingError, match="has no parameters: there is nothing to train"):
+        build_model(f"{module}:no_parameters", 3, 3, 8)
