@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.weights import model_spec
+from clients.model_parts import ModelParts
 from fl_app.models import build_model
 from rsdgc import (
     NSI,
@@ -44,7 +44,7 @@ STAMP = Stamp(1, 1, 0)
 def spec_of(name: str) -> ModelSpec:
     """Return the layers of a network without allocating its weights."""
     with torch.device("meta"):
-        return model_spec(build_model(name, 3, NUM_CLASSES, CHIP_PX))
+        return ModelParts(build_model(name, 3, NUM_CLASSES, CHIP_PX)).spec
 
 
 def synthetic_update(spec: ModelSpec, seed: int = 0) -> Flat:

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from clients.evaluation import score_model
+from clients.model_parts import ModelParts
 from clients.training import train
-from clients.weights import load_vector, model_spec, model_to_vector
 from data_prep.dataset import Dataset
 from fl_app.client_app import train_settings
 from fl_app.models import build_model
@@ -38,8 +38,9 @@ class Federation:
         self._classes = len(store.classes)
         model = build_model(MODEL, store.num_bands, self._classes, store.chip_px, seed)
         self._model = model.to(memory_format=torch.channels_last)
-        self.spec = model_spec(self._model)
-        self.start: Flat = model_to_vector(self._model, self.spec)
+        self._parts = ModelParts(self._model)
+        self.spec = self._parts.spec
+        self.start: Flat = self._parts.vector()
         device = torch.device("cpu")
         self._train, self._test = (
             [part for site in dataset.sites if (part := load_split(dataset, site, name, device))]
@@ -56,10 +57,10 @@ class Federation:
         """Train every site from the same weights; return the changes and the mean loss."""
         changes, loss = [], 0.0
         for index, (part, share) in enumerate(zip(self._train, self.shares, strict=True)):
-            load_vector(self._model, self.spec, weights)
+            self._parts.load_vector(weights)
             settings = train_settings(self._settings, self.rate(number))
             report = train(self._model, part, settings, seed=1000 * number + index)
-            changes.append(model_to_vector(self._model, self.spec) - weights)
+            changes.append(self._parts.vector() - weights)
             loss += share * report.loss
         return changes, loss
 
@@ -72,7 +73,7 @@ class Federation:
 
     def accuracy(self, weights: Flat) -> float:
         """Score a model on the test chips of all sites."""
-        load_vector(self._model, self.spec, weights)
+        self._parts.load_vector(weights)
         confusion = sum(
             score_model(self._model, part, self._classes).confusion for part in self._test
         )

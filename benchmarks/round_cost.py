@@ -23,7 +23,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 from torchvision.models import vgg19
 
-from clients.weights import model_spec, model_to_vector
+from clients.model_parts import ModelParts
 from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp
 from rsdgc.arrays import Float32
 from strategies import Ledger, RsDgc, SiteInfo, SiteManager, messages
@@ -217,8 +217,8 @@ def main() -> None:
     torch.set_num_threads(1)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, 1, 1
     model = vgg19(num_classes=CLASSES)
-    spec = model_spec(model)
-    start = model_to_vector(model, spec)
+    parts = ModelParts(model)
+    spec, start = parts.spec, parts.vector()
     print(f"VGG-19, {spec.size:,} parameters, {arguments.times:g}× each way; processor time")
     for line in against_sites(spec, start, arguments.sites, arguments.times):
         print(line, flush=True)

@@ -24,11 +24,11 @@ import torch
 from torchvision.models import vgg19
 
 from clients.mapped_vectors import checksum
+from clients.model_parts import ModelParts
 from clients.replica import update_replica
 from clients.state import SiteState, StateFolder
 from clients.task import ReceivedModel, RunOrigin
 from clients.uplink import add_residual
-from clients.weights import load_vector, model_spec, model_to_vector
 from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp, decode, fit_ratios, uniform_shares
 from rsdgc.patches import fingerprint
 
@@ -80,7 +80,7 @@ def patches(
 
 def work(
     folder: StateFolder,
-    model: torch.nn.Module,
+    model: ModelParts,
     spec: ModelSpec,
     received: ReceivedModel,
     start: np.ndarray,
@@ -95,10 +95,10 @@ def work(
         with clock.timing("(decoding the patch, once more)"):
             decode(received.patches[0], spec)
         with clock.timing("load into the model"):
-            load_vector(model, spec, replica.weights)
+            model.load_vector(replica.weights)
         with clock.timing("change + residual, in the new file"):
             name, residual = transaction.new_vector("residual")
-            model_to_vector(model, spec, out=residual)
+            model.vector(out=residual)
             residual -= replica.weights
             add_residual(residual, transaction, number - 1)
         with clock.timing("to disk, and commit the state"):
@@ -109,7 +109,7 @@ def work(
                     version=replica.version,
                     replica=replica.name,
                     residual=name,
-                    upload=transaction.write_upload(upload),
+                    upload=transaction.write_bytes("upload", upload),
                     residual_check=checksum(residual),
                     upload_check=checksum(upload),
                 )
@@ -125,8 +125,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = vgg19(num_classes=45)
-    spec = model_spec(model)
-    start = model_to_vector(model, spec)
+    parts = ModelParts(model)
+    spec, start = parts.spec, parts.vector()
     clock = Clock()
     with tempfile.TemporaryDirectory(dir=args.folder) as root:
         folder = StateFolder(root, RUN, "site", spec)
@@ -134,7 +134,7 @@ def main() -> None:
         for received in patches(spec, start, args.rounds + 2, args.times):
             if received.version == 3:
                 clock = Clock()  # the first two rounds make the files that the others reuse
-            work(folder, model, spec, received, start, upload, clock)
+            work(folder, parts, spec, received, start, upload, clock)
         disk = sum(file.stat().st_size for file in folder.path.iterdir())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"VGG-19, {spec.size:,} parameters, {spec.dense_bytes / 1e6:.0f} MB, one thread")

@@ -3,12 +3,15 @@
 1. **Bring the replica up to date**: apply the patches to a copy, and compare its fingerprint with
    the server's. If they differ, nothing changes and the server sends the whole model
    (:mod:`clients.replica`).
-2. **Score** the received model on the test split, then **train** it.
+2. **Score** the received model on the test split, then **train** it. Running statistics and the
+   entries of the model that stay at this site go apart from the change
+   (:mod:`clients.model_parts`).
 3. **Add up what to send**: the change, with momentum correction the velocity, plus the residual.
    The task says which round's upload the server accepted last. If the site's last upload is a
    later one (lost, late or refused), it is added, too (:mod:`clients.uplink`).
 4. **Compress** it; what the upload does not say is the new residual.
-5. **Commit** replica, residual, upload and reply, all at once (:mod:`clients.state`).
+5. **Commit** replica, residual, local entries, upload and reply, all at once
+   (:mod:`clients.state`).
 6. **Reply.**
 
 This order makes every local change count exactly once, whenever a process is killed or a message
@@ -32,20 +35,22 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import safetensors.numpy
 import torch
 from torch import nn
 
 from clients.evaluation import Score, score_model
 from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
+from clients.model_parts import ModelParts
 from clients.replica import check_finite, update_replica
 from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train
 from clients.uplink import make_upload
-from clients.weights import load_vector, model_spec, model_to_vector
 from rsdgc.arrays import Float32
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, WireError
+from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from rsdgc.update import Stamp
 
 _log = logging.getLogger(__name__)
@@ -59,7 +64,8 @@ class Site:
     name : str
         Unique in the run; names the folder of its state.
     model : torch.nn.Module
-        The architecture; moved to the training split's device. Its weights come with each task.
+        As built, before training; moved to the training split's device. Its trained weights come
+        with each task.
     train, test : SplitLoader
         The splits, on one device. Without a test split, scores count no chips.
     num_classes : int
@@ -67,7 +73,10 @@ class Site:
     state_dir : path
         Root of the states on this machine.
     initial : callable
-        Makes the model before training, float32 [size], which is version 0 of the published one.
+        Makes the trained weights before training, float32 [size], which are version 0 of the
+        published model.
+    batch_norm : {"average", "local-statistics", "local", "group"}
+        What becomes of batch normalization, see :mod:`clients.model_parts`.
 
     Raises
     ------
@@ -85,6 +94,7 @@ class Site:
         num_classes: int,
         state_dir: Path | str,
         initial: Callable[[], Float32],
+        batch_norm: str = "average",
     ) -> None:
         for split in (train, test):
             if split is not None:
@@ -92,12 +102,15 @@ class Site:
         self.name = name
         # Convolutions are 10 % faster in channels_last on a CPU, and more on a GPU with bfloat16.
         self.model = model.to(device=train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.spec = model_spec(self.model)
+        self.parts = ModelParts(self.model, batch_norm)
+        self.spec = self.parts.spec
         self.train = train
         self.test = test
         self.num_classes = num_classes
         self.state_dir = state_dir
         self._initial = initial
+        self._initial_statistics = self.parts.arrays(self.parts.running)
+        self._initial_local = self.parts.arrays(self.parts.local)
 
     def work(self, task: RoundTask, received: ReceivedModel) -> RoundResult:
         """Work one round.
@@ -118,9 +131,7 @@ class Site:
         """
         start = time.perf_counter()
         if not task.compressed:
-            score, report = self._score_and_train(task, _whole_model(received))
-            trained = model_to_vector(self.model, self.spec)
-            return self._result(score, report, start, weights=trained)
+            return self._work_uncompressed(task, received, start)
         with self._transaction(task.origin) as transaction:
             digest = task.digest(received)
             repeated = self._repeated_reply(task, digest, transaction)
@@ -128,12 +139,19 @@ class Site:
                 return repeated
 
             replica = update_replica(transaction, received, self._initial)
-            score, report = self._score_and_train(task, replica.weights)
+            self._load(replica.weights, received, self._local(transaction))
+            score, report = self._score_and_train(task)
             stamp = Stamp(task.origin.run, task.round, received.version)
             seed = self._seed(task.seed, 0)
-            upload = make_upload(self.model, replica, task, stamp, transaction, seed)
+            upload = make_upload(self.parts, replica, task, stamp, transaction, seed)
+            statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
-                score, report, start, payload=upload.payload, version=replica.version
+                score,
+                report,
+                start,
+                payload=upload.payload,
+                version=replica.version,
+                statistics=statistics,
             )
 
             # The replica needs no sync: one that a loss of power has damaged does not match the
@@ -150,29 +168,71 @@ class Site:
                     residual_check=checksum(upload.residual),
                     velocity=upload.velocity_name,
                     velocity_check=0 if upload.velocity is None else checksum(upload.velocity),
-                    upload=transaction.write_upload(upload.payload),
+                    upload=transaction.write_bytes("upload", upload.payload),
                     upload_check=checksum(upload.payload),
+                    statistics=transaction.write_bytes("statistics", statistics),
+                    statistics_check=checksum(statistics),
+                    local=transaction.write_bytes("local", local),
+                    local_check=checksum(local),
                     task=digest,
                     reply=result.figures(),
                 )
             )
         return result
 
-    def evaluate(self, origin: RunOrigin, received: ReceivedModel) -> Score:
+    def evaluate(self, origin: RunOrigin, received: ReceivedModel) -> tuple[Score, bytes]:
         """Score the published model on the test split, for the final evaluation.
 
         The replica at its version is kept. Raises as :meth:`work` does.
+
+        Returns
+        -------
+        score : Score
+            Of the published model, with the entries that stay at this site.
+        local : bytes
+            Those entries, encoded relative to the model before training; empty without any. The
+            model that the run delivers has their mean over the sites.
         """
-        if not received.fingerprint:
-            return self._score(_whole_model(received))
+        if not received.fingerprint and not self.parts.local:
+            self._load(_whole_model(received), received, {})
+            return self._score(), b""
         with self._transaction(origin) as transaction:
-            replica = update_replica(transaction, received, self._initial)
-            score = self._score(replica.weights)
-            # A server that evaluates again then has nothing to send.
-            transaction.commit(
-                replace(transaction.state, version=replica.version, replica=replica.name)
-            )
-        return score
+            local = self._local(transaction)
+            if received.fingerprint:
+                replica = update_replica(transaction, received, self._initial)
+                self._load(replica.weights, received, local)
+                # A server that evaluates again then has nothing to send.
+                transaction.commit(
+                    replace(transaction.state, version=replica.version, replica=replica.name)
+                )
+            else:
+                self._load(_whole_model(received), received, local)
+            return self._score(), encode_statistics(local, self._initial_local)
+
+    def _work_uncompressed(
+        self, task: RoundTask, received: ReceivedModel, start: float
+    ) -> RoundResult:
+        """Work a round of FedAvg: no replica, no residual, and no state but local entries."""
+        weights = _whole_model(received)
+        if not self.parts.local:
+            self._load(weights, received, {})
+            score, report = self._score_and_train(task)
+        else:
+            with self._transaction(task.origin) as transaction:
+                self._load(weights, received, self._local(transaction))
+                score, report = self._score_and_train(task)
+                local = self._packed_local()
+                name = transaction.write_bytes("local", local)
+                transaction.commit(
+                    SiteState(round=task.round, local=name, local_check=checksum(local))
+                )
+        return self._result(
+            score,
+            report,
+            start,
+            weights=self.parts.vector(),
+            statistics=self._changed_statistics(received),
+        )
 
     def _transaction(self, origin: RunOrigin) -> AbstractContextManager[StateTransaction]:
         return StateFolder(self.state_dir, origin.run, self.name, self.spec).transaction(origin)
@@ -184,9 +244,10 @@ class Site:
         state = transaction.state
         if state.task == digest:
             upload = transaction.folder.upload(state)
-            if upload is not None:
+            statistics = transaction.folder.statistics(state) if state.statistics else b""
+            if upload is not None and statistics is not None:
                 _log.info("round %d is done already: sending the same reply again", task.round)
-                return RoundResult.from_figures(state.reply, upload, state.version)
+                return RoundResult.from_figures(state.reply, upload, state.version, statistics)
         # The server of this run never goes back without a new attempt, so another run has the same
         # number; its changes must not be mixed with this state's.
         if state.round > task.round:
@@ -196,13 +257,42 @@ class Site:
             )
         return None
 
-    def _score_and_train(self, task: RoundTask, weights: Float32) -> tuple[Score, TrainReport]:
+    def _load(self, weights: Float32, received: ReceivedModel, local: dict[str, Float32]) -> None:
+        """Load the received model, and the entries that stay at this site."""
+        self.parts.load_vector(weights)
+        self.parts.load_arrays(self._received_statistics(received) | local)
+
+    def _received_statistics(self, received: ReceivedModel) -> dict[str, Float32]:
+        if not received.statistics:
+            return self._initial_statistics
+        try:
+            changed = decode_statistics(received.statistics, self._initial_statistics)
+        except WireError as error:
+            raise RunError(f"the running statistics arrived damaged ({error})") from None
+        return self._initial_statistics | changed
+
+    def _changed_statistics(self, received: ReceivedModel) -> bytes:
+        """Return the running statistics after training, encoded relative to those received."""
+        trained = self.parts.arrays(self.parts.running)
+        return encode_statistics(trained, self._received_statistics(received))
+
+    def _local(self, transaction: StateTransaction) -> dict[str, Float32]:
+        """Return the entries that stay at this site; before training, those as built."""
+        packed = transaction.folder.local(transaction.state)
+        return self._initial_local if packed is None else safetensors.numpy.load(packed)
+
+    def _packed_local(self) -> bytes:
+        """Return the entries that stay at this site as they are now; empty without any."""
+        names = self.parts.local
+        return safetensors.numpy.save(self.parts.arrays(names)) if names else b""
+
+    def _score_and_train(self, task: RoundTask) -> tuple[Score, TrainReport]:
+        """Score the loaded model, then train it."""
         # Scored before training: the server wants the accuracy of the model that it sent.
-        score = self._score(weights)
+        score = self._score()
         return score, train(self.model, self.train, task.train, self._seed(task.seed, task.round))
 
-    def _score(self, weights: Float32) -> Score:
-        load_vector(self.model, self.spec, weights)
+    def _score(self) -> Score:
         return score_model(self.model, self.test, self.num_classes)
 
     def _seed(self, run_seed: int, number: int) -> int:
@@ -219,6 +309,7 @@ class Site:
         payload: bytes = b"",
         weights: Float32 | None = None,
         version: int = 0,
+        statistics: bytes = b"",
     ) -> RoundResult:
         return RoundResult(
             payload=payload,
@@ -229,6 +320,7 @@ class Site:
             train_loss=report.loss,
             seconds=time.perf_counter() - start,
             version=version,
+            statistics=statistics,
         )
 
 

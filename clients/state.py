@@ -10,6 +10,8 @@ file                    content
 ``residual-<n>.f32``    what all uploads so far have held back, float32 little-endian
 ``velocity-<n>.f32``    with momentum correction: the momentum kept over rounds, likewise
 ``upload-<n>.bin``      the last upload, as sent
+``statistics-<n>.bin``  the running statistics of the last upload, as sent
+``local-<n>.bin``       the entries of the model that stay at this site, as safetensors
 ``spare-<kind>.f32``    a file that no state needs, to be reused for the next vector of its kind
 ``lock``                held by the process that works for this site
 ======================  ===========================================================================
@@ -65,11 +67,16 @@ class SiteState:
     residual: str = ""
     velocity: str = ""
     upload: str = ""
-    #: residual_check, velocity_check, upload_check: CRC-32 of the files. The replica has none:
-    #: every use compares it with the server's fingerprint.
+    #: statistics, local: names of files of models with batch normalization; empty for none
+    statistics: str = ""
+    local: str = ""
+    #: residual_check and the like: CRC-32 of the files. The replica has none: every use compares
+    #: it with the server's fingerprint.
     residual_check: int = 0
     velocity_check: int = 0
     upload_check: int = 0
+    statistics_check: int = 0
+    local_check: int = 0
     task: str = ""  #: digest of that round's task, to recognize the same message delivered twice
     #: the other figures of that round's reply, as JSON values
     reply: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +84,8 @@ class SiteState:
     @property
     def files(self) -> set[str]:
         """Names of the files of this state."""
-        return {self.replica, self.residual, self.velocity, self.upload} - {""}
+        vectors = {self.replica, self.residual, self.velocity}
+        return (vectors | {self.upload, self.statistics, self.local}) - {""}
 
 
 @dataclass(frozen=True)
@@ -198,6 +206,14 @@ class StateFolder:
         """Return a state's upload; None, with a warning, if it is damaged."""
         return self._read(state.upload, state.upload_check, Path.read_bytes)
 
+    def statistics(self, state: SiteState) -> bytes | None:
+        """Return a state's encoded running statistics; None, with a warning, if damaged."""
+        return self._read(state.statistics, state.statistics_check, Path.read_bytes)
+
+    def local(self, state: SiteState) -> bytes | None:
+        """Return the entries that stay at the site; None, with a warning, if damaged."""
+        return self._read(state.local, state.local_check, Path.read_bytes)
+
     def _read(
         self, name: str, expected: int | None, read: Callable[[Path], Content]
     ) -> Content | None:
@@ -270,11 +286,16 @@ class StateTransaction:
         with _explain_os_errors(self.folder.path, "written"):
             sync(self.folder.path / name)
 
-    def write_upload(self, payload: bytes) -> str:
-        """Write an upload, force it to the disk, and return the name of its file."""
-        name = f"upload-{self._serial:06}.bin"
+    def write_bytes(self, kind: str, content: bytes) -> str:
+        """Write a file of a kind, force it to the disk, and return its name.
+
+        The kinds are "upload", "statistics" and "local". Empty content needs no file and no name.
+        """
+        if not content:
+            return ""
+        name = f"{kind}-{self._serial:06}.bin"
         with _explain_os_errors(self.folder.path, "written"):
-            (self.folder.path / name).write_bytes(payload)
+            (self.folder.path / name).write_bytes(content)
         self.sync(name)
         return name
 

@@ -47,6 +47,8 @@ class ReceivedModel:
     #: successive encoded patches, oldest first; the site skips those that it has applied already
     patches: tuple[bytes, ...] = ()
     whole: NDArray[np.float32] | None = None  #: float32 [size]: the model itself
+    #: encoded running statistics (:mod:`rsdgc.statistics_codec`); empty for those before training
+    statistics: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +112,18 @@ class RoundResult:
     train_loss: float  #: mean cross-entropy over the samples trained on, in nats
     seconds: float  #: wall clock of the round's work at the site
     version: int = 0  #: version of the site's replica; 0 for FedAvg
+    #: encoded running statistics after training, relative to those received; empty if unchanged
+    statistics: bytes = b""
 
     def figures(self) -> dict[str, Any]:
-        """Return all but payload, weights and version as JSON values."""
+        """Return all but payload, weights, version and statistics as JSON values."""
         names = ("num_examples", "loss", "train_loss", "seconds")
         return {"confusion": self.confusion.tolist()} | {n: getattr(self, n) for n in names}
 
     @classmethod
-    def from_figures(cls, figures: dict[str, Any], payload: bytes, version: int) -> RoundResult:
+    def from_figures(
+        cls, figures: dict[str, Any], payload: bytes, version: int, statistics: bytes = b""
+    ) -> RoundResult:
         """Return the result whose :meth:`figures` these are."""
-        confusion = np.array(figures["confusion"], np.int64)
-        return cls(payload, None, version=version, **(figures | {"confusion": confusion}))
+        values = figures | {"confusion": np.array(figures["confusion"], np.int64)}
+        return cls(payload, None, version=version, statistics=statistics, **values)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
 from clients.loader import Chips, SplitLoader, channels_last
+from clients.model_parts import set_training_mode
 from clients.optimizers import OPTIMIZERS
 from rsdgc.errors import RunError, SettingError
 
@@ -90,7 +91,7 @@ def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: i
     RunError
         The loss or the weights are no longer finite.
     """
-    model.train()
+    set_training_mode(model)
     step = _Step(model, split, settings)
     generator = torch.Generator().manual_seed(seed)
     loss_sum = torch.zeros((), device=split.device)

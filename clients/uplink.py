@@ -11,12 +11,11 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
+from clients.model_parts import ModelParts
 from clients.replica import Replica
 from clients.state import StateTransaction
 from clients.task import RoundTask
-from clients.weights import model_to_vector
 from rsdgc.arrays import Float32
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
@@ -42,7 +41,7 @@ class Upload:
 
 
 def make_upload(
-    model: nn.Module,
+    model: ModelParts,
     replica: Replica,
     task: RoundTask,
     stamp: Stamp,
@@ -67,7 +66,7 @@ def make_upload(
     # One array of the model's size is in turn the trained model, the change (or velocity), what
     # to send, and the new residual.
     residual_name, vector = transaction.new_vector("residual")
-    model_to_vector(model, spec, out=vector)
+    model.vector(out=vector)
     vector -= replica.weights
     velocity_name, velocity = "", None
     if task.momentum_correction:

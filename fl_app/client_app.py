@@ -18,11 +18,11 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
 
+from clients.model_parts import ModelParts
 from clients.replica import ReplicaOutOfSync
 from clients.site import Site
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings, choose_device
-from clients.weights import model_spec, model_to_vector
 from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.home import home
 from fl_app.prepared_model import prepare_model
@@ -33,7 +33,7 @@ from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
 from strategies.model_record import to_record, to_vector
-from strategies.transport import chunk_upload
+from strategies.transport import chunk_upload, join_upload
 
 Value = TypeVar("Value", bytes, int, float)
 
@@ -105,6 +105,8 @@ def train(message: Message, context: Context) -> Message:
     else:
         update = to_record(result.weights, site.spec)
     content = RecordDict({messages.UPDATE: update, messages.METRICS: _train_metrics(result)})
+    if result.statistics:
+        content[messages.RUNNING] = chunk_upload(result.statistics)
     return Message(content, reply_to=message)
 
 
@@ -115,7 +117,7 @@ def evaluate(message: Message, context: Context) -> Message:
     site = _site(context, task)
     try:
         received = _received_model(message, task, site.spec)
-        score = site.evaluate(_origin(context, task), received)
+        score, local = site.evaluate(_origin(context, task), received)
     except ReplicaOutOfSync as reason:
         return _resync_reply(message, reason)
     metrics = MetricRecord(
@@ -125,7 +127,10 @@ def evaluate(message: Message, context: Context) -> Message:
             messages.CONFUSION: score.confusion.reshape(-1).tolist(),
         }
     )
-    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
+    content = RecordDict({messages.METRICS: metrics})
+    if local:
+        content[messages.LOCAL] = chunk_upload(local)
+    return Message(content, reply_to=message)
 
 
 def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
@@ -198,17 +203,16 @@ def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
     def make_model() -> torch.nn.Module:
         return prepare_model(settings, modality_infos(store), len(store.classes), weights)[0]
 
-    model = make_model()
-    spec = model_spec(model)
     return Site(
         name,
-        model,
+        make_model(),
         train=train_split,
         test=load_split(node.dataset, local_name, "test", device, common),
         num_classes=len(store.classes),
         state_dir=_state_dir(context, settings),
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
-        initial=lambda: model_to_vector(make_model(), spec),
+        initial=lambda: ModelParts(make_model(), settings.batch_norm).vector(),
+        batch_norm=settings.batch_norm,
     )
 
 
@@ -278,15 +282,20 @@ def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
 def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> ReceivedModel:
     version = _value(task, messages.VERSION, 0)
     fingerprint = _value(task, messages.FINGERPRINT, b"")
+    running = message.content.array_records.get(messages.RUNNING)
+    try:
+        statistics = b"" if running is None else join_upload(running)
+    except WireError as error:
+        raise RunError(f"the running statistics arrived damaged: {error}") from None
     record = message.content.array_records.get(messages.MODEL)
     if record is None:
-        return ReceivedModel(version, fingerprint)
+        return ReceivedModel(version, fingerprint, statistics=statistics)
     if messages.PATCHES in record:
         try:
             patches = unpack_patches(record[messages.PATCHES].numpy().tobytes())
         except WireError as error:
             raise ReplicaOutOfSync(str(error)) from None
-        return ReceivedModel(version, fingerprint, patches=tuple(patches))
+        return ReceivedModel(version, fingerprint, patches=tuple(patches), statistics=statistics)
     packed = record.get(messages.PACKED)
     whole = to_vector(record, spec) if packed is None else packed.numpy()
     if whole.dtype != np.float32 or whole.shape != (spec.size,):
@@ -294,7 +303,7 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
             f"the server's model is {whole.dtype}{list(whole.shape)}, this site's is "
             f"float32[{spec.size}]; use the same version and data at all sites"
         )
-    return ReceivedModel(version, fingerprint, whole=whole)
+    return ReceivedModel(version, fingerprint, whole=whole, statistics=statistics)
 
 
 def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:

@@ -1,4 +1,4 @@
-"""The model of a run, as its settings ask for it: built, then started from weights."""
+"""The model of a run, as its settings ask for it: built, started from weights, then changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from fl_app.models import build_model
+from fl_app.models.group_norm import replace_batch_norm
 from fl_app.models.initial_weights import WeightMatch, load_weights, match_weights
 from fl_app.models.weight_file import WeightFile
 from fl_app.settings import Settings
@@ -52,4 +53,6 @@ def prepare_model(
     if weights is not None:
         on_meta = any(parameter.is_meta for parameter in model.parameters())
         match = (match_weights if on_meta else load_weights)(model, WeightFile(weights), modalities)
+    if settings.batch_norm == "group":
+        model = replace_batch_norm(model)
     return model, match

@@ -10,7 +10,7 @@ from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 
-from clients.weights import load_vector, model_spec, model_to_vector
+from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
 from fl_app.prepared_model import prepare_model
 from fl_app.report import write_report
@@ -54,8 +54,8 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     data = sites.data
     num_classes, weights = len(data.classes), settings.initial_weights()
     model, match = prepare_model(settings, data.modalities, num_classes, weights)
-    spec = model_spec(model)
-    initial = model_to_vector(model, spec)
+    parts = ModelParts(model, settings.batch_norm)
+    spec, initial = parts.spec, parts.vector()
     if not active.resumed:  # the folder keeps the settings and the number of its first start
         active.write_config(sites, spec, _data_path(settings))
     # Logged once the run can be resumed: commands read the folder from this line and offer that.
@@ -64,7 +64,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         active.write_initial_weights(match)
         log(INFO, "initial weights %s: %s", settings.init_weights, match.summary())
 
-    strategy = build_strategy(active, sites, spec, initial)
+    strategy = build_strategy(active, sites, parts, initial)
     if active.resumed:
         resume(strategy)
     task_config = normalization_config(grid, settings, strategy, active.folder)
@@ -81,7 +81,8 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
 
-    load_vector(model, spec, to_vector(result.arrays, spec))
+    parts.load_vector(to_vector(result.arrays, spec))
+    parts.load_arrays(strategy.running.current | strategy.local)
     summary = summarize(settings, strategy)
     # The summary comes last: a folder that has one counts as complete.
     active.write_model(model, [band for part in data.modalities for band in part.bands])

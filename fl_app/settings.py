@@ -235,6 +235,13 @@ class Settings(BaseModel):
         description="File of weights to start from, `.safetensors`; empty: the seed's "
         "initialization. A node's own `init-weights` goes before it.",
     )
+    batch_norm: Literal["average", "local-statistics", "local", "group"] = Field(
+        "average",
+        description="What becomes of batch normalization: its running statistics are averaged "
+        "over the sites, in float16 and apart from the compressed update; or they stay at each "
+        "site, alone (`local-statistics`) or with scale and shift (`local`, FedBN); or the layers "
+        "become group normalization (`group`).",
+    )
     rounds: int = Field(60, ge=1, description="Federated rounds.")
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
     local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from clients.weights import model_spec
+from clients.model_parts import ModelParts
 from data_prep.dataset import Dataset, open_data
 from fl_app.default_data import default_data, default_folder
 from fl_app.flower.command import FlowerCli
@@ -115,7 +115,7 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
     with torch.device("meta"):  # shapes alone are enough, and cost no memory
         modalities, weights = modality_infos(store), settings.initial_weights()
         model, _ = prepare_model(settings, modalities, len(store.classes), weights)
-    spec = model_spec(model)
+        spec = ModelParts(model, settings.batch_norm).spec
     for budget in (settings.budget, settings.budget_down, settings.budget_final):
         budget_bytes = parse_budget(budget, spec.dense_bytes)
         if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.model_parts import ModelParts
 from fl_app.runs.folder import ActiveRun
 from fl_app.settings import AUTO, Settings, parse_budget
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
@@ -13,25 +14,34 @@ from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints
 from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
+from strategies.running_statistics import RunningStatistics
 
 
 def build_strategy(
-    run: ActiveRun, sites: SiteManager, spec: ModelSpec, initial: NDArray[np.float32]
+    run: ActiveRun, sites: SiteManager, model: ModelParts, initial: NDArray[np.float32]
 ) -> SiteStrategy:
     """Build the strategy that runs a federation's rounds.
 
-    Ledger and checkpoints go into the folder of ``run``; ``initial``, float32 [size], are the
-    model's weights before training.
+    Ledger and checkpoints go into the folder of ``run``; ``initial``, float32 [size], is the
+    shared part of the model before training.
     """
-    settings = run.settings
-    ledger = Ledger(run.folder, spec.dense_bytes)
+    settings, spec = run.settings, model.spec
+    running = RunningStatistics(model.arrays(model.running))
+    local = model.arrays(model.local)
+    # FedAvg would send the statistics in float32, too.
+    statistics_bytes = sum(array.nbytes for array in running.initial.values())
+    ledger = Ledger(run.folder, spec.dense_bytes + statistics_bytes)
     rounds = RoundSettings(
         settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
     if settings.method == "fedavg":
-        return DenseFedAvg(sites, ledger, rounds, checkpoints, server_momentum=momentum)
+        return DenseFedAvg(
+            *(sites, ledger, rounds, checkpoints, running, local),
+            server_momentum=momentum,
+            run_id=run.run_id,
+        )
     # One control each: patches carry the changes of all sites, which are spread over the layers
     # differently than one site's, and the last patch has a budget of its own.
     up = _rate_control(settings, spec, settings.budget, settings.warm_up_rounds)
@@ -42,7 +52,7 @@ def build_strategy(
     compressor = Compressor(spec, settings.scheme(), RMS())
     published = PublishedModel(initial, down, compressor, run.run_id)
     return RsDgc(
-        *(sites, ledger, rounds, up, published, final, checkpoints),
+        *(sites, ledger, rounds, up, published, final, checkpoints, running, local),
         server_momentum=momentum,
         aggregator=AGGREGATORS[settings.aggregation],
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
@@ -21,8 +21,9 @@ from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from rsdgc.arrays import Int64
-from rsdgc.errors import RunError
+from rsdgc.arrays import Float32, Int64
+from rsdgc.errors import RunError, WireError
+from rsdgc.statistics_codec import decode_statistics
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
@@ -31,8 +32,9 @@ from strategies.metrics import score_received_model, sum_confusion
 from strategies.outbox import Outbox
 from strategies.roll_call import SiteDiscovery
 from strategies.round_log import RoundLog
+from strategies.running_statistics import GROUP, RunningStatistics, mean_arrays
 from strategies.sites import SiteInfo, SiteManager
-from strategies.transport import send_and_receive
+from strategies.transport import join_upload, send_and_receive
 from strategies.validation import ReplyRefused, check_no_error
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -73,6 +75,10 @@ class SiteStrategy(Strategy):
         Draw, quorum and learning rate.
     checkpoints : Checkpoints, optional
         Where and when the state of the run is saved; never by default.
+    running : RunningStatistics, optional
+        Those of the model; none by default.
+    initial_local : mapping of str to float32 array, optional
+        Entries of the model before training that stay at the sites; none by default.
     """
 
     def __init__(
@@ -81,11 +87,18 @@ class SiteStrategy(Strategy):
         ledger: Ledger,
         round_settings: RoundSettings,
         checkpoints: Checkpoints | None = None,
+        running: RunningStatistics | None = None,
+        initial_local: Mapping[str, Float32] | None = None,
     ) -> None:
         self.site_manager = site_manager
         self.ledger = ledger
         self.round_settings = round_settings
         self.checkpoints = checkpoints
+        self.running = running or RunningStatistics()
+        self.initial_local = dict(initial_local or {})
+        #: the entries that stay at the sites, as the model that is delivered has them: their mean
+        #: at the end of the run
+        self.local = self.initial_local
         #: int64 [K, K]: confusion matrix of the final evaluation over all sites' test splits,
         #: reference in rows
         self.confusion: Int64 | None = None
@@ -144,6 +157,14 @@ class SiteStrategy(Strategy):
     def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
         """Return the fields of a site's task apart from site, round and learning rate."""
         return {}
+
+    def origin_fields(self, run_id: int) -> dict[str, Any]:
+        """Return the fields of a task by which a site finds its state of this run."""
+        return {
+            messages.RUN: run_id.to_bytes(8, "little"),
+            messages.RESUMED_ROUND: self.resumed_round,
+            messages.KEPT_ROUNDS: messages.pack_rounds(self._kept_rounds()),
+        }
 
     def requests_whole_model(self, reply: Message) -> bool:
         """Return whether a reply asks for the whole model instead of carrying an upload."""
@@ -280,8 +301,10 @@ class SiteStrategy(Strategy):
             text = "round %d: %d uploads accepted, quorum is %d; the model is unchanged"
             log(WARNING, text, server_round, len(accepted), quorum)
             self.discard_uploads()
+            self.running.discard()
             return None, None
         self.rounds_combined += 1
+        self.running.aggregate()
         self.aggregate_uploads(server_round)
         arrays = self.arrays()
         self._aggregated = arrays.copy()
@@ -303,12 +326,29 @@ class SiteStrategy(Strategy):
             if not reply.has_error():
                 self._outbox.entries[name].accepted = True
                 self._outbox.entries[name].bytes_up += content_bytes(reply.content)
+        self.local = self._mean_local(by_site)
         confusion, scores = sum_confusion(by_site, len(self.site_manager.data.classes))
         if scores is None:
             return None
         self.confusion = confusion
         self.ledger.final = scores
         return MetricRecord({"accuracy": scores.accuracy, "loss": scores.loss})
+
+    def _mean_local(self, by_site: Mapping[str, Message]) -> dict[str, Float32]:
+        """Return the mean of the entries that stay at the sites, weighted by training chips."""
+        received = []
+        for name, reply in by_site.items():
+            record = None if reply.has_error() else reply.content.array_records.get(messages.LOCAL)
+            if record is None:
+                continue
+            try:
+                arrays = decode_statistics(join_upload(record), self.initial_local)
+            except WireError as error:
+                log(WARNING, "the local entries of %s are left out: %s", name, error)
+                continue
+            weight = self.site_manager.sites[name].num_train
+            received.append((self.initial_local | arrays, float(weight)))
+        return self.initial_local | mean_arrays(received)
 
     # ---- messages of a round ------------------------------------------------------------------
 
@@ -327,6 +367,9 @@ class SiteStrategy(Strategy):
         content = RecordDict({messages.TASK: task})
         if download.arrays is not None:
             content[messages.MODEL] = download.arrays
+        running = self.running.record()
+        if running is not None:
+            content[messages.RUNNING] = running
         # Longer than a round, so that a reply that comes too late is seen and counted.
         return Message(content, site.node_id, message_type, ttl=2 * self._timeout_s)
 
@@ -347,7 +390,7 @@ class SiteStrategy(Strategy):
             download = self.download(self.site_manager.sites[name])
             # Arrays that an override put in are not known by group: they count as the task's.
             unchanged = message.content.get(messages.MODEL) is download.arrays
-            groups = download.groups if unchanged else {}
+            groups = (download.groups if unchanged else {}) | self.running.groups()
             self._outbox.add(message, name, server_round, phase, groups)
         replies = send_and_receive(
             grid,
@@ -369,7 +412,8 @@ class SiteStrategy(Strategy):
         # The same task, so that an override's changes to it hold for the second message as well.
         task = sent.message.content.config_records[messages.TASK]
         message = self._pack(sent.message.metadata.message_type, site, task, download)
-        self._outbox.add_resync(index, reply, message, download.groups)
+        groups = download.groups | self.running.groups()
+        self._outbox.add_resync(index, reply, message, groups)
         return message
 
     def _accept_reply(self, name: str, reply: Message | None, entry: SiteEntry) -> bool:
@@ -379,19 +423,32 @@ class SiteStrategy(Strategy):
                 raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
             check_no_error(reply)
             entry.bytes_up += content_bytes(reply.content)
+            running, running_bytes = self.running.read(reply)  # checked before the upload counts
             self.accept(self.site_manager.sites[name], reply, entry)
+            self.running.add(running, entry.num_examples)
+            reply.content.pop(messages.RUNNING, None)  # Flower averages replies of one record only
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
             log(WARNING, "%s refused in round %d: %s", name, entry.round, refusal)
             return False
         entry.accepted = True
+        if running_bytes:
+            entry.up_by_group["report"] -= running_bytes
+            entry.up_by_group[GROUP] = running_bytes
         return True
 
     # ---- checkpoints --------------------------------------------------------------------------
 
+    def _kept_rounds(self) -> list[int]:
+        return [] if self.checkpoints is None else self.checkpoints.kept_rounds()
+
     def save(self, checkpoints: Checkpoints, server_round: int) -> None:
         """Write a checkpoint of the run after a round."""
-        parts = {"strategy": self.state(), "ledger": self.ledger.state()}
+        parts = {
+            "strategy": self.state(),
+            "running": self.running.state(),
+            "ledger": self.ledger.state(),
+        }
         run = {"rounds_combined": self.rounds_combined, "seconds": self.seconds()}
         try:
             checkpoints.save(Checkpoint(server_round, State.join(parts, run)))
@@ -403,6 +460,8 @@ class SiteStrategy(Strategy):
         state = checkpoint.state
         self.ledger.restore(state.part("ledger"))
         self.restore(state.part("strategy"))
+        if "running" in state.values:  # checkpoints of earlier versions have no such part
+            self.running.restore(state.part("running"))
         self.rounds_combined = int(state.values["rounds_combined"])
         self._seconds_before = float(state.values["seconds"])
         self.resumed_round = checkpoint.round

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvgM
 
+from rsdgc.arrays import Float32
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
+from strategies.running_statistics import RunningStatistics
 from strategies.sites import SiteInfo, SiteManager
 from strategies.validation import ReplyRefused, finite_or_none, read_metric, read_num_examples
 
@@ -22,10 +26,13 @@ class DenseFedAvg(SiteStrategy):
 
     Parameters
     ----------
-    site_manager, ledger, round_settings, checkpoints
+    site_manager, ledger, round_settings, checkpoints, running, initial_local
         See :class:`strategies.base.SiteStrategy`.
     server_momentum : float
         Momentum of the global model, 0 to below 1; 0 is ``FedAvg``.
+    run_id : int
+        By which sites find the entries of the model that stay with them; without such entries
+        sites keep no state.
     """
 
     def __init__(
@@ -34,10 +41,16 @@ class DenseFedAvg(SiteStrategy):
         ledger: Ledger,
         round_settings: RoundSettings,
         checkpoints: Checkpoints | None = None,
+        running: RunningStatistics | None = None,
+        initial_local: Mapping[str, Float32] | None = None,
         *,
         server_momentum: float = 0.0,
+        run_id: int = 0,
     ) -> None:
-        super().__init__(site_manager, ledger, round_settings, checkpoints)
+        super().__init__(
+            *(site_manager, ledger, round_settings, checkpoints, running, initial_local)
+        )
+        self._run_id = run_id
         # Without momentum FedAvgM returns the plain average, so one class serves both.
         self._fedavg = FedAvgM(
             weighted_by_key=messages.NUM_EXAMPLES, server_momentum=server_momentum
@@ -61,6 +74,10 @@ class DenseFedAvg(SiteStrategy):
     def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
         """Return the whole model."""
         return self._download
+
+    def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
+        """Return how a site finds its state, if it has any."""
+        return self.origin_fields(self._run_id) if self.initial_local else {}
 
     def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
         """Check that the reply is a model of the same layers with finite values."""

@@ -19,11 +19,14 @@ sums ←     ``sums`` (config)               ``layers`` (the modalities), ``clas
                                            their counts, means and squared deviations
 train →    ``model`` (arrays)              the ``patches`` that the site lacks, or the whole
                                            model; absent if the site is up to date
+           ``running`` (arrays)            running statistics, encoded, of a model that has any
+                                           (:mod:`rsdgc.statistics_codec`); also with evaluate
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
                                            compressed method the *origin*, ``accepted-round``,
                                            ``ratios`` and ``budget-bytes``; ``normalization``
                                            if sites normalize by common statistics
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
+           ``running`` (arrays)            the site's running statistics, if they have changed
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
                                            ``seconds``, ``reference``, ``predicted``, ``correct``,
                                            and with a compressed method ``version``
@@ -33,6 +36,8 @@ evaluate → ``model``, ``task``             as above; ``task`` has ``site``, th
                                            ``normalization``
 evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
                                            ``resync`` alone
+           ``local`` (arrays)              entries of the model that stay at the site, encoded as
+                                           running statistics, for the model that is delivered
 =========  ==============================  =====================================================
 
 The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model,
@@ -53,6 +58,8 @@ SITE = "site"
 UPDATE = "update"
 SUMS = "sums"
 METRICS = "metrics"
+RUNNING = "running"
+LOCAL = "local"
 
 STATISTICS = "statistics"
 """Name of the query that asks for the sums of a site's train samples."""

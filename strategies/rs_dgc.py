@@ -9,9 +9,9 @@ the model, publishes a patch, and computes the next ratios.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from strategies.downlink import Download, DownloadCache, PublishedModel
 from strategies.ledger import Ledger, SiteEntry, content_bytes, update_bytes
 from strategies.model_record import to_record, to_vector
 from strategies.rate_control import RateControl
+from strategies.running_statistics import GROUP, RunningStatistics
 from strategies.sites import SiteInfo, SiteManager
 from strategies.validation import (
     ReplyRefused,
@@ -36,6 +37,9 @@ from strategies.validation import (
     read_num_examples,
     read_upload,
 )
+
+LARGEST_STATISTICS_SHARE = 0.5
+"""Share of a message that running statistics may take without a warning."""
 
 
 @dataclass
@@ -91,7 +95,7 @@ class RsDgc(SiteStrategy):
 
     Parameters
     ----------
-    site_manager, ledger, round_settings, checkpoints
+    site_manager, ledger, round_settings, checkpoints, running, initial_local
         See :class:`strategies.base.SiteStrategy`.
     rates : RateControl
         Budget and ratios of the uploads.
@@ -114,11 +118,15 @@ class RsDgc(SiteStrategy):
         model: PublishedModel,
         final_rates: RateControl,
         checkpoints: Checkpoints | None = None,
+        running: RunningStatistics | None = None,
+        initial_local: Mapping[str, Float32] | None = None,
         *,
         server_momentum: float = 0.0,
         aggregator: Callable[[ModelSpec], Aggregator] = WeightedMean,
     ) -> None:
-        super().__init__(site_manager, ledger, round_settings, checkpoints)
+        super().__init__(
+            *(site_manager, ledger, round_settings, checkpoints, running, initial_local)
+        )
         self.rates = rates
         self.model = model
         self.final_rates = final_rates
@@ -130,7 +138,11 @@ class RsDgc(SiteStrategy):
         self._upload_bytes: dict[str, int] = {}
         self._ratios: dict[str, float] = {}
         self._overhead_bytes = 0
-        rates.begin(model.weights, _report_bytes(len(site_manager.data.classes)))
+        statistics_bytes = self.running.largest_bytes
+        report_bytes = _report_bytes(len(site_manager.data.classes))
+        rates.begin(model.weights, report_bytes + statistics_bytes)
+        if statistics_bytes:
+            model.rates.begin(model.weights, statistics_bytes)
 
     def summary(self) -> None:
         """Log who takes part and how updates are compressed."""
@@ -144,6 +156,17 @@ class RsDgc(SiteStrategy):
             *(up, dense / up, dense, down, dense / down),
             *(scheme.neighborhood, scheme.values, self.rates.policy),
         )
+        statistics_bytes = self.running.largest_bytes
+        if statistics_bytes:
+            log(INFO, "running statistics: %d bytes of every upload and patch", statistics_bytes)
+        if statistics_bytes > LARGEST_STATISTICS_SHARE * min(up, down):
+            log(
+                WARNING,
+                "running statistics take %d of the %.0f bytes of a message: raise budget and "
+                "budget-down, or set batch-norm to 'group' or 'local'",
+                statistics_bytes,
+                min(up, down),
+            )
 
     # ---- what is sent -------------------------------------------------------------------------
 
@@ -169,11 +192,9 @@ class RsDgc(SiteStrategy):
     def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
         """Return the version of the model, the ratios, and the last upload accepted."""
         fields: dict[str, Any] = {
-            messages.RUN: self.model.run_id.to_bytes(8, "little"),
+            **self.origin_fields(self.model.run_id),
             messages.VERSION: self.model.version,
             messages.FINGERPRINT: self.model.fingerprint,
-            messages.RESUMED_ROUND: self.resumed_round,
-            messages.KEPT_ROUNDS: messages.pack_rounds(self._kept_rounds()),
         }
         if message_type == MessageType.TRAIN:
             fields[messages.ACCEPTED_ROUND] = self.sync.accepted.get(site.name, 0)
@@ -270,13 +291,13 @@ class RsDgc(SiteStrategy):
         self.sync = SyncState(**state.part("sync").values)
         self._overhead_bytes = int(state.values["overhead_bytes"])
 
-    def _kept_rounds(self) -> list[int]:
-        return [] if self.checkpoints is None else self.checkpoints.kept_rounds()
-
     def _task_bytes(self) -> int:
         """Return the mean bytes of this round's messages without patch and list of checkpoints."""
         # The list grows with checkpoint-keep, a setting that must not enter the result.
-        sizes = [entry.down_by_group.get("task", 0) for entry in self._outbox.entries.values()]
+        sizes = [
+            entry.down_by_group.get("task", 0) + entry.down_by_group.get(GROUP, 0)
+            for entry in self._outbox.entries.values()
+        ]
         return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self._kept_rounds())
 
 

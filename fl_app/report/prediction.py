@@ -13,9 +13,10 @@ from clients.evaluation import BATCH_SIZE
 from clients.loader import SplitLoader
 from clients.training import choose_device
 from data_prep.store import Store
-from fl_app.models import build_model
+from fl_app.prepared_model import prepare_model
 from fl_app.runs.records import Run
-from fl_app.site_data import normalizations
+from fl_app.settings import Settings
+from fl_app.site_data import modality_infos, normalizations
 from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunError
 
@@ -43,7 +44,9 @@ def _saved_model(run: Run, store: Store) -> nn.Module:
             "name the data that the run was trained on"
         )
     name = run.config.model or run.summary.model
-    model = build_model(name, store.num_bands, len(store.classes), store.chip_px)
+    kept = {"model": name, "batch-norm": run.config.settings.get("batch-norm", "average")}
+    settings = Settings.from_mapping(kept)
+    model, _ = prepare_model(settings, modality_infos(store), len(store.classes), None)
     try:
         missing, unexpected = model.load_state_dict(load_file(path), strict=False)
     except (SafetensorError, OSError, RuntimeError) as error:

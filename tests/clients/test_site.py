@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from clients.model_parts import ModelParts
 from clients.site import Site
 from clients.state import StateFolder
 from clients.task import ReceivedModel, RoundTask, RunOrigin
-from clients.weights import model_spec, model_to_vector
 from rsdgc.codec.wire import decode
 from rsdgc.errors import DataError, RunError, StateError
 from rsdgc.patches import fingerprint
@@ -20,12 +20,12 @@ from tests.clients.toys import TinyNet, make_split, train_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-SPEC = model_spec(TinyNet())
+SPEC = ModelParts(TinyNet()).spec
 LAYERS = len(SPEC.layers)
 
 
 def start() -> np.ndarray:
-    return model_to_vector(TinyNet(), SPEC)
+    return ModelParts(TinyNet()).vector()
 
 
 def make_site(path: Path, name: str = "site-00", **changes: Any) -> Site:
@@ -78,7 +78,7 @@ def test_upload_and_residual_add_up_to_the_change(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     result = site.work(make_task(), whole(weights))
     np.testing.assert_array_equal(weights, kept)
-    change = model_to_vector(site.model, SPEC) - weights
+    change = site.parts.vector() - weights
     assert np.abs(change).max() > 0
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
     update = decode(result.payload, SPEC)
@@ -91,7 +91,7 @@ def test_upload_and_residual_add_up_to_the_change(tmp_path: Path) -> None:
 
 def test_the_received_model_is_scored_not_the_trained_one(tmp_path: Path) -> None:
     site = make_site(tmp_path)
-    before = site.evaluate(origin(), ReceivedModel(0, whole=start()))
+    before, _ = site.evaluate(origin(), ReceivedModel(0, whole=start()))
     result = site.work(make_task(), whole(start()))
     np.testing.assert_array_equal(result.confusion, before.confusion)
     assert result.loss == before.loss
@@ -166,7 +166,7 @@ def test_a_repeated_round_adds_its_first_upload_again(tmp_path: Path) -> None:
     first = site.work(make_task(), whole(weights))
     change = dense(first.payload) + residual_of(tmp_path)
     second = site.work(make_task(), whole(weights + np.float32(0.01)))
-    other = model_to_vector(site.model, SPEC) - (weights + np.float32(0.01))
+    other = site.parts.vector() - (weights + np.float32(0.01))
     total = dense(second.payload) + residual_of(tmp_path)
     np.testing.assert_allclose(total, change + other, rtol=1e-5, atol=1e-6)
 
@@ -186,7 +186,7 @@ def test_a_site_that_lost_its_disk_goes_on_with_a_warning(
     site = make_site(tmp_path)
     result = site.work(make_task(5, 4), whole(start()))
     assert "lost its state of round 4" in caplog.text
-    change = model_to_vector(site.model, SPEC) - start()
+    change = site.parts.vector() - start()
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
 
 
@@ -197,7 +197,7 @@ def test_a_state_older_than_what_was_accepted_is_not_used(
     site.work(make_task(1), whole(start()))
     result = site.work(make_task(5, 4), whole(start()))
     assert "lost its state" in caplog.text
-    change = model_to_vector(site.model, SPEC) - start()
+    change = site.parts.vector() - start()
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_is_an_error_and_the_next_round_makes_up_for_it(
         with pytest.raises(StateError, match="No space left"):
             site.work(make_task(2, 1), whole(start()))
     result = site.work(make_task(3, 1), whole(start()))
-    change = model_to_vector(site.model, SPEC) - start()
+    change = site.parts.vector() - start()
     total = dense(first.payload) + dense(result.payload) + residual_of(tmp_path)
     once = flatten_after_first(tmp_path)
     np.testing.assert_allclose(total, once + change, atol=1e-6)
@@ -252,7 +252,7 @@ def full_disk(*arguments: object) -> None:
 def flatten_after_first(tmp_path: Path) -> np.ndarray:
     site = make_site(tmp_path / "alone")
     site.work(make_task(1), whole(start()))
-    return model_to_vector(site.model, SPEC) - start()
+    return site.parts.vector() - start()
 
 
 def test_a_site_without_a_test_split_works(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ import pytest
 from clients.mapped_vectors import checksum
 from clients.state import LOCK_FILE, STATE_FILE, SiteState, StateFolder, StateHistory
 from clients.task import RoundResult, RunOrigin
-from clients.weights import model_spec, model_to_vector
 from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, SettingError, StateError
 from rsdgc.spec import ModelSpec
@@ -48,7 +47,7 @@ def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) ->
             round=number,
             version=number + 1,
             residual_check=checksum(target),
-            upload=transaction.write_upload(upload_of(number)),
+            upload=transaction.write_bytes("upload", upload_of(number)),
             upload_check=checksum(upload_of(number)),
             task=f"task {number}",
             reply={"loss": number / 7, "confusion": [[number, 0], [0, 1]]},
@@ -327,16 +326,18 @@ def test_who_waits_for_the_lock_is_told_and_gets_it(
 def test_a_state_written_by_an_earlier_release_is_read(tmp_path: Path) -> None:
     """The folder in data/ was written by the code of 2026-11-26, before its names changed."""
     shutil.copytree(Path(__file__).parent / "data" / "state", tmp_path / "state")
-    folder = StateFolder(tmp_path / "state", 7, "site-00", model_spec(TinyNet()))
+    # The running statistics stood among the weights then.
+    entries = {n: t.numpy() for n, t in TinyNet().state_dict().items() if t.is_floating_point()}
+    spec = ModelSpec.from_shapes({name: array.shape for name, array in entries.items()})
+    folder = StateFolder(tmp_path / "state", 7, "site-00", spec)
     history = folder.load()
     assert (history.attempts, history.serial) == ((1,), 3)
     assert [state.round for state in history.states] == [1, 3]
     for state, sums in zip(history.states, EARLIER_SUMS, strict=True):
         residual, velocity = folder.residual(state), folder.velocity(state)
         assert (residual.sum(), velocity.sum()) == pytest.approx(sums)
-        np.testing.assert_array_equal(
-            folder.replica(state), model_to_vector(TinyNet(), folder.spec)
-        )
+        model = np.concatenate([array.reshape(-1) for array in entries.values()])
+        np.testing.assert_array_equal(folder.replica(state), model)
         assert decode(folder.upload(state), folder.spec).stamp == Stamp(7, state.round, 0)
         result = RoundResult.from_figures(state.reply, b"", state.version)
         assert result.figures() == state.reply

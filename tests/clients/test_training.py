@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from clients.loader import SplitLoader
+from clients.model_parts import ModelParts
 from clients.optimizers import OPTIMIZERS
 from clients.training import TrainSettings, choose_device, train
-from clients.weights import model_spec, model_to_vector
 from rsdgc.errors import RunError, SettingError
 from tests.clients.toys import CPU, Arrays, TinyNet, make_split, train_settings, unit
 
@@ -36,7 +36,7 @@ def test_absent_cuda_and_unknown_names_are_refused(monkeypatch: pytest.MonkeyPat
 def trained(settings: TrainSettings, seed: int = 0, **split: int) -> torch.Tensor:
     model = TinyNet(dropout=0.2)
     train(model, make_split(**split), settings, seed)
-    return torch.from_numpy(model_to_vector(model, model_spec(model)))
+    return torch.from_numpy(ModelParts(model).vector())
 
 
 def test_training_learns() -> None:

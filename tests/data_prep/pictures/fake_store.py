@@ -49,6 +49,7 @@ class FakeStore:
                 bands=names,
                 dtype=array.dtype.name,
                 nodata=nodata,
+                factor=arrays[0].shape[-1] // array.shape[-1],
                 scale=[],
                 offset=[],
                 mean=array.mean(axis=(0, 2, 3)).tolist(),

@@ -1,0 +1,192 @@
+"""The entries of a model by what becomes of them in a federated run.
+
+=======  ===========================================  ============================================
+part     entries of the ``state_dict``                what becomes of them
+=======  ===========================================  ============================================
+shared   parameters that are trained                  one flat float32 vector, which the codec
+                                                      compresses, with error feedback
+running  floating-point buffers, such as the running  sent whole in float16 if they have changed,
+         statistics of batch normalization            and averaged (:mod:`rsdgc.statistics_codec`)
+local    those of batch normalization that the        stay at the site, in its durable state
+         ``batch-norm`` setting keeps at the sites
+frozen   parameters that are not trained, and the     never change
+         statistics of frozen normalization
+=======  ===========================================  ============================================
+
+A running statistic relaxes toward a target. Error feedback would add up what an upload held back
+of it, and overshoot: variances would become negative. So it never enters the shared vector.
+
+Integer buffers (batch normalization's count of batches) start every round from the values that the
+model was built with, so that a round does not depend on what the process did before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsdgc.arrays import Float32
+from rsdgc.errors import RunError, SettingError
+from rsdgc.spec import ModelSpec
+
+
+class ModelParts:
+    """A model and the parts of its state, which can be read and written one by one.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device; all its floating-point parameters are float32. Parameters are trained if
+        they require a gradient.
+    batch_norm : {"average", "local-statistics", "local", "group"}
+        Whether batch normalization's statistics are averaged; stay at each site (SiloBN, Andreux
+        et al. 2020); or stay there with scale and shift (FedBN, Li et al. 2021). "group" is for
+        the builder, which has left no batch normalization.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        Layers of the shared vector, in the order of the ``state_dict``.
+    running, local, frozen : tuple of str
+        Names of the other entries.
+
+    Raises
+    ------
+    SettingError
+        No parameter is trained.
+    """
+
+    def __init__(self, model: nn.Module, batch_norm: str = "average") -> None:
+        self.model = model
+        keeps_statistics = batch_norm in ("local-statistics", "local")
+        frozen_norms = set(_frozen_norms(model))
+        shared: dict[str, tuple[int, ...]] = {}
+        running, local, frozen = [], [], []
+        # Once for tied parameters, which have two names and one value.
+        parameters = dict(model.named_parameters())
+        for name, tensor in model.state_dict().items():
+            prefix = name.rpartition(".")[0]
+            in_norm = has_statistics(model.get_submodule(prefix))
+            if name in parameters:
+                if not parameters[name].requires_grad:
+                    frozen.append(name)
+                elif in_norm and batch_norm == "local":
+                    local.append(name)
+                else:
+                    shared[name] = tuple(tensor.shape)
+            elif tensor.is_floating_point() and name in dict(model.named_buffers()):
+                if prefix in frozen_norms:
+                    frozen.append(name)
+                elif in_norm and keeps_statistics:
+                    local.append(name)
+                else:
+                    running.append(name)
+        if not shared:
+            raise SettingError("no parameter of the model is trained: freeze fewer layers")
+        self.spec = ModelSpec.from_shapes(shared)
+        self.running, self.local, self.frozen = tuple(running), tuple(local), tuple(frozen)
+        self._counters = {
+            name: buffer.clone()
+            for name, buffer in model.named_buffers()
+            if not buffer.is_floating_point()
+        }
+
+    def vector(self, out: Float32 | None = None) -> Float32:
+        """Copy the shared part into a vector, float32 [spec.size]: into ``out``, or a new one."""
+        flat = np.empty(self.spec.size, np.float32) if out is None else out
+        _check_size(flat.size, self.spec)
+        target = torch.from_numpy(flat)
+        with torch.no_grad():
+            for tensor, start, stop in self._shared():
+                target[start:stop].view(tensor.shape).copy_(tensor)
+        return flat
+
+    def load_vector(self, flat: Float32) -> None:
+        """Copy a vector, float32 [spec.size], into the shared part; it may be read-only.
+
+        Integer buffers return to the values that the model was built with. :class:`SettingError`
+        is raised if the vector's size is not the model's.
+        """
+        _check_size(flat.size, self.spec)
+        # "W" copies a read-only vector: PyTorch warns of memory that it must not write to.
+        source = torch.from_numpy(np.require(flat, np.float32, ["C", "W"]))
+        shared = list(self._shared())
+        source = source.to(shared[0][0].device)  # one transfer instead of one per layer
+        buffers = dict(self.model.named_buffers())
+        with torch.no_grad():
+            for tensor, start, stop in shared:
+                tensor.copy_(source[start:stop].view(tensor.shape))
+            for name, value in self._counters.items():
+                buffers[name].copy_(value)
+
+    def arrays(self, names: tuple[str, ...]) -> dict[str, Float32]:
+        """Copy entries, as of :attr:`running` or :attr:`local`, into new float32 arrays."""
+        state = self.model.state_dict()
+        return {name: state[name].detach().cpu().numpy().astype(np.float32) for name in names}
+
+    def load_arrays(self, arrays: Mapping[str, Float32]) -> None:
+        """Copy arrays into the entries of their names.
+
+        Raises :class:`RunError` if the model has no such entry of this shape.
+        """
+        state = self.model.state_dict()
+        with torch.no_grad():
+            for name, array in arrays.items():
+                if name not in state or tuple(state[name].shape) != array.shape:
+                    raise RunError(
+                        f"the model has no entry {name!r} of shape {array.shape}: the server and "
+                        "all sites must build the same model"
+                    )
+                state[name].copy_(torch.from_numpy(np.array(array, np.float32)))
+
+    def _shared(self) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield each tensor of the shared part with its place in the vector."""
+        state = self.model.state_dict()
+        for index, layer in enumerate(self.spec.layers):
+            yield (
+                state[layer.name],
+                int(self.spec.offsets[index]),
+                int(self.spec.offsets[index + 1]),
+            )
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Return whether a module normalizes by running statistics, as batch normalization does."""
+    return isinstance(module._buffers.get("running_mean"), Tensor)  # noqa: SLF001
+
+
+def set_training_mode(model: nn.Module) -> None:
+    """Put the model into training mode, except for normalization layers that are frozen.
+
+    Those normalize by their running statistics, which must not follow a site's data.
+    """
+    model.train()
+    for name in _frozen_norms(model):
+        model.get_submodule(name).eval()
+
+
+def _frozen_norms(model: nn.Module) -> Iterator[str]:
+    """Yield the names of the normalization layers with statistics none of whose weights is trained.
+
+    One without weights is as the module around it.
+    """
+    for name, module in model.named_modules():
+        if not has_statistics(module):
+            continue
+        parent, owner = name, module
+        while parent and not list(owner.parameters()):
+            parent = parent.rpartition(".")[0]
+            owner = model.get_submodule(parent)
+        if not any(parameter.requires_grad for parameter in owner.parameters()):
+            yield name
+
+
+def _check_size(size: int, spec: ModelSpec) -> None:
+    if size != spec.size:
+        raise SettingError(
+            f"the vector has {size} values, and {spec.size} are expected: the server and all sites "
+            "must build the same model, for the same bands and classes"
+        )
