@@ -12,7 +12,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
-from fl_app.models.adapters import merge_adapters
 from fl_app.prepared_model import prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import ActiveRun, open_run
@@ -86,9 +85,6 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     parts.load_arrays(strategy.running.current | strategy.local)
     summary = summarize(settings, strategy)
     # The summary comes last: a folder that has one counts as complete.
-    if settings.adapters != "none":
-        active.write_adapters(model)
-        merge_adapters(model)
     active.write_model(model, [band for part in data.modalities for band in part.bands])
     summary.write(active.folder)
     return summary

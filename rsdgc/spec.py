@@ -22,8 +22,25 @@ BRANCHES = "branches"
 
 
 def branch_key(modality: str) -> str:
-    """Return the name of a modality's branch: PyTorch allows no dot in a submodule's name."""
-    return modality.replace(".", "_")
+    """Return the name of a modality's branch: the modality's own wherever PyTorch allows it.
+
+    PyTorch allows neither a dot nor the name of a module's attribute. These names are
+    percent-encoded, as in a URL: :func:`urllib.parse.unquote` returns the modality's name.
+
+    >>> [branch_key(name) for name in ("sar", "s2.60m", "type", "100%")]
+    ['sar', 's2%2E60m', '%74ype', '100%25']
+
+    Raises
+    ------
+    SettingError
+        The name is empty.
+    """
+    from torch import nn  # noqa: PLC0415  # the method itself does without PyTorch
+
+    if not modality:
+        raise SettingError("a modality has no name: ingest it with --modality NAME=GLOB")
+    key = modality.replace("%", "%25").replace(".", "%2E")
+    return f"%{ord(key[0]):02X}{key[1:]}" if hasattr(nn.ModuleDict(), key) else key
 
 
 @dataclass(frozen=True)

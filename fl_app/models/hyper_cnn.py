@@ -11,16 +11,16 @@ SPATIAL_CHANNELS = 64
 GROUPS = 8
 
 
-class HyperCNN(nn.Module):
-    """First along the spectrum of each pixel, then across the pixels of the patch.
+class SpectralTrunk(nn.Module):
+    """hyper-cnn without its head: patches to a map of features, one for each pixel.
 
     Two convolutions over seven bands, with stride two, run along the spectrum of each pixel; a 1×1
-    convolution mixes their channels; a residual pair of 3×3 convolutions adds the surroundings. The
-    classifier takes the mean over the patch and the center pixel, whose class is predicted.
-    About 100 thousand parameters at 200 bands; any number of bands from one up will do.
+    convolution mixes their channels; a residual pair of 3×3 convolutions adds the surroundings.
     """
 
-    def __init__(self, num_bands: int, num_classes: int) -> None:
+    channels = SPATIAL_CHANNELS
+
+    def __init__(self, num_bands: int) -> None:
         super().__init__()
         # Shape (bands, pixels) lets a plain 2-D convolution run along the spectrum: much quicker
         # on a CPU than a 3-D one, with the same weights.
@@ -41,7 +41,6 @@ class HyperCNN(nn.Module):
             nn.Conv2d(SPATIAL_CHANNELS, SPATIAL_CHANNELS, 3, padding=1, bias=False),
             nn.GroupNorm(GROUPS, SPATIAL_CHANNELS),
         )
-        self.head = nn.Linear(2 * SPATIAL_CHANNELS, num_classes)
 
     @staticmethod
     def _along_spectrum(channels_in: int) -> list[nn.Module]:
@@ -51,12 +50,28 @@ class HyperCNN(nn.Module):
             nn.ReLU(inplace=True),
         ]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map patches (B, num_bands, P, P) to logits (B, num_classes) of their center pixels."""
+    def features(self, x: Tensor) -> Tensor:
+        """Map patches (B, num_bands, P, P) to features (B, channels, P, P)."""
         batch, bands, height, width = x.shape
         spectra = self.spectral(x.reshape(batch, 1, bands, height * width))
         x = self.mix(spectra.reshape(batch, -1, height, width))
-        x = torch.relu(x + self.spatial(x))
-        center = x[:, :, height // 2, width // 2]
+        return torch.relu(x + self.spatial(x))
+
+
+class HyperCNN(SpectralTrunk):
+    """First along the spectrum of each pixel, then across the pixels of the patch.
+
+    The classifier takes the mean over the patch and the center pixel, whose class is predicted.
+    About 100 thousand parameters at 200 bands; any number of bands from one up will do.
+    """
+
+    def __init__(self, num_bands: int, num_classes: int) -> None:
+        super().__init__(num_bands)
+        self.head = nn.Linear(2 * self.channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map patches (B, num_bands, P, P) to logits (B, num_classes) of their center pixels."""
+        x = self.features(x)
+        center = x[:, :, x.shape[2] // 2, x.shape[3] // 2]
         logits: Tensor = self.head(torch.cat([x.mean(dim=(2, 3)), center], dim=1))
         return logits

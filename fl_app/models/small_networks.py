@@ -6,6 +6,8 @@ skewed batches do no harm to the model that all sites share.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor, nn
 
@@ -72,28 +74,57 @@ class ResidualBlock(nn.Module):
         return F.relu(y.add_(self.shortcut(x)), inplace=True)
 
 
-class SmallResNet(nn.Module):
+class ResidualTrunk(nn.Module):
+    """A 3×3 stem and residual blocks, without a head: chips to a map of features.
+
+    Parameters
+    ----------
+    num_bands : int
+        Channels of the input.
+    stages : sequence of (int, int)
+        Channels and stride of each residual block.
+    stem_stride : int
+        Stride of the stem, which has :data:`STEM_CHANNELS` channels.
+    """
+
+    def __init__(
+        self, num_bands: int, stages: Sequence[tuple[int, int]] = STAGES, stem_stride: int = 2
+    ) -> None:
+        super().__init__()
+        self.stem = _conv_norm_relu(num_bands, STEM_CHANNELS, stem_stride)
+        self.channels = STEM_CHANNELS
+        self._num_stages = len(stages)
+        for number, (channels_out, stride) in enumerate(stages, start=1):
+            block = ResidualBlock(self.channels, channels_out, stride)
+            self.add_module(f"stage{number}", block)
+            self.channels = channels_out
+
+    def initialize(self) -> None:
+        """Draw the weights of the convolutions (He et al. 2015); to be called once, at the end."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map chips (B, num_bands, H, W) to features (B, channels, h, w)."""
+        x = self.stem(x)
+        for number in range(1, self._num_stages + 1):
+            x = self.get_submodule(f"stage{number}")(x)
+        return x
+
+
+class SmallResNet(ResidualTrunk):
     """Stem 3×3/2 of 32 channels, residual blocks 32, 64/2, 128/2, 256/2, mean, linear.
 
     About 1.2 million parameters.
     """
 
     def __init__(self, num_bands: int, num_classes: int) -> None:
-        super().__init__()
-        self.stem = _conv_norm_relu(num_bands, STEM_CHANNELS, stride=2)
-        channels = STEM_CHANNELS
-        for number, (channels_out, stride) in enumerate(STAGES, start=1):
-            self.add_module(f"stage{number}", ResidualBlock(channels, channels_out, stride))
-            channels = channels_out
-        self.head = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(num_bands)
+        self.head = nn.Linear(self.channels, num_classes)
+        self.initialize()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map chips (B, num_bands, H, W) to logits (B, num_classes)."""
-        x = self.stem(x)
-        for number in range(1, len(STAGES) + 1):
-            x = self.get_submodule(f"stage{number}")(x)
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.features(x).mean(dim=(2, 3)))
         return logits

@@ -19,7 +19,8 @@ from rsdgc.errors import SettingError
 from strategies.sites import ModalityInfo
 
 VGG = ("vgg16", "vgg16-bn", "vgg19", "vgg19-bn")
-LIGHT = tuple(name for name in MODELS if name not in VGG)
+FUSED = tuple(name for name in MODELS if takes_modalities(name))  # in test_fusion.py
+LIGHT = tuple(name for name in MODELS if name not in VGG + FUSED)
 
 
 def count(model: nn.Module) -> int:
@@ -172,7 +173,7 @@ def test_a_model_that_asks_for_modalities_takes_a_tensor_of_each(fusion: str) ->
     assert takes_modalities(f"{fusion}:Fusion")
     assert not takes_modalities("small-cnn")
     model = build_model(f"{fusion}:Fusion", 6, 3, 8, modalities=MODALITIES)
-    assert list(dict(model.named_parameters()))[2] == "branches.s2_60m.weight"
+    assert list(dict(model.named_parameters()))[2] == "branches.s2%2E60m.weight"
     optical, elevation = torch.randn(5, 3, 8, 8), torch.randn(5, 1, 4, 4)
     assert model(optical, None, elevation).shape == (5, 3)
 
