@@ -59,7 +59,7 @@ def crop(chips: Chips, smallest: float, generator: torch.Generator, *, centered:
     if not centered:
         transform[:, 0, 2] = (1 - side) * (2 * right - 1)
         transform[:, 1, 2] = (1 - side) * (2 * down - 1)
-    transform = transform.to(device)
+    transform = send(transform, device)
 
     def resample(x: Tensor) -> Tensor:
         grid = F.affine_grid(transform, list(x.shape), align_corners=False)

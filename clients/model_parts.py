@@ -125,7 +125,10 @@ class ModelParts:
     def arrays(self, names: tuple[str, ...]) -> dict[str, Float32]:
         """Copy entries, as of :attr:`running` or :attr:`local`, into new float32 arrays."""
         state = self.model.state_dict()
-        return {name: state[name].detach().cpu().numpy().astype(np.float32) for name in names}
+        copies = {name: np.zeros(tuple(state[name].shape), np.float32) for name in names}
+        for name, copy in copies.items():
+            torch.from_numpy(copy).copy_(state[name].detach())
+        return copies
 
     def load_arrays(self, arrays: Mapping[str, Float32]) -> None:
         """Copy arrays into the entries of their names.

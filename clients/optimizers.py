@@ -38,6 +38,15 @@ class Optimizer(ABC):
         L2 penalty of SGD; decoupled decay of AdamW.
     """
 
+    #: values that are kept for each parameter, at most
+    states = 1
+
+    # What torch.amp.GradScaler asks of an optimizer and sets for a step, so that a step with
+    # infinite gradients is skipped on the device, without making the host wait for it.
+    _step_supports_amp_scaling = True
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
     def __init__(
         self, model: nn.Module, *, lr: float, momentum: float, weight_decay: float
     ) -> None:
@@ -46,6 +55,11 @@ class Optimizer(ABC):
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
+
+    @property
+    def param_groups(self) -> list[dict[str, list[Tensor]]]:
+        """All parameters, as :class:`torch.amp.GradScaler` looks for them."""
+        return [{"params": self.parameters}]
 
     @torch.no_grad()
     def step(self) -> None:
@@ -78,11 +92,18 @@ class Sgd(Optimizer):
 
     def _update_alike(self, parameters: list[Tensor]) -> None:
         buffers = [self._buffers.get(p) for p in parameters]
+        if self.found_inf is not None and self.momentum:
+            # A skipped first step would leave the buffers undefined.
+            buffers = [
+                torch.zeros_like(p) if buffer is None else buffer
+                for p, buffer in zip(parameters, buffers, strict=True)
+            ]
         sgd(
             parameters,
             _gradients(parameters),
             buffers,
             fused=True,  # one kernel for all layers, on the CPU as on a GPU
+            found_inf=self.found_inf,
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -109,6 +130,8 @@ class AdamW(Optimizer):
 
     .. [1] Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019.
     """
+
+    states = 2
 
     def __init__(
         self, model: nn.Module, *, lr: float, momentum: float, weight_decay: float
@@ -137,6 +160,7 @@ class AdamW(Optimizer):
             [],
             [self._steps[p] for p in parameters],
             fused=True,
+            found_inf=self.found_inf,
             amsgrad=False,
             beta1=self.momentum,
             beta2=ADAMW_SECOND_BETA,

@@ -42,6 +42,7 @@ from torch import nn
 from clients.evaluation import Score, score_model
 from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
+from clients.micro_batch import MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import check_finite, update_replica
 from clients.state import SiteState, StateFolder, StateTransaction
@@ -77,6 +78,8 @@ class Site:
         published model.
     batch_norm : {"average", "local-statistics", "local", "group"}
         What becomes of batch normalization, see :mod:`clients.model_parts`.
+    micro_batches : MicroBatches, optional
+        How many chips go through the model at once; one for all sites of a process.
 
     Raises
     ------
@@ -95,6 +98,7 @@ class Site:
         state_dir: Path | str,
         initial: Callable[[], Float32],
         batch_norm: str = "average",
+        micro_batches: MicroBatches | None = None,
     ) -> None:
         for split in (train, test):
             if split is not None:
@@ -109,6 +113,7 @@ class Site:
         self.num_classes = num_classes
         self.state_dir = state_dir
         self._initial = initial
+        self._micro_batches = micro_batches or MicroBatches()
         self._initial_statistics = self.parts.arrays(self.parts.running)
         self._initial_local = self.parts.arrays(self.parts.local)
 
@@ -290,10 +295,13 @@ class Site:
         """Score the loaded model, then train it."""
         # Scored before training: the server wants the accuracy of the model that it sent.
         score = self._score()
-        return score, train(self.model, self.train, task.train, self._seed(task.seed, task.round))
+        seed = self._seed(task.seed, task.round)
+        return score, train(self.model, self.train, task.train, seed, self._micro_batches.train)
 
     def _score(self) -> Score:
-        return score_model(self.model, self.test, self.num_classes)
+        return score_model(
+            self.model, self.test, self.num_classes, micro_batch=self._micro_batches.score
+        )
 
     def _seed(self, run_seed: int, number: int) -> int:
         """Mix the site's name and a number into the run's seed; 56 bits: PyTorch takes 63."""

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
 from clients.loader import Chips, SplitLoader, channels_last
+from clients.micro_batch import MicroBatch, Part
 from clients.model_parts import set_training_mode
 from clients.optimizers import OPTIMIZERS
+from clients.precision import MixedPrecision, half_type
 from rsdgc.errors import RunError, SettingError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -56,7 +58,7 @@ class TrainSettings:
     clip_norm: float  #: largest L2 norm of a step's gradient, over all parameters; 0 for no limit
     augment: bool  #: whether to flip and turn chips at random
     crop: float  #: smallest share of a chip's area that a random crop keeps; 1 for no crops
-    amp: bool  #: mixed precision with bfloat16, on GPUs that have it; float32 elsewhere
+    amp: bool  #: mixed precision on GPUs (:mod:`clients.precision`); float32 elsewhere
     #: standard deviation of the random change of every band's gain and offset; 0 for none
     jitter: float
     band_dropout: float  #: probability that a band of a chip is left out; 0 for none
@@ -80,34 +82,49 @@ class TrainReport:
     steps: int
 
 
-def train(model: nn.Module, split: SplitLoader, settings: TrainSettings, seed: int) -> TrainReport:
+def train(
+    model: nn.Module,
+    split: SplitLoader,
+    settings: TrainSettings,
+    seed: int,
+    micro_batch: MicroBatch | None = None,
+) -> TrainReport:
     """Train the model in place on a split, on the split's device.
 
     The seed is that of order, augmentation and dropout. On the CPU, with one thread count, the same
     seed yields the same weights to the bit. The process's global random state is restored.
 
+    ``micro_batch`` says how many chips go through the model at once, and learns it if memory runs
+    out. The gradients of a batch's parts add up to the batch's own, but for networks with batch
+    normalization, which then normalizes each part by the part's statistics.
+
     Raises
     ------
     RunError
-        The loss or the weights are no longer finite.
+        The loss or the weights are no longer finite, or one chip is too much for the memory.
     """
     set_training_mode(model)
-    step = _Step(model, split, settings)
+    step = _Step(model, split, settings, micro_batch or MicroBatch())
     generator = torch.Generator().manual_seed(seed)
-    loss_sum = torch.zeros((), device=split.device)
+    loss_sum, counted = torch.zeros(2, device=split.device)
     samples = steps = 0
     with _seeded(split.device, seed):
         for chips, y in _batches(split, settings, seed):
             augmented = _augmented(chips, settings, generator, centered=split.centered)
-            loss_sum += step(augmented, y) * len(y)
+            loss = step(augmented, y)
+            if step.precision.may_skip:
+                finite = torch.isfinite(loss)
+                loss = torch.where(finite, loss, 0)
+                counted += finite * len(y)
+            loss_sum += loss * len(y)
             samples, steps = samples + len(y), steps + 1
     # Read once, at the end: reading every step's loss would stall a GPU.
-    loss = float(loss_sum) / samples
-    if not math.isfinite(loss):
-        raise _diverged(f"the training loss became {loss}", settings)
+    mean_loss = float(loss_sum / counted) if step.precision.may_skip else float(loss_sum) / samples
+    if not math.isfinite(mean_loss):
+        raise _diverged(f"the training loss became {mean_loss}", settings)
     if not bool(torch.stack([torch.isfinite(p).all() for p in model.parameters()]).all()):
         raise _diverged("the weights became infinite", settings)
-    return TrainReport(loss, samples, steps)
+    return TrainReport(mean_loss, samples, steps)
 
 
 def _augmented(
@@ -125,8 +142,15 @@ def _augmented(
 class _Step:
     """Forward, backward, clip, update; in mixed precision if it is set and the device has it."""
 
-    def __init__(self, model: nn.Module, split: SplitLoader, settings: TrainSettings) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        split: SplitLoader,
+        settings: TrainSettings,
+        micro_batch: MicroBatch,
+    ) -> None:
         self._model = model
+        self._micro_batch = micro_batch
         self._settings = settings
         self._optimizer = OPTIMIZERS[settings.optimizer](
             model,
@@ -137,25 +161,33 @@ class _Step:
         self._class_weights = _balanced_weights(split) if settings.balanced_loss else None
         # The only copy of the received model on the device.
         self._received = [p.detach().clone() for p in self._parameters] if settings.proximal else []
-        # Emulated bfloat16 is slower than float32.
-        cuda = split.device.type == "cuda"
-        has_bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        self._amp = settings.amp and has_bf16
+        self.precision = MixedPrecision(
+            split.device, half_type(split.device) if settings.amp else None
+        )
 
     @property
     def _parameters(self) -> list[Tensor]:
         return self._optimizer.parameters
 
     def __call__(self, chips: Chips, y: Tensor) -> Tensor:
-        with (
-            _running_statistics(self._model, used=len(y) == 1),
-            torch.autocast(y.device.type, dtype=torch.bfloat16, enabled=self._amp),
-        ):
-            # In float32: a softmax of bfloat16 logits has two or three digits.
-            loss = self._loss(self._model(*channels_last(chips)).float(), y)
-        torch.autograd.backward(loss)  # what loss.backward() does, but typed
+        loss = self._micro_batch.run(self._backward, chips, y)
         self._update()
-        return loss.detach()
+        return loss
+
+    def _backward(self, parts: list[Part]) -> Tensor:
+        """Compute the gradients of a batch, part by part, and return its loss."""
+        for parameter in self._parameters:
+            parameter.grad = None  # of a try that ran out of memory
+        losses = []
+        for chips, y in parts:
+            with _running_statistics(self._model, used=len(y) == 1), self.precision.forward():
+                # In float32: a softmax of bfloat16 logits has two or three digits.
+                loss = self._loss(self._model(*channels_last(chips)).float(), y)
+            if len(parts) > 1:
+                loss = loss * (len(y) / sum(len(labels) for _, labels in parts))
+            self.precision.backward(loss)
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         smoothing = self._settings.label_smoothing
@@ -168,13 +200,14 @@ class _Step:
 
     def _update(self) -> None:
         """Change the parameters by the gradients of a batch."""
+        self.precision.unscale(self._optimizer)
         for parameter, received in zip(self._parameters, self._received, strict=False):
             if parameter.grad is not None:  # the gradient of μ/2 · ‖w − w_received‖²
                 difference = parameter.detach() - received
                 parameter.grad.add_(difference, alpha=self._settings.proximal)
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
-        self._optimizer.step()
+        self.precision.step(self._optimizer)
 
 
 def _balanced_weights(split: SplitLoader) -> Tensor:

@@ -118,7 +118,10 @@ def _outside(draw: Callable[..., Any]) -> Callable[..., Any]:
     return real
 
 
-def _unfused(update: Callable[..., None], *args: Any, fused: bool, **kwargs: Any) -> None:
+def _unfused(
+    update: Callable[..., None], *args: Any, fused: bool, found_inf: Tensor | None, **kwargs: Any
+) -> None:
+    assert found_inf is None or found_inf.device == GPU
     update(*args, foreach=False, **kwargs)
 
 

@@ -23,7 +23,7 @@ from tests.clients.toys import Arrays, TinyNet, train_settings, unit
 
 OPTICAL = np.zeros((24, 2, 8, 8), np.uint16)
 RADAR = np.zeros((24, 3, 4, 4), np.float32)
-AUGMENTED = {"amp": True, "batch_size": 7, "jitter": 0.1, "band_dropout": 0.1}
+AUGMENTED = {"amp": True, "batch_size": 7, "jitter": 0.1, "band_dropout": 0.1, "crop": 0.5}
 
 
 class Branches(nn.Module):
@@ -106,13 +106,13 @@ def test_a_round_stays_on_one_device(
 
 @pytest.mark.parametrize("cache_bytes", [None, 0])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(("balanced", "has_bf16"), [(False, True), (True, False)])
 def test_the_host_waits_as_often_for_one_step_as_for_many(
-    cache_bytes: int | None, optimizer: str, balanced: bool
+    cache_bytes: int | None, optimizer: str, balanced: bool, has_bf16: bool
 ) -> None:
     model = TinyNet(dropout=0.2)
     waits = []
-    with fake_cuda() as device:
+    with fake_cuda(has_bf16=has_bf16) as device:
         model.to(GPU)
         split = make_split([OPTICAL], cache_bytes=cache_bytes)
         for steps in (1, 9):
@@ -156,13 +156,16 @@ def test_a_mix_of_devices_is_found() -> None:
             score_model(model, split, 3)
 
 
-def test_mixed_precision_is_bfloat16_where_the_gpu_has_it() -> None:
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_mixed_precision_is_of_the_type_that_the_gpu_has(
+    has_bf16: bool, dtype: torch.dtype
+) -> None:
     seen = []
     model = TinyNet()
     model.conv.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-    with fake_cuda():
+    with fake_cuda(has_bf16=has_bf16):
         model.to(GPU)
         split = make_split([OPTICAL])
         train(model, split, train_settings(amp=True), seed=0)
         score_model(model, split, 3)
-    assert seen == [torch.bfloat16, torch.float32]
+    assert seen == [dtype, torch.float32]
