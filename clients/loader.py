@@ -55,7 +55,7 @@ class SplitLoader:
     positions, labels : int64 [n]
         Positions of this split's chips in the source, and their class indices.
     normalization : sequence of Normalization
-        One per modality, in the source's order.
+        One per modality of the source, in its order.
     device : torch.device
         Where the batches are needed.
     stacked : bool
@@ -63,6 +63,9 @@ class SplitLoader:
         one tensor per modality, each at its own resolution.
     centered : bool
         Whether a label is that of a chip's central pixel, as in hyperspectral scenes.
+    present : sequence of bool, optional
+        For each modality that a model takes as a tensor of its own: whether the source has it. All
+        by default.
     cache_bytes : int, optional
         Bytes of the device's memory that the split may take; 0 to stream always. By default half
         of what is free.
@@ -83,6 +86,7 @@ class SplitLoader:
         *,
         stacked: bool = True,
         centered: bool = False,
+        present: Sequence[bool] | None = None,
         cache_bytes: int | None = None,
     ) -> None:
         if len(positions) == 0:
@@ -99,12 +103,15 @@ class SplitLoader:
         self.device = device
         self.centered = centered
         self._stacked = stacked
+        self._present = [True] * len(normalization) if present is None else list(present)
         self._source = source
         self._positions = np.asarray(positions, np.int64)
         self._host_labels = np.array(labels, np.int64)
         self._labels = torch.from_numpy(self._host_labels).to(device)
         first_chip = source.take(self._positions[:1])
         self._normalizers = _normalizers(first_chip, normalization, device)
+        if sum(self._present) != len(first_chip):
+            raise DataError(f"{len(first_chip)} modalities are read for the inputs {present}")
         chip_bytes = sum(array.nbytes for array in first_chip)
         if cache_bytes is None:
             cache_bytes = free_bytes(device) // 2
@@ -145,7 +152,7 @@ class SplitLoader:
         ------
         chips : list of torch.Tensor
             One float32 (B, C, H, W) tensor per input of the model, on the device, normalized: all
-            modalities joined along C, or one tensor per modality.
+            modalities joined along C, or one tensor per modality, None if the site lacks it.
         y : torch.Tensor
             int64 (B,) on the device.
         """
@@ -160,7 +167,11 @@ class SplitLoader:
                 normalizer.normalize(pixels)
                 for normalizer, pixels in zip(self._normalizers, stored, strict=True)
             ]
-            chips: Chips = [stack_modalities(normalized)] if self._stacked else [*normalized]
+            if self._stacked:
+                chips: Chips = [stack_modalities(normalized)]
+            else:
+                own = iter(normalized)
+                chips = [next(own) if present else None for present in self._present]
             yield chips, self._labels.index_select(0, chunk)
 
     def _order(self, seed: int | None, *, balanced: bool) -> NDArray[np.int64]:

@@ -120,11 +120,11 @@ def _per_band(
 def stack_modalities(modalities: Sequence[Tensor]) -> Tensor:
     """Join normalized modalities, float32 (B, C_m, H_m, W_m), along bands.
 
-    Those of another size are resampled (bilinear) to the first's: float32 (B, ΣC_m, H_0, W_0).
+    Coarser ones are resampled (bilinear) to the size of the finest: float32 (B, ΣC_m, H, W).
     """
     if len(modalities) == 1:
         return modalities[0]
-    size = modalities[0].shape[-2:]
+    size = max((x.shape[-2:] for x in modalities), key=lambda shape: shape[0])
     resampled = [
         x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
         for x in modalities

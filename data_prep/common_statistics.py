@@ -17,7 +17,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,6 @@ class SiteSums:
     modalities: Mapping[str, ModalitySums]
     classes: tuple[str, ...]
     class_counts: tuple[int, ...]
-
-    @property
-    def bands_text(self) -> str:
-        """Modalities and their bands, in the order of the model's input."""
-        return _bands_text((name, sums.bands) for name, sums in self.modalities.items())
 
     def to_mapping(self) -> dict[str, list[float] | list[int] | list[str]]:
         """Return plain lists by name, as a Flower ConfigRecord takes them.
@@ -110,8 +105,9 @@ def _bands_text(modalities: Iterable[tuple[str, Sequence[str]]]) -> str:
 
 def site_sums(dataset: Dataset, site: int | str) -> SiteSums:
     """Add up the train samples of a site, given by number or name, in physical units."""
-    store = dataset.store
-    chips, labels = dataset.site(site).split("train")
+    view = dataset.site(site)
+    store = view.store
+    chips, labels = view.split("train")
     stored: Sequence[Moments]
     if dataset.partition is None and all(m.count for m in store.meta.modalities):
         # the whole store is one site, and its statistics stand in meta.json: nothing is read
@@ -136,10 +132,12 @@ def _recorded_moments(modality: ModalityMeta) -> Moments:
 def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
     """Add up the sums of several sites; the order changes the last digits only.
 
+    A modality's sums are those of the sites that have it.
+
     Raises
     ------
     DataError
-        There are no sites, or they differ in modalities, bands or classes.
+        There are no sites, or they differ in bands or classes.
     """
     if not sites:
         raise DataError("no site has sent statistics: check that the sites are connected")
@@ -147,17 +145,19 @@ def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
     modalities = dict(first.modalities)
     counts = np.array(first.class_counts, np.int64)
     for site in sites[1:]:
-        if site.bands_text != first.bands_text:
-            raise DataError(
-                f"sites differ in modalities or bands: {site.bands_text} and {first.bands_text}; "
-                "ingest them alike"
-            )
         if site.classes != first.classes:
             raise DataError(
                 f"sites differ in classes: {', '.join(site.classes)} and "
                 f"{', '.join(first.classes)}; ingest with one class list"
             )
-        modalities = {name: sums.merge(site.modalities[name]) for name, sums in modalities.items()}
+        for name, sums in site.modalities.items():
+            known = modalities.get(name)
+            if known is not None and known.bands != sums.bands:
+                raise DataError(
+                    f"sites differ in the bands of modality {name}: {', '.join(sums.bands)} and "
+                    f"{', '.join(known.bands)}; ingest them alike"
+                )
+            modalities[name] = sums if known is None else known.merge(sums)
         counts = counts + np.array(site.class_counts)
     return SiteSums(modalities, first.classes, tuple(counts.tolist()))
 
@@ -168,6 +168,18 @@ def scaling(modality: ModalityMeta) -> tuple[NDArray[np.float64], NDArray[np.flo
     scale = np.array(modality.scale) if modality.scale else np.ones(bands)
     offset = np.array(modality.offset) if modality.offset else np.zeros(bands)
     return scale, offset
+
+
+class NamedBands(Protocol):
+    """A modality, as a store or a run describes it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def bands(self) -> Sequence[str]:
+        """Names of its bands, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +193,7 @@ class ModalityStatistics:
 
 @dataclass(frozen=True, eq=False)
 class CommonStatistics:
-    """What all sites of a run normalize by: statistics by modality, in the order of the stores.
+    """What all sites of a run normalize by: statistics by modality, in the order of the run.
 
     ::
 
@@ -218,8 +230,8 @@ class CommonStatistics:
         return _signature((n, m.bands) for n, m in self.modalities.items()) + packed.tobytes()
 
     @classmethod
-    def unpack(cls, packed: bytes, modalities: Sequence[ModalityMeta]) -> CommonStatistics:
-        """Unpack :meth:`pack` for a store of these modalities.
+    def unpack(cls, packed: bytes, modalities: Sequence[NamedBands]) -> CommonStatistics:
+        """Unpack :meth:`pack` for a run of these modalities.
 
         Raises
         ------

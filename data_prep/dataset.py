@@ -27,10 +27,11 @@ Batch = tuple[list[NDArray[Any]], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class SiteView:
-    """One site's rows of the manifest."""
+    """One site's rows of the manifest, and the store with the modalities that the site has."""
 
     name: str
     manifest: pa.Table
+    store: Store
 
     def split(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the chips (for :meth:`Store.take`) and labels of a split, both int64 [n].
@@ -45,11 +46,27 @@ class SiteView:
 
 
 class Dataset:
-    """A store and its sites; made by :func:`open_data`."""
+    """A store and its sites; made by :func:`open_data`.
 
-    def __init__(self, path: Path, store: Store, partition: PartitionMeta | None) -> None:
+    With ``modalities`` only those count that they name, in their order. A site may lack some.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        store: Store,
+        partition: PartitionMeta | None,
+        modalities: Sequence[str] = (),
+    ) -> None:
+        own = [modality.name for modality in store.meta.modalities]
+        chosen = [name for name in modalities if name in own] if modalities else own
+        if not chosen:
+            raise DataError(
+                f"{path} has none of the modalities {', '.join(modalities)}: it has "
+                f"{', '.join(own)}"
+            )
         self.path = path
-        self.store = store
+        self.store = store.with_modalities(chosen)
         self.partition = partition
         #: names, in order
         self.sites: list[str] = list(partition.sites) if partition else [WHOLE_SITE]
@@ -65,18 +82,34 @@ class Dataset:
             which = self.sites[which]
         if which not in self.sites:
             raise DataError(f"{self.path} has no site {which}: it has {', '.join(self.sites)}")
+        name = str(which)
         if self.partition is None:
-            return SiteView(str(which), self.store.manifest)
-        return SiteView(str(which), read_manifest(self.path / SITES_FOLDER / f"{which}.parquet"))
+            return SiteView(name, self.store.manifest, self.store)
+        lacking = self.partition.lacking.get(name, [])
+        own = [m.name for m in self.store.meta.modalities if m.name not in lacking]
+        if not own:
+            used = ", ".join(m.name for m in self.store.meta.modalities)
+            raise DataError(f"site {name} has none of the modalities {used}: use more of them")
+        manifest = read_manifest(self.path / SITES_FOLDER / f"{name}.parquet")
+        return SiteView(name, manifest, self.store.with_modalities(own))
 
 
-def open_data(path: str | os.PathLike[str]) -> Dataset:
+def open_data(path: str | os.PathLike[str], modalities: Sequence[str] = ()) -> Dataset:
     """Open a store (one site that holds everything) or a partition.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    modalities
+        Names of the modalities to use, in the order to use them; none for all. Names that the
+        store lacks are left out.
 
     Raises
     ------
     DataError
-        The folder is neither, or a partition is of a store that has moved or changed.
+        The folder is neither, a partition is of a store that has moved or changed, or the store
+        has none of the modalities.
     """
     path = Path(path)
     if not path.is_dir():
@@ -86,7 +119,7 @@ def open_data(path: str | os.PathLike[str]) -> Dataset:
             raise DataError(
                 f"{path} has neither {STORE_FILE} nor {PARTITION_FILE}: ingest an archive first"
             )
-        return Dataset(path, Store.open(path), None)
+        return Dataset(path, Store.open(path), None, modalities)
     partition = read_record(path / PARTITION_FILE, PartitionMeta)
     store_path = Path(os.path.normpath(path.resolve() / partition.store))
     if not (store_path / STORE_FILE).is_file():
@@ -94,7 +127,7 @@ def open_data(path: str | os.PathLike[str]) -> Dataset:
     store = Store.open(store_path)
     if store.meta.id != partition.store_id:
         raise DataError(f"{path} divides an older store than {store_path} is now: partition again")
-    return Dataset(path, store, partition)
+    return Dataset(path, store, partition, modalities)
 
 
 class Samples:

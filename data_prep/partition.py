@@ -7,6 +7,7 @@ Each scheme is a function that returns the number of every sample's site, int64 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def partition(
     classes_per_site: int = 2,
     seed: int = 0,
     min_train: int = MIN_TRAIN,
+    lacking: Mapping[str, Sequence[str]] | None = None,
     overwrite: bool = False,
 ) -> Dataset:
     """Divide a store over sites.
@@ -68,13 +70,16 @@ def partition(
         For ``classes``.
     seed
         For ``iid``, ``dirichlet`` and ``classes``.
+    lacking
+        Names of modalities that a site lacks, by the site's name.
     overwrite
         Replace an existing partition at ``out``.
 
     Raises
     ------
     SettingError
-        An unknown scheme, no sites, or a number that contradicts the folders.
+        An unknown scheme, no sites, a number that contradicts the folders, or ``lacking`` names
+        an unknown site or modality, or all of a site's modalities.
     DataError
         A site would have no train samples, or the label skew is infeasible.
     """
@@ -104,6 +109,8 @@ def partition(
         case _:
             site_of, names = assign_folders(columns, sites)
     _check_trainable(site_of, names, columns["split"])
+    lacking = {name: sorted(set(modalities)) for name, modalities in (lacking or {}).items()}
+    _check_lacking(lacking, names, [modality.name for modality in opened.meta.modalities])
     record = PartitionMeta(
         scheme=scheme,
         sites=names,
@@ -115,6 +122,7 @@ def partition(
         name=opened.meta.name,
         classes=opened.classes,
         dropped=int((site_of == NO_SITE).sum()),
+        lacking=lacking,
     )
     with staged_folder(out, overwrite=overwrite) as folder:
         (folder / SITES_FOLDER).mkdir()
@@ -133,6 +141,21 @@ def _check_trainable(site_of: SiteNumbers, names: list[str], splits: NDArray[Any
                 f"{name} has no train samples: choose a smaller --sites, another --scheme, or "
                 "ingest with a smaller --test"
             )
+
+
+def _check_lacking(
+    lacking: Mapping[str, Sequence[str]], sites: list[str], modalities: list[str]
+) -> None:
+    for site, names in lacking.items():
+        if site not in sites:
+            raise SettingError(f"--without names site {site}: the sites are {', '.join(sites)}")
+        for name in names:
+            if name not in modalities:
+                raise SettingError(
+                    f"--without names modality {name}: the store has {', '.join(modalities)}"
+                )
+        if len(names) == len(modalities):
+            raise SettingError(f"--without leaves {site} no modality: name fewer of them")
 
 
 def assign_iid(columns: Columns, sites: int, seed: int) -> SiteNumbers:

@@ -130,6 +130,7 @@ class PartitionMeta(Record):
     name: str
     classes: list[str]
     dropped: int = 0
+    lacking: dict[str, list[str]] = Field(default_factory=dict)  #: modalities, by site
 
 
 RecordT = TypeVar("RecordT", bound=Record)

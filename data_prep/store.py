@@ -82,6 +82,16 @@ class Store:
         """Side of a chip, or of a pixel's patch."""
         return self.meta.chip_px
 
+    def with_modalities(self, names: Sequence[str]) -> Store:
+        """Return this store with these of its modalities only, in this order."""
+        own = {modality.name: modality for modality in self.meta.modalities}
+        if list(names) == list(own):
+            return self
+        modalities = [own[name] for name in names]
+        return Store(
+            self.path, self.meta.model_copy(update={"modalities": modalities}), self.manifest
+        )
+
     def take(self, chips: NDArray[np.int64] | Sequence[int]) -> list[NDArray[Any]]:
         """Copy samples out of the memory maps.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import partial
 from logging import WARNING
 from pathlib import Path
 from typing import TypeVar
@@ -25,14 +26,24 @@ from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings, choose_device
 from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.home import home
+from fl_app.models import takes_modalities
 from fl_app.prepared_model import prepare_model
 from fl_app.settings import Settings
-from fl_app.site_data import NodeData, check_trainable, load_split, modality_infos, node_data
+from fl_app.site_data import (
+    NodeData,
+    check_trainable,
+    describe_sites,
+    load_split,
+    modality_infos,
+    node_data,
+)
 from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
 from strategies import messages
 from strategies.model_record import to_record, to_vector
+from strategies.roll_call import read_modalities, site_record
+from strategies.sites import ModalityInfo
 from strategies.transport import chunk_upload, join_upload
 
 Value = TypeVar("Value", bytes, int, float)
@@ -54,27 +65,8 @@ app = ClientApp()
 def query(message: Message, context: Context) -> Message:
     """Say which sites this node hosts, and what data they have."""
     node = _node(context)
-    dataset, store = node.dataset, node.dataset.store
-    check_trainable(dataset, node.sites)
-    num_train, num_test = (
-        [len(dataset.site(local_name).split(split)[0]) for local_name in node.sites.values()]
-        for split in ("train", "test")
-    )
-    modalities = modality_infos(store)
-    record = ConfigRecord(
-        {
-            messages.NAMES: list(node.sites),
-            messages.NUM_TRAIN: num_train,
-            messages.NUM_TEST: num_test,
-            messages.CLASSES: list(store.classes),
-            messages.MODALITIES: [modality.name for modality in modalities],
-            messages.NUM_BANDS: [len(modality.bands) for modality in modalities],
-            messages.BANDS: [band for modality in modalities for band in modality.bands],
-            messages.CHIP_PX: [modality.px for modality in modalities],
-            messages.DATASET: dataset.name,
-            messages.SYNTHETIC: bool(store.meta.synthetic),
-        }
-    )
+    check_trainable(node.dataset, node.sites)
+    record = site_record(*describe_sites(node))
     return Message(RecordDict({messages.SITE: record}), reply_to=message)
 
 
@@ -173,41 +165,55 @@ def _local_name(node: NodeData, name: str) -> str:
 def _site(context: Context, task: ConfigRecord) -> Site:
     """Return the site that a task names, opened now or by an earlier message."""
     name, statistics = str(task[messages.SITE]), _value(task, messages.NORMALIZATION, b"")
+    modalities = read_modalities(task) if messages.MODALITIES in task else ()
     configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
     # Everything that a site is made from: a change of any of it opens the site again.
-    key = (context.run_id, name, statistics, repr(configs))
+    key = (context.run_id, name, statistics, modalities, repr(configs))
     if key not in opened_sites:
-        opened_sites[key] = _open_site(context, name, statistics)
+        opened_sites[key] = _open_site(context, name, statistics, modalities)
     opened_sites.move_to_end(key)
     while len(opened_sites) > SITES_IN_MEMORY:
         opened_sites.popitem(last=False)
     return opened_sites[key]
 
 
-def _open_site(context: Context, name: str, packed_statistics: bytes) -> Site:
+def _open_site(
+    context: Context, name: str, packed_statistics: bytes, modalities: tuple[ModalityInfo, ...]
+) -> Site:
+    """Open a site for a run of these modalities; without any, of those that it has."""
     settings = Settings.from_mapping(context.run_config)
     node = _node(context)
     local_name = _local_name(node, name)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    store = node.dataset.store
+    store = node.dataset.site(local_name).store
     check_trainable(node.dataset, {name: local_name})
+    modalities = modalities or modality_infos(store)
     common = None
     if packed_statistics:
-        common = CommonStatistics.unpack(packed_statistics, store.meta.modalities)
-    train_split = load_split(node.dataset, local_name, "train", device, common)
+        common = CommonStatistics.unpack(packed_statistics, modalities)
+    load = partial(
+        load_split,
+        node.dataset,
+        local_name,
+        device=device,
+        common=common,
+        modalities=[modality.name for modality in modalities],
+        stacked=not takes_modalities(settings.model),
+    )
+    train_split = load("train")
     assert train_split is not None  # check_trainable has seen its samples
     weights = _initial_weights(context, settings)
 
     def make_model() -> torch.nn.Module:
-        return prepare_model(settings, modality_infos(store), len(store.classes), weights)[0]
+        return prepare_model(settings, modalities, len(store.classes), weights)[0]
 
     return Site(
         name,
         make_model(),
         train=train_split,
-        test=load_split(node.dataset, local_name, "test", device, common),
+        test=load("test"),
         num_classes=len(store.classes),
         state_dir=_state_dir(context, settings),
         # Made again when it is needed, which is once: a kept copy would double a site's memory.

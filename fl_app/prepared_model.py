@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
-from fl_app.models import build_model
+from fl_app.models import accepts_missing, build_model, takes_modalities
 from fl_app.models.group_norm import replace_batch_norm
 from fl_app.models.initial_weights import WeightMatch, load_weights, match_weights
 from fl_app.models.weight_file import WeightFile
 from fl_app.settings import Settings
-from strategies.sites import ModalityInfo
+from strategies.sites import ModalityInfo, SiteManager
 
 
 def prepare_model(
@@ -48,7 +48,9 @@ def prepare_model(
     """
     num_bands = sum(len(modality.bands) for modality in modalities)
     chip_px = max(modality.px for modality in modalities)
-    model = build_model(settings.model, num_bands, num_classes, chip_px, settings.seed)
+    model = build_model(
+        settings.model, num_bands, num_classes, chip_px, settings.seed, modalities=modalities
+    )
     match = None
     if weights is not None:
         on_meta = any(parameter.is_meta for parameter in model.parameters())
@@ -56,3 +58,29 @@ def prepare_model(
     if settings.batch_norm == "group":
         model = replace_batch_norm(model)
     return model, match
+
+
+def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -> None:
+    """Refuse sites that lack a modality, unless the run's model can do without.
+
+    Raises :class:`RunError` if one of the sites lacks a modality, and later ones are refused, too.
+    """
+    shared = [
+        name
+        for name in sites.data.modality_names
+        if all(name in site.modalities for site in sites.connected())
+    ]
+    fewer = f", or train with modalities={','.join(shared)}" if shared else ""
+    if not takes_modalities(settings.model):
+        sites.refuse_lacking(
+            f"and model {settings.model} takes all of them as one: choose a fusion model (rsdgc "
+            f"models){fewer}"
+        )
+    elif not (
+        any(parameter.is_meta for parameter in model.parameters())  # cannot tell
+        or accepts_missing(model, sites.data.modalities)
+    ):
+        sites.refuse_lacking(
+            f"and model {settings.model} fails where one is missing: let its forward take None "
+            f"instead{fewer}"
+        )

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
-from fl_app.prepared_model import prepare_model
+from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import ActiveRun, open_run
 from fl_app.runs.records import RunSummary
@@ -50,10 +50,13 @@ def run(grid: Grid, context: Context) -> Path:
 def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     """Run the federation and write everything into its run folder but the report."""
     settings = active.settings
-    sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s)
+    known = active.modalities if active.resumed else []
+    names = [modality.name for modality in known] or settings.modality_names
+    sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s, names, known)
     data = sites.data
     num_classes, weights = len(data.classes), settings.initial_weights()
     model, match = prepare_model(settings, data.modalities, num_classes, weights)
+    check_modalities(sites, settings, model)
     parts = ModelParts(model, settings.batch_norm)
     spec, initial = parts.spec, parts.vector()
     if not active.resumed:  # the folder keeps the settings and the number of its first start

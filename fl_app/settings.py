@@ -225,6 +225,11 @@ class Settings(BaseModel):
         description="Statistics by which pixels are normalized: those of the site's own store, or "
         "those of all sites together, which are collected before the first round.",
     )
+    modalities: str = Field(
+        "",
+        description="Modalities to train on, in the order in which the model takes them, such as "
+        "`optical,elevation`; empty: all.",
+    )
     model: str = Field(
         "small-resnet",
         description="Model to train, see `rsdgc models`; one of your own as "
@@ -346,6 +351,14 @@ class Settings(BaseModel):
         parse_budget(value, dense_bytes=1 << 20)  # of any size: it is the text that is checked
         return value
 
+    @field_validator("modalities")
+    @classmethod
+    def _modalities_are_names(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")] if value else []
+        if "" in names or len(set(names)) != len(names):
+            raise ValueError("write different names with commas between, such as optical,elevation")
+        return ",".join(names)
+
     @field_validator("aggregation")
     @classmethod
     def _fedavg_takes_the_mean(cls, value: str, info: ValidationInfo) -> str:
@@ -405,6 +418,11 @@ class Settings(BaseModel):
     def to_mapping(self) -> dict[str, Scalar]:
         """Return hyphenated keys and plain values, as Flower's run config takes them."""
         return self.model_dump(by_alias=True)
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Modalities to train on; empty for all."""
+        return tuple(self.modalities.split(",")) if self.modalities else ()
 
     def resolved(self, name: str) -> Any:
         """Return a setting's value, or the optimizer's or method's own where it is ``auto``."""

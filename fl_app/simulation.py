@@ -21,13 +21,14 @@ from fl_app.default_data import default_data, default_folder
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, superlink
 from fl_app.home import home
-from fl_app.prepared_model import prepare_model
+from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import refuse_if_running
 from fl_app.settings import Settings, parse_budget, parse_overrides
-from fl_app.site_data import check_trainable, modality_infos
+from fl_app.site_data import NodeData, check_trainable, describe_sites
 from rsdgc import fit_ratios, uniform_shares
 from rsdgc.errors import RunError, SettingError
+from strategies.sites import SiteManager
 
 GPU_SHARE = 0.25
 """Share of a GPU that one site holds, so that four sites train on it in parallel."""
@@ -73,7 +74,7 @@ def run_simulation(
     if not settings.data_dir and not default_folder().exists():
         print("preparing the built-in synthetic data, once", flush=True)
     data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
-    dataset = open_data(data)
+    dataset = open_data(data, settings.modality_names)
     _check_feasible(settings, dataset)
     out = folder if settings.resume else _new_run_folder(settings, dataset, force=force)
     # Absolute, because Flower's processes work in other folders.
@@ -111,11 +112,16 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
         raise SettingError(
             f"quorum={settings.quorum} is more than the {len(dataset.sites)} sites of the data"
         )
-    store = dataset.store
+    node = NodeData(dataset, {name: name for name in dataset.sites})
+    data, site_infos = describe_sites(node)
+    sites = SiteManager(data)
+    sites.register(data, site_infos)
+    sites.fix_modalities(settings.modality_names)
     with torch.device("meta"):  # shapes alone are enough, and cost no memory
-        modalities, weights = modality_infos(store), settings.initial_weights()
-        model, _ = prepare_model(settings, modalities, len(store.classes), weights)
+        weights = settings.initial_weights()
+        model, _ = prepare_model(settings, sites.data.modalities, len(data.classes), weights)
         spec = ModelParts(model, settings.batch_norm).spec
+    check_modalities(sites, settings, model)
     for budget in (settings.budget, settings.budget_down, settings.budget_final):
         budget_bytes = parse_budget(budget, spec.dense_bytes)
         if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:

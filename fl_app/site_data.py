@@ -23,7 +23,7 @@ from data_prep.schema import ModalityMeta
 from data_prep.store import Store
 from fl_app.settings import Settings
 from rsdgc.errors import DataError
-from strategies.sites import ModalityInfo
+from strategies.sites import DataInfo, ModalityInfo, SiteInfo
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
     if its site is not in its data.
     """
     data_dir = node_config.get("data-dir")
+    modalities = settings.modality_names
     if data_dir:
-        return own_data(Path(str(data_dir)), str(node_config.get("site-name") or ""))
+        site_name = str(node_config.get("site-name") or "")
+        return own_data(Path(str(data_dir)), site_name, modalities)
     # Flower's simulation numbers its nodes by these two keys.
     number, num_nodes = node_config.get("partition-id"), node_config.get("num-partitions")
     if number is None or num_nodes is None:
@@ -55,25 +57,25 @@ def node_data(node_config: Mapping[str, Any], settings: Settings) -> NodeData:
             'site-name="name"\''
         )
     if settings.data_dir:
-        dataset = open_data(settings.data_dir)
+        dataset = open_data(settings.data_dir, modalities)
     else:
         # Imported only here: a process that handles one message must not load the generator of
         # the built-in archive if the site has data.
         from fl_app.default_data import default_data  # noqa: PLC0415
 
-        dataset = open_data(default_data())
+        dataset = open_data(default_data(), modalities)
     names = dataset.sites[int(number) :: int(num_nodes)]
     return NodeData(dataset, {name: name for name in names})
 
 
-def own_data(path: Path, site_name: str) -> NodeData:
+def own_data(path: Path, site_name: str, modalities: Sequence[str] = ()) -> NodeData:
     """Return the data of a machine that hosts one site.
 
     The data are a store, which is one site of any name, or a partition that has a site of this
     name. An empty name stands for the name in the data. Raises :class:`DataError` if the data
-    cannot be used or do not have the site.
+    cannot be used, or have neither the site nor any of the modalities.
     """
-    dataset = open_data(path)
+    dataset = open_data(path, modalities)
     if len(dataset.sites) == 1:
         return NodeData(dataset, {site_name or dataset.sites[0]: dataset.sites[0]})
     if site_name not in dataset.sites:
@@ -99,23 +101,57 @@ def modality_infos(store: Store) -> tuple[ModalityInfo, ...]:
     )
 
 
+def describe_sites(node: NodeData, node_id: int = 0) -> tuple[DataInfo, list[SiteInfo]]:
+    """Return what the roll call tells of a node's data, and of each of its sites."""
+    dataset, store = node.dataset, node.dataset.store
+    sites = []
+    for name, local_name in node.sites.items():
+        view = dataset.site(local_name)
+        num_train, num_test = (len(view.split(split)[0]) for split in ("train", "test"))
+        own = tuple(modality.name for modality in view.store.meta.modalities)
+        sites.append(SiteInfo(name, node_id, num_train, num_test, own))
+    data = DataInfo(dataset.name, store.meta.synthetic, tuple(store.classes), modality_infos(store))
+    return data, sites
+
+
 def load_split(
     dataset: Dataset,
     site: str,
     name: str,
     device: torch.device,
     common: CommonStatistics | None = None,
+    *,
+    modalities: Sequence[str] = (),
+    stacked: bool = True,
 ) -> SplitLoader | None:
     """Return a loader of a site's split on the device, or None if the split has no samples.
 
-    Pixels are normalized as :func:`normalizations` says.
+    Pixels are normalized as :func:`normalizations` says. ``modalities`` are those of the run, in
+    its order; the site's own by default. See :class:`clients.loader.SplitLoader` for ``stacked``.
     """
-    chips, labels = dataset.site(site).split(name)
+    view = dataset.site(site)
+    chips, labels = view.split(name)
     if len(chips) == 0:
         return None
-    normalization = normalizations(dataset.store.meta.modalities, common)
-    centered = dataset.store.meta.patch_px > 0
-    return SplitLoader(dataset.store, chips, labels, normalization, device, centered=centered)
+    store, present = run_inputs(view.store, modalities)
+    return SplitLoader(
+        store,
+        chips,
+        labels,
+        normalizations(store.meta.modalities, common),
+        device,
+        stacked=stacked,
+        centered=store.meta.patch_px > 0,
+        present=present,
+    )
+
+
+def run_inputs(store: Store, modalities: Sequence[str]) -> tuple[Store, list[bool]]:
+    """Return a store in the order of a run's modalities, and which of them it has."""
+    own = [modality.name for modality in store.meta.modalities]
+    names = modalities or own
+    present = [name in own for name in names]
+    return store.with_modalities([name for name in names if name in own]), present
 
 
 def normalizations(

@@ -68,7 +68,7 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
     Unusable sums are refused, counted in the ledger and left out. The result does not depend on the
     order in which sites reply.
     """
-    sites = strategy.site_manager.connected()
+    sites, data = strategy.site_manager.connected(), strategy.site_manager.data
     queries = [_query(site) for site in sites]
     replies = send_and_receive(grid, queries, settings.join_timeout_s)
     sums: dict[str, SiteSums] = {}
@@ -78,7 +78,7 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
         entry.send({}, content_bytes(query.content))
         entries.append(entry)
         try:
-            sums[site.name] = _read_sums(site, strategy.site_manager.data, reply, entry)
+            sums[site.name] = _read_sums(site, data, reply, entry)
             entry.accepted = True
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
@@ -91,7 +91,14 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
             "see the warnings above, lower min-sites, or train with normalization=site"
         )
     log(INFO, "all sites normalize by the statistics of %s", ", ".join(sums))
-    return CommonStatistics.of(merge_sites(list(sums.values())))
+    common = CommonStatistics.of(merge_sites(list(sums.values()))).modalities
+    missing = [name for name in data.modality_names if name not in common]
+    if missing:
+        raise RunError(
+            f"no site reported statistics of modality {', '.join(missing)}: see the warnings "
+            "above, or train with normalization=site"
+        )
+    return CommonStatistics({name: common[name] for name in data.modality_names})
 
 
 def _query(site: SiteInfo) -> Message:

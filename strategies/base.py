@@ -30,7 +30,7 @@ from strategies.downlink import Download
 from strategies.ledger import Ledger, SiteEntry, content_bytes
 from strategies.metrics import score_received_model, sum_confusion
 from strategies.outbox import Outbox
-from strategies.roll_call import SiteDiscovery
+from strategies.roll_call import SiteDiscovery, modality_fields
 from strategies.round_log import RoundLog
 from strategies.running_statistics import GROUP, RunningStatistics, mean_arrays
 from strategies.sites import SiteInfo, SiteManager
@@ -358,6 +358,10 @@ class SiteStrategy(Strategy):
         task = {**config, messages.SITE: site.name, messages.ROUND: server_round}
         if message_type == MessageType.TRAIN:
             task[messages.LEARNING_RATE] = self.round_settings.learning_rate_at(server_round)
+        modalities = self.site_manager.data.modalities
+        # A site with all of them, in this order, knows them.
+        if site.modalities != self.site_manager.data.modality_names:
+            task |= modality_fields(modalities)
         task |= self.task_fields(site, message_type)
         return self._pack(message_type, site, ConfigRecord(task), self.download(site))
 

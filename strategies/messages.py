@@ -24,7 +24,9 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
                                            compressed method the *origin*, ``accepted-round``,
                                            ``ratios`` and ``budget-bytes``; ``normalization``
-                                           if sites normalize by common statistics
+                                           if sites normalize by common statistics; the run's
+                                           ``modalities``, ``num-bands``, ``bands``, ``chip-px`` if
+                                           the site lacks some or has another order
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``running`` (arrays)            the site's running statistics, if they have changed
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
@@ -32,8 +34,8 @@ train ←    ``update`` (arrays)             one encoded upload, or the whole mo
                                            and with a compressed method ``version``
 train ←    ``metrics`` (metrics)           ``resync`` alone: the patches do not fit the site's
                                            replica, and it needs the whole model
-evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin, and
-                                           ``normalization``
+evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin,
+                                           ``normalization`` and the modalities
 evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
                                            ``resync`` alone
            ``local`` (arrays)              entries of the model that stay at the site, encoded as
@@ -89,7 +91,7 @@ NUM_TRAIN = "num-train"
 NUM_TEST = "num-test"
 CLASSES = "classes"
 MODALITIES = "modalities"
-"""Names of the modalities that the node's sites have, in the order of a model's input."""
+"""Names of the modalities of the node's data, or of the run, in the order of a model's input."""
 NUM_BANDS = "num-bands"
 """Number of bands of each modality."""
 BANDS = "bands"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from logging import INFO, WARNING
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common import log
@@ -29,11 +29,16 @@ seconds to start."""
 
 
 def discover_sites(
-    grid: Grid, min_sites: int, join_timeout_s: float, *, may_lack: bool = False
+    grid: Grid,
+    min_sites: int,
+    join_timeout_s: float,
+    modalities: Sequence[str] = (),
+    known: Sequence[ModalityInfo] = (),
 ) -> SiteManager:
     """Ask every node which sites it hosts until at least ``min_sites`` are known.
 
-    With ``may_lack``, sites may lack modalities that others have.
+    The modalities of the run are then fixed, in the order of ``modalities`` if they are given (see
+    :meth:`SiteManager.fix_modalities`). A resumed run passes those that are ``known``.
 
     Raises
     ------
@@ -51,11 +56,11 @@ def discover_sites(
         for reply in send_and_receive(grid, _discovery_messages(new_nodes), timeout_s):
             if reply is not None:
                 data, sites = _read_sites(reply)
-                manager = manager or SiteManager(replace(data, modalities=()), may_lack=may_lack)
+                manager = manager or SiteManager(replace(data, modalities=tuple(known)))
                 manager.register(data, sites)
         num_sites = 0 if manager is None else len(manager.sites)
         if manager is not None and num_sites >= min_sites:
-            manager.fix_modalities()
+            manager.fix_modalities(modalities)
             return manager
         if time.monotonic() >= deadline:
             raise RunError(
@@ -119,7 +124,7 @@ def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
         dataset=str(record[messages.DATASET]),
         synthetic=bool(record[messages.SYNTHETIC]),
         classes=tuple(_read_list(record, messages.CLASSES, str)),
-        modalities=_read_modalities(record),
+        modalities=read_modalities(record),
     )
     names = _read_list(record, messages.NAMES, str)
     lacking = _read_list(record, messages.LACKING, int) if messages.LACKING in record else []
@@ -139,7 +144,40 @@ def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
     return data, sites
 
 
-def _read_modalities(record: ConfigRecord) -> tuple[ModalityInfo, ...]:
+def site_record(data: DataInfo, sites: Sequence[SiteInfo]) -> ConfigRecord:
+    """Return what a node answers to the roll call."""
+    record = ConfigRecord(
+        {
+            messages.NAMES: [site.name for site in sites],
+            messages.NUM_TRAIN: [site.num_train for site in sites],
+            messages.NUM_TEST: [site.num_test for site in sites],
+            messages.CLASSES: list(data.classes),
+            **modality_fields(data.modalities),
+            messages.DATASET: data.dataset,
+            messages.SYNTHETIC: data.synthetic,
+        }
+    )
+    lacking = [
+        sum(1 << i for i, name in enumerate(data.modality_names) if name not in site.modalities)
+        for site in sites
+    ]
+    if any(lacking):
+        record[messages.LACKING] = lacking
+    return record
+
+
+def modality_fields(modalities: Sequence[ModalityInfo]) -> dict[str, Any]:
+    """Return the fields of a message that describe modalities."""
+    return {
+        messages.MODALITIES: [modality.name for modality in modalities],
+        messages.NUM_BANDS: [len(modality.bands) for modality in modalities],
+        messages.BANDS: [band for modality in modalities for band in modality.bands],
+        messages.CHIP_PX: [modality.px for modality in modalities],
+    }
+
+
+def read_modalities(record: ConfigRecord) -> tuple[ModalityInfo, ...]:
+    """Return the modalities of :func:`modality_fields`; :class:`RunError` if they are malformed."""
     names = _read_list(record, messages.MODALITIES, str)
     counts = _read_list(record, messages.NUM_BANDS, int)
     bands = _read_list(record, messages.BANDS, str)
@@ -168,6 +206,6 @@ def _read_list(record: ConfigRecord, key: str, kind: type[Value]) -> list[Value]
 
 def _unreadable(what: str) -> RunError:
     return RunError(
-        f"a site reports {what}, which cannot be read: install the same version at the server and "
+        f"a message has {what}, which cannot be read: install the same version at the server and "
         "at all sites"
     )

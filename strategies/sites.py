@@ -7,7 +7,7 @@ several, so a run has the same sites however many nodes the simulation was given
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rsdgc.errors import RunError
@@ -84,9 +84,9 @@ class SiteManager:
 
     data: DataInfo
     sites: dict[str, SiteInfo] = field(default_factory=dict)
-    #: whether a site may lack some of the modalities
-    may_lack: bool = False
     _fixed: bool = field(default=False, repr=False)
+    #: why no site may lack a modality, and what to do; None if sites may
+    _refusal: str | None = field(default=None, repr=False)
 
     def draw(
         self, fraction: float, seed: int, server_round: int, nodes: Collection[int] | None = None
@@ -129,29 +129,52 @@ class SiteManager:
                 self._check_modality(
                     brought[name], modalities.setdefault(name, brought[name]), site
                 )
-            if self._fixed:
-                self._check_complete(site)
+            self._check_fixed(site)
             known = self.sites.get(site.name)
             if known is not None and (nodes is None or known.node_id in nodes):
                 raise RunError(f"two sites are called '{site.name}'; give each its own site-name")
         self.sites.update((site.name, site) for site in sites)
         self.data = replace(self.data, modalities=tuple(modalities.values()))
 
-    def fix_modalities(self) -> None:
-        """Fix the modalities of the run: those of all sites, in the order of the sites' names.
+    def fix_modalities(self, order: Sequence[str] = ()) -> None:
+        """Fix the modalities of the run, which sites that join later cannot add to.
+
+        They are in the order given, or else in that of the sites' names, so that the order in which
+        sites join does not matter.
 
         Raises
         ------
         RunError
-            A site lacks some of them, and the model takes all of them as one.
+            The order names a modality that no site has, or lacks one that a site has.
         """
         modalities = {modality.name: modality for modality in self.data.modalities}
-        sites = self.connected()
-        names = dict.fromkeys(name for site in sites for name in site.modalities)
+        unknown = [name for name in order if name not in modalities]
+        if unknown:
+            raise RunError(
+                f"no site has modality {', '.join(unknown)}: set modalities to some of "
+                f"{', '.join(modalities)}"
+            )
+        names = order or dict.fromkeys(name for s in self.connected() for name in s.modalities)
         self.data = replace(self.data, modalities=tuple(modalities[name] for name in names))
         self._fixed = True
-        for site in sites:
-            self._check_complete(site)
+        for site in self.connected():
+            self._check_fixed(site)
+
+    def refuse_lacking(self, reason: str) -> None:
+        """Refuse every site, now or later, that lacks a modality; the reason ends with a remedy.
+
+        Raises
+        ------
+        RunError
+            A site lacks one.
+        """
+        self._refusal = reason
+        for site in self.connected():
+            self._check_fixed(site)
+
+    def lacking(self, site: SiteInfo) -> tuple[str, ...]:
+        """Return the modalities of the run that a site lacks."""
+        return tuple(name for name in self.data.modality_names if name not in site.modalities)
 
     def _check_classes(self, data: DataInfo, names: str) -> None:
         if data.classes != self.data.classes:
@@ -168,17 +191,17 @@ class SiteManager:
                 "the same --chip"
             )
 
-    def _check_complete(self, site: SiteInfo) -> None:
+    def _check_fixed(self, site: SiteInfo) -> None:
         """Raise :class:`RunError` if a site cannot take part with the modalities that it has."""
         names = self.data.modality_names
+        if not self._fixed:
+            return
         unknown = [name for name in site.modalities if name not in names]
         if unknown:
             raise RunError(
                 f"site {site.name} has modality {', '.join(unknown)}, which the run does not have: "
                 f"it trains on {', '.join(names)}"
             )
-        if not self.may_lack and site.modalities != names:
-            raise RunError(
-                f"site {site.name} has the modalities {', '.join(site.modalities)}, and the run "
-                f"trains on {', '.join(names)}: give all sites the same ones, in the same order"
-            )
+        lacking = self.lacking(site)
+        if lacking and self._refusal is not None:
+            raise RunError(f"site {site.name} lacks modality {', '.join(lacking)}, {self._refusal}")

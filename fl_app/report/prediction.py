@@ -13,10 +13,11 @@ from clients.evaluation import BATCH_SIZE
 from clients.loader import SplitLoader
 from clients.training import choose_device
 from data_prep.store import Store
+from fl_app.models import takes_modalities
 from fl_app.prepared_model import prepare_model
 from fl_app.runs.records import Run
 from fl_app.settings import Settings
-from fl_app.site_data import modality_infos, normalizations
+from fl_app.site_data import modality_infos, normalizations, run_inputs
 from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunError
 
@@ -25,9 +26,16 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     """Predict the classes, int64 [n], of chips at positions in a store."""
     device = choose_device("auto")
     model = _saved_model(run, store).to(device).eval()
+    names = [modality.name for modality in run.config.data.modalities]
+    store, present = run_inputs(store, names)
+    stacked = not takes_modalities(run.model)
+    if stacked and not all(present):
+        raise RunError(f"{store.path} lacks some of the run's modalities: {', '.join(names)}")
     normalization = normalizations(store.meta.modalities, run_statistics(run.folder))
     labels = np.zeros(len(chips), np.int64)  # a loader wants some; they are not used
-    loader = SplitLoader(store, chips, labels, normalization, device)
+    loader = SplitLoader(
+        store, chips, labels, normalization, device, stacked=stacked, present=present
+    )
     with torch.inference_mode():
         classes = [model(*batch).argmax(1).cpu() for batch, _ in loader.batches(BATCH_SIZE, None)]
     return torch.cat(classes).numpy().astype(np.int64)
@@ -43,10 +51,10 @@ def _saved_model(run: Run, store: Store) -> nn.Module:
             f"{store.path} has {len(store.classes)} classes and the run {len(run.classes)}: "
             "name the data that the run was trained on"
         )
-    name = run.config.model or run.summary.model
+    name, modalities = run.model, run.config.data.modalities or modality_infos(store)
     kept = {"model": name, "batch-norm": run.config.settings.get("batch-norm", "average")}
     settings = Settings.from_mapping(kept)
-    model, _ = prepare_model(settings, modality_infos(store), len(store.classes), None)
+    model, _ = prepare_model(settings, modalities, len(store.classes), None)
     try:
         missing, unexpected = model.load_state_dict(load_file(path), strict=False)
     except (SafetensorError, OSError, RuntimeError) as error:

@@ -23,6 +23,7 @@ from rsdgc import ModelSpec
 from rsdgc.durable import replace_file, replace_text
 from rsdgc.errors import RunError, SettingError
 from strategies import SiteManager
+from strategies.sites import ModalityInfo
 
 MAY_CHANGE = frozenset(
     {
@@ -66,6 +67,12 @@ class ActiveRun:
                 sites=sorted(sites.sites),
                 num_bands=data.bands,
                 chip_px=data.chip_px,
+                modalities=list(data.modalities),
+                lacking={
+                    site.name: list(sites.lacking(site))
+                    for site in sites.connected()
+                    if sites.lacking(site)
+                },
             ),
             layers=[LayerShape(layer.name, list(layer.shape)) for layer in spec.layers],
             versions={
@@ -73,6 +80,11 @@ class ActiveRun:
                 **{package: version(package) for package in PACKAGES},
             },
         ).write(self.folder)
+
+    @property
+    def modalities(self) -> list[ModalityInfo]:
+        """Modalities that a resumed run was started with, in their order."""
+        return RunConfig.read(self.folder).data.modalities
 
     def write_initial_weights(self, match: WeightMatch) -> None:
         """Write ``init-weights.json``: what the model started from."""

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
 from strategies.ledger import RoundEntry, SiteEntry
+from strategies.sites import ModalityInfo
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -42,6 +43,10 @@ class RunData:
     sites: list[str] = field(default_factory=list)
     num_bands: int = 0
     chip_px: int = 0
+    #: in the order in which the model takes them; folders of older versions list none
+    modalities: list[ModalityInfo] = field(default_factory=list)
+    #: names of those that a site lacks, by site
+    lacking: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,11 @@ class Run:
     def synthetic(self) -> bool:
         """Whether the results come from synthetic imagery."""
         return self.config.data.synthetic or self.summary.synthetic
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.config.model or self.summary.model
 
     @property
     def classes(self) -> list[str]:

@@ -137,16 +137,21 @@ def test_malformed_sums_of_a_peer_are_refused(change: dict[str, Any]) -> None:
 def test_sites_that_differ_are_refused() -> None:
     one = _of(np.array([1.0]))
     modality = one.modalities["a"]
-    with pytest.raises(DataError, match="sites differ in modalities or bands"):
-        merge_sites([one, SiteSums({"c": modality}, ("x",), (1,))])
-    two = {"a": modality, "c": modality}
-    other_order = SiteSums(dict(reversed(two.items())), ("x",), (1,))
-    with pytest.raises(DataError, match=r"differ in modalities or bands: c \(b\); a \(b\) and a"):
-        merge_sites([SiteSums(two, ("x",), (1,)), other_order])
+    other = ModalitySums(modality.count, modality.mean, modality.m2, ("c",))
+    with pytest.raises(DataError, match="sites differ in the bands of modality a: c and b"):
+        merge_sites([one, SiteSums({"a": other}, ("x",), (1,))])
     with pytest.raises(DataError, match="sites differ in classes"):
         merge_sites([one, SiteSums({"a": modality}, ("y",), (1,))])
     with pytest.raises(DataError, match="no site has sent statistics"):
         merge_sites([])
+
+
+def test_a_modality_s_sums_are_those_of_the_sites_that_have_it() -> None:
+    one, two = _of(np.array([1.0])), _of(np.array([3.0]))
+    both = SiteSums({"c": two.modalities["a"], "a": two.modalities["a"]}, ("x",), (1,))
+    merged = merge_sites([one, both])
+    assert [merged.modalities["a"].mean, merged.modalities["c"].mean] == [[2.0], [3.0]]
+    assert list(merged.modalities) == ["a", "c"]
 
 
 MODALITIES = {"optical": ["B02", "B03", "B08"], "dem": ["elevation"]}

@@ -22,7 +22,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keep two sites in memory, and list those that are opened."""
     names: list[str] = []
 
-    def open_site(context: Any, name: str, packed_statistics: bytes) -> object:
+    def open_site(context: Any, name: str, *rest: Any) -> object:
         names.append(name)
         return object()
 

@@ -4,11 +4,19 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsdgc.errors import RunError
 from strategies import messages
-from strategies.roll_call import SiteDiscovery, discover_sites
-from strategies.sites import DataInfo, ModalityInfo, SiteManager
+from strategies.roll_call import (
+    SiteDiscovery,
+    _discovery_messages,
+    _read_sites,
+    discover_sites,
+    site_record,
+)
+from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
 from tests.loopback import LoopbackGrid
 
 OPTICAL = ModalityInfo("optical", ("blue", "green", "red", "nir"), 64)
@@ -56,14 +64,6 @@ def test_every_site_is_entered_with_its_node() -> None:
             {messages.NAMES: ["b"], messages.CHIP_PX: [64, 64]},
             r"site b has modality elevation with the bands dem \(64 px\), the others with dem \(11",
         ),
-        (
-            {messages.NAMES: ["b"], messages.LACKING: [2]},
-            "site b has the modalities optical, and the run trains on optical, elevation",
-        ),
-        (
-            {messages.NAMES: ["b"], messages.MODALITIES: ["optical", "sar"]},
-            "site a has the modalities optical, elevation, and the run .* optical, elevation, sar:",
-        ),
         ({messages.NAMES: ["b"], messages.CLASSES: ["water", "sea"]}, r"\(sea, town\)"),
         ({messages.NAMES: ["b"], messages.CLASSES: ["town", "water"]}, "another order"),
     ],
@@ -91,11 +91,11 @@ def test_sites_that_do_not_agree_are_named(change: dict[str, Any], message: str)
     ],
 )
 def test_a_report_of_impossible_data_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(RunError, match=r"a site reports .*: install the same version"):
+    with pytest.raises(RunError, match=r"a message has .*: install the same version"):
         discover(change)
 
 
-def test_a_site_that_lacks_a_modality_takes_part_where_the_model_allows_it() -> None:
+def test_sites_may_have_different_modalities() -> None:
     """The order of the modalities is that of the sites' names, not of their arrival."""
     both = {messages.NAMES: ["c", "b"], messages.NUM_TRAIN: [1, 1], messages.NUM_TEST: [1, 1]}
     nodes = [
@@ -103,13 +103,23 @@ def test_a_site_that_lacks_a_modality_takes_part_where_the_model_allows_it() -> 
         {messages.NAMES: ["a"], messages.MODALITIES: ["sar", "elevation"], messages.LACKING: [2]},
     ]
     grid = LoopbackGrid(site, nodes, {})
-    manager = discover_sites(grid, 3, join_timeout_s=0.2, may_lack=True)
+    manager = discover_sites(grid, 3, join_timeout_s=0.2)
     assert manager.data.modality_names == ("sar", "elevation", "optical")
     assert {name: info.modalities for name, info in manager.sites.items()} == {
         "a": ("sar",),
         "b": ("elevation",),
         "c": ("optical", "elevation"),
     }
+    with pytest.raises(RunError, match="site a lacks modality elevation, optical, because"):
+        manager.refuse_lacking("because")
+
+
+def test_the_order_of_the_modalities_may_be_given() -> None:
+    grid = LoopbackGrid(site, [{}], {})
+    manager = discover_sites(grid, 1, 0.2, ["elevation", "optical"])
+    assert manager.data.modalities == (ELEVATION, OPTICAL)
+    with pytest.raises(RunError, match="no site has modality sar: set modalities to some of opt"):
+        discover_sites(grid, 1, 0.2, ["sar"])
 
 
 def test_too_few_sites_is_an_error() -> None:
@@ -165,9 +175,39 @@ def test_a_site_that_joins_with_a_modality_of_its_own_is_refused(
     ]
     grid = LoopbackGrid(site, names, {})
     grid.away = {102}
-    manager = discover_sites(grid, 1, join_timeout_s=0.2, may_lack=True)
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
     grid.away.clear()
     SiteDiscovery(manager).poll(grid)
     assert list(manager.sites) == ["a"]
     assert manager.data.modality_names == ("optical", "elevation")
     assert "site b has modality x, which the run does not have" in caplog.text
+
+
+NAME = st.text(min_size=1, max_size=5)
+MODALITY = st.builds(
+    ModalityInfo, NAME, st.lists(NAME, min_size=1, max_size=3).map(tuple), st.integers(1, 64)
+)
+
+
+@given(
+    st.lists(MODALITY, min_size=1, max_size=4, unique_by=lambda modality: modality.name),
+    st.lists(NAME, max_size=4),
+    st.data(),
+)
+def test_what_a_node_answers_is_what_the_server_reads(
+    modalities: list[ModalityInfo], names: list[str], draw: st.DataObject
+) -> None:
+    data = DataInfo("here", True, ("water", "town"), tuple(modalities))
+    own = st.lists(st.sampled_from(modalities), min_size=1, unique=True)
+    sites = []
+    for name in names:
+        chosen = draw.draw(own)
+        has = tuple(m.name for m in modalities if m in chosen)
+        sites.append(SiteInfo(name, 101, len(name), 0, has))
+
+    def answer(message: Message, context: Context) -> Message:
+        return Message(RecordDict({messages.SITE: site_record(data, sites)}), reply_to=message)
+
+    grid = LoopbackGrid(answer, [{}], {})
+    reply = grid.send_and_receive(_discovery_messages([101]))
+    assert _read_sites(*reply) == (data, sites)

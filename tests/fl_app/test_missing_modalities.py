@@ -1,0 +1,157 @@
+"""Runs whose sites have different modalities, through the real apps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from data_prep.dataset import open_data
+from fl_app.report.prediction import predict
+from fl_app.runs.records import read_run
+from fl_app.simulation import _check_feasible
+from rsdgc.errors import DataError, RunError
+from strategies import messages
+from tests import federation
+from tests.modalities import LACKING, make_data
+
+FUSION = "tests.modalities:Branches"
+QUICK: dict[str, Any] = {"rounds": 2, "budget": "4x", "budget_down": "4x", "min_sites": 3}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("modalities"))
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path) -> Callable[..., list[Message]]:
+    """Run in ``tmp_path``, and return the messages to the sites."""
+
+    def run(**changes: Any) -> list[Message]:
+        chosen = federation.settings(data, tmp_path / "run", **{**QUICK, **changes})
+        return federation.run(chosen).seen
+
+    return run
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+@pytest.mark.parametrize("normalization", ["site", "common"])
+def test_a_site_without_a_modality_takes_part_in_a_fusion_run(
+    data: Path, tmp_path: Path, run: Callable[..., Any], method: str, normalization: str
+) -> None:
+    seen = run(model=FUSION, method=method, normalization=normalization)
+    finished = read_run(tmp_path / "run")
+    assert finished.summary.refused == {}
+    assert [m.name for m in finished.config.data.modalities] == ["optical", "elevation"]
+    assert [m.px for m in finished.config.data.modalities] == [8, 4]
+    assert finished.config.data.lacking == LACKING
+    told = set()
+    for message in seen:
+        if message.metadata.message_type in ("train", "evaluate"):
+            task = message.content.config_records[messages.TASK]
+            if messages.MODALITIES in task:
+                told.add(task[messages.SITE])
+    assert told == {"site-01"}
+    dataset = open_data(data)
+    chips, _ = dataset.site("site-00").split("test")
+    predicted = predict(finished, dataset.store, chips)
+    assert set(predicted) <= {0, 1, 2}
+    # the model works with what another store has
+    predict(finished, dataset.store.with_modalities(["optical"]), chips)
+
+
+def test_the_modalities_of_a_run_are_chosen_and_ordered(
+    data: Path, tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    run(model="small-cnn", modalities="optical")
+    finished = read_run(tmp_path / "run")
+    assert finished.summary.refused == {}
+    assert (finished.config.data.num_bands, finished.config.data.lacking) == (3, {})
+    dataset = open_data(data)
+    chips, _ = dataset.site("site-00").split("test")
+    assert len(predict(finished, dataset.store, chips)) == len(chips)
+    with pytest.raises(RunError, match="lacks some of the run's modalities: optical"):
+        predict(finished, dataset.store.with_modalities(["elevation"]), chips)
+
+
+def test_the_setting_gives_the_order(tmp_path: Path, run: Callable[..., Any]) -> None:
+    run(model=FUSION, modalities="elevation, optical")
+    names = [m.name for m in read_run(tmp_path / "run").config.data.modalities]
+    assert names == ["elevation", "optical"]
+
+
+REFUSED = {
+    "stacked": (
+        {"model": "small-cnn"},
+        "site site-01 lacks modality elevation, and model small-cnn takes all of them as one: "
+        r"choose a fusion model \(rsdgc models\), or train with modalities=optical",
+    ),
+    "unknown": (
+        {"model": FUSION, "modalities": "optical,sar"},
+        "no site has modality sar: set modalities to some of optical",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_sites_cannot_do_is_said_in_one_line(
+    data: Path, tmp_path: Path, run: Callable[..., Any], case: str
+) -> None:
+    changes, message = REFUSED[case]
+    with pytest.raises(RunError, match=message):
+        run(**changes)
+    chosen = federation.settings(data, tmp_path / "run", **{**QUICK, **changes})
+    with pytest.raises(RunError, match=message):  # before a simulation starts, too
+        _check_feasible(chosen, open_data(data, chosen.modality_names))
+
+
+def test_a_fusion_model_that_needs_all_modalities_is_tried(run: Callable[..., Any]) -> None:
+    with pytest.raises(RunError, match=r"site-01 lacks modality elevation, and model .* None inst"):
+        run(model="tests.modalities:NeedsAll")
+
+
+def test_a_site_with_none_of_the_modalities_says_so(data: Path, run: Callable[..., Any]) -> None:
+    with pytest.raises(RunError, match="site site-01 has none of the modalities elevation"):
+        run(model=FUSION, modalities="elevation")
+    with pytest.raises(DataError, match="has none of the modalities sar: it has optical, elev"):
+        open_data(data, ["sar"])
+
+
+def test_common_statistics_are_those_of_the_sites_that_have_the_modality(
+    data: Path, tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    run(model=FUSION, normalization="common")
+    written = json.loads((tmp_path / "run" / "normalization.json").read_text())
+    assert list(written) == ["optical", "elevation"]
+    dataset = open_data(data)
+    for name, sites in (("elevation", ("site-00", "site-02")), ("optical", dataset.sites)):
+        pixels = []
+        for site in sites:
+            view = dataset.site(site)
+            chips, _ = view.split("train")
+            pixels.append(view.store.with_modalities([name]).take(chips)[0])
+        expected = np.concatenate(pixels).mean((0, 2, 3), dtype=np.float64)
+        np.testing.assert_allclose(written[name]["mean"], expected, rtol=1e-5)
+
+
+def test_a_run_is_resumed_with_the_modalities_that_it_was_started_with(
+    data: Path, tmp_path: Path
+) -> None:
+    def stop(message: Message, reply: Message) -> Message:
+        task = message.content.config_records[messages.TASK]
+        if task.get(messages.ROUND) == 2:
+            raise KeyboardInterrupt
+        return reply
+
+    changes = {**QUICK, "model": FUSION, "checkpoint_every": 1}
+    chosen = federation.settings(data, tmp_path / "run", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        federation.run(chosen, fault=stop)
+    federation.run(federation.settings(data, tmp_path / "run", **changes, resume=True), run_id=8)
+    finished = read_run(tmp_path / "run")
+    assert finished.summary.rounds == 2
+    assert finished.summary.refused == {}
