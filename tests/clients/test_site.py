@@ -15,6 +15,7 @@ from rsdgc.codec.wire import decode
 from rsdgc.errors import DataError, RunError, StateError
 from rsdgc.patches import fingerprint
 from rsdgc.scheme import Scheme
+from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from tests.clients.toys import TinyNet, make_split, train_settings
 
 if TYPE_CHECKING:
@@ -267,3 +268,61 @@ def test_labels_outside_the_class_list_are_refused(tmp_path: Path) -> None:
 def test_the_model_stays_on_the_device_of_its_split(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     assert {p.device for p in site.model.parameters()} == {torch.device("cpu")}
+
+
+@pytest.mark.parametrize("batch_norm", ["average", "local-statistics", "local"])
+def test_the_same_task_again_gets_the_same_statistics(tmp_path: Path, batch_norm: str) -> None:
+    start_weights = ModelParts(TinyNet(), batch_norm).vector()
+    ratios = np.full(len(ModelParts(TinyNet(), batch_norm).spec.layers), 0.3)
+    task = make_task(ratios=ratios)
+    received = whole(start_weights)
+    first, second = (
+        make_site(tmp_path, batch_norm=batch_norm, initial=start_weights.copy).work(task, received)
+        for _ in range(2)
+    )
+    assert first.payload == second.payload
+    assert first.statistics == second.statistics
+    assert bool(first.statistics) == (batch_norm == "average")
+
+
+def test_received_statistics_are_those_that_the_model_is_scored_with(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    site.parts.load_vector(start())
+    initial = site.parts.arrays(site.parts.running)
+    shifted = {name: array + np.float32(3) for name, array in initial.items()}
+    plain = ReceivedModel(0, fingerprint(start()))
+    odd = ReceivedModel(0, fingerprint(start()), statistics=encode_statistics(shifted, initial))
+    before, after = (site.evaluate(origin(), received)[0] for received in (plain, odd))
+    assert before.loss != after.loss
+    again, _ = site.evaluate(origin(), plain)
+    assert again.loss == before.loss
+
+
+def test_damaged_statistics_change_nothing(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    site.work(make_task(), whole(start()))
+    before = residual_of(tmp_path).copy()
+    with pytest.raises(RunError, match="statistics arrived damaged"):
+        site.work(make_task(2, 1), ReceivedModel(0, fingerprint(start()), statistics=b"odd"))
+    np.testing.assert_array_equal(residual_of(tmp_path), before)
+
+
+def test_entries_that_stay_at_the_site_are_kept_over_rounds_and_processes(tmp_path: Path) -> None:
+    weights = ModelParts(TinyNet(), "local").vector()
+    ratios = np.ones(len(ModelParts(TinyNet(), "local").spec.layers))
+
+    def work(number: int) -> Site:
+        site = make_site(tmp_path, batch_norm="local", initial=weights.copy)
+        task = make_task(number, number - 1, ratios=ratios)
+        site.work(task, ReceivedModel(0, fingerprint(weights)))
+        return site
+
+    names = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
+    first = work(1).parts.arrays(names)
+    site = make_site(tmp_path, batch_norm="local", initial=weights.copy)
+    _, packed = site.evaluate(origin(), ReceivedModel(0, fingerprint(weights)))
+    local = decode_statistics(packed, ModelParts(TinyNet(), "local").arrays(names))
+    for name in names:
+        np.testing.assert_allclose(local[name], first[name], rtol=1e-3)
+    second = work(2).parts.arrays(names)
+    assert any((second[name] != first[name]).any() for name in names)
