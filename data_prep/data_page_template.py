@@ -36,7 +36,9 @@ TEMPLATE = """
 {% if "partition" in facts %}
  {{ facts.partition.sites|length }} sites by {{ facts.partition.scheme }}, seed
  {{ facts.partition.seed }}{% if facts.partition.dropped %};
- {{ facts.partition.dropped|exact }} samples are at no site{% endif %}.
+ {{ facts.partition.dropped|exact }} samples are at no site{% endif %}
+ {%- for site, names in facts.partition.lacking.items() %};
+ {{ site }} lacks {{ names|join(", ") }}{% endfor %}.
 {% endif %}</p>
 <ul class="legend" aria-label="Splits">
 {% for split in splits %}

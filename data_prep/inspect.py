@@ -93,9 +93,12 @@ def print_description(facts: dict[str, Any], console: Console | None = None) -> 
 def _partition_line(partition: dict[str, Any]) -> str:
     alpha = "" if partition["alpha"] is None else f", alpha {partition['alpha']}"
     dropped = f", {partition['dropped']} samples at no site" if partition["dropped"] else ""
+    lacking = "".join(
+        f"; {site} without {', '.join(names)}" for site, names in partition["lacking"].items()
+    )
     return (
         f"{len(partition['sites'])} sites by {partition['scheme']}{alpha}, seed "
-        f"{partition['seed']}, of the store {partition['store']}{dropped}"
+        f"{partition['seed']}, of the store {partition['store']}{dropped}{lacking}"
     )
 
 

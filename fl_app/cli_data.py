@@ -218,6 +218,10 @@ def partition(
     classes_per_site: Annotated[
         int, typer.Option(help="Classes per site, for the scheme classes.", min=1)
     ] = 2,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="SITE=MODALITY that the site lacks, for experiments; repeatable."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Divide a store over sites; no pixel is copied."""
@@ -232,8 +236,20 @@ def partition(
         alpha=alpha,
         classes_per_site=classes_per_site,
         seed=seed,
+        lacking=_lacking(without or []),
     )
     print_description(describe(out))
+
+
+def _lacking(texts: list[str]) -> dict[str, list[str]]:
+    """Read ``SITE=MODALITY`` texts, with commas between several modalities."""
+    lacking: dict[str, list[str]] = {}
+    for text in texts:
+        site, _, modalities = text.rpartition("=")
+        if not site or not modalities:
+            raise SettingError(f"--without {text!r} is not SITE=MODALITY, as site-02=elevation")
+        lacking.setdefault(site, []).extend(modalities.split(","))
+    return lacking
 
 
 def inspect(

@@ -14,6 +14,7 @@ from data_prep.partition import NO_SITE, assign_blocks, partition
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
 from tests.data_prep.archives import write_class_folders
+from tests.modalities import make_data
 
 PLANS: list[dict[str, Any]] = [
     {"scheme": "iid", "sites": 5},
@@ -181,3 +182,20 @@ def test_pathological_sites_that_cannot_be_are_named(
     how = {"scheme": "classes", "sites": sites, "classes_per_site": per_site}
     with pytest.raises(SettingError, match=message):
         partition(scenes_store.path, tmp_path / "data", **how)
+
+
+def test_a_site_may_lack_a_modality(tmp_path: Path) -> None:
+    data = open_data(make_data(tmp_path, sites=2, lacking={"site-01": ["elevation"]}))
+    names = {site: [m.name for m in data.site(site).store.meta.modalities] for site in data.sites}
+    assert names == {"site-00": ["optical", "elevation"], "site-01": ["optical"]}
+    chips, _ = data.site("site-01").split("train")
+    (optical,) = data.site("site-01").store.take(chips[:2])
+    np.testing.assert_array_equal(optical, data.store.take(chips[:2])[0])
+    store = tmp_path / "store"
+    for lacking, message in (
+        ({"site-07": ["elevation"]}, "names site site-07: the sites are site-00, site-01"),
+        ({"site-01": ["sar"]}, "names modality sar: the store has optical, elevation"),
+        ({"site-01": ["optical", "elevation"]}, "leaves site-01 no modality"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            partition(store, tmp_path / "other", sites=2, lacking=lacking)

@@ -20,6 +20,7 @@ from tests.data_prep.archives import (
     write_scene,
     write_tif,
 )
+from tests.modalities import make_data
 
 
 def test_a_sentinel_folder_with_polygons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -116,6 +117,22 @@ def test_class_partitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert (
         rsdgc(monkeypatch, "partition", tmp_path / "store", *words, "--out", tmp_path / "data") == 0
     )
+
+
+def test_a_partition_without_a_modality_at_a_site(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_data(tmp_path)
+    words = ["partition", tmp_path / "store", "--scheme", "iid", "--sites", "2", "--out", "data2"]
+    monkeypatch.chdir(tmp_path)
+    assert rsdgc(monkeypatch, *words, "--without", "site-01=elevation") == 0
+    assert "site-01 without elevation" in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert rsdgc(monkeypatch, "inspect", "data2", "--html", page) == 0
+    assert "site-01 lacks elevation" in " ".join(page.read_text().split())
+    words[-1] = "data3"
+    assert rsdgc(monkeypatch, *words, "--without", "elevation") != 0
+    assert "--without 'elevation' is not SITE=MODALITY" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

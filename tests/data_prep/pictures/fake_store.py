@@ -59,6 +59,10 @@ class FakeStore:
         ]
         self.meta = SimpleNamespace(modalities=modalities, kind=kind, stride_px=stride_px)
 
+    def with_modalities(self, names: list[str]) -> FakeStore:
+        assert names == [modality.name for modality in self.meta.modalities]
+        return self
+
     def take(self, chips: np.ndarray) -> list[np.ndarray]:
         return [array[chips] for array in self.arrays]
 
