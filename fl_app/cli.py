@@ -19,6 +19,7 @@ from fl_app.cli_deploy import add_deploy_commands
 from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
 from fl_app.cli_weights import weights
 from rsdgc.errors import RsdgcError, RunError, SettingError
+from rsdgc.registry import add_code_dir
 
 app = typer.Typer(
     help="Federated learning over thin links for remote-sensing archives.",
@@ -43,6 +44,7 @@ def main() -> None:
     """Run the command line; the entry point of ``rsdgc``."""
     # On SIGTERM Python would end at once; an exit lets a command end the processes it started.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    add_code_dir(Path.cwd())  # for modules of the user's own, such as that of a label format
     try:
         app()
     except RsdgcError as error:

@@ -40,6 +40,7 @@ from fl_app.site_data import (
 from rsdgc import ModelSpec
 from rsdgc.errors import RunError, WireError
 from rsdgc.patches import unpack_patches
+from rsdgc.registry import add_code_dir
 from strategies import messages
 from strategies.model_record import to_record, to_vector
 from strategies.roll_call import read_modalities, site_record
@@ -83,7 +84,7 @@ def statistics(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Work one round at the site that the task names."""
-    settings = Settings.from_mapping(context.run_config)
+    settings = _settings(context)
     task = message.content.config_records[messages.TASK]
     site = _site(context, task)
     origin = _origin(context, task)
@@ -151,8 +152,16 @@ def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
 # ---- the node and its sites -------------------------------------------------------------------
 
 
+def _settings(context: Context) -> Settings:
+    """Return the run's settings; modules of the user's own can be imported from then on."""
+    settings = Settings.from_mapping(context.run_config)
+    # The node's own folder goes before the server's, which is on another machine.
+    add_code_dir(str(context.node_config.get("code-dir") or settings.code_dir))
+    return settings
+
+
 def _node(context: Context) -> NodeData:
-    return node_data(context.node_config, Settings.from_mapping(context.run_config))
+    return node_data(context.node_config, _settings(context))
 
 
 def _local_name(node: NodeData, name: str) -> str:
@@ -181,7 +190,7 @@ def _open_site(
     context: Context, name: str, packed_statistics: bytes, modalities: tuple[ModalityInfo, ...]
 ) -> Site:
     """Open a site for a run of these modalities; without any, of those that it has."""
-    settings = Settings.from_mapping(context.run_config)
+    settings = _settings(context)
     node = _node(context)
     local_name = _local_name(node, name)
     if settings.threads:

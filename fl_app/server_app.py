@@ -20,6 +20,7 @@ from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
 from rsdgc.errors import RsdgcError, RunError
+from rsdgc.registry import add_code_dir
 from strategies import discover_sites
 from strategies.base import SiteStrategy
 from strategies.model_record import to_record, to_vector
@@ -50,6 +51,7 @@ def run(grid: Grid, context: Context) -> Path:
 def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     """Run the federation and write everything into its run folder but the report."""
     settings = active.settings
+    add_code_dir(settings.code_dir)
     known = active.modalities if active.resumed else []
     names = [modality.name for modality in known] or settings.modality_names
     sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s, names, known)

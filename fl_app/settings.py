@@ -140,6 +140,12 @@ class Settings(BaseModel):
     state_dir: str = Field(
         "", description="Where sites keep their state; empty: beside the run folder's report."
     )
+    code_dir: str = Field(
+        "",
+        description="Folder of modules of your own, such as that of `model=mynet:build`; empty: "
+        "the current folder in a simulation, `code-dir` of `server.toml` and `site.toml` in a "
+        "deployment.",
+    )
 
     method: Annotated[str, AfterValidator(NameIn(METHODS))] = Field(
         "rs-dgc",

@@ -28,6 +28,7 @@ from fl_app.settings import Settings, parse_budget, parse_overrides
 from fl_app.site_data import NodeData, check_trainable, describe_sites
 from rsdgc import fit_ratios, uniform_shares
 from rsdgc.errors import RunError, SettingError
+from rsdgc.registry import add_code_dir
 from strategies.sites import SiteManager
 
 GPU_SHARE = 0.25
@@ -67,6 +68,8 @@ def run_simulation(
     Nothing is written before the settings, the data and the model are known to be usable.
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
+    code_dir = Path(settings.code_dir).absolute()
+    add_code_dir(code_dir)
     if settings.resume:
         folder, _ = check_resumable(settings)
         refuse_if_running(folder)
@@ -82,6 +85,7 @@ def run_simulation(
         update={
             "data_dir": str(data),
             "out": str(out),
+            "code_dir": str(code_dir),
             "state_dir": settings.state_dir and str(Path(settings.state_dir).absolute()),
             "init_weights": settings.init_weights and str(Path(settings.init_weights).absolute()),
             "min_sites": len(dataset.sites),  # all start at once, and every run has the same ones

@@ -14,6 +14,9 @@ Catch :class:`RsdgcError` to handle them all. Any other exception is a bug.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class RsdgcError(Exception):
     """Base of all deliberate errors; the text is one line for a terminal."""
@@ -37,3 +40,19 @@ class StateError(RsdgcError):
 
 class RunError(RsdgcError):
     """A federated run cannot start, or did not finish."""
+
+
+def describe_error(error: BaseException, file: str | None = None) -> str:
+    """Return an exception of a user's code in one line.
+
+    It ends with the place in ``file`` that raised it, or with the last place if that is unknown.
+    """
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0]}".rstrip(": ")
+    if isinstance(error, SyntaxError):  # names its place itself
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    place = next((frame for frame in reversed(own) if frame.filename == file), None)
+    place = place or (own[-1] if own else None)
+    return f"{text}, at {Path(place.filename).name}:{place.lineno}" if place else text

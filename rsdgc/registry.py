@@ -11,19 +11,39 @@
     INDICATORS["my_package.ranking:Median"]   # by its path; imports the module
 
 Use the path in settings: the server and the sites of a run are separate processes, and each of
-them imports the module where it needs it.
+them imports the module where it needs it. Modules come from where Python finds them, and then from
+the folders of :func:`add_code_dir`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
-from rsdgc.errors import SettingError
+from rsdgc.errors import SettingError, describe_error
 
 T = TypeVar("T")
+
+_code_dirs: list[Path] = []
+
+
+def add_code_dir(folder: str | Path) -> None:
+    """Let modules in a folder be imported, in this process; an empty text adds none.
+
+    The folder comes after everything that is installed: a file of a user that is called
+    ``random.py`` must not replace Python's own.
+    """
+    path = Path(folder).absolute()
+    if not str(folder) or path in _code_dirs:
+        return
+    _code_dirs.append(path)
+    sys.path.append(str(path))
+    importlib.invalidate_caches()
 
 
 class Registry(Generic[T]):
@@ -71,6 +91,8 @@ class Registry(Generic[T]):
         remedy = f"choose one of {', '.join(self._items)}"
         if similar := difflib.get_close_matches(name, self._items, n=1):
             remedy = f"did you mean {similar[0]!r}? Otherwise {remedy}"
+        path = "{}:{}".format(*name.rsplit(".", 1)) if "." in name else "package.module:name"
+        remedy += f", or write {path} for one of your own"
         raise SettingError(f"{self.kind} {name!r} is unknown: {remedy}")
 
     def name_of(self, item: T) -> str:
@@ -94,11 +116,56 @@ class Registry(Generic[T]):
 
     def _import(self, path: str) -> T:
         module_name, _, attribute = path.partition(":")
+        words = [*module_name.split("."), attribute]
+        if not all(map(str.isidentifier, words)) or module_name.endswith(".py"):
+            raise SettingError(f"{self.kind} {path!r} cannot be imported: write {_repair(path)}")
         try:
-            item: T = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise SettingError(
-                f"{self.kind} {path!r} cannot be imported ({error}): write package.module:name "
-                "and install the package on the server and at every site"
-            ) from error
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
+            reason = _why_not_imported(module_name, error)
+            raise SettingError(f"{self.kind} {path!r} cannot be imported: {reason}") from error
+        if not hasattr(module, attribute):
+            reason = _why_not_in(module, attribute)
+            raise SettingError(f"{self.kind} {path!r} cannot be imported: {reason}")
+        item: T = getattr(module, attribute)
         return item
+
+
+def _repair(path: str) -> str:
+    """Return what someone may have meant who wrote the name of a file."""
+    file, _, name = path.partition(":")
+    module = file.removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
+    words = [*module.split("."), name]
+    return f"{module}:{name}" if all(map(str.isidentifier, words)) else "package.module:name"
+
+
+def _why_not_imported(module: str, error: BaseException) -> str:
+    """Return the reason and the remedy in one line."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is None:
+        return f"its module raises {describe_error(error)}"
+    if missing != module and not module.startswith(f"{missing}."):
+        return (
+            f"its module imports {missing!r}, which is not installed: install it, in a deployment "
+            "on the server and at every site"
+        )
+    folders = "".join(f" or in {folder}" for folder in _code_dirs)
+    return (
+        f"there is no module {missing!r} among the installed packages{folders}: set code-dir to "
+        "its folder, or install it; in a deployment, on the server and at every site"
+    )
+
+
+def _why_not_in(module: ModuleType, attribute: str) -> str:
+    """Return what the module has instead, and whether it hides another one."""
+    place = getattr(module, "__file__", None) or "built in"
+    reason = f"module {module.__name__} ({place}) has no {attribute!r}"
+    for folder in _code_dirs:
+        own = folder.joinpath(*module.__name__.split("."))
+        hidden = [path for path in (own, own.with_suffix(".py")) if path.exists()]
+        if hidden and not str(place).startswith(str(own)):
+            return f"{reason}, and hides {hidden[0]}: give that another name"
+    names = {name.lower(): name for name in reversed(dir(module)) if not name.startswith("_")}
+    if similar := difflib.get_close_matches(attribute.lower(), names, n=1):
+        return f"{reason}: did you mean {names[similar[0]]!r}?"
+    return f"{reason}: name what it defines"

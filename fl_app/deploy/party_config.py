@@ -67,6 +67,8 @@ class _PartyConfig(BaseModel):
     private_key: UnquotedPath
     state_dir: UnquotedPath
     """Folder for Flower's own files; at the server its database, at a site replica and residual."""
+    code_dir: UnquotedPath = Path("code")
+    """Folder of modules of the user's own, such as that of a network; need not exist."""
     min_free_gb: float = Field(3.0, ge=0)
     """Free space that ``rsdgc deploy check`` requires, GB."""
 

@@ -17,6 +17,7 @@ from fl_app.runs.records import RunConfig, RunSummary
 from fl_app.settings import Settings, parse_overrides
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
+from rsdgc.registry import add_code_dir
 from strategies.round_log import human_bytes
 
 END_TIMEOUT_S = 30.0
@@ -32,8 +33,9 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     registered sites.
     """
     folder = config.runs_dir / out
-    given = {**parse_overrides(overrides), **options, "out": str(folder)}
-    settings = Settings.from_mapping(given)
+    given = {"code-dir": str(config.code_dir), **parse_overrides(overrides), **options}
+    settings = Settings.from_mapping({**given, "out": str(folder)})
+    _check_model(settings)
     if in_use(folder):
         raise SettingError(
             f"run folder {folder} is not empty: choose another --out, or continue that run with "
@@ -46,6 +48,15 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     if "min-sites" not in given:
         settings = settings.model_copy(update={"min_sites": len(sites)})
     _submit_and_follow(flower, settings)
+
+
+def _check_model(settings: Settings) -> None:
+    """Raise :class:`SettingError` if this machine cannot import a model that is not built in."""
+    if ":" in settings.model:
+        from fl_app.models import find_builder  # noqa: PLC0415  # imports torch
+
+        add_code_dir(settings.code_dir)
+        find_builder(settings.model)
 
 
 def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None:

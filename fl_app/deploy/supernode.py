@@ -106,7 +106,10 @@ def start(config: SiteConfig) -> None:
 
 def command(config: SiteConfig) -> list[str]:
     """Return the command that runs the SuperNode."""
-    node = f'site-name="{config.name}" data-dir="{config.data_dir}" state-dir="{config.state_dir}"'
+    node = (
+        f'site-name="{config.name}" data-dir="{config.data_dir}" state-dir="{config.state_dir}" '
+        f'code-dir="{config.code_dir}"'
+    )
     if config.init_weights is not None:
         node += f' init-weights="{config.init_weights}"'
     return [

@@ -69,6 +69,7 @@ __all__ = [
     "accepts_missing",
     "branch_key",
     "build_model",
+    "find_builder",
     "takes_modalities",
 ]
 
@@ -114,7 +115,7 @@ MODELS.register("fusion-attention")(FusionAttention)
 
 def takes_modalities(name: str) -> bool:
     """Return whether a model is a fusion model: takes one tensor per modality, not one in all."""
-    return asks_for_modalities(_builder(name))
+    return asks_for_modalities(find_builder(name))
 
 
 def build_model(
@@ -156,7 +157,7 @@ def build_model(
         fusion model has no modalities, or what a function from outside returns is not such a
         module.
     """
-    builder = _builder(name)
+    builder = find_builder(name)
     least_px = LEAST_CHIP_PX.get(name, 1)  # a model that is not built in is tried instead
     if chip_px < least_px:
         raise SettingError(
@@ -185,5 +186,6 @@ def _is_timm(name: str) -> bool:
     return name.startswith(timm_models.PREFIX)
 
 
-def _builder(name: str) -> Callable[..., nn.Module]:
+def find_builder(name: str) -> Callable[..., nn.Module]:
+    """Return what builds a model; raise :class:`SettingError` if the name is of none."""
     return timm_models.builder(name) if _is_timm(name) else MODELS[name]

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import inspect
 import random
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from rsdgc.errors import SettingError
+from rsdgc.errors import SettingError, describe_error
 
 if TYPE_CHECKING:  # strategies imports Flower, which takes a second
     from strategies.sites import ModalityInfo
@@ -124,17 +122,6 @@ def bind_arguments(
                 f"{', '.join(arguments)}: give it a default value"
             )
     return positional, by_name
-
-
-def describe_error(error: BaseException, file: str | None = None) -> str:
-    """Return an exception of someone else's code in one line.
-
-    It ends with the place in ``file`` that raised it, or with the last place if that is unknown.
-    """
-    lines = str(error).strip().splitlines() or [""]
-    frames = traceback.extract_tb(error.__traceback__)
-    place = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-    return f"{type(error).__name__}: {lines[0]}, at {Path(place.filename).name}:{place.lineno}"
 
 
 def _build_on(

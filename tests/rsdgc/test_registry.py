@@ -1,7 +1,12 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from rsdgc import registry
 from rsdgc.errors import SettingError
-from rsdgc.registry import Registry
+from rsdgc.registry import Registry, add_code_dir
 
 
 def make() -> Registry[type]:
@@ -33,7 +38,15 @@ def test_a_path_is_imported() -> None:
         ("zzz", "choose one of integer, text"),
         ("no_such_package:Thing", "cannot be imported"),
         ("collections:NoSuchThing", "cannot be imported"),
-        (":x", "cannot be imported"),
+        (":x", "write package.module:name$"),
+        ("mynet:", "write package.module:name$"),
+        ("a b:c", "write package.module:name$"),
+        ("./nets/mynet.py:build", "write nets.mynet:build$"),
+        ("mynet.py:build", "write mynet:build$"),
+        ("mynet.build", "or write mynet:build for one of your own"),
+        ("collections:ordereddict", "did you mean 'OrderedDict'"),
+        ("no_such_package.inner:Thing", "no module 'no_such_package' among the installed"),
+        ("collections.inner:Thing", "no module 'collections.inner' among the installed"),
     ],
 )
 def test_unknown_names_are_refused_with_a_remedy(name: str, message: str) -> None:
@@ -53,3 +66,58 @@ def test_the_name_of_an_item_finds_it() -> None:
     assert shapes.name_of(str) == "text"
     assert shapes.name_of(float) == "builtins:float"
     assert shapes[shapes.name_of(float)] is float
+
+
+@pytest.fixture
+def code_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of a user's modules, which no installed package knows."""
+    monkeypatch.setattr(registry, "_code_dirs", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = set(sys.modules)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    add_code_dir(folder)
+    yield folder
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def test_a_module_in_a_code_folder_is_found_and_finds_those_beside_it(code_dir: Path) -> None:
+    (code_dir / "their_sizes.py").write_text("SIDE = 3")
+    (code_dir / "their_shapes.py").write_text("from their_sizes import SIDE\nclass Square: ...")
+    assert make()["their_shapes:Square"].__name__ == "Square"
+    add_code_dir(code_dir)
+    add_code_dir("")
+    assert sys.path.count(str(code_dir)) == 1
+    assert str(Path.cwd()) not in [str(folder) for folder in registry._code_dirs]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import no_such_library", "its module imports 'no_such_library', which is not installed"),
+        ("raise ValueError('no\\nGPU')", r"raises ValueError: no, at their_shapes.py:1$"),
+        ("import sys; sys.exit(2)", r"raises SystemExit: 2, at their_shapes.py:1$"),
+        ("def square(:", r"raises SyntaxError: .*\(their_shapes.py, line 1\)"),
+        ("class Squares: ...", r"\(.*their_shapes.py\) has no 'Square': did you mean 'Squares'"),
+        ("", r"\(.*their_shapes.py\) has no 'Square': name what it defines"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_refused_in_one_line(
+    code_dir: Path, source: str, message: str
+) -> None:
+    (code_dir / "their_shapes.py").write_text(source)
+    with pytest.raises(SettingError, match=message) as caught:
+        make()["their_shapes:Square"]
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_searched_is_named(code_dir: Path) -> None:
+    with pytest.raises(SettingError, match=rf"installed packages or in {code_dir}: set code-dir"):
+        make()["their_shapes:Square"]
+
+
+def test_an_installed_module_of_the_same_name_is_not_replaced(code_dir: Path) -> None:
+    (code_dir / "colorsys.py").write_text("class Square: ...")
+    with pytest.raises(SettingError, match=r"has no 'Square', and hides .*/code/colorsys.py: give"):
+        make()["colorsys:Square"]
