@@ -111,14 +111,10 @@ class ModelParts:
         is raised if the vector's size is not the model's.
         """
         _check_size(flat.size, self.spec)
-        # "W" copies a read-only vector: PyTorch warns of memory that it must not write to.
-        source = torch.from_numpy(np.require(flat, np.float32, ["C", "W"]))
-        shared = list(self._shared())
-        source = source.to(shared[0][0].device)  # one transfer instead of one per layer
         buffers = dict(self.model.named_buffers())
         with torch.no_grad():
-            for tensor, start, stop in shared:
-                tensor.copy_(source[start:stop].view(tensor.shape))
+            for tensor, start, stop in self._shared():
+                tensor.copy_(_as_tensor(flat[start:stop]).view(tensor.shape))
             for name, value in self._counters.items():
                 buffers[name].copy_(value)
 
@@ -185,6 +181,12 @@ def _frozen_norms(model: nn.Module) -> Iterator[str]:
             owner = model.get_submodule(parent)
         if not any(parameter.requires_grad for parameter in owner.parameters()):
             yield name
+
+
+def _as_tensor(layer: Float32) -> Tensor:
+    # "W" copies what is read-only, for PyTorch warns of such memory. A replica is mapped copy on
+    # write, and is not copied.
+    return torch.from_numpy(np.require(layer, np.float32, ["C", "W"]))
 
 
 def _check_size(size: int, spec: ModelSpec) -> None:

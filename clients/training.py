@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor, nn
 
+from clients.acceleration import MixedPrecision, half_type
 from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
 from clients.loader import Chips, SplitLoader, channels_last
 from clients.micro_batch import MicroBatch, Part
 from clients.model_parts import set_training_mode
 from clients.optimizers import OPTIMIZERS
-from clients.precision import MixedPrecision, half_type
 from rsdgc.errors import RunError, SettingError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -58,7 +58,7 @@ class TrainSettings:
     clip_norm: float  #: largest L2 norm of a step's gradient, over all parameters; 0 for no limit
     augment: bool  #: whether to flip and turn chips at random
     crop: float  #: smallest share of a chip's area that a random crop keeps; 1 for no crops
-    amp: bool  #: mixed precision on GPUs (:mod:`clients.precision`); float32 elsewhere
+    amp: bool  #: mixed precision on GPUs (:mod:`clients.acceleration`); float32 elsewhere
     #: standard deviation of the random change of every band's gain and offset; 0 for none
     jitter: float
     band_dropout: float  #: probability that a band of a chip is left out; 0 for none

@@ -19,12 +19,15 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
 
+from clients.acceleration import compile_model
+from clients.micro_batch import MicroBatch, MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import ReplicaOutOfSync
 from clients.site import Site
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings, choose_device
 from data_prep.common_statistics import CommonStatistics, site_sums
+from fl_app.gpu_memory import plan_gpu
 from fl_app.home import home
 from fl_app.models import takes_modalities
 from fl_app.prepared_model import prepare_model
@@ -50,7 +53,7 @@ from strategies.transport import chunk_upload, join_upload
 Value = TypeVar("Value", bytes, int, float)
 
 SITES_IN_MEMORY = 16
-"""Sites that one process keeps open between rounds, with their chips and model."""
+"""Most sites that one process keeps open between rounds, with their chips and model."""
 
 opened_sites: OrderedDict[Hashable, Site] = OrderedDict()
 """The sites that this process has opened, least recently used first.
@@ -58,6 +61,9 @@ opened_sites: OrderedDict[Hashable, Site] = OrderedDict()
 Opening a site reads its chips. In a simulation one process works for many sites, round after
 round; in a deployment every message may have a process of its own, and nothing is kept.
 """
+
+micro_batches: dict[int, MicroBatches] = {}
+"""How many chips go through a run's model at once, as this process has learned."""
 
 app = ClientApp()
 
@@ -181,9 +187,13 @@ def _site(context: Context, task: ConfigRecord) -> Site:
     if key not in opened_sites:
         opened_sites[key] = _open_site(context, name, statistics, modalities)
     opened_sites.move_to_end(key)
-    while len(opened_sites) > SITES_IN_MEMORY:
-        opened_sites.popitem(last=False)
+    _close_sites(SITES_IN_MEMORY)
     return opened_sites[key]
+
+
+def _close_sites(kept: int) -> None:
+    while len(opened_sites) > kept:
+        opened_sites.popitem(last=False)
 
 
 def _open_site(
@@ -211,23 +221,35 @@ def _open_site(
         modalities=[modality.name for modality in modalities],
         stacked=not takes_modalities(settings.model),
     )
-    train_split = load("train")
-    assert train_split is not None  # check_trainable has seen its samples
     weights = _initial_weights(context, settings)
 
     def make_model() -> torch.nn.Module:
         return prepare_model(settings, modalities, len(store.classes), weights)[0]
 
+    model = make_model()
+    train_bytes = test_bytes = at_once = None
+    if device.type == "cuda":
+        plan = plan_gpu(settings, context.node_config, model, modalities, device, SITES_IN_MEMORY)
+        _close_sites(plan.sites - 1)
+        train_bytes, at_once = plan.cache_bytes, plan.chips_at_once
+    train_split = load("train", cache_bytes=train_bytes)
+    assert train_split is not None  # check_trainable has seen its samples
+    if train_bytes is not None:
+        test_bytes = train_bytes - train_split.cached_bytes
+    if settings.compile:
+        compile_model(model, device)
+    learned = micro_batches.setdefault(context.run_id, MicroBatches(MicroBatch(at_once)))
     return Site(
         name,
-        make_model(),
+        model,
         train=train_split,
-        test=load("test"),
+        test=load("test", cache_bytes=test_bytes),
         num_classes=len(store.classes),
         state_dir=_state_dir(context, settings),
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
         initial=lambda: ModelParts(make_model(), settings.batch_norm).vector(),
         batch_norm=settings.batch_norm,
+        micro_batches=learned,
     )
 
 

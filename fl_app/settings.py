@@ -337,7 +337,20 @@ class Settings(BaseModel):
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
-    amp: bool = Field(True, description="Mixed precision with bfloat16, on GPUs that have it.")
+    sites_per_gpu: int = Field(
+        4, ge=1, description="Sites that train on a GPU at the same time, in a simulation."
+    )
+    gpu_share: UnitInterval = Field(
+        1.0, description="Share of a GPU's memory that the sites on it may take together."
+    )
+    amp: bool = Field(
+        True,
+        description="Mixed precision on GPUs: bfloat16, or float16 with a scaled loss where the "
+        "GPU has no bfloat16.",
+    )
+    compile: bool = Field(
+        False, description="Whether PyTorch compiles the model; takes a compiler and a minute."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of a site; 0: PyTorch's default.")
 
     jitter: float = Field(

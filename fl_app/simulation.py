@@ -31,9 +31,6 @@ from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir
 from strategies.sites import SiteManager
 
-GPU_SHARE = 0.25
-"""Share of a GPU that one site holds, so that four sites train on it in parallel."""
-
 
 def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     """Run the simulation and wait for its end; the log goes to standard output.
@@ -41,9 +38,10 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     As many sites work in parallel as there are CPUs, and shares of a GPU, for them.
     """
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    gpus_per_site = _gpus_per_site(settings.sites_per_gpu) if on_gpu else 0.0
     resources = (
         f"num-supernodes={num_sites} client-resources-num-cpus={cpus_per_site} "
-        f"client-resources-num-gpus={GPU_SHARE if on_gpu else 0.0}"
+        f"client-resources-num-gpus={gpus_per_site}"
     )
     # As many threads as CPUs held: with more, sites that work in parallel slow each other down.
     threads = {"OMP_NUM_THREADS": str(cpus_per_site)}
@@ -58,6 +56,11 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     if not run.complete:
         raise RunError(log.error or f"the run ended as {run.description}")
     print(log.headline, flush=True)  # the command's last line
+
+
+def _gpus_per_site(sites_per_gpu: int) -> float:
+    """Return a share of which so many are at most 1; Ray counts in ten-thousandths."""
+    return (10_000 // sites_per_gpu) / 10_000
 
 
 def run_simulation(

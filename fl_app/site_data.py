@@ -123,11 +123,13 @@ def load_split(
     *,
     modalities: Sequence[str] = (),
     stacked: bool = True,
+    cache_bytes: int | None = None,
 ) -> SplitLoader | None:
     """Return a loader of a site's split on the device, or None if the split has no samples.
 
     Pixels are normalized as :func:`normalizations` says. ``modalities`` are those of the run, in
-    its order; the site's own by default. See :class:`clients.loader.SplitLoader` for ``stacked``.
+    its order; the site's own by default. See :class:`clients.loader.SplitLoader` for ``stacked``
+    and ``cache_bytes``.
     """
     view = dataset.site(site)
     chips, labels = view.split(name)
@@ -143,6 +145,7 @@ def load_split(
         stacked=stacked,
         centered=store.meta.patch_px > 0,
         present=present,
+        cache_bytes=cache_bytes,
     )
 
 

@@ -74,7 +74,7 @@ def fake_cuda(*, has_bf16: bool = True) -> Iterator[FakeDevice]:
         patch.setattr(torch.autograd, "backward", _give_gradients)
         patch.setattr(optimizers, "sgd", partial(_unfused, optimizers.sgd))
         patch.setattr(loader, "ThreadPoolExecutor", _SameThread)
-        patch.setattr(loader.SplitLoader, "_order", _outside(loader.SplitLoader._order))
+        patch.setattr(loader.SplitLoader, "_order", outside(loader.SplitLoader._order))
         with FakeDevice() as device:
             yield device
 
@@ -108,8 +108,8 @@ def _answer(answer: Any, *_: object, **__: object) -> Any:
     return answer
 
 
-def _outside(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that computes real values, on the CPU."""
+def outside(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes real values, although a fake device is entered."""
 
     def real(*args: Any, **kwargs: Any) -> Any:
         with unset_fake_temporarily():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from clients.evaluation import score_model
-from clients.loader import Chips, SplitLoader
+from clients.loader import SplitLoader
 from clients.site import Site
 from clients.task import ReceivedModel, RoundTask, RunOrigin
 from clients.training import train
@@ -44,18 +44,10 @@ class Branches(nn.Module):
         return self.head(self.norm(torch.stack(features).mean(dim=0)))
 
 
-class WithoutRadar(SplitLoader):
-    def batches(self, *args: Any, **kwargs: Any) -> Iterator[tuple[Chips, torch.Tensor]]:
-        for chips, y in super().batches(*args, **kwargs):
-            yield [chips[0], None], y
-
-
-def make_split(
-    modalities: list[np.ndarray], cls: type[SplitLoader] = SplitLoader, **settings: Any
-) -> SplitLoader:
+def make_split(modalities: list[np.ndarray], **settings: Any) -> SplitLoader:
     labels = np.arange(24) % 3
     normalization = [unit(array.shape[1], nodata=0) for array in modalities]
-    return cls(Arrays(modalities), np.arange(24), labels, normalization, GPU, **settings)
+    return SplitLoader(Arrays(modalities), np.arange(24), labels, normalization, GPU, **settings)
 
 
 @pytest.mark.parametrize("cache_bytes", [None, 0])
@@ -65,7 +57,7 @@ def make_split(
         (partial(TinyNet, dropout=0.2), [OPTICAL], {}),
         (partial(TinyNet, bands=5), [OPTICAL, RADAR], {}),
         (Branches, [OPTICAL, RADAR], {"stacked": False}),
-        (Branches, [OPTICAL, RADAR], {"stacked": False, "cls": WithoutRadar}),
+        (Branches, [OPTICAL], {"stacked": False, "present": [True, False]}),
     ],
     ids=["one modality", "stacked", "fused", "one missing"],
 )

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from clients.mapped_vectors import create_vector, open_vector
 from clients.model_parts import ModelParts, set_training_mode
 from rsdgc.errors import RunError, SettingError
 from tests.clients.toys import TinyNet
@@ -121,3 +126,27 @@ def test_wrong_size_is_refused() -> None:
 def test_arrays_of_another_model_are_refused(arrays: dict[str, np.ndarray]) -> None:
     with pytest.raises(RunError, match="must build the same model"):
         ModelParts(TinyNet()).load_arrays(arrays)
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(300, 300, bias=False) for _ in range(10)))
+
+
+@pytest.mark.parametrize(("mode", "copied_layers"), [("c", 0), ("r", 1)])
+def test_loading_a_mapped_replica_copies_at_most_a_layer(
+    tmp_path: Path, mode: Literal["r", "c"], copied_layers: int
+) -> None:
+    """Replicas are mapped copy on write; what Flower has received is read-only."""
+    parts = ModelParts(Wide())
+    written = create_vector(tmp_path / "replica.f32", parts.spec.size)
+    written[:] = np.arange(parts.spec.size)
+    replica = open_vector(tmp_path / "replica.f32", parts.spec.size, mode)
+    parts.load_vector(replica)  # what is allocated once, and only once
+    tracemalloc.start()
+    parts.load_vector(replica)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < copied_layers * 360_000 + 100_000
+    np.testing.assert_array_equal(parts.vector(), replica)

@@ -1,17 +1,18 @@
-"""Float16 with its scale, on the CPU: the arithmetic is the GPU's, slower."""
+"""Compilation, and float16 with its scale on the CPU: the arithmetic is the GPU's, slower."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from itertools import pairwise
 
 import pytest
 import torch
 
 from clients import training
-from clients.precision import half_type
+from clients.acceleration import compile_model, half_type
 from clients.training import train
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, SettingError
 from tests.clients.toys import CPU, TinyNet, make_split, train_settings
 
 
@@ -69,3 +70,26 @@ def test_steps_that_all_overflow_are_divergence() -> None:
     model.head.register_forward_hook(lambda _, __, output: output * math.inf)
     with pytest.raises(RunError, match="training loss became nan"):
         train(model, make_split(), train_settings(amp=True), seed=1)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
+
+
+def test_a_missing_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(SettingError, match=r"Failed to find C compiler\.\): .*compile to false$"):
+        compile_model(TinyNet(), CPU)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles with g++ on a CPU")
+def test_a_compiled_model_keeps_its_names_and_trains_alike() -> None:
+    plain, compiled = TinyNet(), TinyNet()
+    compile_model(compiled, CPU)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    settings = train_settings(batch_size=12, lr=0.01)
+    expected = train(plain, make_split(), settings, seed=1)
+    report = train(compiled, make_split(), settings, seed=1)
+    assert report.loss == pytest.approx(expected.loss, rel=1e-4)
+    torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-3, atol=1e-5)

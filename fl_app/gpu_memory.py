@@ -1,0 +1,102 @@
+"""A process's share of a GPU, divided over the sites that it works for.
+
+In a simulation ``sites-per-gpu`` processes work on a GPU, each for any of the run's sites. In a
+deployment one process works for one site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from logging import INFO, WARNING
+from typing import Any
+
+import torch
+from flwr.common import log
+from torch import nn
+
+from clients.acceleration import half_type
+from clients.device_memory import (
+    MemoryPlan,
+    estimate_training,
+    gigabytes,
+    plan_memory,
+    process_bytes,
+)
+from clients.optimizers import OPTIMIZERS
+from fl_app.models import takes_modalities
+from fl_app.settings import Settings
+from strategies.sites import ModalityInfo
+
+
+def plan_gpu(
+    settings: Settings,
+    node_config: Mapping[str, Any],
+    model: nn.Module,
+    modalities: Sequence[ModalityInfo],
+    device: torch.device,
+    most_sites: int,
+) -> MemoryPlan:
+    """Divide this process's share of a GPU, before a site takes any of it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    node_config : mapping
+        Of the node; it has a ``data-dir`` in a deployment alone.
+    model : torch.nn.Module
+        Not yet on the GPU.
+    modalities : sequence of ModalityInfo
+        What the model takes.
+    device : torch.device
+        The GPU.
+    most_sites : int
+        Sites that the process keeps open at most.
+
+    Raises
+    ------
+    SettingError
+        The share is too small to train on one chip at once.
+    """
+    processes = 1
+    if not node_config.get("data-dir"):
+        processes = settings.sites_per_gpu
+        most_sites = min(most_sites, int(node_config.get("num-partitions", most_sites)))
+    share = settings.gpu_share / processes
+    if share < 1:
+        # Another process's memory is then safe from this one.
+        torch.cuda.set_per_process_memory_fraction(share, device)
+    memory = estimate_training(
+        model,
+        input_shapes(settings.model, modalities),
+        settings.batch_size,
+        states=OPTIMIZERS[settings.optimizer].states + (settings.proximal > 0),
+        half=settings.amp and half_type(device) is not None,
+    )
+    plan = plan_memory(memory, process_bytes(device, share), settings.batch_size, most_sites)
+    log(
+        INFO,
+        "%s: training takes about %s (%s); %s for the chips of each of %d sites",
+        device,
+        gigabytes(memory.weights + memory.step(plan.chips_at_once)),
+        memory,
+        gigabytes(plan.cache_bytes),
+        plan.sites,
+    )
+    if plan.chips_at_once < settings.batch_size:
+        log(
+            WARNING,
+            "%s has memory for %d chips at once: the gradients of batches of %d are added up",
+            device,
+            plan.chips_at_once,
+            settings.batch_size,
+        )
+    return plan
+
+
+def input_shapes(model_name: str, modalities: Sequence[ModalityInfo]) -> list[tuple[int, int, int]]:
+    """Return the shape (C, H, W) of a chip in each tensor that a model takes."""
+    if takes_modalities(model_name):
+        return [(len(modality.bands), modality.px, modality.px) for modality in modalities]
+    px = modalities[0].px
+    return [(sum(len(modality.bands) for modality in modalities), px, px)]
