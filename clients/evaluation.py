@@ -1,8 +1,9 @@
-"""The confusion matrix and loss of a model on a split."""
+"""The confusion matrix and loss of a model on the splits that it is not trained on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,23 @@ class Score:
     def samples(self) -> int:
         """Chips scored."""
         return int(self.confusion.sum())
+
+    def figures(self) -> dict[str, Any]:
+        """Return the score as JSON values."""
+        return {"confusion": self.confusion.tolist(), "loss": self.loss}
+
+    @classmethod
+    def from_figures(cls, figures: dict[str, Any]) -> Score:
+        """Return the score whose :meth:`figures` these are."""
+        return cls(np.array(figures["confusion"], np.int64), figures["loss"])
+
+
+@dataclass(frozen=True, eq=False)
+class SiteScores:
+    """Scores of one model at a site; ``val`` is None where the site has no validation split."""
+
+    test: Score
+    val: Score | None = None
 
 
 def score_model(

@@ -3,8 +3,8 @@
 1. **Bring the replica up to date**: apply the patches to a copy, and compare its fingerprint with
    the server's. If they differ, nothing changes and the server sends the whole model
    (:mod:`clients.replica`).
-2. **Score** the received model on the test split, then **train** it. Running statistics and the
-   entries of the model that stay at this site go apart from the change
+2. **Score** the received model on the test and validation splits, then **train** it. Running
+   statistics and the entries of the model that stay at this site go apart from the change
    (:mod:`clients.model_parts`).
 3. **Add up what to send**: the change, with momentum correction the velocity, plus the residual.
    The task says which round's upload the server accepted last. If the site's last upload is a
@@ -39,7 +39,7 @@ import safetensors.numpy
 import torch
 from torch import nn
 
-from clients.evaluation import Score, score_model
+from clients.evaluation import Score, SiteScores, score_model
 from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
 from clients.micro_batch import MicroBatches
@@ -67,8 +67,9 @@ class Site:
     model : torch.nn.Module
         As built, before training; moved to the training split's device. Its trained weights come
         with each task.
-    train, test : SplitLoader
-        The splits, on one device. Without a test split, scores count no chips.
+    train, test, val : SplitLoader
+        The splits, on one device. Without a test split, scores count no chips; without a validation
+        split, there is no score of it.
     num_classes : int
         K, the same at all sites.
     state_dir : path
@@ -94,13 +95,14 @@ class Site:
         *,
         train: SplitLoader,
         test: SplitLoader | None,
+        val: SplitLoader | None = None,
         num_classes: int,
         state_dir: Path | str,
         initial: Callable[[], Float32],
         batch_norm: str = "average",
         micro_batches: MicroBatches | None = None,
     ) -> None:
-        for split in (train, test):
+        for split in (train, test, val):
             if split is not None:
                 split.check_labels(num_classes)
         self.name = name
@@ -110,6 +112,7 @@ class Site:
         self.spec = self.parts.spec
         self.train = train
         self.test = test
+        self.val = val
         self.num_classes = num_classes
         self.state_dir = state_dir
         self._initial = initial
@@ -145,13 +148,13 @@ class Site:
 
             replica = update_replica(transaction, received, self._initial)
             self._load(replica.weights, received, self._local(transaction))
-            score, report = self._score_and_train(task)
+            scores, report = self._score_and_train(task)
             stamp = Stamp(task.origin.run, task.round, received.version)
             seed = self._seed(task.seed, 0)
             upload = make_upload(self.parts, replica, task, stamp, transaction, seed)
             statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
-                score,
+                scores,
                 report,
                 start,
                 payload=upload.payload,
@@ -185,14 +188,14 @@ class Site:
             )
         return result
 
-    def evaluate(self, origin: RunOrigin, received: ReceivedModel) -> tuple[Score, bytes]:
-        """Score the published model on the test split, for the final evaluation.
+    def evaluate(self, origin: RunOrigin, received: ReceivedModel) -> tuple[SiteScores, bytes]:
+        """Score the published model, for the final evaluation.
 
         The replica at its version is kept. Raises as :meth:`work` does.
 
         Returns
         -------
-        score : Score
+        scores : SiteScores
             Of the published model, with the entries that stay at this site.
         local : bytes
             Those entries, encoded relative to the model before training; empty without any. The
@@ -221,18 +224,18 @@ class Site:
         weights = _whole_model(received)
         if not self.parts.local:
             self._load(weights, received, {})
-            score, report = self._score_and_train(task)
+            scores, report = self._score_and_train(task)
         else:
             with self._transaction(task.origin) as transaction:
                 self._load(weights, received, self._local(transaction))
-                score, report = self._score_and_train(task)
+                scores, report = self._score_and_train(task)
                 local = self._packed_local()
                 name = transaction.write_bytes("local", local)
                 transaction.commit(
                     SiteState(round=task.round, local=name, local_check=checksum(local))
                 )
         return self._result(
-            score,
+            scores,
             report,
             start,
             weights=self.parts.vector(),
@@ -291,17 +294,20 @@ class Site:
         names = self.parts.local
         return safetensors.numpy.save(self.parts.arrays(names)) if names else b""
 
-    def _score_and_train(self, task: RoundTask) -> tuple[Score, TrainReport]:
-        """Score the loaded model, then train it."""
+    def _score_and_train(self, task: RoundTask) -> tuple[SiteScores | None, TrainReport]:
+        """Score the loaded model if the task asks for it, then train it."""
         # Scored before training: the server wants the accuracy of the model that it sent.
-        score = self._score()
+        scores = self._score() if task.score else None
         seed = self._seed(task.seed, task.round)
-        return score, train(self.model, self.train, task.train, seed, self._micro_batches.train)
+        return scores, train(self.model, self.train, task.train, seed, self._micro_batches.train)
 
-    def _score(self) -> Score:
-        return score_model(
-            self.model, self.test, self.num_classes, micro_batch=self._micro_batches.score
-        )
+    def _score(self) -> SiteScores:
+        test = self._score_split(self.test)
+        return SiteScores(test, None if self.val is None else self._score_split(self.val))
+
+    def _score_split(self, split: SplitLoader | None) -> Score:
+        micro_batch = self._micro_batches.score
+        return score_model(self.model, split, self.num_classes, micro_batch=micro_batch)
 
     def _seed(self, run_seed: int, number: int) -> int:
         """Mix the site's name and a number into the run's seed; 56 bits: PyTorch takes 63."""
@@ -310,7 +316,7 @@ class Site:
 
     def _result(
         self,
-        score: Score,
+        scores: SiteScores | None,
         report: TrainReport,
         start: float,
         *,
@@ -323,8 +329,7 @@ class Site:
             payload=payload,
             weights=weights,
             num_examples=len(self.train),
-            confusion=score.confusion,
-            loss=score.loss,
+            scores=scores,
             train_loss=report.loss,
             seconds=time.perf_counter() - start,
             version=version,

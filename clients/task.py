@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clients.evaluation import Score, SiteScores
 from rsdgc.errors import SettingError
 from rsdgc.scheme import Scheme
 
@@ -58,6 +59,7 @@ class RoundTask:
     origin: RunOrigin
     round: int  #: number of the round, from 1, growing
     train: TrainSettings
+    score: bool = True  #: whether to score the model as received
     #: whether to reply with a compressed update. Otherwise (FedAvg) the site replies with the
     #: whole trained model and keeps no state.
     compressed: bool = True
@@ -105,10 +107,7 @@ class RoundResult:
     payload: bytes  #: the encoded update; empty for FedAvg
     weights: NDArray[np.float32] | None  #: float32 [size]: the trained model; only for FedAvg
     num_examples: int  #: chips in the training split: the update's weight in the mean
-    #: int64 [K, K]: confusion matrix of the model **as received**, on the test split; rows are
-    #: the reference
-    confusion: NDArray[np.int64]
-    loss: float  #: mean cross-entropy of the model as received, on the test split, in nats
+    scores: SiteScores | None  #: of the model **as received**; None if the task asks for none
     train_loss: float  #: mean cross-entropy over the samples trained on, in nats
     seconds: float  #: wall clock of the round's work at the site
     version: int = 0  #: version of the site's replica; 0 for FedAvg
@@ -117,13 +116,16 @@ class RoundResult:
 
     def figures(self) -> dict[str, Any]:
         """Return all but payload, weights, version and statistics as JSON values."""
-        names = ("num_examples", "loss", "train_loss", "seconds")
-        return {"confusion": self.confusion.tolist()} | {n: getattr(self, n) for n in names}
+        names = ("num_examples", "train_loss", "seconds")
+        scored = {} if self.scores is None else {"test": self.scores.test, "val": self.scores.val}
+        scores = {name: score.figures() for name, score in scored.items() if score is not None}
+        return {"scores": scores} | {n: getattr(self, n) for n in names}
 
     @classmethod
     def from_figures(
         cls, figures: dict[str, Any], payload: bytes, version: int, statistics: bytes = b""
     ) -> RoundResult:
         """Return the result whose :meth:`figures` these are."""
-        values = figures | {"confusion": np.array(figures["confusion"], np.int64)}
+        scored = {name: Score.from_figures(score) for name, score in figures["scores"].items()}
+        values = figures | {"scores": SiteScores(**scored) if scored else None}
         return cls(payload, None, version=version, statistics=statistics, **values)

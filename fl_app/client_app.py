@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import partial
 from logging import WARNING
 from pathlib import Path
@@ -20,6 +20,7 @@ from flwr.clientapp import ClientApp
 from flwr.common import log
 
 from clients.acceleration import compile_model
+from clients.evaluation import Score, SiteScores
 from clients.micro_batch import MicroBatch, MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import ReplicaOutOfSync
@@ -111,21 +112,22 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Score the received model on the test split of the site that the task names."""
+    """Score the received model at the site that the task names."""
     task = message.content.config_records[messages.TASK]
     site = _site(context, task)
     try:
         received = _received_model(message, task, site.spec)
-        score, local = site.evaluate(_origin(context, task), received)
+        scores, local = site.evaluate(_origin(context, task), received)
     except ReplicaOutOfSync as reason:
         return _resync_reply(message, reason)
     metrics = MetricRecord(
         {
-            messages.NUM_EXAMPLES: score.samples,
-            messages.SCORE_LOSS: score.loss,
-            messages.CONFUSION: score.confusion.reshape(-1).tolist(),
+            messages.NUM_EXAMPLES: scores.test.samples,
+            messages.SCORE_LOSS: scores.test.loss,
+            messages.CONFUSION: scores.test.confusion.reshape(-1).tolist(),
         }
     )
+    metrics.update(_validation_metrics(scores))
     content = RecordDict({messages.METRICS: metrics})
     if local:
         content[messages.LOCAL] = chunk_upload(local)
@@ -227,7 +229,7 @@ def _open_site(
         return prepare_model(settings, modalities, len(store.classes), weights)[0]
 
     model = make_model()
-    train_bytes = test_bytes = at_once = None
+    train_bytes = test_bytes = val_bytes = at_once = None
     if device.type == "cuda":
         plan = plan_gpu(settings, context.node_config, model, modalities, device, SITES_IN_MEMORY)
         _close_sites(plan.sites - 1)
@@ -235,7 +237,10 @@ def _open_site(
     train_split = load("train", cache_bytes=train_bytes)
     assert train_split is not None  # check_trainable has seen its samples
     if train_bytes is not None:
-        test_bytes = train_bytes - train_split.cached_bytes
+        test_bytes = val_bytes = train_bytes - train_split.cached_bytes
+    test_split = load("test", cache_bytes=test_bytes)
+    if test_bytes is not None and test_split is not None:
+        val_bytes = test_bytes - test_split.cached_bytes
     if settings.compile:
         compile_model(model, device)
     learned = micro_batches.setdefault(context.run_id, MicroBatches(MicroBatch(at_once)))
@@ -243,7 +248,8 @@ def _open_site(
         name,
         model,
         train=train_split,
-        test=load("test", cache_bytes=test_bytes),
+        test=test_split,
+        val=load("val", cache_bytes=val_bytes),
         num_classes=len(store.classes),
         state_dir=_state_dir(context, settings),
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
@@ -344,9 +350,11 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
 
 
 def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:
+    number = _value(task, messages.ROUND, 0)
     return RoundTask(
         origin=origin,
-        round=_value(task, messages.ROUND, 0),
+        round=number,
+        score=messages.is_scored(number, settings.evaluate_every),
         train=train_settings(settings, _learning_rate(task)),
         compressed=settings.method != "fedavg",
         seed=settings.seed,
@@ -365,21 +373,35 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
 
 
 def _train_metrics(result: RoundResult) -> MetricRecord:
-    confusion = result.confusion
     metrics = MetricRecord(
         {
             messages.NUM_EXAMPLES: result.num_examples,
             messages.TRAIN_LOSS: result.train_loss,
-            messages.SCORE_LOSS: result.loss,
             messages.SECONDS: result.seconds,
-            messages.REFERENCE: confusion.sum(axis=1).tolist(),
-            messages.PREDICTED: confusion.sum(axis=0).tolist(),
-            messages.CORRECT: confusion.diagonal().tolist(),
         }
     )
+    if result.scores is not None:
+        metrics[messages.SCORE_LOSS] = result.scores.test.loss
+        metrics.update(_class_counts(result.scores.test, messages.CLASS_COUNTS))
+        metrics.update(_validation_metrics(result.scores))
     if result.weights is None:
         metrics[messages.VERSION] = result.version
     return metrics
+
+
+def _validation_metrics(scores: SiteScores) -> dict[str, float | list[int]]:
+    """Return the fields of the validation split; none without one."""
+    if scores.val is None:
+        return {}
+    counts = _class_counts(scores.val, messages.VAL_CLASS_COUNTS)
+    return {messages.VAL_LOSS: scores.val.loss, **counts}
+
+
+def _class_counts(score: Score, keys: Sequence[str]) -> dict[str, list[int]]:
+    """Return samples by reference class, by predicted class, and those that are right."""
+    confusion = score.confusion
+    counts = (confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal())
+    return {key: count.tolist() for key, count in zip(keys, counts, strict=True)}
 
 
 def _resync_reply(message: Message, reason: ReplicaOutOfSync) -> Message:

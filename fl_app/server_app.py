@@ -14,8 +14,8 @@ from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.report import write_report
-from fl_app.runs.folder import ActiveRun, open_run
-from fl_app.runs.records import RunSummary
+from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
+from fl_app.runs.records import BestRound, RunSummary
 from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
@@ -89,8 +89,17 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     parts.load_vector(to_vector(result.arrays, spec))
     parts.load_arrays(strategy.running.current | strategy.local)
     summary = summarize(settings, strategy)
+    bands = [band for part in data.modalities for band in part.bands]
+    active.write_model(model, bands)
+    best = strategy.best
+    if best.arrays is not None:
+        parts.load_vector(to_vector(best.arrays, spec))
+        running = {name: best.arrays[name].numpy() for name in parts.running}
+        parts.load_arrays(running | strategy.local)
+        active.write_model(model, bands, BEST_MODEL_FILE)
+        text = "best round on the validation splits: %d, balanced accuracy %.3f; its model is in %s"
+        log(INFO, text, best.round, best.balanced_accuracy, BEST_MODEL_FILE)
     # The summary comes last: a folder that has one counts as complete.
-    active.write_model(model, [band for part in data.modalities for band in part.bands])
     summary.write(active.folder)
     return summary
 
@@ -145,6 +154,25 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         classes=list(sites.data.classes),
         confusion=[] if strategy.confusion is None else strategy.confusion.tolist(),
         refused=dict(ledger.refusals),
+        best=_best_round(strategy),
+    )
+
+
+def _best_round(strategy: SiteStrategy) -> BestRound | None:
+    best = strategy.best
+    if best.round is None:
+        return None
+    entry = strategy.ledger.rounds[best.round]
+    names = ("accuracy", "balanced_accuracy", "kappa")
+    scores = {name: getattr(entry, name) for name in names}
+    rounded: dict[str, Any] = {
+        n: None if score is None else round(score, 6) for n, score in scores.items()
+    }
+    return BestRound(
+        round=best.round,
+        val_balanced_accuracy=round(best.balanced_accuracy, 6),
+        val_loss=round(best.loss, 6),
+        **rounded,
     )
 
 

@@ -319,6 +319,13 @@ class Settings(BaseModel):
         3600.0, gt=0.0, description="Longest wait for a round's replies, seconds."
     )
 
+    evaluate_every: int = Field(
+        1,
+        ge=1,
+        description="Rounds between two scorings of the model by the sites, on their test and "
+        "validation splits. The last round's model is always scored.",
+    )
+
     budget_down: str = Field(
         "67x",
         description="Size of a message to a site, as `budget`; `1x`: the whole model each round.",

@@ -107,9 +107,11 @@ def describe_sites(node: NodeData, node_id: int = 0) -> tuple[DataInfo, list[Sit
     sites = []
     for name, local_name in node.sites.items():
         view = dataset.site(local_name)
-        num_train, num_test = (len(view.split(split)[0]) for split in ("train", "test"))
+        num_train, num_test, num_val = (
+            len(view.split(split)[0]) for split in ("train", "test", "val")
+        )
         own = tuple(modality.name for modality in view.store.meta.modalities)
-        sites.append(SiteInfo(name, node_id, num_train, num_test, own))
+        sites.append(SiteInfo(name, node_id, num_train, num_test, own, num_val))
     data = DataInfo(dataset.name, store.meta.synthetic, tuple(store.classes), modality_infos(store))
     return data, sites
 

@@ -32,7 +32,11 @@ def build_strategy(
     statistics_bytes = sum(array.nbytes for array in running.initial.values())
     ledger = Ledger(run.folder, spec.dense_bytes + statistics_bytes)
     rounds = RoundSettings(
-        settings.fraction, settings.quorum, settings.seed, settings.learning_rate_at
+        settings.fraction,
+        settings.quorum,
+        settings.seed,
+        settings.learning_rate_at,
+        settings.evaluate_every,
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)

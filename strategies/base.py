@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -25,10 +33,11 @@ from rsdgc.arrays import Float32, Int64
 from rsdgc.errors import RunError, WireError
 from rsdgc.statistics_codec import decode_statistics
 from strategies import messages
+from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import Ledger, SiteEntry, content_bytes
-from strategies.metrics import score_received_model, sum_confusion
+from strategies.metrics import score_received_model, sum_confusion, validate_received_model
 from strategies.outbox import Outbox
 from strategies.roll_call import SiteDiscovery, modality_fields
 from strategies.round_log import RoundLog
@@ -46,12 +55,14 @@ class RoundSettings:
 
     Each round draws a ``fraction`` of the connected sites, and changes the model if it accepts
     ``quorum`` uploads. ``learning_rate_at`` returns the learning rate of a round, counted from 1.
+    Sites score the models of rounds 0, ``evaluate_every``, and so on.
     """
 
     fraction: float
     quorum: int
     seed: int
     learning_rate_at: Callable[[int], float]
+    evaluate_every: int = 1
 
 
 class SiteStrategy(Strategy):
@@ -102,6 +113,7 @@ class SiteStrategy(Strategy):
         #: int64 [K, K]: confusion matrix of the final evaluation over all sites' test splits,
         #: reference in rows
         self.confusion: Int64 | None = None
+        self.best = BestModel()  #: the best round's model, if sites have validation splits
         self.rounds_combined = 0  #: rounds that reached the quorum and so changed the model
         #: the last round in the checkpoint that the run was resumed from; 0 for a new run
         self.resumed_round = 0
@@ -173,6 +185,10 @@ class SiteStrategy(Strategy):
     def ratios(self) -> dict[str, float]:
         """Return this round's compression ratios by layer; empty for a dense method."""
         return {}
+
+    def published(self) -> ArrayRecord:
+        """Return the trained part of the model that the sites have been sent."""
+        return self.arrays()
 
     def finalize_model(self) -> ArrayRecord:
         """Complete the model after the last round, before it is scored, and return it."""
@@ -248,7 +264,7 @@ class SiteStrategy(Strategy):
             result.evaluate_metrics_clientapp[num_rounds] = metrics
         # The final evaluation is not a round of its own: it completes the last round.
         self.ledger.count(self._outbox.end())
-        self.ledger.score_round(num_rounds, self.ledger.final)
+        self.ledger.score_round(num_rounds, self.ledger.final, self.ledger.final_val)
         return result
 
     def seconds(self) -> float:
@@ -294,8 +310,12 @@ class SiteStrategy(Strategy):
             for name, entry in sorted(self._outbox.entries.items())
             if self._accept_reply(name, by_site.get(name), entry)
         ]
-        scores = score_received_model(by_site, len(self.site_manager.data.classes))
-        self.ledger.score_round(server_round - 1, scores)
+        num_classes = len(self.site_manager.data.classes)
+        scores = score_received_model(by_site, num_classes)
+        val = validate_received_model(by_site, num_classes)
+        self.ledger.score_round(server_round - 1, scores, val)
+        # Before the step: the sites have scored the model that they received.
+        self.best.offer(server_round - 1, val, self._sent_model)
         quorum = self.round_settings.quorum
         if len(accepted) < quorum:
             text = "round %d: %d uploads accepted, quorum is %d; the model is unchanged"
@@ -313,7 +333,7 @@ class SiteStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message for each connected site, to score the model on its test split."""
+        """Return one message for each connected site, to score the final model."""
         sites = self.site_manager.connected(self._discovery.poll(grid))
         return [self._message(MessageType.EVALUATE, site, server_round, config) for site in sites]
 
@@ -327,7 +347,10 @@ class SiteStrategy(Strategy):
                 self._outbox.entries[name].accepted = True
                 self._outbox.entries[name].bytes_up += content_bytes(reply.content)
         self.local = self._mean_local(by_site)
-        confusion, scores = sum_confusion(by_site, len(self.site_manager.data.classes))
+        num_classes = len(self.site_manager.data.classes)
+        self.ledger.final_val = validate_received_model(by_site, num_classes)
+        self.best.offer(server_round, self.ledger.final_val, self._sent_model)
+        confusion, scores = sum_confusion(by_site, num_classes)
         if scores is None:
             return None
         self.confusion = confusion
@@ -441,6 +464,11 @@ class SiteStrategy(Strategy):
             entry.up_by_group[GROUP] = running_bytes
         return True
 
+    def _sent_model(self) -> ArrayRecord:
+        """Return the model that the sites have been sent, with its running statistics."""
+        running = {name: Array(array) for name, array in self.running.current.items()}
+        return ArrayRecord({**self.published(), **running})
+
     # ---- checkpoints --------------------------------------------------------------------------
 
     def _kept_rounds(self) -> list[int]:
@@ -452,6 +480,7 @@ class SiteStrategy(Strategy):
             "strategy": self.state(),
             "running": self.running.state(),
             "ledger": self.ledger.state(),
+            "best": self.best.state(),
         }
         run = {"rounds_combined": self.rounds_combined, "seconds": self.seconds()}
         try:
@@ -464,8 +493,10 @@ class SiteStrategy(Strategy):
         state = checkpoint.state
         self.ledger.restore(state.part("ledger"))
         self.restore(state.part("strategy"))
-        if "running" in state.values:  # checkpoints of earlier versions have no such part
-            self.running.restore(state.part("running"))
+        # Checkpoints of earlier versions lack these parts.
+        for name, part in (("running", self.running), ("best", self.best)):
+            if name in state.values:
+                part.restore(state.part(name))
         self.rounds_combined = int(state.values["rounds_combined"])
         self._seconds_before = float(state.values["seconds"])
         self.resumed_round = checkpoint.round

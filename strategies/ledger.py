@@ -99,6 +99,9 @@ class RoundEntry:
     balanced_accuracy: float | None = None
     kappa: float | None = None
     loss: float | None = None
+    val_accuracy: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_loss: float | None = None
 
 
 class Ledger:
@@ -118,6 +121,7 @@ class Ledger:
         self.rounds: list[RoundEntry] = [RoundEntry(0)]  #: round 0 (before training) first
         self.refusals: Counter[str] = Counter()  #: number of refused replies by reason
         self.final: Scores | None = None  #: of the final model, once the final evaluation is over
+        self.final_val: Scores | None = None  #: the same on the validation splits
         self._scored = 0
 
     def record(self, entries: list[SiteEntry]) -> None:
@@ -155,14 +159,23 @@ class Ledger:
             total.bytes_resync += entry.bytes_resync
             self._append("rounds.jsonl", entry)
 
-    def score_round(self, round_number: int, scores: Scores | None) -> None:
-        """Write the line of a round, with the scores of the model after it."""
+    def score_round(
+        self, round_number: int, scores: Scores | None, val: Scores | None = None
+    ) -> None:
+        """Write the line of a round, with the scores of the model after it.
+
+        They are those on the test splits, and on the validation splits if sites have some.
+        """
         entry = self.rounds[round_number]
         if scores is not None and scores.num_examples:
             entry.accuracy = scores.accuracy
             entry.balanced_accuracy = scores.balanced_accuracy
             entry.kappa = scores.kappa
             entry.loss = scores.loss
+        if val is not None:
+            entry.val_accuracy = val.accuracy
+            entry.val_balanced_accuracy = val.balanced_accuracy
+            entry.val_loss = val.loss
         self._append("history.jsonl", entry)
         self._scored = round_number + 1
 

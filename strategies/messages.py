@@ -11,7 +11,7 @@ query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
                                            ``modalities``, ``num-bands``, ``bands``, ``chip-px``,
                                            ``dataset``, ``synthetic``; ``lacking`` if a site lacks
-                                           a modality
+                                           a modality, ``num-val`` if one has a validation split
 sums →     ``task`` (config)               ``site``; once, before the first round, if sites
                                            normalize by common statistics
 sums ←     ``sums`` (config)               ``layers`` (the modalities), ``classes``,
@@ -29,14 +29,17 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
                                            the site lacks some or has another order
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``running`` (arrays)            the site's running statistics, if they have changed
-           ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``score-loss``,
-                                           ``seconds``, ``reference``, ``predicted``, ``correct``,
-                                           and with a compressed method ``version``
+           ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``seconds``, and with
+                                           a compressed method ``version``; in a scored round
+                                           ``score-loss``, ``reference``, ``predicted`` and
+                                           ``correct``, and the same four as ``val-loss``,
+                                           ``val-reference``, … if the site has a validation split
 train ←    ``metrics`` (metrics)           ``resync`` alone: the patches do not fit the site's
                                            replica, and it needs the whole model
 evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin,
                                            ``normalization`` and the modalities
-evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``; or
+evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``, and
+                                           ``val-loss``, ``val-reference``, … as above; or
                                            ``resync`` alone
            ``local`` (arrays)              entries of the model that stay at the site, encoded as
                                            running statistics, for the model that is delivered
@@ -46,8 +49,9 @@ The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the publis
 ``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` explains them.
 
 ``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split for the
-model as received. They suffice for overall accuracy, balanced accuracy and Cohen's kappa at a
-fraction of a confusion matrix's size. The whole matrix travels once, in the final evaluation.
+model as received, those with ``val-`` on its validation split. They suffice for overall accuracy,
+balanced accuracy and Cohen's kappa at a fraction of a confusion matrix's size. The whole matrix of
+the test split travels once, in the final evaluation.
 """
 
 from __future__ import annotations
@@ -89,6 +93,8 @@ RESYNC = "resync"
 NAMES = "names"
 NUM_TRAIN = "num-train"
 NUM_TEST = "num-test"
+NUM_VAL = "num-val"
+"""Absent where no site of the node has a validation split."""
 CLASSES = "classes"
 MODALITIES = "modalities"
 """Names of the modalities of the node's data, or of the run, in the order of a model's input."""
@@ -112,6 +118,18 @@ PREDICTED = "predicted"
 CORRECT = "correct"
 CLASS_COUNTS = (REFERENCE, PREDICTED, CORRECT)
 CONFUSION = "confusion"
+
+VAL_LOSS = "val-loss"
+VAL_CLASS_COUNTS = tuple(f"val-{key}" for key in CLASS_COUNTS)
+
+
+def is_scored(server_round: int, evaluate_every: int) -> bool:
+    """Return whether sites score the model that a round's task brings them.
+
+    It is the model after the round before. That of round 0 is scored, and then one in
+    ``evaluate_every``; the last round's is scored by the final evaluation.
+    """
+    return (server_round - 1) % evaluate_every == 0
 
 
 def pack_rounds(rounds: Sequence[int]) -> bytes:

@@ -5,7 +5,7 @@ The counts of all sites are added up. A site whose report cannot be used is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
 
@@ -53,17 +53,23 @@ class Scores:
         )
 
 
-def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
-    """Score the model that a round's sites received, from the replies to their train messages.
+def score_received_model(
+    replies: Mapping[str, Message],
+    num_classes: int,
+    keys: Sequence[str] = messages.CLASS_COUNTS,
+    loss_key: str = messages.SCORE_LOSS,
+) -> Scores | None:
+    """Score the model that a round's sites received, by the counts of their replies.
 
-    Returns None if no site scored any sample.
+    The fields of a reply are the three ``keys`` and ``loss_key``: those of the test split, or those
+    of the validation split. Returns None if no site scored any sample.
     """
-    sums = np.zeros((len(messages.CLASS_COUNTS), num_classes), dtype=np.int64)
+    sums = np.zeros((len(keys), num_classes), dtype=np.int64)
     loss = 0.0
     for reply in replies.values():
         try:
-            report = [read_class_counts(reply, key, num_classes) for key in messages.CLASS_COUNTS]
-        except ReplyRefused:  # counted and logged when the upload itself is checked
+            report = [read_class_counts(reply, key, num_classes, loss_key) for key in keys]
+        except ReplyRefused:  # not scored, or logged when the upload itself is checked
             continue
         sums += np.array([counts for counts, _ in report])
         # A site reports its mean loss: weigh it by the samples that it scored.
@@ -72,6 +78,12 @@ def score_received_model(replies: Mapping[str, Message], num_classes: int) -> Sc
     reference, predicted, correct = sums
     total = int(reference.sum())
     return Scores.from_counts(reference, predicted, correct, loss / total) if total else None
+
+
+def validate_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
+    """Score the model that sites received on their validation splits; None without any."""
+    keys, loss_key = messages.VAL_CLASS_COUNTS, messages.VAL_LOSS
+    return score_received_model(replies, num_classes, keys, loss_key)
 
 
 def sum_confusion(replies: Mapping[str, Message], num_classes: int) -> tuple[Int64, Scores | None]:

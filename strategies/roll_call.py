@@ -127,20 +127,24 @@ def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
         modalities=read_modalities(record),
     )
     names = _read_list(record, messages.NAMES, str)
-    lacking = _read_list(record, messages.LACKING, int) if messages.LACKING in record else []
+    lacking, num_vals = (
+        _read_list(record, key, int) if key in record else []
+        for key in (messages.LACKING, messages.NUM_VAL)
+    )
     columns = (
         names,
         _read_list(record, messages.NUM_TRAIN, int),
         _read_list(record, messages.NUM_TEST, int),
         lacking or [0] * len(names),
+        num_vals or [0] * len(names),
     )
     if len({len(column) for column in columns}) != 1:
         raise _unreadable(f"{len(names)} sites with other numbers of counts")
     node_id = reply.metadata.src_node_id
     sites = []
-    for name, num_train, num_test, mask in zip(*columns, strict=True):
+    for name, num_train, num_test, mask, num_val in zip(*columns, strict=True):
         own = [m for index, m in enumerate(data.modality_names) if not mask >> index & 1]
-        sites.append(SiteInfo(name, node_id, num_train, num_test, tuple(own)))
+        sites.append(SiteInfo(name, node_id, num_train, num_test, tuple(own), num_val))
     return data, sites
 
 
@@ -163,6 +167,8 @@ def site_record(data: DataInfo, sites: Sequence[SiteInfo]) -> ConfigRecord:
     ]
     if any(lacking):
         record[messages.LACKING] = lacking
+    if any(site.num_val for site in sites):
+        record[messages.NUM_VAL] = [site.num_val for site in sites]
     return record
 
 

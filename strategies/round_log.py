@@ -27,6 +27,8 @@ class RoundLog:
         accuracy = "  –  " if before.accuracy is None else f"{before.accuracy:.3f}"
         seconds_per_round = (time.monotonic() - self.start_time) / (now.round - self.done)
         left = seconds_per_round * (self.num_rounds - now.round)
+        if before.val_balanced_accuracy is not None:
+            accuracy += f", val balanced {before.val_balanced_accuracy:.3f}"
         parts = [
             f"round {now.round:>{len(str(self.num_rounds))}}/{self.num_rounds}",
             f"accuracy {accuracy} (after round {before.round})",

@@ -138,8 +138,11 @@ class RsDgc(SiteStrategy):
         self._upload_bytes: dict[str, int] = {}
         self._ratios: dict[str, float] = {}
         self._overhead_bytes = 0
+        # Of a report's bytes, those of the scores; the other reports do not have them.
+        report_bytes, self._score_bytes = _report_bytes(site_manager)
+        unscored = 1 - 1 / round_settings.evaluate_every
+        report_bytes -= round(unscored * self._score_bytes)
         statistics_bytes = self.running.largest_bytes
-        report_bytes = _report_bytes(len(site_manager.data.classes))
         rates.begin(model.weights, report_bytes + statistics_bytes)
         if statistics_bytes:
             model.rates.begin(model.weights, statistics_bytes)
@@ -244,6 +247,11 @@ class RsDgc(SiteStrategy):
         self.model.step(self._momentum.step(update))
         self.sync.accepted.update(dict.fromkeys(self._upload_bytes, server_round))
         measured_bytes = sum(self._upload_bytes.values()) / len(self._upload_bytes)
+        # As if each report had its share of the scores: the budget is the mean over the rounds, and
+        # must not follow the reports that have scores, or those that have none.
+        every = self.round_settings.evaluate_every
+        scored = messages.is_scored(server_round, every)
+        measured_bytes += (1 / every - scored) * self._score_bytes
         self.rates.adjust(self.model.weights, update, measured_bytes)
         self._overhead_bytes = self._task_bytes()
         self.discard_uploads()
@@ -261,13 +269,17 @@ class RsDgc(SiteStrategy):
         """Replace the true model; sites get the change with the next patches."""
         self.model.replace(to_vector(arrays, self.rates.spec))
 
+    def published(self) -> ArrayRecord:
+        """Return the published model, which the sites hold."""
+        return to_record(self.model.published, self.rates.spec)
+
     def finalize_model(self) -> ArrayRecord:
         """Publish the last, larger patch; return the published model, which all sites end with."""
         before = self.model.distance()
         self.model.publish_within(self.final_rates)
         text = "last patch: relative distance of published and true model %.2g before, %.2g after"
         log(INFO, text, before, self.model.distance())
-        return to_record(self.model.published, self.rates.spec)
+        return self.published()
 
     # ---- checkpoints --------------------------------------------------------------------------
 
@@ -301,11 +313,20 @@ class RsDgc(SiteStrategy):
         return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self._kept_rounds())
 
 
-def _report_bytes(num_classes: int) -> int:
-    """Return the bytes of a reply without its upload: names, headers, the report's counts."""
+def _report_bytes(sites: SiteManager) -> tuple[int, float]:
+    """Return the bytes of a reply without its upload, and of its scores alone; means over sites.
+
+    They are those of names, headers and the report's counts.
+    """
+    counts = [0] * len(sites.data.classes)
     numbers = (messages.TRAIN_LOSS, messages.SCORE_LOSS, messages.SECONDS)
     report = MetricRecord({messages.NUM_EXAMPLES: 0, messages.VERSION: 0})
     report.update(dict.fromkeys(numbers, 0.0))
-    report.update(dict.fromkeys(messages.CLASS_COUNTS, [0] * num_classes))
+    report.update(dict.fromkeys(messages.CLASS_COUNTS, counts))
     upload = ArrayRecord({messages.PACKED: Array(np.zeros(0, np.uint8))})
-    return content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: report}))
+    reply_bytes = content_bytes(RecordDict({messages.UPDATE: upload, messages.METRICS: report}))
+    test = MetricRecord({messages.SCORE_LOSS: 0.0, **dict.fromkeys(messages.CLASS_COUNTS, counts)})
+    val = MetricRecord({messages.VAL_LOSS: 0.0, **dict.fromkeys(messages.VAL_CLASS_COUNTS, counts)})
+    having_val = [site.num_val > 0 for site in sites.sites.values()]
+    val_bytes = val.count_bytes() * sum(having_val) / max(1, len(having_val))
+    return reply_bytes + round(val_bytes), test.count_bytes() + val_bytes

@@ -37,7 +37,8 @@ class SiteInfo:
 
     It is known by its name: the ``node_id`` of Flower's node that hosts it may change.
     ``num_train`` and ``num_test`` count its chips; an upload's weight may not exceed ``num_train``.
-    ``modalities`` are the names of those that it has, in its own order.
+    ``modalities`` are the names of those that it has, in its own order. ``num_val`` counts the
+    chips by which the best round is chosen.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SiteInfo:
     num_train: int
     num_test: int
     modalities: tuple[str, ...]
+    num_val: int = 0
 
 
 @dataclass(frozen=True)

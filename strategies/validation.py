@@ -60,11 +60,13 @@ def read_num_examples(reply: Message, limit: int) -> int:
     return int(value)
 
 
-def read_class_counts(reply: Message, key: str, length: int) -> tuple[Int64, float]:
+def read_class_counts(
+    reply: Message, key: str, length: int, loss_key: str = messages.SCORE_LOSS
+) -> tuple[Int64, float]:
     """Return the counts of a report, int64 [length], and its mean loss (0 if not finite)."""
     check_no_error(reply)
     counts = read_metric(reply, key)
-    loss = read_metric(reply, messages.SCORE_LOSS)
+    loss = read_metric(reply, loss_key)
     if not isinstance(counts, list) or len(counts) != length:
         raise ReplyRefused("incomplete report", f"'{key}' does not hold {length} counts")
     if any(not isinstance(count, int) or not 0 <= count < MAX_COUNT for count in counts):

@@ -28,14 +28,22 @@ def accuracy_by_round(run: Run) -> Markup:
             ("accuracy", [line.accuracy for line in run.history], INK, "-", 2.0),
             ("balanced accuracy", [line.balanced_accuracy for line in run.history], UP, "-", 1.4),
             ("kappa", [line.kappa for line in run.history], MUTED, "--", 1.2),
+            (
+                "validation, balanced accuracy",
+                [line.val_balanced_accuracy for line in run.history],
+                UP,
+                ":",
+                1.4,
+            ),
         )
-        marker = "o" if len(rounds) <= _MANY_ROUNDS else ""
         for name, recorded, color, dash, width in curves:
-            scores = np.array(recorded, np.float64)  # None becomes NaN, which leaves a gap
-            if np.isfinite(scores).any():
+            scores = np.array(recorded, np.float64)  # None becomes NaN
+            scored = np.isfinite(scores)  # not every round, by evaluate-every
+            marker = "o" if scored.sum() <= _MANY_ROUNDS else ""
+            if scored.any():
                 axes.plot(
-                    rounds,
-                    scores,
+                    np.array(rounds)[scored],
+                    scores[scored],
                     dash,
                     color=color,
                     linewidth=width,
@@ -77,7 +85,10 @@ def accuracy_by_bytes(run: Run) -> Markup | None:
         axes = figure.add_subplot()
         scores = np.array([line.accuracy for line in run.history], np.float64)
         for name, sums, color in (("uploads alone", up, UP), ("both directions", both, INK)):
-            x, y = sums[sums > 0], scores[sums > 0]  # the axis has no place for 0
+            scored = np.isfinite(scores)
+            # The axis has no place for 0 bytes.
+            shown = (sums > 0) & (scored if scored.any() else True)
+            x, y = sums[shown], scores[shown]
             marker = "o" if len(x) <= _MANY_ROUNDS else ""
             axes.plot(x, y, color=color, label=name, marker=marker, markersize=3.5)
             axes.plot(x[-1:], y[-1:], "o", color=color, markersize=5)

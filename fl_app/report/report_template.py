@@ -29,6 +29,9 @@ method. The figures compare methods with one another; they say nothing about rea
 {{ fact("accuracy", summary.accuracy|percent, "first") }}
 {{ fact("balanced accuracy", summary.balanced_accuracy|percent) }}
 {{ fact("kappa", summary.kappa|decimal) }}
+{% if summary.best %}
+{{ fact("best round by validation", summary.best.round) }}
+{% endif %}
 </dl></div>
 <div><h2>Sent over the network</h2><dl>
 {{ fact("in both directions", sent|bytes, "first") }}
@@ -51,7 +54,11 @@ uploads</a><a href="#each-round">Rounds</a><a href="#settings">Settings</a>
 <section id="accuracy">
 <h2>Accuracy{{ mark() }}</h2>
 <p class="sub">The sites score the global model on their test chips. Byte counts include indices,
-headers, and layers sent whole.</p>
+headers, and layers sent whole.{% if summary.best %} The model of round
+{{ summary.best.round }} has the best balanced accuracy on their validation chips,
+{{ summary.best.val_balanced_accuracy|percent }}. On the test chips, which took no part in the
+choice, its accuracy is {{ summary.best.accuracy|percent }} and its balanced accuracy
+{{ summary.best.balanced_accuracy|percent }}; it is in <code>best.safetensors</code>.{% endif %}</p>
 <div class="pair">
 {{ plot(curve_rounds, "After each round; round 0 is the model before training.") }}
 {% if curve_bytes %}

@@ -37,6 +37,7 @@ PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
 """Packages whose versions ``config.json`` records, because results depend on them."""
 
 MODEL_FILE = "model.safetensors"
+BEST_MODEL_FILE = "best.safetensors"
 INIT_WEIGHTS_FILE = "init-weights.json"
 
 
@@ -91,8 +92,10 @@ class ActiveRun:
         report = {"file": self.settings.init_weights, **match.to_mapping()}
         replace_text(self.folder / INIT_WEIGHTS_FILE, json.dumps(report, indent=1) + "\n")
 
-    def write_model(self, model: torch.nn.Module, bands: Sequence[str]) -> None:
-        """Write ``model.safetensors``: the whole state of the final global model.
+    def write_model(
+        self, model: torch.nn.Module, bands: Sequence[str], name: str = MODEL_FILE
+    ) -> None:
+        """Write the whole state of the final global model, or of the best round's.
 
         The names of its bands go with it, so that a run that starts from it can tell which filters
         are whose.
@@ -103,7 +106,7 @@ class ActiveRun:
             save_file(state, draft, {BANDS: json.dumps(list(bands))})
             draft.chmod(0o644)  # safetensors lets only the owner read what it writes
 
-        replace_file(self.folder / MODEL_FILE, write)
+        replace_file(self.folder / name, write)
 
 
 @contextmanager

@@ -99,6 +99,21 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BestRound:
+    """The round whose published model has the best score on the sites' validation splits."""
+
+    round: int
+    #: val_balanced_accuracy, val_loss: what it was chosen by
+    val_balanced_accuracy: float
+    val_loss: float
+    #: accuracy, balanced_accuracy, kappa: of its model on the test samples, which took no part in
+    #: the choice
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    kappa: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """``summary.json``: the final model's scores and the bytes of the whole run."""
 
@@ -134,6 +149,8 @@ class RunSummary:
     confusion: list[list[int]] = field(default_factory=list)
     #: uploads that were refused or lost, by reason
     refused: dict[str, int] = field(default_factory=dict)
+    #: None where no site has a validation split
+    best: BestRound | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json`` into a run folder."""

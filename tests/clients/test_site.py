@@ -94,9 +94,41 @@ def test_the_received_model_is_scored_not_the_trained_one(tmp_path: Path) -> Non
     site = make_site(tmp_path)
     before, _ = site.evaluate(origin(), ReceivedModel(0, whole=start()))
     result = site.work(make_task(), whole(start()))
-    np.testing.assert_array_equal(result.confusion, before.confusion)
-    assert result.loss == before.loss
-    assert result.confusion.sum() == 9
+    assert result.scores is not None
+    np.testing.assert_array_equal(result.scores.test.confusion, before.test.confusion)
+    assert result.scores.test.loss == before.test.loss
+    assert result.scores.test.samples == 9
+    assert result.scores.val is None
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_validation_split_is_scored_like_the_test_split(
+    tmp_path: Path, compressed: bool
+) -> None:
+    val = make_split(count=5, seed=2)
+    site = make_site(tmp_path, val=val, test=None)
+    other = make_site(tmp_path / "other", test=val)
+    expected, _ = other.evaluate(origin(), ReceivedModel(0, whole=start()))
+    task = make_task(compressed=compressed, ratios=np.ones(LAYERS))
+    scores = site.work(task, whole(start())).scores
+    assert scores is not None
+    assert scores.val is not None
+    assert scores.val.figures() == expected.test.figures()
+    assert (scores.test.samples, scores.val.samples) == (0, 5)
+    if compressed:  # and so it is when the reply comes from the site's state
+        again = make_site(tmp_path, val=val, test=None).work(task, whole(start())).scores
+        assert again is not None
+        assert again.val is not None
+        assert again.val.figures() == scores.val.figures()
+
+
+def test_a_round_without_scores_trains_the_same(tmp_path: Path) -> None:
+    scored = make_site(tmp_path / "scored").work(make_task(), whole(start()))
+    result = make_site(tmp_path).work(make_task(score=False), whole(start()))
+    again = make_site(tmp_path).work(make_task(score=False), whole(start()))
+    assert result.scores is None
+    assert again.scores is None
+    assert result.payload == again.payload == scored.payload
 
 
 def test_whole_layers_equal_fedavg(tmp_path: Path) -> None:
@@ -156,8 +188,8 @@ def test_the_same_task_twice_gets_the_same_reply(tmp_path: Path) -> None:
     residual = residual_of(tmp_path)
     again = make_site(tmp_path).work(make_task(), whole(weights))
     assert again.payload == first.payload
-    np.testing.assert_array_equal(again.confusion, first.confusion)
-    for name in ("num_examples", "loss", "train_loss", "seconds", "weights"):
+    assert again.figures() == first.figures()
+    for name in ("num_examples", "train_loss", "seconds", "weights"):
         assert getattr(again, name) == getattr(first, name)
     np.testing.assert_array_equal(residual_of(tmp_path), residual)
 
@@ -257,7 +289,9 @@ def flatten_after_first(tmp_path: Path) -> np.ndarray:
 
 
 def test_a_site_without_a_test_split_works(tmp_path: Path) -> None:
-    assert make_site(tmp_path, test=None).work(make_task(), whole(start())).confusion.sum() == 0
+    scores = make_site(tmp_path, test=None).work(make_task(), whole(start())).scores
+    assert scores is not None
+    assert scores.test.samples == 0
 
 
 def test_labels_outside_the_class_list_are_refused(tmp_path: Path) -> None:

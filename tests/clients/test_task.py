@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from clients.evaluation import Score, SiteScores
 from clients.task import ReceivedModel, RoundResult, RunOrigin
 from rsdgc.errors import SettingError
 from tests.clients.test_site import make_task
@@ -46,10 +48,13 @@ def test_the_digest_does_not_depend_on_how_the_model_came() -> None:
     assert len(digests) == 1
 
 
-def test_figures_make_the_same_result_again() -> None:
-    confusion = np.array([[3, 1], [0, 2]])
-    result = RoundResult(b"upload", None, 24, confusion, 1.25, 0.5, 3.0, version=7)
-    again = RoundResult.from_figures(result.figures(), b"upload", 7)
-    np.testing.assert_array_equal(again.confusion, confusion)
+SCORE = Score(np.array([[3, 1], [0, 2]]), 1.25)
+
+
+@pytest.mark.parametrize("scores", [None, SiteScores(SCORE), SiteScores(SCORE, SCORE)])
+def test_figures_make_the_same_result_again(scores: SiteScores | None) -> None:
+    result = RoundResult(b"upload", None, 24, scores, 0.5, 3.0, version=7)
+    again = RoundResult.from_figures(json.loads(json.dumps(result.figures())), b"upload", 7)
+    assert (again.scores is None) == (scores is None)
     assert again.figures() == result.figures()
     assert (again.payload, again.version, again.weights) == (b"upload", 7, None)

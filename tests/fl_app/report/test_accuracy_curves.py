@@ -15,7 +15,7 @@ def test_bytes_end_at_the_summary_and_dense_bytes_are_marked(run_folder: Path) -
     assert f"axis: {sent} in both directions at the end" in figure
 
 
-def test_rounds_without_a_score_leave_a_gap(run_folder: Path) -> None:
+def test_rounds_without_a_score_are_left_out(run_folder: Path) -> None:
     path = run_folder / "history.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines[::3]:

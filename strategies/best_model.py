@@ -1,0 +1,63 @@
+"""The model of the best round, chosen by the sites' validation splits.
+
+The test splits never take part in the choice. The model is the published one, as the sites
+received and scored it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import Array, ArrayRecord
+
+from strategies.checkpoints import State
+from strategies.metrics import Scores
+
+
+class BestModel:
+    """Keeps the model with the best validation score.
+
+    The highest balanced accuracy wins; of equal ones the lowest loss; then the earliest round.
+    """
+
+    def __init__(self) -> None:
+        self.round: int | None = None  #: after which the model was published; None without any
+        self.balanced_accuracy = 0.0  #: on the validation splits
+        self.loss = 0.0  #: mean cross-entropy on the validation splits, in nats
+        self.arrays: ArrayRecord | None = None  #: its layers and running statistics
+
+    def offer(self, number: int, val: Scores | None, model: Callable[[], ArrayRecord]) -> bool:
+        """Keep the model after a round if it is better; return whether it is.
+
+        ``val`` are its scores on the validation splits, None if it has none. ``model`` returns it,
+        and is called only if it is kept.
+        """
+        if val is None:
+            return False
+        score, best = (val.balanced_accuracy, -val.loss), (self.balanced_accuracy, -self.loss)
+        if self.round is not None and score <= best:
+            return False
+        self.round, self.balanced_accuracy, self.loss = number, val.balanced_accuracy, val.loss
+        self.arrays = model()
+        return True
+
+    def state(self) -> State:
+        """Return the model and its scores."""
+        arrays = {} if self.arrays is None else {n: a.numpy() for n, a in self.arrays.items()}
+        values: dict[str, Any] = {
+            "round": self.round,
+            "balanced_accuracy": self.balanced_accuracy,
+            "loss": self.loss,
+            "layers": list(arrays),
+        }
+        return State(arrays, values)
+
+    def restore(self, state: State) -> None:
+        """Continue from what :meth:`state` returned."""
+        values, layers = state.values, state.values["layers"]
+        self.round = values["round"]
+        self.balanced_accuracy, self.loss = values["balanced_accuracy"], values["loss"]
+        self.arrays = None
+        if self.round is not None:
+            self.arrays = ArrayRecord({name: Array(state.arrays[name]) for name in layers})
