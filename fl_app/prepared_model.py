@@ -1,17 +1,24 @@
-"""The model of a run, as its settings ask for it: built, started from weights, then changed."""
+"""The model of a run, as its settings ask for it.
+
+It is built and started from weights; batch normalization is replaced, adapters are added, and what
+is not trained is frozen, as far as the settings say so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from torch import nn
 
 from fl_app.models import accepts_missing, build_model, takes_modalities
+from fl_app.models.adapters import adaptable_layers, add_adapters
+from fl_app.models.freezing import HEAD, freeze, select
 from fl_app.models.group_norm import replace_batch_norm
 from fl_app.models.initial_weights import WeightMatch, load_weights, match_weights
 from fl_app.models.weight_file import WeightFile
 from fl_app.settings import Settings
+from rsdgc.errors import SettingError
 from strategies.sites import ModalityInfo, SiteManager
 
 
@@ -44,7 +51,7 @@ def prepare_model(
     Raises
     ------
     SettingError
-        The model cannot be built, or the weights do not fit it.
+        The model cannot be built, the weights do not fit it, or a pattern matches nothing.
     """
     num_bands = sum(len(modality.bands) for modality in modalities)
     chip_px = max(modality.px for modality in modalities)
@@ -57,6 +64,7 @@ def prepare_model(
         match = (match_weights if on_meta else load_weights)(model, WeightFile(weights), modalities)
     if settings.batch_norm == "group":
         model = replace_batch_norm(model)
+    _choose_trained(model, num_classes, settings)
     return model, match
 
 
@@ -84,3 +92,34 @@ def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -
             f"and model {settings.model} fails where one is missing: let its forward take None "
             f"instead{fewer}"
         )
+
+
+def _choose_trained(model: nn.Module, num_classes: int, settings: Settings) -> None:
+    """Add adapters, and freeze what the settings do not train."""
+    trained = settings.train_only
+    if settings.adapters != "none":
+        kept = select(model, num_classes, trained or HEAD, "train-only")
+        layers = _adapted_layers(model, num_classes, settings, kept)
+        before = set(dict(model.named_parameters()))
+        add_adapters(model, layers, settings.adapter_rank, settings.adapter_alpha, settings.seed)
+        freeze(model, before - kept, "adapters")
+    elif trained:
+        kept = select(model, num_classes, trained, "train-only")
+        freeze(model, set(dict(model.named_parameters())) - kept, "train-only")
+    elif settings.freeze:
+        freeze(model, select(model, num_classes, settings.freeze, "freeze"), "freeze")
+
+
+def _adapted_layers(
+    model: nn.Module, num_classes: int, settings: Settings, trained: Collection[str]
+) -> list[str]:
+    """Return the layers that get an adapter: those that are not trained whole."""
+    patterns = settings.adapter_layers or "*"
+    selected = select(model, num_classes, patterns, "adapter-layers") - set(trained)
+    layers = [name for name in adaptable_layers(model) if f"{name}.weight" in selected]
+    if not layers:
+        raise SettingError(
+            f"adapter-layers={settings.adapter_layers!r} leaves no layer to adapt: name linear "
+            "layers or ungrouped convolutions that are not trained whole"
+        )
+    return layers

@@ -91,6 +91,8 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     summary = summarize(settings, strategy)
     bands = [band for part in data.modalities for band in part.bands]
     active.write_model(model, bands)
+    if settings.adapters != "none":
+        active.write_adapters(model)
     best = strategy.best
     if best.arrays is not None:
         parts.load_vector(to_vector(best.arrays, spec))

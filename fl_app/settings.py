@@ -253,6 +253,26 @@ class Settings(BaseModel):
         "site, alone (`local-statistics`) or with scale and shift (`local`, FedBN); or the layers "
         "become group normalization (`group`).",
     )
+    freeze: str = Field(
+        "",
+        description="Layers that are not trained and never sent: names or patterns by commas, such "
+        "as `stem,stage1,*.bias` (docs/pretrained.md).",
+    )
+    train_only: str = Field(
+        "", description="The only layers that are trained, likewise; `head` is the model's head."
+    )
+    adapters: Literal["none", "lora"] = Field(
+        "none",
+        description="Train low-rank adapters beside frozen layers; with them the head, or what "
+        "`train-only` names.",
+    )
+    adapter_rank: int = Field(4, ge=1, description="Inner size of an adapter.")
+    adapter_alpha: float = Field(8.0, gt=0.0, description="Adapters are scaled by alpha / rank.")
+    adapter_layers: str = Field(
+        "",
+        description="Layers with an adapter, as `freeze`; empty: all linear layers and ungrouped "
+        "convolutions that are not trained whole.",
+    )
     rounds: int = Field(60, ge=1, description="Federated rounds.")
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
     local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
@@ -390,6 +410,13 @@ class Settings(BaseModel):
     def _fedavg_takes_the_mean(cls, value: str, info: ValidationInfo) -> str:
         if value != "mean" and info.data.get("method") == "fedavg":
             raise ValueError("method fedavg takes Flower's mean; leave it at 'mean'")
+        return value
+
+    @field_validator("train_only", "adapters")
+    @classmethod
+    def _freeze_stands_alone(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("freeze") and value not in ("", "none"):
+            raise ValueError("use it without freeze: both say which layers are trained")
         return value
 
     @field_validator("dense_values")

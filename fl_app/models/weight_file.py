@@ -117,16 +117,24 @@ def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingError(f"{source} is not a PyTorch checkpoint ({reason})") from None
     tensors = _find_tensors(content, key, source)
-
-    def write(draft: Path) -> None:
-        save_file(tensors, draft)
-        draft.chmod(0o644)  # safetensors lets only the owner read what it writes
-
     try:
-        replace_file(target, write)
+        write_tensors(target, tensors)
     except OSError as error:
         raise SettingError(f"{target} cannot be written ({error.strerror or error})") from None
     return len(tensors)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Replace a safetensors file; raise :class:`OSError` if it cannot be written."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def write(draft: Path) -> None:
+        save_file(contiguous, draft, metadata)
+        draft.chmod(0o644)  # safetensors lets only the owner read what it writes
+
+    replace_file(path, write)
 
 
 def _find_tensors(content: object, key: str, source: Path) -> dict[str, Tensor]:
@@ -137,7 +145,7 @@ def _find_tensors(content: object, key: str, source: Path) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         # Clones, because safetensors refuses tensors that share memory, as tied weights do.
         tensors = {
-            str(name): value.detach().clone().contiguous()
+            str(name): value.detach().clone()
             for name, value in content.items()
             if isinstance(value, Tensor)
         }

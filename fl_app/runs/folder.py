@@ -11,16 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from fl_app.home import home
+from fl_app.models.adapters import merged_state
 from fl_app.models.initial_weights import WeightMatch
-from fl_app.models.weight_file import BANDS
+from fl_app.models.weight_file import BANDS, write_tensors
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, LayerShape, RunConfig, RunData
 from fl_app.settings import Settings
 from rsdgc import ModelSpec
-from rsdgc.durable import replace_file, replace_text
+from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
 from strategies import SiteManager
 from strategies.sites import ModalityInfo
@@ -38,6 +38,7 @@ PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
 
 MODEL_FILE = "model.safetensors"
 BEST_MODEL_FILE = "best.safetensors"
+ADAPTERS_FILE = "adapters.safetensors"
 INIT_WEIGHTS_FILE = "init-weights.json"
 
 
@@ -100,13 +101,15 @@ class ActiveRun:
         The names of its bands go with it, so that a run that starts from it can tell which filters
         are whose.
         """
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        metadata = {BANDS: json.dumps(list(bands))}
+        write_tensors(self.folder / name, merged_state(model), metadata)
 
-        def write(draft: Path) -> None:
-            save_file(state, draft, {BANDS: json.dumps(list(bands))})
-            draft.chmod(0o644)  # safetensors lets only the owner read what it writes
-
-        replace_file(self.folder / name, write)
+    def write_adapters(self, model: torch.nn.Module) -> None:
+        """Write ``adapters.safetensors``: adapters and other trained parameters, before merging."""
+        settings = self.settings
+        scale = {"rank": str(settings.adapter_rank), "alpha": str(settings.adapter_alpha)}
+        trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+        write_tensors(self.folder / ADAPTERS_FILE, trained, scale)
 
 
 @contextmanager

@@ -10,7 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fl_app.models import build_model
+from fl_app.prepared_model import prepare_model
+from fl_app.settings import Settings
+from rsdgc.errors import SettingError
 from strategies import messages
+from strategies.sites import ModalityInfo
 from tests.command import rsdgc
 from tests.federation import grid, run, serve, settings
 
@@ -94,3 +98,76 @@ def test_unusable_weights_are_refused_before_anything_starts(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert filled[0].partition("=")[2] in error
+
+
+def prepared(**changes: object) -> torch.nn.Module:
+    chosen = Settings.from_mapping({"model": "small-cnn", **changes})
+    return prepare_model(chosen, [ModalityInfo("optical", ("r", "g", "b"), 16)], 4, None)[0]
+
+
+def trained(model: torch.nn.Module) -> set[str]:
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+HEAD = {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train-only": "head"}, HEAD),
+        ({"freeze": "stage1,stage2,stage3"}, HEAD),
+        (
+            {"adapters": "lora"},
+            HEAD | {f"stage{i}.0.lora_{factor}" for i in (1, 2, 3) for factor in "ab"},
+        ),
+        (
+            {"adapters": "lora", "train-only": "head,stage3"},
+            HEAD
+            | {f"stage3.{name}" for name in ("0.weight", "1.weight", "1.bias")}
+            | {f"stage{i}.0.lora_{factor}" for i in (1, 2) for factor in "ab"},
+        ),
+        (
+            {"adapters": "lora", "adapter-layers": "stage2,head"},
+            HEAD | {"stage2.0.lora_a", "stage2.0.lora_b"},
+        ),
+    ],
+)
+def test_settings_choose_what_is_trained(changes: dict[str, str], expected: set[str]) -> None:
+    assert trained(prepared(**changes)) == expected
+    with torch.device("meta"):
+        assert trained(prepared(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"freeze": "*"}, "freeze freezes every parameter"),
+        ({"freeze": "head", "train-only": "head"}, "use it without freeze"),
+        ({"freeze": "head", "adapters": "lora"}, "use it without freeze"),
+        ({"adapters": "lora", "adapter-layers": "stage1.1"}, "leaves no layer to adapt"),
+        ({"adapters": "lora", "adapter-layers": "stge1"}, "did you mean stage1"),
+        ({"adapters": "lora", "adapter-rank": 0}, "adapter-rank=0"),
+        ({"adapters": "peft"}, "adapters='peft'"),
+    ],
+)
+def test_settings_that_train_nothing_or_contradict_are_refused(
+    changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(SettingError, match=words):
+        prepared(**changes)
+
+
+def test_the_model_of_a_run_with_adapters_is_a_plain_one(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run", rounds=2, adapters="lora", adapter_rank=2))
+    delivered = load_file(tmp_path / "run" / "model.safetensors")
+    plain = build_model("small-cnn", 3, 3, 16)
+    start = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    plain.load_state_dict(delivered)
+    assert torch.equal(delivered["stage2.1.weight"], start["stage2.1.weight"])
+    part = load_file(tmp_path / "run" / "adapters.safetensors")
+    assert torch.equal(part["head.weight"], delivered["head.weight"])
+    step = 4 * part["stage2.0.lora_b"] @ part["stage2.0.lora_a"].flatten(1)
+    merged = start["stage2.0.weight"] + step.view(64, 32, 3, 3)
+    assert step.any()
+    torch.testing.assert_close(delivered["stage2.0.weight"], merged)

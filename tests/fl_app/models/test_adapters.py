@@ -1,0 +1,132 @@
+"""Low-rank adapters: the model starts as its backbone, and ends as a plain one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fl_app.models import build_model
+from fl_app.models.adapters import (
+    LoraConv2d,
+    LoraLinear,
+    adaptable_layers,
+    add_adapters,
+    merged_state,
+)
+
+
+def outputs(model: nn.Module, chips: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(chips)
+
+
+def move_adapters(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                step = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(step, alpha=0.1)
+
+
+@pytest.mark.parametrize("name", ["small-resnet", "hyper-cnn"])
+def test_it_starts_as_the_backbone_and_merges_to_a_plain_model(name: str) -> None:
+    px = 9 if name == "hyper-cnn" else 16
+    plain, model = build_model(name, 5, 4, px), build_model(name, 5, 4, px)
+    chips = torch.randn(2, 5, px, px)
+    add_adapters(model, adaptable_layers(model), rank=2, alpha=4, seed=0)
+    assert torch.equal(outputs(model, chips), outputs(plain, chips))
+    move_adapters(model)
+    adapted = outputs(model, chips)
+    assert not torch.allclose(adapted, outputs(plain, chips), atol=1e-3)
+    plain.load_state_dict(merged_state(model))
+    torch.testing.assert_close(outputs(plain, chips), adapted, atol=1e-5, rtol=1e-4)
+
+
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 8)),
+    st.sampled_from([(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 2, 0)]),
+    st.sampled_from(["zeros", "reflect", "circular"]),
+    st.booleans(),
+)
+def test_merged_layers_compute_the_same(
+    sizes: tuple[int, int, int], window: tuple[int, int, int], mode: str, bias: bool
+) -> None:
+    channels_in, channels_out, rank = sizes
+    kernel, stride, padding = window
+    conv = nn.Conv2d(
+        channels_in, channels_out, kernel, stride, padding, bias=bias, padding_mode=mode
+    )
+    model = nn.Sequential(conv, nn.Linear(8, 3, bias=bias))
+    plain = copy.deepcopy(model)
+    add_adapters(model, ["0", "1"], rank, alpha=3.0, seed=1)
+    move_adapters(model)
+    chips, vectors = torch.randn(2, channels_in, 9, 9), torch.randn(2, 8)
+    expected = model[0](chips), model[1](vectors)
+    plain.load_state_dict(merged_state(model))
+    torch.testing.assert_close((plain[0](chips), plain[1](vectors)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_layers_keep_their_names_and_the_seed_decides_the_factors() -> None:
+    models = [build_model("small-cnn", 3, 4, 16) for _ in range(3)]
+    before = torch.random.get_rng_state()
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        add_adapters(model, adaptable_layers(model), rank=4, alpha=8, seed=seed)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    names = models[0].state_dict().keys()
+    assert {"stage1.0.weight", "stage1.0.lora_a", "stage1.0.lora_b", "head.bias"} <= names
+    first, same, other = (model.stage2[0].lora_a for model in models)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_an_adapter_is_not_larger_than_its_layer_needs() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 32, 1), nn.Flatten(), nn.Linear(32, 2))
+    add_adapters(model, ["0", "2"], rank=8, alpha=16, seed=0)
+    assert model[0].lora_a.shape == (1, 1, 1, 1)
+    assert model[2].lora_a.shape == (2, 32)
+    assert model[0].scale == model[2].scale == 2
+
+
+def test_grouped_convolutions_and_subclasses_are_left_out() -> None:
+    class Special(nn.Linear):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1), Special(4, 4))
+    assert adaptable_layers(model) == ["1"]
+    assert adaptable_layers(nn.MultiheadAttention(8, 2)) == []
+
+
+def test_only_the_adapters_of_frozen_layers_get_gradients() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    add_adapters(model, ["0", "2"], rank=2, alpha=2, seed=0)
+    model(torch.randn(2, 3, 3, 3)).sum().backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == {"0.lora_a", "0.lora_b", "2.lora_a", "2.lora_b"}
+    assert isinstance(model[0], LoraConv2d)
+    assert isinstance(model[2], LoraLinear)
+
+
+def test_attention_of_timm_gets_adapters() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, num_classes=4, depth=1, embed_dim=48, num_heads=3
+    )
+    plain, layers = copy.deepcopy(model), adaptable_layers(model)
+    assert {"blocks.0.attn.qkv", "blocks.0.attn.proj", "patch_embed.proj"} <= set(layers)
+    chips = torch.randn(2, 3, 32, 32)
+    before = outputs(model, chips)
+    add_adapters(model, layers, rank=2, alpha=4, seed=0)
+    assert torch.equal(outputs(model, chips), before)
+    move_adapters(model)
+    adapted = outputs(model, chips)
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    plain.load_state_dict(merged_state(model))
+    torch.testing.assert_close(outputs(plain, chips), adapted, atol=1e-5, rtol=1e-4)
