@@ -1,4 +1,4 @@
-"""List and delete the states that runs have left at a site."""
+"""List and delete the states and frozen parts of models that runs have left at a site."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clients.frozen_cache import FOLDER as FROZEN_FOLDER
 from clients.state import LOCK_FILE, STATE_FILE
 from rsdgc.durable import is_locked
 from rsdgc.errors import SettingError, StateError
@@ -71,7 +72,7 @@ def clean_states(
     older_than_days: float = 0.0,
     delete: bool = False,
 ) -> Iterator[str]:
-    """List states, and delete them; yield a line for each, and a summary.
+    """List states and frozen parts, and delete them; yield a line for each, and a summary.
 
     A state in use is never deleted. What the uploads of a deleted state held back is lost to its
     run: if the run continues, the site takes part like one that lost its disk.
@@ -79,9 +80,9 @@ def clean_states(
     Parameters
     ----------
     run, site : str, optional
-        Only states of this run, of this site.
+        Only states of this run, of this site; no frozen parts, which all runs share.
     older_than_days : float
-        Only states that were not changed for so long.
+        Only what was not used for so long.
     delete : bool
         Whether to delete, or only to list.
 
@@ -105,11 +106,24 @@ def clean_states(
             _delete(state.path)
         freed += state.num_bytes
         yield f"{label}, {'deleted' if delete else 'can go'}"
+    # A site that works on finds its part missing and asks for it again.
+    for path in sorted((state_dir / FROZEN_FOLDER).glob("*.f32")) if run == site is None else ():
+        stat = path.stat()
+        if time.time() - stat.st_mtime < older_than_days * DAY_S:
+            continue
+        if delete:
+            _delete(path)
+        freed += stat.st_size
+        label = f"frozen part {path.stem[:8]}: {stat.st_size / 1e6:.1f} MB"
+        yield f"{label}, {'deleted' if delete else 'can go'}"
     yield f"{freed / 1e6:.1f} MB {'freed' if delete else 'can be freed: add --yes to delete'}"
 
 
 def _delete(path: Path) -> None:
     try:
+        if path.is_file():
+            path.unlink()
+            return
         # First: without this file the rest is not a state, if the deletion stops halfway.
         (path / STATE_FILE).unlink(missing_ok=True)
         shutil.rmtree(path)

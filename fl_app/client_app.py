@@ -21,6 +21,7 @@ from flwr.common import log
 
 from clients.acceleration import compile_model
 from clients.evaluation import Score, SiteScores
+from clients.frozen_cache import FrozenPartMissing, load_frozen_part
 from clients.micro_batch import MicroBatch, MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import ReplicaOutOfSync
@@ -93,13 +94,15 @@ def train(message: Message, context: Context) -> Message:
     """Work one round at the site that the task names."""
     settings = _settings(context)
     task = message.content.config_records[messages.TASK]
-    site = _site(context, task)
     origin = _origin(context, task)
     try:
+        site = _site(context, message)
         received = _received_model(message, task, site.spec)
         result = site.work(_round_task(settings, origin, task), received)
     except ReplicaOutOfSync as reason:
-        return _resync_reply(message, reason)
+        return _request_reply(message, messages.RESYNC, reason)
+    except FrozenPartMissing as reason:
+        return _request_reply(message, messages.FROZEN, reason)
     if result.weights is None:
         update = chunk_upload(result.payload)
     else:
@@ -114,12 +117,14 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Score the received model at the site that the task names."""
     task = message.content.config_records[messages.TASK]
-    site = _site(context, task)
     try:
+        site = _site(context, message)
         received = _received_model(message, task, site.spec)
         scores, local = site.evaluate(_origin(context, task), received)
     except ReplicaOutOfSync as reason:
-        return _resync_reply(message, reason)
+        return _request_reply(message, messages.RESYNC, reason)
+    except FrozenPartMissing as reason:
+        return _request_reply(message, messages.FROZEN, reason)
     metrics = MetricRecord(
         {
             messages.NUM_EXAMPLES: scores.test.samples,
@@ -179,15 +184,17 @@ def _local_name(node: NodeData, name: str) -> str:
     return node.sites[name]
 
 
-def _site(context: Context, task: ConfigRecord) -> Site:
+def _site(context: Context, message: Message) -> Site:
     """Return the site that a task names, opened now or by an earlier message."""
+    task = message.content.config_records[messages.TASK]
     name, statistics = str(task[messages.SITE]), _value(task, messages.NORMALIZATION, b"")
     modalities = read_modalities(task) if messages.MODALITIES in task else ()
+    frozen = _value(task, messages.FROZEN, b"")
     configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
     # Everything that a site is made from: a change of any of it opens the site again.
-    key = (context.run_id, name, statistics, modalities, repr(configs))
+    key = (context.run_id, name, statistics, modalities, frozen, repr(configs))
     if key not in opened_sites:
-        opened_sites[key] = _open_site(context, name, statistics, modalities)
+        opened_sites[key] = _open_site(context, name, statistics, modalities, frozen, message)
     opened_sites.move_to_end(key)
     _close_sites(SITES_IN_MEMORY)
     return opened_sites[key]
@@ -199,9 +206,18 @@ def _close_sites(kept: int) -> None:
 
 
 def _open_site(
-    context: Context, name: str, packed_statistics: bytes, modalities: tuple[ModalityInfo, ...]
+    context: Context,
+    name: str,
+    packed_statistics: bytes,
+    modalities: tuple[ModalityInfo, ...],
+    frozen: bytes,
+    message: Message,
 ) -> Site:
-    """Open a site for a run of these modalities; without any, of those that it has."""
+    """Open a site for a run of these modalities; without any, of those that it has.
+
+    Raises :class:`FrozenPartMissing` if its model's frozen part is not that of the digest
+    ``frozen``, and the message does not bring it.
+    """
     settings = _settings(context)
     node = _node(context)
     local_name = _local_name(node, name)
@@ -211,6 +227,15 @@ def _open_site(
     store = node.dataset.site(local_name).store
     check_trainable(node.dataset, {name: local_name})
     modalities = modalities or modality_infos(store)
+    weights, state_dir = _initial_weights(context, settings), _state_dir(context, settings)
+
+    def make_model() -> torch.nn.Module:
+        return prepare_model(settings, modalities, len(store.classes), weights)[0]
+
+    model = make_model()
+    if frozen:  # before the chips are read: the machine may lack it
+        parts = ModelParts(model, settings.batch_norm)
+        load_frozen_part(parts, frozen, state_dir, _received_frozen_part(message))
     common = None
     if packed_statistics:
         common = CommonStatistics.unpack(packed_statistics, modalities)
@@ -223,12 +248,6 @@ def _open_site(
         modalities=[modality.name for modality in modalities],
         stacked=not takes_modalities(settings.model),
     )
-    weights = _initial_weights(context, settings)
-
-    def make_model() -> torch.nn.Module:
-        return prepare_model(settings, modalities, len(store.classes), weights)[0]
-
-    model = make_model()
     train_bytes = test_bytes = val_bytes = at_once = None
     if device.type == "cuda":
         plan = plan_gpu(settings, context.node_config, model, modalities, device, SITES_IN_MEMORY)
@@ -251,7 +270,7 @@ def _open_site(
         test=test_split,
         val=load("val", cache_bytes=val_bytes),
         num_classes=len(store.classes),
-        state_dir=_state_dir(context, settings),
+        state_dir=state_dir,
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
         initial=lambda: ModelParts(make_model(), settings.batch_norm).vector(),
         batch_norm=settings.batch_norm,
@@ -349,6 +368,16 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
     return ReceivedModel(version, fingerprint, whole=whole, statistics=statistics)
 
 
+def _received_frozen_part(message: Message) -> bytes | None:
+    record = message.content.array_records.get(messages.FROZEN)
+    if record is None:
+        return None
+    try:
+        return join_upload(record)
+    except WireError as error:
+        raise RunError(f"the frozen part of the model arrived damaged: {error}") from None
+
+
 def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:
     number = _value(task, messages.ROUND, 0)
     return RoundTask(
@@ -404,7 +433,8 @@ def _class_counts(score: Score, keys: Sequence[str]) -> dict[str, list[int]]:
     return {key: count.tolist() for key, count in zip(keys, counts, strict=True)}
 
 
-def _resync_reply(message: Message, reason: ReplicaOutOfSync) -> Message:
+def _request_reply(message: Message, request: str, reason: Exception) -> Message:
+    """Ask the server for the whole model (``resync``), or for it and the frozen part."""
     log(WARNING, "asking the server for the whole model: %s", reason)
-    metrics = MetricRecord({messages.RESYNC: 1})
+    metrics = MetricRecord({request: 1})
     return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)

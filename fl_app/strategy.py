@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from fl_app.runs.folder import ActiveRun
 from fl_app.settings import AUTO, Settings, parse_budget
@@ -28,6 +29,8 @@ def build_strategy(
     settings, spec = run.settings, model.spec
     running = RunningStatistics(model.arrays(model.running))
     local = model.arrays(model.local)
+    # From the seed alone all sites build the same, and nothing has to be compared.
+    frozen = frozen_part(model) if model.frozen or settings.init_weights else None
     # FedAvg would send the statistics in float32, too.
     statistics_bytes = sum(array.nbytes for array in running.initial.values())
     ledger = Ledger(run.folder, spec.dense_bytes + statistics_bytes)
@@ -42,7 +45,7 @@ def build_strategy(
     momentum = _server_momentum(settings, spec)
     if settings.method == "fedavg":
         return DenseFedAvg(
-            *(sites, ledger, rounds, checkpoints, running, local),
+            *(sites, ledger, rounds, checkpoints, running, local, frozen),
             server_momentum=momentum,
             run_id=run.run_id,
         )
@@ -56,7 +59,7 @@ def build_strategy(
     compressor = Compressor(spec, settings.scheme(), RMS())
     published = PublishedModel(initial, down, compressor, run.run_id)
     return RsDgc(
-        *(sites, ledger, rounds, up, published, final, checkpoints, running, local),
+        *(sites, ledger, rounds, up, published, final, checkpoints, running, local, frozen),
         server_momentum=momentum,
         aggregator=AGGREGATORS[settings.aggregation],
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
+import numpy as np
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -31,12 +32,13 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from rsdgc.arrays import Float32, Int64
 from rsdgc.errors import RunError, WireError
+from rsdgc.frozen_part import FrozenPart
 from rsdgc.statistics_codec import decode_statistics
 from strategies import messages
 from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
-from strategies.ledger import Ledger, SiteEntry, content_bytes
+from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes
 from strategies.metrics import score_received_model, sum_confusion, validate_received_model
 from strategies.outbox import Outbox
 from strategies.roll_call import SiteDiscovery, modality_fields
@@ -90,6 +92,8 @@ class SiteStrategy(Strategy):
         Those of the model; none by default.
     initial_local : mapping of str to float32 array, optional
         Entries of the model before training that stay at the sites; none by default.
+    frozen : FrozenPart, optional
+        What sites have of the model and are not sent; they do not compare it by default.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class SiteStrategy(Strategy):
         checkpoints: Checkpoints | None = None,
         running: RunningStatistics | None = None,
         initial_local: Mapping[str, Float32] | None = None,
+        frozen: FrozenPart | None = None,
     ) -> None:
         self.site_manager = site_manager
         self.ledger = ledger
@@ -117,6 +122,8 @@ class SiteStrategy(Strategy):
         self.rounds_combined = 0  #: rounds that reached the quorum and so changed the model
         #: the last round in the checkpoint that the run was resumed from; 0 for a new run
         self.resumed_round = 0
+        self.frozen = frozen
+        self._frozen_download: Download | None = None
         self._discovery = SiteDiscovery(site_manager)
         self._outbox = Outbox()
         self._timeout_s = 3600.0
@@ -385,6 +392,8 @@ class SiteStrategy(Strategy):
         # A site with all of them, in this order, knows them.
         if site.modalities != self.site_manager.data.modality_names:
             task |= modality_fields(modalities)
+        if self.frozen is not None:
+            task[messages.FROZEN] = self.frozen.digest
         task |= self.task_fields(site, message_type)
         return self._pack(message_type, site, ConfigRecord(task), self.download(site))
 
@@ -429,19 +438,46 @@ class SiteStrategy(Strategy):
         return [reply for reply in replies if reply is not None]
 
     def _answer_resync(self, index: int, reply: Message) -> Message | None:
-        """Return a message with the whole model if a reply asks for it, once a round and site."""
+        """Return a message with the whole model if a reply asks for it, once a round and site.
+
+        A site without the frozen part is sent that, too. It lacks the weights that the run started
+        from, so its own version 0 would not be the server's.
+        """
         sent = self._outbox.sent[index]
-        if self._outbox.entries[sent.site].resynced or not self.requests_whole_model(reply):
+        frozen = self._requested_frozen_part(reply)
+        if self._outbox.entries[sent.site].resynced:
             return None
-        log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
+        if frozen is not None:
+            log(WARNING, "%s lacks the frozen part of the model: sending it", sent.site)
+        elif self.requests_whole_model(reply):
+            log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
+        else:
+            return None
         site = self.site_manager.sites[sent.site]
         download = self.download(site, whole=True)
         # The same task, so that an override's changes to it hold for the second message as well.
         task = sent.message.content.config_records[messages.TASK]
         message = self._pack(sent.message.metadata.message_type, site, task, download)
         groups = download.groups | self.running.groups()
+        if frozen is not None:
+            assert frozen.arrays is not None
+            message.content[messages.FROZEN] = frozen.arrays
+            groups |= frozen.groups
         self._outbox.add_resync(index, reply, message, groups)
         return message
+
+    def _requested_frozen_part(self, reply: Message) -> Download | None:
+        """Return the frozen part if a reply asks for it; it is packed once."""
+        if self.frozen is None or reply.has_error():
+            return None
+        record = reply.content.metric_records.get(messages.METRICS)
+        if record is None or messages.FROZEN not in record:
+            return None
+        if self._frozen_download is None:
+            array = Array(np.frombuffer(self.frozen.pack(), np.uint8))
+            arrays = ArrayRecord({messages.PACKED: array})
+            self._frozen_download = Download(arrays, {FROZEN_GROUP: len(array.data)})
+        return self._frozen_download
 
     def _accept_reply(self, name: str, reply: Message | None, entry: SiteEntry) -> bool:
         """Accept a reply, or record why it is refused; return whether it was accepted."""

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvgM
 
 from rsdgc.arrays import Float32
+from rsdgc.frozen_part import FrozenPart
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
@@ -26,7 +27,7 @@ class DenseFedAvg(SiteStrategy):
 
     Parameters
     ----------
-    site_manager, ledger, round_settings, checkpoints, running, initial_local
+    site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen
         See :class:`strategies.base.SiteStrategy`.
     server_momentum : float
         Momentum of the global model, 0 to below 1; 0 is ``FedAvg``.
@@ -43,12 +44,13 @@ class DenseFedAvg(SiteStrategy):
         checkpoints: Checkpoints | None = None,
         running: RunningStatistics | None = None,
         initial_local: Mapping[str, Float32] | None = None,
+        frozen: FrozenPart | None = None,
         *,
         server_momentum: float = 0.0,
         run_id: int = 0,
     ) -> None:
         super().__init__(
-            *(site_manager, ledger, round_settings, checkpoints, running, initial_local)
+            *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen)
         )
         self._run_id = run_id
         # Without momentum FedAvgM returns the plain average, so one class serves both.

@@ -35,6 +35,9 @@ BYTES = ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
 WHOLE_MODEL = "whole model"
 """Group of the bytes of a model that is sent whole, which has no parts to tell apart."""
 
+FROZEN_GROUP = "frozen part"
+"""Group of the bytes of what a site lacks of the model that is not trained."""
+
 
 @dataclass
 class SiteEntry:

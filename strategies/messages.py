@@ -26,7 +26,10 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
                                            ``ratios`` and ``budget-bytes``; ``normalization``
                                            if sites normalize by common statistics; the run's
                                            ``modalities``, ``num-bands``, ``bands``, ``chip-px`` if
-                                           the site lacks some or has another order
+                                           the site lacks some or has another order; ``frozen``,
+                                           the digest of the frozen part, if the model has one
+           ``frozen`` (arrays)             the frozen part, in the answer to a site that lacks
+                                           it (:mod:`rsdgc.frozen_part`); also with evaluate
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``running`` (arrays)            the site's running statistics, if they have changed
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``seconds``, and with
@@ -35,9 +38,10 @@ train ←    ``update`` (arrays)             one encoded upload, or the whole mo
                                            ``correct``, and the same four as ``val-loss``,
                                            ``val-reference``, … if the site has a validation split
 train ←    ``metrics`` (metrics)           ``resync`` alone: the patches do not fit the site's
-                                           replica, and it needs the whole model
+                                           replica, and it needs the whole model; ``frozen``
+                                           alone: it needs that and the frozen part
 evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin,
-                                           ``normalization`` and the modalities
+                                           ``normalization``, ``frozen`` and the modalities
 evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``, and
                                            ``val-loss``, ``val-reference``, … as above; or
                                            ``resync`` alone
@@ -65,6 +69,8 @@ UPDATE = "update"
 SUMS = "sums"
 METRICS = "metrics"
 RUNNING = "running"
+FROZEN = "frozen"
+"""Digest of the frozen part in a task, the part itself, and a site's request for it."""
 LOCAL = "local"
 
 STATISTICS = "statistics"

@@ -21,6 +21,7 @@ from flwr.common import log
 from rsdgc import Aggregator, ModelSpec, Stamp, WeightedMean
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, WireError
+from rsdgc.frozen_part import FrozenPart
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
@@ -95,7 +96,7 @@ class RsDgc(SiteStrategy):
 
     Parameters
     ----------
-    site_manager, ledger, round_settings, checkpoints, running, initial_local
+    site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen
         See :class:`strategies.base.SiteStrategy`.
     rates : RateControl
         Budget and ratios of the uploads.
@@ -120,12 +121,13 @@ class RsDgc(SiteStrategy):
         checkpoints: Checkpoints | None = None,
         running: RunningStatistics | None = None,
         initial_local: Mapping[str, Float32] | None = None,
+        frozen: FrozenPart | None = None,
         *,
         server_momentum: float = 0.0,
         aggregator: Callable[[ModelSpec], Aggregator] = WeightedMean,
     ) -> None:
         super().__init__(
-            *(site_manager, ledger, round_settings, checkpoints, running, initial_local)
+            *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen)
         )
         self.rates = rates
         self.model = model

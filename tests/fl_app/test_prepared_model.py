@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from safetensors.torch import load_file, save_file
 
+from clients.frozen_cache import frozen_part
+from clients.model_parts import ModelParts
 from fl_app.models import build_model
 from fl_app.prepared_model import prepare_model
 from fl_app.settings import Settings
@@ -171,3 +176,125 @@ def test_the_model_of_a_run_with_adapters_is_a_plain_one(data: Path, tmp_path: P
     merged = start["stage2.0.weight"] + step.view(64, 32, 3, 3)
     assert step.any()
     torch.testing.assert_close(delivered["stage2.0.weight"], merged)
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+def test_what_is_frozen_is_sent_once_to_a_site_that_lacks_it(
+    data: Path, weights: Path, tmp_path: Path, method: str
+) -> None:
+    changes = {"rounds": 3, "method": method, "init_weights": str(weights), "adapters": "lora"}
+    chosen = settings(data, tmp_path / "run", state_dir=str(tmp_path / "a"), **changes)
+    loopback = grid(chosen)
+    loopback.contexts[102].run_config["init-weights"] = str(tmp_path / "nowhere")
+    loopback.contexts[102].node_config["state-dir"] = str(tmp_path / "b")
+    serve(loopback, chosen)
+    lines = entries(tmp_path / "run")
+    sent = [
+        (line["round"], line["site"]) for line in lines if "frozen part" in line["down_by_group"]
+    ]
+    assert sent == [(1, "site-01")]
+    frozen = 4 * (build_parts := sum(t.size for t in frozen_arrays(chosen).values()))
+    assert build_parts > 90_000
+    (line,) = [line for line in lines if line["resynced"]]
+    assert 0 <= line["down_by_group"]["frozen part"] - frozen < 200
+    assert line["bytes_resync"] > frozen
+    assert not (tmp_path / "a" / "frozen").exists()
+    (kept,) = (tmp_path / "b" / "frozen").iterdir()
+    assert kept.stat().st_size == frozen
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["resyncs"], summary["refused"]) == (1, {})
+    # Dense FedAvg of the trained part: 3 rounds and 3 sites, up; and the final evaluation, down.
+    shared = sum(p.numel() for p in prepared(adapters="lora").parameters() if p.requires_grad)
+    assert summary["dense_bytes_up"] == 9 * 4 * (shared - 129)  # three classes here, four there
+    if method == "rs-dgc":
+        trained_bytes = [line["bytes_up"] for line in lines if line["phase"] == "train"]
+        assert max(trained_bytes) < 4 * shared
+    # A later run on the same machines sends nothing: the part is found by its digest.
+    again = settings(data, tmp_path / "again", state_dir=str(tmp_path / "a"), **changes)
+    loopback = grid(again, run_id=8)
+    loopback.contexts[102].run_config["init-weights"] = str(tmp_path / "nowhere")
+    loopback.contexts[102].node_config["state-dir"] = str(tmp_path / "b")
+    serve(loopback, again, run_id=8)
+    assert not any("frozen part" in line["down_by_group"] for line in entries(tmp_path / "again"))
+
+
+def frozen_arrays(chosen: Settings) -> dict[str, Any]:
+    optical = ModalityInfo("optical", ("r", "g", "b"), 16)
+    model, _ = prepare_model(chosen, [optical], 3, chosen.initial_weights())
+    return frozen_part(ModelParts(model)).arrays
+
+
+HEAD_BUDGETS = {"budget": "1000", "budget_down": "1000"}
+
+
+def test_all_sites_score_the_model_of_the_run(data: Path, weights: Path, tmp_path: Path) -> None:
+    """The accuracy before training is that of a run whose sites all have the file."""
+    histories = []
+    for name, lacking in (("all", ()), ("one", (102,))):
+        chosen = settings(
+            data,
+            tmp_path / name,
+            rounds=2,
+            init_weights=str(weights),
+            train_only="head",
+            **HEAD_BUDGETS,
+        )
+        loopback = grid(chosen)
+        for node in lacking:
+            loopback.contexts[node].run_config["init-weights"] = str(tmp_path / "nowhere")
+        serve(loopback, chosen)
+        lines = (tmp_path / name / "history.jsonl").read_text().splitlines()
+        histories.append([json.loads(line) for line in lines])
+    first, second = (history[0] for history in histories)
+    assert first["loss"] == second["loss"]
+    delivered = load_file(tmp_path / "one" / "model.safetensors")
+    assert torch.equal(delivered["stage2.0.weight"], load_file(weights)["stage2.0.weight"])
+
+
+def test_a_site_that_asks_again_is_refused(data: Path, tmp_path: Path) -> None:
+    def ask(message: Message, reply: Message) -> Message:
+        if message.metadata.dst_node_id == 102 and message.metadata.message_type == "train":
+            content = RecordDict({messages.METRICS: MetricRecord({messages.FROZEN: 1})})
+            return Message(content, reply_to=message)
+        return reply
+
+    run(settings(data, tmp_path / "run", rounds=1, train_only="head", **HEAD_BUDGETS), fault=ask)
+    (line,) = [line for line in entries(tmp_path / "run") if line["site"] == "site-01"][:1]
+    assert line["reason"] == "incomplete report"
+    assert line["resynced"]
+
+
+def test_a_damaged_frozen_part_is_refused_by_the_site(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    chosen = settings(
+        data,
+        tmp_path / "run",
+        rounds=1,
+        quorum=2,
+        init_weights=str(weights),
+        train_only="head",
+        **HEAD_BUDGETS,
+        state_dir=str(tmp_path / "state"),
+    )
+    loopback = grid(chosen)
+    loopback.contexts[102].run_config["init-weights"] = str(tmp_path / "nowhere")
+    push = loopback.push_messages
+
+    def damage(sent: Iterable[Message]) -> list[str]:
+        for message in (sent := list(sent)):
+            if messages.FROZEN in message.content:
+                array = message.content[messages.FROZEN][messages.PACKED].numpy().copy()
+                array[7] ^= 1
+                message.content[messages.FROZEN] = ArrayRecord({messages.PACKED: Array(array)})
+        return push(sent)
+
+    loopback.push_messages = damage
+    serve(loopback, chosen)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["refused"] == {"error at the site": 1}
+    assert not (tmp_path / "state" / "frozen").exists()
