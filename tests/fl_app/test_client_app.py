@@ -36,7 +36,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def site(name: str, run_id: int = 1, **config: Any) -> Any:
     context: Any = SimpleNamespace(run_id=run_id, node_config={}, run_config=config)
     task = RecordDict({messages.TASK: ConfigRecord({messages.SITE: name})})
-    return client_app._site(context, Message(task, 1, "train"))
+    message: Any = SimpleNamespace(content=task)
+    return client_app._site(context, message)
 
 
 def test_the_least_recently_used_site_is_closed_first(opened: list[str]) -> None:
