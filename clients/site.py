@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,7 @@ from clients.training import TrainReport, train
 from clients.uplink import make_upload
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, WireError
+from rsdgc.spec import in_branch
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from rsdgc.update import Stamp
 
@@ -79,6 +80,9 @@ class Site:
         published model.
     batch_norm : {"average", "local-statistics", "local", "group"}
         What becomes of batch normalization, see :mod:`clients.model_parts`.
+    lacking : collection of str
+        Modalities of the run that this site lacks. The parameters of their branches do not change
+        here, and nothing of them is sent.
     micro_batches : MicroBatches, optional
         How many chips go through the model at once; one for all sites of a process.
 
@@ -100,6 +104,7 @@ class Site:
         state_dir: Path | str,
         initial: Callable[[], Float32],
         batch_norm: str = "average",
+        lacking: Collection[str] = (),
         micro_batches: MicroBatches | None = None,
     ) -> None:
         for split in (train, test, val):
@@ -110,6 +115,12 @@ class Site:
         self.model = model.to(device=train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = ModelParts(self.model, batch_norm)
         self.spec = self.parts.spec
+        #: which layers of the shared part this site has, bool [num_layers]
+        self.present = self.spec.present_layers(lacking)
+        # Only now that the shared part is known, which is the same at all sites.
+        for layer, parameter in self.model.named_parameters():
+            if in_branch(layer, lacking):
+                parameter.requires_grad_(requires_grad=False)
         self.train = train
         self.test = test
         self.val = val
@@ -151,7 +162,7 @@ class Site:
             scores, report = self._score_and_train(task)
             stamp = Stamp(task.origin.run, task.round, received.version)
             seed = self._seed(task.seed, 0)
-            upload = make_upload(self.parts, replica, task, stamp, transaction, seed)
+            upload = make_upload(self.parts, replica, task, stamp, transaction, seed, self.present)
             statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
                 scores,

@@ -16,11 +16,12 @@ from clients.model_parts import ModelParts
 from clients.replica import Replica
 from clients.state import StateTransaction
 from clients.task import RoundTask
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Bools, Float32
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
 from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
 from rsdgc.indicators import make_indicator
+from rsdgc.ratios import share_of_layers
 from rsdgc.update import Stamp
 
 _log = logging.getLogger(__name__)
@@ -47,11 +48,15 @@ def make_upload(
     stamp: Stamp,
     transaction: StateTransaction,
     seed: int,
+    present: Bools | None = None,
 ) -> Upload:
     """Compress what the model has learned since the replica, plus the residual.
 
     The model was trained from the replica, as the task says. ``stamp`` goes into the upload's
     header, and ``seed`` is that of random scores. Nothing is committed.
+
+    Of layers that are not ``present``, bool [num_layers], the site sends and keeps nothing, and
+    does not spend the bytes of their ratios on the others.
 
     Raises
     ------
@@ -75,11 +80,20 @@ def make_upload(
         np.copyto(velocity, 0.0 if previous is None else previous)
         correct_momentum(velocity, vector, task.momentum_correction)
     add_residual(vector, transaction, task.accepted_round)
+    ratios, budget_bytes = task.ratios, task.budget_bytes
+    if present is not None and not present.all():
+        budget_bytes *= share_of_layers(spec, task.scheme, ratios, present)
+        ratios = np.where(present, ratios, 0.0)
+        # Something is there only if the site had the modality in an earlier round.
+        for held in (vector,) if velocity is None else (vector, velocity):
+            for view, is_present in zip(spec.views(held), present, strict=True):
+                if not is_present:
+                    view.fill(0.0)
     indicator = make_indicator(
         task.indicator, mean_weight=task.mean_weight, std_weight=task.std_weight, seed=seed
     )
     compressor = Compressor(spec, task.scheme, indicator)
-    update = compress_with_feedback(compressor, vector, task.ratios, stamp, task.budget_bytes)
+    update = compress_with_feedback(compressor, vector, ratios, stamp, budget_bytes)
     # What was sent must not add to the momentum of rounds in which the model has moved on.
     if velocity is not None:
         mask_velocity(velocity, update)

@@ -106,7 +106,7 @@ def train(message: Message, context: Context) -> Message:
     if result.weights is None:
         update = chunk_upload(result.payload)
     else:
-        update = to_record(result.weights, site.spec)
+        update = to_record(result.weights, site.spec, site.present)
     content = RecordDict({messages.UPDATE: update, messages.METRICS: _train_metrics(result)})
     if result.statistics:
         content[messages.RUNNING] = chunk_upload(result.statistics)
@@ -226,6 +226,7 @@ def _open_site(
     device = choose_device(settings.device)
     store = node.dataset.site(local_name).store
     check_trainable(node.dataset, {name: local_name})
+    own = [modality.name for modality in store.meta.modalities]
     modalities = modalities or modality_infos(store)
     weights, state_dir = _initial_weights(context, settings), _state_dir(context, settings)
 
@@ -270,6 +271,7 @@ def _open_site(
         test=test_split,
         val=load("val", cache_bytes=val_bytes),
         num_classes=len(store.classes),
+        lacking=[m.name for m in modalities if m.name not in own],
         state_dir=state_dir,
         # Made again when it is needed, which is once: a kept copy would double a site's memory.
         initial=lambda: ModelParts(make_model(), settings.batch_norm).vector(),

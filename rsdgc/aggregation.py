@@ -9,20 +9,27 @@ An aggregation rule is a subclass of :class:`Aggregator` with one method::
 
 The base class checks and keeps the uploads and decodes them again, so a rule sees valid updates
 only, always in the same order.
+
+A site that lacks a modality does not have the layers of its branch. Its update of them is absent,
+which is not the same as zero. So :meth:`Aggregator.combine` applies the rule to one group of layers
+after the other, those that the same sites have, with the updates of these sites alone. A rule need
+not know of it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import numpy as np
 
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Bools, Float32
 from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, WireError
 from rsdgc.registry import Registry
@@ -34,8 +41,8 @@ class Aggregator(ABC):
     """Base of aggregation rules: collects the encoded updates of one round.
 
     Uploads are kept encoded, so memory grows with the bytes that arrived and not with the number
-    of sites times the model. A rule implements :meth:`aggregate`; one that needs no second look
-    at the uploads may override :meth:`add` as well.
+    of sites times the model. A rule implements :meth:`aggregate`, and reads the uploads with
+    :meth:`updates`.
 
     Parameters
     ----------
@@ -49,6 +56,8 @@ class Aggregator(ABC):
         self.spec = spec
         self._threads = threads or os.cpu_count() or 1
         self._uploads: dict[str, tuple[bytes, float]] = {}
+        # Only of senders that lack some.
+        self._present: dict[str, Bools] = {}
 
     def __len__(self) -> int:
         """Return the number of updates accepted so far."""
@@ -59,7 +68,13 @@ class Aggregator(ABC):
         """Sum of the weights accepted so far."""
         return math.fsum(weight for _, weight in self._uploads.values())
 
-    def add(self, key: str, payload: bytes | SparseUpdate, weight: float) -> None:
+    def add(
+        self,
+        key: str,
+        payload: bytes | SparseUpdate,
+        weight: float,
+        present: Bools | None = None,
+    ) -> None:
         """Accept one update.
 
         Parameters
@@ -71,6 +86,9 @@ class Aggregator(ABC):
             checked again.
         weight : float
             Its weight, such as a number of examples; positive and finite.
+        present : bool [num_layers], optional
+            Which layers the sender has (:meth:`ModelSpec.present_layers`); all by default. What
+            the update says of the others is not used.
 
         Raises
         ------
@@ -90,10 +108,49 @@ class Aggregator(ABC):
             raise WireError(f"the update of {key!r} is for another model")
         # The decoded update is dropped: it may be as large as the model.
         self._uploads[key] = (update.payload, float(weight))
+        if present is not None and not present.all():
+            self._present[key] = present
+
+    def combine(self) -> Float32:
+        """Apply the rule to each layer over the senders that have it.
+
+        Returns
+        -------
+        float32 [spec.size]
+            The change of the published model; a new array, zero in layers that no sender has.
+
+        Raises
+        ------
+        RunError
+            No update was accepted.
+        """
+        if not self._present:
+            return self.aggregate()
+        keys = sorted(self._uploads)
+        everything = np.ones(len(self.spec.layers), np.bool_)
+        present = np.array([self._present.get(key, everything) for key in keys])
+        change = np.zeros(self.spec.size, np.float32)
+        targets = self.spec.views(change)
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for index, column in enumerate(present.T):
+            senders = tuple(key for key, has in zip(keys, column, strict=True) if has)
+            groups.setdefault(senders, []).append(index)
+        for senders, layers in groups.items():
+            if senders:
+                sources = self.spec.views(self._part(senders).aggregate())
+                for index in layers:
+                    targets[index][:] = sources[index]
+        return change
+
+    def _part(self, keys: Sequence[str]) -> Self:
+        """Return a copy that holds the updates of some senders, as if they had all layers."""
+        part = copy.copy(self)
+        vars(part).update(_uploads={key: self._uploads[key] for key in keys}, _present={})
+        return part
 
     @abstractmethod
     def aggregate(self) -> Float32:
-        """Combine all accepted updates.
+        """Combine all accepted updates; all senders have all layers.
 
         Returns
         -------
@@ -130,8 +187,8 @@ AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregation rule")
 class WeightedMean(Aggregator):
     """Weighted mean, bit-identical for every order of arrival.
 
-    The sum is divided by the *total* weight, including the sites that sent nothing of a
-    coordinate. Otherwise a site that alone sends a coordinate would decide it.
+    The sum is divided by the *total* weight of the sites that have a layer, including those that
+    sent nothing of a coordinate. Otherwise a site that alone sends a coordinate would decide it.
     """
 
     def aggregate(self) -> Float32:

@@ -83,9 +83,9 @@ class Compressor:
             msg = f"ratios of shape {ratios.shape}: pass {num_layers} numbers from 0 to 1"
             raise SettingError(msg)
         # A value of a whole layer takes eight times the bits of a level, at the cost of all other
-        # layers. So with a joint coding layers are sent whole only if the complete model fits.
+        # layers. So with a joint coding layers are sent whole only if all that are sent fit.
         may_be_whole = not isinstance(self.scheme.value_coding, JointCoding) or (
-            bool((ratios == 1).all())
+            bool(((ratios == 1) | (ratios == 0)).all())
             and not 0 < budget_bytes < estimate_bytes(self.spec, self.scheme, ratios)
         )
         kept: list[Int64 | None] = []

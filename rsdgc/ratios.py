@@ -193,6 +193,27 @@ def fit_ratios(
     return _fill(model, shares, whole, budget_bytes)
 
 
+def share_of_layers(spec: ModelSpec, scheme: Scheme, ratios: Float64, present: Bools) -> float:
+    """Return the expected size of an update of some layers, as a share of one of all layers.
+
+    A site that lacks a modality has that share of the budget of the others: it does not spend on
+    other layers what those of the modality's branch would take.
+
+    Parameters
+    ----------
+    spec, scheme
+        The model, and how its layers are cut and coded.
+    ratios : float64 [num_layers]
+        Of the complete update.
+    present : bool [num_layers]
+        The layers that the site has.
+    """
+    if present.all():
+        return 1.0
+    model = SizeModel.from_spec(spec, scheme)
+    return model.total_bytes(np.where(present, ratios, 0.0)) / model.total_bytes(ratios)
+
+
 def _whole_layers(
     spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float
 ) -> Bools:

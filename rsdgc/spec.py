@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from rsdgc.arrays import Float32, Int64, check_flat
+from rsdgc.arrays import Bools, Float32, Int64, check_flat
 from rsdgc.errors import SettingError
 
 MAX_LAYER_SIZE = 2**31 - 1
@@ -41,6 +41,11 @@ def branch_key(modality: str) -> str:
         raise SettingError("a modality has no name: ingest it with --modality NAME=GLOB")
     key = modality.replace("%", "%25").replace(".", "%2E")
     return f"%{ord(key[0]):02X}{key[1:]}" if hasattr(nn.ModuleDict(), key) else key
+
+
+def in_branch(name: str, modalities: Collection[str]) -> bool:
+    """Return whether an entry of a model belongs to the branch of one of these modalities."""
+    return name.startswith(tuple(f"{BRANCHES}.{branch_key(modality)}." for modality in modalities))
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,10 @@ class ModelSpec:
                 digest.update(number.to_bytes(8, "little"))
             digest.update(name)
         return digest.digest()
+
+    def present_layers(self, lacking: Collection[str]) -> Bools:
+        """Return which layers a site has that lacks these modalities, bool [num_layers]."""
+        return np.array([not in_branch(layer.name, lacking) for layer in self.layers], np.bool_)
 
     def views(self, flat: Float32) -> list[Float32]:
         """Split a flat vector into one 1-D view for each layer, which share its memory.

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvgM
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from rsdgc.arrays import Float32
 from rsdgc.frozen_part import FrozenPart
+from rsdgc.spec import in_branch
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
@@ -82,10 +84,11 @@ class DenseFedAvg(SiteStrategy):
         return self.origin_fields(self._run_id) if self.initial_local else {}
 
     def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        """Check that the reply is a model of the same layers with finite values."""
+        """Check that the reply is a model of the site's layers with finite values."""
         entry.num_examples = read_num_examples(reply, site.num_train)
         record = reply.content.array_records.get(messages.UPDATE)
-        if record is None or _shapes(record) != self._shapes:
+        expected = {name: self._shapes[name] for name in self._layers_of(site)}
+        if record is None or _shapes(record) != expected:
             raise ReplyRefused("not a valid upload", "its layers are not the model's")
         entry.train_loss = finite_or_none(read_metric(reply, messages.TRAIN_LOSS))
         entry.seconds = finite_or_none(read_metric(reply, messages.SECONDS)) or 0.0
@@ -100,12 +103,47 @@ class DenseFedAvg(SiteStrategy):
         self._replies.append(reply)
 
     def aggregate_uploads(self, server_round: int) -> None:
-        """Average with Flower's own aggregation."""
+        """Average with Flower's own aggregation, each layer over the sites that have it."""
         # The replies are in the order of the sites' names: sums of floats depend on the order.
-        arrays, _ = self._fedavg.aggregate_train(server_round, self._replies)
+        replies = self._replies
+        if any(len(reply.content[messages.UPDATE]) < len(self._shapes) for reply in replies):
+            replies = [self._average_by_layer()]
+        arrays, _ = self._fedavg.aggregate_train(server_round, replies)
         self.discard_uploads()
         assert arrays is not None  # a quorum is at least one reply
         self.replace_model(arrays)
+
+    def _average_by_layer(self) -> Message:
+        """Return a reply that stands for all of them: layers that the same sites have, averaged."""
+        models = [reply.content.array_records[messages.UPDATE] for reply in self._replies]
+        groups: dict[tuple[bool, ...], list[str]] = {}
+        for name in self._shapes:
+            groups.setdefault(tuple(name in model for model in models), []).append(name)
+        averaged = dict(self.arrays())  # a layer that no site has stays as it is
+        for holders, names in groups.items():
+            contents = [
+                RecordDict(
+                    {
+                        messages.UPDATE: ArrayRecord({name: model[name] for name in names}),
+                        messages.METRICS: reply.content[messages.METRICS],
+                    }
+                )
+                for model, reply, holds in zip(models, self._replies, holders, strict=True)
+                if holds
+            ]
+            if contents:
+                averaged |= dict(aggregate_arrayrecords(contents, messages.NUM_EXAMPLES))
+        content = RecordDict(
+            {
+                messages.UPDATE: ArrayRecord(averaged),
+                messages.METRICS: MetricRecord({messages.NUM_EXAMPLES: 1}),
+            }
+        )
+        return Message(content, dst_node_id=0, message_type=MessageType.TRAIN)
+
+    def _layers_of(self, site: SiteInfo) -> list[str]:
+        lacking = self.site_manager.lacking(site)
+        return [name for name in self._shapes if not in_branch(name, lacking)]
 
     def discard_uploads(self) -> None:
         """Forget the models of the replies."""

@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from rsdgc import ModelSpec
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Bools, Float32
 
 
 def to_vector(record: ArrayRecord, spec: ModelSpec) -> Float32:
@@ -17,7 +17,13 @@ def to_vector(record: ArrayRecord, spec: ModelSpec) -> Float32:
     return np.concatenate([record[layer.name].numpy().reshape(-1) for layer in spec.layers])
 
 
-def to_record(vector: Float32, spec: ModelSpec) -> ArrayRecord:
-    """Cut a model vector, float32 [spec.size], into one named array per layer."""
-    layers = zip(spec.layers, spec.views(vector), strict=True)
-    return ArrayRecord({layer.name: Array(view.reshape(layer.shape)) for layer, view in layers})
+def to_record(vector: Float32, spec: ModelSpec, present: Bools | None = None) -> ArrayRecord:
+    """Cut a model vector, float32 [spec.size], into one named array per layer that is present.
+
+    ``present`` is bool [num_layers], all by default.
+    """
+    chosen = np.ones(len(spec.layers), np.bool_) if present is None else present
+    layers = zip(spec.layers, spec.views(vector), chosen, strict=True)
+    return ArrayRecord(
+        {layer.name: Array(view.reshape(layer.shape)) for layer, view, kept in layers if kept}
+    )

@@ -19,9 +19,10 @@ from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, Rec
 from flwr.common import log
 
 from rsdgc import Aggregator, ModelSpec, Stamp, WeightedMean
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Bools, Float32
 from rsdgc.errors import RunError, WireError
 from rsdgc.frozen_part import FrozenPart
+from rsdgc.ratios import share_of_layers
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
@@ -138,6 +139,8 @@ class RsDgc(SiteStrategy):
         self._make_aggregator = aggregator
         self._uploads = aggregator(rates.spec)
         self._upload_bytes: dict[str, int] = {}
+        # Uploads of the round; one of a site that lacks a modality counts as the part it is.
+        self._upload_share = 0.0
         self._ratios: dict[str, float] = {}
         self._overhead_bytes = 0
         # Of a report's bytes, those of the scores; the other reports do not have them.
@@ -229,13 +232,16 @@ class RsDgc(SiteStrategy):
         stamp = Stamp(self.model.run_id, entry.round, self.model.version)
         update = read_upload(reply, self.rates.spec, self.rates.scheme, stamp)
         try:
-            self._uploads.add(site.name, update, weight)
+            self._uploads.add(site.name, update, weight, self._present(site))
         except WireError as error:
             raise ReplyRefused("not a valid upload", str(error)) from None
         # From here on the upload counts: nothing below may refuse it.
         del reply.content[messages.UPDATE]  # or every upload would be in memory twice
         self.sync.confirm(site.name, version, self.model.version)
         self._upload_bytes[site.name] = entry.bytes_up
+        self._upload_share += share_of_layers(
+            self.rates.spec, self.rates.scheme, self.rates.ratios, self._present(site)
+        )
         entry.num_examples = weight
         entry.train_loss = finite_or_none(loss)
         entry.seconds = finite_or_none(seconds) or 0.0
@@ -245,10 +251,10 @@ class RsDgc(SiteStrategy):
 
     def aggregate_uploads(self, server_round: int) -> None:
         """Aggregate the uploads, step the model, and set the next round's ratios."""
-        update = self._uploads.aggregate()
+        update = self._uploads.combine()
         self.model.step(self._momentum.step(update))
         self.sync.accepted.update(dict.fromkeys(self._upload_bytes, server_round))
-        measured_bytes = sum(self._upload_bytes.values()) / len(self._upload_bytes)
+        measured_bytes = sum(self._upload_bytes.values()) / self._upload_share
         # As if each report had its share of the scores: the budget is the mean over the rounds, and
         # must not follow the reports that have scores, or those that have none.
         every = self.round_settings.evaluate_every
@@ -261,7 +267,7 @@ class RsDgc(SiteStrategy):
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""
         self._uploads = self._make_aggregator(self.rates.spec)
-        self._upload_bytes = {}
+        self._upload_bytes, self._upload_share = {}, 0.0
 
     def arrays(self) -> ArrayRecord:
         """Return the true model, layer by layer; sites get the change with the next patch."""
@@ -304,6 +310,10 @@ class RsDgc(SiteStrategy):
         self._momentum.velocity[:] = state.part("momentum").arrays["velocity"]
         self.sync = SyncState(**state.part("sync").values)
         self._overhead_bytes = int(state.values["overhead_bytes"])
+
+    def _present(self, site: SiteInfo) -> Bools:
+        """Return which layers a site has, bool [num_layers]."""
+        return self.rates.spec.present_layers(self.site_manager.lacking(site))
 
     def _task_bytes(self) -> int:
         """Return the mean bytes of this round's messages without patch and list of checkpoints."""

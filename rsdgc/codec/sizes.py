@@ -30,7 +30,7 @@ class SizeModel:
     overhead_bytes: int  #: bytes of a sparse layer beside ids and values, such as a scale
     raw_ids: bool  #: whether ids are plain integers
     #: whether the value coding is a joint one. Then a layer with ratio 1 is coded like the
-    #: others, unless all layers have ratio 1.
+    #: others, unless all layers that are sent have ratio 1.
     joint: bool
 
     @classmethod
@@ -59,7 +59,7 @@ class SizeModel:
         sparse = ids + kept * self.neighborhood_bytes + self.overhead_bytes
         sparse = np.where(ratios > 0, sparse, 1.0)  # a layer that keeps nothing has a count of 0
         whole = ratios == 1
-        if self.joint and not whole.all():
+        if self.joint and not (whole | (ratios == 0)).all():
             return sparse
         return np.where(whole, self.whole_bytes, sparse)
 

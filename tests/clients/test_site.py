@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from clients.loader import SplitLoader
 from clients.model_parts import ModelParts
 from clients.site import Site
 from clients.state import StateFolder
@@ -16,7 +17,7 @@ from rsdgc.errors import DataError, RunError, StateError
 from rsdgc.patches import fingerprint
 from rsdgc.scheme import Scheme
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
-from tests.clients.toys import TinyNet, make_split, train_settings
+from tests.clients.toys import CPU, Arrays, TinyNet, make_split, train_settings, unit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -360,3 +361,90 @@ def test_entries_that_stay_at_the_site_are_kept_over_rounds_and_processes(tmp_pa
         np.testing.assert_allclose(local[name], first[name], rtol=1e-3)
     second = work(2).parts.arrays(names)
     assert any((second[name] != first[name]).any() for name in names)
+
+
+class TwoBranches(torch.nn.Module):
+    """Two networks, one for each modality, whose logits are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = torch.nn.ModuleDict({"optical": TinyNet(), "sar": TinyNet()})
+
+    def forward(self, optical: torch.Tensor, sar: torch.Tensor | None) -> torch.Tensor:
+        logits: torch.Tensor = self.branches["optical"](optical)
+        return logits if sar is None else logits + self.branches["sar"](sar)
+
+
+BRANCHED = ModelParts(TwoBranches()).spec
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_site_without_a_modality_leaves_its_branch_alone(tmp_path: Path, optimizer: str) -> None:
+    """No change, no weight decay, nothing sent, nothing held back, no bytes spent."""
+    start_weights = ModelParts(TwoBranches()).vector()
+    here = {"stacked": False, "present": [True, False]}
+    site = Site(
+        "site-00",
+        TwoBranches(),
+        train=make_split(**here),
+        test=make_split(count=9, seed=1, **here),
+        num_classes=3,
+        state_dir=tmp_path,
+        initial=lambda: start_weights,
+        lacking=["sar"],
+    )
+    full = np.full(len(BRANCHED.layers), 0.3)
+    training = train_settings(optimizer=optimizer, lr=0.05, batch_size=8, weight_decay=0.1)
+    absent = ~BRANCHED.present_layers(["sar"])
+    assert absent.sum() == len(BRANCHED.layers) / 2
+    sent = np.zeros(BRANCHED.size, np.float32)
+    changes = np.zeros(BRANCHED.size, np.float32)
+    for number in (1, 2, 3):
+        task = make_task(number, number - 1, train=training, ratios=full, momentum_correction=0.5)
+        result = site.work(task, whole(start_weights))
+        changes = 0.5 * changes + site.parts.vector() - start_weights
+        update = decode(result.payload, BRANCHED)
+        sent += update.to_dense()
+        statistics = decode_statistics(result.statistics, site.parts.arrays(site.parts.running))
+        assert all(name.startswith("branches.optical.") for name in statistics)
+        folder = StateFolder(tmp_path, 7, "site-00", BRANCHED)
+        residual = folder.residual(folder.load().states[-1])
+        for index in np.flatnonzero(absent):
+            assert update.layers[index].kept == 0
+            for held in (site.parts.vector() - start_weights, sent, residual):
+                assert not BRANCHED.views(held)[index].any()
+        for index in np.flatnonzero(~absent):
+            assert update.layers[index].kept > 0
+            assert BRANCHED.views(changes)[index].any()
+
+
+@pytest.mark.parametrize("values", ["deadzone", "float32"])
+def test_the_bytes_of_an_absent_branch_are_not_spent(tmp_path: Path, values: str) -> None:
+    start_weights = ModelParts(TwoBranches()).vector()
+    sizes = []
+    for lacking in ([], ["sar"]):
+        here = {"stacked": False, "present": [True, False]}
+        site = Site(
+            f"site-{len(lacking)}",
+            TwoBranches(),
+            train=make_split(**here) if lacking else two_modalities(),
+            test=None,
+            num_classes=3,
+            state_dir=tmp_path,
+            initial=lambda: start_weights,
+            lacking=lacking,
+        )
+        task = make_task(
+            ratios=np.full(len(BRANCHED.layers), 0.5),
+            budget_bytes=200.0,
+            scheme=Scheme(values=values, dense_values="float32"),
+        )
+        sizes.append(len(site.work(task, whole(start_weights)).payload))
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def two_modalities() -> SplitLoader:
+    rng = np.random.default_rng(0)
+    chips = [rng.normal(size=(24, 2, 8, 8)).astype(np.float32) for _ in range(2)]
+    labels = np.arange(24) % 3
+    return SplitLoader(Arrays(chips), np.arange(24), labels, [unit(2)] * 2, CPU, stacked=False)

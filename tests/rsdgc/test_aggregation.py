@@ -160,3 +160,52 @@ def test_a_rule_from_outside_is_found_by_name_and_by_path(name):
 
 def test_the_weighted_mean_is_registered():
     assert AGGREGATORS["mean"] is WeightedMean
+
+
+BRANCHED = ModelSpec.from_shapes(
+    {
+        "branches.optical.weight": (4, 3, 3, 3),
+        "branches.s2%2E60m.weight": (4, 2, 3, 3),
+        "branches.s2%2E60m.bias": (4,),
+        "branches.sar.weight": (4, 2),
+        "head.weight": (3, 4),
+    }
+)
+MODALITIES = ("optical", "s2.60m", "sar")
+
+
+@pytest.mark.parametrize("rule", [WeightedMean, CoordinateMedian])
+@given(st.lists(st.sets(st.sampled_from(MODALITIES)), min_size=1, max_size=5), st.randoms())
+def test_each_layer_is_combined_over_the_sites_that_have_it(rule, lacking, random):
+    aggregator = rule(BRANCHED)
+    sites = list(enumerate(lacking))
+    random.shuffle(sites)
+    for number, missing in sites:
+        # the payload says something of every layer: what a site does not have must not count
+        payload = upload(number, 0.5, Scheme(values="float32"), BRANCHED)
+        present = BRANCHED.present_layers(missing)
+        aggregator.add(f"site-{number}", payload, number + 1, present)
+    combined = BRANCHED.views(aggregator.combine())
+    for index, layer in enumerate(BRANCHED.layers):
+        holders = [
+            number
+            for number, missing in enumerate(lacking)
+            if not any(layer.name.startswith(f"branches.{m.replace('.', '%2E')}.") for m in missing)
+        ]
+        if not holders:
+            assert not combined[index].any()
+            continue
+        alone = rule(BRANCHED)
+        for number in holders:
+            payload = upload(number, 0.5, Scheme(values="float32"), BRANCHED)
+            alone.add(f"site-{number}", payload, number + 1)
+        assert np.array_equal(combined[index], BRANCHED.views(alone.aggregate())[index])
+
+
+def test_complete_sites_are_combined_as_before():
+    mean = WeightedMean(MIXED)
+    for number in range(3):
+        mean.add(f"site-{number}", upload(number), number + 1, np.ones(len(MIXED.layers), bool))
+    assert mean.combine().tobytes() == mean.aggregate().tobytes()
+    with pytest.raises(RunError, match="no update"):
+        WeightedMean(MIXED).combine()
