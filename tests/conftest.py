@@ -48,3 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     assert not missing, f"{missing} are listed in {__file__} and do not exist"
     ranks = {TESTS / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch  # noqa: PLC0415  # most tests do without
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
