@@ -1,0 +1,156 @@
+"""Signatures of a model's code, by which the server sees that a site would build another model.
+
+The signature of a model is one word of text and one of the code's state:
+
+==========================  ======================================================================
+model                       signature
+==========================  ======================================================================
+built in                    ``rsdgc`` and a digest of the sources of :mod:`fl_app.models`
+``timm:NAME``               ``timm`` and its version
+``package.module:function`` ``package`` and a digest of its sources; of torch and torchvision,
+                            whose sources differ by platform, the version
+==========================  ======================================================================
+
+Digests are over all ``.py`` files of the top-level package, by relative name and content, or over
+the single module, and over the modules beside it that it imports. Neither paths nor compiled files
+count, so that equal sources have one signature on every machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sysconfig
+from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from fl_app.models import MODELS, find_builder, timm_models
+
+OWN_PACKAGES = ("rsdgc", "clients", "strategies", "data_prep", "fl_app")
+BY_VERSION = ("timm", "torch", "torchvision")
+DIGEST_BYTES = 8
+
+
+def model_signature(model: str) -> str:
+    """Return the signature of a model, as the setting ``model`` names it.
+
+    Raises
+    ------
+    SettingError
+        There is no such model on this machine.
+    """
+    builder = find_builder(model)
+    if model.startswith(timm_models.PREFIX):
+        return code_signature("timm")
+    module = _module_of(builder) if model in MODELS else model.partition(":")[0]
+    package = module.partition(".")[0]
+    if package not in OWN_PACKAGES:
+        return code_signature(package)
+    return f"rsdgc {_digest(dict(_sources(Path(__file__).parent, 'models')))}"
+
+
+def code_signature(package: str) -> str:
+    """Return the signature of a top-level package or module that Python can import."""
+    if package in BY_VERSION:
+        return f"{package} {_public_version(package)}"
+    sources: dict[str, bytes] = {}
+    pending = [package]
+    while pending:
+        name = pending.pop()
+        new = dict(_sources_of(name))
+        sources |= new
+        beside = {each for source in new.values() for each in _imported_beside(name, source)}
+        known = {file.partition("/")[0].removesuffix(".py") for file in sources}
+        pending += beside - known - set(pending)
+    if not sources:  # such as a module compiled from C
+        return f"{package} {_public_version(package)}"
+    count = f"{len(sources)} file{'s' * (len(sources) > 1)}"
+    return f"{package} {_digest(sources)} ({count})"
+
+
+def packages_in(folder: Path) -> list[str]:
+    """Return the names of the top-level packages and modules in a folder."""
+    modules = [path.stem for path in folder.glob("*.py")]
+    packages = [path.parent.name for path in folder.glob("*/__init__.py")]
+    return sorted(name for name in modules + packages if name.isidentifier())
+
+
+def _module_of(builder: object) -> str:
+    function = builder.func if isinstance(builder, partial) else builder
+    return str(getattr(function, "__module__", OWN_PACKAGES[0]))
+
+
+def _sources_of(package: str) -> Iterator[tuple[str, bytes]]:
+    """Yield relative names and contents of the ``.py`` files of an importable package or module."""
+    spec = find_spec(package)
+    if spec is None:
+        return
+    if spec.submodule_search_locations is not None:
+        for folder in sorted(map(Path, spec.submodule_search_locations)):
+            yield from _sources(folder, package)
+    elif spec.origin is not None and Path(spec.origin).suffix == ".py":
+        yield f"{package}.py", Path(spec.origin).read_bytes()
+
+
+def _sources(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for path in folder.rglob("*.py"):
+        relative = path.relative_to(folder)
+        # Editors keep copies in hidden folders.
+        if not any(part.startswith(".") for part in relative.parts):
+            yield f"{prefix}/{relative.as_posix()}", path.read_bytes()
+
+
+def _imported_beside(package: str, source: bytes) -> Iterator[str]:
+    """Yield the modules in the folder of a package that one of its files imports.
+
+    Not of an installed package: what it imports has a version, and may be all of Python's packages.
+    """
+    folder = _folder(package)
+    if folder is None or folder in map(Path, sysconfig.get_paths().values()):
+        return
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # of a module that is not imported now
+        return
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {
+        node.module
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        if node.module
+        if node.level == 0
+    }
+    for name in sorted({name.partition(".")[0] for name in names} - {package, *OWN_PACKAGES}):
+        beside = (folder / f"{name}.py", folder / name / "__init__.py")
+        if any(path.exists() for path in beside) and _folder(name) == folder:
+            yield name
+
+
+def _folder(package: str) -> Path | None:
+    """Return the folder that an importable package or module is in."""
+    spec = find_spec(package)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    return path.parent.parent if spec.submodule_search_locations is not None else path.parent
+
+
+def _digest(sources: dict[str, bytes]) -> str:
+    # Every length goes before what it measures, so different sources never hash equal bytes.
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name, content in sorted(sources.items()):
+        for part in (name.encode(), content.replace(b"\r\n", b"\n")):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _public_version(package: str) -> str:
+    """Return the version without the platform, such as ``+cpu`` of PyTorch's."""
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return "of unknown version"
