@@ -32,6 +32,7 @@ from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.gpu_memory import plan_gpu
 from fl_app.home import home
 from fl_app.models import takes_modalities
+from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import prepare_model
 from fl_app.settings import Settings
 from fl_app.site_data import (
@@ -43,7 +44,7 @@ from fl_app.site_data import (
     node_data,
 )
 from rsdgc import ModelSpec
-from rsdgc.errors import RunError, WireError
+from rsdgc.errors import RunError, SettingError, WireError
 from rsdgc.patches import unpack_patches
 from rsdgc.registry import add_code_dir
 from strategies import messages
@@ -76,6 +77,10 @@ def query(message: Message, context: Context) -> Message:
     node = _node(context)
     check_trainable(node.dataset, node.sites)
     record = site_record(*describe_sites(node))
+    try:
+        record[messages.MODEL_CODE] = model_signature(_settings(context).model)
+    except SettingError as error:  # the server names the site, and goes on without it
+        record[messages.MODEL_ERROR] = str(error)
     return Message(RecordDict({messages.SITE: record}), reply_to=message)
 
 

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
+from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
@@ -25,6 +26,7 @@ from strategies import discover_sites
 from strategies.base import SiteStrategy
 from strategies.model_record import to_record, to_vector
 from strategies.round_log import human_bytes
+from strategies.sites import ModelCode
 
 app = ServerApp()
 
@@ -54,7 +56,8 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     add_code_dir(settings.code_dir)
     known = active.modalities if active.resumed else []
     names = [modality.name for modality in known] or settings.modality_names
-    sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s, names, known)
+    code = ModelCode(settings.model, model_signature(settings.model))
+    sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s, names, known, code)
     data = sites.data
     num_classes, weights = len(data.classes), settings.initial_weights()
     model, match = prepare_model(settings, data.modalities, num_classes, weights)

@@ -11,7 +11,8 @@ query →    ``task`` (config)               ``kind``
 query ←    ``site`` (config)               ``names``, ``num-train``, ``num-test``, ``classes``,
                                            ``modalities``, ``num-bands``, ``bands``, ``chip-px``,
                                            ``dataset``, ``synthetic``; ``lacking`` if a site lacks
-                                           a modality, ``num-val`` if one has a validation split
+                                           a modality, ``num-val`` if one has a validation split;
+                                           ``model-code``, or ``model-error``
 sums →     ``task`` (config)               ``site``; once, before the first round, if sites
                                            normalize by common statistics
 sums ←     ``sums`` (config)               ``layers`` (the modalities), ``classes``,
@@ -114,6 +115,10 @@ LACKING = "lacking"
 """Which modalities each site lacks: bit i of its number stands for modality i."""
 DATASET = "dataset"
 SYNTHETIC = "synthetic"
+MODEL_CODE = "model-code"
+"""Signature of the code of the run's model at the site."""
+MODEL_ERROR = "model-error"
+"""Why the site cannot build the run's model; absent if it can."""
 
 NUM_EXAMPLES = "num-examples"
 TRAIN_LOSS = "train-loss"

@@ -18,7 +18,14 @@ from flwr.serverapp import Grid
 
 from rsdgc.errors import RunError
 from strategies import messages
-from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
+from strategies.sites import (
+    DataInfo,
+    ModalityInfo,
+    ModelCode,
+    OtherCodeError,
+    SiteInfo,
+    SiteManager,
+)
 from strategies.transport import PendingReplies, error_summary, send_and_receive
 
 Value = TypeVar("Value", str, int)
@@ -26,6 +33,8 @@ Value = TypeVar("Value", str, int)
 DISCOVERY_POLL_S = 0.5
 """Pause between two looks for new nodes: each is a request to the SuperLink, and SuperNodes take
 seconds to start."""
+REFUSED_POLL_S = 60.0
+"""A refused node is asked again after this time: in a deployment that costs it a process."""
 
 
 def discover_sites(
@@ -34,11 +43,13 @@ def discover_sites(
     join_timeout_s: float,
     modalities: Sequence[str] = (),
     known: Sequence[ModalityInfo] = (),
+    code: ModelCode | None = None,
 ) -> SiteManager:
     """Ask every node which sites it hosts until at least ``min_sites`` are known.
 
     The modalities of the run are then fixed, in the order of ``modalities`` if they are given (see
-    :meth:`SiteManager.fix_modalities`). A resumed run passes those that are ``known``.
+    :meth:`SiteManager.fix_modalities`). A resumed run passes those that are ``known``. A site with
+    other ``code`` of the model is refused, and the wait goes on.
 
     Raises
     ------
@@ -48,16 +59,22 @@ def discover_sites(
     """
     deadline = time.monotonic() + join_timeout_s
     asked: set[int] = set()
+    refusals = _Refusals()
     manager: SiteManager | None = None
     while True:
-        new_nodes = [node for node in grid.get_node_ids() if node not in asked]
-        asked.update(new_nodes)
+        nodes = [node for node in grid.get_node_ids() if node not in asked or refusals.is_due(node)]
+        asked.update(nodes)
         timeout_s = deadline - time.monotonic()
-        for reply in send_and_receive(grid, _discovery_messages(new_nodes), timeout_s):
+        for reply in send_and_receive(grid, _discovery_messages(nodes), timeout_s):
             if reply is not None:
-                data, sites = _read_sites(reply)
-                manager = manager or SiteManager(replace(data, modalities=tuple(known)))
+                try:
+                    data, sites = _read_sites(reply, code)
+                except OtherCodeError as error:
+                    refusals.add(reply.metadata.src_node_id, error)
+                    continue
+                manager = manager or SiteManager(replace(data, modalities=tuple(known)), code=code)
                 manager.register(data, sites)
+                refusals.remove(reply.metadata.src_node_id)
         num_sites = 0 if manager is None else len(manager.sites)
         if manager is not None and num_sites >= min_sites:
             manager.fix_modalities(modalities)
@@ -65,9 +82,38 @@ def discover_sites(
         if time.monotonic() >= deadline:
             raise RunError(
                 f"{num_sites} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
-                "start more sites, lower min-sites, or raise join-timeout-s"
+                f"{refusals.summary()}start more sites, lower min-sites, or raise join-timeout-s"
             )
         time.sleep(DISCOVERY_POLL_S)
+
+
+class _Refusals:
+    """The nodes that were refused. Each is asked again now and then: it may have been repaired."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[int, str] = {}
+        self._asked_at: dict[int, float] = {}
+
+    def add(self, node: int, error: RunError) -> None:
+        """Enter a refusal now; log it if its reason is new."""
+        if self._reasons.get(node) != str(error):
+            log(WARNING, "a node was refused: %s", error)
+        self._reasons[node], self._asked_at[node] = str(error), time.monotonic()
+
+    def remove(self, node: int) -> None:
+        """Forget a node, which has joined."""
+        self._reasons.pop(node, None)
+        self._asked_at.pop(node, None)
+
+    def is_due(self, node: int) -> bool:
+        """Return whether a node was refused, and is to be asked again."""
+        asked_at = self._asked_at.get(node)
+        return asked_at is not None and time.monotonic() - asked_at >= REFUSED_POLL_S
+
+    def summary(self) -> str:
+        """Return the reasons as a part of a message; empty if there are none."""
+        reasons = "; ".join(dict.fromkeys(self._reasons.values()))
+        return f"refused: {reasons}; " if reasons else ""
 
 
 class SiteDiscovery:
@@ -76,6 +122,7 @@ class SiteDiscovery:
     def __init__(self, manager: SiteManager) -> None:
         self._manager = manager
         self._asked = {site.node_id for site in manager.sites.values()}
+        self._refusals = _Refusals()
         self._queries = PendingReplies()
 
     def poll(self, grid: Grid) -> set[int]:
@@ -85,19 +132,23 @@ class SiteDiscovery:
         """
         nodes = set(grid.get_node_ids())
         # Each node is asked once: one that does not answer must not cost a message per round.
-        new_nodes = sorted(nodes - self._asked)
+        new_nodes = sorted(
+            node for node in nodes if node not in self._asked or self._refusals.is_due(node)
+        )
         self._asked |= nodes
         if new_nodes:
             ids = grid.push_messages(_discovery_messages(new_nodes))
             self._queries.waiting.update(message_id for message_id in ids if message_id)
         self._queries.poll(grid)
         for reply in self._queries.arrived:
+            node = reply.metadata.src_node_id
             try:
-                data, sites = _read_sites(reply)
+                data, sites = _read_sites(reply, self._manager.code)
                 self._manager.register(data, sites, nodes)
+                self._refusals.remove(node)
                 log(INFO, "%s joined", ", ".join(site.name for site in sites))
             except RunError as error:
-                log(WARNING, "a node was refused: %s", error)
+                self._refusals.add(node, error)
         self._queries.arrived.clear()
         return nodes
 
@@ -116,10 +167,18 @@ def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
     return [Message(content, node, MessageType.QUERY) for node in node_ids]
 
 
-def _read_sites(reply: Message) -> tuple[DataInfo, list[SiteInfo]]:
+def _read_sites(reply: Message, code: ModelCode | None = None) -> tuple[DataInfo, list[SiteInfo]]:
+    """Return what a node answers; refuse it if it has other code of the run's model."""
     if reply.has_error():
         raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
     record = reply.content.config_records[messages.SITE]
+    if code is not None:
+        names = ", ".join(_read_list(record, messages.NAMES, str))
+        if messages.MODEL_ERROR in record:
+            raise OtherCodeError(
+                f"site {names}: {error_summary(str(record[messages.MODEL_ERROR]))}"
+            )
+        code.compare(names, str(record.get(messages.MODEL_CODE, "an earlier version of rsdgc")))
     data = DataInfo(
         dataset=str(record[messages.DATASET]),
         synthetic=bool(record[messages.SYNTHETIC]),

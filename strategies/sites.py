@@ -49,6 +49,27 @@ class SiteInfo:
     num_val: int = 0
 
 
+class OtherCodeError(RunError):
+    """A site has no or other code of the run's model; the other sites can do without it."""
+
+
+@dataclass(frozen=True)
+class ModelCode:
+    """A run's model, as the setting names it, and the signature of its code at the server."""
+
+    model: str
+    signature: str
+
+    def compare(self, site: str, signature: str) -> None:
+        """Raise :class:`OtherCodeError` if a site has another signature."""
+        if signature != self.signature:
+            raise OtherCodeError(
+                f"site {site} has other code of model {self.model!r} than the server: {signature} "
+                f"instead of {self.signature}; copy the server's files to its code-dir, or install "
+                "the server's version"
+            )
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """What all sites must agree on so that one model can serve them.
@@ -86,6 +107,8 @@ class SiteManager:
 
     data: DataInfo
     sites: dict[str, SiteInfo] = field(default_factory=dict)
+    #: what every site must have; None to compare no code
+    code: ModelCode | None = None
     _fixed: bool = field(default=False, repr=False)
     #: why no site may lack a modality, and what to do; None if sites may
     _refusal: str | None = field(default=None, repr=False)

@@ -7,6 +7,8 @@ environment variable also multiplies the mutants of the fuzz tests.
 """
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def code_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for a user's modules; what is imported from it is forgotten after the test."""
+    monkeypatch.setattr("rsdgc.registry._code_dirs", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = set(sys.modules)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    yield folder
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]

@@ -6,6 +6,7 @@ are first the checks of either party, then those of a server, then those of a si
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import platform
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +36,8 @@ from fl_app.deploy.credentials import (
 )
 from fl_app.deploy.endpoint import Endpoint, UntrustedServerError
 from fl_app.deploy.party_config import ServerConfig, SiteConfig, split_address
-from rsdgc.errors import RsdgcError, RunError, SettingError
+from rsdgc.errors import RsdgcError, RunError, SettingError, describe_error
+from rsdgc.registry import add_code_dir
 
 EXPIRY_WARNING = timedelta(days=30)
 """A certificate that expires within this time is a warning: a month suffices to renew it."""
@@ -65,6 +68,7 @@ def check_server(config: ServerConfig) -> Iterator[CheckResult]:
     yield check_writable("state", config.state_dir)
     yield check_writable("runs", config.runs_dir)
     yield check_disk(config.runs_dir, config.min_free_gb)
+    yield check_code(config.code_dir)
     yield _check_superlink(config)
     yield _check_proxy(config)
 
@@ -79,6 +83,7 @@ def check_site(config: SiteConfig) -> Iterator[CheckResult]:
     yield check_disk(config.state_dir, config.min_free_gb)
     remedy = "make a store of this site's archive: rsdgc ingest"
     yield _run_check("data", lambda: describe_data(config), remedy)
+    yield check_code(config.code_dir)
     yield _check_gpu()
 
 
@@ -142,6 +147,25 @@ def check_writable(subject: str, folder: Path) -> CheckResult:
         if probe.exists():
             probe.unlink()
     return CheckResult(subject, "ok", str(folder))
+
+
+def check_code(folder: Path) -> CheckResult:
+    """Import the modules of the user's own, and name the signatures that a run compares."""
+    from fl_app.models import code_signature  # noqa: PLC0415  # imports torch
+
+    add_code_dir(folder)
+    names = code_signature.packages_in(folder)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
+            detail = f"module {name} of {folder} raises {describe_error(error)}"
+            return CheckResult("code", "warning", detail, "no run can use it until it is repaired")
+    texts = [code_signature.code_signature(name) for name in names]
+    if find_spec("timm") is not None:
+        texts.append(code_signature.code_signature("timm"))
+    own = [] if names else [f"no modules in {folder}"]
+    return CheckResult("code", "ok", ", ".join(own + texts))
 
 
 def check_validity(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flwr.app import Message
 
-from rsdgc import registry
+from rsdgc.errors import SettingError
 from tests.federation import make_data, run, settings
 
 NETWORK = """
@@ -35,16 +36,12 @@ def block(channels_in, channels_out):
 
 
 @pytest.fixture
-def code_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(registry, "_code_dirs", [])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    folder = tmp_path / "code"
-    folder.mkdir()
-    (folder / "their_network.py").write_text(NETWORK)
-    (folder / "their_layers.py").write_text(LAYERS)
-    yield folder
-    for name in ("their_network", "their_layers"):
-        sys.modules.pop(name, None)
+def own(code_dir: Path) -> dict[str, Any]:
+    """Settings of a run of the network, with budgets that it fits into."""
+    (code_dir / "their_network.py").write_text(NETWORK)
+    (code_dir / "their_layers.py").write_text(LAYERS)
+    whole = dict.fromkeys(("budget", "budget_down", "budget_final"), "1x")
+    return {"model": "their_network:build", "code_dir": str(code_dir), **whole}
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +50,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_network_of_a_code_folder_trains_and_is_reported(
-    code_dir: Path, data: Path, tmp_path: Path
+    own: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
-    own = {"model": "their_network:build", "code_dir": str(code_dir)}
-    whole = dict.fromkeys(("budget", "budget_down", "budget_final"), "1x")
-    chosen = settings(data, tmp_path / "run", **own, **whole)
+    chosen = settings(data, tmp_path / "run", **own)
     run(chosen, nodes=2, report=True)
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_site_that_lacks_the_code_is_named_and_the_run_goes_on(
+    own: dict[str, Any], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def deny(message: Message, reply: Message) -> Message:
+        """Reply as the second node would, which has another machine's modules."""
+        if message.metadata.message_type == "query" and message.metadata.dst_node_id == 102:
+            record = reply.content.config_records["site"]
+            record["model-code"] = "their_network 0123456789abcdef (1 file)"
+        return reply
+
+    chosen = settings(data, tmp_path / "run", **own, rounds=1)
+    run(chosen, nodes=2, fault=deny)
+    assert (
+        "site site-01 has other code of model 'their_network:build' than the server" in caplog.text
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_sites"] == 1
+
+
+def test_a_model_that_no_site_can_import_ends_the_run_with_its_reason(
+    data: Path, tmp_path: Path
+) -> None:
+    chosen = settings(data, tmp_path / "run", model="no_such_network:build", join_timeout_s=0.1)
+    with pytest.raises(SettingError, match="no module 'no_such_network'"):
+        run(chosen, nodes=2)
+    assert not (tmp_path / "run").exists()

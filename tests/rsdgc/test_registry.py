@@ -1,5 +1,4 @@
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,21 +67,8 @@ def test_the_name_of_an_item_finds_it() -> None:
     assert shapes[shapes.name_of(float)] is float
 
 
-@pytest.fixture
-def code_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of a user's modules, which no installed package knows."""
-    monkeypatch.setattr(registry, "_code_dirs", [])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    known = set(sys.modules)
-    folder = tmp_path / "code"
-    folder.mkdir()
-    add_code_dir(folder)
-    yield folder
-    for name in set(sys.modules) - known:
-        del sys.modules[name]
-
-
 def test_a_module_in_a_code_folder_is_found_and_finds_those_beside_it(code_dir: Path) -> None:
+    add_code_dir(code_dir)
     (code_dir / "their_sizes.py").write_text("SIDE = 3")
     (code_dir / "their_shapes.py").write_text("from their_sizes import SIDE\nclass Square: ...")
     assert make()["their_shapes:Square"].__name__ == "Square"
@@ -106,6 +92,7 @@ def test_a_module_in_a_code_folder_is_found_and_finds_those_beside_it(code_dir: 
 def test_a_module_that_cannot_be_used_is_refused_in_one_line(
     code_dir: Path, source: str, message: str
 ) -> None:
+    add_code_dir(code_dir)
     (code_dir / "their_shapes.py").write_text(source)
     with pytest.raises(SettingError, match=message) as caught:
         make()["their_shapes:Square"]
@@ -113,11 +100,13 @@ def test_a_module_that_cannot_be_used_is_refused_in_one_line(
 
 
 def test_what_was_searched_is_named(code_dir: Path) -> None:
+    add_code_dir(code_dir)
     with pytest.raises(SettingError, match=rf"installed packages or in {code_dir}: set code-dir"):
         make()["their_shapes:Square"]
 
 
 def test_an_installed_module_of_the_same_name_is_not_replaced(code_dir: Path) -> None:
+    add_code_dir(code_dir)
     (code_dir / "colorsys.py").write_text("class Square: ...")
     with pytest.raises(SettingError, match=r"has no 'Square', and hides .*/code/colorsys.py: give"):
         make()["colorsys:Square"]

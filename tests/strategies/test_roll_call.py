@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc.errors import RunError
-from strategies import messages
+from strategies import messages, roll_call
 from strategies.roll_call import (
     SiteDiscovery,
     _discovery_messages,
@@ -16,7 +16,7 @@ from strategies.roll_call import (
     discover_sites,
     site_record,
 )
-from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
+from strategies.sites import DataInfo, ModalityInfo, ModelCode, SiteInfo, SiteManager
 from tests.loopback import LoopbackGrid
 
 OPTICAL = ModalityInfo("optical", ("blue", "green", "red", "nir"), 64)
@@ -211,3 +211,80 @@ def test_what_a_node_answers_is_what_the_server_reads(
     grid = LoopbackGrid(answer, [{}], {})
     reply = grid.send_and_receive(_discovery_messages([101]))
     assert _read_sites(*reply) == (data, sites)
+
+
+CODE = ModelCode("mynet:build", "mynet 12ab (1 file)")
+SAME = {messages.MODEL_CODE: CODE.signature}
+OTHER = {messages.NAMES: ["b"], messages.MODEL_CODE: "mynet 99ff (2 files)"}
+OTHER_LINE = (
+    "site b has other code of model 'mynet:build' than the server: mynet 99ff (2 files) instead of "
+    "mynet 12ab (1 file); copy the server's files to its code-dir, or install the server's version"
+)
+
+
+def test_a_run_goes_on_without_a_site_that_has_other_code(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid = LoopbackGrid(site, [OTHER, SAME], {})
+    manager = discover_sites(grid, 1, join_timeout_s=0.2, code=CODE)
+    assert list(manager.sites) == ["a"]
+    assert f"a node was refused: {OTHER_LINE}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (OTHER, OTHER_LINE),
+        (
+            {messages.NAMES: ["b"], messages.MODEL_ERROR: "model 'mynet:build' cannot be imported"},
+            "site b: model 'mynet:build' cannot be imported",
+        ),
+        ({messages.NAMES: ["b"]}, "than the server: an earlier version of rsdgc instead of mynet"),
+    ],
+)
+def test_too_few_sites_with_the_code_of_the_server_is_an_error(
+    change: dict[str, Any], line: str
+) -> None:
+    grid = LoopbackGrid(site, [SAME, change], {})
+    with pytest.raises(RunError, match=r"1 of at least 2 sites joined .*; refused: ") as caught:
+        discover_sites(grid, 2, join_timeout_s=0.2, code=CODE)
+    assert line in str(caught.value)
+    assert str(caught.value).endswith(
+        "; start more sites, lower min-sites, or raise join-timeout-s"
+    )
+
+
+def test_a_site_that_gets_the_code_is_asked_again_and_joins(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(roll_call, "REFUSED_POLL_S", 0.0)
+    monkeypatch.setattr(roll_call, "DISCOVERY_POLL_S", 0.01)
+    grid = LoopbackGrid(site, [SAME, OTHER], {})
+
+    def repair(message: Message, reply: Message) -> Message:
+        if len(grid.seen) >= 4:
+            grid.contexts[102].node_config.update(SAME)
+        return reply
+
+    grid.fault = repair
+    manager = discover_sites(grid, 2, join_timeout_s=5.0, code=CODE)
+    assert list(manager.sites) == ["a", "b"]
+    assert caplog.text.count("a node was refused") == 1
+
+
+def test_a_late_site_with_other_code_is_refused_until_it_has_the_servers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = LoopbackGrid(site, [SAME, OTHER], {})
+    grid.away = {102}
+    manager = discover_sites(grid, 1, join_timeout_s=0.2, code=CODE)
+    discovery = SiteDiscovery(manager)
+    grid.away.clear()
+    discovery.poll(grid)
+    assert f"a node was refused: {OTHER_LINE}" in caplog.text
+    grid.contexts[102].node_config.update(SAME)
+    discovery.poll(grid)
+    assert list(manager.sites) == ["a"]  # it is too early to ask again
+    monkeypatch.setattr(roll_call, "REFUSED_POLL_S", 0.0)
+    discovery.poll(grid)
+    assert list(manager.sites) == ["a", "b"]

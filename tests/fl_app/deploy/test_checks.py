@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fl_app.deploy.checks import (
     CheckResult,
     check_clock,
+    check_code,
     check_disk,
     check_server,
     check_site,
@@ -44,10 +46,23 @@ def test_a_site_that_can_join(
     assert_no_failures(results)
     assert set(results) == {
         *("versions", "authority", "key", "clock", "server", "certificate", "exposure"),
-        *("state", "disk", "data", "GPU"),
+        *("state", "disk", "data", "code", "GPU"),
     }
+    assert results["code"].detail.startswith("no modules in ")
     assert "chips to train on" in results["data"].detail
     assert results["key"].detail.startswith("SHA256:")
+
+
+def test_modules_of_ones_own_are_imported_and_signed(code_dir: Path) -> None:
+    (code_dir / "their_network.py").write_text("def build(): ...\n")
+    checked = check_code(code_dir)
+    assert checked.status == "ok"
+    assert re.match(r"their_network [0-9a-f]{16} \(1 file\), timm \d", checked.detail)
+    (code_dir / "their_model.py").write_text("import no_such_library\n")
+    checked = check_code(code_dir)
+    assert checked.status == "warning"
+    assert "their_model" in checked.detail
+    assert "No module named 'no_such_library', at their_model.py:1" in checked.detail
 
 
 def test_another_authority_is_not_trusted(
