@@ -128,7 +128,13 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Replace a safetensors file; raise :class:`OSError` if it cannot be written."""
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    contiguous: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory, as tied weights do.
+        contiguous[name] = (tensor.clone() if storage in storages else tensor).contiguous()
+        storages.add(storage)
 
     def write(draft: Path) -> None:
         save_file(contiguous, draft, metadata)
