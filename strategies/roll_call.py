@@ -173,12 +173,12 @@ def _read_sites(reply: Message, code: ModelCode | None = None) -> tuple[DataInfo
         raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
     record = reply.content.config_records[messages.SITE]
     if code is not None:
-        names = ", ".join(_read_list(record, messages.NAMES, str))
+        title = ", ".join(_read_list(record, messages.NAMES, str))
         if messages.MODEL_ERROR in record:
             raise OtherCodeError(
-                f"site {names}: {error_summary(str(record[messages.MODEL_ERROR]))}"
+                f"site {title}: {error_summary(str(record[messages.MODEL_ERROR]))}"
             )
-        code.compare(names, str(record.get(messages.MODEL_CODE, "an earlier version of rsdgc")))
+        code.compare(title, str(record.get(messages.MODEL_CODE, "an earlier version of rsdgc")))
     data = DataInfo(
         dataset=str(record[messages.DATASET]),
         synthetic=bool(record[messages.SYNTHETIC]),
