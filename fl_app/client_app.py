@@ -20,6 +20,7 @@ from flwr.clientapp import ClientApp
 from flwr.common import log
 
 from clients.acceleration import compile_model
+from clients.device_memory import MemoryPlan, free_bytes
 from clients.evaluation import Score, SiteScores
 from clients.frozen_cache import FrozenPartMissing, load_frozen_part
 from clients.micro_batch import MicroBatch, MicroBatches
@@ -254,27 +255,25 @@ def _open_site(
         modalities=[modality.name for modality in modalities],
         stacked=not takes_modalities(settings.model),
     )
-    train_bytes = test_bytes = val_bytes = at_once = None
-    if device.type == "cuda":
-        plan = plan_gpu(settings, context.node_config, model, modalities, device, SITES_IN_MEMORY)
-        _close_sites(plan.sites - 1)
-        train_bytes, at_once = plan.cache_bytes, plan.chips_at_once
-    train_split = load("train", cache_bytes=train_bytes)
-    assert train_split is not None  # check_trainable has seen its samples
-    if train_bytes is not None:
-        test_bytes = val_bytes = train_bytes - train_split.cached_bytes
-    test_split = load("test", cache_bytes=test_bytes)
-    if test_bytes is not None and test_split is not None:
-        val_bytes = test_bytes - test_split.cached_bytes
+    plan = _make_room(context, settings, model, modalities, device)
+    cache_bytes = None if plan is None else plan.cache_bytes
+    splits = {}
+    for split in ("train", "test", "val"):
+        loader = load(split, cache_bytes=cache_bytes)
+        if cache_bytes is not None and loader is not None:
+            cache_bytes -= loader.cached_bytes
+        splits[split] = loader
+    assert splits["train"] is not None  # check_trainable has seen its samples
     if settings.compile:
         compile_model(model, device)
+    at_once = None if plan is None else plan.chips_at_once
     learned = micro_batches.setdefault(context.run_id, MicroBatches(MicroBatch(at_once)))
     return Site(
         name,
         model,
-        train=train_split,
-        test=test_split,
-        val=load("val", cache_bytes=val_bytes),
+        train=splits["train"],
+        test=splits["test"],
+        val=splits["val"],
         num_classes=len(store.classes),
         lacking=[m.name for m in modalities if m.name not in own],
         state_dir=state_dir,
@@ -283,6 +282,25 @@ def _open_site(
         batch_norm=settings.batch_norm,
         micro_batches=learned,
     )
+
+
+def _make_room(
+    context: Context,
+    settings: Settings,
+    model: torch.nn.Module,
+    modalities: Sequence[ModalityInfo],
+    device: torch.device,
+) -> MemoryPlan | None:
+    """Close sites until there is memory for another; on a GPU, return how it is divided."""
+    if device.type == "cuda":
+        plan = plan_gpu(settings, context.node_config, model, modalities, device, SITES_IN_MEMORY)
+        _close_sites(plan.sites - 1)
+        return plan
+    # Weights, gradients, the optimizer's state and the change: as a rule of thumb.
+    needed = 4 * sum(tensor.nbytes for tensor in model.state_dict().values())
+    while opened_sites and free_bytes(device) < needed:
+        opened_sites.popitem(last=False)
+    return None
 
 
 def _initial_weights(context: Context, settings: Settings) -> Path | None:

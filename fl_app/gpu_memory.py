@@ -65,7 +65,7 @@ def plan_gpu(
     share = settings.gpu_share / processes
     if share < 1:
         # Another process's memory is then safe from this one.
-        torch.cuda.set_per_process_memory_fraction(share, device)
+        torch.cuda.set_per_process_memory_fraction(share)
     memory = estimate_training(
         model,
         input_shapes(settings.model, modalities),

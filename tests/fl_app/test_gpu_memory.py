@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, RecordDict
 
 from clients.device_memory import TrainingMemory
 from clients.site import Site
@@ -34,9 +34,7 @@ SIMULATED = {"partition-id": 0, "num-partitions": 3}
 def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """Run on a fake GPU of 160 MB, and list the shares of it that are set as limits."""
     shares: list[float] = []
-    monkeypatch.setattr(
-        torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share)
-    )
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
     monkeypatch.setattr(client_app, "choose_device", lambda name: GPU)
     monkeypatch.setattr(client_app, "prepare_model", outside(client_app.prepare_model))
     monkeypatch.setattr(gpu_memory, "estimate_training", outside(gpu_memory.estimate_training))
@@ -55,7 +53,9 @@ def opened(data: Path, name: str, node: int, **config: Any) -> Site:
         node_config={**SIMULATED, "partition-id": node},
         run_config={"data-dir": str(data), "model": "small-cnn", **config},
     )
-    return client_app._site(context, ConfigRecord({messages.SITE: name}))
+    task = RecordDict({messages.TASK: ConfigRecord({messages.SITE: name})})
+    message: Any = SimpleNamespace(content=task)
+    return client_app._site(context, message)
 
 
 def test_sites_are_opened_within_their_share(limits: list[float], data: Path) -> None:
@@ -113,6 +113,20 @@ def test_a_smaller_micro_batch_is_announced(
     lines = [record.getMessage() for record in caplog.records]
     assert any("training takes about" in line for line in lines)
     assert any("the gradients of batches of 4096 are added up" in line for line in lines)
+
+
+def test_on_a_cpu_sites_are_closed_while_memory_is_short(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([10**9, 0, 0, 10**9])  # for the second site, then for the third
+    monkeypatch.setattr(client_app, "free_bytes", lambda device: next(free))
+    client_app.opened_sites.clear()
+    sites = [opened(data, f"site-0{node}", node, device="cpu") for node in range(2)]
+    assert list(client_app.opened_sites.values()) == sites
+    sites.append(opened(data, "site-02", 2, device="cpu"))
+    client_app.opened_sites.clear()
+    assert next(free) == 10**9  # there was nothing left to close
+    assert len(sites) == 3
 
 
 def test_inputs_of_a_model() -> None:
