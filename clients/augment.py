@@ -2,7 +2,7 @@
 
 Flips and quarter turns, because an overhead image has no preferred direction; crops, because
 objects differ in size and place; jitter of gain and offset, because illumination and atmosphere
-differ; dropped bands, because a sensor may lack them.
+differ; dropped bands and modalities, because a sensor or a site may lack them.
 
 All functions map normalized chips, float32 (B, C, H, W) in which 0 is the mean of a band, to new
 ones of the same shape, type and device. A batch has one tensor per input of the model, or None for
@@ -95,3 +95,16 @@ def _drop_bands(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     # The band with the largest draw always stays.
     kept: Tensor = (draws >= share) | (draws == draws.amax(dim=1, keepdim=True))
     return x * send(kept, x.device).to(x.dtype)
+
+
+def drop_modalities(chips: Chips, share: float, generator: torch.Generator) -> Chips:
+    """Leave each tensor out, for the whole batch, with probability ``share``; at least one stays.
+
+    A model gets None for it, as at a site that lacks the modality.
+    """
+    draws = torch.rand(len(chips), generator=generator).tolist()
+    largest = max(draw for draw, x in zip(draws, chips, strict=True) if x is not None)
+    return [
+        x if draw >= share or draw == largest else None
+        for draw, x in zip(draws, chips, strict=True)
+    ]

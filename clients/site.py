@@ -50,7 +50,7 @@ from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train
 from clients.uplink import make_upload
 from rsdgc.arrays import Float32
-from rsdgc.errors import RunError, WireError
+from rsdgc.errors import DataError, RunError, WireError
 from rsdgc.spec import in_branch
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from rsdgc.update import Stamp
@@ -117,6 +117,11 @@ class Site:
         self.spec = self.parts.spec
         #: which layers of the shared part this site has, bool [num_layers]
         self.present = self.spec.present_layers(lacking)
+        if not self.present.any():
+            raise DataError(
+                f"site {name} lacks {', '.join(lacking)}, and the run trains nothing else: leave "
+                "the site out, or train more of the model"
+            )
         # Only now that the shared part is known, which is the same at all sites.
         for layer, parameter in self.model.named_parameters():
             if in_branch(layer, lacking):

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor, nn
 
 from clients.acceleration import MixedPrecision, half_type
-from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
+from clients.augment import crop, drop_bands, drop_modalities, flips_and_quarter_turns, jitter
 from clients.loader import Chips, SplitLoader, channels_last
 from clients.micro_batch import MicroBatch, Part
 from clients.model_parts import set_training_mode
@@ -62,6 +62,7 @@ class TrainSettings:
     #: standard deviation of the random change of every band's gain and offset; 0 for none
     jitter: float
     band_dropout: float  #: probability that a band of a chip is left out; 0 for none
+    modality_dropout: float  #: probability that a modality of a batch is left out; 0 for none
     label_smoothing: float  #: share of a label that is spread evenly over all classes
     #: whether each class of the split counts the same in the loss, however many chips it has
     balanced_loss: bool
@@ -136,7 +137,11 @@ def _augmented(
         chips = crop(chips, settings.crop, generator, centered=centered)
     if settings.jitter:
         chips = jitter(chips, settings.jitter, generator)
-    return drop_bands(chips, settings.band_dropout, generator) if settings.band_dropout else chips
+    if settings.band_dropout:
+        chips = drop_bands(chips, settings.band_dropout, generator)
+    if settings.modality_dropout:
+        chips = drop_modalities(chips, settings.modality_dropout, generator)
+    return chips
 
 
 class _Step:

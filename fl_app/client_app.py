@@ -161,6 +161,7 @@ def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
         amp=settings.amp,
         jitter=settings.jitter,
         band_dropout=settings.band_dropout,
+        modality_dropout=settings.modality_dropout,
         label_smoothing=settings.label_smoothing,
         balanced_loss=settings.class_weights == "balanced",
         balanced_batches=settings.sampling == "balanced",

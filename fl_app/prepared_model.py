@@ -71,7 +71,8 @@ def prepare_model(
 def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -> None:
     """Refuse sites that lack a modality, unless the run's model can do without.
 
-    Raises :class:`RunError` if one of the sites lacks a modality, and later ones are refused, too.
+    Raises :class:`RunError` if one of the sites lacks a modality, and later ones are refused, too;
+    and :class:`SettingError` if the setting ``modality-dropout`` would leave one out.
     """
     shared = [
         name
@@ -80,18 +81,20 @@ def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -
     ]
     fewer = f", or train with modalities={','.join(shared)}" if shared else ""
     if not takes_modalities(settings.model):
-        sites.refuse_lacking(
-            f"and model {settings.model} takes all of them as one: choose a fusion model (rsdgc "
-            f"models){fewer}"
-        )
+        reason = "takes all of them as one: choose a fusion model (rsdgc models)"
     elif not (
         any(parameter.is_meta for parameter in model.parameters())  # cannot tell
         or accepts_missing(model, sites.data.modalities)
     ):
-        sites.refuse_lacking(
-            f"and model {settings.model} fails where one is missing: let its forward take None "
-            f"instead{fewer}"
+        reason = "fails where one is missing: let its forward take None instead"
+    else:
+        return
+    if settings.modality_dropout:
+        raise SettingError(
+            f"modality-dropout={settings.modality_dropout} leaves modalities out, and model "
+            f"{settings.model} {reason}, or set modality-dropout=0"
         )
+    sites.refuse_lacking(f"and model {settings.model} {reason}{fewer}")
 
 
 def _choose_trained(model: nn.Module, num_classes: int, settings: Settings) -> None:

@@ -388,6 +388,13 @@ class Settings(BaseModel):
     band_dropout: float = Field(
         0.0, ge=0.0, lt=1.0, description="Probability that a band of a chip is left out."
     )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Probability that a modality of a batch is left out in training, of a fusion "
+        "model that works without; one always stays.",
+    )
 
     # A validator sees only the fields above its own, in `info.data`.
 

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from clients.augment import crop, drop_bands, flips_and_quarter_turns, jitter
+from clients.augment import crop, drop_bands, drop_modalities, flips_and_quarter_turns, jitter
 from clients.loader import Chips
 
 
@@ -155,3 +158,23 @@ def test_bands_are_left_out_whole_and_never_all(bands: int, share: float) -> Non
         # what is kept against the odds is the best of a chip's bands
         expected = share - share**bands / bands
         assert abs(dropped - expected) < 0.05
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=4).filter(any), st.integers(0, 2**31))
+def test_one_of_the_modalities_that_are_there_always_stays(present: list[bool], seed: int) -> None:
+    chips = [torch.zeros(2, 1, 4, 4) if is_present else None for is_present in present]
+    kept = drop_modalities(chips, 0.999, torch.Generator().manual_seed(seed))
+    assert sum(x is not None for x in kept) >= 1
+    assert all(x is None or x is chip for x, chip in zip(kept, chips, strict=True))
+
+
+def test_modalities_are_dropped_with_the_probability_given() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chips = [torch.zeros(1, 1, 4, 4) for _ in range(3)]
+    kept = [drop_modalities(chips, 0.3, generator) for _ in range(2000)]
+    shares = np.mean([[x is None for x in batch] for batch in kept], axis=0)
+    # 0.3 but for the batches that would lose all three, in which one stays
+    np.testing.assert_allclose(shares, 0.3 - 0.3**3 / 3, atol=0.03)
+    again = torch.Generator().manual_seed(0)
+    repeated = [drop_modalities(chips, 0.3, again) for _ in range(2000)]
+    assert [[x is None for x in b] for b in repeated] == [[x is None for x in b] for b in kept]

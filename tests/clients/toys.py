@@ -65,6 +65,7 @@ def train_settings(**changes: Any) -> TrainSettings:
         "amp": False,
         "jitter": 0.0,
         "band_dropout": 0.0,
+        "modality_dropout": 0.0,
         "label_smoothing": 0.0,
         "balanced_loss": False,
         "balanced_batches": False,

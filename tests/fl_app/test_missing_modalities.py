@@ -13,7 +13,7 @@ from data_prep.dataset import open_data
 from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
 from fl_app.simulation import _check_feasible
-from rsdgc.errors import DataError, RunError
+from rsdgc.errors import DataError, RsdgcError, RunError
 from strategies import messages
 from tests import federation
 from tests.modalities import LACKING, make_data
@@ -31,19 +31,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path: Path) -> Callable[..., list[Message]]:
     """Run in ``tmp_path``, and return the messages to the sites."""
 
-    def run(**changes: Any) -> list[Message]:
-        chosen = federation.settings(data, tmp_path / "run", **{**QUICK, **changes})
+    def run(out: str = "run", **changes: Any) -> list[Message]:
+        chosen = federation.settings(data, tmp_path / out, **{**QUICK, **changes})
         return federation.run(chosen).seen
 
     return run
 
 
-@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
-@pytest.mark.parametrize("normalization", ["site", "common"])
+@pytest.mark.parametrize(
+    ("model", "method", "normalization"),
+    [
+        (FUSION, "rs-dgc", "site"),
+        (FUSION, "fedavg", "common"),
+        ("fusion-concat", "rs-dgc", "common"),
+        ("fusion-attention", "fedavg", "site"),
+    ],
+)
 def test_a_site_without_a_modality_takes_part_in_a_fusion_run(
-    data: Path, tmp_path: Path, run: Callable[..., Any], method: str, normalization: str
+    data: Path, tmp_path: Path, run: Callable[..., Any], model: str, method: str, normalization: str
 ) -> None:
-    seen = run(model=FUSION, method=method, normalization=normalization)
+    seen = run(model=model, method=method, normalization=normalization)
     finished = read_run(tmp_path / "run")
     assert finished.summary.refused == {}
     assert [m.name for m in finished.config.data.modalities] == ["optical", "elevation"]
@@ -90,6 +97,10 @@ REFUSED = {
         "site site-01 lacks modality elevation, and model small-cnn takes all of them as one: "
         r"choose a fusion model \(rsdgc models\), or train with modalities=optical",
     ),
+    "dropout of a stacked model": (
+        {"model": "small-cnn", "modalities": "optical", "modality_dropout": 0.5},
+        "modality-dropout=0.5 leaves modalities out, and model small-cnn takes all of them as one",
+    ),
     "unknown": (
         {"model": FUSION, "modalities": "optical,sar"},
         "no site has modality sar: set modalities to some of optical",
@@ -102,10 +113,10 @@ def test_what_the_sites_cannot_do_is_said_in_one_line(
     data: Path, tmp_path: Path, run: Callable[..., Any], case: str
 ) -> None:
     changes, message = REFUSED[case]
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(RsdgcError, match=message):
         run(**changes)
     chosen = federation.settings(data, tmp_path / "run", **{**QUICK, **changes})
-    with pytest.raises(RunError, match=message):  # before a simulation starts, too
+    with pytest.raises(RsdgcError, match=message):  # before a simulation starts, too
         _check_feasible(chosen, open_data(data, chosen.modality_names))
 
 
@@ -155,3 +166,15 @@ def test_a_run_is_resumed_with_the_modalities_that_it_was_started_with(
     finished = read_run(tmp_path / "run")
     assert finished.summary.rounds == 2
     assert finished.summary.refused == {}
+
+
+def test_modalities_are_dropped_in_training(tmp_path: Path, run: Callable[..., Any]) -> None:
+    """Twice the same run, to the bit; and another one without dropped modalities."""
+    models = []
+    for share in (0.5, 0.5, 0.0):
+        out = tmp_path / f"run-{len(models)}"
+        run(out.name, model=FUSION, rounds=1, modality_dropout=share)
+        models.append((out / "model.safetensors").read_bytes())
+        assert read_run(out).summary.refused == {}
+    assert models[0] == models[1]
+    assert models[0] != models[2]
