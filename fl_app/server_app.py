@@ -10,19 +10,22 @@ from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 
+from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
+from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
-from fl_app.runs.records import BestRound, RunSummary
+from fl_app.runs.records import BestRound, FrozenRecord, RunSummary
 from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
 from rsdgc.errors import RsdgcError, RunError
+from rsdgc.frozen_part import FrozenPart
 from rsdgc.registry import add_code_dir
-from strategies import discover_sites
+from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
 from strategies.model_record import to_record, to_vector
 from strategies.round_log import human_bytes
@@ -64,15 +67,15 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     check_modalities(sites, settings, model)
     parts = ModelParts(model, settings.batch_norm)
     spec, initial = parts.spec, parts.vector()
-    if not active.resumed:  # the folder keeps the settings and the number of its first start
-        active.write_config(sites, spec, _data_path(settings))
+    frozen = _compared_part(parts, settings)
+    _record_start(active, sites, parts, frozen)
     # Logged once the run can be resumed: commands read the folder from this line and offer that.
     log(INFO, "run folder: %s", active.folder)
     if match is not None:
         active.write_initial_weights(match)
         log(INFO, "initial weights %s: %s", settings.init_weights, match.summary())
 
-    strategy = build_strategy(active, sites, parts, initial)
+    strategy = build_strategy(active, sites, parts, initial, frozen)
     if active.resumed:
         resume(strategy)
     task_config = normalization_config(grid, settings, strategy, active.folder)
@@ -107,6 +110,36 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     # The summary comes last: a folder that has one counts as complete.
     summary.write(active.folder)
     return summary
+
+
+def _compared_part(parts: ModelParts, settings: Settings) -> FrozenPart | None:
+    """Return what sites must have of the model before training, if they are to compare it.
+
+    From the seed alone all of them build the same, unless a part stays as it is for the whole run.
+    """
+    part = frozen_part(parts)
+    return part if part.size and (parts.frozen or settings.init_weights) else None
+
+
+def _record_start(
+    active: ActiveRun, sites: SiteManager, parts: ModelParts, frozen: FrozenPart | None
+) -> None:
+    """Write a new run's configuration, or check that a resumed one has the same frozen part."""
+    num_frozen, spec = _num_frozen(parts), parts.spec
+    record = None if frozen is None else FrozenRecord(frozen.digest.hex(), num_frozen)
+    if active.resumed:
+        active.check_frozen(record)
+    else:  # the folder keeps the settings and the number of its first start
+        active.write_config(sites, spec, _data_path(active.settings), record)
+    if num_frozen:
+        adapters = sum(layer.size for layer in spec.layers if is_adapter(layer.name))
+        text = "%d parameters are trained and sent, %d of them in adapters; %d are frozen"
+        log(INFO, text, spec.size, adapters, num_frozen)
+
+
+def _num_frozen(parts: ModelParts) -> int:
+    parameters = dict(parts.model.named_parameters())
+    return sum(parameters[name].numel() for name in parts.frozen if name in parameters)
 
 
 def _data_path(settings: Settings) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from fl_app.runs.folder import ActiveRun
 from fl_app.settings import AUTO, Settings, parse_budget
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
+from rsdgc.frozen_part import FrozenPart
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints
@@ -19,18 +19,21 @@ from strategies.running_statistics import RunningStatistics
 
 
 def build_strategy(
-    run: ActiveRun, sites: SiteManager, model: ModelParts, initial: NDArray[np.float32]
+    run: ActiveRun,
+    sites: SiteManager,
+    model: ModelParts,
+    initial: NDArray[np.float32],
+    frozen: FrozenPart | None,
 ) -> SiteStrategy:
     """Build the strategy that runs a federation's rounds.
 
     Ledger and checkpoints go into the folder of ``run``; ``initial``, float32 [size], is the
-    shared part of the model before training.
+    shared part of the model before training, and ``frozen`` what its sites are not sent, if they
+    are to compare it.
     """
     settings, spec = run.settings, model.spec
     running = RunningStatistics(model.arrays(model.running))
     local = model.arrays(model.local)
-    # From the seed alone all sites build the same, and nothing has to be compared.
-    frozen = frozen_part(model) if model.frozen or settings.init_weights else None
     # FedAvg would send the statistics in float32, too.
     statistics_bytes = sum(array.nbytes for array in running.initial.values())
     ledger = Ledger(run.folder, spec.dense_bytes + statistics_bytes)

@@ -75,6 +75,11 @@ class LoraConv2d(nn.Conv2d):
         return self.weight + self.scale * step.view_as(self.weight)
 
 
+def is_adapter(parameter: str) -> bool:
+    """Return whether a parameter of this name is a factor of an adapter."""
+    return parameter.rpartition(".")[2] in ("lora_a", "lora_b")
+
+
 def adaptable_layers(model: nn.Module) -> list[str]:
     """Return the names of the layers that an adapter can stand beside.
 

@@ -99,7 +99,10 @@ def _lead(run: Run, method: str) -> str:
     plural, times = number_format.plural, number_format.TIMES
     model = run.config.model or summary.model
     if run.num_values:
-        model += f" ({number_format.count_text(run.num_values)} values)"
+        frozen = run.config.frozen
+        num_frozen = frozen.parameters if frozen else 0
+        more = f", {number_format.count_text(num_frozen)} more frozen" if num_frozen else ""
+        model += f" ({number_format.count_text(run.num_values)} values{more})"
     imagery = "synthetic imagery" if run.synthetic else "imagery"
     if data.num_bands:
         imagery += f" with {plural(data.num_bands, 'band')}"

@@ -17,7 +17,14 @@ from fl_app.models.adapters import merged_state
 from fl_app.models.initial_weights import WeightMatch
 from fl_app.models.weight_file import BANDS, write_tensors
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
-from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, LayerShape, RunConfig, RunData
+from fl_app.runs.records import (
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    FrozenRecord,
+    LayerShape,
+    RunConfig,
+    RunData,
+)
 from fl_app.settings import Settings
 from rsdgc import ModelSpec
 from rsdgc.durable import replace_text
@@ -55,7 +62,9 @@ class ActiveRun:
     resumed: bool
     """Whether the run was started before."""
 
-    def write_config(self, sites: SiteManager, spec: ModelSpec, data_path: str) -> None:
+    def write_config(
+        self, sites: SiteManager, spec: ModelSpec, data_path: str, frozen: FrozenRecord | None
+    ) -> None:
         """Write ``config.json``: all settings, the data, the layers, the versions."""
         data = sites.data
         RunConfig(
@@ -77,11 +86,20 @@ class ActiveRun:
                 },
             ),
             layers=[LayerShape(layer.name, list(layer.shape)) for layer in spec.layers],
+            frozen=frozen,
             versions={
                 "python": platform.python_version(),
                 **{package: version(package) for package in PACKAGES},
             },
         ).write(self.folder)
+
+    def check_frozen(self, frozen: FrozenRecord | None) -> None:
+        """Raise :class:`SettingError` if a resumed run has another frozen part than before."""
+        if RunConfig.read(self.folder).frozen != frozen:
+            raise SettingError(
+                f"init-weights {self.settings.init_weights} has changed since the run in "
+                f"{self.folder} was started: restore the file"
+            )
 
     @property
     def modalities(self) -> list[ModalityInfo]:

@@ -62,6 +62,14 @@ class LayerShape:
         return math.prod(self.shape)
 
 
+@dataclass(frozen=True)
+class FrozenRecord:
+    """The part of the model that no round sends."""
+
+    digest: str  #: in hex, of frozen parameters and of the running statistics before training
+    parameters: int  #: count of values of the frozen parameters
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """``config.json``: what a run was started with."""
@@ -72,6 +80,7 @@ class RunConfig:
     run_id: int  #: Flower's number of the run when it was first started
     data: RunData  #: what the run was trained on
     layers: list[LayerShape] = field(default_factory=list)  #: of the model, in its order
+    frozen: FrozenRecord | None = None  #: None where nothing is frozen
     #: of Python and of the packages that the result depends on
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -93,7 +102,7 @@ class RunConfig:
         """Read ``config.json``, or raise :class:`RunError` if it is missing or damaged."""
         path = folder / CONFIG_FILE
         settings = _parse_object(_read_text(path), str(path))
-        names = ("run_id", "data", "layers", "versions")
+        names = ("run_id", "data", "layers", "frozen", "versions")
         others = {name: settings.pop(name) for name in names if name in settings}
         return _to_record(TypeAdapter(cls), {"settings": settings, **others}, str(path))
 

@@ -22,6 +22,7 @@ from strategies import messages
 from strategies.sites import ModalityInfo
 from tests.command import rsdgc
 from tests.federation import grid, run, serve, settings
+from tests.loopback import Killed
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +299,35 @@ def test_a_damaged_frozen_part_is_refused_by_the_site(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["refused"] == {"error at the site": 1}
     assert not (tmp_path / "state" / "frozen").exists()
+
+
+def test_a_resumed_run_goes_on_with_what_is_frozen(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    """The result is that of a run that was never stopped; a file that has changed is refused."""
+    copy = tmp_path / "w.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    common = {"rounds": 4, "checkpoint_every": 1, "init_weights": str(copy), "adapters": "lora"}
+    run(settings(data, tmp_path / "whole", **common))
+    chosen = settings(data, tmp_path / "stopped", **common)
+
+    def stop(message: Message, reply: Message) -> Message:
+        task = message.content.config_records[messages.TASK]
+        if task.get(messages.ROUND) == 3:
+            raise Killed
+        return reply
+
+    with pytest.raises(Killed):
+        run(chosen, fault=stop)
+    config = json.loads((tmp_path / "stopped" / "config.json").read_text())
+    assert config["frozen"]["parameters"] == 93_472  # all but the head
+    again = chosen.model_copy(update={"resume": True})
+    save_file(build_model("small-cnn", 4, 9, 16, seed=6).state_dict(), copy)
+    with pytest.raises(SettingError, match="has changed since the run"):
+        run(again, run_id=8)
+    copy.write_bytes(weights.read_bytes())
+    run(again, run_id=8)
+    first, second = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
