@@ -78,6 +78,23 @@ def test_hyper_cnn_takes_patches(bands: int, px: int) -> None:
     check_forward(build_model("hyper-cnn", bands, 16, px), bands, px, 16)
 
 
+def test_hyper_cnn_computes_the_same_a_few_patches_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build_model("hyper-cnn", 37, 4, 9)
+    chips = torch.randn(7, 37, 9, 9)
+    outcomes = []
+    for pixels in (10**9, 2 * 81, 1):
+        monkeypatch.setattr("fl_app.models.hyper_cnn.CHUNK_PIXELS", pixels)
+        model.zero_grad()
+        logits = model(chips)
+        logits.square().sum().backward()
+        outcomes.append((logits, model.spectral[0].weight.grad))
+    for logits, gradient in outcomes[1:]:
+        assert torch.allclose(logits, outcomes[0][0], atol=1e-5)
+        assert torch.allclose(gradient, outcomes[0][1], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_initialization_is_seeded_and_leaves_the_global_numbers_alone(name: str) -> None:
     torch.manual_seed(11)
