@@ -100,6 +100,10 @@ class RoundTask:
         return digest.hexdigest()
 
 
+FIGURES = ("num_examples", "train_loss", "seconds")
+"""Fields of a result that a site's state holds as they are."""
+
+
 @dataclass(frozen=True, eq=False)
 class RoundResult:
     """What a site replies."""
@@ -116,16 +120,23 @@ class RoundResult:
 
     def figures(self) -> dict[str, Any]:
         """Return all but payload, weights, version and statistics as JSON values."""
-        names = ("num_examples", "train_loss", "seconds")
         scored = {} if self.scores is None else {"test": self.scores.test, "val": self.scores.val}
         scores = {name: score.figures() for name, score in scored.items() if score is not None}
-        return {"scores": scores} | {n: getattr(self, n) for n in names}
+        return {"scores": scores} | {name: getattr(self, name) for name in FIGURES}
 
     @classmethod
     def from_figures(
         cls, figures: dict[str, Any], payload: bytes, version: int, statistics: bytes = b""
     ) -> RoundResult:
         """Return the result whose :meth:`figures` these are."""
-        scored = {name: Score.from_figures(score) for name, score in figures["scores"].items()}
-        values = figures | {"scores": SiteScores(**scored) if scored else None}
-        return cls(payload, None, version=version, statistics=statistics, **values)
+        # States of earlier versions have the test split's score among the other figures.
+        scored = figures.get("scores", {"test": figures})
+        scores = {name: Score.from_figures(score) for name, score in scored.items()}
+        return cls(
+            payload,
+            None,
+            scores=SiteScores(**scores) if scores else None,
+            version=version,
+            statistics=statistics,
+            **{name: figures[name] for name in FIGURES},
+        )

@@ -328,9 +328,9 @@ def test_received_statistics_are_those_that_the_model_is_scored_with(tmp_path: P
     plain = ReceivedModel(0, fingerprint(start()))
     odd = ReceivedModel(0, fingerprint(start()), statistics=encode_statistics(shifted, initial))
     before, after = (site.evaluate(origin(), received)[0] for received in (plain, odd))
-    assert before.loss != after.loss
+    assert before.test.loss != after.test.loss
     again, _ = site.evaluate(origin(), plain)
-    assert again.loss == before.loss
+    assert again.test.loss == before.test.loss
 
 
 def test_damaged_statistics_change_nothing(tmp_path: Path) -> None:
