@@ -18,7 +18,7 @@ from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
-from fl_app.runs.records import BestRound, FrozenRecord, RunSummary
+from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, RunSummary
 from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
@@ -191,9 +191,27 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         num_test=0 if scores is None else scores.num_examples,
         classes=list(sites.data.classes),
         confusion=[] if strategy.confusion is None else strategy.confusion.tolist(),
+        by_modalities=_scores_by_modalities(strategy),
         refused=dict(ledger.refusals),
         best=_best_round(strategy),
     )
+
+
+def _scores_by_modalities(strategy: SiteStrategy) -> list[ModalityScores]:
+    groups = strategy.site_manager.sites_by_modalities()
+    if len(groups) == 1:
+        return []
+    return [
+        ModalityScores(
+            modalities=list(modalities),
+            sites=groups[modalities],
+            num_test=scores.num_examples,
+            accuracy=round(scores.accuracy, 6),
+            balanced_accuracy=round(scores.balanced_accuracy, 6),
+            kappa=round(scores.kappa, 6),
+        )
+        for modalities, scores in strategy.scores_by_modalities.items()
+    ]
 
 
 def _best_round(strategy: SiteStrategy) -> BestRound | None:

@@ -39,7 +39,13 @@ from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes
-from strategies.metrics import score_received_model, sum_confusion, validate_received_model
+from strategies.metrics import (
+    Scores,
+    read_confusions,
+    score_received_model,
+    sum_confusion,
+    validate_received_model,
+)
 from strategies.outbox import Outbox
 from strategies.roll_call import SiteDiscovery, modality_fields
 from strategies.round_log import RoundLog
@@ -118,6 +124,8 @@ class SiteStrategy(Strategy):
         #: int64 [K, K]: confusion matrix of the final evaluation over all sites' test splits,
         #: reference in rows
         self.confusion: Int64 | None = None
+        #: scores of the final evaluation at the sites that have these modalities and no others
+        self.scores_by_modalities: dict[tuple[str, ...], Scores] = {}
         self.best = BestModel()  #: the best round's model, if sites have validation splits
         self.rounds_combined = 0  #: rounds that reached the quorum and so changed the model
         #: the last round in the checkpoint that the run was resumed from; 0 for a new run
@@ -357,11 +365,16 @@ class SiteStrategy(Strategy):
         num_classes = len(self.site_manager.data.classes)
         self.ledger.final_val = validate_received_model(by_site, num_classes)
         self.best.offer(server_round, self.ledger.final_val, self._sent_model)
-        confusion, scores = sum_confusion(by_site, num_classes)
-        if scores is None:
+        confusions = read_confusions(by_site, num_classes)
+        total = sum_confusion(confusions.values())
+        if total is None:
             return None
-        self.confusion = confusion
+        self.confusion, scores = total
         self.ledger.final = scores
+        for modalities, names in self.site_manager.sites_by_modalities().items():
+            group = sum_confusion(confusions[name] for name in names if name in confusions)
+            if group is not None:
+                self.scores_by_modalities[modalities] = group[1]
         return MetricRecord({"accuracy": scores.accuracy, "loss": scores.loss})
 
     def _mean_local(self, by_site: Mapping[str, Message]) -> dict[str, Float32]:

@@ -5,7 +5,7 @@ The counts of all sites are added up. A site whose report cannot be used is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
 
@@ -86,17 +86,27 @@ def validate_received_model(replies: Mapping[str, Message], num_classes: int) ->
     return score_received_model(replies, num_classes, keys, loss_key)
 
 
-def sum_confusion(replies: Mapping[str, Message], num_classes: int) -> tuple[Int64, Scores | None]:
-    """Add up confusion matrices, int64 [K, K] with the reference in rows, and score the sum."""
-    total = np.zeros((num_classes, num_classes), dtype=np.int64)
-    loss = 0.0
+def read_confusions(
+    replies: Mapping[str, Message], num_classes: int
+) -> dict[str, tuple[Int64, float]]:
+    """Return each site's confusion matrix, int64 [K, K] with the reference in rows, and loss."""
+    confusions = {}
     for name, reply in sorted(replies.items()):
         try:
-            counts, site_loss = read_class_counts(reply, messages.CONFUSION, num_classes**2)
+            counts, loss = read_class_counts(reply, messages.CONFUSION, num_classes**2)
         except ReplyRefused as refusal:
             log(WARNING, "%s not scored: %s", name, refusal)
             continue
-        total += counts.reshape(num_classes, num_classes)
-        loss += site_loss * int(counts.sum())
-    samples = int(total.sum())
-    return total, Scores.from_confusion(total, loss / samples) if samples else None
+        confusions[name] = counts.reshape(num_classes, num_classes), loss
+    return confusions
+
+
+def sum_confusion(confusions: Iterable[tuple[Int64, float]]) -> tuple[Int64, Scores] | None:
+    """Add up confusion matrices, and score the sum; None if they count no sample."""
+    matrices = list(confusions)
+    samples = sum(int(counts.sum()) for counts, _ in matrices)
+    if not samples:
+        return None
+    total = np.sum([counts for counts, _ in matrices], axis=0)
+    loss = sum(loss * int(counts.sum()) for counts, loss in matrices)
+    return total, Scores.from_confusion(total, loss / samples)

@@ -201,6 +201,14 @@ class SiteManager:
         """Return the modalities of the run that a site lacks."""
         return tuple(name for name in self.data.modality_names if name not in site.modalities)
 
+    def sites_by_modalities(self) -> dict[tuple[str, ...], list[str]]:
+        """Return the names of the sites that have the same modalities, the most of them first."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for site in self.connected():
+            own = tuple(name for name in self.data.modality_names if name in site.modalities)
+            groups.setdefault(own, []).append(site.name)
+        return dict(sorted(groups.items(), key=lambda group: (-len(group[0]), group[0])))
+
     def _check_classes(self, data: DataInfo, names: str) -> None:
         if data.classes != self.data.classes:
             differing = sorted(set(data.classes) ^ set(self.data.classes)) or ["another order"]

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fl_app.compare.trials import Trial
-from fl_app.runs.records import Run, read_run
+from fl_app.runs.records import ModalityScores, Run, read_run
 from rsdgc.durable import replace_text
 from strategies.round_log import human_bytes
 
@@ -59,7 +59,10 @@ def write_csv(path: Path, rows: Rows) -> None:
 
 
 def write_markdown(path: Path, rows: Rows) -> None:
-    """Write one line a method and budget: means over the seeds, and their standard deviation."""
+    """Write one line a method and budget: means over the seeds, and their standard deviation.
+
+    If sites have different modalities, a second table has the scores by modality.
+    """
     lines = [
         "| method | budget | accuracy after ¼, ½, ¾ and all rounds | balanced | up | down "
         "| fewer up | in total | seeds |",
@@ -86,7 +89,30 @@ def write_markdown(path: Path, rows: Rows) -> None:
             f"| {means['compression_up']:.1f}× | {means['compression_total']:.2f}× "
             f"| {len(runs)} |"
         )
-    replace_text(path, "\n".join(lines) + "\n")
+    replace_text(path, "\n".join([*lines, *_modality_lines(rows)]) + "\n")
+
+
+def _modality_lines(rows: Rows) -> list[str]:
+    """Return a line a method, budget and the sites with the same modalities; none if all have."""
+    groups: dict[tuple[str, str, str], list[ModalityScores]] = {}
+    for (label, budget), runs in _by_method(rows).items():
+        for run in runs:
+            for group in run.summary.by_modalities:
+                key = label, budget, ", ".join(group.modalities)
+                groups.setdefault(key, []).append(group)
+    lines = [
+        "",
+        "| method | budget | sites that have | accuracy | balanced | kappa | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, scores in groups.items():
+        means = [
+            statistics.fmean(getattr(group, name) for group in scores)
+            for name in ("accuracy", "balanced_accuracy", "kappa")
+        ]
+        figures = " | ".join(f"{mean:.3f}" for mean in means)
+        lines.append(f"| {' | '.join(key)} | {figures} | {len(scores)} |")
+    return lines if groups else []
 
 
 def write_plot(path: Path, rows: Rows) -> None:

@@ -177,6 +177,13 @@ def _class_parts(run: Run) -> dict[str, Any]:
 def _settings(run: Run) -> Iterator[tuple[str, str]]:
     """Yield the key and text of each setting, with dotted keys for the facts of the data."""
     data = {f"data.{key}": value for key, value in asdict(run.config.data).items()}
+    data["data.modalities"] = [
+        f"{m.name} ({number_format.plural(len(m.bands), 'band')} of {m.px} px)"
+        for m in run.config.data.modalities
+    ]
+    data["data.lacking"] = [
+        f"{site}: {', '.join(names)}" for site, names in run.config.data.lacking.items()
+    ]
     for key, value in {**run.config.settings, "run_id": run.config.run_id, **data}.items():
         if isinstance(value, list):
             yield key, ", ".join(str(part) for part in value)

@@ -139,6 +139,18 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 {% endfor %}
 {% endcall %}
 {% endif %}</div></div>
+{% if summary.by_modalities %}
+<h3>By the modalities that sites have</h3>
+{% call table("Scores by the modalities that sites have", ["modalities", "sites"], ["test chips",
+ "accuracy", "balanced accuracy", "kappa"]) %}
+{% for group in summary.by_modalities %}
+<tr><th scope="row">{{ group.modalities|join(", ") }}</th><td>{{ group.sites|join(", ") }}</td>
+<td class="n">{{ group.num_test|count }}</td><td class="n">{{ group.accuracy|percent }}</td>
+<td class="n">{{ group.balanced_accuracy|percent }}</td>
+<td class="n">{{ group.kappa|decimal }}</td></tr>
+{% endfor %}
+{% endcall %}
+{% endif %}
 <details{% if scores|length <= 24 %} open{% endif %}><summary>Accuracy per class</summary>
 {% call table("Accuracy per class", ["class"], ["test chips",
  "recall (producer’s accuracy)", "precision (user’s accuracy)", "F1"]) %}

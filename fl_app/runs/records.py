@@ -123,6 +123,18 @@ class BestRound:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModalityScores:
+    """Scores of the final model at the sites that have the same modalities."""
+
+    modalities: list[str]
+    sites: list[str]
+    num_test: int
+    accuracy: float
+    balanced_accuracy: float
+    kappa: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """``summary.json``: the final model's scores and the bytes of the whole run."""
 
@@ -156,6 +168,8 @@ class RunSummary:
     classes: list[str] = field(default_factory=list)
     #: rows are the reference; empty if nothing was scored
     confusion: list[list[int]] = field(default_factory=list)
+    #: by the modalities that sites have; empty if all have the same
+    by_modalities: list[ModalityScores] = field(default_factory=list)
     #: uploads that were refused or lost, by reason
     refused: dict[str, int] = field(default_factory=dict)
     #: None where no site has a validation split

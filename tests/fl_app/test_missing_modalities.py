@@ -178,3 +178,22 @@ def test_modalities_are_dropped_in_training(tmp_path: Path, run: Callable[..., A
         assert read_run(out).summary.refused == {}
     assert models[0] == models[1]
     assert models[0] != models[2]
+
+
+def test_the_report_scores_by_the_modalities_that_sites_have(data: Path, tmp_path: Path) -> None:
+    chosen = federation.settings(data, tmp_path / "run", **{**QUICK, "model": FUSION, "rounds": 3})
+    federation.run(chosen, report=True)
+    summary = read_run(tmp_path / "run").summary
+    groups = [(group.modalities, group.sites) for group in summary.by_modalities]
+    assert groups == [
+        (["optical", "elevation"], ["site-00", "site-02"]),
+        (["optical"], ["site-01"]),
+    ]
+    both, alone = summary.by_modalities
+    assert both.num_test + alone.num_test == summary.num_test
+    correct = both.accuracy * both.num_test + alone.accuracy * alone.num_test
+    assert summary.accuracy == pytest.approx(correct / summary.num_test, abs=1e-5)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "By the modalities that sites have" in page
+    assert "site-01: elevation" in page
+    assert "optical (3 bands of 8 px), elevation (1 band of 4 px)" in page

@@ -1,9 +1,10 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 from fl_app.compare import Trial
 from fl_app.compare.results import write_csv, write_markdown, write_plot
-from fl_app.runs.records import Run, RunConfig, RunData, RunSummary
+from fl_app.runs.records import ModalityScores, Run, RunConfig, RunData, RunSummary
 from strategies.ledger import RoundEntry
 
 
@@ -60,3 +61,28 @@ def test_the_plot_names_every_method_and_is_the_same_again(tmp_path: Path) -> No
     text = (tmp_path / "one.svg").read_text()
     assert text == (tmp_path / "two.svg").read_text()
     assert text.startswith("<?xml")
+
+
+def test_scores_by_modality_have_a_table_of_their_own(tmp_path: Path) -> None:
+    rows = []
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        groups = [
+            ModalityScores(
+                modalities=names,
+                sites=["a"],
+                num_test=9,
+                accuracy=accuracy,
+                balanced_accuracy=accuracy - 0.1,
+                kappa=0.25,
+            )
+            for names in (["optical", "sar"], ["optical"])
+        ]
+        made = run(accuracy, 100)
+        summary = replace(made.summary, by_modalities=groups)
+        rows.append((Trial("rs-dgc", "100x", seed), replace(made, summary=summary)))
+    write_markdown(tmp_path / "compare.md", rows)
+    lines = (tmp_path / "compare.md").read_text().splitlines()
+    assert lines[-2:] == [
+        "| rs-dgc | 100x | optical, sar | 0.600 | 0.500 | 0.250 | 2 |",
+        "| rs-dgc | 100x | optical | 0.600 | 0.500 | 0.250 | 2 |",
+    ]
