@@ -81,7 +81,7 @@ def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -
     ]
     fewer = f", or train with modalities={','.join(shared)}" if shared else ""
     if not takes_modalities(settings.model):
-        reason = "takes all of them as one: choose a fusion model (rsdgc models)"
+        reason = "takes all of them as one: choose a fusion network (rsdgc models)"
     elif not (
         any(parameter.is_meta for parameter in model.parameters())  # cannot tell
         or accepts_missing(model, sites.data.modalities)

@@ -393,7 +393,7 @@ class Settings(BaseModel):
         ge=0.0,
         lt=1.0,
         description="Probability that a modality of a batch is left out in training, of a fusion "
-        "model that works without; one always stays.",
+        "network that works without; one always stays.",
     )
 
     # A validator sees only the fields above its own, in `info.data`.

@@ -114,7 +114,7 @@ MODELS.register("fusion-attention")(FusionAttention)
 
 
 def takes_modalities(name: str) -> bool:
-    """Return whether a model is a fusion model: takes one tensor per modality, not one in all."""
+    """Return whether a model is a fusion network: takes one tensor per modality, not one in all."""
     return asks_for_modalities(find_builder(name))
 
 
@@ -142,19 +142,19 @@ def build_model(
     seed : int
         Of random numbers while the model is built. Those of the process stay as they were.
     modalities : sequence of ModalityInfo
-        What a fusion model takes, in order; other models do without.
+        What a fusion network takes, in order; other models do without.
 
     Returns
     -------
     torch.nn.Module
         On the default device, float32: (n, num_bands, chip_px, chip_px) to logits
-        (n, num_classes). A fusion model takes one tensor (n, bands, px, px) or None per modality.
+        (n, num_classes). A fusion network takes one tensor (n, bands, px, px) or None per modality.
 
     Raises
     ------
     SettingError
         The name is unknown, the chip too small for the model, a count below 1 (2 for classes), a
-        fusion model has no modalities, or what a function from outside returns is not such a
+        fusion network has no modalities, or what a function from outside returns is not such a
         module.
     """
     builder = find_builder(name)

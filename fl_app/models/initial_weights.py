@@ -13,7 +13,7 @@ unused      only in the file
 
 Names are compared after a common prefix is taken off, on either side: ``module.backbone.`` in the
 file of a self-supervised method, ``encoder.`` in a model that wraps a backbone. The prefixes are
-those under which most values match. Each branch of a fusion model (``branches.<modality>.``) is
+those under which most values match. Each branch of a fusion network (``branches.<modality>.``) is
 matched for itself, unless the file has branches, too.
 
 **Bands.** Where the file and the model name their bands, a band that both have keeps its filters;
@@ -53,7 +53,7 @@ MOMENTUM_COPIES = ("encoder_k.", "momentum", "target", "student")
 """Parts of prefixes that self-supervised methods give to the copy that is not the result."""
 
 BRANCHES = "branches"
-"""Submodule of a fusion model that holds a branch for each modality."""
+"""Submodule of a fusion network that holds a branch for each modality."""
 
 Adaptation = Callable[[Tensor], Tensor]
 
@@ -214,7 +214,7 @@ def _dims(shape: Sequence[int]) -> str:
 
 
 def _by_branch(names: list[str]) -> dict[str, list[str]]:
-    """Return the names of each branch of a fusion model, and at "" those of no branch."""
+    """Return the names of each branch of a fusion network, and at "" those of no branch."""
     branches: dict[str, list[str]] = {}
     for name in names:
         parts = name.split(".", 2)

@@ -72,14 +72,14 @@ def build_own(
 
 
 def asks_for_modalities(builder: Builder) -> bool:
-    """Return whether a builder makes a fusion model, which takes one tensor per modality."""
+    """Return whether a builder makes a fusion network, which takes one tensor per modality."""
     if isinstance(builder, nn.Module) or not callable(builder):
         return False  # refused where it is called
     return "modalities" in inspect.signature(builder).parameters
 
 
 def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> bool:
-    """Return whether a fusion model works with each modality missing, and with each alone."""
+    """Return whether a fusion network works with each modality missing, and with each alone."""
     shapes = [(2, len(m.bands), m.px, m.px) for m in modalities]
     modes = _modes(model)
     model.eval()
@@ -106,7 +106,7 @@ def bind_arguments(
     by_name: dict[str, Any] = {}
     for parameter in inspect.signature(builder).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            # A model that takes all bands as one: a fusion model names its modalities.
+            # A model that takes all bands as one: a fusion network names its modalities.
             others = {key: value for key, value in arguments.items() if key != "modalities"}
             by_name = {**others, **by_name}
         elif parameter.kind is parameter.VAR_POSITIONAL:

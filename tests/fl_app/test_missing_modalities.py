@@ -95,7 +95,7 @@ REFUSED = {
     "stacked": (
         {"model": "small-cnn"},
         "site site-01 lacks modality elevation, and model small-cnn takes all of them as one: "
-        r"choose a fusion model \(rsdgc models\), or train with modalities=optical",
+        r"choose a fusion network \(rsdgc models\), or train with modalities=optical",
     ),
     "dropout of a stacked model": (
         {"model": "small-cnn", "modalities": "optical", "modality_dropout": 0.5},
