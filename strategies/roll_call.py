@@ -203,6 +203,8 @@ def _read_sites(reply: Message, code: ModelCode | None = None) -> tuple[DataInfo
     sites = []
     for name, num_train, num_test, mask, num_val in zip(*columns, strict=True):
         own = [m for index, m in enumerate(data.modality_names) if not mask >> index & 1]
+        if not own:
+            raise _unreadable(f"a site {name} without a modality")
         sites.append(SiteInfo(name, node_id, num_train, num_test, tuple(own), num_val))
     return data, sites
 

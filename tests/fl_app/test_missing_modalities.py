@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message
+from safetensors.numpy import load_file
 
 from data_prep.dataset import open_data
 from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
 from fl_app.simulation import _check_feasible
+from fl_app.site_data import load_split
 from rsdgc.errors import DataError, RsdgcError, RunError
 from strategies import messages
 from tests import federation
@@ -197,3 +200,41 @@ def test_the_report_scores_by_the_modalities_that_sites_have(data: Path, tmp_pat
     assert "By the modalities that sites have" in page
     assert "site-01: elevation" in page
     assert "optical (3 bands of 8 px), elevation (1 band of 4 px)" in page
+
+
+LOSSLESS = {
+    "budget": "1x",
+    "budget_down": "1x",
+    "budget_final": "1x",
+    "values": "float32",
+    "dense_values": "float32",
+    "server_momentum": 0,
+}
+
+
+def test_without_loss_the_model_is_that_of_fedavg(tmp_path: Path, run: Callable[..., Any]) -> None:
+    """Uploads that lack layers and replies that lack arrays have the same mean."""
+    run("dense", model=FUSION, method="fedavg", server_momentum=0)
+    run("sparse", model=FUSION, **LOSSLESS)
+    dense, sparse = (load_file(tmp_path / out / "model.safetensors") for out in ("dense", "sparse"))
+    for name, expected in dense.items():
+        np.testing.assert_allclose(sparse[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_a_site_s_own_store_does_not_matter(data: Path) -> None:
+    dataset = open_data(data)
+    batches = []
+    for order in (["optical", "elevation"], ["elevation", "optical"]):
+        split = load_split(
+            open_data(data, order),
+            "site-00",
+            "train",
+            torch.device("cpu"),
+            modalities=["elevation", "optical"],
+        )
+        assert split is not None
+        (chips,), _ = next(split.batches(8, None))
+        batches.append(chips)
+    assert dataset.store.num_bands == 4
+    assert torch.equal(*batches)
+    assert batches[0].shape == (8, 4, 8, 8)  # the finest modality's size

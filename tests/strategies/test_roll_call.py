@@ -88,6 +88,7 @@ def test_sites_that_do_not_agree_are_named(change: dict[str, Any], message: str)
         {messages.NUM_TRAIN: []},
         {messages.NUM_TEST: [-1]},
         {messages.LACKING: [0, 0]},
+        {messages.LACKING: [3]},
     ],
 )
 def test_a_report_of_impossible_data_is_refused(change: dict[str, Any]) -> None:
