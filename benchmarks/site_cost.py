@@ -28,7 +28,7 @@ from clients.model_parts import ModelParts
 from clients.replica import update_replica
 from clients.state import SiteState, StateFolder
 from clients.task import ReceivedModel, RunOrigin
-from clients.uplink import add_residual
+from clients.uplink import held_back
 from rsdgc import RMS, Compressor, ModelSpec, Scheme, Stamp, decode, fit_ratios, uniform_shares
 from rsdgc.patches import fingerprint
 
@@ -100,7 +100,9 @@ def work(
             name, residual = transaction.new_vector("residual")
             model.vector(out=residual)
             residual -= replica.weights
-            add_residual(residual, transaction, number - 1)
+            held = held_back(transaction, number - 1)
+            if held is not None:
+                residual += held
         with clock.timing("to disk, and commit the state"):
             transaction.sync(name)
             transaction.commit(

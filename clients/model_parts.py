@@ -118,6 +118,14 @@ class ModelParts:
             for name, value in self._counters.items():
                 buffers[name].copy_(value)
 
+    def add(self, flat: Float32, factor: float) -> None:
+        """Add ``factor`` times a vector, float32 [spec.size], to the shared part."""
+        _check_size(flat.size, self.spec)
+        source = torch.from_numpy(flat)
+        with torch.no_grad():
+            for tensor, start, stop in self._shared():
+                tensor.add_(source[start:stop].view(tensor.shape).to(tensor.device), alpha=factor)
+
     def arrays(self, names: tuple[str, ...]) -> dict[str, Float32]:
         """Copy entries, as of :attr:`running` or :attr:`local`, into new float32 arrays."""
         state = self.model.state_dict()

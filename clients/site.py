@@ -3,9 +3,9 @@
 1. **Bring the replica up to date**: apply the patches to a copy, and compare its fingerprint with
    the server's. If they differ, nothing changes and the server sends the whole model
    (:mod:`clients.replica`).
-2. **Score** the received model on the test and validation splits, then **train** it. Running
-   statistics and the entries of the model that stay at this site go apart from the change
-   (:mod:`clients.model_parts`).
+2. **Score** the received model on the test and validation splits, then **train** it, from a step
+   ahead of it if the task says so (:mod:`rsdgc.feedback`). Running statistics and the entries of
+   the model that stay at this site go apart from the change (:mod:`clients.model_parts`).
 3. **Add up what to send**: the change, with momentum correction the velocity, plus the residual.
    The task says which round's upload the server accepted last. If the site's last upload is a
    later one (lost, late or refused), it is added, too (:mod:`clients.uplink`).
@@ -48,9 +48,10 @@ from clients.replica import check_finite, update_replica
 from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train
-from clients.uplink import make_upload
+from clients.uplink import held_back, make_upload
 from rsdgc.arrays import Float32
 from rsdgc.errors import DataError, RunError, WireError
+from rsdgc.feedback import step_ahead_share
 from rsdgc.spec import in_branch
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from rsdgc.update import Stamp
@@ -164,10 +165,16 @@ class Site:
 
             replica = update_replica(transaction, received, self._initial)
             self._load(replica.weights, received, self._local(transaction))
-            scores, report = self._score_and_train(task)
+            held = held_back(transaction, task.accepted_round)
+            ahead = 0.0
+            if held is not None:
+                ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
+            scores, report = self._score_and_train(task, held, ahead)
             stamp = Stamp(task.origin.run, task.round, received.version)
             seed = self._seed(task.seed, 0)
-            upload = make_upload(self.parts, replica, task, stamp, transaction, seed, self.present)
+            upload = make_upload(
+                *(self.parts, replica, held, ahead, task, stamp, transaction, seed, self.present)
+            )
             statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
                 scores,
@@ -198,6 +205,7 @@ class Site:
                     statistics_check=checksum(statistics),
                     local=transaction.write_bytes("local", local),
                     local_check=checksum(local),
+                    change_norm=upload.change_norm,
                     task=digest,
                     reply=result.figures(),
                 )
@@ -310,10 +318,14 @@ class Site:
         names = self.parts.local
         return safetensors.numpy.save(self.parts.arrays(names)) if names else b""
 
-    def _score_and_train(self, task: RoundTask) -> tuple[SiteScores | None, TrainReport]:
-        """Score the loaded model if the task asks for it, then train it."""
+    def _score_and_train(
+        self, task: RoundTask, held: Float32 | None = None, ahead: float = 0.0
+    ) -> tuple[SiteScores | None, TrainReport]:
+        """Score the loaded model if the task asks for it, then train it from a step ahead."""
         # Scored before training: the server wants the accuracy of the model that it sent.
         scores = self._score() if task.score else None
+        if held is not None and ahead:
+            self.parts.add(held, ahead)
         seed = self._seed(task.seed, task.round)
         return scores, train(self.model, self.train, task.train, seed, self._micro_batches.train)
 

@@ -77,6 +77,7 @@ class SiteState:
     upload_check: int = 0
     statistics_check: int = 0
     local_check: int = 0
+    change_norm: float = 0.0  #: Euclidean norm of that round's local change
     task: str = ""  #: digest of that round's task, to recognize the same message delivered twice
     #: the other figures of that round's reply, as JSON values
     reply: dict[str, Any] = field(default_factory=dict)

@@ -76,6 +76,9 @@ class RoundTask:
     budget_bytes: float = 0.0
     #: momentum that the site keeps over rounds (:mod:`rsdgc.feedback`); 0 for none
     momentum_correction: float = 0.0
+    #: longest step ahead of the received model, in lengths of the site's last change
+    #: (:mod:`rsdgc.feedback`); 0 for none
+    step_ahead: float = 0.0
     #: the last round whose upload the server accepted from this site; 0 for none
     accepted_round: int = 0
 

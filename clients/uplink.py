@@ -16,7 +16,7 @@ from clients.model_parts import ModelParts
 from clients.replica import Replica
 from clients.state import StateTransaction
 from clients.task import RoundTask
-from rsdgc.arrays import Bools, Float32
+from rsdgc.arrays import Bools, Float32, add_scaled, l2_norm
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
 from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
@@ -37,6 +37,7 @@ class Upload:
     payload: bytes
     residual_name: str
     residual: Float32
+    change_norm: float  #: Euclidean norm of the local change; 0 unless the task steps ahead
     velocity_name: str = ""
     velocity: Float32 | None = None
 
@@ -44,16 +45,19 @@ class Upload:
 def make_upload(
     model: ModelParts,
     replica: Replica,
+    held: Float32 | None,
+    ahead: float,
     task: RoundTask,
     stamp: Stamp,
     transaction: StateTransaction,
     seed: int,
     present: Bools | None = None,
 ) -> Upload:
-    """Compress what the model has learned since the replica, plus the residual.
+    """Compress what the model has learned in this round, plus what earlier uploads held back.
 
-    The model was trained from the replica, as the task says. ``stamp`` goes into the upload's
-    header, and ``seed`` is that of random scores. Nothing is committed.
+    The model was trained from the replica plus ``ahead`` times what was held back (``held``, as
+    :func:`held_back` returns it). ``stamp`` goes into the upload's header, and ``seed`` is that of
+    random scores. Nothing is committed.
 
     Of layers that are not ``present``, bool [num_layers], the site sends and keeps nothing, and
     does not spend the bytes of their ratios on the others.
@@ -71,22 +75,23 @@ def make_upload(
     # One array of the model's size is in turn the trained model, the change (or velocity), what
     # to send, and the new residual.
     residual_name, vector = transaction.new_vector("residual")
-    model.vector(out=vector)
-    vector -= replica.weights
+    local_change(model, replica, held, ahead, vector)
+    change_norm = l2_norm(vector) if task.step_ahead else 0.0
     velocity_name, velocity = "", None
     if task.momentum_correction:
         velocity_name, velocity = transaction.new_vector("velocity")
         previous = transaction.folder.velocity(transaction.state)
         np.copyto(velocity, 0.0 if previous is None else previous)
         correct_momentum(velocity, vector, task.momentum_correction)
-    add_residual(vector, transaction, task.accepted_round)
+    if held is not None:
+        vector += held
     ratios, budget_bytes = task.ratios, task.budget_bytes
     if present is not None and not present.all():
         budget_bytes *= share_of_layers(spec, task.scheme, ratios, present)
         ratios = np.where(present, ratios, 0.0)
         # Something is there only if the site had the modality in an earlier round.
-        for held in (vector,) if velocity is None else (vector, velocity):
-            for view, is_present in zip(spec.views(held), present, strict=True):
+        for sums in (vector,) if velocity is None else (vector, velocity):
+            for view, is_present in zip(spec.views(sums), present, strict=True):
                 if not is_present:
                     view.fill(0.0)
     indicator = make_indicator(
@@ -97,14 +102,24 @@ def make_upload(
     # What was sent must not add to the momentum of rounds in which the model has moved on.
     if velocity is not None:
         mask_velocity(velocity, update)
-    return Upload(update.payload, residual_name, vector, velocity_name, velocity)
+    return Upload(update.payload, residual_name, vector, change_norm, velocity_name, velocity)
 
 
-def add_residual(target: Float32, transaction: StateTransaction, accepted_round: int) -> None:
-    """Add what earlier uploads held back, in place; also the last upload if it was not accepted.
+def local_change(
+    model: ModelParts, replica: Replica, held: Float32 | None, ahead: float, out: Float32
+) -> None:
+    """Write what training has added to where it started into ``out``, float32 [size]."""
+    model.vector(out=out)
+    out -= replica.weights
+    if held is not None and ahead:
+        add_scaled(out, held, -ahead)
 
-    ``target`` is this round's change or velocity, and then what the upload should say.
-    ``accepted_round`` is the last round whose upload the server accepted; 0 for none.
+
+def held_back(transaction: StateTransaction, accepted_round: int) -> Float32 | None:
+    """Return what earlier uploads held back, float32 [size]; None if that is nothing.
+
+    The last upload is part of it if the server did not accept it. ``accepted_round`` is the last
+    round whose upload was accepted; 0 for none.
     """
     state, folder = transaction.state, transaction.folder
     if state.round < accepted_round:
@@ -114,12 +129,14 @@ def add_residual(target: Float32, transaction: StateTransaction, accepted_round:
             folder.path,
             accepted_round,
         )
-        return
+        return None
     residual = folder.residual(state)
-    if residual is not None:
-        target += residual
     if state.round != accepted_round:
         upload = folder.upload(state)
         if upload is not None:
             _log.info("the upload of round %d was not accepted: adding it again", state.round)
-            decode(upload, folder.spec).add_to(target)
+            update = decode(upload, folder.spec)
+            if residual is None:
+                return update.to_dense()
+            update.add_to(residual)  # the file stays as it is: it is mapped copy-on-write
+    return residual

@@ -420,6 +420,7 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
         ratios=np.asarray(task.get(messages.RATIOS, []), dtype=np.float64),
         budget_bytes=_value(task, messages.BUDGET_BYTES, 0.0),
         momentum_correction=settings.resolved("momentum_correction"),
+        step_ahead=settings.resolved("step_ahead"),
         accepted_round=_value(task, messages.ACCEPTED_ROUND, 0),
     )
 

@@ -31,6 +31,9 @@ class Method:
     ratio_policy: str = "update"
     #: momentum that sites keep over rounds, with factor masking; 0 for none
     momentum_correction: float = 0.0
+    #: longest step ahead of the received model that local training starts from, in lengths of the
+    #: site's last change, see :mod:`rsdgc.feedback`; 0 for none
+    step_ahead: float = 0.0
     #: momentum of the global model, see :mod:`strategies.rs_dgc`; 0 for none
     server_momentum: float = 0.0
 

@@ -115,6 +115,18 @@ def _parse_auto(
     return number
 
 
+def parse_step_ahead(value: object) -> float | str:
+    """Return a number from 0 up, or ``auto``; it may come as a text."""
+    try:
+        number = math.nan if value == AUTO else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = -1.0
+    if value != AUTO and not 0.0 <= number < math.inf:
+        raise ValueError("write a number from 0 up, or 'auto'")
+    return AUTO if value == AUTO else number
+
+
+StepAhead = Annotated[float | Literal["auto"], BeforeValidator(parse_step_ahead)]
 Momentum = Annotated[float | Literal["auto"], BeforeValidator(parse_momentum)]
 
 
@@ -206,6 +218,12 @@ class Settings(BaseModel):
         AUTO,
         description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
         "step, from 0 to below 1; `auto`: 0.9 for `dgc`, else 0.",
+    )
+    step_ahead: StepAhead = Field(
+        AUTO,
+        description="Sites start local training ahead of the received model by their residual, at "
+        "most so many times as far as their last change; 0: from the received model. `auto`: the "
+        "method's own.",
     )
     server_momentum: Momentum = Field(
         AUTO,

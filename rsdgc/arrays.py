@@ -72,6 +72,24 @@ def max_magnitude(values: Float32) -> float:
     return largest
 
 
+def l2_norm(values: Float32) -> float:
+    """Return the Euclidean norm, summed in float64; the same bits on any number of threads."""
+    # Not numpy.linalg.norm: its sum depends on how BLAS divides the vector over threads.
+    return math.sqrt(
+        math.fsum(
+            float(np.square(values[part], dtype=np.float64).sum()) for part in chunks(values.size)
+        )
+    )
+
+
+def add_scaled(target: Float32, values: Float32, factor: float) -> None:
+    """Compute ``target += factor · values`` in place, without a temporary of that size."""
+    scale, buffer = np.float32(factor), np.empty(min(CHUNK, values.size), np.float32)
+    for part in chunks(values.size):
+        product = buffer[: values[part].size]
+        target[part] += np.multiply(values[part], scale, out=product)
+
+
 def check_finite(largest: float) -> None:
     """Raise :class:`RsdgcError` if the :func:`max_magnitude` of values is NaN or infinite."""
     if not math.isfinite(largest):

@@ -7,6 +7,16 @@ With change ``c``, residual ``r`` and decoded upload ``d``, nothing is lost (as 
 So the rounding of coded values is fed back as well as what was not sent at all. If the upload was
 not accepted, ``r ← r + d``, as if nothing had been sent.
 
+**Step-ahead** (after SA-PEF, arXiv 2601.20738). A site knows a correction that the model lacks: its
+own residual. Starting from the model as received, it would compute that correction again, and what
+is sent late would be sent twice. So it starts from the model plus a part of its residual, at most
+``k`` times as long as its last change, and the change is what training adds to that::
+
+    α = min(1, k · ‖last c‖ / ‖r‖)        c = trained - (w + α · r)        v = c + r
+
+The sum is as before, so nothing is lost. Without the bound it fails where the residual is many
+times the change. It costs no bytes.
+
 **Momentum correction** is for rounds of a single step, where momentum inside a round means nothing
 (Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.2). A site keeps a velocity ``u``
 with momentum ``m`` over the rounds and sends that instead of the change::
@@ -23,7 +33,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsdgc.arrays import Float32, Float64, check_flat
+from rsdgc.arrays import Float32, Float64, check_flat, l2_norm
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
 from rsdgc.errors import SettingError
@@ -118,6 +128,22 @@ class ErrorFeedback:
             The payload is not an update of this model; the residual is unchanged.
         """
         decode(payload, self._compressor.spec).add_to(self._residual)
+
+
+def step_ahead_share(residual: Float32, last_change: float, bound: float) -> float:
+    """Return the part α of a residual that local training starts ahead by, 0 to 1.
+
+    Parameters
+    ----------
+    residual : float32 [n]
+        What has not been sent, or was not accepted.
+    last_change : float
+        Norm of the site's last local change; 0 if there is none.
+    bound : float
+        Longest shift, in lengths of the last change.
+    """
+    norm = l2_norm(residual) if bound and last_change else 0.0
+    return min(1.0, bound * last_change / norm) if norm else 0.0
 
 
 def correct_momentum(velocity: Float32, change: Float32, momentum: float) -> None:

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+import clients.site
 import clients.uplink
 from clients.state import StateFolder, StateTransaction
+from clients.uplink import Upload
 from fl_app import client_app, server_app
 from rsdgc import decode
 from strategies import messages
@@ -162,7 +164,8 @@ class Watch:
 
 
 def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner_strategy, inner_add = server_app.build_strategy, clients.uplink.add_residual
+    inner_strategy, inner_change = server_app.build_strategy, clients.uplink.local_change
+    inner_upload = clients.site.make_upload
 
     def strategy(*arguments: Any) -> RsDgc:
         watch.strategy = inner_strategy(*arguments)
@@ -176,9 +179,16 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         watch.strategy.ledger.close_round = close_round
         return watch.strategy
 
-    def add_residual(target: np.ndarray, transaction: StateTransaction, *rest: Any) -> None:
-        watch.change[transaction.folder.path.name] = target.copy()
-        inner_add(target, transaction, *rest)
+    def make_upload(*arguments: Any) -> Upload:
+        (transaction,) = (part for part in arguments if isinstance(part, StateTransaction))
+
+        def local_change(*arguments: Any) -> None:
+            inner_change(*arguments)
+            watch.change[transaction.folder.path.name] = arguments[-1].copy()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(clients.uplink, "local_change", local_change)
+            return inner_upload(*arguments)
 
     def recorded(method: str) -> None:
         inner = getattr(PublishedModel, method)
@@ -190,7 +200,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PublishedModel, method, publish)
 
     monkeypatch.setattr(server_app, "build_strategy", strategy)
-    monkeypatch.setattr(clients.uplink, "add_residual", add_residual)
+    monkeypatch.setattr(clients.site, "make_upload", make_upload)
     recorded("_publish")
     monkeypatch.setattr(os, "fsync", watch.step(lambda _: None))  # real ones take the disk's time
     monkeypatch.setattr(os, "replace", watch.step(os.replace))
