@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import clients.site
 from clients.loader import SplitLoader
 from clients.model_parts import ModelParts
 from clients.site import Site
@@ -203,6 +204,42 @@ def test_a_repeated_round_adds_its_first_upload_again(tmp_path: Path) -> None:
     other = site.parts.vector() - (weights + np.float32(0.01))
     total = dense(second.payload) + residual_of(tmp_path)
     np.testing.assert_allclose(total, change + other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("accepted", [1, 0])
+@pytest.mark.parametrize("step_ahead", [0.0, 0.25, 1.0, 1e6])
+def test_training_starts_a_bounded_step_ahead_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_ahead: float, accepted: int
+) -> None:
+    weights, starts = start(), []
+    inner = clients.site.train
+
+    def train(model: torch.nn.Module, *arguments: Any) -> Any:
+        starts.append(ModelParts(model).vector())
+        return inner(model, *arguments)
+
+    monkeypatch.setattr(clients.site, "train", train)
+    site = make_site(tmp_path)
+    first = site.work(make_task(1, step_ahead=step_ahead), whole(weights))
+    change = site.parts.vector() - weights
+    held = residual_of(tmp_path).copy()
+    if not accepted:
+        held += dense(first.payload)
+    second = make_site(tmp_path).work(make_task(2, accepted, step_ahead=step_ahead), whole(weights))
+    np.testing.assert_array_equal(starts[0], weights)
+    shift = starts[1] - weights
+    longest = step_ahead * np.linalg.norm(change)
+    share = min(1.0, longest / np.linalg.norm(held))
+    np.testing.assert_allclose(shift, share * held, rtol=1e-3, atol=1e-6)
+    # The model as received is what is scored.
+    assert first.scores is not None
+    assert second.scores is not None
+    np.testing.assert_array_equal(second.scores.test.confusion, first.scores.test.confusion)
+    total = dense(second.payload) + residual_of(tmp_path)
+    folder = StateFolder(tmp_path, 7, "site-00", SPEC)
+    learned = total - held
+    norm = folder.load().states[-1].change_norm
+    assert norm == pytest.approx(np.linalg.norm(learned) if step_ahead else 0.0, rel=1e-3)
 
 
 def test_an_older_task_than_the_state_is_refused(tmp_path: Path) -> None:

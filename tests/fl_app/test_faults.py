@@ -210,7 +210,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("seed", "chosen"),
     [
-        (0, {}),
+        (0, {"step_ahead": 1.0}),
         pytest.param(
             *(1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
             marks=pytest.mark.slow,

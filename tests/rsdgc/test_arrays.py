@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc.arrays import CHUNK, check_finite, check_flat, chunks, extract, max_magnitude, place
+from rsdgc.arrays import (
+    CHUNK,
+    add_scaled,
+    check_finite,
+    check_flat,
+    chunks,
+    extract,
+    l2_norm,
+    max_magnitude,
+    place,
+)
 from rsdgc.errors import RsdgcError, SettingError
 
 
@@ -76,3 +86,17 @@ def test_check_flat_refuses_other_arrays(values):
 def test_check_flat_refuses_strided_vectors():
     with pytest.raises(SettingError):
         check_flat(np.zeros(6, np.float32)[::2], 3, "the change")
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 2 * CHUNK + 7])
+def test_the_norm_and_a_scaled_sum_go_through_in_chunks(size):
+    rng = np.random.default_rng(size)
+    values, target = rng.standard_normal((2, size), dtype=np.float32)
+    assert l2_norm(values) == pytest.approx(np.linalg.norm(values.astype(float)), rel=1e-12)
+    expected = target + np.float32(0.3) * values
+    add_scaled(target, values, 0.3)
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_the_norm_of_large_values_does_not_overflow():
+    assert l2_norm(np.full(9, 1e30, np.float32)) == pytest.approx(3e30, rel=1e-6)

@@ -16,7 +16,7 @@ from rsdgc import (
     decode,
     make_indicator,
 )
-from rsdgc.feedback import correct_momentum, mask_velocity
+from rsdgc.feedback import correct_momentum, mask_velocity, step_ahead_share
 from tests.rsdgc.examples import (
     MIXED,
     budgets,
@@ -205,3 +205,20 @@ def test_velocity_is_masked_where_something_was_sent(scheme):
 def test_momentum_out_of_range_is_refused(momentum):
     with pytest.raises(SettingError, match="momentum correction"):
         correct_momentum(normal(3), normal(3), momentum)
+
+
+@given(
+    residual=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=9),
+    last_change=st.floats(0, 100),
+    bound=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+)
+def test_a_step_ahead_is_never_longer_than_its_bound(residual, last_change, bound):
+    vector = np.array(residual, np.float32)
+    share = step_ahead_share(vector, last_change, bound)
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    assert 0 <= share <= 1
+    assert share * length <= bound * last_change * (1 + 1e-9)
+    if 0 < length <= bound * last_change:
+        assert share == 1
+    if bound == 0 or last_change == 0 or length == 0:
+        assert share == 0
