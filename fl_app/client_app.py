@@ -238,7 +238,15 @@ def _open_site(
     weights, state_dir = _initial_weights(context, settings), _state_dir(context, settings)
 
     def make_model() -> torch.nn.Module:
-        return prepare_model(settings, modalities, len(store.classes), weights)[0]
+        shape = (modalities, len(store.classes))
+        try:
+            return prepare_model(settings, *shape, weights)[0]
+        except SettingError as error:
+            if weights in (None, settings.initial_weights()):
+                raise
+            # The node's own file may be for other runs.
+            log(WARNING, "%s: asking the server for the model", error)
+            return prepare_model(settings, *shape, None)[0]
 
     model = make_model()
     if frozen:  # before the chips are read: the machine may lack it
@@ -310,11 +318,11 @@ def _initial_weights(context: Context, settings: Settings) -> Path | None:
     The path of the run may be that of another machine. A site without the file starts from the
     seed, and is sent what it lacks.
     """
-    own = context.node_config.get("init-weights")
-    if own:
-        return Path(str(own))
-    weights = settings.initial_weights()
-    if weights is not None and not weights.exists():
+    own, weights = context.node_config.get("init-weights"), settings.initial_weights()
+    if weights is None:  # the run starts from the seed, whatever the machine has
+        return None
+    weights = Path(str(own)) if own else weights
+    if not weights.exists():
         log(WARNING, "initial weights %s are not on this machine: asking the server", weights)
         return None
     return weights

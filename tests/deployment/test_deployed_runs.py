@@ -10,9 +10,12 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from fl_app.deploy.credentials import make_pair
 from fl_app.flower.superlink import free_ports
+from fl_app.models import build_model
 from tests.deployment.parties import COMMON, Running, rsdgc
 
 SITES = ("site-00", "site-01")
@@ -20,10 +23,23 @@ SITES = ("site-00", "site-01")
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 
 
+def start_sites(running: Running) -> None:
+    """Start both sites; the second one has a copy of its own of the weights that runs start from.
+
+    It is read only by a run that starts from weights.
+    """
+    for site in SITES:
+        if site in running.nodes:
+            continue
+        if site == "site-01":
+            with running.federation.site_file(site).open("a", encoding="utf-8") as file:
+                file.write(f'init-weights = "{running.federation.folder / "own.safetensors"}"\n')
+        running.start(site)
+
+
 def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     federation = running.federation
-    for site in SITES:
-        running.start(site)
+    start_sites(running)
     big_enough = ("--model", "small-resnet", "--budget", "2x", "budget-down=2x", "budget-final=2x")
     run = federation.start(
         "run", "server", "run", "--config", federation.server_file, "--out", "first", *big_enough,
@@ -57,6 +73,26 @@ def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     code, output = rsdgc("site", "status", "--config", federation.site_file("site-01"))
     assert code == 0, output
     assert "running since" in output
+
+
+def test_what_is_frozen_is_sent_once_to_a_site_with_other_weights(running: Running) -> None:
+    federation = running.federation
+    start_sites(running)
+    for name, seed in (("run", 5), ("own", 6)):
+        state = build_model("small-cnn", 3, 4, 16, seed=seed).state_dict()
+        save_file(state, federation.folder / f"{name}.safetensors")
+    words = [f"init-weights={federation.folder / 'run.safetensors'}", "train-only=head"]
+    words += ["--model", "small-cnn", "--budget", "1000", "budget-down=1000", "--rounds", "2"]
+    code, output = federation.server("run", "--out", "frozen", *words, *COMMON)
+    assert code == 0, output
+    assert federation.summary("frozen")["refused"] == {}
+    sent = [row for row in federation.rows("frozen") if "frozen part" in row["down_by_group"]]
+    assert [(row["round"], row["site"]) for row in sent] == [(1, "site-01")]
+    kept = list((federation.folder / "site-state" / "site-01" / "frozen").iterdir())
+    assert len(kept) == 1
+    delivered = load_file(federation.runs / "frozen" / "model.safetensors")
+    backbone = build_model("small-cnn", 3, 4, 16, seed=5).state_dict()
+    assert torch.equal(delivered["stage2.0.weight"], backbone["stage2.0.weight"])
 
 
 def test_a_run_that_fails_is_reported_with_its_reason(running: Running) -> None:

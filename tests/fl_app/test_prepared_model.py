@@ -269,6 +269,36 @@ def test_a_site_that_asks_again_is_refused(data: Path, tmp_path: Path) -> None:
     assert line["resynced"]
 
 
+@pytest.mark.parametrize("own", ["another model's", "text", "missing"])
+def test_a_machine_whose_own_weights_are_for_other_runs_is_sent_the_part(
+    data: Path, weights: Path, tmp_path: Path, own: str
+) -> None:
+    path = tmp_path / "own"
+    if own == "text":
+        path.write_text("weights")
+    elif own != "missing":
+        save_file({"conv1.weight": torch.ones(4, 3, 7, 7)}, path)
+    chosen = settings(
+        data,
+        tmp_path / "run",
+        rounds=1,
+        init_weights=str(weights),
+        train_only="head",
+        state_dir=str(tmp_path / "state"),
+        **HEAD_BUDGETS,
+    )
+    loopback = grid(chosen)
+    loopback.contexts[102].node_config["init-weights"] = str(path)
+    serve(loopback, chosen)
+    assert [line["site"] for line in entries(tmp_path / "run") if line["resynced"]] == ["site-01"]
+    # A run from the seed does not read it.
+    chosen = settings(data, tmp_path / "seed", rounds=1)
+    loopback = grid(chosen, run_id=9)
+    loopback.contexts[102].node_config["init-weights"] = str(path)
+    serve(loopback, chosen, run_id=9)
+    assert not any(line["resynced"] for line in entries(tmp_path / "seed"))
+
+
 def test_a_damaged_frozen_part_is_refused_by_the_site(
     data: Path, weights: Path, tmp_path: Path
 ) -> None:
