@@ -29,20 +29,22 @@ from rsdgc.errors import SettingError, describe_error
 
 T = TypeVar("T")
 
-_code_dirs: list[Path] = []
+_code_dirs: list[str] = []
 
 
 def add_code_dir(folder: str | Path) -> None:
     """Let modules in a folder be imported, in this process; an empty text adds none.
 
-    The folder comes after everything that is installed: a file of a user that is called
-    ``random.py`` must not replace Python's own.
+    It comes after everything that is installed, because a file of a user that is called
+    ``random.py`` must not replace Python's own, and before the folders that were added earlier.
     """
-    path = Path(folder).absolute()
-    if not str(folder) or path in _code_dirs:
+    path = str(Path(folder).absolute())
+    # What is in sys.path already, by PYTHONPATH for instance, has the place that it was given.
+    if not str(folder) or (path in sys.path and path not in _code_dirs):
         return
-    _code_dirs.append(path)
-    sys.path.append(str(path))
+    sys.path[:] = [each for each in sys.path if each not in _code_dirs]
+    _code_dirs[:] = [path, *(each for each in _code_dirs if each != path)]
+    sys.path += _code_dirs
     importlib.invalidate_caches()
 
 
@@ -161,7 +163,7 @@ def _why_not_in(module: ModuleType, attribute: str) -> str:
     place = getattr(module, "__file__", None) or "built in"
     reason = f"module {module.__name__} ({place}) has no {attribute!r}"
     for folder in _code_dirs:
-        own = folder.joinpath(*module.__name__.split("."))
+        own = Path(folder).joinpath(*module.__name__.split("."))
         hidden = [path for path in (own, own.with_suffix(".py")) if path.exists()]
         if hidden and not str(place).startswith(str(own)):
             return f"{reason}, and hides {hidden[0]}: give that another name"

@@ -24,9 +24,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 TESTS = Path(__file__).parent
 LONGEST = (
     "deployment/test_restarts.py",
+    "deployment/test_code_of_sites.py",
     "fl_app/test_simulation.py",
     "deployment/test_deployed_runs.py",
     "fl_app/compare/test_trials.py",
+    "test_own_network.py",
     "fl_app/test_resume.py",
     "fl_app/test_server_app.py",
     "fl_app/test_faults.py",

@@ -6,7 +6,6 @@ are first the checks of either party, then those of a server, then those of a si
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import os
 import platform
@@ -36,7 +35,7 @@ from fl_app.deploy.credentials import (
 )
 from fl_app.deploy.endpoint import Endpoint, UntrustedServerError
 from fl_app.deploy.party_config import ServerConfig, SiteConfig, split_address
-from rsdgc.errors import RsdgcError, RunError, SettingError, describe_error
+from rsdgc.errors import RsdgcError, RunError, SettingError
 from rsdgc.registry import add_code_dir
 
 EXPIRY_WARNING = timedelta(days=30)
@@ -150,17 +149,11 @@ def check_writable(subject: str, folder: Path) -> CheckResult:
 
 
 def check_code(folder: Path) -> CheckResult:
-    """Import the modules of the user's own, and name the signatures that a run compares."""
+    """Name the modules of the user's own, with the signatures that a run compares."""
     from fl_app.models import code_signature  # noqa: PLC0415  # imports torch
 
-    add_code_dir(folder)
+    add_code_dir(folder)  # not imported: a module may be a script that works at once
     names = code_signature.packages_in(folder)
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # whatever a user's module raises
-            detail = f"module {name} of {folder} raises {describe_error(error)}"
-            return CheckResult("code", "warning", detail, "no run can use it until it is repaired")
     texts = [code_signature.code_signature(name) for name in names]
     if find_spec("timm") is not None:
         texts.append(code_signature.code_signature("timm"))

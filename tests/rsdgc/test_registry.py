@@ -75,7 +75,7 @@ def test_a_module_in_a_code_folder_is_found_and_finds_those_beside_it(code_dir: 
     add_code_dir(code_dir)
     add_code_dir("")
     assert sys.path.count(str(code_dir)) == 1
-    assert str(Path.cwd()) not in [str(folder) for folder in registry._code_dirs]
+    assert registry._code_dirs == [str(code_dir)]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,25 @@ def test_a_module_that_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(SettingError, match=message) as caught:
         make()["their_shapes:Square"]
     assert "\n" not in str(caught.value)
+
+
+def test_the_folder_that_was_added_last_goes_first(code_dir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for folder in (code_dir, other, code_dir):
+        (folder / "their_shapes.py").write_text(f"class Square:\n    place = {folder.name!r}")
+        add_code_dir(folder)
+    assert sys.path[-2:] == [str(code_dir), str(other)]
+    assert make()["their_shapes:Square"].place == "code"  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_python_searches_already_keeps_its_place(
+    code_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(code_dir)
+    add_code_dir(code_dir)
+    assert sys.path.index(str(code_dir)) == 0
+    assert sys.path.count(str(code_dir)) == 1
 
 
 def test_what_was_searched_is_named(code_dir: Path) -> None:
