@@ -71,6 +71,8 @@ def fake_cuda(*, has_bf16: bool = True) -> Iterator[FakeDevice]:
         patch.setattr(torch.cuda, "Event", _Stream)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(Tensor, "record_stream", _Stream.wait_event)
+        # It draws again until all values are near enough, and every value that is read is 1.
+        patch.setattr(torch.nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
         patch.setattr(torch.autograd, "backward", _give_gradients)
         patch.setattr(optimizers, "sgd", partial(_unfused, optimizers.sgd))
         patch.setattr(loader, "ThreadPoolExecutor", _SameThread)

@@ -44,34 +44,46 @@ class Branches(nn.Module):
         return self.head(self.norm(torch.stack(features).mean(dim=0)))
 
 
+def partly_frozen() -> nn.Module:
+    model = TinyNet()
+    model.conv.requires_grad_(requires_grad=False)
+    return model
+
+
 def make_split(modalities: list[np.ndarray], **settings: Any) -> SplitLoader:
     labels = np.arange(24) % 3
     normalization = [unit(array.shape[1], nodata=0) for array in modalities]
     return SplitLoader(Arrays(modalities), np.arange(24), labels, normalization, GPU, **settings)
 
 
-@pytest.mark.parametrize("cache_bytes", [None, 0])
 @pytest.mark.parametrize(
-    ("make_model", "modalities", "settings"),
+    ("make_model", "modalities", "settings", "batch_norm"),
     [
-        (partial(TinyNet, dropout=0.2), [OPTICAL], {}),
-        (partial(TinyNet, bands=5), [OPTICAL, RADAR], {}),
-        (Branches, [OPTICAL, RADAR], {"stacked": False}),
-        (Branches, [OPTICAL], {"stacked": False, "present": [True, False]}),
+        (partial(TinyNet, dropout=0.2), [OPTICAL], {}, "average"),
+        (partial(TinyNet, bands=5), [OPTICAL, RADAR], {"cache_bytes": 0}, "average"),
+        (partly_frozen, [OPTICAL], {}, "local"),
+        (Branches, [OPTICAL, RADAR], {"stacked": False}, "average"),
+        (Branches, [OPTICAL], {"stacked": False, "present": [True, False]}, "average"),
+        (
+            Branches,
+            [OPTICAL],
+            {"stacked": False, "present": [True, False], "cache_bytes": 0},
+            "local-statistics",
+        ),
     ],
-    ids=["one modality", "stacked", "fused", "one missing"],
+    ids=["one modality", "stacked", "frozen", "fused", "one missing", "one missing, streamed"],
 )
 def test_a_round_stays_on_one_device(
     make_model: Callable[[], nn.Module],
     modalities: list[np.ndarray],
     settings: dict[str, Any],
-    cache_bytes: int | None,
+    batch_norm: str,
     tmp_path: Path,
 ) -> None:
     model = make_model()
     with fake_cuda():
-        split = make_split(modalities, cache_bytes=cache_bytes, **settings)
-        assert (split.cached_bytes > 0) == (cache_bytes is None)
+        split = make_split(modalities, **settings)
+        assert (split.cached_bytes > 0) == ("cache_bytes" not in settings)
         site = Site(
             "oslo",
             model,
@@ -80,6 +92,7 @@ def test_a_round_stays_on_one_device(
             num_classes=3,
             state_dir=tmp_path,
             initial=lambda: np.zeros(1, np.float32),
+            batch_norm=batch_norm,
         )
         weights = np.zeros(site.spec.size, np.float32)
         for number in (1, 2):
