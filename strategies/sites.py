@@ -146,6 +146,7 @@ class SiteManager:
             The sites do not fit the others, or a name is taken. Nothing changes in that case.
         """
         sites = list(sites)
+        names = [site.name for site in sites]
         self._check_classes(data, ", ".join(site.name for site in sites))
         brought = {modality.name: modality for modality in data.modalities}
         modalities = {modality.name: modality for modality in self.data.modalities}
@@ -156,7 +157,8 @@ class SiteManager:
                 )
             self._check_fixed(site)
             known = self.sites.get(site.name)
-            if known is not None and (nodes is None or known.node_id in nodes):
+            is_taken = known is not None and (nodes is None or known.node_id in nodes)
+            if is_taken or names.count(site.name) > 1:
                 raise RunError(f"two sites are called '{site.name}'; give each its own site-name")
         self.sites.update((site.name, site) for site in sites)
         self.data = replace(self.data, modalities=tuple(modalities.values()))

@@ -22,21 +22,28 @@ LACKING = {"site-01": ["elevation"]}
 def make_data(
     root: Path, sites: int = 3, lacking: Mapping[str, Sequence[str]] = LACKING, seed: int = 0
 ) -> Path:
-    """Write and divide chips whose class shows in both modalities; return the partition's folder.
+    """Divide chips of both modalities over sites; return the partition's folder."""
+    make_store(root, seed=seed)
+    partition(root / "store", root / "data", sites=sites, lacking=lacking)
+    return root / "data"
 
-    ``elevation`` has two source pixels of ``optical`` along its side.
+
+def make_store(root: Path, *, elevation: bool = True, seed: int = 0) -> Path:
+    """Write and ingest chips whose class shows in both modalities; return the store's folder.
+
+    A pixel of ``elevation`` is as large as four of ``optical``.
     """
     rng = np.random.default_rng(seed)
     labels = stripes(96, 96, CHIP_PX, (1, 2, 3))
     optical = rng.normal(400, 60, (3, 96, 96)) + 100 * (labels == np.arange(1, 4)[:, None, None])
-    elevation = rng.normal(0, 5, (48, 48)) + 10.0 * labels[::2, ::2]
+    height = rng.normal(0, 5, (48, 48)) + 10.0 * labels[::2, ::2]
     scene = root / "archive" / "scene"
     write_tif(scene / "optical.tif", optical.astype(np.uint16))
-    write_tif(scene / "elevation.tif", elevation.astype(np.float32), pixel=20.0)
+    if elevation:
+        write_tif(scene / "elevation.tif", height.astype(np.float32), pixel=20.0)
     write_tif(scene / "labels.tif", labels, nodata=0)
     ingest_scenes(root / "archive", root / "store", chip_px=CHIP_PX, buffer_px=0)
-    partition(root / "store", root / "data", sites=sites, lacking=lacking)
-    return root / "data"
+    return root / "store"
 
 
 class Branches(nn.Module):

@@ -12,6 +12,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from data_prep.dataset import open_data
+from fl_app.client_app import app as client_app
 from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
 from fl_app.simulation import _check_feasible
@@ -19,7 +20,8 @@ from fl_app.site_data import load_split
 from rsdgc.errors import DataError, RsdgcError, RunError
 from strategies import messages
 from tests import federation
-from tests.modalities import LACKING, make_data
+from tests.loopback import LoopbackGrid
+from tests.modalities import LACKING, make_data, make_store
 
 FUSION = "tests.modalities:Branches"
 QUICK: dict[str, Any] = {"rounds": 2, "budget": "4x", "budget_down": "4x", "min_sites": 3}
@@ -238,3 +240,29 @@ def test_the_order_of_a_site_s_own_store_does_not_matter(data: Path) -> None:
     assert dataset.store.num_bands == 4
     assert torch.equal(*batches)
     assert batches[0].shape == (8, 4, 8, 8)  # the finest modality's size
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+def test_deployed_sites_have_stores_of_different_modalities(tmp_path: Path, method: str) -> None:
+    """Only ``b`` has elevation; ``late`` joins when the run has begun."""
+    stores = {
+        name: make_store(tmp_path / name, elevation=elevation, seed=seed)
+        for seed, (name, elevation) in enumerate({"a": False, "b": True, "late": False}.items())
+    }
+    changes = {**QUICK, "model": FUSION, "method": method, "normalization": "common"}
+    chosen = federation.settings(tmp_path, tmp_path / "run", **{**changes, "min_sites": 2})
+    configs = [{"data-dir": str(path), "site-name": name} for name, path in stores.items()]
+
+    def arrive(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "train":
+            grid.away.clear()
+        return reply
+
+    grid = LoopbackGrid(client_app, configs, chosen.to_mapping(), 7, arrive)
+    grid.away = {103}
+    federation.serve(grid, chosen)
+    finished = read_run(tmp_path / "run")
+    assert finished.summary.refused == {}
+    assert [m.name for m in finished.config.data.modalities] == ["optical", "elevation"]
+    assert finished.config.data.lacking == {"a": ["elevation"]}
+    assert [group.sites for group in finished.summary.by_modalities] == [["b"], ["a", "late"]]

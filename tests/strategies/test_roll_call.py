@@ -56,6 +56,11 @@ def test_every_site_is_entered_with_its_node() -> None:
     [
         ({}, "two sites are called 'a'"),
         (
+            {key: 2 * REPORT[key] for key in (messages.NUM_TRAIN, messages.NUM_TEST)}
+            | {messages.NAMES: ["b", "b"]},
+            "two sites are called 'b'",
+        ),
+        (
             {messages.NAMES: ["b"], messages.BANDS: ["blue", "green", "nir", "red", "dem"]},
             r"site b has modality optical with the bands blue, green, nir, red \(64 px\), "
             r"the others with blue, green, red, nir \(64 px\): ingest all sites",
