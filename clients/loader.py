@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -17,6 +18,8 @@ from clients.transfers import BatchCopier, send
 from rsdgc.errors import DataError
 
 Batch = TypeVar("Batch")
+
+_log = logging.getLogger(__name__)
 
 Chips = list[Tensor | None]
 """A batch as a model takes it: one float32 (B, C, H, W) tensor per input; None if it is missing."""
@@ -115,8 +118,12 @@ class SplitLoader:
         chip_bytes = sum(array.nbytes for array in first_chip)
         if cache_bytes is None:
             cache_bytes = free_bytes(device) // 2
-        fits = chip_bytes * len(self) <= cache_bytes
-        self._cache = self._load_all(first_chip) if fits else None
+        self._cache: list[Tensor] | None = None
+        if chip_bytes * len(self) <= cache_bytes:
+            try:
+                self._cache = self._load_all(first_chip)
+            except torch.OutOfMemoryError:  # another process may have taken it meanwhile
+                _log.warning("%s has no memory for %d chips: streaming them", device, len(self))
 
     def __len__(self) -> int:
         return len(self._positions)

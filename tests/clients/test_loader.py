@@ -72,6 +72,21 @@ def test_streamed_and_cached_batches_are_equal() -> None:
     assert (kept.reads, source.reads) == (1 + 1, 1 + 4)
 
 
+def test_chips_are_streamed_if_the_memory_for_them_is_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: SplitLoader, first_chip: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    expected = [joined(chips) for chips, _ in numbered(25)[0].batches(8, 1)]
+    monkeypatch.setattr(SplitLoader, "_load_all", fail)
+    split, _ = numbered(25)
+    assert split.cached_bytes == 0
+    assert "no memory for 25 chips: streaming them" in caplog.text
+    for (chips, _), x in zip(split.batches(8, 1), expected, strict=True):
+        assert torch.equal(joined(chips), x)
+
+
 def test_a_cached_split_is_read_once() -> None:
     split, source = numbered(25)
     reads = source.reads
