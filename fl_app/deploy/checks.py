@@ -83,7 +83,7 @@ def check_site(config: SiteConfig) -> Iterator[CheckResult]:
     remedy = "make a store of this site's archive: rsdgc ingest"
     yield _run_check("data", lambda: describe_data(config), remedy)
     yield check_code(config.code_dir)
-    yield _check_gpu()
+    yield check_gpu()
 
 
 def format_table(results: Sequence[CheckResult]) -> str:
@@ -348,11 +348,17 @@ def describe_data(config: SiteConfig) -> str:
     )
 
 
-def _check_gpu() -> CheckResult:
+def check_gpu() -> CheckResult:
+    """Say which GPU a site would train on, its free memory, and its type for mixed precision."""
     import torch  # noqa: PLC0415  # takes seconds
 
+    from clients.acceleration import half_type  # noqa: PLC0415  # imports torch
+
     if torch.cuda.is_available():
-        return CheckResult("GPU", "ok", torch.cuda.get_device_name(0))
+        free, total = torch.cuda.mem_get_info()
+        half = str(half_type(torch.device("cuda"))).removeprefix("torch.")
+        detail = f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        return CheckResult("GPU", "ok", f"{detail}, mixed precision in {half}")
     if Path("/proc/driver/nvidia").exists() or torch.version.cuda:
         detail = "PyTorch finds no GPU: this site trains on the CPU"
         return CheckResult("GPU", "warning", detail, "check the GPU and its driver with nvidia-smi")

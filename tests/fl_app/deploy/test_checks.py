@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from fl_app.deploy.checks import (
     CheckResult,
     check_clock,
     check_code,
     check_disk,
+    check_gpu,
     check_server,
     check_site,
     check_validity,
@@ -60,6 +63,19 @@ def test_modules_of_ones_own_are_signed_and_not_run(code_dir: Path) -> None:
     assert checked.status == "ok"
     signed = r"[0-9a-f]{16} \(1 file\), "
     assert re.match(f"their_network {signed}their_script {signed}timm ", checked.detail)
+
+
+def test_a_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "is_available": True,
+        "get_device_name": "Tesla T4",
+        "mem_get_info": (15 * 10**9, 16 * 10**9),
+        "is_bf16_supported": False,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, partial(lambda answer, **_: answer, answer))
+    detail = "Tesla T4, 15.0 of 16.0 GB free, mixed precision in float16"
+    assert check_gpu() == CheckResult("GPU", "ok", detail)
 
 
 def test_another_authority_is_not_trusted(
