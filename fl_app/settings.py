@@ -43,7 +43,7 @@ Scalar = bool | int | float | str
 UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
 
 AUTO: Final = "auto"
-"""Value of a setting that the method decides, or the optimizer."""
+"""Value of a setting that the method decides, the optimizer or the model."""
 
 _SGD_DEFAULTS = {"learning_rate": 0.05, "weight_decay": 1e-4}
 OPTIMIZER_DEFAULTS = {
@@ -52,6 +52,9 @@ OPTIMIZER_DEFAULTS = {
     "adamw": {"learning_rate": 1e-3, "weight_decay": 1e-2},
 }
 """What an optimizer of :mod:`clients.optimizers` takes where a setting is left at ``auto``."""
+
+SGD_LEARNING_RATES = {"vgg16": 0.01, "vgg19": 0.01}
+"""In place of SGD's, for models without normalization: at 0.05 their units die within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +303,8 @@ class Settings(BaseModel):
     )
     learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_parse_rate)] = Field(
         AUTO,
-        description="Largest learning rate, above 0; `auto`: 0.05 for SGD, 0.001 for `adamw`.",
+        description="Largest learning rate, above 0; `auto`: 0.05 for SGD (0.01 for `vgg16` and "
+        "`vgg19`, which have no normalization), 0.001 for `adamw`.",
     )
     lr_schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Learning rate over the rounds."
@@ -503,10 +507,12 @@ class Settings(BaseModel):
         return tuple(self.modalities.split(",")) if self.modalities else ()
 
     def resolved(self, name: str) -> Any:
-        """Return a setting's value, or the optimizer's or method's own where it is ``auto``."""
+        """Return a setting's value; where it is ``auto``, the optimizer's, model's or method's."""
         value = getattr(self, name)
         if value != AUTO:
             return value
+        if name == "learning_rate" and self.optimizer != "adamw":
+            return SGD_LEARNING_RATES.get(self.model, _SGD_DEFAULTS[name])
         own = OPTIMIZER_DEFAULTS[self.optimizer]
         return own[name] if name in own else getattr(find_method(self.method), name)
 

@@ -11,6 +11,11 @@ MobileNetV3    3×3/2                      3×3/1
 ConvNeXt       4×4/4                      2×2/2
 VGG            3×3/1                      3×3/1
 =============  =========================  ==============================
+
+VGG without batch normalization is initialized as He et al. 2015 ("Delving Deep into Rectifiers")
+derive for layers with ReLU: variance 2 / inputs of a unit. torchvision divides by the outputs, and
+draws its linear layers with a standard deviation of 0.01: the signal shrinks a thousandfold on its
+way, so do the gradients, and training does not start.
 """
 
 from __future__ import annotations
@@ -20,13 +25,15 @@ from torchvision import models
 
 SMALL_CHIP_PX = 64
 BATCH_NORM_MOMENTUM = 0.1
+HEAD_STD = 0.01
 
 
 def build(name: str, num_bands: int, num_classes: int, chip_px: int) -> nn.Module:
     """Build a model of :data:`fl_app.models.MODELS` for (B, num_bands, chip_px, chip_px) chips."""
     variants = {"mobilenet-v3": "mobilenet_v3_small", "convnext-tiny": "convnext_tiny"}
     constructor = getattr(models, variants.get(name) or name.replace("-", "_"))
-    model: nn.Module = constructor(weights=None, num_classes=num_classes)
+    plain_vgg = {"init_weights": False} if name in ("vgg16", "vgg19") else {}
+    model: nn.Module = constructor(weights=None, num_classes=num_classes, **plain_vgg)
     small = chip_px < SMALL_CHIP_PX
     if name.startswith("resnet"):
         kernel_px, stride = (3, 1) if small else (7, 2)
@@ -35,6 +42,8 @@ def build(name: str, num_bands: int, num_classes: int, chip_px: int) -> nn.Modul
             model.maxpool = nn.Identity()
     elif name.startswith("vgg"):  # its adaptive pooling takes any chip from 32 px up
         _replace_stem(model, "features.0", num_bands, 3, 1)
+        if plain_vgg:
+            _keep_signal(model)
     elif name == "mobilenet-v3":
         _replace_stem(model, "features.0.0", num_bands, 3, 1 if small else 2)
         for module in model.modules():
@@ -46,6 +55,16 @@ def build(name: str, num_bands: int, num_classes: int, chip_px: int) -> nn.Modul
         patch_px = 2 if small else 4
         _replace_stem(model, "features.0.0", num_bands, patch_px, patch_px)
     return model
+
+
+def _keep_signal(model: nn.Module) -> None:
+    """Draw weights with which a signal keeps its variance through layers with ReLU."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    nn.init.normal_(layers[-1].weight, 0.0, HEAD_STD)  # logits near zero: no class is preferred
 
 
 def _replace_stem(model: nn.Module, path: str, num_bands: int, kernel_px: int, stride: int) -> None:

@@ -148,9 +148,13 @@ def test_the_learning_rate_warms_up_before_its_schedule(schedule: str) -> None:
         ({}, 0.05, 1e-4),
         ({"optimizer": "adamw"}, 1e-3, 1e-2),
         ({"optimizer": "adamw", "learning-rate": "0.2", "weight-decay": 0}, 0.2, 0.0),
+        ({"model": "vgg19"}, 0.01, 1e-4),
+        ({"model": "vgg19-bn"}, 0.05, 1e-4),
+        ({"model": "vgg16", "optimizer": "adamw"}, 1e-3, 1e-2),
+        ({"model": "vgg16", "learning-rate": 0.2}, 0.2, 1e-4),
     ],
 )
-def test_an_optimizer_decides_what_is_left_at_auto(
+def test_optimizer_and_model_decide_what_is_left_at_auto(
     given: dict[str, object], rate: float, decay: float
 ) -> None:
     settings = Settings.from_mapping(given)

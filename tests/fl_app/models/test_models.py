@@ -3,10 +3,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models import vgg
 
 from fl_app.models import (
     LEAST_CHIP_PX,
@@ -15,6 +17,7 @@ from fl_app.models import (
     build_model,
     takes_modalities,
 )
+from fl_app.settings import Settings
 from rsdgc.errors import SettingError
 from strategies.sites import ModalityInfo
 
@@ -57,6 +60,58 @@ def test_vgg_takes_small_chips(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert count(model) == pytest.approx(134e6 if "16" in name else 140e6, rel=0.01)
     for px in (32, 64):
         check_forward(model, 4, px, 45)
+
+
+PLAIN_VGG = ("vgg16", "vgg19")
+
+
+@pytest.fixture
+def slim_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make torchvision build VGG with an eighth of its channels and a small classifier."""
+    for name, letter in zip(PLAIN_VGG, "DE", strict=True):
+        widths = [width if width == "M" else width // 8 for width in vgg.cfgs[letter]]
+
+        def build(widths: list[Any] = widths, **options: Any) -> nn.Module:
+            model = vgg.VGG(vgg.make_layers(widths), init_weights=options["init_weights"])
+            linear = nn.Linear(49 * 64, 128), nn.Linear(128, options["num_classes"])
+            model.classifier = nn.Sequential(linear[0], nn.ReLU(), nn.Dropout(), linear[1])
+            return model
+
+        monkeypatch.setattr(f"torchvision.models.{name}", build)
+
+
+@pytest.mark.usefixtures("slim_vgg")
+@pytest.mark.parametrize("name", PLAIN_VGG)
+def test_a_signal_and_its_gradient_pass_through_vgg(name: str) -> None:
+    model = build_model(name, 3, 6, 32).eval()
+    chips = torch.randn(16, 3, 32, 32)
+    hidden = model.classifier[:2](model.avgpool(model.features(chips)).flatten(1))
+    assert 0.1 < hidden.std() < 10
+    nn.functional.cross_entropy(model(chips), torch.arange(16) % 6).backward()
+    assert model.features[0].weight.grad.norm() > 0.003
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slim_vgg")
+@pytest.mark.parametrize("name", PLAIN_VGG)
+def test_vgg_starts_at_the_default_settings(name: str) -> None:
+    settings = Settings.from_mapping({"model": name})
+    model = build_model(name, 3, 4, 32)
+    torch.manual_seed(0)
+    patterns, labels = torch.randn(4, 3, 4, 4), torch.arange(256) % 4
+    chips = nn.functional.interpolate(patterns[labels], size=32) + torch.randn(256, 3, 32, 32)
+    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate_at(1), settings.momentum)
+    for step in range(120):
+        batch = torch.arange(32) + 32 * (step % 8)
+        loss = nn.functional.cross_entropy(model(chips[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        if loss < 0.1:
+            break
+    with torch.no_grad():
+        assert (model.eval()(chips).argmax(1) == labels).float().mean() > 0.9
 
 
 @pytest.mark.parametrize(
