@@ -217,6 +217,11 @@ class SiteStrategy(Strategy):
         text = "%d sites, %d classes, %d bands, %d px chips, data '%s'%s"
         source = (data.dataset, " (synthetic)" if data.synthetic else "")
         log(INFO, text, num_sites, len(data.classes), data.bands, data.chip_px, *source)
+        for modality in data.modality_names:
+            sites = self.site_manager.connected()
+            without = [site.name for site in sites if modality not in site.modalities]
+            if without:
+                log(INFO, "sites without %s: %s", modality, ", ".join(without))
 
     def start(
         self,

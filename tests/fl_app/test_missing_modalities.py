@@ -185,9 +185,12 @@ def test_modalities_are_dropped_in_training(tmp_path: Path, run: Callable[..., A
     assert models[0] != models[2]
 
 
-def test_the_report_scores_by_the_modalities_that_sites_have(data: Path, tmp_path: Path) -> None:
+def test_the_report_scores_by_the_modalities_that_sites_have(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     chosen = federation.settings(data, tmp_path / "run", **{**QUICK, "model": FUSION, "rounds": 3})
     federation.run(chosen, report=True)
+    assert "sites without elevation: site-01" in caplog.text
     summary = read_run(tmp_path / "run").summary
     groups = [(group.modalities, group.sites) for group in summary.by_modalities]
     assert groups == [
