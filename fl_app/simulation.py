@@ -71,6 +71,9 @@ def run_simulation(
     Nothing is written before the settings, the data and the model are known to be usable.
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
+    weights = settings.initial_weights()
+    if weights is not None:  # now, for a resumed run has the absolute path
+        settings = settings.model_copy(update={"init_weights": str(weights.absolute())})
     code_dir = Path(settings.code_dir).absolute()
     add_code_dir(code_dir)
     if settings.resume:
@@ -90,7 +93,6 @@ def run_simulation(
             "out": str(out),
             "code_dir": str(code_dir),
             "state_dir": settings.state_dir and str(Path(settings.state_dir).absolute()),
-            "init_weights": settings.init_weights and str(Path(settings.init_weights).absolute()),
             "min_sites": len(dataset.sites),  # all start at once, and every run has the same ones
         }
     )

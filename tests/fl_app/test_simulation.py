@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from safetensors.numpy import load_file
 
 from data_prep.dataset import Dataset
 from data_prep.ingest.class_folders import ingest_class_folders
@@ -107,6 +108,23 @@ def test_sites_of_different_sensors_agree_on_one_normalization(simulated: Simula
     visits = (simulated.folder / "rounds.jsonl").read_text().splitlines()
     phases = [json.loads(line)["phase"] for line in visits]
     assert phases == ["statistics"] * 3 + ["train"] * 3 * ROUNDS + ["evaluate"] * 3
+
+
+def test_a_frozen_backbone_is_never_sent(simulated: Simulated) -> None:
+    """A run with adapters starts from the model of another, named by a relative path."""
+    home = simulated.folder.parent
+    words = ["--data", simulated.words[1], "--out", home / "adapters", *WORDS]
+    done = simulate(home, *words, "init-weights=run/model.safetensors", "adapters=lora")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "100.0% of the values are the file's" in done.stdout
+    assert "93472 are frozen" in done.stdout
+    visits = (home / "adapters" / "rounds.jsonl").read_text()
+    assert "frozen part" not in visits
+    assert max(json.loads(line)["bytes_up"] for line in visits.splitlines()) < 5000
+    before, after = (load_file(home / run / "model.safetensors") for run in ("run", "adapters"))
+    assert before.keys() == after.keys()
+    assert np.array_equal(before["stage2.1.weight"], after["stage2.1.weight"])
+    assert not np.array_equal(before["stage2.0.weight"], after["stage2.0.weight"])
 
 
 def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) -> None:
