@@ -47,7 +47,8 @@ _BUILT_IN = {
     "rs-dgc": Method(
         "RS-DGC",
         "significant neighborhoods by NSI, dead-zone levels of one step, ratios by the "
-        "aggregated update, momentum of the global model",
+        "aggregated update, a step ahead at the sites, momentum of the global model",
+        step_ahead=1.0,
         server_momentum=0.4,
     ),
     "rs-dgc-paper": _paper_method(
