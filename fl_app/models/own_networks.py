@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ ARGUMENTS = ("num_bands", "num_classes", "chip_px", "modalities")
 
 
 Builder = Callable[..., nn.Module]
+
+_built: WeakSet[nn.Module] = WeakSet()
+"""The networks that builders have returned, while they are in use."""
 
 
 def build_own(
@@ -73,9 +77,10 @@ def build_own(
 
 def asks_for_modalities(builder: Builder) -> bool:
     """Return whether a builder makes a fusion network, which takes one tensor per modality."""
-    if isinstance(builder, nn.Module) or not callable(builder):
+    try:
+        return "modalities" in inspect.signature(builder).parameters
+    except (TypeError, ValueError):
         return False  # refused where it is called
-    return "modalities" in inspect.signature(builder).parameters
 
 
 def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> bool:
@@ -102,9 +107,15 @@ def bind_arguments(
 
     Raises :class:`SettingError` if it requires others.
     """
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+    except (TypeError, ValueError):  # such as some functions that are written in C
+        raise SettingError(
+            f"model {name!r} has no signature: name a function that is written in Python"
+        ) from None
     positional: list[Any] = []
     by_name: dict[str, Any] = {}
-    for parameter in inspect.signature(builder).parameters.values():
+    for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             # A model that takes all bands as one: a fusion network names its modalities.
             others = {key: value for key, value in arguments.items() if key != "modalities"}
@@ -136,7 +147,7 @@ def _build_on(
         try:
             model = _call(name, builder, arguments)
             if device.type == "cpu":
-                model = model.to(device)  # a builder may have moved it to a GPU
+                model = _to_cpu(name, model)
             _try(name, model, _input_shapes(builder, arguments), arguments["num_classes"])
         except _NetworkError as error:
             if not remedy:
@@ -177,10 +188,25 @@ def _call(name: str, builder: Builder, arguments: Mapping[str, Any]) -> nn.Modul
         reason = describe_error(error, _source_file(builder))
         raise _NetworkError(f"model {name!r} cannot be built: {reason}") from error
     if isinstance(model, nn.Module):
+        if model in _built:
+            raise SettingError(
+                f"model {name!r} returned the same network twice: build a new one in every call"
+            )
+        _built.add(model)
         return model
     if isinstance(model, type):
         raise SettingError(f"model {name!r} returned the class {model.__name__}: return an object")
     raise SettingError(f"model {name!r} returned {type(model).__name__}: return a torch.nn.Module")
+
+
+def _to_cpu(name: str, model: nn.Module) -> nn.Module:
+    """Move a network to the CPU, from which a builder may have moved it."""
+    for layer, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise SettingError(
+                f"model {name!r}: layer {layer!r} has no values: build it on the CPU"
+            )
+    return model.to("cpu")
 
 
 def _source_file(builder: Builder) -> str | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fl_app.models import build_model
@@ -18,6 +20,7 @@ from rsdgc.errors import SettingError
 MODULE = """
 import random
 import sys
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -168,7 +171,17 @@ class UnusedLazy(Linear):
         self.unused = nn.LazyLinear(3)
 
 
+def without_values(num_bands, num_classes):
+    return tiny(num_classes, num_bands).to("meta")
+
+
+@lru_cache
+def cached(num_bands, num_classes):
+    return tiny(num_classes, num_bands)
+
+
 built = nn.Linear(1, 1)
+zeros = torch.zeros
 number = 3
 """
 
@@ -252,6 +265,7 @@ def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> Non
         ("Complex", "layer 'filter' is complex64: use two real layers"),
         ("UnusedLazy", "layer 'unused.weight' has no size"),
         ("built", "is a network: name a function or class that builds one"),
+        ("zeros", "has no signature: name a function that is written in Python"),
         ("number", "is int: name a function or class that builds one"),
         ("nowhere", "cannot be imported"),
     ],
@@ -271,3 +285,23 @@ def test_an_unusable_network_is_refused_in_one_line(
 def test_a_network_without_parameters_is_refused(module: str) -> None:
     with pytest.raises(SettingError, match="has no parameters: there is nothing to train"):
         build_model(f"{module}:no_parameters", 3, 3, 8)
+
+
+def test_a_network_without_values_is_refused(module: str) -> None:
+    with pytest.raises(SettingError, match=r"layer '0\.weight' has no values: build it on the CPU"):
+        build_model(f"{module}:without_values", 3, 3, 8)
+
+
+def test_a_network_that_is_returned_twice_is_refused(module: str) -> None:
+    first = build_model(f"{module}:cached", 3, 3, 8)
+    with pytest.raises(SettingError, match="returned the same network twice: build a new one"):
+        build_model(f"{module}:cached", 3, 3, 8)
+    assert isinstance(first, nn.Module)
+
+
+@given(st.lists(st.sampled_from(["timm", "nets", "Tiny", ":", ".", "/", "-", " ", "py"])))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_name_is_refused_in_one_line(module: str, words: list[str]) -> None:
+    with pytest.raises(SettingError) as caught:
+        build_model("".join(words), 3, 3, 8)
+    assert "\n" not in str(caught.value)
