@@ -54,7 +54,7 @@ OPTIMIZER_DEFAULTS = {
 """What an optimizer of :mod:`clients.optimizers` takes where a setting is left at ``auto``."""
 
 SGD_LEARNING_RATES = {"vgg16": 0.01, "vgg19": 0.01}
-"""In place of SGD's, for models without normalization: at 0.05 their units die within an epoch."""
+"""In place of SGD's, for models without normalization: at 0.05 training collapses."""
 
 
 @dataclass(frozen=True)
