@@ -46,6 +46,15 @@ __all__ = ["WeightMatch", "load_weights", "match_weights"]
 LEAST_SHARE = 0.1
 """Least share of the model's values that must come from the file."""
 
+MOST_DIFFERING = 6
+"""Entries whose shape may differ from the file's: of a head and a stem, each with a bias or a
+normalization. More, beyond a share of those that fit, are the sign of another architecture."""
+
+LARGEST_DIFFERING_SHARE = 0.1
+"""Share of the entries that fit, beyond which entries of another shape are too many."""
+
+NOT_IN_FILE = "not in the file"
+
 LEAST_PREFIX_SHARE = 0.2
 """Least share of the names that begin with a prefix for it to be tried."""
 
@@ -133,7 +142,8 @@ def match_weights(
     Raises
     ------
     SettingError
-        Less than :data:`LEAST_SHARE` of the model's values would come from the file.
+        Less than :data:`LEAST_SHARE` of the model's values would come from the file, or more than
+        a few entries have another shape there.
     """
     entries = {
         name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()
@@ -169,7 +179,9 @@ def match_weights(
                 reasons[name] = f"{_dims(sources[source])} in the file, {_dims(shapes[name])} here"
     new = tuple(name for name in entries if name not in matched and name not in adapted)
     for name in new:
-        reasons.setdefault(name, "not in the file")
+        of_integers = name in file.entries and name not in sources
+        reason = f"{file.entries[name].dtype} in the file" if of_integers else NOT_IN_FILE
+        reasons.setdefault(name, reason)
     taken = {*matched.values(), *adapted.values()}
     total = sum(tensor.numel() for tensor in entries.values())
     loaded = sum(entries[name].numel() for name in (*matched, *adapted))
@@ -183,25 +195,30 @@ def match_weights(
         share=loaded / max(1, total),
         adaptations=adaptations,
     )
-    if match.share < LEAST_SHARE:
-        raise SettingError(_too_little(match, file, len(entries)))
+    differing = [name for name in new if reasons[name] != NOT_IN_FILE]
+    most = max(MOST_DIFFERING, LARGEST_DIFFERING_SHARE * (len(entries) - len(new)))
+    if match.share < LEAST_SHARE or len(differing) > most:
+        raise SettingError(_misfit(match, file, len(entries), differing))
     return match
 
 
-def _too_little(match: WeightMatch, file: WeightFile, num_entries: int) -> str:
+def _misfit(
+    match: WeightMatch, file: WeightFile, num_entries: int, differing: Sequence[str]
+) -> str:
+    """Return why a file's weights are refused, with names of both."""
+
     def examples(names: Sequence[str]) -> str:
         return ", ".join(f"'{name}'" for name in names[:3]) or "none"
 
     count = len(match.matched) + len(match.adapted)
-    differing = [
-        f"'{name}' is {reason}"
-        for name, reason in match.reasons.items()
-        if reason != "not in the file" and name in match.new
-    ]
+    other = ""
+    if differing:
+        name = differing[0]
+        other = f"; {len(differing)} have another shape or type, as '{name}': {match.reasons[name]}"
     return (
         f"weights {file.path} fit {count} of the model's {num_entries} entries, "
         f"{match.share:.1%} of its values: the file has {examples(match.unused)} and the model "
-        f"{examples(match.new)}{'; ' + differing[0] if differing else ''}: "
+        f"{examples(match.new)}{other}: "
         "choose weights of the same architecture (`rsdgc weights inspect` shows them)"
     )
 

@@ -177,16 +177,31 @@ def test_weights_of_another_architecture_are_refused_with_names_of_both(tmp_path
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("names", [("resnet18", "resnet50"), ("resnet50", "resnet18")])
+def test_weights_of_a_relative_with_other_shapes_are_refused(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    with torch.device("meta"):
+        source, target = (build_model(name, 3, 4, 64) for name in names)
+    state = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in source.state_dict().items()}
+    save_file(state, tmp_path / "w")
+    with pytest.raises(
+        SettingError, match=r"have another shape or type, as 'layer1\.0\.conv1\.weight'"
+    ):
+        match_weights(target, WeightFile(tmp_path / "w"))
+
+
 def test_entries_of_integers_are_not_weights(tmp_path: Path) -> None:
-    model = build_model("resnet18", 3, 4, 64)
-    quantized = {
-        name: tensor.to(torch.int8) if "layer4" in name else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    save_file(quantized, tmp_path / "w")
+    model = build_model("small-cnn", 3, 4, 16)
+    state = model.state_dict()
+    save_file(state | {"head.weight": state["head.weight"].to(torch.int8)}, tmp_path / "w")
     match = match_weights(model, WeightFile(tmp_path / "w"))
-    assert all("layer4" in name for name in match.new)
+    assert match.new == ("head.weight",)
+    assert match.reasons["head.weight"] == "I8 in the file"
     assert match.unused == ()
+    save_file({name: tensor.to(torch.int8) for name, tensor in state.items()}, tmp_path / "w")
+    with pytest.raises(SettingError, match=r"'stage1\.0\.weight': I8 in the file"):
+        match_weights(model, WeightFile(tmp_path / "w"))
 
 
 def test_a_model_without_memory_is_matched(tmp_path: Path) -> None:
