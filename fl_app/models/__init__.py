@@ -25,7 +25,8 @@ Parameters are for few bands and tens of classes. All take any number of bands.
 A model of your own needs no change here: ``model=package.module:function`` names a function (or a
 class) that is called with the arguments it asks for by name, among ``num_bands``, ``num_classes``
 and ``chip_px``, and returns a module that maps chips (n, num_bands, chip_px, chip_px) to logits
-(n, num_classes). Server and sites import it, so its package must be installed on all of them.
+(n, num_classes). Server and sites import it from an installed package or from a folder
+(docs/own-network.md), and its code must be the same on all of them.
 
 A *fusion* model keeps the modalities apart. Its function (or class) asks for ``modalities``, a
 sequence of :class:`strategies.sites.ModalityInfo`, and its ``forward`` takes one tensor
