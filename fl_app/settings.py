@@ -259,8 +259,8 @@ class Settings(BaseModel):
     )
     model: str = Field(
         "small-resnet",
-        description="Model to train, see `rsdgc models`; one of timm as `timm:NAME`, one of your own "
-        "as `package.module:function`.",
+        description="Model to train, see `rsdgc models`; one of timm as `timm:NAME`, one of your "
+        "own as `package.module:function`.",
     )
     init_weights: str = Field(
         "",
