@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_app.flower.superlink import flower_environment
+from fl_app.flower.command import FlowerCli
+from fl_app.flower.superlink import CONNECTION, flower_environment, superlink
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "own-network.md").read_text(encoding="utf-8")
@@ -73,3 +74,25 @@ def test_the_network_trains_in_a_simulation_and_travels_in_a_bundle(tmp_path: Pa
     subprocess.run(["flwr", "build"], cwd=project, env=environment(home), check=True)
     (bundle,) = project.glob("*.fab")
     assert {"mynet.py", "mylayers.py", "pyproject.toml"} <= set(zipfile.ZipFile(bundle).namelist())
+
+    run_app(project, home)
+    summary = json.loads((home / "run" / "summary.json").read_text())
+    assert summary["model"] == "mynet:build"
+    assert summary["rounds"] == 4
+
+
+def run_app(app: Path, home: Path) -> None:
+    """Run the folder of an app as ``flwr run`` does, from another folder's SuperLink."""
+    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    (home / "flower").mkdir()
+    with superlink(home / "flower", simulation=True, variables=variables) as (started, _):
+        flower = FlowerCli(started, CONNECTION)
+        config = f'data-dir="{app}/data" out="{home}/run"'
+        resources = "num-supernodes=2 client-resources-num-cpus=1"
+        answer = flower.query(
+            *("run", str(app), CONNECTION),
+            *("--run-config", config, "--federation-config", resources),
+        )
+        run_id = str(answer["run-id"])
+        log = flower.follow(run_id)
+        assert flower.outcome(run_id).complete, log.error
