@@ -124,11 +124,11 @@ def _compared_part(parts: ModelParts, settings: Settings) -> FrozenPart | None:
 def _record_start(
     active: ActiveRun, sites: SiteManager, parts: ModelParts, frozen: FrozenPart | None
 ) -> None:
-    """Write a new run's configuration, or check that a resumed one has the same frozen part."""
+    """Write a new run's configuration, or check that a resumed one has the same model."""
     num_frozen, spec = _num_frozen(parts), parts.spec
     record = None if frozen is None else FrozenRecord(frozen.digest.hex(), num_frozen)
     if active.resumed:
-        active.check_frozen(record)
+        active.check_model(spec, record)
     else:  # the folder keeps the settings and the number of its first start
         active.write_config(sites, spec, _data_path(active.settings), record)
     if num_frozen:

@@ -520,6 +520,12 @@ class Settings(BaseModel):
         """Return the file of weights to start from; None for the seed's initialization."""
         return Path(self.init_weights) if self.init_weights else None
 
+    def with_absolute_weights(self) -> Settings:
+        """Return the same settings with an absolute path of the initial weights."""
+        weights = self.initial_weights()
+        absolute = "" if weights is None else str(weights.absolute())
+        return self.model_copy(update={"init_weights": absolute})
+
     def scheme(self) -> Scheme:
         """Return how updates are cut and coded."""
         names = ("neighborhood", "values", "dense_values", "indices")

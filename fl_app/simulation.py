@@ -71,9 +71,8 @@ def run_simulation(
     Nothing is written before the settings, the data and the model are known to be usable.
     """
     settings = Settings.from_mapping({**parse_overrides(overrides), **options})
-    weights = settings.initial_weights()
-    if weights is not None:  # now, for a resumed run has the absolute path
-        settings = settings.model_copy(update={"init_weights": str(weights.absolute())})
+    # At once, because a run to resume or to compare with has recorded the absolute path.
+    settings = settings.with_absolute_weights()
     code_dir = Path(settings.code_dir).absolute()
     add_code_dir(code_dir)
     if settings.resume:

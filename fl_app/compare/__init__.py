@@ -14,7 +14,7 @@ from typing import Any
 
 from fl_app.compare.results import write_results
 from fl_app.compare.trials import Trial, trials_of
-from fl_app.runs.folder import read_settings
+from fl_app.runs.folder import FOLDERS, read_settings
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
 from fl_app.settings import Settings
 from fl_app.simulation import run_simulation
@@ -40,7 +40,7 @@ def compare(
     all_settings = {
         trial: Settings.from_mapping(
             {**common, **trial.settings, "data-dir": str(data), "out": str(out / trial.folder)}
-        )
+        ).with_absolute_weights()
         for trial in trials
     }
     for trial, settings in all_settings.items():
@@ -58,8 +58,8 @@ def _is_complete(folder: Path, settings: Settings) -> bool:
     if not (folder / SUMMARY_FILE).exists():
         return False
     old, new = read_settings(folder)[0].to_mapping(), settings.to_mapping()
-    chosen_per_run = {"data-dir", "out", "state-dir", "min-sites"}
-    differing = [key for key in new.keys() - chosen_per_run if old[key] != new[key]]
+    # The simulation sets these for each run.
+    differing = [key for key in new.keys() - FOLDERS - {"min-sites"} if old[key] != new[key]]
     if differing:
         key = min(differing)
         raise SettingError(

@@ -157,5 +157,5 @@ def _by_method(rows: Rows) -> dict[tuple[str, str], list[Run]]:
 def _accuracy_after(run: Run, share: float) -> float:
     """Return the accuracy after a share of the rounds, or the last one known before."""
     last = round(share * (len(run.history) - 1))
-    known = [entry.accuracy for entry in run.history[: last + 1] if entry.accuracy]
+    known = [entry.accuracy for entry in run.history[: last + 1] if entry.accuracy is not None]
     return known[-1] if known else 0.0

@@ -36,7 +36,8 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     given = {"code-dir": str(config.code_dir), **parse_overrides(overrides), **options}
     settings = Settings.from_mapping({**given, "out": str(folder)})
     _check_model(settings)
-    settings = _check_weights(settings)
+    settings = settings.with_absolute_weights()
+    _check_weights(settings)
     if in_use(folder):
         raise SettingError(
             f"run folder {folder} is not empty: choose another --out, or continue that run with "
@@ -60,14 +61,13 @@ def _check_model(settings: Settings) -> None:
         find_builder(settings.model)
 
 
-def _check_weights(settings: Settings) -> Settings:
-    """Return the settings with an absolute path of the initial weights, which must be readable."""
+def _check_weights(settings: Settings) -> None:
+    """Raise :class:`SettingError` if this machine cannot read the initial weights."""
     path = settings.initial_weights()
-    if path is None:
-        return settings
-    from fl_app.models.weight_file import WeightFile  # noqa: PLC0415  # imports torch
+    if path is not None:
+        from fl_app.models.weight_file import WeightFile  # noqa: PLC0415  # imports torch
 
-    return settings.model_copy(update={"init_weights": str(WeightFile(path.absolute()).path)})
+        WeightFile(path)
 
 
 def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None:

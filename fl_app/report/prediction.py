@@ -31,8 +31,11 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     names = [modality.name for modality in run.config.data.modalities]
     store, present = run_inputs(store, names)
     stacked = not takes_modalities(run.model)
-    if stacked and not all(present):
-        raise RunError(f"{store.path} lacks some of the run's modalities: {', '.join(names)}")
+    if not any(present) or (stacked and not all(present)):
+        raise RunError(
+            f"{store.path} lacks some of the run's modalities: {', '.join(names)}; name the data "
+            "that the run was trained on"
+        )
     normalization = normalizations(store.meta.modalities, run_statistics(run.folder))
     labels = np.zeros(len(chips), np.int64)  # a loader wants some; they are not used
     loader = SplitLoader(
@@ -53,7 +56,16 @@ def _saved_model(run: Run, store: Store) -> nn.Module:
             f"{store.path} has {len(store.classes)} classes and the run {len(run.classes)}: "
             "name the data that the run was trained on"
         )
-    name, modalities = run.model, run.config.data.modalities or modality_infos(store)
+    own = modality_infos(store)
+    name, modalities = run.model, run.config.data.modalities or own
+    by_name = {modality.name: modality for modality in modalities}
+    for modality in own:
+        expected = by_name.get(modality.name, modality)
+        if modality != expected:
+            raise RunError(
+                f"{store.path} has modality {modality.name} with the bands {modality.text}, the "
+                f"run with {expected.text}: name the data that the run was trained on"
+            )
     kept = {"model": name, "batch-norm": run.config.settings.get("batch-norm", "average")}
     settings = Settings.from_mapping(kept)
     model, _ = prepare_model(settings, modalities, len(store.classes), None)

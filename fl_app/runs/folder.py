@@ -32,13 +32,17 @@ from rsdgc.errors import RunError, SettingError
 from strategies import SiteManager
 from strategies.sites import ModalityInfo
 
-MAY_CHANGE = frozenset(
-    {
-        *("data-dir", "out", "state-dir", "resume", "device", "threads"),
-        *("min-sites", "join-timeout-s", "round-timeout-s", "checkpoint-every", "checkpoint-keep"),
-    }
-)
+FOLDERS = frozenset({"data-dir", "out", "state-dir", "code-dir"})
+"""Settings that name a folder, which may be elsewhere on another day or another machine."""
+
+MAY_CHANGE = FOLDERS | {
+    *("resume", "device", "sites-per-gpu", "gpu-share", "threads"),
+    *("min-sites", "join-timeout-s", "round-timeout-s", "checkpoint-every", "checkpoint-keep"),
+}
 """Settings that a resumed run may change: they do not enter its result."""
+
+BEFORE_THE_SETTING = {"step-ahead": 0.0}
+"""What runs did before there was a setting, where that is not the setting's default."""
 
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
 """Packages whose versions ``config.json`` records, because results depend on them."""
@@ -93,13 +97,25 @@ class ActiveRun:
             },
         ).write(self.folder)
 
-    def check_frozen(self, frozen: FrozenRecord | None) -> None:
-        """Raise :class:`SettingError` if a resumed run has another frozen part than before."""
-        if RunConfig.read(self.folder).frozen != frozen:
+    def check_model(self, spec: ModelSpec, frozen: FrozenRecord | None) -> None:
+        """Raise :class:`SettingError` if a resumed run's model is another one than before."""
+        config, settings = RunConfig.read(self.folder), self.settings
+        since = f"since the run in {self.folder} was started"
+        before = [(layer.name, tuple(layer.shape)) for layer in config.layers]
+        now = [(layer.name, layer.shape) for layer in spec.layers]
+        if before and before != now:
+            differing = [layer for layer in before if layer not in now] or now
+            name, shape = differing[0]
             raise SettingError(
-                f"init-weights {self.settings.init_weights} has changed since the run in "
-                f"{self.folder} was started: restore the file"
+                f"model {settings.model} has changed {since}, which has {len(before)} layers, "
+                f"among them layer '{name}' of shape {'×'.join(map(str, shape))}: resume with the "
+                "code and the version of rsdgc that started it"
             )
+        if config.frozen != frozen:
+            changed, remedy = f"init-weights {settings.init_weights}", "restore the file"
+            if not settings.init_weights:
+                changed, remedy = f"what model {settings.model} starts from", "restore its code"
+            raise SettingError(f"{changed} has changed {since}: {remedy}")
 
     @property
     def modalities(self) -> list[ModalityInfo]:
@@ -171,7 +187,7 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
     try:
         # Settings that this version no longer has are left out.
         known = {key: value for key, value in config.settings.items() if key in keys}
-        return Settings.from_mapping(known), config.run_id
+        return Settings.from_mapping(BEFORE_THE_SETTING | known), config.run_id
     except SettingError as error:
         raise RunError(
             f"{folder / CONFIG_FILE} is damaged ({error}): the run cannot be resumed"

@@ -12,6 +12,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from data_prep.dataset import open_data
+from data_prep.store import Store
 from fl_app.client_app import app as client_app
 from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
@@ -74,6 +75,24 @@ def test_a_site_without_a_modality_takes_part_in_a_fusion_run(
     assert set(predicted) <= {0, 1, 2}
     # the model works with what another store has
     predict(finished, dataset.store.with_modalities(["optical"]), chips)
+
+
+def test_pictures_of_data_with_other_bands_are_refused(
+    data: Path, tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    """As for a run that recorded no modalities, whose saved weights tell it."""
+    run(model=FUSION)
+    finished, dataset = read_run(tmp_path / "run"), open_data(data)
+    chips, _ = dataset.site("site-00").split("test")
+    optical = dataset.store.meta.modalities[0]
+    for other in (
+        optical.model_copy(update={"bands": ["b1", "b2", "b4"]}),
+        optical.model_copy(update={"name": "radar"}),
+    ):
+        meta = dataset.store.meta.model_copy(update={"modalities": [other]})
+        store = Store(dataset.store.path, meta, dataset.store.manifest)
+        with pytest.raises(RunError, match="name the data that the run was trained on"):
+            predict(finished, store, chips)
 
 
 def test_the_modalities_of_a_run_are_chosen_and_ordered(

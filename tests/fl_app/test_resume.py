@@ -13,7 +13,7 @@ from flwr.app import Message
 
 import strategies.checkpoints
 from fl_app import client_app
-from fl_app.runs.folder import check_resumable
+from fl_app.runs.folder import check_resumable, read_settings
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
@@ -244,3 +244,35 @@ def test_a_run_folder_without_a_later_setting_can_be_resumed(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert check_resumable(chosen) == (tmp_path / "run", 7)
+    # A run from before the setting goes on as it began, whatever the default is now.
+    del config["step-ahead"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert read_settings(tmp_path / "run")[0].step_ahead == 0
+    with pytest.raises(SettingError, match=r"step-ahead was 0.0 when .* is 'auto' now"):
+        check_resumable(chosen)
+
+
+def test_where_code_and_devices_are_may_change(data: Path, tmp_path: Path, whole: Path) -> None:
+    """They do not enter a run's result; another machine has others."""
+    config = json.loads((whole / "config.json").read_text())
+    (tmp_path / "run").mkdir()
+    elsewhere = {"code-dir": "/elsewhere", "sites-per-gpu": 2, "gpu-share": 0.5}
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, **elsewhere}))
+    chosen = settings(data, tmp_path / "run", **CHOSEN, resume=True)
+    assert check_resumable(chosen) == (tmp_path / "run", 7)
+
+
+def test_a_model_that_has_other_layers_now_is_not_resumed(
+    data: Path, tmp_path: Path, whole: Path
+) -> None:
+    """Code of one's own may change, and earlier versions sent running statistics as layers."""
+    chosen = settings(data, tmp_path / "run", **CHOSEN)
+    kill_a_run(chosen, "after")
+    kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    config["layers"].insert(1, {"name": "stem.running_var", "shape": [32]})
+    path.write_text(json.dumps(config))
+    with pytest.raises(SettingError, match=r"small-cnn .* layer 'stem.running_var' of shape 32"):
+        resume(data, tmp_path / "run")
+    assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == kept

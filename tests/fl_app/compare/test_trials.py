@@ -1,11 +1,14 @@
 """Which runs a comparison consists of; a whole one through real simulations."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fl_app.compare import compare, trials_of
+from fl_app.runs.records import RunConfig, RunData, RunSummary
+from fl_app.settings import Settings
 from rsdgc.errors import RunError, SettingError
 
 COMMON = {"model": "small-cnn", "rounds": 2, "batch-size": 8, "device": "cpu"}
@@ -43,6 +46,25 @@ def test_a_variant_carries_its_settings_and_its_own_budget() -> None:
 def test_mistakes_are_named(methods: list[str], says: str) -> None:
     with pytest.raises(SettingError, match=says.replace("(", r"\(")):
         trials_of(methods, ["100x"], [0])
+
+
+def test_a_complete_run_counts_wherever_the_comparison_is_started(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run keeps absolute paths of what the settings name relative to the current folder."""
+    monkeypatch.chdir(tmp_path)
+    out, common = tmp_path / "compare", {**COMMON, "init-weights": "w.safetensors"}
+    (trial,) = trials_of(["rs-dgc"], ["10x"], [0])
+    out.mkdir()
+    run_folder.rename(out / trial.folder)
+    record = RunSummary.read(out / trial.folder)
+    replace(record, refused={}).write(out / trial.folder)
+    kept = Settings.from_mapping({**common, **trial.settings}).to_mapping()
+    kept |= {"code-dir": "/elsewhere", "init-weights": str(tmp_path / "w.safetensors")}
+    RunConfig(settings=kept, run_id=7, data=RunData(name="squares")).write(out / trial.folder)
+    assert compare(tmp_path / "data", out, [trial], common).exists()
+    with pytest.raises(SettingError, match=r"holds a run with init-weights='.*w\.safetensors'"):
+        compare(tmp_path / "data", out, [trial], {**common, "init-weights": "v.safetensors"})
 
 
 @pytest.mark.slow
