@@ -507,7 +507,6 @@ class SiteStrategy(Strategy):
             running, running_bytes = self.running.read(reply)  # checked before the upload counts
             self.accept(self.site_manager.sites[name], reply, entry)
             self.running.add(running, entry.num_examples)
-            reply.content.pop(messages.RUNNING, None)  # Flower averages replies of one record only
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
             log(WARNING, "%s refused in round %d: %s", name, entry.round, refusal)

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvgM
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from rsdgc.arrays import Float32
+from rsdgc.errors import WireError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import in_branch
 from strategies import messages
@@ -21,6 +22,7 @@ from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
 from strategies.running_statistics import RunningStatistics
 from strategies.sites import SiteInfo, SiteManager
+from strategies.transport import array_values
 from strategies.validation import ReplyRefused, finite_or_none, read_metric, read_num_examples
 
 
@@ -59,14 +61,15 @@ class DenseFedAvg(SiteStrategy):
         self._fedavg = FedAvgM(
             weighted_by_key=messages.NUM_EXAMPLES, server_momentum=server_momentum
         )
-        self._replies: list[Message] = []
+        # Accepted models, of the layers that each site has, and their weights.
+        self._uploads: list[tuple[ArrayRecord, int]] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._download = Download(None, {})
 
     def replace_model(self, arrays: ArrayRecord) -> None:
         """Make a model the global one, whose shapes the replies must have."""
         self._fedavg.current_arrays = arrays
-        self._shapes = _shapes(arrays)
+        self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         size = sum(len(array.data) for array in arrays.values())
         self._download = Download(arrays, {WHOLE_MODEL: size})
 
@@ -84,70 +87,79 @@ class DenseFedAvg(SiteStrategy):
         return self.origin_fields(self._run_id) if self.initial_local else {}
 
     def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        """Check that the reply is a model of the site's layers with finite values."""
-        entry.num_examples = read_num_examples(reply, site.num_train)
-        record = reply.content.array_records.get(messages.UPDATE)
-        expected = {name: self._shapes[name] for name in self._layers_of(site)}
-        if record is None or _shapes(record) != expected:
-            raise ReplyRefused("not a valid upload", "its layers are not the model's")
-        entry.train_loss = finite_or_none(read_metric(reply, messages.TRAIN_LOSS))
-        entry.seconds = finite_or_none(read_metric(reply, messages.SECONDS)) or 0.0
-        # Last, as it decodes the whole model. One NaN would end in every weight of the average.
-        if not all(np.isfinite(array.numpy()).all() for array in record.values()):
-            raise ReplyRefused("not a valid upload", "it holds values that are not finite")
+        """Check that the reply is a model of the site's layers with finite values, and keep it."""
+        weight = read_num_examples(reply, site.num_train)
+        loss = read_metric(reply, messages.TRAIN_LOSS)
+        seconds = read_metric(reply, messages.SECONDS)
+        model = self._read_model(reply, site)
+        # From here on the upload counts: nothing below may refuse it.
+        self._uploads.append((model, weight))
+        entry.num_examples = weight
+        entry.train_loss = finite_or_none(loss)
+        entry.seconds = finite_or_none(seconds) or 0.0
         groups: Counter[str] = Counter()
-        for name, array in record.items():
+        for name, array in model.items():
             groups[layer_group(name)] += len(array.data)
         groups["report"] = entry.bytes_up - groups.total()
         entry.up_by_group = dict(groups)
-        self._replies.append(reply)
+
+    def _read_model(self, reply: Message, site: SiteInfo) -> ArrayRecord:
+        """Return the model of a reply, its layers in the order of the global one."""
+        record = reply.content.array_records.get(messages.UPDATE)
+        lacking = self.site_manager.lacking(site)
+        names = [name for name in self._shapes if not in_branch(name, lacking)]
+        if record is None or set(record) != set(names):
+            raise ReplyRefused("not a valid upload", "its layers are not the model's")
+        for name in names:
+            try:
+                values = array_values(record[name])
+            except WireError as error:
+                raise ReplyRefused("not a valid upload", f"layer {name!r}: {error}") from None
+            if values.dtype != np.float32 or values.shape != self._shapes[name]:
+                what = f"layer {name!r} is {values.dtype}{list(values.shape)}"
+                raise ReplyRefused("not a valid upload", f"{what}, not that of the model")
+            # One NaN would end in every weight of the average.
+            if not np.isfinite(values).all():
+                raise ReplyRefused("not a valid upload", f"layer {name!r} is not finite")
+        return ArrayRecord({name: record[name] for name in names})
 
     def aggregate_uploads(self, server_round: int) -> None:
         """Average with Flower's own aggregation, each layer over the sites that have it."""
-        # The replies are in the order of the sites' names: sums of floats depend on the order.
-        replies = self._replies
-        if any(len(reply.content[messages.UPDATE]) < len(self._shapes) for reply in replies):
-            replies = [self._average_by_layer()]
+        # The uploads are in the order of the sites' names: sums of floats depend on the order.
+        uploads = self._uploads
+        if any(len(model) < len(self._shapes) for model, _ in uploads):
+            uploads = [(self._average_by_layer(), 1)]
+        # Not the sites' own replies: Flower wants the same metrics in all of them, and some sites
+        # have a validation split.
+        replies = [
+            Message(_content(*upload), dst_node_id=0, message_type=MessageType.TRAIN)
+            for upload in uploads
+        ]
         arrays, _ = self._fedavg.aggregate_train(server_round, replies)
         self.discard_uploads()
         assert arrays is not None  # a quorum is at least one reply
         self.replace_model(arrays)
 
-    def _average_by_layer(self) -> Message:
-        """Return a reply that stands for all of them: layers that the same sites have, averaged."""
-        models = [reply.content.array_records[messages.UPDATE] for reply in self._replies]
+    def _average_by_layer(self) -> ArrayRecord:
+        """Return the mean of the uploads; layers that the same sites have are averaged together."""
         groups: dict[tuple[bool, ...], list[str]] = {}
         for name in self._shapes:
-            groups.setdefault(tuple(name in model for model in models), []).append(name)
+            holders = tuple(name in model for model, _ in self._uploads)
+            groups.setdefault(holders, []).append(name)
         averaged = dict(self.arrays())  # a layer that no site has stays as it is
         for holders, names in groups.items():
             contents = [
-                RecordDict(
-                    {
-                        messages.UPDATE: ArrayRecord({name: model[name] for name in names}),
-                        messages.METRICS: reply.content[messages.METRICS],
-                    }
-                )
-                for model, reply, holds in zip(models, self._replies, holders, strict=True)
+                _content(ArrayRecord({name: model[name] for name in names}), weight)
+                for (model, weight), holds in zip(self._uploads, holders, strict=True)
                 if holds
             ]
             if contents:
                 averaged |= dict(aggregate_arrayrecords(contents, messages.NUM_EXAMPLES))
-        content = RecordDict(
-            {
-                messages.UPDATE: ArrayRecord(averaged),
-                messages.METRICS: MetricRecord({messages.NUM_EXAMPLES: 1}),
-            }
-        )
-        return Message(content, dst_node_id=0, message_type=MessageType.TRAIN)
-
-    def _layers_of(self, site: SiteInfo) -> list[str]:
-        lacking = self.site_manager.lacking(site)
-        return [name for name in self._shapes if not in_branch(name, lacking)]
+        return ArrayRecord(averaged)
 
     def discard_uploads(self) -> None:
         """Forget the models of the replies."""
-        self._replies = []
+        self._uploads = []
 
     def state(self) -> State:
         """Return the model and its velocity."""
@@ -164,5 +176,7 @@ class DenseFedAvg(SiteStrategy):
         self._fedavg.momentum_vector = [velocity[name] for name in layers] if velocity else None
 
 
-def _shapes(arrays: ArrayRecord) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(array.shape) for name, array in arrays.items()}
+def _content(model: ArrayRecord, weight: int) -> RecordDict:
+    """Return a model and its weight as Flower's functions take them."""
+    metrics = MetricRecord({messages.NUM_EXAMPLES: weight})
+    return RecordDict({messages.UPDATE: model, messages.METRICS: metrics})

@@ -13,10 +13,12 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from rsdgc.errors import WireError
 from strategies.messages import PACKED
@@ -156,15 +158,29 @@ def join_upload(record: ArrayRecord) -> bytes:
     return b"".join(_chunk_bytes(record[name]) for name in names)
 
 
+def array_values(array: Array) -> NDArray[Any]:
+    """Return the content of an array that a peer sent, whatever its own description says.
+
+    Raises
+    ------
+    WireError
+        It is not an array in NumPy's format.
+    """
+    try:
+        values = array.numpy()
+    except Exception as error:  # NumPy raises much, as it guesses the format from the first bytes
+        raise WireError(f"an array cannot be read ({error})") from None
+    if not isinstance(values, np.ndarray):
+        raise WireError("an array cannot be read (it is an archive)")
+    return values
+
+
 def _chunk_names(count: int) -> list[str]:
     return [f"{PACKED}-{number:04}" for number in range(count)]
 
 
 def _chunk_bytes(array: Array) -> bytes:
-    try:
-        values = array.numpy()
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        raise WireError(f"an array cannot be read ({error})") from None
+    values = array_values(array)
     if values.dtype != np.uint8 or values.ndim != 1:
         raise WireError(f"an array is {values.dtype}{list(values.shape)}, not bytes")
     return values.tobytes()

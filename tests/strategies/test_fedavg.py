@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,8 +38,9 @@ def strategy(lacking: list[set[str]], momentum: float = 0.0) -> DenseFedAvg:
     return fedavg
 
 
-def reply(site: int, model: ArrayRecord) -> Message:
+def reply(site: int, model: ArrayRecord, **fields: Any) -> Message:
     metrics = {messages.NUM_EXAMPLES: site + 1, messages.TRAIN_LOSS: 1.0, messages.SECONDS: 1.0}
+    metrics |= fields
     content = RecordDict({messages.UPDATE: model, messages.METRICS: MetricRecord(metrics)})
     return Message(content, dst_node_id=1, message_type="train")
 
@@ -87,3 +91,66 @@ def test_a_site_sends_the_layers_that_it_has() -> None:
             fedavg.accept(
                 fedavg.site_manager.sites[f"site-{site}"], reply(site, model), SiteEntry(1, "x")
             )
+
+
+def test_sites_with_and_without_a_validation_split_are_averaged() -> None:
+    fedavg = strategy([set(), set()])
+    for number, fields in enumerate(({}, {messages.VAL_LOSS: 0.5, "val-correct": [1, 2]})):
+        site = fedavg.site_manager.sites[f"site-{number}"]
+        message = reply(number, to_record(trained(number), SPEC), **fields)
+        fedavg.accept(site, message, SiteEntry(1, site.name))
+    fedavg.aggregate_uploads(1)
+    expected = np.average([trained(0), trained(1)], axis=0, weights=[1, 2])
+    np.testing.assert_allclose(to_vector(fedavg.arrays(), SPEC), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_the_order_of_a_reply_is_not_that_of_the_model(momentum: float) -> None:
+    """The first reply must not reorder the layers: momentum goes by their positions."""
+    models = []
+    for reverse in (False, True):
+        fedavg = strategy([set()], momentum)
+        for number in (1, 2):
+            record = to_record(trained(number), SPEC)
+            names = sorted(record, reverse=reverse)
+            model = ArrayRecord({name: record[name] for name in names})
+            site = fedavg.site_manager.sites["site-0"]
+            fedavg.accept(site, reply(0, model), SiteEntry(number, site.name))
+            fedavg.aggregate_uploads(number)
+        assert list(fedavg.arrays()) == [layer.name for layer in SPEC.layers]
+        models.append(to_vector(fedavg.arrays(), SPEC))
+    np.testing.assert_array_equal(*models)
+
+
+def hostile(kind: str, array: Array) -> Array:
+    """Return an array that says that it has the shape of the model's layer."""
+    other = {
+        "another shape": np.zeros((9, 9), np.float32),
+        "float64": np.zeros(array.shape),
+        "text": np.full(array.shape, "x"),
+        "not finite": np.full(array.shape, np.inf, np.float32),
+    }
+    if kind in other:
+        return replace(Array(other[kind]), shape=array.shape)
+    if kind == "of another serialization":
+        return replace(array, stype="torch")
+    return replace(array, data={"cut off": array.data[:-1], "a zip file": b"PK\x03\x04"}[kind])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("another shape", "float64", "text", "not finite"),
+        *("of another serialization", "cut off", "a zip file"),
+    ],
+)
+def test_a_hostile_model_is_refused_and_changes_nothing(kind: str) -> None:
+    fedavg = strategy([set()])
+    site = fedavg.site_manager.sites["site-0"]
+    model = to_record(trained(0), SPEC)
+    name = SPEC.layers[0].name
+    model[name] = hostile(kind, model[name])
+    entry = SiteEntry(1, site.name)
+    with pytest.raises(ReplyRefused, match="not a valid upload"):
+        fedavg.accept(site, reply(0, model), entry)
+    assert entry == SiteEntry(1, site.name)
