@@ -105,6 +105,7 @@ def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["data"].pop("modalities") == []
     assert config["data"].pop("lacking") == {}
+    assert config.pop("frozen") is None
     assert json.dumps(config, indent=1) == (OLD_RUN / "config.json").read_text()
     assert (tmp_path / "summary.json").read_text() == (OLD_RUN / "summary.json").read_text()
     for name, records in (("history.jsonl", run.history), ("rounds.jsonl", run.site_entries)):
