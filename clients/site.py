@@ -35,6 +35,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import safetensors.numpy
 import torch
 from torch import nn
@@ -248,22 +249,22 @@ class Site:
         weights = _whole_model(received)
         if not self.parts.local:
             self._load(weights, received, {})
-            scores, report = self._score_and_train(task)
-        else:
-            with self._transaction(task.origin) as transaction:
-                self._load(weights, received, self._local(transaction))
-                scores, report = self._score_and_train(task)
-                local = self._packed_local()
-                name = transaction.write_bytes("local", local)
-                transaction.commit(
-                    SiteState(round=task.round, local=name, local_check=checksum(local))
-                )
+            return self._uncompressed_result(task, received, start)
+        with self._transaction(task.origin) as transaction:
+            self._check_not_past(task, transaction.state)
+            self._load(weights, received, self._local(transaction))
+            result, local = self._uncompressed_result(task, received, start), self._packed_local()
+            name = transaction.write_bytes("local", local)
+            transaction.commit(SiteState(round=task.round, local=name, local_check=checksum(local)))
+        return result
+
+    def _uncompressed_result(
+        self, task: RoundTask, received: ReceivedModel, start: float
+    ) -> RoundResult:
+        scores, report = self._score_and_train(task)
+        statistics = self._changed_statistics(received)
         return self._result(
-            scores,
-            report,
-            start,
-            weights=self.parts.vector(),
-            statistics=self._changed_statistics(received),
+            scores, report, start, weights=self.parts.vector(), statistics=statistics
         )
 
     def _transaction(self, origin: RunOrigin) -> AbstractContextManager[StateTransaction]:
@@ -280,6 +281,11 @@ class Site:
             if upload is not None and statistics is not None:
                 _log.info("round %d is done already: sending the same reply again", task.round)
                 return RoundResult.from_figures(state.reply, upload, state.version, statistics)
+        self._check_not_past(task, state)
+        return None
+
+    def _check_not_past(self, task: RoundTask, state: SiteState) -> None:
+        """Raise :class:`RunError` if the state is of a later round than the task."""
         # The server of this run never goes back without a new attempt, so another run has the same
         # number; its changes must not be mixed with this state's.
         if state.round > task.round:
@@ -287,7 +293,6 @@ class Site:
                 f"site {self.name} has worked round {state.round} of run {task.origin.run} "
                 f"and cannot return to round {task.round}: give the new run another number"
             )
-        return None
 
     def _load(self, weights: Float32, received: ReceivedModel, local: dict[str, Float32]) -> None:
         """Load the received model, and the entries that stay at this site."""
@@ -314,9 +319,15 @@ class Site:
         return self._initial_local if packed is None else safetensors.numpy.load(packed)
 
     def _packed_local(self) -> bytes:
-        """Return the entries that stay at this site as they are now; empty without any."""
-        names = self.parts.local
-        return safetensors.numpy.save(self.parts.arrays(names)) if names else b""
+        """Return the entries that stay at this site as they are now; empty without any.
+
+        Raises :class:`RunError` if one is not finite: a site would keep it for the rest of the run.
+        """
+        arrays = self.parts.arrays(self.parts.local)
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise RunError(f"{name} became infinite at this site: lower the learning rate")
+        return safetensors.numpy.save(arrays) if arrays else b""
 
     def _score_and_train(
         self, task: RoundTask, held: Float32 | None = None, ahead: float = 0.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
@@ -33,6 +33,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from rsdgc.arrays import Float32, Int64
 from rsdgc.errors import RunError, WireError
 from rsdgc.frozen_part import FrozenPart
+from rsdgc.spec import in_branch
 from rsdgc.statistics_codec import decode_statistics
 from strategies import messages
 from strategies.best_model import BestModel
@@ -330,9 +331,9 @@ class SiteStrategy(Strategy):
             for name, entry in sorted(self._outbox.entries.items())
             if self._accept_reply(name, by_site.get(name), entry)
         ]
-        num_classes = len(self.site_manager.data.classes)
-        scores = score_received_model(by_site, num_classes)
-        val = validate_received_model(by_site, num_classes)
+        scored = {entry.site: by_site[entry.site] for entry in accepted}
+        scores = score_received_model(scored, self.site_manager)
+        val = validate_received_model(scored, self.site_manager)
         self.ledger.score_round(server_round - 1, scores, val)
         # Before the step: the sites have scored the model that they received.
         self.best.offer(server_round - 1, val, self._sent_model)
@@ -367,10 +368,9 @@ class SiteStrategy(Strategy):
                 self._outbox.entries[name].accepted = True
                 self._outbox.entries[name].bytes_up += content_bytes(reply.content)
         self.local = self._mean_local(by_site)
-        num_classes = len(self.site_manager.data.classes)
-        self.ledger.final_val = validate_received_model(by_site, num_classes)
+        self.ledger.final_val = validate_received_model(by_site, self.site_manager)
         self.best.offer(server_round, self.ledger.final_val, self._sent_model)
-        confusions = read_confusions(by_site, num_classes)
+        confusions = read_confusions(by_site, self.site_manager)
         total = sum_confusion(confusions.values())
         if total is None:
             return None
@@ -394,8 +394,10 @@ class SiteStrategy(Strategy):
             except WireError as error:
                 log(WARNING, "the local entries of %s are left out: %s", name, error)
                 continue
-            weight = self.site_manager.sites[name].num_train
-            received.append((self.initial_local | arrays, float(weight)))
+            site = self.site_manager.sites[name]
+            # Those of a branch that the site lacks are as built: absent, and not part of the mean.
+            own = _without_branches(self.initial_local | arrays, self.site_manager.lacking(site))
+            received.append((own, float(site.num_train)))
         return self.initial_local | mean_arrays(received)
 
     # ---- messages of a round ------------------------------------------------------------------
@@ -505,7 +507,9 @@ class SiteStrategy(Strategy):
             check_no_error(reply)
             entry.bytes_up += content_bytes(reply.content)
             running, running_bytes = self.running.read(reply)  # checked before the upload counts
-            self.accept(self.site_manager.sites[name], reply, entry)
+            site = self.site_manager.sites[name]
+            self.accept(site, reply, entry)
+            running = _without_branches(running, self.site_manager.lacking(site))
             self.running.add(running, entry.num_examples)
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
@@ -553,6 +557,13 @@ class SiteStrategy(Strategy):
         self.rounds_combined = int(state.values["rounds_combined"])
         self._seconds_before = float(state.values["seconds"])
         self.resumed_round = checkpoint.round
+
+
+def _without_branches(
+    arrays: Mapping[str, Float32], lacking: Collection[str]
+) -> dict[str, Float32]:
+    """Return the entries that a site has which lacks these modalities."""
+    return {name: array for name, array in arrays.items() if not in_branch(name, lacking)}
 
 
 def _evaluate_centrally(

@@ -15,7 +15,8 @@ from flwr.common import log
 
 from rsdgc.arrays import Int64
 from strategies import messages
-from strategies.validation import ReplyRefused, read_class_counts
+from strategies.sites import SiteManager
+from strategies.validation import ReplyRefused, check_counts, check_limit, read_class_counts
 
 
 @dataclass(frozen=True)
@@ -53,47 +54,63 @@ class Scores:
         )
 
 
-def score_received_model(
-    replies: Mapping[str, Message],
-    num_classes: int,
-    keys: Sequence[str] = messages.CLASS_COUNTS,
-    loss_key: str = messages.SCORE_LOSS,
-) -> Scores | None:
-    """Score the model that a round's sites received, by the counts of their replies.
+def score_received_model(replies: Mapping[str, Message], sites: SiteManager) -> Scores | None:
+    """Score the model that sites received on their test splits, by the counts of their replies.
 
-    The fields of a reply are the three ``keys`` and ``loss_key``: those of the test split, or those
-    of the validation split. Returns None if no site scored any sample.
+    Returns None if no site scored any sample.
     """
+    limits = {name: sites.sites[name].num_test for name in replies}
+    keys, loss_key = messages.CLASS_COUNTS, messages.SCORE_LOSS
+    return _score(replies, limits, len(sites.data.classes), keys, loss_key)
+
+
+def validate_received_model(replies: Mapping[str, Message], sites: SiteManager) -> Scores | None:
+    """Score the model that sites received on their validation splits; None without any."""
+    limits = {name: sites.sites[name].num_val for name in replies}
+    keys, loss_key = messages.VAL_CLASS_COUNTS, messages.VAL_LOSS
+    return _score(replies, limits, len(sites.data.classes), keys, loss_key)
+
+
+def _score(
+    replies: Mapping[str, Message],
+    limits: Mapping[str, int],
+    num_classes: int,
+    keys: Sequence[str],
+    loss_key: str,
+) -> Scores | None:
+    """Add up the counts ``keys`` of each reply and its loss; ``limits`` are the sites' chips."""
     sums = np.zeros((len(keys), num_classes), dtype=np.int64)
     loss = 0.0
-    for reply in replies.values():
+    for name, reply in replies.items():
+        if reply.has_error() or keys[0] not in reply.content.metric_records.get(
+            messages.METRICS, ()
+        ):
+            continue  # not scored
         try:
             report = [read_class_counts(reply, key, num_classes, loss_key) for key in keys]
-        except ReplyRefused:  # not scored, or logged when the upload itself is checked
+            counts = np.array([count for count, _ in report])
+            check_counts(counts, limits[name])
+        except ReplyRefused as refusal:
+            log(WARNING, "%s not scored: %s", name, refusal)
             continue
-        sums += np.array([counts for counts, _ in report])
+        sums += counts
         # A site reports its mean loss: weigh it by the samples that it scored.
-        counts, site_loss = report[0]
-        loss += site_loss * int(counts.sum())
+        loss += report[0][1] * int(counts[0].sum())
     reference, predicted, correct = sums
     total = int(reference.sum())
     return Scores.from_counts(reference, predicted, correct, loss / total) if total else None
 
 
-def validate_received_model(replies: Mapping[str, Message], num_classes: int) -> Scores | None:
-    """Score the model that sites received on their validation splits; None without any."""
-    keys, loss_key = messages.VAL_CLASS_COUNTS, messages.VAL_LOSS
-    return score_received_model(replies, num_classes, keys, loss_key)
-
-
 def read_confusions(
-    replies: Mapping[str, Message], num_classes: int
+    replies: Mapping[str, Message], sites: SiteManager
 ) -> dict[str, tuple[Int64, float]]:
     """Return each site's confusion matrix, int64 [K, K] with the reference in rows, and loss."""
     confusions = {}
+    num_classes = len(sites.data.classes)
     for name, reply in sorted(replies.items()):
         try:
             counts, loss = read_class_counts(reply, messages.CONFUSION, num_classes**2)
+            check_limit(int(counts.sum()), sites.sites[name].num_test)
         except ReplyRefused as refusal:
             log(WARNING, "%s not scored: %s", name, refusal)
             continue

@@ -6,7 +6,7 @@ It is called once before the first round, and again for each node that joins dur
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from logging import INFO, WARNING
@@ -27,8 +27,10 @@ from strategies.sites import (
     SiteManager,
 )
 from strategies.transport import PendingReplies, error_summary, send_and_receive
+from strategies.validation import MAX_COUNT
 
 Value = TypeVar("Value", str, int)
+Scalar = TypeVar("Scalar", str, bool)
 
 DISCOVERY_POLL_S = 0.5
 """Pause between two looks for new nodes: each is a request to the SuperLink, and SuperNodes take
@@ -100,6 +102,10 @@ class _Refusals:
             log(WARNING, "a node was refused: %s", error)
         self._reasons[node], self._asked_at[node] = str(error), time.monotonic()
 
+    def ask(self, nodes: Iterable[int]) -> None:
+        """Note that nodes are asked now: one that does not answer is not due again at once."""
+        self._asked_at.update((node, time.monotonic()) for node in nodes if node in self._asked_at)
+
     def remove(self, node: int) -> None:
         """Forget a node, which has joined."""
         self._reasons.pop(node, None)
@@ -136,6 +142,7 @@ class SiteDiscovery:
             node for node in nodes if node not in self._asked or self._refusals.is_due(node)
         )
         self._asked |= nodes
+        self._refusals.ask(new_nodes)
         if new_nodes:
             ids = grid.push_messages(_discovery_messages(new_nodes))
             self._queries.waiting.update(message_id for message_id in ids if message_id)
@@ -167,11 +174,11 @@ def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
     return [Message(content, node, MessageType.QUERY) for node in node_ids]
 
 
-def _read_sites(reply: Message, code: ModelCode | None = None) -> tuple[DataInfo, list[SiteInfo]]:
+def _read_sites(reply: Message, code: ModelCode | None) -> tuple[DataInfo, list[SiteInfo]]:
     """Return what a node answers; refuse it if it has other code of the run's model."""
     if reply.has_error():
         raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
-    record = reply.content.config_records[messages.SITE]
+    record = reply.content.config_records.get(messages.SITE, ConfigRecord())
     if code is not None:
         title = ", ".join(_read_list(record, messages.NAMES, str))
         if messages.MODEL_ERROR in record:
@@ -180,8 +187,8 @@ def _read_sites(reply: Message, code: ModelCode | None = None) -> tuple[DataInfo
             )
         code.compare(title, str(record.get(messages.MODEL_CODE, "an earlier version of rsdgc")))
     data = DataInfo(
-        dataset=str(record[messages.DATASET]),
-        synthetic=bool(record[messages.SYNTHETIC]),
+        dataset=_read_value(record, messages.DATASET, str),
+        synthetic=_read_value(record, messages.SYNTHETIC, bool),
         classes=tuple(_read_list(record, messages.CLASSES, str)),
         modalities=read_modalities(record),
     )
@@ -205,6 +212,9 @@ def _read_sites(reply: Message, code: ModelCode | None = None) -> tuple[DataInfo
         own = [m for index, m in enumerate(data.modality_names) if not mask >> index & 1]
         if not own:
             raise _unreadable(f"a site {name} without a modality")
+        # Means are weighted by the chips of training, and scores limited by the others.
+        if num_train < 1 or max(num_train, num_test, num_val) >= MAX_COUNT:
+            raise _unreadable(f"a site {name} of {num_train}, {num_test} and {num_val} chips")
         sites.append(SiteInfo(name, node_id, num_train, num_test, tuple(own), num_val))
     return data, sites
 
@@ -258,6 +268,13 @@ def read_modalities(record: ConfigRecord) -> tuple[ModalityInfo, ...]:
         ModalityInfo(name, tuple(islice(remaining, count)), px)
         for name, count, px in zip(names, counts, sides, strict=True)
     )
+
+
+def _read_value(record: ConfigRecord, key: str, kind: type[Scalar]) -> Scalar:
+    value = record.get(key)
+    if not isinstance(value, kind):
+        raise _unreadable(f"{key}={value!r}")
+    return value
 
 
 def _read_list(record: ConfigRecord, key: str, kind: type[Value]) -> list[Value]:

@@ -71,7 +71,26 @@ def read_class_counts(
         raise ReplyRefused("incomplete report", f"'{key}' does not hold {length} counts")
     if any(not isinstance(count, int) or not 0 <= count < MAX_COUNT for count in counts):
         raise ReplyRefused("incomplete report", f"'{key}' holds a value that is not a count")
-    return np.array(counts, dtype=np.int64), finite_or_none(loss) or 0.0
+    # A negative cross-entropy does not exist, and would win the choice of the best round.
+    return np.array(counts, dtype=np.int64), max(0.0, finite_or_none(loss) or 0.0)
+
+
+def check_counts(counts: Int64, limit: int) -> None:
+    """Refuse counts by class that no confusion matrix has.
+
+    ``counts``, int64 [3, K], are samples by reference, by prediction, and correct ones; ``limit``
+    are the chips that the site has.
+    """
+    reference, predicted, correct = counts
+    if reference.sum() != predicted.sum() or (correct > np.minimum(reference, predicted)).any():
+        raise ReplyRefused("incomplete report", "its counts by class contradict one another")
+    check_limit(int(reference.sum()), limit)
+
+
+def check_limit(scored: int, limit: int) -> None:
+    """Raise :class:`ReplyRefused` if a site scored more chips than it has."""
+    if scored > limit:
+        raise ReplyRefused("incomplete report", f"it scores {scored} chips, the site has {limit}")
 
 
 def read_upload(reply: Message, spec: ModelSpec, scheme: Scheme, expected: Stamp) -> SparseUpdate:

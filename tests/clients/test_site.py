@@ -486,3 +486,23 @@ def two_modalities() -> SplitLoader:
     chips = [rng.normal(size=(24, 2, 8, 8)).astype(np.float32) for _ in range(2)]
     labels = np.arange(24) % 3
     return SplitLoader(Arrays(chips), np.arange(24), labels, [unit(2)] * 2, CPU, stacked=False)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_local_statistics_that_are_not_finite_do_not_become_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool
+) -> None:
+    inner = clients.site.train
+
+    def overflow(model: torch.nn.Module, *arguments: Any) -> Any:
+        report = inner(model, *arguments)
+        next(buffer for name, buffer in model.named_buffers() if "var" in name).fill_(torch.inf)
+        return report
+
+    monkeypatch.setattr(clients.site, "train", overflow)
+    weights = ModelParts(TinyNet(), "local").vector()
+    site = make_site(tmp_path, batch_norm="local", initial=weights.copy)
+    task = make_task(compressed=compressed, ratios=np.ones(len(site.spec.layers)))
+    with pytest.raises(RunError, match="became infinite at this site: lower the learning rate"):
+        site.work(task, whole(weights))
+    assert not StateFolder(tmp_path, 7, "site-00", site.spec).load().states

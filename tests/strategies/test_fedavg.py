@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from rsdgc import ModelSpec
 from rsdgc.arrays import Float32
+from rsdgc.statistics_codec import encode_statistics
 from strategies import DenseFedAvg, Ledger, SiteInfo, SiteManager, messages
 from strategies.ledger import SiteEntry
 from strategies.model_record import to_record, to_vector
 from strategies.sites import DataInfo, ModalityInfo
+from strategies.transport import chunk_upload
 from strategies.validation import ReplyRefused
 from tests.strategies.fake_sites import FakeSites, loopback, round_settings
 
@@ -154,3 +156,16 @@ def test_a_hostile_model_is_refused_and_changes_nothing(kind: str) -> None:
     with pytest.raises(ReplyRefused, match="not a valid upload"):
         fedavg.accept(site, reply(0, model), entry)
     assert entry == SiteEntry(1, site.name)
+
+
+def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> None:
+    name = "branches.sar.norm.running_mean"
+    initial = {name: np.zeros(2, np.float32)}
+    fedavg = strategy([set(), {"sar"}])
+    fedavg.initial_local = initial
+    replies = {}
+    for number, value in enumerate((4.0, 9.0)):
+        packed = encode_statistics({name: np.full(2, value, np.float32)}, initial)
+        content = RecordDict({messages.LOCAL: chunk_upload(packed)})
+        replies[f"site-{number}"] = Message(content, dst_node_id=1, message_type="evaluate")
+    np.testing.assert_array_equal(fedavg._mean_local(replies)[name], [4.0, 4.0])

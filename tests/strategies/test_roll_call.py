@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -94,11 +95,25 @@ def test_sites_that_do_not_agree_are_named(change: dict[str, Any], message: str)
         {messages.NUM_TEST: [-1]},
         {messages.LACKING: [0, 0]},
         {messages.LACKING: [3]},
+        {messages.NUM_TRAIN: [0]},
+        {messages.NUM_TEST: [2**40]},
+        {messages.NUM_VAL: [2**40]},
     ],
 )
 def test_a_report_of_impossible_data_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RunError, match=r"a message has .*: install the same version"):
         discover(change)
+
+
+@pytest.mark.parametrize("key", [messages.SITE, *REPORT])
+def test_a_report_that_lacks_a_field_is_refused(key: str) -> None:
+    def incomplete(message: Message, context: Context) -> Message:
+        reply = site(message, context)
+        del (reply.content if key in reply.content else reply.content[messages.SITE])[key]
+        return reply
+
+    with pytest.raises(RunError, match=r"a message has .*: install the same version"):
+        discover_sites(LoopbackGrid(incomplete, [{}], {}), 1, join_timeout_s=0.2)
 
 
 def test_sites_may_have_different_modalities() -> None:
@@ -216,7 +231,7 @@ def test_what_a_node_answers_is_what_the_server_reads(
 
     grid = LoopbackGrid(answer, [{}], {})
     reply = grid.send_and_receive(_discovery_messages([101]))
-    assert _read_sites(*reply) == (data, sites)
+    assert _read_sites(*reply, None) == (data, sites)
 
 
 CODE = ModelCode("mynet:build", "mynet 12ab (1 file)")
@@ -294,3 +309,19 @@ def test_a_late_site_with_other_code_is_refused_until_it_has_the_servers(
     monkeypatch.setattr(roll_call, "REFUSED_POLL_S", 0.0)
     discovery.poll(grid)
     assert list(manager.sites) == ["a", "b"]
+
+
+def test_a_refused_node_that_does_not_answer_is_not_asked_with_every_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grid = LoopbackGrid(site, [SAME, OTHER], {})
+    manager = discover_sites(grid, 1, join_timeout_s=0.2, code=CODE)
+    discovery = SiteDiscovery(manager)
+    discovery.poll(grid)
+    now = time.monotonic() + roll_call.REFUSED_POLL_S
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    grid.fault = lambda message, reply: None
+    seen = len(grid.seen)
+    for _ in range(3):
+        discovery.poll(grid)
+    assert len(grid.seen) == seen + 1
