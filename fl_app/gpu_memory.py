@@ -98,5 +98,5 @@ def input_shapes(model_name: str, modalities: Sequence[ModalityInfo]) -> list[tu
     """Return the shape (C, H, W) of a chip in each tensor that a model takes."""
     if takes_modalities(model_name):
         return [(len(modality.bands), modality.px, modality.px) for modality in modalities]
-    px = modalities[0].px
+    px = max(modality.px for modality in modalities)  # coarser ones are resampled to the finest
     return [(sum(len(modality.bands) for modality in modalities), px, px)]

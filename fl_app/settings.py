@@ -96,7 +96,7 @@ def _parse_rate(value: object) -> float | str:
     return _parse_auto(value, "a number above 0", above=0.0)
 
 
-def _parse_decay(value: object) -> float | str:
+def _parse_from_zero(value: object) -> float | str:
     return _parse_auto(value, "a number from 0")
 
 
@@ -118,18 +118,7 @@ def _parse_auto(
     return number
 
 
-def parse_step_ahead(value: object) -> float | str:
-    """Return a number from 0 up, or ``auto``; it may come as a text."""
-    try:
-        number = math.nan if value == AUTO else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = -1.0
-    if value != AUTO and not 0.0 <= number < math.inf:
-        raise ValueError("write a number from 0 up, or 'auto'")
-    return AUTO if value == AUTO else number
-
-
-StepAhead = Annotated[float | Literal["auto"], BeforeValidator(parse_step_ahead)]
+StepAhead = Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)]
 Momentum = Annotated[float | Literal["auto"], BeforeValidator(parse_momentum)]
 
 
@@ -318,7 +307,7 @@ class Settings(BaseModel):
     momentum: float = Field(
         0.9, ge=0.0, lt=1.0, description="Momentum within a round; β₁ of `adamw`."
     )
-    weight_decay: Annotated[float | Literal["auto"], BeforeValidator(_parse_decay)] = Field(
+    weight_decay: Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)] = Field(
         AUTO,
         description="L2 penalty of SGD; decoupled decay of `adamw`, which leaves biases and "
         "normalization out. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",

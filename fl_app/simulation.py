@@ -116,9 +116,12 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
     check_trainable(dataset, {name: name for name in dataset.sites})
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingError("device='cuda', but this machine has no usable GPU; use device=cpu")
-    if settings.quorum > len(dataset.sites):
+    # As many as SiteManager.draw takes for a round.
+    drawn = max(1, round(settings.fraction * len(dataset.sites)))
+    if settings.quorum > drawn:
         raise SettingError(
-            f"quorum={settings.quorum} is more than the {len(dataset.sites)} sites of the data"
+            f"quorum={settings.quorum} is more than the {drawn} sites that train in a round, by "
+            f"fraction={settings.fraction:g} of {len(dataset.sites)}: lower quorum or raise fraction"
         )
     node = NodeData(dataset, {name: name for name in dataset.sites})
     data, site_infos = describe_sites(node)

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from fl_app.models.weight_file import FLOATING_POINT, WeightFile
 from rsdgc.errors import SettingError
+from rsdgc.spec import branch_key
 from strategies.sites import ModalityInfo
 
 __all__ = ["WeightMatch", "load_weights", "match_weights"]
@@ -243,7 +244,10 @@ def _by_branch(names: list[str]) -> dict[str, list[str]]:
 def _band_names(modalities: Sequence[ModalityInfo], branch: str) -> list[str]:
     """Return the bands that a branch takes, or the whole model; none if names are repeated."""
     names = [
-        band for modality in modalities for band in modality.bands if branch in ("", modality.name)
+        band
+        for modality in modalities
+        if not branch or branch == branch_key(modality.name)
+        for band in modality.bands
     ]
     return names if len(set(names)) == len(names) else []
 

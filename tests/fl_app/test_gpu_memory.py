@@ -130,7 +130,8 @@ def test_on_a_cpu_sites_are_closed_while_memory_is_short(
 
 
 def test_inputs_of_a_model() -> None:
-    assert input_shapes("small-cnn", [OPTICAL, RADAR]) == [(5, 16, 16)]
+    for order in ([OPTICAL, RADAR], [RADAR, OPTICAL]):
+        assert input_shapes("small-cnn", order) == [(5, 16, 16)]
     assert input_shapes("fusion-concat", [OPTICAL, RADAR]) == [(3, 16, 16), (2, 8, 8)]
 
 
