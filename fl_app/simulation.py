@@ -121,7 +121,7 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
     if settings.quorum > drawn:
         raise SettingError(
             f"quorum={settings.quorum} is more than the {drawn} sites that train in a round, by "
-            f"fraction={settings.fraction:g} of {len(dataset.sites)}: lower quorum or raise fraction"
+            f"fraction={settings.fraction:g} of {len(dataset.sites)}: lower quorum, raise fraction"
         )
     node = NodeData(dataset, {name: name for name in dataset.sites})
     data, site_infos = describe_sites(node)
