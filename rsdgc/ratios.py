@@ -193,6 +193,12 @@ def fit_ratios(
     return _fill(model, shares, whole, budget_bytes)
 
 
+def least_bytes(spec: ModelSpec, scheme: Scheme) -> float:
+    """Return the expected size of an update of one neighborhood of each layer: the least budget."""
+    model = SizeModel.from_spec(spec, scheme)
+    return _least_bytes(model, _cheaper_whole(model))
+
+
 def share_of_layers(spec: ModelSpec, scheme: Scheme, ratios: Float64, present: Bools) -> float:
     """Return the expected size of an update of some layers, as a share of one of all layers.
 
@@ -214,16 +220,25 @@ def share_of_layers(spec: ModelSpec, scheme: Scheme, ratios: Float64, present: B
     return model.total_bytes(np.where(present, ratios, 0.0)) / model.total_bytes(ratios)
 
 
+def _cheaper_whole(model: SizeModel) -> Bools:
+    """Return which layers are cheaper whole than with one neighborhood."""
+    # Just below the ratio of one neighborhood, which is 1 in a layer that has only one: the sparse
+    # size is needed there too.
+    cheap: Bools = model.whole_bytes <= model.layer_bytes((1 - 1e-9) / model.counts)
+    return cheap & (not model.joint)
+
+
+def _least_bytes(model: SizeModel, whole: Bools) -> float:
+    """Return the size with some layers whole, and one neighborhood of each of the others."""
+    return model.total_bytes(np.where(whole, 1.0, 1 / model.counts))
+
+
 def _whole_layers(
     spec: ModelSpec, model: SizeModel, budget_bytes: float, dense_share: float
 ) -> Bools:
     """Return which layers are sent whole; :class:`SettingError` if no ratios fit the budget."""
-    one_neighborhood = 1 / model.counts
-    # Just below the ratio of one neighborhood, which is 1 in a layer that has only one: the sparse
-    # size is needed there too.
-    cheap: Bools = model.whole_bytes <= model.layer_bytes(one_neighborhood * (1 - 1e-9))
-    cheap &= not model.joint
-    least = model.total_bytes(np.where(cheap, 1.0, one_neighborhood))
+    cheap = _cheaper_whole(model)
+    least = _least_bytes(model, cheap)
     if not budget_bytes >= least:
         raise SettingError(
             f"a budget of {budget_bytes:.0f} bytes cannot carry one neighborhood of each layer: "
@@ -236,8 +251,7 @@ def _whole_layers(
     whole = cheap.copy()
     whole[order[fits]] = True
     # Sending small layers whole must not push the others below one neighborhood each.
-    feasible = model.total_bytes(np.where(whole, 1.0, one_neighborhood)) <= budget_bytes
-    return whole if feasible else cheap
+    return whole if _least_bytes(model, whole) <= budget_bytes else cheap
 
 
 def _fill(model: SizeModel, shares: Float64, whole: Bools, budget_bytes: float) -> Float64:

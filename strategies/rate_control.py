@@ -14,6 +14,7 @@ import numpy as np
 
 from rsdgc import ModelSpec, Scheme, fit_ratios, uniform_shares, update_shares, weight_shares
 from rsdgc.arrays import Float32, Float64
+from rsdgc.ratios import least_bytes
 from strategies.checkpoints import State
 
 Policy = Literal["weight", "update", "uniform", "whole"]
@@ -100,6 +101,7 @@ class RateControl:
         self.target_bytes = self.reply_bytes
         self.shares = uniform_shares(spec)
         self._shares_measured = False
+        self._least_bytes = 0.0 if policy == "whole" else least_bytes(spec, scheme)
         #: float64 [num_layers]: ratios of the next round
         self.ratios: Float64 = np.ones(len(spec.layers))
         self._fit()
@@ -170,6 +172,10 @@ class RateControl:
 
     def _fit(self) -> None:
         self.target_bytes = self._level * self.reply_bytes
+        if self.reply_bytes >= self._least_bytes:
+            # The rest of a reply (running statistics, the report) may take most of the budget: the
+            # replies are then larger than the budget, instead of the run coming to an end.
+            self.target_bytes = max(self.target_bytes, self._least_bytes)
         if self.policy == "whole" or self.reply_bytes >= self.spec.dense_bytes:
             self.ratios = np.ones(len(self.spec.layers))
         else:

@@ -3,6 +3,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rsdgc import Compressor, ModelSpec, Scheme, Stamp, make_indicator
+from rsdgc.errors import SettingError
+from rsdgc.ratios import least_bytes
 from strategies.rate_control import Policy, RateControl
 
 SPEC = ModelSpec.from_shapes(
@@ -84,3 +86,15 @@ def test_a_method_that_sends_layers_whole_does_so_on_any_budget() -> None:
     scheme = Scheme(dense_values="int8")
     rates = RateControl(SPEC, scheme, "whole", SPEC.dense_bytes / 100)
     assert (rates.ratios == 1.0).all()
+
+
+@pytest.mark.parametrize("policy", ["weight", "update", "uniform"])
+def test_overhead_that_takes_most_of_a_small_budget_does_not_end_the_run(policy: Policy) -> None:
+    least = least_bytes(SPEC, Scheme())
+    rates = RateControl(SPEC, Scheme(), policy, 1.1 * least)
+    rates.begin(update(0), overhead_bytes=int(0.9 * least))
+    for number in range(8):
+        assert rates.target_bytes == pytest.approx(least, rel=0.11)
+        rates.adjust(update(0), update(number), 2 * least)
+    with pytest.raises(SettingError, match="allow at least"):
+        RateControl(SPEC, Scheme(), policy, 0.99 * least)
