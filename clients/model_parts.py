@@ -66,7 +66,7 @@ class ModelParts:
         shared: dict[str, tuple[int, ...]] = {}
         running, local, frozen = [], [], []
         # Once for tied parameters, which have two names and one value.
-        parameters = dict(model.named_parameters())
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         for name, tensor in model.state_dict().items():
             prefix = name.rpartition(".")[0]
             in_norm = has_statistics(model.get_submodule(prefix))
@@ -77,7 +77,7 @@ class ModelParts:
                     local.append(name)
                 else:
                     shared[name] = tuple(tensor.shape)
-            elif tensor.is_floating_point() and name in dict(model.named_buffers()):
+            elif tensor.is_floating_point() and name in buffers:
                 if prefix in frozen_norms:
                     frozen.append(name)
                 elif in_norm and keeps_statistics:
@@ -90,7 +90,7 @@ class ModelParts:
         self.running, self.local, self.frozen = tuple(running), tuple(local), tuple(frozen)
         self._counters = {
             name: buffer.clone()
-            for name, buffer in model.named_buffers()
+            for name, buffer in buffers.items()
             if not buffer.is_floating_point()
         }
 
@@ -121,10 +121,10 @@ class ModelParts:
     def add(self, flat: Float32, factor: float) -> None:
         """Add ``factor`` times a vector, float32 [spec.size], to the shared part."""
         _check_size(flat.size, self.spec)
-        source = torch.from_numpy(flat)
         with torch.no_grad():
             for tensor, start, stop in self._shared():
-                tensor.add_(source[start:stop].view(tensor.shape).to(tensor.device), alpha=factor)
+                layer = _as_tensor(flat[start:stop]).view(tensor.shape)
+                tensor.add_(layer.to(tensor.device), alpha=factor)
 
     def arrays(self, names: tuple[str, ...]) -> dict[str, Float32]:
         """Copy entries, as of :attr:`running` or :attr:`local`, into new float32 arrays."""

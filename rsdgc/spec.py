@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -21,6 +21,7 @@ BRANCHES = "branches"
 """The submodule of a fusion network that holds a branch for each modality."""
 
 
+@cache  # asked for every entry of a model, and the answer needs a module
 def branch_key(modality: str) -> str:
     """Return the name of a modality's branch: the modality's own wherever PyTorch allows it.
 

@@ -38,14 +38,12 @@ class RunningStatistics:
         self.initial = dict(initial or {})
         #: the present ones, as all sites have them
         self.current = dict(self.initial)
+        #: bytes of the arrays if all of them are sent
+        self.largest_bytes = _largest_bytes(self.initial)
         self._packed = b""
+        # One record for all sites of a round, as with patches: it is cut once.
+        self._record: ArrayRecord | None = None
         self._received: list[tuple[dict[str, Float32], float]] = []
-
-    @property
-    def largest_bytes(self) -> int:
-        """Bytes of the arrays if all of them are sent."""
-        changed = {name: array + np.float32(1) for name, array in self.initial.items()}
-        return len(encode_statistics(changed, self.initial))
 
     def groups(self) -> dict[str, int]:
         """Return the bytes of the arrays in a message to a site, by group for the ledger."""
@@ -53,7 +51,7 @@ class RunningStatistics:
 
     def record(self) -> ArrayRecord | None:
         """Return what brings a site's statistics up to date; None if they are the initial ones."""
-        return chunk_upload(self._packed) if self._packed else None
+        return self._record
 
     def read(self, reply: Message) -> tuple[dict[str, Float32], int]:
         """Return the arrays of a reply and their encoded bytes.
@@ -92,9 +90,15 @@ class RunningStatistics:
 
     def _replace(self, arrays: Mapping[str, Float32]) -> None:
         self._packed = encode_statistics(arrays, self.initial)
+        self._record = chunk_upload(self._packed) if self._packed else None
         # As the sites decode them, so that the model that is delivered is the one they scored.
         decoded = decode_statistics(self._packed, self.initial) if self._packed else {}
         self.current = self.initial | decoded
+
+
+def _largest_bytes(initial: Mapping[str, Float32]) -> int:
+    changed = {name: array + np.float32(1) for name, array in initial.items()}
+    return len(encode_statistics(changed, initial))
 
 
 def mean_arrays(
