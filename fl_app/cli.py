@@ -19,6 +19,7 @@ from fl_app.cli_deploy import add_deploy_commands
 from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
 from fl_app.cli_weights import weights
 from rsdgc.errors import RsdgcError, RunError, SettingError
+from rsdgc.plain_text import escape_hidden
 from rsdgc.registry import add_code_dir
 
 app = typer.Typer(
@@ -48,7 +49,7 @@ def main() -> None:
     try:
         app()
     except RsdgcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape_hidden(str(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunError) else 2)
 
 

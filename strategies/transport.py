@@ -21,6 +21,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from rsdgc.errors import WireError
+from rsdgc.plain_text import plain_line
 from strategies.messages import PACKED
 
 # While replies arrive they are fetched at the faster rate. In a quiet spell the pause grows to the
@@ -29,10 +30,6 @@ from strategies.messages import PACKED
 FASTEST_POLL_S = 0.1
 SLOWEST_POLL_S = 2.0
 POLL_GROWTH = 1.3
-
-MAX_ERROR_LENGTH = 1000
-"""Characters of a site's error in the log. Ray describes the memory of the whole machine when it
-ends a worker for lack of memory; a remedy at the end of an ordinary message must not be cut."""
 
 UPLOAD_CHUNK_BYTES = 128 * 1024
 """Largest array of an upload.
@@ -124,10 +121,7 @@ def error_summary(reason: str | None) -> str:
     'no chips'
     """
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    line = _WRAPPING.sub("", lines[-1]) if lines else "no reason given"
-    if len(line) <= MAX_ERROR_LENGTH:
-        return line
-    return line[: MAX_ERROR_LENGTH - 2].rsplit(" ", 1)[0] + " …"
+    return plain_line(_WRAPPING.sub("", lines[-1]) if lines else "no reason given")
 
 
 def chunk_upload(payload: bytes) -> ArrayRecord:

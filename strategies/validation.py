@@ -11,6 +11,7 @@ from flwr.app import Message
 from rsdgc import ModelSpec, Scheme, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Int64
 from rsdgc.errors import WireError
+from rsdgc.plain_text import plain_line
 from strategies import messages
 from strategies.transport import error_summary, join_upload
 
@@ -26,7 +27,7 @@ class ReplyRefused(Exception):  # noqa: N818  # an outcome that is counted, not 
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(f"{reason}: {plain_line(detail)}")
         self.reason = reason
 
 

@@ -28,6 +28,7 @@ from fl_app.deploy.checks import describe_data
 from fl_app.deploy.credentials import read_private
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
+from fl_app.flower.log_filter import clean_log_line
 from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.durable import is_locked, replace_text
 from rsdgc.errors import RunError, SettingError
@@ -210,7 +211,7 @@ def _forward_log(node: subprocess.Popen[bytes], admitted: threading.Event) -> No
         for line in log:
             if _ADMITTED in line:
                 admitted.set()
-            print(line.decode(errors="replace"), end="", flush=True)
+            print(clean_log_line(line.decode(errors="replace")), flush=True)
 
 
 def _keep_record(

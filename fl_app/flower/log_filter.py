@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rsdgc.plain_text import escape_hidden
+
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*(?:\[[^\]]*\])?\s*:\s*")
 _FLOWERS_OWN = re.compile(
@@ -12,6 +14,11 @@ _FLOWERS_OWN = re.compile(
     r"Successfully installed|Starting local SuperLink|aggregate_train: Received|"
     r"Manually terminating ClientAppActor"
 )
+
+
+def clean_log_line(raw: str) -> str:
+    """Return a line of a log as a terminal may show it: without colors, what is hidden escaped."""
+    return escape_hidden(_COLOR.sub("", raw).rstrip().expandtabs(4))
 
 
 class LogFilter:
@@ -27,7 +34,7 @@ class LogFilter:
 
     def show(self, raw: str) -> str | None:
         """Return the line to show, or None."""
-        line = _COLOR.sub("", raw).rstrip()
+        line = clean_log_line(raw)
         match = _LEVEL.match(line)
         level, text = (match[1], line[match.end() :]) if match else ("", line)
         if level == "ERROR" and text.startswith("error: "):

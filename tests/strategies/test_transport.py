@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc.errors import WireError
+from rsdgc.plain_text import MAX_LINE
 from strategies import messages, transport
 from strategies.transport import (
-    MAX_ERROR_LENGTH,
     MAX_UPLOAD_CHUNKS,
     UPLOAD_CHUNK_BYTES,
     PendingReplies,
@@ -89,14 +89,14 @@ def test_an_error_is_summarized_in_one_line(reason: str | None, line: str) -> No
 
 def test_a_long_error_is_cut_between_words() -> None:
     line = error_summary("worker killed for memory " * 1000)
-    assert len(line) <= MAX_ERROR_LENGTH
+    assert len(line) <= MAX_LINE
     assert line.startswith("worker killed for memory ")
     assert line.endswith((" worker …", " killed …", " for …", " memory …"))
 
 
 def test_a_long_word_is_cut_and_what_is_short_stays_as_it_is() -> None:
-    line = error_summary("x" * (MAX_ERROR_LENGTH + 1))
-    assert line == "x" * (MAX_ERROR_LENGTH - 2) + " …"
+    line = error_summary("x" * (MAX_LINE + 1))
+    assert line == "x" * (MAX_LINE - 2) + " …"
     assert error_summary("no file a  b.tif") == "no file a  b.tif"
 
 

@@ -15,6 +15,10 @@ PREFIX = "\x1b[92mINFO \x1b[0m:      "
         (PREFIX + "Starting logstream for run_id `1`\n", None),
         ("Successfully installed rsdgc to /somewhere\n", None),
         ("(ClientAppActor pid=7) WARNING :   Manually terminating ClientAppActor\n", None),
+        (
+            "\x1b[93mWARNING \x1b[0m:   a \x1b]0;title\x07 \u202eb\n",
+            r"warning: a \x1b]0;title\x07 \u202eb",
+        ),
         ("a line without a level\n", "a line without a level"),
     ],
 )
