@@ -13,7 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_prep.manifest import column, read_manifest
-from data_prep.schema import PARTITION_FILE, SPLITS, STORE_FILE, PartitionMeta, read_record
+from data_prep.schema import (
+    PARTITION_FILE,
+    SPLITS,
+    STORE_FILE,
+    PartitionMeta,
+    path_within,
+    read_record,
+)
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
 
@@ -90,7 +97,8 @@ class Dataset:
         if not own:
             used = ", ".join(m.name for m in self.store.meta.modalities)
             raise DataError(f"site {name} has none of the modalities {used}: use more of them")
-        manifest = read_manifest(self.path / SITES_FOLDER / f"{name}.parquet")
+        path = path_within(self.path, SITES_FOLDER, f"{name}.parquet")
+        manifest = read_manifest(path, self.store.meta, len(self.store))
         return SiteView(name, manifest, self.store.with_modalities(own))
 
 
@@ -120,13 +128,15 @@ def open_data(path: str | os.PathLike[str], modalities: Sequence[str] = ()) -> D
                 f"{path} has neither {STORE_FILE} nor {PARTITION_FILE}: ingest an archive first"
             )
         return Dataset(path, Store.open(path), None, modalities)
-    partition = read_record(path / PARTITION_FILE, PartitionMeta)
+    partition = read_record(path_within(path, PARTITION_FILE), PartitionMeta)
     store_path = Path(os.path.normpath(path.resolve() / partition.store))
     if not (store_path / STORE_FILE).is_file():
         raise DataError(f"{path} divides the store {store_path}, which is gone: partition again")
     store = Store.open(store_path)
     if store.meta.id != partition.store_id:
         raise DataError(f"{path} divides an older store than {store_path} is now: partition again")
+    if partition.classes != store.classes:
+        raise DataError(f"{path} has other classes than {store_path}: partition again")
     return Dataset(path, store, partition, modalities)
 
 

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from data_prep.choices import PartitionScheme
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
 from data_prep.manifest import Columns, column
-from data_prep.schema import PARTITION_FILE, PartitionMeta, write_record
+from data_prep.schema import MAX_NAME_BYTES, PARTITION_FILE, PartitionMeta, write_record
 from data_prep.staging import check_free, staged_folder
 from data_prep.store import Store
+from rsdgc.documents import shorten
 from rsdgc.errors import DataError, SettingError
+from rsdgc.plain_text import MAX_NAME, is_plain
 
 #: Least train samples of a site under label skew.
 MIN_TRAIN = 10
@@ -298,6 +300,12 @@ def assign_folders(columns: Columns, sites: int | None) -> tuple[SiteNumbers, li
             "the archive has scenes outside site folders (SRC/folder/scene/): choose --scheme "
             "scene or block"
         )
+    for name in names:
+        if not is_plain(name) or len(name.encode()) > MAX_NAME_BYTES:
+            raise DataError(
+                f"the folder {shorten(name)} cannot name a site: rename it, with at most "
+                f"{MAX_NAME} plain characters, or choose --scheme scene or block"
+            )
     if sites not in (None, len(names)):
         raise SettingError(
             f"--sites is {sites} but the archive has the folders {', '.join(names)}: leave out "

@@ -1,20 +1,93 @@
-"""The records ``meta.json`` and ``partition.json``: their fields, reading and writing."""
+"""The records ``meta.json`` and ``partition.json``: their fields, reading and writing.
+
+A record that another party wrote is checked in one place, here: whatever a field says is of its
+type, within its limits and in agreement with the other fields before anything uses it. No name of
+a file leads out of the record's folder.
+"""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from rsdgc.documents import DocumentError, explain_invalid, read_json, shorten
 from rsdgc.errors import DataError
+from rsdgc.plain_text import MAX_NAME, is_plain, plain_line
 
 #: Version of the records, written and read.
 SCHEMA_VERSION = 2
 STORE_FILE = "meta.json"
 PARTITION_FILE = "partition.json"
 SPLITS = ("train", "val", "test", "buffer")
+#: Types that arrays of a store may have, by NumPy's names.
+DTYPES = (
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+)
+#: Longest name of a file in bytes, with a suffix such as ``.parquet``.
+MAX_NAME_BYTES = 240
+#: Largest side of a chip or patch, pixels.
+MAX_SIDE_PX = 2**15
+
+
+def check_file_name(name: str) -> str:
+    """Return a name; raise ``ValueError`` if it cannot name a file within a folder."""
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(f"{shorten(name)} is not the name of a file in this folder")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"{shorten(name)} is longer than {MAX_NAME_BYTES} bytes")
+    return name
+
+
+def check_distinct(names: list[str]) -> list[str]:
+    """Return names; raise ``ValueError`` if one of them stands twice."""
+    if len(set(names)) < len(names):
+        twice = next(name for position, name in enumerate(names) if name in names[:position])
+        raise ValueError(f"{shorten(twice)} stands twice")
+    return names
+
+
+def _check_dtype(name: str) -> str:
+    if name not in DTYPES:
+        raise ValueError(f"{shorten(name)} is not one of {', '.join(DTYPES)}")
+    return name
+
+
+def _clean_name(name: str) -> str:
+    plain = plain_line(name, MAX_NAME)
+    if not plain:
+        raise ValueError(f"{shorten(name)} is not a name")
+    return plain
+
+
+def _check_site_name(name: str) -> str:
+    """Return a name that stands in logs and names a file, so that it must be plain as it is."""
+    if not is_plain(check_file_name(name)):
+        raise ValueError(f"{shorten(name)} is not a plain name of at most {MAX_NAME} characters")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(check_file_name)]
+SiteFileName = Annotated[str, AfterValidator(_check_site_name)]
+#: Names and texts become one printable line, in records that are written and in those of others.
+Name = Annotated[str, AfterValidator(_clean_name)]
+Text = Annotated[str, AfterValidator(plain_line)]
+SplitName = Literal["train", "val", "test", "buffer"]
+Count = Annotated[int, Field(ge=0, lt=2**48)]
+SidePx = Annotated[int, Field(ge=0, le=MAX_SIDE_PX)]
+DistinctNames = Annotated[list[Name], Field(min_length=1), AfterValidator(check_distinct)]
 
 
 class Record(BaseModel):
@@ -26,8 +99,8 @@ class Record(BaseModel):
 class ShardMeta(Record):
     """One memory-mapped file of a modality: its name in the store and its rows."""
 
-    file: str
-    rows: int
+    file: FileName
+    rows: Count
 
 
 class ModalityMeta(Record):
@@ -36,27 +109,60 @@ class ModalityMeta(Record):
     Statistics are per band, over the valid pixels of the train split, in stored values.
     """
 
-    name: str
-    bands: list[str]  #: names, in storage order
-    dtype: str  #: NumPy name of the stored type: the source's own
+    name: Name
+    bands: list[Name] = Field(min_length=1)  #: names, in storage order
+    #: NumPy name of the stored type: the source's own
+    dtype: Annotated[str, AfterValidator(_check_dtype)]
     nodata: float | None = None  #: marks invalid pixels; None: only non-finite values are invalid
     resolution: float = 1.0  #: ground size of a source pixel, in CRS units, before warping
-    factor: int = 1  #: pixels of the scene's grid along a pixel's side: chips are chip_px / factor
+    #: pixels of the scene's grid along a pixel's side: chips are chip_px / factor
+    factor: int = Field(1, ge=1, le=MAX_SIDE_PX)
     scale: list[float] = Field(default_factory=list)  #: by band; physical = stored * scale + offset
     offset: list[float] = Field(default_factory=list)  #: both are empty where nothing is scaled
     mean: list[float] = Field(default_factory=list)
     std: list[float] = Field(default_factory=list)
     min: list[float] = Field(default_factory=list)
     max: list[float] = Field(default_factory=list)
-    count: list[int] = Field(default_factory=list)
+    count: list[Count] = Field(default_factory=list)
     shards: list[ShardMeta] = Field(default_factory=list)
+
+    @field_validator("nodata")
+    @classmethod
+    def _nodata_is_of_the_type(cls, value: float | None, info: ValidationInfo) -> float | None:
+        name = info.data.get("dtype")
+        if value is None or name is None:
+            return value
+        kind = np.dtype(name)
+        if kind.kind == "f":
+            usable = abs(value) <= float(np.finfo(kind).max)
+        else:
+            limits = np.iinfo(kind)
+            usable = value.is_integer() and int(limits.min) <= value <= int(limits.max)
+        if not usable:
+            raise ValueError(f"{value} is not a value of {name}")
+        return value
+
+    @field_validator("scale", "offset", "mean", "std", "min", "max", "count")
+    @classmethod
+    def _one_of_each_band(cls, values: list[Any], info: ValidationInfo) -> list[Any]:
+        bands = info.data.get("bands", values)
+        if values and len(values) != len(bands):
+            raise ValueError(f"{len(values)} values for {len(bands)} bands")
+        return values
+
+    @field_validator("std")
+    @classmethod
+    def _deviations_are_not_negative(cls, values: list[float]) -> list[float]:
+        if min(values, default=0.0) < 0:
+            raise ValueError(f"{min(values)} is negative")
+        return values
 
 
 class Skipped(Record):
     """A file, modality or scene that was left out, and why."""
 
-    path: str
-    reason: str
+    path: Text
+    reason: Text
     refused: bool = True  #: for a defect (unreadable, contradictory); else the file is not an image
 
 
@@ -65,8 +171,8 @@ class SceneMeta(Record):
 
     name: str
     folder: str
-    height: int
-    width: int
+    height: Count
+    width: Count
     transform: tuple[float, float, float, float, float, float]
     crs: str = ""
     date: str = ""
@@ -84,14 +190,14 @@ class SplitReport(Record):
     seed: int
     test_share: float
     val_share: float
-    counts: dict[str, int]  #: samples by split, the buffer included
-    class_counts: dict[str, list[int]]  #: the same by split, then class
+    counts: dict[SplitName, Count]  #: samples by split, the buffer included
+    class_counts: dict[SplitName, list[Count]]  #: the same by split, then class
     buffer_px: int = 0  #: least distance required between samples of different splits
     block_px: int = 0  #: side of a block; 0 where there are no blocks
     blocks: int = 0
     least_distance_px: float | None = None
     least_distance: float | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: list[Text] = Field(default_factory=list)
 
 
 class StoreMeta(Record):
@@ -100,20 +206,48 @@ class StoreMeta(Record):
     schema_version: int = SCHEMA_VERSION
     kind: Literal["chips", "pixels"]
     id: str
-    name: str
-    source: str
+    name: Name
+    source: Text
     synthetic: bool = False
-    classes: list[str]
+    classes: DistinctNames
     class_codes: list[int]
-    chip_px: int
-    stride_px: int
-    patch_px: int = 0
-    modalities: list[ModalityMeta]
+    chip_px: SidePx
+    stride_px: SidePx
+    patch_px: SidePx = 0
+    modalities: list[ModalityMeta] = Field(min_length=1)
     scenes: list[SceneMeta] = Field(default_factory=list)
     splits: SplitReport
     skipped: list[Skipped] = Field(default_factory=list)
-    left_out: dict[str, int] = Field(default_factory=dict)
-    notes: list[str] = Field(default_factory=list)
+    left_out: dict[Text, int] = Field(default_factory=dict)
+    notes: list[Text] = Field(default_factory=list)
+
+    @field_validator("modalities")
+    @classmethod
+    def _modalities_have_names_of_their_own(cls, values: list[ModalityMeta]) -> list[ModalityMeta]:
+        check_distinct([modality.name for modality in values])
+        return values
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> StoreMeta:
+        if len(self.class_codes) != len(self.classes):
+            raise ValueError(f"{len(self.class_codes)} class_codes for {len(self.classes)} classes")
+        pixels = self.kind == "pixels"
+        if pixels and (self.patch_px % 2 == 0 or self.patch_px != self.chip_px):
+            raise ValueError(f"patch_px {self.patch_px} and chip_px {self.chip_px} of pixel data")
+        if not pixels and (self.chip_px < 1 or self.patch_px):
+            raise ValueError(f"chip_px {self.chip_px} and patch_px {self.patch_px} of chips")
+        for modality in self.modalities:
+            if (self.chip_px % modality.factor) if not pixels else modality.factor != 1:
+                raise ValueError(
+                    f"factor {modality.factor} of modality {modality.name} does not divide "
+                    f"{1 if pixels else self.chip_px} px"
+                )
+            if not modality.mean or not modality.std:
+                raise ValueError(f"modality {modality.name} has no mean or no std")
+        for split, counts in self.splits.class_counts.items():
+            if len(counts) != len(self.classes):
+                raise ValueError(f"splits.class_counts.{split} has {len(counts)} classes")
+        return self
 
 
 class PartitionMeta(Record):
@@ -121,43 +255,69 @@ class PartitionMeta(Record):
 
     schema_version: int = SCHEMA_VERSION
     scheme: str
-    sites: list[str]
+    #: names, also of the files of their manifests
+    sites: Annotated[list[SiteFileName], Field(min_length=1), AfterValidator(check_distinct)]
     seed: int
     alpha: float | None = None
     classes_per_site: int | None = None
     store: str
     store_id: str
-    name: str
-    classes: list[str]
-    dropped: int = 0
-    lacking: dict[str, list[str]] = Field(default_factory=dict)  #: modalities, by site
+    name: Name
+    classes: DistinctNames
+    dropped: Count = 0
+    lacking: dict[str, list[Name]] = Field(default_factory=dict)  #: modalities, by site
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_path(cls, value: str) -> str:
+        if not value or "\0" in value:
+            raise ValueError(f"{shorten(value)} is not a path")
+        return value
+
+    @field_validator("lacking")
+    @classmethod
+    def _lacking_names_sites(
+        cls, value: dict[str, list[str]], info: ValidationInfo
+    ) -> dict[str, list[str]]:
+        unknown = set(value) - set(info.data.get("sites", value))
+        if unknown:
+            raise ValueError(f"{shorten(min(unknown))} is not one of the sites")
+        return value
+
+
+def path_within(folder: Path, *names: str) -> Path:
+    """Return the path of a file under a folder; DataError if a link makes it lead elsewhere.
+
+    A store or a partition that another party made could else show this machine's own files.
+    """
+    path = folder.joinpath(*names)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path} is a link that leads out of {folder}: copy the file itself there")
+    return path
 
 
 RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
-    """Read one of the records above; DataError for other files, versions and keys."""
+    """Read one of the records above; DataError for other files, versions, keys and values."""
+    remedy = "ingest or partition again"
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = read_json(path)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}): ingest or partition again"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: ingest or partition again") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    except DocumentError as error:
+        raise DataError(f"{path} cannot be used: {error}: {remedy}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(
-            f"{path} has schema version {version}, this version of rsdgc reads "
-            f"{SCHEMA_VERSION}: ingest or partition again"
+            f"{path} has schema version {shorten(version)}, this version of rsdgc reads "
+            f"{SCHEMA_VERSION}: {remedy}"
         )
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where}: {first['msg']}: ingest or partition again") from error
+        raise DataError(f"{path}: {explain_invalid(error)}: {remedy}") from error
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from data_prep.schema import ShardMeta
+from data_prep.schema import ShardMeta, path_within
 from data_prep.statistics import BandSums, valid_mask
 from rsdgc.errors import DataError
 
@@ -24,6 +27,13 @@ UNCOPIED_BYTES = 64 * 2**20
 LARGE_ROW_BYTES = 2**14
 #: Bytes of float64 that statistics hold at once.
 BATCH_BYTES = 32 * 2**20
+#: Longest header of a file: NumPy writes 128 bytes for arrays such as these.
+MAX_HEADER_BYTES = 2**12
+#: What NumPy writes into a header, of arrays of numbers in the order of C.
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<descr>[<>|=][a-z][0-9]{1,2})', 'fortran_order': False, "
+    rb"'shape': (?P<shape>\([0-9, ]{1,200}\)), \} *\n"
+)
 
 
 class ShardWriter:
@@ -97,9 +107,9 @@ def join_shards(folder: Path, name: str, parts: Sequence[tuple[Path, int]]) -> l
 
 def _concatenate(target: Path, parts: Sequence[Path], rows: int) -> None:
     """Join files byte for byte: their data are not parsed, only the header is written again."""
-    first = np.load(parts[0], mmap_mode="r", allow_pickle=False)
+    dtype, shape, _ = _read_header(parts[0])
     with target.open("wb") as file:
-        header = _write_header(file, (rows, *first.shape[1:]), first.dtype)
+        header = _write_header(file, (rows, *shape[1:]), dtype)
         for path in parts:
             with path.open("rb") as part:
                 part.seek(header)
@@ -110,10 +120,18 @@ def _concatenate(target: Path, parts: Sequence[Path], rows: int) -> None:
 class ShardedArray:
     """The rows of a modality over all its files; DataError where these are not as recorded."""
 
-    def __init__(self, folder: Path, shards: list[ShardMeta], dtype: str) -> None:
-        self._parts = [_open_shard(folder / shard.file, shard.rows, dtype) for shard in shards]
+    def __init__(self, folder: Path, shards: Sequence[ShardMeta], dtype: str) -> None:
+        self._parts = [
+            _open_shard(path_within(folder, shard.file), shard.rows, dtype) for shard in shards
+        ]
         self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
         self.row_shape: tuple[int, ...] = self._parts[0].shape[1:] if self._parts else ()
+        for shard, part in zip(shards, self._parts, strict=True):
+            if part.shape[1:] != self.row_shape:
+                raise DataError(
+                    f"{folder / shard.file} has rows of {part.shape[1:]}, the shards before it of "
+                    f"{self.row_shape}: {_REMEDY}"
+                )
         self.dtype = np.dtype(dtype)
 
     def __len__(self) -> int:
@@ -136,21 +154,59 @@ class ShardedArray:
         return out
 
 
+_REMEDY = "copy the store again, or ingest it again"
+
+
 def _open_shard(path: Path, rows: int, dtype: str) -> NDArray[Any]:
-    remedy = "copy the store again, or ingest it again"
     if not path.is_file():
-        raise DataError(f"{path} is missing: {remedy}")
+        raise DataError(f"{path} is missing: {_REMEDY}")
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is cut short or is not an array: {remedy}") from error
-    if len(array) != rows or array.dtype != np.dtype(dtype):
-        raise DataError(
-            f"{path} holds {len(array)} rows of {array.dtype}, meta.json says {rows} of {dtype}: "
-            f"{remedy}"
-        )
+        stored, shape, start = _read_header(path)
+        size, expected = path.stat().st_size, start + math.prod(shape) * stored.itemsize
+        if size != expected:
+            kind = "is cut short" if size < expected else "is too long"
+            raise DataError(f"{path} {kind}: it has {size} bytes instead of {expected}: {_REMEDY}")
+        if shape[0] != rows or stored != np.dtype(dtype):
+            raise DataError(
+                f"{path} holds {shape[0]} rows of {stored}, meta.json says {rows} of {dtype}: "
+                f"{_REMEDY}"
+            )
+        if not math.prod(shape):  # there is nothing to map
+            return np.zeros(shape, stored)
+        array: NDArray[Any] = np.memmap(path, stored, "r", start, shape)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): {_REMEDY}") from error
     # still a memory map, but without the Python code that numpy.memmap runs at every index
     return np.asarray(array)
+
+
+def _read_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return type and shape of a ``.npy`` file, and where its values start.
+
+    Headers are compared with what NumPy writes, byte for byte: its own reader evaluates them as
+    Python code may be written, and fails on others in as many ways as there are.
+    """
+    unusable = DataError(f"{path} is not an array of numbers: {_REMEDY}")
+    with path.open("rb") as file:
+        magic = file.read(8)
+        length_bytes = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}.get(magic[6:])
+        if magic[:6] != b"\x93NUMPY" or length_bytes is None:
+            raise unusable
+        length = int.from_bytes(file.read(length_bytes), "little")
+        if length > MAX_HEADER_BYTES:
+            raise unusable
+        header = file.read(length)
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        raise unusable
+    try:
+        shape = ast.literal_eval(match["shape"].decode())
+        dtype = np.dtype(match["descr"].decode())
+    except (SyntaxError, ValueError, TypeError):
+        raise unusable from None
+    if not isinstance(shape, tuple) or not shape or len(shape) > 4 or max(shape) >= 2**48:
+        raise unusable
+    return dtype, shape, len(magic) + length_bytes + length
 
 
 def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_prep.manifest import MANIFEST_FILE, column, read_manifest
-from data_prep.schema import STORE_FILE, StoreMeta, read_record
+from data_prep.schema import STORE_FILE, StoreMeta, path_within, read_record
 from data_prep.shards import ShardedArray, band_sums
 from data_prep.statistics import BandSums
 from rsdgc.errors import DataError
@@ -46,6 +46,7 @@ class Store:
         if self._pixels:
             self._offsets = column(manifest, "offset")
             self._strides = column(manifest, "stride").astype(np.int64)
+            self._check_patches()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Store:
@@ -54,15 +55,42 @@ class Store:
         Raises
         ------
         DataError
-            The folder is not a store, is of another schema version, or misses (part of) a file.
+            The folder is not a store, is of another schema version, or misses (part of) a file; or
+            its files contradict each other, or lead out of the folder.
         """
         path = Path(path)
         if not path.is_dir():
             raise DataError(f"{path} is not a folder: ingest an archive to it first")
         if not (path / STORE_FILE).is_file():
             raise DataError(f"{path} has no {STORE_FILE}: it is not a store; ingest one first")
-        meta = read_record(path / STORE_FILE, StoreMeta)
-        return cls(path, meta, read_manifest(path / MANIFEST_FILE))
+        meta = read_record(path_within(path, STORE_FILE), StoreMeta)
+        # Of pixels, which are stored once each and padded, there are fewer samples than rows.
+        most = min(sum(shard.rows for shard in modality.shards) for modality in meta.modalities)
+        manifest = read_manifest(path_within(path, MANIFEST_FILE), meta, most)
+        chips = column(manifest, "chip")
+        if (chips != np.arange(len(chips))).any():
+            raise DataError(
+                f"{path / MANIFEST_FILE}: chip {chips[chips != np.arange(len(chips))][0]} is not "
+                "the number of its row: ingest again"
+            )
+        return cls(path, meta, manifest)
+
+    def _check_patches(self) -> None:
+        """Raise DataError if a pixel sample's patch is not all within the arrays."""
+        side = self.meta.patch_px
+        rows = min(len(array) for array in self._arrays)
+        wide = (self._strides >= side) & (self._strides < rows + side)
+        inside = (self._offsets >= 0) & (self._offsets < rows) & wide
+        # The second factor is bounded, so that nothing overflows.
+        last = self._offsets + (side - 1) * (np.minimum(self._strides, rows + side) + 1)
+        inside &= last < rows
+        if not inside.all():
+            chip = int(np.flatnonzero(~inside)[0])
+            raise DataError(
+                f"{self.path / MANIFEST_FILE}: the patch of chip {chip} (offset "
+                f"{self._offsets[chip]}, stride {self._strides[chip]}) is not within the {rows} "
+                "pixels of the store: ingest again"
+            )
 
     def __len__(self) -> int:
         return int(self.manifest.num_rows)

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from data_prep.footprints import geoparquet_metadata
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
 from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
 from data_prep.statistics import BandSums
+from rsdgc.documents import explain_invalid
+from rsdgc.errors import DataError
 
 
 def write_records(
@@ -36,7 +39,12 @@ def write_records(
         for modality, files, sums_of in zip(modalities, shards, sums, strict=True)
     ]
     digest = hashlib.blake2b((folder / MANIFEST_FILE).read_bytes(), digest_size=8)
-    record = StoreMeta(id=digest.hexdigest(), modalities=complete, **meta)
+    try:
+        record = StoreMeta(id=digest.hexdigest(), modalities=complete, **meta)
+    except ValidationError as error:
+        raise DataError(
+            f"the archive's names cannot be those of a store: {explain_invalid(error)}: rename it"
+        ) from error
     write_record(folder / STORE_FILE, record)
 
 

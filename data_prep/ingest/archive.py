@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_prep.rasters import RASTER_SUFFIXES, natural_key
+from rsdgc.documents import MAX_BYTES, DocumentError, parse_json, read_text
 from rsdgc.errors import DataError
 
 ARCHIVE_FILE = "archive.json"
+#: What Python raises for a zip file that is broken, encrypted or packed in a way it cannot read.
+ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)
 #: Ends of names of files that accompany rasters; reports do not list them.
 SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", ".j2w")
 
@@ -39,12 +42,15 @@ class Archive:
             return None
         try:
             if self.root == self.src:
-                return (self.src / relative).read_text(encoding="utf-8")
+                return read_text(self.src / relative)
             # the root's path within the zip file
             inside = self.root.as_posix().partition("}/")[2]
             with zipfile.ZipFile(self.src) as archive:
-                return archive.read(f"{inside}/{relative}" if inside else relative).decode("utf-8")
-        except (OSError, UnicodeDecodeError, KeyError, zipfile.BadZipFile) as error:
+                member = archive.getinfo(f"{inside}/{relative}" if inside else relative)
+                if member.file_size > MAX_BYTES:
+                    raise DocumentError(f"it has {member.file_size} bytes")
+                return archive.read(member).decode("utf-8")
+        except (OSError, ValueError, KeyError, *ZIP_ERRORS) as error:
             raise DataError(f"{self.path(relative)} cannot be read: {error}") from error
 
     def is_synthetic(self) -> bool:
@@ -53,7 +59,7 @@ class Archive:
         if text is None:
             return False
         try:
-            return bool(json.loads(text).get("synthetic", False))
+            return bool(parse_json(text).get("synthetic", False))
         except (ValueError, AttributeError) as error:
             raise DataError(
                 f"{self.path(ARCHIVE_FILE)} is not a JSON object: correct or remove it"
@@ -73,7 +79,7 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n[len(prefix) :] for n in archive.namelist() if n.startswith(prefix)]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, *ZIP_ERRORS) as error:
         raise DataError(f"{path} is a broken zip file ({error}): copy it again") from error
     # GDAL finds by the braces where the path of the file ends and that within it begins
     root = Path(f"/vsizip/{{{path.resolve()}}}/{prefix}")

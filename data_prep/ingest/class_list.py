@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_prep.ingest.archive import Archive
 from data_prep.rasters import category_names
+from rsdgc.documents import DocumentError, parse_json, read_text
 from rsdgc.errors import DataError
 
 CLASSES_FILE = "classes.json"
@@ -117,7 +117,9 @@ def given_classes(
         names = {int(code): str(name) for code, name in classes.items()}
     elif classes is not None:
         try:
-            names = _parse(Path(classes).read_text(encoding="utf-8"), classes)
+            names = _parse(read_text(Path(classes)), classes)
+        except DocumentError as error:
+            raise DataError(f"{Path(classes)} cannot be used: {error}") from error
         except OSError as error:
             raise DataError(
                 f"{Path(classes)} cannot be read ({error.strerror}): correct --classes"
@@ -157,7 +159,10 @@ def named_classes(values: Iterable[str | int]) -> ClassList:
 
 def _parse(text: str, where: object) -> dict[int, str]:
     try:
-        values = json.loads(text)
-        return {int(code): str(name) for code, name in values.items()}
+        values = parse_json(text)
+        names = {int(code): str(name) for code, name in values.items()}
+        if any(abs(code) >= 2**31 for code in names):  # labels are int32
+            raise ValueError(f"code {max(names, key=abs)} has more than 32 bits")
     except (ValueError, AttributeError) as error:
         raise DataError(f'{where} is not {{"code": "name", …}}: {error}') from error
+    return names

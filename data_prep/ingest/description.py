@@ -23,10 +23,7 @@ are needed, ``labels``, ``folder``, ``date`` and ``split``.
 
 from __future__ import annotations
 
-import csv
 import fnmatch
-import io
-import tomllib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +37,13 @@ from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import date_of
 from data_prep.rasters import RasterFile, natural_key, read_header
 from data_prep.schema import SPLITS, Record, Skipped
+from rsdgc.documents import (
+    DocumentError,
+    explain_invalid,
+    parse_table,
+    parse_toml,
+    read_text,
+)
 from rsdgc.errors import DataError
 
 DESCRIPTION_SUFFIXES = (".toml", ".csv")
@@ -131,17 +135,15 @@ def described_scenes(
 def _read(path: Path) -> Description:
     try:
         # spreadsheets begin a CSV with a byte order mark
-        text = path.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else _table(text, path)
+        text = read_text(path, encoding="utf-8-sig")
+        values = parse_toml(text) if path.suffix.lower() == ".toml" else _table(text, path)
         description = Description.model_validate(values)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML: {error}") from error
+    except DocumentError as error:
+        raise DataError(f"{path} cannot be used: {error}: correct the description") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where}: {first['msg']}: correct the description") from error
+        raise DataError(f"{path}: {explain_invalid(error)}: correct the description") from error
     names = [scene.name for scene in description.scene]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -150,14 +152,13 @@ def _read(path: Path) -> Description:
 
 
 def _table(text: str, path: Path) -> dict[str, Any]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = set(reader.fieldnames or ())
+    columns, rows = parse_table(text)
     # the former name of the column still reads
     modality_column = "layer" if "layer" in columns else "modality"
     if missing := {"scene", modality_column, "file"} - columns:
         raise DataError(f"{path} has no column {min(missing)}: it needs scene, modality and file")
     scenes: dict[str, dict[str, Any]] = {}
-    for row in reader:
+    for row in rows:
         scene = scenes.setdefault(row["scene"], {"name": row["scene"], "modalities": {}})
         scene["modalities"].setdefault(row[modality_column], []).append(row["file"])
         for key in ("labels", "folder", "date", "split"):

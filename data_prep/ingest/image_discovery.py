@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +21,7 @@ from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
+from rsdgc.documents import DocumentError, parse_table, read_text, shorten
 from rsdgc.errors import DataError
 
 
@@ -185,19 +184,21 @@ def _site_folders(archive: Archive) -> set[str]:
 def _listed(path: Path) -> list[_Entry]:
     try:
         # spreadsheets begin a CSV with a byte order mark
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if missing := {"file", "label"} - set(reader.fieldnames or ()):
+        columns, rows = parse_table(read_text(path, encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its path") from error
+    except DocumentError as error:
+        raise DataError(f"{path} cannot be used: {error}: correct the list") from error
+    if missing := {"file", "label"} - columns:
         raise DataError(f"{path} has no column {min(missing)}: it needs file and label")
     entries = []
-    for line, row in enumerate(reader, start=2):
+    for line, row in enumerate(rows, start=2):
         if not row["file"] or not row["label"]:
             raise DataError(f"{path}, line {line}: file or label is empty: fill it in")
         split = row.get("split") or ""
         if split not in ("", *SPLITS[:3]):
             raise DataError(
-                f"{path}, line {line}: split {split!r} is not one of {', '.join(SPLITS[:3])}"
+                f"{path}, line {line}: split {shorten(split)} is not one of {', '.join(SPLITS[:3])}"
             )
         folder = row.get("folder") or ""
         entries.append(_Entry(row["file"], path.parent / row["file"], row["label"], folder, split))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ingest.archive import ZIP_ERRORS
 from data_prep.ingest.class_list import UnknownLabelError
 from data_prep.manifest import Columns, join_columns
 from data_prep.rasters import gdal_environment
@@ -150,11 +151,23 @@ def _write(folder: Path, result: JobResult) -> None:
 
 
 def read_result(folder: Path, key: str) -> JobResult | None:
-    """Read the result of a job that is done; None if it is not."""
+    """Read the result of a job that is done; None if it is not, or if the file is damaged.
+
+    A loss of power can leave a file without its content, because results are not synced.
+    """
     path = folder / f"{key}.npz"
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as file:
+    try:
+        return _read(path, key)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, *ZIP_ERRORS):
+        path.unlink()
+        return None
+
+
+def _read(path: Path, key: str) -> JobResult:
+    # opened here: of a damaged file NumPy would leave it open
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         facts = json.loads(str(file["facts"]))
         columns: Columns = {
             name.removeprefix("column "): file[name]

@@ -740,3 +740,55 @@ def test_nothing_is_written_beside_the_site_s_files(src: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in src.iterdir()}
     ingest(src)
     assert {path: path.stat().st_mtime_ns for path in src.iterdir()} == before
+
+
+TEXTS = {
+    "nested": (b"a = " + b"[" * 100_000, b'{"1": ' * 100_000, "nested too deeply"),
+    "not text": (b"\xff\xfe", b"\xff\xfe", "not in UTF-8"),
+    "not of the format": (b"a = = 1", b"{", "it is not"),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_descriptions_and_class_lists_from_others_are_refused(kind: str, src: Path) -> None:
+    description, classes, reason = TEXTS[kind]
+    (src / "scenes.toml").write_bytes(description)
+    with pytest.raises(DataError, match=rf"scenes.toml cannot be used: .*{reason}"):
+        ingest(src / "scenes.toml")
+    (src.parent / "classes.json").write_bytes(classes)
+    with pytest.raises(DataError, match=rf"classes.json .*{reason}"):
+        ingest(src, classes=src.parent / "classes.json")
+
+
+@pytest.mark.parametrize("codes", ['{"99999999999": "a"}', '{"1": "\\ud800"}', "[1]", '{"a": 1}'])
+def test_codes_and_names_that_cannot_be_are_refused(codes: str, src: Path) -> None:
+    (src / "classes.json").write_text(codes)
+    with pytest.raises(DataError, match=r"classes.json is not"):
+        ingest(src)
+
+
+@pytest.mark.parametrize(
+    "table", ['file,label\n"' + "x" * 200_000, "file,label\na\0,b\n", "file,label\na\n"]
+)
+def test_tables_that_are_broken_are_refused(table: str, src: Path) -> None:
+    (src / "list.csv").write_text(table)
+    with pytest.raises(DataError, match=r"list.csv.*: (fill it in|correct the list)") as caught:
+        ingest_class_folders(src / "list.csv", src.parent / "store")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_whose_note_is_encrypted_or_huge_is_refused(src: Path) -> None:
+    path = src.parent / "src.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("optical.tif", "labels.tif"):
+            archive.write(src / name, name)
+        archive.writestr("archive.json", b" " * 2**27)  # 130 kB in the file
+    with pytest.raises(DataError, match=r"archive.json cannot be read: it has 134217728 bytes"):
+        ingest(path)
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"archive.json") - 46  # its entry in the list of files
+    content[at + 8] |= 1
+    content[at + 24 : at + 28] = b"\1\0\0\0"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"archive.json cannot be read: .*encrypted"):
+        ingest(path)

@@ -90,6 +90,28 @@ def test_a_killed_call_goes_on_with_what_is_left(
     assert sorted(p.name for p in src.parent.iterdir()) == ["src", "store", "whole"]
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", bytes(500)])
+def test_a_result_that_lost_its_content_is_made_again(
+    src: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """A loss of power leaves files that have a name and no content."""
+    whole = ingest_scenes(src, src.parent / "whole", chip_px=8)
+    make_part = job_results.run_job
+
+    def dying(folder: Path, job: ChipJob) -> job_results.JobResult:
+        if job.scene == "scene-2":
+            (next(folder.glob("*.npz"))).write_bytes(content)
+            raise KeyboardInterrupt
+        return make_part(folder, job)
+
+    monkeypatch.setattr(job_results, "run_job", dying)
+    out = src.parent / "store"
+    with pytest.raises(KeyboardInterrupt):
+        ingest_scenes(src, out, chip_px=8)
+    monkeypatch.setattr(job_results, "run_job", make_part)
+    assert same(whole.path, ingest_scenes(src, out, chip_px=8).path)
+
+
 @pytest.mark.slow
 def test_a_process_killed_without_warning_goes_on(src: Path) -> None:
     out = src.parent / "store"

@@ -1,0 +1,188 @@
+"""Small files of text that others may have written: JSON, TOML, CSV, read whole or refused.
+
+A parser alone lets through what fails later and elsewhere: a half of a surrogate pair, which no
+report can be written with, a number of a thousand digits, infinity, or lists nested so deeply that
+Python's stack ends. Every file of these kinds that the project reads comes through here, whoever
+wrote it. What such a file *means* is checked by its own module.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import stat
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+MAX_BYTES = 64 * 2**20
+"""Largest file that is read: a ledger of a thousand rounds at a thousand sites has half of it."""
+MAX_DEPTH = 64
+"""Deepest nesting of lists and objects; the project's own files have less than ten levels."""
+MAX_INTEGER = 2**64
+"""Integers are below it in magnitude: Flower's numbers of runs and nodes take 64 bits."""
+
+
+class DocumentError(ValueError):
+    """The content of a file cannot be used; the text says why, in one line without the path."""
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file.
+
+    A device or a pipe is not opened, because reading it may never end.
+
+    Raises
+    ------
+    OSError
+        The file is missing or cannot be read.
+    DocumentError
+        It is not a regular file, or larger than ``limit`` bytes.
+    """
+    facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(21, "it is a folder", str(path))
+    if not stat.S_ISREG(facts.st_mode):
+        raise DocumentError("it is not a regular file")
+    if facts.st_size > limit:
+        raise DocumentError(f"it has {facts.st_size} bytes, and at most {limit} are read")
+    return path.read_bytes()
+
+
+def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> str:
+    """Return the text of a file; raises as :func:`read_bytes`, and if it is not in UTF-8."""
+    content = read_bytes(path, limit)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"it is not in UTF-8 (byte {error.start})") from None
+
+
+def read_json(path: Path) -> Any:
+    """Return the values of a JSON file; raises as :func:`read_text` and :func:`parse_json`."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """Return the values of a JSON text.
+
+    Parameters
+    ----------
+    text
+        The text.
+    finite
+        Whether NaN and infinity are refused, which JSON does not have and Python writes.
+
+    Raises
+    ------
+    DocumentError
+        The text is not JSON, is nested too deeply, or holds text or numbers that cannot be used.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise DocumentError("it is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(f"it is not JSON: {error}") from None
+    _check(values, finite)
+    return values
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file; raises as :func:`read_text` and :func:`parse_toml`."""
+    return parse_toml(read_text(path))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the values of a TOML text; raises as :func:`parse_json`."""
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise DocumentError("it is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(f"it is not TOML: {error}") from None
+    _check(values, finite=True)
+    return values
+
+
+def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:
+    """Return the columns of a CSV text, and its rows by column; a cell that is missing is empty.
+
+    Raises
+    ------
+    DocumentError
+        The text is not CSV, as with a quote that is never closed, or not valid Unicode.
+    """
+    if not is_text(text) or "\0" in text:
+        raise DocumentError("it is not a table of text")
+    reader = csv.DictReader(io.StringIO(text), restval="", restkey="")
+    try:
+        rows = [{key: value for key, value in row.items() if key} for row in reader]
+    except csv.Error as error:
+        raise DocumentError(f"it is not a table: line {reader.line_num}: {error}") from None
+    return set(reader.fieldnames or ()), rows
+
+
+def is_text(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check(values: Any, finite: bool) -> None:
+    """Walk over nested values, level by level, because recursion has an end of its own."""
+    level = [values]
+    for _ in range(MAX_DEPTH):
+        following: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                following += value
+                following += value.values()
+            elif isinstance(value, list):
+                following += value
+            else:
+                _check_scalar(value, finite)
+        if not following:
+            return
+        level = following
+    raise DocumentError("it is nested too deeply")
+
+
+def _check_scalar(value: Any, finite: bool) -> None:
+    if isinstance(value, str):
+        if not is_text(value):
+            raise DocumentError(f"{shorten(value)} is not valid Unicode")
+    elif isinstance(value, float):
+        if finite and not math.isfinite(value):
+            raise DocumentError(f"it holds {value}, which is not a number of JSON")
+    elif isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        raise DocumentError("it holds an integer of more than 64 bits")
+
+
+def shorten(value: object, length: int = 60) -> str:
+    """Return a value as Python writes it, cut to a length, for an error message."""
+    text = ascii(value)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def explain_invalid(error: ValidationError) -> str:
+    """Return field, reason and value of the first error that pydantic found, in one line."""
+    first = error.errors(include_url=False)[0]
+    parts = [part if isinstance(part, int) else shorten(part)[1:-1] for part in first["loc"]]
+    where = ".".join(map(str, parts))
+    reason = " ".join(first["msg"].removeprefix("Value error, ").split())
+    # The project's own reasons name the value already.
+    named = first["type"] in ("value_error", "missing", "extra_forbidden")
+    scalar = isinstance(first["input"], str | int | float) and not named
+    value = f" (it is {shorten(first['input'])})" if scalar else ""
+    return f"{where}: {reason}{value}" if where else f"{reason}{value}"
