@@ -49,7 +49,8 @@ from rsdgc.errors import RunError, SettingError, WireError
 from rsdgc.patches import unpack_patches
 from rsdgc.registry import add_code_dir
 from strategies import messages
-from strategies.model_record import to_record, to_vector
+from strategies.model_record import received_model, to_record
+from strategies.received_arrays import received_bytes
 from strategies.roll_call import read_modalities, site_record
 from strategies.sites import ModalityInfo
 from strategies.transport import chunk_upload, join_upload
@@ -388,17 +389,17 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
         return ReceivedModel(version, fingerprint, statistics=statistics)
     if messages.PATCHES in record:
         try:
-            patches = unpack_patches(record[messages.PATCHES].numpy().tobytes())
+            patches = unpack_patches(bytes(received_bytes(record[messages.PATCHES])))
         except WireError as error:
             raise ReplicaOutOfSync(str(error)) from None
         return ReceivedModel(version, fingerprint, patches=tuple(patches), statistics=statistics)
-    packed = record.get(messages.PACKED)
-    whole = to_vector(record, spec) if packed is None else packed.numpy()
-    if whole.dtype != np.float32 or whole.shape != (spec.size,):
+    try:
+        whole = received_model(record, spec)
+    except WireError as error:
         raise RunError(
-            f"the server's model is {whole.dtype}{list(whole.shape)}, this site's is "
-            f"float32[{spec.size}]; use the same version and data at all sites"
-        )
+            f"the server's model is not this site's, float32[{spec.size}] ({error}): use the same "
+            "version and data at all sites"
+        ) from None
     return ReceivedModel(version, fingerprint, whole=whole, statistics=statistics)
 
 

@@ -227,7 +227,7 @@ def _best_round(strategy: SiteStrategy) -> BestRound | None:
     return BestRound(
         round=best.round,
         val_balanced_accuracy=round(best.balanced_accuracy, 6),
-        val_loss=round(best.loss, 6),
+        val_loss=None if best.loss is None else round(best.loss, 6),
         **rounded,
     )
 
@@ -237,7 +237,7 @@ def headline(summary: RunSummary, report: Path) -> str:
     accuracy = "not scored" if summary.accuracy is None else f"{summary.accuracy:.3f}"
     synthetic = " (synthetic data)" if summary.synthetic else ""
     lost = sum(summary.refused.values())
-    missing = f" | {lost} uploads refused or lost" if lost else ""
+    missing = f" | {lost} replies refused or lost" if lost else ""
     return (
         f"report: {report} | accuracy {accuracy}{synthetic} | "
         f"up {human_bytes(summary.bytes_up)}, down {human_bytes(summary.bytes_down)} | "

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
@@ -31,29 +32,34 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from rsdgc.arrays import Float32, Int64
-from rsdgc.errors import RunError, WireError
+from rsdgc.errors import RunError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import in_branch
-from rsdgc.statistics_codec import decode_statistics
 from strategies import messages
 from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes
-from strategies.metrics import (
-    Scores,
-    read_confusions,
-    score_received_model,
-    sum_confusion,
-    validate_received_model,
-)
+from strategies.metrics import ClassCounts, Scores, sum_counts
 from strategies.outbox import Outbox
+from strategies.replies import (
+    EvaluateReply,
+    TrainReply,
+    is_request,
+    read_evaluate_reply,
+    read_train_reply,
+)
 from strategies.roll_call import SiteDiscovery, modality_fields
 from strategies.round_log import RoundLog
-from strategies.running_statistics import GROUP, RunningStatistics, mean_arrays
+from strategies.running_statistics import (
+    GROUP,
+    RunningStatistics,
+    mean_arrays,
+    read_statistics,
+)
 from strategies.sites import SiteInfo, SiteManager
-from strategies.transport import join_upload, send_and_receive
-from strategies.validation import ReplyRefused, check_no_error
+from strategies.transport import send_and_receive
+from strategies.validation import ReplyRefused
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -148,8 +154,8 @@ class SiteStrategy(Strategy):
         """Return the arrays that bring a site to the present model; the same ones if repeated."""
 
     @abstractmethod
-    def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
-        """Check a reply and keep its upload; raise :class:`ReplyRefused` if it cannot be used."""
+    def accept(self, site: SiteInfo, reply: TrainReply, entry: SiteEntry) -> None:
+        """Check an upload and keep it; raise :class:`ReplyRefused` if it cannot be used."""
 
     @abstractmethod
     def aggregate_uploads(self, server_round: int) -> None:
@@ -197,6 +203,10 @@ class SiteStrategy(Strategy):
     def requests_whole_model(self, reply: Message) -> bool:
         """Return whether a reply asks for the whole model instead of carrying an upload."""
         return False
+
+    def published_version(self) -> int | None:
+        """Return the version that sites' replicas may have at most; None without replicas."""
+        return None
 
     def ratios(self) -> dict[str, float]:
         """Return this round's compression ratios by layer; empty for a dense method."""
@@ -284,7 +294,9 @@ class SiteStrategy(Strategy):
         if metrics is not None:
             result.evaluate_metrics_clientapp[num_rounds] = metrics
         # The final evaluation is not a round of its own: it completes the last round.
-        self.ledger.count(self._outbox.end())
+        entries = self._outbox.end()
+        self.ledger.refusals.update(e.reason for e in entries if e.reason)
+        self.ledger.count(entries)
         self.ledger.score_round(num_rounds, self.ledger.final, self.ledger.final_val)
         return result
 
@@ -326,14 +338,11 @@ class SiteStrategy(Strategy):
         """
         by_site = self._outbox.replies_by_site(replies)
         # By name, so that the result does not depend on the order of arrival.
-        accepted = [
-            entry
-            for name, entry in sorted(self._outbox.entries.items())
-            if self._accept_reply(name, by_site.get(name), entry)
-        ]
-        scored = {entry.site: by_site[entry.site] for entry in accepted}
-        scores = score_received_model(scored, self.site_manager)
-        val = validate_received_model(scored, self.site_manager)
+        entries = sorted(self._outbox.entries.items())
+        counts = [self._accept_reply(name, by_site.get(name), entry) for name, entry in entries]
+        accepted = [entry for _, entry in entries if entry.accepted]
+        scores = sum_counts(test for test, _ in counts)
+        val = sum_counts(val for _, val in counts)
         self.ledger.score_round(server_round - 1, scores, val)
         # Before the step: the sites have scored the model that they received.
         self.best.offer(server_round - 1, val, self._sent_model)
@@ -363,42 +372,54 @@ class SiteStrategy(Strategy):
     ) -> MetricRecord | None:
         """Add up the sites' confusion matrices, and score the sum."""
         by_site = self._outbox.replies_by_site(replies)
-        for name, reply in by_site.items():
-            if not reply.has_error():
-                self._outbox.entries[name].accepted = True
-                self._outbox.entries[name].bytes_up += content_bytes(reply.content)
-        self.local = self._mean_local(by_site)
-        self.ledger.final_val = validate_received_model(by_site, self.site_manager)
+        received: list[tuple[dict[str, Float32], float]] = []
+        counts: dict[str, ClassCounts] = {}
+        vals = []
+        confusion = np.zeros((len(self.site_manager.data.classes),) * 2, np.int64)
+        for name, entry in sorted(self._outbox.entries.items()):
+            reply = self._accept_scores(name, by_site.get(name), entry, received)
+            if reply is not None:
+                counts[name], confusion = reply.test, confusion + reply.confusion
+                vals.append(reply.val)
+        self.local = self.initial_local | mean_arrays(received)
+        self.ledger.final_val = sum_counts(vals)
         self.best.offer(server_round, self.ledger.final_val, self._sent_model)
-        confusions = read_confusions(by_site, self.site_manager)
-        total = sum_confusion(confusions.values())
-        if total is None:
+        scores = sum_counts(counts.values())
+        if scores is None:
             return None
-        self.confusion, scores = total
-        self.ledger.final = scores
+        self.confusion, self.ledger.final = confusion, scores
         for modalities, names in self.site_manager.sites_by_modalities().items():
-            group = sum_confusion(confusions[name] for name in names if name in confusions)
+            group = sum_counts(counts.get(name) for name in names)
             if group is not None:
-                self.scores_by_modalities[modalities] = group[1]
-        return MetricRecord({"accuracy": scores.accuracy, "loss": scores.loss})
+                self.scores_by_modalities[modalities] = group
+        loss = {} if scores.loss is None else {"loss": scores.loss}
+        return MetricRecord({"accuracy": scores.accuracy, **loss})
 
-    def _mean_local(self, by_site: Mapping[str, Message]) -> dict[str, Float32]:
-        """Return the mean of the entries that stay at the sites, weighted by training chips."""
-        received = []
-        for name, reply in by_site.items():
-            record = None if reply.has_error() else reply.content.array_records.get(messages.LOCAL)
-            if record is None:
-                continue
-            try:
-                arrays = decode_statistics(join_upload(record), self.initial_local)
-            except WireError as error:
-                log(WARNING, "the local entries of %s are left out: %s", name, error)
-                continue
-            site = self.site_manager.sites[name]
-            # Those of a branch that the site lacks are as built: absent, and not part of the mean.
-            own = _without_branches(self.initial_local | arrays, self.site_manager.lacking(site))
-            received.append((own, float(site.num_train)))
-        return self.initial_local | mean_arrays(received)
+    def _accept_scores(
+        self,
+        name: str,
+        reply: Message | None,
+        entry: SiteEntry,
+        local: list[tuple[dict[str, Float32], float]],
+    ) -> EvaluateReply | None:
+        """Return the scores of the final model at a site, or record why they are refused.
+
+        The entries of the model that stay at the site are appended to ``local``, with its weight in
+        their mean.
+        """
+        site = self.site_manager.sites[name]
+        with self._refusing(entry):
+            arrived = self._arrived(reply, entry)
+            scores = read_evaluate_reply(arrived, site, len(self.site_manager.data.classes))
+            if scores.local is not None:
+                arrays, _ = read_statistics(scores.local, self.initial_local, "local entries")
+                # Those of a branch that the site lacks are as built, and not part of the mean.
+                own = self.initial_local | arrays
+                own = _without_branches(own, self.site_manager.lacking(site))
+                local.append((own, float(site.num_train)))
+            entry.accepted, entry.accuracy = True, scores.test.accuracy
+            return scores
+        return None
 
     # ---- messages of a round ------------------------------------------------------------------
 
@@ -488,10 +509,7 @@ class SiteStrategy(Strategy):
 
     def _requested_frozen_part(self, reply: Message) -> Download | None:
         """Return the frozen part if a reply asks for it; it is packed once."""
-        if self.frozen is None or reply.has_error():
-            return None
-        record = reply.content.metric_records.get(messages.METRICS)
-        if record is None or messages.FROZEN not in record:
+        if self.frozen is None or not is_request(reply, messages.FROZEN):
             return None
         if self._frozen_download is None:
             array = Array(np.frombuffer(self.frozen.pack(), np.uint8))
@@ -499,27 +517,60 @@ class SiteStrategy(Strategy):
             self._frozen_download = Download(arrays, {FROZEN_GROUP: len(array.data)})
         return self._frozen_download
 
-    def _accept_reply(self, name: str, reply: Message | None, entry: SiteEntry) -> bool:
-        """Accept a reply, or record why it is refused; return whether it was accepted."""
-        try:
-            if reply is None:
-                raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
-            check_no_error(reply)
-            entry.bytes_up += content_bytes(reply.content)
-            running, running_bytes = self.running.read(reply)  # checked before the upload counts
-            site = self.site_manager.sites[name]
-            self.accept(site, reply, entry)
+    def _accept_reply(
+        self, name: str, reply: Message | None, entry: SiteEntry
+    ) -> tuple[ClassCounts | None, ClassCounts | None]:
+        """Accept a reply, or record why it is refused.
+
+        Returns the counts on test and validation split that came with an accepted one.
+        """
+        site, data = self.site_manager.sites[name], self.site_manager.data
+        with self._refusing(entry):
+            arrived = self._arrived(reply, entry)
+            checked = read_train_reply(
+                arrived,
+                site,
+                len(data.classes),
+                scored=messages.is_scored(entry.round, self.round_settings.evaluate_every),
+                published=self.published_version(),
+            )
+            del arrived.content[messages.UPDATE]  # or every upload would be in memory twice
+            # Checked before the upload counts.
+            running, running_bytes = self.running.read(checked.running)
+            self.accept(site, checked, entry)
             running = _without_branches(running, self.site_manager.lacking(site))
-            self.running.add(running, entry.num_examples)
+            self.running.add(running, checked.num_examples)
+            entry.accepted = True
+            entry.num_examples = checked.num_examples
+            entry.train_loss, entry.seconds = checked.train_loss, checked.seconds
+            entry.accuracy = None if checked.test is None else checked.test.accuracy
+            if running_bytes:
+                entry.up_by_group["report"] -= running_bytes
+                entry.up_by_group[GROUP] = running_bytes
+            return checked.test, checked.val
+        return None, None
+
+    def _arrived(self, reply: Message | None, entry: SiteEntry) -> Message:
+        """Return a reply, its bytes counted; raise :class:`ReplyRefused` if it did not come."""
+        if reply is None:
+            raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
+        if reply.has_content():
+            entry.bytes_up += content_bytes(reply.content)
+        return reply
+
+    @contextmanager
+    def _refusing(self, entry: SiteEntry) -> Iterator[None]:
+        """Record in a site's entry why its reply is refused, and go on with the other sites'."""
+        try:
+            yield
         except ReplyRefused as refusal:
             entry.reason = refusal.reason
-            log(WARNING, "%s refused in round %d: %s", name, entry.round, refusal)
-            return False
-        entry.accepted = True
-        if running_bytes:
-            entry.up_by_group["report"] -= running_bytes
-            entry.up_by_group[GROUP] = running_bytes
-        return True
+            log(WARNING, "%s refused in round %d: %s", entry.site, entry.round, refusal)
+        except Exception as error:
+            # What no check foresaw must cost this site its round, and not all sites theirs.
+            entry.reason = "unreadable reply"
+            text = "%s refused in round %d: %s: %s"
+            log(WARNING, text, entry.site, entry.round, entry.reason, error, exc_info=True)
 
     def _sent_model(self) -> ArrayRecord:
         """Return the model that the sites have been sent, with its running statistics."""

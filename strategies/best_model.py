@@ -6,6 +6,7 @@ received and scored it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,8 @@ class BestModel:
     def __init__(self) -> None:
         self.round: int | None = None  #: after which the model was published; None without any
         self.balanced_accuracy = 0.0  #: on the validation splits
-        self.loss = 0.0  #: mean cross-entropy on the validation splits, in nats
+        #: mean cross-entropy on the validation splits, in nats; None if no site's was finite
+        self.loss: float | None = None
         self.arrays: ArrayRecord | None = None  #: its layers and running statistics
 
     def offer(self, number: int, val: Scores | None, model: Callable[[], ArrayRecord]) -> bool:
@@ -35,8 +37,8 @@ class BestModel:
         """
         if val is None:
             return False
-        score, best = (val.balanced_accuracy, -val.loss), (self.balanced_accuracy, -self.loss)
-        if self.round is not None and score <= best:
+        score = _rank(val.balanced_accuracy, val.loss)
+        if self.round is not None and score <= _rank(self.balanced_accuracy, self.loss):
             return False
         self.round, self.balanced_accuracy, self.loss = number, val.balanced_accuracy, val.loss
         self.arrays = model()
@@ -61,3 +63,8 @@ class BestModel:
         self.arrays = None
         if self.round is not None:
             self.arrays = ArrayRecord({name: Array(state.arrays[name]) for name in layers})
+
+
+def _rank(balanced_accuracy: float, loss: float | None) -> tuple[float, float]:
+    """Return what is larger for a better model; one without a loss wins no tie."""
+    return balanced_accuracy, -math.inf if loss is None else -loss

@@ -20,10 +20,11 @@ from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
 from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
+from strategies.received_arrays import rebuilt_array, received_floats
+from strategies.replies import INVALID_UPLOAD, TrainReply
 from strategies.running_statistics import RunningStatistics
 from strategies.sites import SiteInfo, SiteManager
-from strategies.transport import array_values
-from strategies.validation import ReplyRefused, finite_or_none, read_metric, read_num_examples
+from strategies.validation import ReplyRefused
 
 
 class DenseFedAvg(SiteStrategy):
@@ -86,42 +87,35 @@ class DenseFedAvg(SiteStrategy):
         """Return how a site finds its state, if it has any."""
         return self.origin_fields(self._run_id) if self.initial_local else {}
 
-    def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
+    def accept(self, site: SiteInfo, reply: TrainReply, entry: SiteEntry) -> None:
         """Check that the reply is a model of the site's layers with finite values, and keep it."""
-        weight = read_num_examples(reply, site.num_train)
-        loss = read_metric(reply, messages.TRAIN_LOSS)
-        seconds = read_metric(reply, messages.SECONDS)
-        model = self._read_model(reply, site)
+        model = self._read_model(reply.update, site)
         # From here on the upload counts: nothing below may refuse it.
-        self._uploads.append((model, weight))
-        entry.num_examples = weight
-        entry.train_loss = finite_or_none(loss)
-        entry.seconds = finite_or_none(seconds) or 0.0
+        self._uploads.append((model, reply.num_examples))
         groups: Counter[str] = Counter()
         for name, array in model.items():
             groups[layer_group(name)] += len(array.data)
         groups["report"] = entry.bytes_up - groups.total()
         entry.up_by_group = dict(groups)
 
-    def _read_model(self, reply: Message, site: SiteInfo) -> ArrayRecord:
-        """Return the model of a reply, its layers in the order of the global one."""
-        record = reply.content.array_records.get(messages.UPDATE)
+    def _read_model(self, record: ArrayRecord, site: SiteInfo) -> ArrayRecord:
+        """Return the model of a reply built anew, its layers in the order of the global one."""
         lacking = self.site_manager.lacking(site)
         names = [name for name in self._shapes if not in_branch(name, lacking)]
-        if record is None or set(record) != set(names):
-            raise ReplyRefused("not a valid upload", "its layers are not the model's")
+        if set(record) != set(names):
+            raise ReplyRefused(INVALID_UPLOAD, "its layers are not the model's")
+        layers = {}
         for name in names:
+            data = record[name].data
             try:
-                values = array_values(record[name])
+                values = received_floats(record[name], self._shapes[name])
             except WireError as error:
-                raise ReplyRefused("not a valid upload", f"layer {name!r}: {error}") from None
-            if values.dtype != np.float32 or values.shape != self._shapes[name]:
-                what = f"layer {name!r} is {values.dtype}{list(values.shape)}"
-                raise ReplyRefused("not a valid upload", f"{what}, not that of the model")
+                raise ReplyRefused(INVALID_UPLOAD, f"layer {name!r}: {error}") from None
             # One NaN would end in every weight of the average.
             if not np.isfinite(values).all():
-                raise ReplyRefused("not a valid upload", f"layer {name!r} is not finite")
-        return ArrayRecord({name: record[name] for name in names})
+                raise ReplyRefused(INVALID_UPLOAD, f"layer {name!r} is not finite")
+            layers[name] = rebuilt_array(values, data)
+        return ArrayRecord(layers)
 
     def aggregate_uploads(self, server_round: int) -> None:
         """Average with Flower's own aggregation, each layer over the sites that have it."""

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from rsdgc import SparseUpdate
 from rsdgc.errors import RunError
@@ -57,6 +57,8 @@ class SiteEntry:
     reason: str = ""
     num_examples: int = 0
     train_loss: float | None = None
+    #: of the model that the site received, on its test split; None if it did not score it
+    accuracy: float | None = None
     seconds: float = 0.0
     up_by_group: dict[str, int] = field(default_factory=dict)
     down_by_group: dict[str, int] = field(default_factory=dict)
@@ -241,12 +243,27 @@ class Ledger:
     def _append(self, name: str, entry: SiteEntry | RoundEntry) -> None:
         if self.folder is not None:
             with (self.folder / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(entry)) + "\n")
+                file.write(json.dumps(asdict(entry), allow_nan=False) + "\n")
 
 
 def content_bytes(content: RecordDict) -> int:
     """Return the bytes of a message's content: all arrays, metrics, config values and names."""
-    return sum(len(name) + record.count_bytes() for name, record in content.items())
+    return sum(len(name) + _record_bytes(record) for name, record in content.items())
+
+
+def _record_bytes(record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
+    if not isinstance(record, ConfigRecord):
+        return record.count_bytes()
+    # As Flower counts them, but it raises an error at a value that is empty.
+    return sum(len(key) + _value_bytes(value) for key, value in record.items())
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    if isinstance(value, str | bytes):
+        return len(value)
+    return 1 if isinstance(value, bool) else 8
 
 
 def layer_group(layer: str) -> str:

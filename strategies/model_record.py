@@ -7,12 +7,33 @@ from flwr.app import Array, ArrayRecord
 
 from rsdgc import ModelSpec
 from rsdgc.arrays import Bools, Float32
+from rsdgc.errors import WireError
+from strategies import messages
+from strategies.received_arrays import received_floats
+
+
+def received_model(record: ArrayRecord, spec: ModelSpec) -> Float32:
+    """Return a model that a peer sent, packed or layer by layer, as a vector, float32 [spec.size].
+
+    Raises
+    ------
+    WireError
+        It is not a model of this shape.
+    """
+    if messages.PACKED in record:
+        return received_floats(record[messages.PACKED], (spec.size,))
+    absent = [layer.name for layer in spec.layers if layer.name not in record]
+    if absent:
+        raise WireError(f"layer {absent[0]!r} is absent")
+    layers = [received_floats(record[layer.name], layer.shape) for layer in spec.layers]
+    return np.concatenate([values.reshape(-1) for values in layers])
 
 
 def to_vector(record: ArrayRecord, spec: ModelSpec) -> Float32:
     """Join a model's arrays, one per layer, into one new vector, float32 [spec.size].
 
-    Its dtype and size are those of the arrays: check them if the record comes from elsewhere.
+    Its dtype and size are those of the arrays: for a record from a peer there is
+    :func:`received_model`.
     """
     return np.concatenate([record[layer.name].numpy().reshape(-1) for layer in spec.layers])
 

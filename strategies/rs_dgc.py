@@ -30,15 +30,10 @@ from strategies.downlink import Download, DownloadCache, PublishedModel
 from strategies.ledger import Ledger, SiteEntry, content_bytes, update_bytes
 from strategies.model_record import to_record, to_vector
 from strategies.rate_control import RateControl
+from strategies.replies import INVALID_UPLOAD, TrainReply, is_request, read_upload
 from strategies.running_statistics import GROUP, RunningStatistics
 from strategies.sites import SiteInfo, SiteManager
-from strategies.validation import (
-    ReplyRefused,
-    finite_or_none,
-    read_metric,
-    read_num_examples,
-    read_upload,
-)
+from strategies.validation import ReplyRefused
 
 LARGEST_STATISTICS_SHARE = 0.5
 """Share of a message that running statistics may take without a warning."""
@@ -55,11 +50,6 @@ class SyncState:
 
     accepted: dict[str, int] = field(default_factory=dict)
     confirmed: dict[str, int] = field(default_factory=dict)
-
-    def confirm(self, site: str, version: object, published: int) -> None:
-        """Record the version that a site reports, if it is a possible one."""
-        if isinstance(version, int) and 0 <= version <= published:
-            self.confirmed[site] = version
 
 
 class ServerMomentum:
@@ -214,37 +204,30 @@ class RsDgc(SiteStrategy):
         """Return the ratios that the sites were sent for this round."""
         return self._ratios
 
+    def published_version(self) -> int | None:
+        """Return the version of the published model."""
+        return self.model.version
+
     def requests_whole_model(self, reply: Message) -> bool:
         """Return whether the site reports that its replica is out of sync."""
-        if reply.has_error():
-            return False
-        record = reply.content.metric_records.get(messages.METRICS)
-        return record is not None and messages.RESYNC in record
+        return is_request(reply, messages.RESYNC)
 
     # ---- what comes back ----------------------------------------------------------------------
 
-    def accept(self, site: SiteInfo, reply: Message, entry: SiteEntry) -> None:
+    def accept(self, site: SiteInfo, reply: TrainReply, entry: SiteEntry) -> None:
         """Check an upload and keep it, still encoded, until the round is complete."""
-        weight = read_num_examples(reply, site.num_train)
-        version = read_metric(reply, messages.VERSION)
-        loss = read_metric(reply, messages.TRAIN_LOSS)
-        seconds = read_metric(reply, messages.SECONDS)
         stamp = Stamp(self.model.run_id, entry.round, self.model.version)
-        update = read_upload(reply, self.rates.spec, self.rates.scheme, stamp)
+        update = read_upload(reply.update, self.rates.spec, self.rates.scheme, stamp)
         try:
-            self._uploads.add(site.name, update, weight, self._present(site))
+            self._uploads.add(site.name, update, reply.num_examples, self._present(site))
         except WireError as error:
-            raise ReplyRefused("not a valid upload", str(error)) from None
+            raise ReplyRefused(INVALID_UPLOAD, str(error)) from None
         # From here on the upload counts: nothing below may refuse it.
-        del reply.content[messages.UPDATE]  # or every upload would be in memory twice
-        self.sync.confirm(site.name, version, self.model.version)
+        self.sync.confirmed[site.name] = reply.version
         self._upload_bytes[site.name] = entry.bytes_up
         self._upload_share += share_of_layers(
             self.rates.spec, self.rates.scheme, self.rates.ratios, self._present(site)
         )
-        entry.num_examples = weight
-        entry.train_loss = finite_or_none(loss)
-        entry.seconds = finite_or_none(seconds) or 0.0
         groups = update_bytes(update)
         groups["report"] = entry.bytes_up - groups.total()
         entry.up_by_group = dict(groups)

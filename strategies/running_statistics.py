@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord
 
 from rsdgc.arrays import Float32
 from rsdgc.errors import WireError
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
-from strategies import messages
 from strategies.checkpoints import State
 from strategies.transport import chunk_upload, join_upload
 from strategies.validation import ReplyRefused
@@ -53,19 +52,14 @@ class RunningStatistics:
         """Return what brings a site's statistics up to date; None if they are the initial ones."""
         return self._record
 
-    def read(self, reply: Message) -> tuple[dict[str, Float32], int]:
-        """Return the arrays of a reply and their encoded bytes.
+    def read(self, record: ArrayRecord | None) -> tuple[dict[str, Float32], int]:
+        """Return the arrays of a reply's record and their encoded bytes.
 
         Raises :class:`ReplyRefused` if they cannot be used.
         """
-        record = reply.content.array_records.get(messages.RUNNING)
         if record is None:
             return {}, 0
-        try:
-            packed = join_upload(record)
-            return decode_statistics(packed, self.current), len(packed)
-        except WireError as error:
-            raise ReplyRefused("not valid running statistics", str(error)) from None
+        return read_statistics(record, self.current, "running statistics")
 
     def add(self, arrays: dict[str, Float32], weight: float) -> None:
         """Keep the arrays of an accepted reply until the round is complete."""
@@ -99,6 +93,20 @@ class RunningStatistics:
 def _largest_bytes(initial: Mapping[str, Float32]) -> int:
     changed = {name: array + np.float32(1) for name, array in initial.items()}
     return len(encode_statistics(changed, initial))
+
+
+def read_statistics(
+    record: ArrayRecord, reference: Mapping[str, Float32], what: str
+) -> tuple[dict[str, Float32], int]:
+    """Return the arrays of a reply and their encoded bytes.
+
+    Raises :class:`ReplyRefused`, which says ``what`` they are, if they cannot be used.
+    """
+    try:
+        packed = join_upload(record)
+        return decode_statistics(packed, reference), len(packed)
+    except WireError as error:
+        raise ReplyRefused(f"not valid {what}", str(error)) from None
 
 
 def mean_arrays(

@@ -13,16 +13,15 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
 from rsdgc.errors import WireError
 from rsdgc.plain_text import plain_line
 from strategies.messages import PACKED
+from strategies.received_arrays import received_bytes
 
 # While replies arrive they are fetched at the faster rate. In a quiet spell the pause grows to the
 # slower one: with many sites every look is a request for all outstanding ids, and a round that
@@ -149,35 +148,11 @@ def join_upload(record: ArrayRecord) -> bytes:
     if not names or set(record) != set(names):
         arrays = ", ".join(list(record)[:3]) or "none"
         raise WireError(f"the arrays are {arrays}, not one packed upload")
-    return b"".join(_chunk_bytes(record[name]) for name in names)
-
-
-def array_values(array: Array) -> NDArray[Any]:
-    """Return the content of an array that a peer sent, whatever its own description says.
-
-    Raises
-    ------
-    WireError
-        It is not an array in NumPy's format.
-    """
-    try:
-        values = array.numpy()
-    except Exception as error:  # NumPy raises much, as it guesses the format from the first bytes
-        raise WireError(f"an array cannot be read ({error})") from None
-    if not isinstance(values, np.ndarray):
-        raise WireError("an array cannot be read (it is an archive)")
-    return values
+    return b"".join(received_bytes(record[name]) for name in names)
 
 
 def _chunk_names(count: int) -> list[str]:
     return [f"{PACKED}-{number:04}" for number in range(count)]
-
-
-def _chunk_bytes(array: Array) -> bytes:
-    values = array_values(array)
-    if values.dtype != np.uint8 or values.ndim != 1:
-        raise WireError(f"an array is {values.dtype}{list(values.shape)}, not bytes")
-    return values.tobytes()
 
 
 def _push(grid: Grid, messages: dict[int, Message]) -> dict[str, int]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from rsdgc import ModelSpec, Scheme, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Int64
-from rsdgc.errors import WireError
 from rsdgc.plain_text import plain_line
-from strategies import messages
-from strategies.transport import error_summary, join_upload
+from strategies.transport import error_summary
 
 MAX_COUNT = 2**40
 """Limit of a count: the sum over a million sites still fits int64."""
+MAX_SECONDS = 30 * 24 * 3600.0
+"""Longest work on one task that a site may report."""
+MAX_LOSS = 1e6
+"""Largest mean loss that counts, in nats. A larger one says no more than that a model diverged."""
+
+INCOMPLETE = "incomplete report"
+MALFORMED = "malformed report"
+CONTRADICTORY = "contradictory scores"
+UNEXPECTED = "unexpected content"
+
+Record = ArrayRecord | ConfigRecord | MetricRecord
 
 
 class ReplyRefused(Exception):  # noqa: N818  # an outcome that is counted, not a failure
@@ -37,74 +46,81 @@ def check_no_error(reply: Message) -> None:
         raise ReplyRefused("error at the site", error_summary(reply.error.reason))
 
 
-def finite_or_none(value: object) -> float | None:
-    """Return a reported number as a float, or None if it is not a finite number."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def read_metric(reply: Message, key: str) -> Any:
-    """Return a field of the report; raise :class:`ReplyRefused` if it is absent."""
-    record = reply.content.metric_records.get(messages.METRICS)
-    if record is None or key not in record:
-        raise ReplyRefused("incomplete report", f"no '{key}'")
-    return record[key]
-
-
-def read_num_examples(reply: Message, limit: int) -> int:
-    """Return the weight of an upload: a whole number from 1 to the chips that the site has."""
-    value = read_metric(reply, messages.NUM_EXAMPLES)
-    reason = "num-examples out of range"
-    if finite_or_none(value) is None:
-        raise ReplyRefused(reason, f"{value!r} is not a number")
-    if value != int(value) or not 1 <= value <= limit:
-        raise ReplyRefused(reason, f"{value} is not in 1…{limit}")
-    return int(value)
-
-
-def read_class_counts(
-    reply: Message, key: str, length: int, loss_key: str = messages.SCORE_LOSS
-) -> tuple[Int64, float]:
-    """Return the counts of a report, int64 [length], and its mean loss (0 if not finite)."""
+def check_records(reply: Message, allowed: Mapping[str, type[Record]]) -> RecordDict:
+    """Return a reply's content, which may have the records ``allowed`` by name and no others."""
     check_no_error(reply)
-    counts = read_metric(reply, key)
-    loss = read_metric(reply, loss_key)
-    if not isinstance(counts, list) or len(counts) != length:
-        raise ReplyRefused("incomplete report", f"'{key}' does not hold {length} counts")
-    if any(not isinstance(count, int) or not 0 <= count < MAX_COUNT for count in counts):
-        raise ReplyRefused("incomplete report", f"'{key}' holds a value that is not a count")
-    # A negative cross-entropy does not exist, and would win the choice of the best round.
-    return np.array(counts, dtype=np.int64), max(0.0, finite_or_none(loss) or 0.0)
+    content = reply.content if reply.has_content() else None
+    if not isinstance(content, RecordDict):
+        raise ReplyRefused(UNEXPECTED, "the reply has no records")
+    for name, record in content.items():
+        kind = allowed.get(name)
+        if kind is None:
+            raise ReplyRefused(UNEXPECTED, f"a record {short_repr(name)}")
+        if not isinstance(record, kind):
+            raise ReplyRefused(
+                UNEXPECTED, f"record '{name}' is of {type(record).__name__}, not {kind.__name__}"
+            )
+    return content
 
 
-def check_counts(counts: Int64, limit: int) -> None:
-    """Refuse counts by class that no confusion matrix has.
+class Report:
+    """The figures of a reply, which are read one by one; :meth:`close` refuses those left over.
 
-    ``counts``, int64 [3, K], are samples by reference, by prediction, and correct ones; ``limit``
-    are the chips that the site has.
+    Every method raises :class:`ReplyRefused` if a figure is absent, of another type or out of
+    range.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Of a reply, as :func:`check_records` returns it.
+    name : str
+        The record that holds the figures.
     """
-    reference, predicted, correct = counts
-    if reference.sum() != predicted.sum() or (correct > np.minimum(reference, predicted)).any():
-        raise ReplyRefused("incomplete report", "its counts by class contradict one another")
-    check_limit(int(reference.sum()), limit)
 
+    def __init__(self, content: RecordDict, name: str) -> None:
+        self._figures = dict(content.metric_records.get(name, {}))
 
-def check_limit(scored: int, limit: int) -> None:
-    """Raise :class:`ReplyRefused` if a site scored more chips than it has."""
-    if scored > limit:
-        raise ReplyRefused("incomplete report", f"it scores {scored} chips, the site has {limit}")
+    def __contains__(self, key: str) -> bool:
+        """Return whether a figure has not been read yet."""
+        return key in self._figures
 
+    def count(self, key: str, limit: int, *, least: int = 0, reason: str = MALFORMED) -> int:
+        """Read a whole number from ``least`` to ``limit``."""
+        value = self._take(key)
+        if type(value) is not int or not least <= value <= limit:
+            raise ReplyRefused(reason, f"{key} is {short_repr(value)}, not in {least}…{limit}")
+        return value
 
-def read_upload(reply: Message, spec: ModelSpec, scheme: Scheme, expected: Stamp) -> SparseUpdate:
-    """Decode the upload of a reply and check that it belongs to this run, round and version."""
-    record = reply.content.array_records.get(messages.UPDATE)
-    if record is None:
-        raise ReplyRefused("not a valid upload", f"the reply has no '{messages.UPDATE}' arrays")
-    try:
-        update = decode(join_upload(record), spec, scheme)
-    except WireError as error:
-        raise ReplyRefused("not a valid upload", str(error)) from None
-    for field, name in (("run", "run"), ("round", "round"), ("base", "version")):
-        number, wanted = getattr(update.stamp, field), getattr(expected, field)
-        if number != wanted:
-            raise ReplyRefused(f"from another {name}", f"{name} {number}, not {wanted}")
-    return update
+    def seconds(self, key: str) -> float:
+        """Read a duration."""
+        value = self._take(key)
+        if type(value) not in (int, float) or not 0 <= value <= MAX_SECONDS:
+            raise ReplyRefused(MALFORMED, f"{key} is {short_repr(value)}, not a duration")
+        return float(value)
+
+    def loss(self, key: str) -> float | None:
+        """Read a mean loss; None for one that is not finite or above :data:`MAX_LOSS`."""
+        value = self._take(key)
+        # A negative cross-entropy does not exist, and would win the choice of the best round.
+        if type(value) not in (int, float) or value < 0:
+            raise ReplyRefused(MALFORMED, f"{key} is {short_repr(value)}, not a loss")
+        return float(value) if value <= MAX_LOSS else None  # NaN is no less than anything
+
+    def counts(self, key: str, length: int) -> Int64:
+        """Read counts, int64 [length]."""
+        value = self._take(key)
+        if not isinstance(value, list) or len(value) != length:
+            raise ReplyRefused(MALFORMED, f"'{key}' does not hold {length} counts")
+        if any(type(count) is not int or not 0 <= count < MAX_COUNT for count in value):
+            raise ReplyRefused(MALFORMED, f"'{key}' holds a value that is not a count")
+        return np.array(value, dtype=np.int64)
+
+    def close(self) -> None:
+        """Refuse the report if figures are left that nobody has asked for."""
+        if self._figures:
+            raise ReplyRefused(UNEXPECTED, f"a figure {short_repr(next(iter(self._figures)))}")
+
+    def _take(self, key: str) -> Any:
+        if key not in self._figures:
+            raise ReplyRefused(INCOMPLETE, f"no '{key}'")
+        return self._figures.pop(key)

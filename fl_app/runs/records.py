@@ -112,9 +112,9 @@ class BestRound:
     """The round whose published model has the best score on the sites' validation splits."""
 
     round: int
-    #: val_balanced_accuracy, val_loss: what it was chosen by
+    #: val_balanced_accuracy, val_loss: what it was chosen by; no loss if no site's was finite
     val_balanced_accuracy: float
-    val_loss: float
+    val_loss: float | None = None
     #: accuracy, balanced_accuracy, kappa: of its model on the test samples, which took no part in
     #: the choice
     accuracy: float | None = None
@@ -170,7 +170,7 @@ class RunSummary:
     confusion: list[list[int]] = field(default_factory=list)
     #: by the modalities that sites have; empty if all have the same
     by_modalities: list[ModalityScores] = field(default_factory=list)
-    #: uploads that were refused or lost, by reason
+    #: replies that were refused or lost, by reason
     refused: dict[str, int] = field(default_factory=dict)
     #: None where no site has a validation split
     best: BestRound | None = None

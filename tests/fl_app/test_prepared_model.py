@@ -327,7 +327,7 @@ def test_a_damaged_frozen_part_is_refused_by_the_site(
     loopback.push_messages = damage
     serve(loopback, chosen)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["refused"] == {"error at the site": 1}
+    assert summary["refused"] == {"error at the site": 2}  # the round, and the evaluation
     assert not (tmp_path / "state" / "frozen").exists()
 
 

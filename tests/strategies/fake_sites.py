@@ -25,7 +25,7 @@ CLASSES = ("a", "b", "c")
 MODALITY = ModalityInfo("optical", ("blue", "green", "red"), 16)
 NAMES = ("north", "south")
 RUN = 7
-NUM_TRAIN = 10
+NUM_TRAIN, NUM_TEST = 10, 6
 
 
 class FakeSites:
@@ -60,7 +60,9 @@ class FakeSites:
         task = message.content.config_records[messages.TASK]
         metrics: dict[str, Any] = {messages.NUM_EXAMPLES: NUM_TRAIN, messages.SCORE_LOSS: 1.0}
         if message.metadata.message_type == MessageType.EVALUATE:
-            metrics[messages.CONFUSION] = np.eye(len(CLASSES), dtype=int).reshape(-1).tolist()
+            matrix = 2 * np.eye(len(CLASSES), dtype=int)
+            metrics[messages.NUM_EXAMPLES] = int(matrix.sum())
+            metrics[messages.CONFUSION] = matrix.reshape(-1).tolist()
             content = RecordDict({messages.METRICS: MetricRecord(metrics)})
             return Message(content, reply_to=message)
         metrics |= dict.fromkeys((messages.TRAIN_LOSS, messages.SECONDS), 1.0)
@@ -84,7 +86,7 @@ def site_manager(names: tuple[str, ...] = NAMES) -> SiteManager:
     """Return sites at nodes 101, 102, …"""
     manager = SiteManager(DataInfo("made up", True, CLASSES, (MODALITY,)))
     for node, name in enumerate(names, start=101):
-        manager.sites[name] = SiteInfo(name, node, NUM_TRAIN, 6, (MODALITY.name,))
+        manager.sites[name] = SiteInfo(name, node, NUM_TRAIN, NUM_TEST, (MODALITY.name,))
     return manager
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from rsdgc.statistics_codec import encode_statistics
 from strategies import DenseFedAvg, Ledger, SiteInfo, SiteManager, messages
 from strategies.ledger import SiteEntry
 from strategies.model_record import to_record, to_vector
+from strategies.replies import TrainReply
+from strategies.running_statistics import mean_arrays
 from strategies.sites import DataInfo, ModalityInfo
 from strategies.transport import chunk_upload
 from strategies.validation import ReplyRefused
@@ -40,11 +42,8 @@ def strategy(lacking: list[set[str]], momentum: float = 0.0) -> DenseFedAvg:
     return fedavg
 
 
-def reply(site: int, model: ArrayRecord, **fields: Any) -> Message:
-    metrics = {messages.NUM_EXAMPLES: site + 1, messages.TRAIN_LOSS: 1.0, messages.SECONDS: 1.0}
-    metrics |= fields
-    content = RecordDict({messages.UPDATE: model, messages.METRICS: MetricRecord(metrics)})
-    return Message(content, dst_node_id=1, message_type="train")
+def reply(site: int, model: ArrayRecord) -> TrainReply:
+    return TrainReply(model, None, site + 1, 1.0, 1.0, 0, None, None)
 
 
 def trained(site: int) -> Float32:
@@ -95,17 +94,6 @@ def test_a_site_sends_the_layers_that_it_has() -> None:
             )
 
 
-def test_sites_with_and_without_a_validation_split_are_averaged() -> None:
-    fedavg = strategy([set(), set()])
-    for number, fields in enumerate(({}, {messages.VAL_LOSS: 0.5, "val-correct": [1, 2]})):
-        site = fedavg.site_manager.sites[f"site-{number}"]
-        message = reply(number, to_record(trained(number), SPEC), **fields)
-        fedavg.accept(site, message, SiteEntry(1, site.name))
-    fedavg.aggregate_uploads(1)
-    expected = np.average([trained(0), trained(1)], axis=0, weights=[1, 2])
-    np.testing.assert_allclose(to_vector(fedavg.arrays(), SPEC), expected, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_the_order_of_a_reply_is_not_that_of_the_model(momentum: float) -> None:
     """The first reply must not reorder the layers: momentum goes by their positions."""
@@ -125,27 +113,48 @@ def test_the_order_of_a_reply_is_not_that_of_the_model(momentum: float) -> None:
 
 
 def hostile(kind: str, array: Array) -> Array:
-    """Return an array that says that it has the shape of the model's layer."""
+    """Return an array that says that it has the shape and dtype of the model's layer."""
+    values = array.numpy()
     other = {
         "another shape": np.zeros((9, 9), np.float32),
-        "float64": np.zeros(array.shape),
+        "a scalar, which would broadcast": np.float32(1),
+        "a leading one, which would broadcast": values[None],
+        "one column, which would broadcast": values[:, :1],
+        "transposed": values.T,
+        "float64": values.astype(np.float64),
+        "float64 beyond float32": np.full(array.shape, 1e300),
+        "booleans": values > 0,
+        "big-endian": values.astype(">f4"),
+        "integers": values.astype(np.int32),
         "text": np.full(array.shape, "x"),
-        "not finite": np.full(array.shape, np.inf, np.float32),
+        "infinite": np.full(array.shape, np.inf, np.float32),
+        "one NaN": np.where(values == values.max(), np.nan, values),
     }
     if kind in other:
-        return replace(Array(other[kind]), shape=array.shape)
-    if kind == "of another serialization":
-        return replace(array, stype="torch")
-    return replace(array, data={"cut off": array.data[:-1], "a zip file": b"PK\x03\x04"}[kind])
+        made = Array(np.asarray(other[kind]))
+        return replace(made, shape=array.shape, dtype=array.dtype)
+    described = {
+        "said to be of another serialization": {"stype": "torch"},
+        "said to be float64": {"dtype": "float64"},
+        "said to be flat": {"shape": (math.prod(array.shape),)},
+        "cut off": {"data": array.data[:-1]},
+        "nothing": {"data": b""},
+        "a zip file": {"data": b"PK\x03\x04"},
+        "2^45 values": {"data": array.data[:128].replace(b"(2, 3), }     ", b"(35184372088832,)}")},
+    }
+    return replace(array, **described[kind])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("another shape", "float64", "text", "not finite"),
-        *("of another serialization", "cut off", "a zip file"),
-    ],
-)
+HOSTILE = [
+    *("another shape", "a scalar, which would broadcast", "a leading one, which would broadcast"),
+    *("one column, which would broadcast", "transposed", "float64", "float64 beyond float32"),
+    *("booleans", "big-endian", "integers", "text", "infinite", "one NaN", "cut off", "nothing"),
+    *("said to be of another serialization", "said to be float64", "said to be flat"),
+    *("a zip file", "2^45 values"),
+]
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_model_is_refused_and_changes_nothing(kind: str) -> None:
     fedavg = strategy([set()])
     site = fedavg.site_manager.sites["site-0"]
@@ -156,6 +165,9 @@ def test_a_hostile_model_is_refused_and_changes_nothing(kind: str) -> None:
     with pytest.raises(ReplyRefused, match="not a valid upload"):
         fedavg.accept(site, reply(0, model), entry)
     assert entry == SiteEntry(1, site.name)
+    fedavg.accept(site, reply(0, to_record(trained(1), SPEC)), entry)
+    fedavg.aggregate_uploads(1)
+    np.testing.assert_array_equal(to_vector(fedavg.arrays(), SPEC), trained(1))
 
 
 def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> None:
@@ -163,9 +175,13 @@ def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> N
     initial = {name: np.zeros(2, np.float32)}
     fedavg = strategy([set(), {"sar"}])
     fedavg.initial_local = initial
-    replies = {}
+    received: list[tuple[dict[str, Float32], float]] = []
+    counts = [1, 0, 0, 0]
+    scores = {messages.NUM_EXAMPLES: 1, messages.SCORE_LOSS: 1.0, messages.CONFUSION: counts}
     for number, value in enumerate((4.0, 9.0)):
         packed = encode_statistics({name: np.full(2, value, np.float32)}, initial)
-        content = RecordDict({messages.LOCAL: chunk_upload(packed)})
-        replies[f"site-{number}"] = Message(content, dst_node_id=1, message_type="evaluate")
-    np.testing.assert_array_equal(fedavg._mean_local(replies)[name], [4.0, 4.0])
+        records = {messages.LOCAL: chunk_upload(packed), messages.METRICS: MetricRecord(scores)}
+        message = Message(RecordDict(records), dst_node_id=1, message_type="evaluate")
+        entry = SiteEntry(1, f"site-{number}", phase="evaluate")
+        assert fedavg._accept_scores(entry.site, message, entry, received)
+    np.testing.assert_array_equal(mean_arrays(received)[name], [4.0, 4.0])

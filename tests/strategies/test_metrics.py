@@ -2,13 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from flwr.app import Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import messages
-from strategies.metrics import Scores, read_confusions, score_received_model
-from tests.strategies.fake_sites import FakeSites, loopback, site_manager
+from strategies.metrics import ClassCounts, Scores, sum_counts
+from strategies.validation import ReplyRefused
 
 
 def test_known_values() -> None:
@@ -41,10 +39,17 @@ def test_figures_stay_in_their_ranges(rows: list[list[int]]) -> None:
         assert -1.0 <= scores.kappa <= 1.0 + 1e-12
 
 
-def report(**fields: object) -> dict[str, Message]:
-    loopback(FakeSites())  # messages are made within a run
-    content = RecordDict({messages.METRICS: MetricRecord(fields)})  # type: ignore[arg-type]
-    return {"north": Message(content, dst_node_id=101, message_type="train")}
+@given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=3, max_size=3))
+def test_the_counts_of_every_matrix_pass_the_check(rows: list[list[int]]) -> None:
+    matrix = np.array(rows)
+    counts = ClassCounts.from_confusion(matrix, 1.0)
+    counts.check(int(matrix.sum()))
+    assert counts.samples == matrix.sum()
+    if matrix.sum():
+        with pytest.raises(ReplyRefused, match="contradictory scores"):
+            counts.check(int(matrix.sum()) - 1)
+        assert counts.accuracy == pytest.approx(np.trace(matrix) / matrix.sum())
+        assert sum_counts([counts]) == Scores.from_confusion(matrix, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -53,24 +58,25 @@ def report(**fields: object) -> dict[str, Message]:
         ([3, 2, 2], [3, 2, 2], [3, 2, 2]),  # more chips than the site has
         ([2, 2, 2], [2, 2, 2], [3, 1, 1]),  # more are correct than there are
         ([2, 2, 2], [1, 1, 1], [1, 1, 1]),  # not as many predictions as samples
+        ([6, 0, 0], [6, 0, 0], [5, 0, 0]),  # an error without another class
+        ([4, 2, 0], [4, 1, 1], [2, 1, 0]),  # more errors in one class than others can hold
     ],
 )
-def test_counts_that_no_split_has_are_left_out(
+def test_counts_that_no_matrix_has_are_refused(
     reference: list[int], predicted: list[int], correct: list[int]
 ) -> None:
-    fields = {"reference": reference, "predicted": predicted, "correct": correct}
-    assert score_received_model(report(**fields, **{"score-loss": 1.0}), site_manager()) is None
+    counts = ClassCounts(*(np.array(part) for part in (reference, predicted, correct)), 1.0)
+    with pytest.raises(ReplyRefused, match="contradictory scores"):
+        counts.check(6)
 
 
-def test_a_matrix_of_more_chips_than_the_site_has_is_left_out() -> None:
-    for count, scored in ((2, 1), (3, 0)):
-        matrix = (count * np.eye(3, dtype=int)).reshape(-1).tolist()
-        replies = report(**{"confusion": matrix, "score-loss": 1.0})
-        assert len(read_confusions(replies, site_manager())) == scored
-
-
-def test_a_negative_loss_is_no_advantage() -> None:
-    counts = {key: [2, 2, 2] for key in messages.CLASS_COUNTS}
-    scores = score_received_model(report(**counts, **{"score-loss": -5.0}), site_manager())
+def test_a_loss_that_is_not_finite_does_not_count() -> None:
+    matrix = np.diag([1, 1])
+    parts = [ClassCounts.from_confusion(n * matrix, loss) for n, loss in ((1, None), (2, 0.5))]
+    scores = sum_counts([*parts, None])
     assert scores is not None
-    assert scores.loss == 0.0
+    assert (scores.loss, scores.num_examples) == (0.5, 6)
+    without = sum_counts(parts[:1])
+    assert without is not None
+    assert without.loss is None
+    assert sum_counts([None, ClassCounts.from_confusion(0 * matrix, 1.0)]) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from strategies.checkpoints import Checkpoints
 from strategies.model_record import to_record, to_vector
-from strategies.rs_dgc import ServerMomentum, SyncState
+from strategies.rs_dgc import ServerMomentum
 from tests.strategies.fake_sites import SPEC, FakeSites, initial_weights, loopback, rs_dgc
 
 UPDATES = st.lists(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3), min_size=1)
@@ -40,13 +40,6 @@ def test_without_momentum_a_step_is_the_update_and_nothing_is_kept() -> None:
     update = np.ones(2, np.float32)
     assert steps.step(update) is update
     assert steps.velocity.size == 0
-
-
-def test_a_version_that_a_replica_cannot_have_is_ignored() -> None:
-    sync = SyncState()
-    for version in (3, 4, -1, "2", None):
-        sync.confirm("a", version, published=3)
-    assert sync.confirmed == {"a": 3}
 
 
 def test_the_number_of_checkpoints_does_not_enter_the_result(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord
 
 from rsdgc.statistics_codec import encode_statistics
 from strategies import messages
@@ -11,12 +11,6 @@ from strategies.transport import chunk_upload
 from strategies.validation import ReplyRefused
 
 INITIAL = {"a.running_mean": np.zeros(2, np.float32), "a.running_var": np.ones(2, np.float32)}
-
-
-def reply(content: bytes | ArrayRecord) -> Message:
-    record = chunk_upload(content) if isinstance(content, bytes) else content
-    query = Message(RecordDict(), 1, "train")
-    return Message(RecordDict({messages.RUNNING: record}), reply_to=query)
 
 
 def changed(mean: float, var: float) -> dict[str, np.ndarray]:
@@ -40,7 +34,7 @@ def test_every_array_is_the_mean_over_those_that_sent_it() -> None:
 def test_what_sites_are_sent_is_what_the_server_has() -> None:
     statistics = RunningStatistics(INITIAL)
     for site, weight in ((changed(0.1, 2.3), 1), (changed(0.3, 1.7), 2)):
-        read, size = statistics.read(reply(encode_statistics(site, INITIAL)))
+        read, size = statistics.read(chunk_upload(encode_statistics(site, INITIAL)))
         assert size == statistics.largest_bytes
         statistics.add(read, weight)
     statistics.aggregate()
@@ -71,5 +65,7 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_not_statistics_is_refused(kind: str) -> None:
+    content = BAD[kind]
+    record = chunk_upload(content) if isinstance(content, bytes) else content
     with pytest.raises(ReplyRefused, match="not valid running statistics"):
-        RunningStatistics(INITIAL).read(reply(BAD[kind]))
+        RunningStatistics(INITIAL).read(record)
