@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
-from fl_app.deploy import SERVER_FILE, SITE_FILE
+from fl_app.deploy import SERVER_DAYS, SERVER_FILE, SITE_FILE
 from rsdgc.errors import RunError, SettingError
 
 # Without --config, a command reads the file in the current folder, which usually is /etc/rsdgc.
@@ -16,6 +16,10 @@ ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.
 SiteFile = Annotated[Path, typer.Option("--config", help="The site's site.toml.")]
 RunNumber = Annotated[str | None, typer.Argument(help="Flower's number of the run.")]
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the federation.")]
+Days = Annotated[int, typer.Option(help="Days for which the server's certificate is valid.")]
+PublicKey = Annotated[
+    Path | None, typer.Option(help="Public key of a pair that the site made itself.")
+]
 
 
 def add_deploy_commands(app: typer.Typer, site: typer.Typer) -> None:
@@ -26,9 +30,10 @@ def add_deploy_commands(app: typer.Typer, site: typer.Typer) -> None:
     app.add_typer(server, name="server")
     for deploy_command in (init, add_site, renew, check):
         deploy.command()(deploy_command)
-    for server_command in (start, register, run, watch, stop, resume):
+    for server_command in (start, register, revoke, run, watch, stop, resume):
         server.command()(server_command)
     site.command("start")(start_site)
+    site.command("start-app")(start_app)
     site.command("status")(site_status)
 
 
@@ -40,6 +45,7 @@ def init(
     out: Folder,
     sites: Annotated[str, typer.Option(help="Names of the sites, comma-separated.")] = "",
     port: Annotated[int, typer.Option(help="Port at which sites reach the server.")] = 443,
+    days: Days = SERVER_DAYS,
 ) -> None:
     """Make the folders of a federation.
 
@@ -48,7 +54,7 @@ def init(
     """
     from fl_app.deploy.provision import init_federation
 
-    federation = init_federation(out, words(server), port, words(sites))
+    federation = init_federation(out, words(server), port, words(sites), days)
     typer.echo(
         f"{out / 'authority'}: keep it offline; rsdgc deploy renew needs it\n"
         f"{out / 'server'}: copy it to the server, as /etc/rsdgc"
@@ -60,9 +66,7 @@ def init(
 def add_site(
     names: Annotated[list[str], typer.Argument(help="Names of the new sites.")],
     out: Folder,
-    public_key: Annotated[
-        Path | None, typer.Option(help="Public key of a pair that the site made itself.")
-    ] = None,
+    public_key: PublicKey = None,
 ) -> None:
     """Make the folders of new sites.
 
@@ -82,17 +86,47 @@ def add_site(
         )
 
 
-def renew(out: Folder) -> None:
-    """Sign a new certificate for the server.
+def renew(
+    out: Folder,
+    site: Annotated[str | None, typer.Option(help="Replace the key of this site instead.")] = None,
+    public_key: PublicKey = None,
+    *,
+    authority: Annotated[
+        bool, typer.Option("--authority", help="Replace the authority and what it signed.")
+    ] = False,
+    days: Days = SERVER_DAYS,
+) -> None:
+    """Sign a new certificate for the server, or replace a site's key or the authority.
 
-    rsdgc deploy check warns 30 days before the present one expires.
+    rsdgc deploy check warns 30 days before the server's certificate expires. If the server's key
+    was stolen, replace the authority: no site trusts the old certificate any more once it has the
+    new ca.crt.
     """
-    from fl_app.deploy.provision import open_federation, renew_certificate
+    from fl_app.deploy import provision
 
-    certificate = renew_certificate(open_federation(out))
+    if authority and site is not None:
+        raise SettingError("--authority and --site exclude each other: renew one after the other")
+    if public_key is not None and site is None:
+        raise SettingError("--public-key belongs to a site: name it with --site")
+    federation = provision.open_federation(out)
+    if site is not None:
+        folder = provision.renew_site_key(federation, site, public_key)
+        what = "node.pub" if public_key else "node.key and node.pub"
+        typer.echo(
+            f"{folder}: copy {what} to site {site}, into /etc/rsdgc\n"
+            f"{out / 'server' / 'sites' / site}.pub: copy it to the server, into /etc/rsdgc/sites, "
+            "run rsdgc server register there, and restart rsdgc-site at the site"
+        )
+        return
+    if authority:
+        for folder in provision.renew_authority(federation, days):
+            typer.echo(f"{folder / 'ca.crt'}: copy it to that machine, into /etc/rsdgc")
+        typer.echo("a site whose folder is not here needs it too; restart rsdgc-site at every site")
+    else:
+        provision.renew_certificate(federation, days)
     typer.echo(
-        f"{certificate} and server.key: copy them to the server, into /etc/rsdgc, and restart the "
-        "server and nginx"
+        f"{out / 'server' / 'server.crt'} and server.key: copy them to the server, into "
+        "/etc/rsdgc, and restart the server and nginx"
     )
 
 
@@ -124,8 +158,9 @@ def start(config: ServerFile = SERVER_FILE) -> None:
 def register(config: ServerFile = SERVER_FILE) -> None:
     """Admit the sites that have a public key.
 
-    Public keys are the files *.pub in the folder "keys" of the configuration. A site whose key is
-    no longer there is no longer admitted.
+    Public keys are the files *.pub in the folder "keys" of the configuration. A site with another
+    key than before is admitted with the new one only. Exits with 1 if a site could not be admitted;
+    the others are.
     """
     from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import connect, register_sites
@@ -133,6 +168,31 @@ def register(config: ServerFile = SERVER_FILE) -> None:
     server = read_server(config)
     for line in register_sites(server, connect(server)):
         typer.echo(line)
+
+
+def revoke(
+    site: Annotated[str, typer.Argument(help="Name of the site.")],
+    config: ServerFile = SERVER_FILE,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Exclude a site: withdraw its key for good.
+
+    The server refuses the site's next call. It never admits this key again, so the site needs a
+    new one to return.
+    """
+    from fl_app.deploy.party_config import read_server
+    from fl_app.deploy.server_link import connect, registered_site, revoke_site
+
+    server = read_server(config)
+    key = registered_site(server, site).key
+    typer.echo(
+        f"site {site} has the key {key}. Revoking it is final: the server never admits this key "
+        f"again. To return, the site needs a new one: rsdgc deploy renew --site {site}"
+    )
+    if not yes and not typer.confirm(f"Revoke the key of {site}?"):
+        raise RunError(f"nothing was changed: site {site} keeps its key")
+    typer.echo(revoke_site(server, connect(server), site))
 
 
 def run(
@@ -204,17 +264,44 @@ def resume(
     run_commands.resume(party_config.read_server(config), out, min_sites)
 
 
-def start_site(config: SiteFile = SITE_FILE) -> None:
-    """Run this site's SuperNode until it is stopped."""
+def start_site(
+    config: SiteFile = SITE_FILE,
+    listen: Annotated[
+        str, typer.Option(help="Address on which the SuperNode serves the site's app.")
+    ] = "127.0.0.1",
+) -> None:
+    """Run this site's SuperNode until it is stopped.
+
+    It has the site's key and speaks to the server. The app runs beside it: rsdgc site start-app.
+    """
     from fl_app.deploy import party_config, supernode
 
-    supernode.start(party_config.read_site(config))
+    supernode.start(party_config.read_site(config), listen)
+
+
+def start_app(
+    config: SiteFile = SITE_FILE,
+    secret: Annotated[
+        Path | None, typer.Option(help="Own copy of app-secret; default: the file itself.")
+    ] = None,
+    node: Annotated[
+        str, typer.Option(help="Address at which the SuperNode serves the app.")
+    ] = "127.0.0.1",
+) -> None:
+    """Run this site's app, which trains, until it is stopped.
+
+    It runs the code that the server sends, so it should be another user than the SuperNode. It
+    needs no network and no key.
+    """
+    from fl_app.deploy import party_config, supernode
+
+    supernode.start_app(party_config.read_site(config), secret, node)
 
 
 def site_status(config: SiteFile = SITE_FILE) -> None:
-    """Show this site's SuperNode and its states.
+    """Show this site's SuperNode, its app and its states.
 
-    Exits with 1 if the SuperNode does not run.
+    Exits with 1 if the SuperNode or the app does not run.
     """
     from fl_app.deploy import party_config, supernode
 
@@ -223,3 +310,5 @@ def site_status(config: SiteFile = SITE_FILE) -> None:
         typer.echo(line)
     if not supernode.is_running(site):
         raise RunError(f"site {site.name} is not running: start it with rsdgc site start")
+    if site.app_secret is not None and not supernode.app_is_running(site):
+        raise RunError(f"site {site.name} has no app: start it with rsdgc site start-app")

@@ -14,3 +14,6 @@ from pathlib import Path
 
 SERVER_FILE = Path("server.toml")
 SITE_FILE = Path("site.toml")
+SERVER_DAYS = 180
+"""Validity of a server's certificate, days. Flower asks no list of withdrawn certificates, so a
+stolen key is of use for so long."""

@@ -77,8 +77,11 @@ def check_site(config: SiteConfig) -> Iterator[CheckResult]:
     yield check_versions()
     yield _run_check("authority", lambda: _check_authority(config.ca_certificate))
     yield _run_check("key", lambda: fingerprint(read_private(config.private_key).public_key()))
+    yield _run_check("isolation", lambda: check_isolation(config))
     yield from _check_reply(config.server_endpoint)
     yield check_writable("state", config.state_dir)
+    if config.node_dir is not None:
+        yield check_writable("node", config.node_dir)
     yield check_disk(config.state_dir, config.min_free_gb)
     remedy = "make a store of this site's archive: rsdgc ingest"
     yield _run_check("data", lambda: describe_data(config), remedy)
@@ -271,6 +274,16 @@ def _check_proxy(config: ServerConfig) -> CheckResult:
         remedy = "run rsdgc server start, or see systemctl status rsdgc-server"
         return CheckResult("proxy", "warning", f"answers with status {reply.status}", remedy)
     return CheckResult("proxy", "ok", f"{config.public} passes only the sites' calls")
+
+
+def check_isolation(config: SiteConfig) -> CheckResult:
+    """Say whether the server's code runs apart from the site's key."""
+    if config.app_secret is None:
+        detail = "the SuperNode starts the app, so the server's code can read the site's key"
+        remedy = "set app-secret and node-dir in site.toml, as rsdgc deploy add-site writes them"
+        return CheckResult("isolation", "warning", detail, remedy)
+    read_secret(config.app_secret)
+    return CheckResult("isolation", "ok", "SuperNode and app are processes of their own")
 
 
 def _check_reply(server: Endpoint) -> Iterator[CheckResult]:

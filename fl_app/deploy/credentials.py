@@ -24,7 +24,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from rsdgc.errors import SettingError
 
 AUTHORITY_DAYS = 3650
-SERVER_DAYS = 730
 LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 """Names in every server certificate: the proxy and the operator's commands use the loopback."""
 CLOCK_LEEWAY = timedelta(hours=1)
@@ -48,12 +47,12 @@ def make_authority(federation: str) -> tuple[bytes, bytes]:
 
 
 def issue_server_certificate(
-    authority_certificate: bytes, authority_key: bytes, names: Sequence[str]
+    authority_certificate: bytes, authority_key: bytes, names: Sequence[str], days: int
 ) -> tuple[bytes, bytes]:
     """Sign a certificate for a server, with a new key; return both in PEM.
 
     The authority is what :func:`make_authority` returned, in PEM; ``names`` are the DNS names and
-    IP addresses by which sites reach the server.
+    IP addresses by which sites reach the server; it is valid for ``days`` days from now.
     """
     try:
         issuer = x509.load_pem_x509_certificate(authority_certificate)
@@ -71,7 +70,7 @@ def issue_server_certificate(
     ]
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     unsigned = (
-        _certificate_builder(_common_name(names[0]), issuer.subject, key.public_key(), SERVER_DAYS)
+        _certificate_builder(_common_name(names[0]), issuer.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -86,6 +86,18 @@ class SiteConfig(_PartyConfig):
     """This machine's copy of the weights that runs start from; without one the server sends it."""
     port: int = Field(9094, ge=1, le=65535)
     """Loopback port of the site's own processes; every site on one machine needs another."""
+    node_dir: UnquotedPath | None = None
+    """Folder for the SuperNode's own files; by default ``state_dir``."""
+    app_secret: UnquotedPath | None = None
+    """Secret that the SuperNode shares with the site's app, which then is a process of its own.
+
+    Without one the SuperNode starts the app as its own child, which can read its key.
+    """
+
+    @property
+    def node_folder(self) -> Path:
+        """The folder for the SuperNode's own files."""
+        return self.node_dir or self.state_dir
 
     @property
     def server_endpoint(self) -> Endpoint:

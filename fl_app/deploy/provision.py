@@ -6,7 +6,7 @@
     DIR/compose.yaml        the server and all sites on one machine
     DIR/authority/          ca.key signs the server's certificate: keep it off every network
     DIR/server/             server.toml, its key and certificate, sites/*.pub, nginx.conf, …
-    DIR/sites/<site>/       site.toml, node.key, ca.crt, …
+    DIR/sites/<site>/       site.toml, node.key, app.secret, ca.crt, …
 
 The server and each site get their own folder and no other. No existing file is overwritten, neither
 a key nor an edited configuration; only the ``compose.yaml`` at the top is, as it lists the sites.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,8 +27,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fl_app.deploy import SERVER_FILE, SITE_FILE
+from fl_app.deploy import SERVER_DAYS, SERVER_FILE, SITE_FILE
 from fl_app.deploy.credentials import (
+    AUTHORITY_DAYS,
     is_ip_address,
     issue_server_certificate,
     make_authority,
@@ -62,14 +64,17 @@ class Federation:
         return sorted(key.stem for key in (self.folder / "server" / "sites").glob("*.pub"))
 
 
-def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[str]) -> Federation:
+def init_federation(
+    out: Path, names: Sequence[str], port: int, sites: Sequence[str], days: int = SERVER_DAYS
+) -> Federation:
     """Make a federation's folders, or the missing parts of them.
 
-    ``names`` and ``port`` are those of :class:`Federation`. A folder that belongs to another
-    federation is refused with a SettingError.
+    ``names`` and ``port`` are those of :class:`Federation`; the server's certificate is valid for
+    ``days`` days. A folder that belongs to another federation is refused with a SettingError.
     """
     # Everything is checked first, so that a mistake leaves no folder behind.
     _check_server_names(names)
+    _check_days(days)
     for site in sites:
         _check_site(site)
     if not 0 < port < 65536:
@@ -87,7 +92,7 @@ def init_federation(out: Path, names: Sequence[str], port: int, sites: Sequence[
     _make_private_folder(out)
     write_once(out / "federation.toml", _render(federation, "federation.toml"))
     _make_authority(federation)
-    _make_server(federation)
+    _make_server(federation, days)
     for site in sites:
         add_site(federation, site)
     _write_compose(federation)
@@ -119,12 +124,17 @@ def add_site(federation: Federation, site: str, public_key: Path | None = None) 
     key = None if public_key is None else read_public(public_key)
     if key is not None and server_copy.exists() and read_public(server_copy) != key:
         raise SettingError(
-            f"site {site} already has another key: delete {server_copy} to replace it"
+            f"site {site} already has another key: replace it with rsdgc deploy renew --site "
+            f"{site} --public-key {public_key}"
         )
-    for path in (folder.parent, folder, folder / "state"):
+    for path in (folder.parent, folder, folder / "state", folder / "node-state"):
         _make_private_folder(path)
+    # The app's user reads its modules here, and reaches it only where it is mounted.
+    (folder / "code").mkdir(mode=0o755, exist_ok=True)
+    (folder / "code").chmod(0o755)
+    write_once(folder / "app.secret", secrets.token_hex(32), PRIVATE)
     write_once(folder / "ca.crt", (federation.folder / "authority" / "ca.crt").read_bytes())
-    for name in (SITE_FILE, "rsdgc-site.service", "compose.yaml"):
+    for name in (SITE_FILE, "rsdgc-site.service", "rsdgc-site-app.service", "compose.yaml"):
         write_once(folder / name, _render(federation, f"site/{name}", site=site))
     if key is None and server_copy.exists() and not (folder / "node.key").exists():
         # The folder was handed over with its private key, so a new one would not match.
@@ -138,18 +148,53 @@ def add_site(federation: Federation, site: str, public_key: Path | None = None) 
     return folder
 
 
-def renew_certificate(federation: Federation) -> Path:
+def renew_certificate(federation: Federation, days: int = SERVER_DAYS) -> Path:
     """Sign a new server certificate with a new key; return the certificate's path.
 
     The old files stay as ``server.crt.old`` and ``server.key.old``. Sites need no new file, because
     they trust the authority.
     """
+    _check_days(days)
     server = federation.folder / "server"
-    for name in ("server.crt", "server.key"):
-        if (server / name).exists():
-            (server / name).replace(server / f"{name}.old")
-    _make_server(federation)
+    _set_aside(server / "server.crt", server / "server.key")
+    _make_server(federation, days)
     return server / "server.crt"
+
+
+def renew_authority(federation: Federation, days: int = SERVER_DAYS) -> list[Path]:
+    """Replace the authority and the server's certificate; return the folders with a new ``ca.crt``.
+
+    This withdraws every certificate that the old authority signed, of a stolen key too, from every
+    site that has the new ``ca.crt``. The old files stay with the suffix ``.old``.
+    """
+    _check_days(days)
+    authority = federation.folder / "authority"
+    parties = [federation.folder / "server"]
+    # A site's folder may have been handed over and deleted here.
+    parties += sorted(path.parent for path in federation.folder.glob("sites/*/ca.crt"))
+    _set_aside(authority / "ca.crt", authority / "ca.key")
+    _make_authority(federation)
+    for party in parties:
+        _set_aside(party / "ca.crt")
+        write_once(party / "ca.crt", (authority / "ca.crt").read_bytes())
+    renew_certificate(federation, days)
+    return parties
+
+
+def renew_site_key(federation: Federation, site: str, public_key: Path | None = None) -> Path:
+    """Replace a site's key and its copy in the server's folder; return the site's folder.
+
+    With ``public_key``, that of a pair which the site made itself, the folder has no private key.
+    The old files stay with the suffix ``.old``.
+    """
+    server_copy = federation.folder / "server" / "sites" / f"{site}.pub"
+    folder = federation.folder / "sites" / site
+    if not server_copy.exists() and not folder.exists():
+        raise SettingError(f"site {site} is not in {federation.folder}: run rsdgc deploy add-site")
+    if public_key is not None:
+        read_public(public_key)  # before anything is changed
+    _set_aside(server_copy, folder / "node.pub", folder / "node.key")
+    return add_site(federation, site, public_key)
 
 
 def write_once(path: Path, content: bytes | str, mode: int = PUBLIC) -> None:
@@ -174,6 +219,13 @@ def write_once(path: Path, content: bytes | str, mode: int = PUBLIC) -> None:
         draft.unlink()
 
 
+def _set_aside(*paths: Path) -> None:
+    """Rename files, those that exist, so that new ones can be written."""
+    for path in paths:
+        if path.exists():
+            path.replace(path.with_name(f"{path.name}.old"))
+
+
 def _make_private_folder(path: Path) -> None:
     """Make a folder that only its owner can enter; close an existing one to other users."""
     path.mkdir(parents=True, exist_ok=True)
@@ -192,7 +244,7 @@ def _make_authority(federation: Federation) -> None:
     write_once(folder / "ca.crt", certificate)
 
 
-def _make_server(federation: Federation) -> None:
+def _make_server(federation: Federation, days: int) -> None:
     authority, folder = federation.folder / "authority", federation.folder / "server"
     for path in (folder, folder / "sites", folder / "state", folder / "runs"):
         _make_private_folder(path)
@@ -201,7 +253,7 @@ def _make_server(federation: Federation) -> None:
     if not (folder / "server.crt").exists():
         (folder / "server.key").unlink(missing_ok=True)  # as for the authority's key
         certificate, key = issue_server_certificate(
-            authority_certificate, read_secret(authority / "ca.key"), federation.names
+            authority_certificate, read_secret(authority / "ca.key"), federation.names, days
         )
         write_once(folder / "server.key", key, PRIVATE)
         write_once(folder / "server.crt", certificate)
@@ -239,6 +291,11 @@ def _check_site(site: str) -> None:
         check_site_name(site)
     except ValueError as error:
         raise SettingError(str(error)) from None
+
+
+def _check_days(days: int) -> None:
+    if not 0 < days <= AUTHORITY_DAYS:
+        raise SettingError(f"--days is {days}: it must be from 1 to {AUTHORITY_DAYS}")
 
 
 def _check_server_names(names: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """The server's SuperLink: how to start it and connect to it, and which sites it admits.
 
 The SuperLink admits the sites whose public keys are registered with it; ``registered.json`` has
-the key and the node of each.
+the key and the node of each. A key that was withdrawn is never registered again: Flower refuses it
+as long as its database lives, and ``revoked.json`` outlives that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,36 +89,102 @@ def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
     """Make the SuperLink's keys those of the folder ``keys``; yield one line for each change.
 
     A site whose key has changed is admitted with the new key only. A site whose key is no longer in
-    the folder is no longer admitted.
+    the folder stays registered: :func:`revoke_site` removes it. A key that cannot be registered is
+    reported with its site, and the other sites are registered; at the end a RunError names those
+    that were not.
     """
-    paths = {path.stem: path for path in sorted(config.keys.glob("*.pub"))}
-    if not paths:
-        raise SettingError(
-            f"{config.keys} has no site's public key: make one with rsdgc deploy add-site"
-        )
-    fingerprints = {site: fingerprint(read_public(path)) for site, path in paths.items()}
+    keys, refused = _read_keys(config)
     registered = read_registered(config)
     if registered:
         # Someone may have deleted the SuperLink's database, and its registrations with it.
         nodes = _node_states(flower)
         registered = {site: entry for site, entry in registered.items() if entry.node_id in nodes}
-    # Old keys are unregistered first. The list is written after every step, because Flower may
-    # refuse a later one, and a key cannot be registered twice.
-    for site, entry in list(registered.items()):
-        if fingerprints.get(site) != entry.key:
-            flower.request("supernode", "unregister", entry.node_id, flower.connection)
-            del registered[site]
-            _write_registered(config, registered)
-            yield f"{site}: old key unregistered"
-    for site, path in paths.items():
-        if site in registered:
-            yield f"{site}: already registered as node {registered[site].node_id}"
+    for site, key in keys.items():
+        entry = registered.get(site)
+        if entry is not None and entry.key == key:
+            yield f"{site}: already registered as node {entry.node_id}"
             continue
+        if entry is not None:
+            _unregister(config, flower, registered, site)
+            yield f"{site}: old key withdrawn, which is final for that key"
+        path = config.keys / f"{site}.pub"
         words = ["supernode", "register", str(path), flower.connection, "--name", site]
-        node_id = str(flower.request(*words)["node-id"])
-        registered[site] = RegisteredSite(node_id, fingerprints[site])
+        try:
+            node_id = str(flower.request(*words)["node-id"])
+        except RunError as error:
+            refused[site] = str(error)
+            continue
+        registered[site] = RegisteredSite(node_id, key)
+        # Written after every step, because Flower may refuse a later one.
         _write_registered(config, registered)
         yield f"{site}: registered as node {node_id}"
+    for site in sorted(registered.keys() - keys.keys() - refused.keys()):
+        yield (
+            f"{site}: its public key is gone, but it stays registered; rsdgc server revoke {site} "
+            "removes it"
+        )
+    for site, reason in refused.items():
+        yield f"{site}: REFUSED, {reason}; make a new key with rsdgc deploy renew --site {site}"
+    if refused:
+        raise RunError(f"not registered: {', '.join(refused)}; all others are")
+
+
+def _read_keys(config: ServerConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the fingerprints of the sites' keys, and why other sites have no key to register."""
+    paths = sorted(config.keys.glob("*.pub"))
+    if not paths:
+        raise SettingError(
+            f"{config.keys} has no site's public key: make one with rsdgc deploy add-site"
+        )
+    revoked = read_revoked(config)
+    keys: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for path in paths:
+        try:
+            key = fingerprint(read_public(path))
+        except SettingError as error:
+            refused[path.stem] = str(error)
+            continue
+        twin = next((site for site, its in keys.items() if its == key), None)
+        if twin is not None:
+            refused[path.stem] = f"its key is that of {twin}, and every site needs its own"
+        elif key in revoked:
+            refused[path.stem] = f"its key was withdrawn on {revoked[key]}, which is final"
+        else:
+            keys[path.stem] = key
+    return keys, refused
+
+
+def revoke_site(config: ServerConfig, flower: FlowerCli, site: str) -> str:
+    """Withdraw a site's key for good, and set its public key aside; return what was done.
+
+    The server refuses the site's next call. The file becomes ``<site>.pub.revoked``.
+    """
+    entry = registered_site(config, site)
+    registered = read_registered(config)
+    if entry.node_id in _node_states(flower):
+        _unregister(config, flower, registered, site)
+    else:  # as when the database was deleted
+        del registered[site]
+        _write_registered(config, registered)
+    public = config.keys / f"{site}.pub"
+    if public.exists() and fingerprint(read_public(public)) == entry.key:
+        public.replace(public.with_name(f"{public.name}.revoked"))
+    return f"{site}: key withdrawn; an active run goes on without it"
+
+
+def read_revoked(config: ServerConfig) -> dict[str, str]:
+    """Return the fingerprints of the withdrawn keys, each with its day."""
+    path = _revoked_path(config)
+    try:
+        days = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): str(day) for key, day in days.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise SettingError(
+            f"{path} is damaged ({error}): delete it; Flower refuses those keys all the same"
+        ) from None
 
 
 def read_registered(config: ServerConfig) -> dict[str, RegisteredSite]:
@@ -142,6 +210,27 @@ def site_states(config: ServerConfig, flower: FlowerCli) -> dict[str, str]:
     }
 
 
+def registered_site(config: ServerConfig, site: str) -> RegisteredSite:
+    """Return a site in ``registered.json``; raise :class:`SettingError` for another name."""
+    registered = read_registered(config)
+    if site not in registered:
+        known = ", ".join(sorted(registered)) or "none"
+        raise SettingError(f"site '{site}' is not registered; registered are: {known}")
+    return registered[site]
+
+
+def _unregister(
+    config: ServerConfig, flower: FlowerCli, registered: dict[str, RegisteredSite], site: str
+) -> None:
+    """Withdraw a site's key and remove the site from ``registered``, and from the file."""
+    entry = registered[site]
+    flower.request("supernode", "unregister", entry.node_id, flower.connection)
+    revoked = {**read_revoked(config), entry.key: f"{datetime.now(UTC):%Y-%m-%d}"}
+    replace_text(_revoked_path(config), json.dumps(revoked, indent=1))
+    del registered[site]
+    _write_registered(config, registered)
+
+
 def _node_states(flower: FlowerCli) -> dict[str, str]:
     answer = flower.request("supernode", "list", flower.connection)
     return {
@@ -158,6 +247,10 @@ def _write_registered(config: ServerConfig, registered: Mapping[str, RegisteredS
 
 def _registered_path(config: ServerConfig) -> Path:
     return config.state_dir / "registered.json"
+
+
+def _revoked_path(config: ServerConfig) -> Path:
+    return config.state_dir / "revoked.json"
 
 
 def _flower_home(config: ServerConfig) -> Path:

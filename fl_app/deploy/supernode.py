@@ -1,20 +1,26 @@
-"""A site's SuperNode: started once the server can have noticed the end of the one before.
+"""A site's two processes: its SuperNode, and the app, which runs the server's code.
 
-Flower admits a node only while it considers the site offline: at once after an orderly end, but a
-minute after the last sign of life of a node that was killed. A message that the killed node had
-received is answered with an error only while the site is offline. A node that came back at the
-wrong moment would therefore leave its round waiting for a reply until ``round-timeout-s``. So this
-module records the last sign of life, and starts the next node when the server has seen the gap.
+:func:`start` runs the SuperNode, which has the site's key and speaks to the server. With an
+``app-secret``, :func:`start_app` runs the app beside it, as another user: it sees neither key nor
+network, only the data. Both meet on the loopback, where the secret admits the app alone.
+
+The SuperNode is started once the server can have noticed the end of the one before. Flower admits
+a node only while it considers the site offline: at once after an orderly end, but a minute after
+the last sign of life of a node that was killed. A message that the killed node had received is
+answered with an error only while the site is offline. A node that came back at the wrong moment
+would therefore leave its round waiting for a reply until ``round-timeout-s``. So this module
+records the last sign of life, and starts the next node when the server has seen the gap.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +31,7 @@ from filelock import FileLock, Timeout
 
 from clients.state_cleanup import find_states
 from fl_app.deploy.checks import describe_data
-from fl_app.deploy.credentials import read_private
+from fl_app.deploy.credentials import fingerprint, read_private, read_secret
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.flower.log_filter import clean_log_line
@@ -33,8 +39,10 @@ from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.durable import is_locked, replace_text
 from rsdgc.errors import RunError, SettingError
 
+LOOPBACK = "127.0.0.1"
 RECORD_FILE = "node.json"
 LOCK_FILE = "node.lock"
+APP_LOCK_FILE = "app.lock"
 OFFLINE_AFTER_S = 60.0
 """Flower considers a SuperNode offline this long after its last sign of life."""
 NOTICE_S = 5.0
@@ -63,6 +71,8 @@ class NodeRecord:
     """When it was last seen running, seconds since 1970."""
     orderly: bool = False
     """Whether it has ended and reported its end to the server."""
+    key: str = ""
+    """Fingerprint of the key with which it ran; empty if unknown."""
 
     def wait_s(self, now: float) -> float:
         """Return how many seconds to wait before another SuperNode may start."""
@@ -83,12 +93,20 @@ class NodeRecord:
             return False
 
 
-def start(config: SiteConfig) -> None:
-    """Run this site's SuperNode until it is told to stop, and print its log."""
-    read_private(config.private_key)
-    data = describe_data(config)
+def start(config: SiteConfig, listen: str = LOOPBACK) -> None:
+    """Run this site's SuperNode until it is told to stop, and print its log.
+
+    It serves the site's app on the address ``listen``. Without an ``app-secret`` it starts the app
+    itself.
+    """
+    key = fingerprint(read_private(config.private_key).public_key())
+    if config.app_secret is None:
+        about = describe_data(config)
+    else:
+        read_secret(config.app_secret)
+        about = "the app is a process of its own (rsdgc site start-app)"
     with _hold_site(config):
-        print(f"site {config.name}: {data}", flush=True)
+        print(f"site {config.name}: {about}", flush=True)
         try:
             config.server_endpoint.health()
         except UntrustedServerError:
@@ -97,15 +115,79 @@ def start(config: SiteConfig) -> None:
             # The right server may start later, and Flower waits for it.
             print(f"{error}; retrying", flush=True)
         previous = read_record(config)
+        if previous is not None and previous.key not in ("", key):
+            previous = None  # to the server, a node with a new key is another node
         wait_s = 0.0 if previous is None else previous.wait_s(time.time())
         if wait_s > 0:
             reason = "the server must notice that the last node is gone"
             print(f"waiting {wait_s:.0f} s: {reason}", flush=True)
             time.sleep(wait_s)
-        _run(config, previous)
+        _run(config, listen, key, previous)
 
 
-def command(config: SiteConfig) -> list[str]:
+def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBACK) -> None:
+    """Run the process that starts the app for every message, until it is told to stop.
+
+    Parameters
+    ----------
+    secret : Path, optional
+        This process's copy of ``app-secret``; by default the file itself.
+    node : str
+        Address at which the SuperNode serves the app.
+
+    Raises
+    ------
+    SettingError
+        The site has no ``app-secret``, the secret cannot be read, or the data cannot be used.
+    RunError
+        The app already runs, or its process ended by itself.
+    """
+    if config.app_secret is None:
+        raise SettingError(
+            "site.toml has no app-secret, so rsdgc site start runs the app itself: do without this "
+            "command, or see docs/operate.md for how to separate the two"
+        )
+    if secret is None:
+        secret = config.app_secret
+        read_secret(secret)
+    elif not os.access(secret, os.R_OK):  # systemd's copy has an access list, not mode 0600
+        raise SettingError(f"--secret {secret} cannot be read: name a copy of app-secret")
+    print(f"site {config.name}: {describe_data(config)}", flush=True)
+    if os.access(config.private_key, os.R_OK):
+        print(
+            f"warning: the app can read {config.private_key}: run this command as another user, "
+            "as rsdgc-site-app.service does",
+            flush=True,
+        )
+    environment = flower_environment(config.state_dir / "flower")
+    lock = FileLock(config.state_dir / APP_LOCK_FILE, timeout=LOCK_TIMEOUT_S)
+    try:
+        Path(environment["FLWR_HOME"]).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"the app of site {config.name} already runs with {config.state_dir}") from (
+            None
+        )
+    except OSError as error:
+        raise _not_writable("state-dir", config.state_dir, error) from None
+    with lock:
+        starter = subprocess.Popen(app_command(config, secret, node), env=environment)  # noqa: S603
+        with _on_stop(starter.terminate) as stop_requested:
+            starter.wait()
+    if not stop_requested.is_set():
+        raise RunError(f"site {config.name}: the app's process ended by itself, see its log above")
+
+
+def app_command(config: SiteConfig, secret: Path, node: str = LOOPBACK) -> list[str]:
+    """Return the command that starts the app for every message."""
+    return [
+        tool("flower-superexec"),
+        *("--insecure", "--runtime-api-address", f"{node}:{config.port}"),
+        *("--superexec-auth-secret-file", str(secret)),
+    ]
+
+
+def command(config: SiteConfig, listen: str = LOOPBACK) -> list[str]:
     """Return the command that runs the SuperNode."""
     node = (
         f'site-name="{config.name}" data-dir="{config.data_dir}" state-dir="{config.state_dir}" '
@@ -113,11 +195,16 @@ def command(config: SiteConfig) -> list[str]:
     )
     if config.init_weights is not None:
         node += f' init-weights="{config.init_weights}"'
+    isolation = []
+    if config.app_secret is not None:
+        isolation = ["--isolation", "process"]
+        isolation += ["--superexec-auth-secret-file", str(config.app_secret)]
     return [
         tool("flower-supernode"),
         *("--superlink", config.server, "--root-certificates", str(config.ca_certificate)),
         *("--auth-supernode-private-key", str(config.private_key)),
-        *("--host", "127.0.0.1", "--port", str(config.port), "--node-config", node),
+        *("--host", listen, "--port", str(config.port), "--node-config", node),
+        *isolation,
     ]
 
 
@@ -126,11 +213,15 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
 
     A damaged record stands for a node that was killed when the file was last written.
     """
-    path = config.state_dir / RECORD_FILE
+    path = config.node_folder / RECORD_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return NodeRecord(
-            int(values["pid"]), float(values["started"]), float(values["seen"]), values["orderly"]
+            int(values["pid"]),
+            float(values["started"]),
+            float(values["seen"]),
+            orderly=bool(values["orderly"]),
+            key=str(values.get("key", "")),
         )
     except FileNotFoundError:
         return None
@@ -140,7 +231,12 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
 
 def is_running(config: SiteConfig) -> bool:
     """Return whether a SuperNode of this site runs on this machine, or is about to."""
-    return is_locked(config.state_dir / LOCK_FILE) or _recorded_node_is_alive(config)
+    return is_locked(config.node_folder / LOCK_FILE) or _recorded_node_is_alive(config)
+
+
+def app_is_running(config: SiteConfig) -> bool:
+    """Return whether the app's process runs, which starts it for every message."""
+    return is_locked(config.state_dir / APP_LOCK_FILE)
 
 
 def status(config: SiteConfig) -> Iterator[str]:
@@ -151,6 +247,8 @@ def status(config: SiteConfig) -> Iterator[str]:
         yield f"site {config.name}: running since {since}, process {record.pid}"
     else:
         yield f"site {config.name}: not running"
+    if config.app_secret is not None:
+        yield f"app: {'running' if app_is_running(config) else 'not running'}"
     try:
         reply = config.server_endpoint.health()
         yield f"server {config.server}: answers with status {reply.status}"
@@ -162,30 +260,20 @@ def status(config: SiteConfig) -> Iterator[str]:
         yield f"run {state.run}: {activity}, {state.num_bytes / 1e6:.1f} MB kept"
 
 
-def _run(config: SiteConfig, previous: NodeRecord | None) -> None:
+def _run(config: SiteConfig, listen: str, key: str, previous: NodeRecord | None) -> None:
     """Run the SuperNode to its end; raise :class:`RunError` if nobody told it to stop."""
-    environment = flower_environment(config.state_dir / "flower")
+    environment = flower_environment(config.node_folder / "flower")
     Path(environment["FLWR_HOME"]).mkdir(exist_ok=True)
     node = subprocess.Popen(  # noqa: S603  # our own command, no shell
-        command(config), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command(config, listen), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time())
-    admitted, stop_requested = threading.Event(), threading.Event()
+    record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time(), key=key)
+    admitted = threading.Event()
     # A thread of its own: the log must be read on while the record is kept.
     log = threading.Thread(target=_forward_log, args=(node, admitted), daemon=True)
     log.start()
-
-    def stop(_: int, __: FrameType | None) -> None:
-        stop_requested.set()
-        with suppress(ProcessLookupError):
-            node.send_signal(signal.SIGTERM)
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _on_stop(node.terminate) as stop_requested:
         _keep_record(config, node, record, stop_requested)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log open a little longer
     orderly = stop_requested.is_set() and node.returncode == 0
     ended = replace(record, seen=time.time(), orderly=orderly)
@@ -202,6 +290,23 @@ def _run(config: SiteConfig, previous: NodeRecord | None) -> None:
         else f"the server did not admit site {config.name}: check that its key is registered "
         "(rsdgc server register) and that no other machine uses it"
     )
+
+
+@contextmanager
+def _on_stop(stop: Callable[[], None]) -> Iterator[threading.Event]:
+    """On SIGTERM or SIGINT, set the event that this yields and call ``stop``."""
+    stop_requested = threading.Event()
+
+    def handle(_: int, __: FrameType | None) -> None:
+        stop_requested.set()
+        stop()
+
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop_requested
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _forward_log(node: subprocess.Popen[bytes], admitted: threading.Event) -> None:
@@ -240,17 +345,15 @@ def _hold_site(config: SiteConfig) -> Iterator[None]:
     The lock ends with the process that holds it. A SuperNode whose ``rsdgc site start`` was killed
     lives on without it, and is found by the record.
     """
-    lock = FileLock(config.state_dir / LOCK_FILE, timeout=LOCK_TIMEOUT_S)
+    lock = FileLock(config.node_folder / LOCK_FILE, timeout=LOCK_TIMEOUT_S)
     try:
-        config.state_dir.mkdir(parents=True, exist_ok=True)
+        config.node_folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise _already_running(config) from None
     except OSError as error:
-        raise SettingError(
-            f"cannot write to state-dir {config.state_dir} ({error.strerror}): make the user that "
-            "runs rsdgc its owner"
-        ) from None
+        name = "state-dir" if config.node_dir is None else "node-dir"
+        raise _not_writable(name, config.node_folder, error) from None
     try:
         if _recorded_node_is_alive(config):
             raise _already_running(config)
@@ -264,12 +367,19 @@ def _recorded_node_is_alive(config: SiteConfig) -> bool:
     return record is not None and record.is_alive()
 
 
+def _not_writable(setting: str, folder: Path, error: OSError) -> SettingError:
+    return SettingError(
+        f"cannot write to {setting} {folder} ({error.strerror}): make the user that runs rsdgc its "
+        "owner"
+    )
+
+
 def _already_running(config: SiteConfig) -> RunError:
     return RunError(
-        f"a SuperNode of site {config.name} already runs with {config.state_dir}: see rsdgc site "
+        f"a SuperNode of site {config.name} already runs with {config.node_folder}: see rsdgc site "
         "status"
     )
 
 
 def _write_record(config: SiteConfig, record: NodeRecord) -> None:
-    replace_text(config.state_dir / RECORD_FILE, json.dumps(asdict(record)))
+    replace_text(config.node_folder / RECORD_FILE, json.dumps(asdict(record)))

@@ -17,5 +17,6 @@ def running(
     with ExitStack() as stack:
         federation = Running(stack, tmp_path_factory.mktemp("federation"), request.module.SITES)
         yield federation
-        for node in federation.nodes.values():  # all at once: the stack waits for one after another
-            node.popen.terminate()
+        # All at once: the stack waits for one after another.
+        for process in (*federation.nodes.values(), *federation.apps.values()):
+            process.popen.terminate()

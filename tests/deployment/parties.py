@@ -114,6 +114,7 @@ class Loopback:
             self.site_file(site),
             data_dir=str(data),
             state_dir=str(self.folder / "site-state" / site),
+            node_dir=str(self.folder / "node-state" / site),
             port=port,
             min_free_gb=0.1,
         )
@@ -134,6 +135,9 @@ class Loopback:
     def start_site(self, site: str) -> Process:
         return self.start(site, "site", "start", "--config", self.site_file(site))
 
+    def start_app(self, site: str) -> Process:
+        return self.start(f"{site}-app", "site", "start-app", "--config", self.site_file(site))
+
     def server(self, word: str, *words: str | Path) -> tuple[int, str]:
         return rsdgc("server", word, *words, "--config", self.server_file)
 
@@ -145,7 +149,7 @@ class Loopback:
 
     def node(self, site: str) -> dict[str, Any]:
         """Return the record of a site's SuperNode."""
-        path = self.folder / "site-state" / site / "node.json"
+        path = self.folder / "node-state" / site / "node.json"
         return json.loads(path.read_text(encoding="utf-8"))
 
     def rows(self, run: str) -> list[dict[str, Any]]:
@@ -168,9 +172,13 @@ class Running:
         code, output = self.federation.server("register")
         assert code == 0, output
         self.nodes: dict[str, Process] = {}
+        self.apps: dict[str, Process] = {}
 
     def start(self, site: str) -> Process:
+        """Start a site's SuperNode, and its app unless that runs already."""
         self.nodes[site] = self.federation.start_site(site)
+        if site not in self.apps:
+            self.apps[site] = self.federation.start_app(site)
         return self.nodes[site]
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fl_app.deploy.credentials import make_pair
 from fl_app.flower.superlink import free_ports
 from fl_app.models import build_model
-from tests.deployment.parties import COMMON, Running, rsdgc
+from tests.deployment.parties import COMMON, Loopback, Running, rsdgc
 
 SITES = ("site-00", "site-01")
 
@@ -101,3 +101,47 @@ def test_a_run_that_fails_is_reported_with_its_reason(running: Running) -> None:
     assert code == 1, output
     assert output.splitlines()[-1].startswith("error: run ")
     assert "of at least 4 sites joined" in output
+
+
+def test_a_revoked_site_returns_with_a_new_key_only(running: Running) -> None:
+    federation = running.federation
+    start_sites(running)
+    node = running.nodes["site-01"]
+    node.wait_for("SuperNode ID:")
+    code, output = federation.server("revoke", "site-01", "--yes")
+    assert code == 0, output
+    assert "Revoking it is final" in output
+    assert "rsdgc deploy renew --site site-01" in output
+    assert node.end() == 1, node.log()  # refused at its next call
+    code, output = federation.server("revoke", "site-01", "--yes")
+    assert (code, "not registered; registered are: site-00" in output) == (2, True), output
+
+    # The old key, first with and then without this app's own list.
+    public = federation.made / "server" / "sites" / "site-01.pub"
+    shutil.copy(public.with_name("site-01.pub.revoked"), public)
+    make_pair_of(federation, "aaa-late")
+    code, output = federation.server("register")
+    assert code == 1, output
+    assert "site-01: REFUSED, its key was withdrawn on 20" in output
+    assert "site-00: already registered" in output
+    assert "aaa-late: registered as node" in output
+    (federation.folder / "server-state" / "revoked.json").unlink()
+    make_pair_of(federation, "zzz-late")
+    code, output = federation.server("register")
+    assert code == 1, output
+    line = next(line for line in output.splitlines() if line.startswith("site-01: REFUSED"))
+    assert "Public key already in use" in line
+    assert "zzz-late: registered as node" in output
+
+    code, output = rsdgc("deploy", "renew", "--site", "site-01", "--out", federation.made)
+    assert code == 0, output
+    code, output = federation.server("register")
+    assert code == 0, output
+    assert "site-01: registered as node" in output
+    running.start("site-01").wait_for("SuperNode ID:")
+
+
+def make_pair_of(federation: Loopback, site: str) -> None:
+    """Put the public key of another site into the server's folder."""
+    path = federation.made / "server" / "sites" / f"{site}.pub"
+    path.write_bytes(make_pair(site)[1])

@@ -80,6 +80,7 @@ def site(federation: Federation, store: Path, tmp_path: Path) -> Callable[[int],
             server=f"127.0.0.1:{port}",
             data_dir=str(store),
             state_dir=str(tmp_path / "state"),
+            node_dir=str(tmp_path / "node"),
             min_free_gb=0.001,
         )
         return read_site(path)

@@ -17,6 +17,7 @@ from fl_app.deploy.checks import (
     check_code,
     check_disk,
     check_gpu,
+    check_isolation,
     check_server,
     check_site,
     check_validity,
@@ -48,12 +49,20 @@ def test_a_site_that_can_join(
     results = by_subject(check_site(site(serve(federation.folder / "server"))))
     assert_no_failures(results)
     assert set(results) == {
-        *("versions", "authority", "key", "clock", "server", "certificate", "exposure"),
-        *("state", "disk", "data", "code", "GPU"),
+        *("versions", "authority", "key", "isolation", "clock", "server", "certificate"),
+        *("exposure", "state", "node", "disk", "data", "code", "GPU"),
     }
     assert results["code"].detail.startswith("no modules in ")
     assert "chips to train on" in results["data"].detail
     assert results["key"].detail.startswith("SHA256:")
+
+
+def test_a_site_whose_app_can_read_its_key(site: Configure) -> None:
+    config = site(free_ports(1)[0])
+    assert check_isolation(config).status == "ok"
+    checked = check_isolation(config.model_copy(update={"app_secret": None}))
+    assert checked.status == "warning"
+    assert "can read the site's key" in checked.detail
 
 
 def test_modules_of_ones_own_are_signed_and_not_run(code_dir: Path) -> None:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from fl_app.deploy import SERVER_DAYS
 from fl_app.deploy.checks import check_certificate
-from fl_app.deploy.credentials import fingerprint, make_pair, read_private, read_public
+from fl_app.deploy.credentials import (
+    fingerprint,
+    make_pair,
+    read_certificate,
+    read_private,
+    read_public,
+)
+from fl_app.deploy.endpoint import Endpoint, UntrustedServerError
 from fl_app.deploy.party_config import read_party, read_server, read_site
 from fl_app.deploy.provision import (
     Federation,
     add_site,
     init_federation,
     open_federation,
+    renew_authority,
     renew_certificate,
+    renew_site_key,
     write_once,
 )
 from rsdgc.errors import SettingError
+from tests.command import rsdgc
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -37,6 +51,8 @@ def test_secrets_are_private_and_where_they_belong(federation: Federation) -> No
         *("authority/ca.key", "server/server.key"),
         *("sites/alpha/node.key", "sites/beta-2/node.key"),
     }
+    secret |= {"sites/alpha/app.secret", "sites/beta-2/app.secret"}
+    assert files["sites/alpha/app.secret"] != files["sites/beta-2/app.secret"]
     for name in files:
         mode = stat.S_IMODE((federation.folder / name).stat().st_mode)
         assert mode == (0o600 if name in secret else 0o644), name
@@ -44,12 +60,13 @@ def test_secrets_are_private_and_where_they_belong(federation: Federation) -> No
         federation.folder,
         *(path for path in federation.folder.rglob("*") if path.is_dir()),
     ):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        assert mode == (0o755 if folder.name == "code" else 0o700), folder
     assert {name for name in files if name.startswith("sites/alpha/")} == {
         f"sites/alpha/{name}"
         for name in (
-            *("site.toml", "ca.crt", "node.key", "node.pub"),
-            *("compose.yaml", "rsdgc-site.service"),
+            *("site.toml", "ca.crt", "node.key", "node.pub", "app.secret"),
+            *("compose.yaml", "rsdgc-site.service", "rsdgc-site-app.service"),
         )
     }
     assert files["sites/alpha/ca.crt"] == files["server/ca.crt"] == files["authority/ca.crt"]
@@ -139,6 +156,128 @@ def test_renewal_changes_the_server_alone(federation: Federation) -> None:
     )
 
 
+def test_a_certificate_is_valid_for_the_days_that_are_asked_for(federation: Federation) -> None:
+    path = federation.folder / "server" / "server.crt"
+    for days in (SERVER_DAYS, 7):
+        certificate = read_certificate(path)
+        left = certificate.not_valid_after_utc - datetime.now(UTC)
+        assert timedelta(days=days - 1) < left <= timedelta(days=days)
+        renew_certificate(federation, days=7)
+    with pytest.raises(SettingError, match="--days is 0"):
+        renew_certificate(federation, days=0)
+    assert read_certificate(path) != read_certificate(path.with_name("server.crt.old"))
+
+
+def test_a_stolen_server_key_is_of_no_use_once_the_authority_is_renewed(
+    federation: Federation, serve: Callable[..., int], tmp_path: Path
+) -> None:
+    alpha = federation.folder / "sites" / "alpha"
+    stolen = serve(shutil.copytree(federation.folder / "server", tmp_path / "stolen"))
+    old_authority = shutil.copy(alpha / "ca.crt", tmp_path / "ca.crt")
+    assert Endpoint("127.0.0.1", stolen, alpha / "ca.crt").health().status == 200
+    shutil.rmtree(federation.folder / "sites" / "beta-2")  # was handed over
+    folders = renew_authority(federation)
+    assert folders == [federation.folder / "server", alpha]
+    renewed = serve(federation.folder / "server")
+    assert Endpoint("127.0.0.1", renewed, alpha / "ca.crt").health().status == 200
+    for port, authority in ((stolen, alpha / "ca.crt"), (renewed, old_authority)):
+        with pytest.raises(UntrustedServerError):
+            Endpoint("127.0.0.1", port, authority).health()
+    words = ["openssl", "verify", "-x509_strict", "-CAfile", alpha / "ca.crt"]
+    subprocess.run(
+        [*words, federation.folder / "server" / "server.crt"], check=True, capture_output=True
+    )
+    theirs = [*words, tmp_path / "stolen" / "server.crt"]
+    assert subprocess.run(theirs, check=False, capture_output=True).returncode != 0
+    assert check_certificate(read_server(folders[0] / "server.toml")).status == "ok"
+
+
+def test_a_site_gets_a_new_key_and_nothing_else_changes(
+    federation: Federation, tmp_path: Path
+) -> None:
+    before = everything(federation.folder)
+    folder = renew_site_key(federation, "alpha")
+    after = everything(federation.folder)
+    assert {name for name in after if after[name] != before.get(name)} == {
+        *("sites/alpha/node.key", "sites/alpha/node.key.old"),
+        *("sites/alpha/node.pub", "sites/alpha/node.pub.old"),
+        *("server/sites/alpha.pub", "server/sites/alpha.pub.old"),
+    }
+    public = read_public(federation.folder / "server" / "sites" / "alpha.pub")
+    assert public == read_private(folder / "node.key").public_key()
+    own = tmp_path / "own.pub"
+    own.write_bytes(make_pair("alpha")[1])
+    assert not (renew_site_key(federation, "alpha", own) / "node.key").exists()
+    assert read_public(federation.folder / "server" / "sites" / "alpha.pub") == read_public(own)
+    with pytest.raises(SettingError, match="site delta is not in"):
+        renew_site_key(federation, "delta")
+
+
+def test_renewal_is_one_command(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", federation.folder)
+    assert rsdgc(monkeypatch, "deploy", "renew", *out, "--days", "30") == 0
+    assert rsdgc(monkeypatch, "deploy", "renew", *out, "--authority") == 0
+    assert "alpha/ca.crt: copy it to that machine" in capsys.readouterr().out
+    assert rsdgc(monkeypatch, "deploy", "renew", *out, "--site", "alpha") == 0
+    assert "copy node.key and node.pub to site alpha" in capsys.readouterr().out
+    assert rsdgc(monkeypatch, "deploy", "renew", *out, "--authority", "--site", "alpha") == 2
+    assert rsdgc(monkeypatch, "deploy", "renew", *out, "--public-key", "node.pub") == 2
+
+
+def unit(path: Path) -> dict[str, list[str]]:
+    """Return the settings of a systemd unit, each with its values in order."""
+    settings: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith(("#", "[")):
+            key, _, value = line.partition("=")
+            settings.setdefault(key, []).append(value)
+    return settings
+
+
+def test_the_servers_code_sees_neither_key_nor_network(federation: Federation) -> None:
+    folder = federation.folder / "sites" / "alpha"
+    node, app = (unit(folder / f"rsdgc-{name}.service") for name in ("site", "site-app"))
+    assert node["User"] != app["User"]
+    assert app["TemporaryFileSystem"] == ["/etc/rsdgc:ro"]
+    shown = " ".join(app["BindReadOnlyPaths"]).split()
+    assert shown == ["/etc/rsdgc/site.toml", "-/etc/rsdgc/code"]
+    assert app["IPAddressDeny"] == ["any"]
+    assert app["IPAddressAllow"] == ["localhost"]
+    assert "-/srv/rsdgc/data" in node["InaccessiblePaths"][0].split()
+    assert app["InaccessiblePaths"] == [f"-/var/lib/{node['StateDirectory'][0]}"]
+    site = read_site(folder / "site.toml")
+    assert site.state_dir == Path("/var/lib", app["StateDirectory"][0])
+    assert site.node_dir == Path("/var/lib", node["StateDirectory"][0])
+
+
+def test_units_are_limited(federation: Federation) -> None:
+    paths = [*federation.folder.rglob("*.service")]
+    assert len(paths) == 5
+    for path in paths:
+        settings = unit(path)
+        for key in ("MemoryMax", "TasksMax", "SystemCallFilter", "RestrictNamespaces"):
+            assert key in settings, f"{key} in {path}"
+        assert settings["CapabilityBoundingSet"] == [""]
+        assert settings["NoNewPrivileges"] == ["yes"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_reads_the_units(federation: Federation, tmp_path: Path) -> None:
+    paths = []
+    for path in federation.folder.rglob("*.service"):
+        if path.parent.name == "beta-2":
+            continue
+        text = path.read_text(encoding="utf-8").replace("/opt/rsdgc/bin/rsdgc", "/bin/true")
+        paths.append(tmp_path / path.name)
+        paths[-1].write_text(text, encoding="utf-8")
+    assert len(paths) == 3
+    words = ["systemd-analyze", "verify", "--man=no", *paths]
+    verified = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("names", "port", "sites", "message"),
     [
@@ -216,16 +355,34 @@ def test_an_open_key_is_refused(federation: Federation) -> None:
 
 def test_compose_files_agree_with_the_folders(federation: Federation) -> None:
     included = yaml.safe_load((federation.folder / "compose.yaml").read_text())["include"]
-    services = {}
+    services, networks = {}, {}
     for name in included:
         path = federation.folder / name
-        for service, how in yaml.safe_load(path.read_text())["services"].items():
+        project = yaml.safe_load(path.read_text())
+        networks.update(project.get("networks", {}))
+        for service, how in project["services"].items():
             services[service] = how
             for volume in how["volumes"]:
                 source = volume.split(":")[0]
                 if source.startswith("./"):
                     assert (path.parent / source).exists(), volume
-    assert set(services) == {"server", "proxy", "alpha", "beta-2"}
+    apps = {"alpha-app", "beta-2-app"}
+    assert set(services) == {"server", "proxy", "alpha", "beta-2", *apps}
+    for service, how in services.items():
+        assert how["read_only"], service
+        assert how["cap_drop"] == ["ALL"], service
+        assert how["security_opt"] == ["no-new-privileges:true"], service
+        assert how["tmpfs"], service
+        assert how["mem_limit"], service
+        assert how["pids_limit"], service
+        assert how["user"], service
+    for site in ("alpha", "beta-2"):
+        app = services[f"{site}-app"]
+        assert not any("node.key" in volume for volume in app["volumes"])
+        assert not any("data" in volume for volume in services[site]["volumes"])
+        assert app["networks"] == [f"app-{site}"]
+        assert networks[f"app-{site}"] == {"internal": True}
+        assert f"app-{site}" in services[site]["networks"]
     assert services["proxy"]["network_mode"] == "service:server"
     assert services["server"]["ports"] == ["8443:8443"]
     assert services["server"]["networks"]["default"]["aliases"] == ["fl.example.org"]

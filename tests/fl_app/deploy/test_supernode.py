@@ -32,7 +32,7 @@ from fl_app.deploy.provision import Federation, init_federation
 from fl_app.deploy.supernode import NOTICE_S, OFFLINE_AFTER_S, NodeRecord
 from fl_app.flower.superlink import free_ports
 from rsdgc.durable import is_locked
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, SettingError
 
 Configure = Callable[[int], SiteConfig]
 JOINS = "print('SuperNode ID: 7', flush=True)\n"
@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 from fl_app.deploy import party_config, supernode
 supernode.describe_data = lambda config: "no data"
-supernode.command = lambda config: [sys.executable, "-c", sys.argv[2]]
+supernode.command = lambda config, listen: [sys.executable, "-c", sys.argv[2]]
 supernode.start(party_config.read_site(Path(sys.argv[1])))
 """
 WAITS = "import time; open(READY, 'w').close(); time.sleep(600)"
@@ -78,8 +78,8 @@ def node(
 
     def configure(script: str) -> SiteConfig:
         config = site(free_ports(1)[0])
-        script = script.replace("READY", repr(str(config.state_dir / "ready")))
-        monkeypatch.setattr(supernode, "command", lambda _: [sys.executable, "-c", script])
+        script = script.replace("READY", repr(str(config.node_folder / "ready")))
+        monkeypatch.setattr(supernode, "command", lambda *_: [sys.executable, "-c", script])
         return config
 
     return configure
@@ -111,9 +111,9 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
     node: Callable[[str], SiteConfig],
 ) -> None:
     config = node("")  # Flower ends with 0 after a refusal
-    config.state_dir.mkdir(parents=True)
+    config.node_folder.mkdir(parents=True)
     before = NodeRecord(1, 0.0, 1000.0)
-    (config.state_dir / "node.json").write_text(json.dumps(vars(before)))
+    (config.node_folder / "node.json").write_text(json.dumps(vars(before)))
     with pytest.raises(RunError, match="did not admit site alpha"):
         supernode.start(config)
     assert supernode.read_record(config) == before
@@ -153,10 +153,73 @@ def test_two_nodes_of_one_site_are_refused(node: Callable[[str], SiteConfig]) ->
     assert not record.orderly  # it did not tell the server
 
 
+def test_a_node_with_a_new_key_does_not_wait_for_the_old_one(
+    node: Callable[[str], SiteConfig], capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = node(JOINS)
+    config.node_folder.mkdir(parents=True)
+    record = NodeRecord(1, 0.0, time.time(), key="SHA256:another")
+    (config.node_folder / "node.json").write_text(json.dumps(vars(record)))
+    with pytest.raises(RunError, match="ended by itself"):
+        supernode.start(config)
+    assert "waiting" not in capfd.readouterr().out
+    ended = supernode.read_record(config)
+    assert ended is not None
+    assert ended.key.startswith("SHA256:")
+    assert ended.key != record.key
+
+
+def test_the_app_is_a_process_of_its_own(site: Configure) -> None:
+    config = site(7)
+    words = supernode.command(config)
+    assert words[words.index("--isolation") + 1] == "process"
+    app = supernode.app_command(config, config.app_secret or Path())
+    for command in (words, app):
+        secret = Path(command[command.index("--superexec-auth-secret-file") + 1])
+        assert secret == config.app_secret
+    assert not any("node.key" in word for word in app)
+    alone = config.model_copy(update={"app_secret": None})
+    assert "--isolation" not in supernode.command(alone)
+    with pytest.raises(SettingError, match="has no app-secret"):
+        supernode.start_app(alone)
+
+
+def test_the_apps_secret_is_private_and_one_app_runs(
+    node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = node("")
+    assert config.app_secret is not None
+    with pytest.raises(SettingError, match=r"--secret .* cannot be read"):
+        supernode.start_app(config, tmp_path / "nothing")
+    config.app_secret.chmod(0o644)
+    with pytest.raises(SettingError, match="open to other users"):
+        supernode.start_app(config)
+    config.app_secret.chmod(0o600)
+    failures: list[BaseException] = []
+
+    def second() -> None:
+        until(lambda: supernode.app_is_running(config))
+        try:
+            supernode.start_app(config)
+        except RunError as error:
+            failures.append(error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(
+        supernode, "app_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"]
+    )
+    thread = threading.Thread(target=second, daemon=True)
+    thread.start()
+    supernode.start_app(config)
+    thread.join()
+    assert "already runs" in str(failures[0])
+    assert not supernode.app_is_running(config)
+
+
 def test_a_damaged_record_counts_as_a_kill(node: Callable[[str], SiteConfig]) -> None:
     config = node("")
-    config.state_dir.mkdir(parents=True)
-    (config.state_dir / "node.json").write_text("{")
+    config.node_folder.mkdir(parents=True)
+    (config.node_folder / "node.json").write_text("{")
     record = supernode.read_record(config)
     assert record is not None
     assert record.wait_s(time.time()) > 0
@@ -167,7 +230,7 @@ def test_a_node_outlives_a_killed_supervisor_and_still_counts_as_running(
 ) -> None:
     config = node("")
     site_file = federation.folder / "sites" / "alpha" / "site.toml"
-    ready = config.state_dir / "ready"
+    ready = config.node_folder / "ready"
     supervisor = subprocess.Popen(
         [
             sys.executable,
@@ -178,13 +241,13 @@ def test_a_node_outlives_a_killed_supervisor_and_still_counts_as_running(
         ]
     )
     wait_until_running(config)
-    until((config.state_dir / "node.json").exists)
+    until((config.node_folder / "node.json").exists)
     supervisor.kill()
     supervisor.wait()
     record = supernode.read_record(config)
     assert record is not None
     try:
-        assert not is_locked(config.state_dir / "node.lock")
+        assert not is_locked(config.node_folder / "node.lock")
         assert supernode.is_running(config)
         assert f"process {record.pid}" in next(iter(supernode.status(config)))
         with pytest.raises(RunError, match="already runs"):
@@ -198,11 +261,11 @@ def test_another_process_with_the_number_of_the_node_is_not_the_node(
     node: Callable[[str], SiteConfig],
 ) -> None:
     config = node("")
-    config.state_dir.mkdir(parents=True)
+    config.node_folder.mkdir(parents=True)
     here = psutil.Process()
     for started, running in ((here.create_time(), True), (here.create_time() - 60.0, False)):
         record = NodeRecord(here.pid, started, time.time())
-        (config.state_dir / "node.json").write_text(json.dumps(vars(record)))
+        (config.node_folder / "node.json").write_text(json.dumps(vars(record)))
         assert supernode.is_running(config) is running
 
 
@@ -223,7 +286,7 @@ def test_a_state_whose_lock_cannot_be_read_is_not_called_at_work(
 
 
 def wait_until_running(config: SiteConfig) -> None:
-    until((config.state_dir / "ready").exists)
+    until((config.node_folder / "ready").exists)
 
 
 def until(condition: Callable[[], bool]) -> None:
