@@ -7,47 +7,69 @@ import torch
 from numpy.typing import NDArray
 
 from clients.evaluation import score_model
+from clients.loader import SplitLoader
 from clients.model_parts import ModelParts
-from clients.training import train
+from clients.training import TrainReport, train
 from data_prep.dataset import Dataset
 from fl_app.client_app import train_settings
 from fl_app.models import build_model
 from fl_app.settings import Settings
-from fl_app.site_data import load_split
+from fl_app.site_data import load_split, normalizations
 
 Flat = NDArray[np.float32]
 MODEL = "small-resnet"
 ROUNDS = 60
 """Rounds of the learning rate's schedule."""
+DEVICE = torch.device("cpu")
 
 
 class Federation:
     """The sites of a partition and one model for all, on the CPU.
 
+    Parameters
+    ----------
+    dataset : Dataset
+        The partition.
+    seed : int
+        Seed of the model.
+    model : str
+        Name of the model.
+    rounds : int
+        Rounds of the learning rate's schedule.
+
     Attributes
     ----------
+    names : list of str
+        The sites that have training chips.
     start : float32 [spec.size]
         The model before training.
+    chips : list of int
+        Training chips of every site.
     shares : list of float
         Weight of every site in the mean: its share of the training chips.
     """
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset, seed: int, model: str = MODEL, rounds: int = ROUNDS
+    ) -> None:
         store = dataset.store
-        self._settings = Settings.from_mapping({"rounds": ROUNDS, "seed": seed})
+        self._dataset = dataset
+        self._settings = Settings.from_mapping({"rounds": rounds, "seed": seed})
         self._classes = len(store.classes)
-        model = build_model(MODEL, store.num_bands, self._classes, store.chip_px, seed)
-        self._model = model.to(memory_format=torch.channels_last)
+        built = build_model(model, store.num_bands, self._classes, store.chip_px, seed)
+        self._model = built.to(memory_format=torch.channels_last)
         self._parts = ModelParts(self._model)
         self.spec = self._parts.spec
         self.start: Flat = self._parts.vector()
-        device = torch.device("cpu")
-        self._train, self._test = (
-            [part for site in dataset.sites if (part := load_split(dataset, site, name, device))]
+        splits = {
+            name: [(site, load_split(dataset, site, name, DEVICE)) for site in dataset.sites]
             for name in ("train", "test")
-        )
-        total = sum(len(part) for part in self._train)
-        self.shares = [len(part) / total for part in self._train]
+        }
+        self.names = [site for site, part in splits["train"] if part]
+        self._train = [part for _, part in splits["train"] if part]
+        self._test = [part for _, part in splits["test"] if part]
+        self.chips = [len(part) for part in self._train]
+        self.shares = [chips / sum(self.chips) for chips in self.chips]
 
     def rate(self, number: int) -> float:
         """Return the learning rate of a round."""
@@ -56,13 +78,33 @@ class Federation:
     def changes(self, weights: Flat, number: int) -> tuple[list[Flat], float]:
         """Train every site from the same weights; return the changes and the mean loss."""
         changes, loss = [], 0.0
-        for index, (part, share) in enumerate(zip(self._train, self.shares, strict=True)):
-            self._parts.load_vector(weights)
-            settings = train_settings(self._settings, self.rate(number))
-            report = train(self._model, part, settings, seed=1000 * number + index)
-            changes.append(self._parts.vector() - weights)
+        for index, share in enumerate(self.shares):
+            change, report = self.change(index, weights, number)
+            changes.append(change)
             loss += share * report.loss
         return changes, loss
+
+    def change(
+        self, index: int, weights: Flat, number: int, split: SplitLoader | None = None
+    ) -> tuple[Flat, TrainReport]:
+        """Train one site from these weights, on its own split or another."""
+        self._parts.load_vector(weights)
+        settings = train_settings(self._settings, self.rate(number))
+        part = split or self._train[index]
+        report = train(self._model, part, settings, seed=1000 * number + index)
+        return self._parts.vector() - weights, report
+
+    def with_flipped_labels(self, index: int) -> SplitLoader:
+        """Return a site's training split with the label K - 1 - y instead of y, of K classes."""
+        view = self._dataset.site(self.names[index])
+        chips, labels = view.split("train")
+        return SplitLoader(
+            view.store,
+            chips,
+            self._classes - 1 - labels,
+            normalizations(view.store.meta.modalities),
+            DEVICE,
+        )
 
     def mean(self, updates: list[Flat]) -> Flat:
         """Return the weighted mean of the sites' updates."""

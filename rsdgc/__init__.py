@@ -28,6 +28,7 @@ Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
 """
 
 from rsdgc.aggregation import AGGREGATORS, Aggregator, WeightedMean
+from rsdgc.clipping import NormClip
 from rsdgc.codec import VALUE_CODINGS, JointCoding, LayerCoding
 from rsdgc.codec.sizes import estimate_bytes
 from rsdgc.codec.wire import decode, encode
@@ -37,6 +38,7 @@ from rsdgc.feedback import ErrorFeedback
 from rsdgc.indicators import INDICATORS, L1, NSI, RMS, Indicator, Random, make_indicator
 from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.ratios import fit_ratios, uniform_shares, update_shares, weight_shares
+from rsdgc.robust_rules import SignAgreement, TrimmedMean
 from rsdgc.scheme import Scheme
 from rsdgc.selection import kept_count, top_k
 from rsdgc.spec import Layer, ModelSpec
@@ -60,14 +62,17 @@ __all__ = [
     "LayerUpdate",
     "ModelSpec",
     "Neighborhoods",
+    "NormClip",
     "Random",
     "RsdgcError",
     "RunError",
     "Scheme",
     "SettingError",
+    "SignAgreement",
     "SparseUpdate",
     "Stamp",
     "StateError",
+    "TrimmedMean",
     "WeightedMean",
     "WireError",
     "decode",

@@ -14,6 +14,10 @@ A site that lacks a modality does not have the layers of its branch. Its update 
 which is not the same as zero. So :meth:`Aggregator.combine` applies the rule to one group of layers
 after the other, those that the same sites have, with the updates of these sites alone. A rule need
 not know of it.
+
+A rule may leave updates out, as :meth:`Aggregator.screen` names them, and a server may let one
+count by a share only (:mod:`rsdgc.clipping`). The sender is told the share, because what did not
+count returns to its residual. :mod:`rsdgc.robust_rules` has rules against hostile senders.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -55,7 +59,13 @@ class Aggregator(ABC):
     def __init__(self, spec: ModelSpec, threads: int = 0) -> None:
         self.spec = spec
         self._threads = threads or os.cpu_count() or 1
-        self._uploads: dict[str, tuple[bytes, float]] = {}
+        #: float32 [spec.size]: the model's last step, if it has momentum, for rules that compare
+        self.last_step: Float32 | None = None
+        # Encoded, and as they are only if they were not sent in the wire format.
+        self._uploads: dict[str, tuple[bytes | SparseUpdate, float]] = {}
+        self._norms: dict[str, float] = {}
+        # Only of senders whose update does not count whole.
+        self._shares: dict[str, float] = {}
         # Only of senders that lack some.
         self._present: dict[str, Bools] = {}
 
@@ -107,12 +117,35 @@ class Aggregator(ABC):
         if update.spec.signature != self.spec.signature:
             raise WireError(f"the update of {key!r} is for another model")
         # The decoded update is dropped: it may be as large as the model.
-        self._uploads[key] = (update.payload, float(weight))
+        self._uploads[key] = (update.payload or update, float(weight))
         if present is not None and not present.all():
             self._present[key] = present
+            update = update.restricted(present)
+        self._norms[key] = update.norm()
+
+    @property
+    def norms(self) -> Mapping[str, float]:
+        """Euclidean norm of each update, of the layers that its sender has."""
+        return self._norms
+
+    @property
+    def accepted_shares(self) -> Mapping[str, float]:
+        """Share that an update counts by, of those below 1 only; 0 for one that is left out."""
+        return self._shares
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight of each update."""
+        return {key: weight for key, (_, weight) in self._uploads.items()}
+
+    def clip(self, shares: Mapping[str, float]) -> None:
+        """Let updates count by a share of their length, as :mod:`rsdgc.clipping` finds it."""
+        self._shares |= shares
 
     def combine(self) -> Float32:
         """Apply the rule to each layer over the senders that have it.
+
+        Updates that the rule's :meth:`screen` names are left out, as if they had not come.
 
         Returns
         -------
@@ -124,6 +157,14 @@ class Aggregator(ABC):
         RunError
             No update was accepted.
         """
+        rejected = self.screen() if self._uploads else []
+        if not rejected:
+            return self.combine_layers()
+        self._shares |= dict.fromkeys(rejected, 0.0)
+        return self._part([key for key in self._uploads if key not in rejected]).combine_layers()
+
+    def combine_layers(self) -> Float32:
+        """Do what :meth:`combine` does, with all updates."""
         if not self._present:
             return self.aggregate()
         keys = sorted(self._uploads)
@@ -137,16 +178,25 @@ class Aggregator(ABC):
             groups.setdefault(senders, []).append(index)
         for senders, layers in groups.items():
             if senders:
-                sources = self.spec.views(self._part(senders).aggregate())
+                sources = self.spec.views(self._part(senders, complete=True).aggregate())
                 for index in layers:
                     targets[index][:] = sources[index]
         return change
 
-    def _part(self, keys: Sequence[str]) -> Self:
-        """Return a copy that holds the updates of some senders, as if they had all layers."""
+    def _part(self, keys: Collection[str], *, complete: bool = False) -> Self:
+        """Return a copy with the updates of some senders; ``complete`` ones have all layers."""
         part = copy.copy(self)
-        vars(part).update(_uploads={key: self._uploads[key] for key in keys}, _present={})
+        lacking = () if complete else self._present.keys() & set(keys)
+        present = {key: self._present[key] for key in lacking}
+        vars(part).update(_uploads={key: self._uploads[key] for key in keys}, _present=present)
         return part
+
+    def screen(self) -> Collection[str]:
+        """Return the senders whose updates are left out of this round; none by default.
+
+        Never all of them. What error feedback has of an update that is left out stays at the site.
+        """
+        return ()
 
     @abstractmethod
     def aggregate(self) -> Float32:
@@ -170,14 +220,23 @@ class Aggregator(ABC):
         """
         if not self._uploads:
             raise RunError("no update was accepted: keep the model as it is")
-        uploads = [self._uploads[key] for key in sorted(self._uploads)]
+        keys = sorted(self._uploads)
         with ThreadPoolExecutor(self._threads) as pool:
             # At most one decoded update per thread is ahead of the caller, which bounds the memory.
             ahead: deque[Future[SparseUpdate]] = deque()
-            for number, (_, weight) in enumerate(uploads):
-                for payload, _ in uploads[number + len(ahead) : number + self._threads]:
-                    ahead.append(pool.submit(decode, payload, self.spec))
-                yield ahead.popleft().result(), weight
+            for number, key in enumerate(keys):
+                for later in keys[number + len(ahead) : number + self._threads]:
+                    ahead.append(pool.submit(self._read, later))
+                yield ahead.popleft().result(), self._uploads[key][1]
+
+    def _read(self, key: str) -> SparseUpdate:
+        """Return an update, by the share that it counts by."""
+        payload = self._uploads[key][0]
+        update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
+        if key in self._present:
+            update = update.restricted(self._present[key])
+        share = self._shares.get(key, 1.0)
+        return update if share == 1.0 else update.scaled(share)
 
 
 AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregation rule")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, Float32, Float64, Int64, chunks
+from rsdgc.arrays import CHUNK, Bools, Float32, Float64, Int64, check_flat, chunks, l2_norm
 from rsdgc.errors import SettingError
 from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.scheme import Scheme
@@ -94,7 +95,7 @@ class SparseUpdate:
     Attributes
     ----------
     payload : bytes
-        The buffer it was decoded from.
+        The buffer it was decoded from; empty for one that was not sent in this format.
     stamp, scheme, spec
         Where it belongs, how the sender cut and coded it, and the model it is for.
     layers : tuple of LayerUpdate
@@ -106,6 +107,36 @@ class SparseUpdate:
     scheme: Scheme
     spec: ModelSpec
     layers: tuple[LayerUpdate, ...]
+
+    @classmethod
+    def from_dense(cls, spec: ModelSpec, values: Float32) -> SparseUpdate:
+        """Return a whole update, float32 [spec.size], as one; its memory is not copied."""
+        check_flat(values, spec.size, "the update")
+        scheme = Scheme()
+        layers = tuple(
+            LayerUpdate(scheme.cut(layer.shape), None, view, view.nbytes)
+            for layer, view in zip(spec.layers, spec.views(values), strict=True)
+        )
+        return cls(b"", Stamp(), scheme, spec, layers)
+
+    def scaled(self, factor: float) -> SparseUpdate:
+        """Return the update times a factor, which is rounded to float32; the payload stays."""
+        scale = np.float32(factor)
+        layers = (replace(layer, values=layer.values * scale) for layer in self.layers)
+        return replace(self, layers=tuple(layers))
+
+    def restricted(self, present: Bools) -> SparseUpdate:
+        """Return the update of the layers ``present``, bool [num_layers]; the payload stays."""
+        nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        layers = tuple(
+            layer if counts else LayerUpdate(layer.grid, *nothing, layer.num_bytes)
+            for layer, counts in zip(self.layers, present, strict=True)
+        )
+        return replace(self, layers=layers)
+
+    def norm(self) -> float:
+        """Return the Euclidean norm."""
+        return math.hypot(*(l2_norm(layer.values) for layer in self.layers))
 
     @property
     def layer_bytes(self) -> Int64:
