@@ -20,10 +20,10 @@ from rsdgc.durable import replace_text
 from rsdgc.errors import DataError, RunError
 from strategies import messages
 from strategies.base import SiteStrategy
-from strategies.ledger import SiteEntry, content_bytes
+from strategies.ledger import SiteEntry, content_bytes, error_bytes
 from strategies.sites import DataInfo, SiteInfo
-from strategies.transport import error_summary, send_and_receive
-from strategies.validation import ReplyRefused
+from strategies.transport import send_and_receive
+from strategies.validation import ReplyRefused, check_no_error
 
 FILE = "normalization.json"
 
@@ -112,7 +112,8 @@ def _read_sums(site: SiteInfo, data: DataInfo, reply: Message | None, entry: Sit
     if reply is None:
         raise ReplyRefused("no reply", "its statistics did not arrive in time")
     if reply.has_error():
-        raise ReplyRefused("error at the site", error_summary(reply.error.reason))
+        entry.receive_error(error_bytes(reply))
+    check_no_error(reply)
     entry.bytes_up = content_bytes(reply.content)
     record = reply.content.config_records.get(messages.SUMS)
     try:

@@ -39,7 +39,7 @@ from strategies import messages
 from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.downlink import Download
-from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes
+from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes, error_bytes
 from strategies.metrics import ClassCounts, Scores, sum_counts
 from strategies.outbox import Outbox
 from strategies.replies import (
@@ -49,6 +49,7 @@ from strategies.replies import (
     read_evaluate_reply,
     read_train_reply,
 )
+from strategies.reply_objects import ReplyLimits
 from strategies.roll_call import SiteDiscovery, modality_fields
 from strategies.round_log import RoundLog
 from strategies.running_statistics import (
@@ -58,8 +59,14 @@ from strategies.running_statistics import (
     read_statistics,
 )
 from strategies.sites import SiteInfo, SiteManager
-from strategies.transport import send_and_receive
+from strategies.transport import UPLOAD_CHUNK_BYTES, send_and_receive
 from strategies.validation import ReplyRefused
+
+SMALL_REPLY_BYTES = 64 * 1024
+"""Bytes of a reply beside its upload and its counts: names, headers, the other numbers."""
+
+MAX_COUNT_BYTES = 10
+"""Bytes of a count as protobuf writes it."""
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -164,6 +171,10 @@ class SiteStrategy(Strategy):
     @abstractmethod
     def discard_uploads(self) -> None:
         """Forget the uploads of a round without a quorum."""
+
+    @abstractmethod
+    def largest_upload(self) -> tuple[float, int]:
+        """Return bytes and arrays that no valid upload of this round exceeds."""
 
     @abstractmethod
     def arrays(self) -> ArrayRecord:
@@ -475,8 +486,24 @@ class SiteStrategy(Strategy):
             self._timeout_s,
             follow_up=self._answer_resync,
             unanswered=self._outbox.unanswered,
+            limits=self._reply_limits(phase),
         )
         return [reply for reply in replies if reply is not None]
+
+    def _reply_limits(self, phase: str) -> ReplyLimits:
+        """Return what no valid reply to the messages of a round exceeds."""
+        num_classes = len(self.site_manager.data.classes)
+        counts = len(messages.CLASS_COUNTS + messages.VAL_CLASS_COUNTS) * num_classes
+        arrays = 0
+        if phase == "train":
+            num_bytes, arrays = self.largest_upload()
+            num_bytes += 2 * self.running.largest_bytes
+        else:
+            counts += num_classes**2
+            num_bytes = 2 * sum(array.nbytes for array in self.initial_local.values())
+        num_bytes = round(num_bytes) + SMALL_REPLY_BYTES
+        arrays += 1 + num_bytes // UPLOAD_CHUNK_BYTES
+        return ReplyLimits(num_bytes, arrays, SMALL_REPLY_BYTES + MAX_COUNT_BYTES * counts)
 
     def _answer_resync(self, index: int, reply: Message) -> Message | None:
         """Return a message with the whole model if a reply asks for it, once a round and site.
@@ -556,6 +583,8 @@ class SiteStrategy(Strategy):
             raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
         if reply.has_content():
             entry.bytes_up += content_bytes(reply.content)
+        else:
+            entry.receive_error(error_bytes(reply))
         return reply
 
     @contextmanager

@@ -87,6 +87,10 @@ class DenseFedAvg(SiteStrategy):
         """Return how a site finds its state, if it has any."""
         return self.origin_fields(self._run_id) if self.initial_local else {}
 
+    def largest_upload(self) -> tuple[float, int]:
+        """Return the bytes and arrays of two models: room for what describes each array."""
+        return 2.0 * self.ledger.dense_bytes, 2 * len(self._shapes)
+
     def accept(self, site: SiteInfo, reply: TrainReply, entry: SiteEntry) -> None:
         """Check that the reply is a model of the site's layers with finite values, and keep it."""
         model = self._read_model(reply.update, site)

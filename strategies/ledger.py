@@ -22,12 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
 
 from rsdgc import SparseUpdate
 from rsdgc.errors import RunError
 from strategies.checkpoints import State
 from strategies.metrics import Scores
+from strategies.transport import RefusedReply
 
 FILES = ("rounds.jsonl", "history.jsonl")
 BYTES = ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
@@ -37,6 +39,9 @@ WHOLE_MODEL = "whole model"
 
 FROZEN_GROUP = "frozen part"
 """Group of the bytes of what a site lacks of the model that is not trained."""
+
+ERROR_GROUP = "error"
+"""Group of the bytes of a reply that carries an error, or that was refused before it was opened."""
 
 
 @dataclass
@@ -75,6 +80,17 @@ class SiteEntry:
     def silent(self) -> bool:
         """Whether an upload was requested and nothing came back."""
         return self.refused and self.bytes_up == 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error came back, or something that could not be opened."""
+        return ERROR_GROUP in self.up_by_group
+
+    def receive_error(self, num_bytes: int) -> None:
+        """Count the bytes of a reply without content, if the site sent any."""
+        if num_bytes:
+            self.bytes_up += num_bytes
+            self.up_by_group[ERROR_GROUP] = num_bytes
 
     def send(self, groups: Mapping[str, int], num_bytes: int) -> None:
         """Count a message to the site: its bytes by group, the rest of it as ``task``."""
@@ -155,7 +171,7 @@ class Ledger:
         """
         total = self.rounds[-1]
         for entry in entries:
-            replied = entry.bytes_up > 0 and entry.phase in ("train", "late")
+            replied = entry.bytes_up > 0 and entry.phase in ("train", "late") and not entry.failed
             total.bytes_up += entry.bytes_up
             total.bytes_down += entry.bytes_down
             total.dense_bytes_up += self.dense_bytes * replied
@@ -264,6 +280,16 @@ def _value_bytes(value: object) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     return 1 if isinstance(value, bool) else 8
+
+
+def error_bytes(reply: Message) -> int:
+    """Return the bytes that a site sent as an error, or as a reply that could not be opened."""
+    if isinstance(reply, RefusedReply):
+        return reply.num_bytes
+    # Flower itself answers for a site that is not connected.
+    if reply.metadata.src_node_id == SUPERLINK_NODE_ID:
+        return 0
+    return len((reply.error.reason or "").encode(errors="replace"))
 
 
 def layer_group(layer: str) -> str:

@@ -9,7 +9,7 @@ from logging import WARNING
 from flwr.app import Message
 from flwr.common import log
 
-from strategies.ledger import SiteEntry, content_bytes
+from strategies.ledger import SiteEntry, content_bytes, error_bytes
 from strategies.transport import PendingReplies
 
 LATE_REPLY = "late reply"
@@ -92,10 +92,15 @@ class Outbox:
         late = []
         for reply in self.unanswered.arrived:
             sent = self._earlier.pop(reply.metadata.reply_to_message_id, None)
-            if sent is None or reply.has_error():
-                continue  # an error carries no upload, and its round has counted "no reply"
+            if sent is None:
+                continue
             entry = SiteEntry(sent.round, sent.site, phase="late", reason=LATE_REPLY)
-            entry.bytes_up = content_bytes(reply.content)
+            if reply.has_error():
+                entry.receive_error(error_bytes(reply))
+                if not entry.bytes_up:
+                    continue  # Flower's own error; the round has counted "no reply"
+            else:
+                entry.bytes_up = content_bytes(reply.content)
             log(WARNING, "%s refused: %s to round %d", entry.site, LATE_REPLY, entry.round)
             late.append(entry)
         self.unanswered.arrived.clear()

@@ -112,6 +112,13 @@ class RateControl:
         last = self._round_weights.size - 1
         return self.budget_bytes * float(self._round_weights[min(self._round, last)])
 
+    @property
+    def expected_bytes(self) -> float:
+        """Size of the next round's replies, also where the budget does not decide it."""
+        if self.policy == "whole" or self.reply_bytes >= self.spec.dense_bytes:
+            return max(self.reply_bytes, self.spec.dense_bytes)
+        return max(self.reply_bytes, self.target_bytes)
+
     def begin(self, weights: Float32, overhead_bytes: int = 0) -> None:
         """Set the first round's ratios.
 

@@ -26,7 +26,12 @@ from strategies.sites import (
     SiteInfo,
     SiteManager,
 )
-from strategies.transport import PendingReplies, error_summary, send_and_receive
+from strategies.transport import (
+    PendingReplies,
+    error_summary,
+    expected_replies,
+    send_and_receive,
+)
 from strategies.validation import MAX_COUNT
 
 Value = TypeVar("Value", str, int)
@@ -144,8 +149,9 @@ class SiteDiscovery:
         self._asked |= nodes
         self._refusals.ask(new_nodes)
         if new_nodes:
-            ids = grid.push_messages(_discovery_messages(new_nodes))
-            self._queries.waiting.update(message_id for message_id in ids if message_id)
+            queries = _discovery_messages(new_nodes)
+            ids = list(grid.push_messages(queries))
+            self._queries.expect(expected_replies(ids, queries))
         self._queries.poll(grid)
         for reply in self._queries.arrived:
             node = reply.metadata.src_node_id

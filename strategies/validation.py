@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from rsdgc.arrays import Int64
 from rsdgc.plain_text import plain_line
-from strategies.transport import error_summary
+from strategies.transport import RefusedReply, error_summary
 
 MAX_COUNT = 2**40
 """Limit of a count: the sum over a million sites still fits int64."""
@@ -42,6 +42,8 @@ class ReplyRefused(Exception):  # noqa: N818  # an outcome that is counted, not 
 
 def check_no_error(reply: Message) -> None:
     """Raise :class:`ReplyRefused` if the reply carries an error instead of content."""
+    if isinstance(reply, RefusedReply):
+        raise ReplyRefused(reply.reason, reply.detail)
     if reply.has_error():
         raise ReplyRefused("error at the site", error_summary(reply.error.reason))
 

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.cli.build import build_fab_from_disk
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid, InMemoryGrid
 
 from strategies import DenseFedAvg, RsDgc
+from strategies.reply_objects import LEVELS, MIB
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +48,40 @@ def test_the_bundle_holds_the_code_and_nothing_else() -> None:
 def test_the_grid_still_has_what_the_exchange_uses() -> None:
     for name in ("push_messages", "pull_messages", "get_node_ids"):
         assert callable(getattr(Grid, name))
+
+
+def test_a_reply_can_still_be_pulled_in_parts() -> None:
+    """The grid of a deployment has the SuperLink's client, which Flower does not document.
+
+    Without it every reply would still be pulled on its own, but opened before its size is known.
+    """
+    grid = HttpGrid(token="token")
+    client = grid._runtime_client
+    for name in ("PullMessages", "PullObject", "ConfirmMessageReceived"):
+        assert callable(getattr(client, name))
+    assert grid.node.node_id == SUPERLINK_NODE_ID
+    grid.close()
+    assert not hasattr(InMemoryGrid, "_runtime_client")
+    parameters = inspect.signature(inflate_object_from_contents).parameters
+    assert list(parameters)[:2] == ["object_id", "object_contents"]
+
+
+def test_a_message_still_becomes_objects_of_five_levels() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id = 7, 1
+    content = RecordDict({"a": ArrayRecord({"b": Array(np.zeros(3))}), "m": MetricRecord({"x": 1})})
+    message = Message(content, 1, "train")
+    kinds = {
+        object_id: each.deflate().partition(b" ")[0].decode()
+        for object_id, each in get_all_nested_objects(message).items()
+    }
+    level, levels = [get_object_tree(message)], []
+    while level:
+        levels.append({kinds[node.object_id] for node in level})
+        level = [child for node in level for child in node.children]
+    assert len(levels) == len(LEVELS)
+    for found, expected in zip(levels, LEVELS, strict=True):
+        assert found <= set(expected)
+    assert MIB <= FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
 
 def test_fedavg_still_averages_by_the_key_given() -> None:

@@ -109,12 +109,13 @@ def rs_dgc(
     *,
     down: float = 4.0,
     final: float = 1.5,
+    names: tuple[str, ...] = NAMES,
     **options: Any,
 ) -> RsDgc:
     """Return a strategy over the fake sites, with checkpoints every two rounds in a folder."""
     model = PublishedModel(initial_weights(), rates(down), Compressor(SPEC, Scheme(), RMS()), RUN)
     return cls(
-        site_manager(),
+        site_manager(names),
         Ledger(run_folder, SPEC.dense_bytes),
         round_settings(),
         rates(2.0, rounds=6, warm_up_rounds=2),

@@ -2,6 +2,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from strategies.ledger import content_bytes
 from strategies.outbox import Outbox
+from strategies.transport import expected_replies
 from tests.loopback import LoopbackGrid
 
 
@@ -52,7 +53,7 @@ def test_the_answer_to_a_resync_is_counted_apart() -> None:
 def test_a_late_reply_is_an_entry_of_its_own_once() -> None:
     grid, outbox = LoopbackGrid(echo, [{}], {}), Outbox()
     (late,) = send(grid, outbox, 1, "a")
-    outbox.unanswered.waiting.add(outbox.sent[0].id)
+    outbox.unanswered.expect(expected_replies([outbox.sent[0].id], [outbox.sent[0].message]))
     send(grid, outbox, 2, "a")
     outbox.unanswered.arrived.append(late)
     this_round, entry = outbox.end()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
@@ -12,15 +15,21 @@ from hypothesis import strategies as st
 from rsdgc.errors import WireError
 from rsdgc.plain_text import MAX_LINE
 from strategies import messages, transport
+from strategies.reply_objects import SMALL_REPLY, ReplyLimits
 from strategies.transport import (
+    INCOMPLETE_REPLY,
+    MALFORMED_REPLY,
     MAX_UPLOAD_CHUNKS,
+    OVERSIZED_REPLY,
     UPLOAD_CHUNK_BYTES,
     PendingReplies,
+    RefusedReply,
     chunk_upload,
     error_summary,
     join_upload,
     send_and_receive,
 )
+from tests.flower_link import LinkGrid, Objects, Tamper
 from tests.loopback import LoopbackGrid
 
 
@@ -126,6 +135,160 @@ def test_a_late_reply_is_recognized() -> None:
     assert [number(reply) for reply in found] == [0, 1, 2]
     assert [number(reply) for reply in unanswered.arrived] == [1]
     assert unanswered.waiting == set()
+
+
+OBJECTS_SENT = 6
+"""Of two messages with a record each: the grid's sites do not confirm what they receive."""
+
+
+def answer(message: Message, context: Context) -> Message:
+    """Echo a message in a record of its own: the SuperLink has that of the message already."""
+    record = ConfigRecord({**message.content.config_records["c"], "by": context.node_id})
+    return Message(RecordDict({"c": record}), reply_to=message)
+
+
+def spoof(message: Message, objects: Objects) -> Objects:
+    """Claim to be another node, in a reply to another message."""
+    changed = Message(RecordDict({"c": ConfigRecord({"number": 99})}), reply_to=message)
+    changed.metadata.__dict__["_reply_to_message_id"] = "0" * 64
+    changed.metadata.__dict__["_src_node_id"] = 102
+    return Objects.of(changed)
+
+
+def over_the_link(
+    tamper: Tamper, limits: ReplyLimits = SMALL_REPLY, timeout_s: float = 0.3
+) -> tuple[list[Message | None], LinkGrid]:
+    """Send to two nodes, of which the first is hostile; return the replies."""
+
+    def first_alone(message: Message, objects: Objects) -> Objects | None:
+        hostile = message.metadata.dst_node_id == 101
+        return tamper(message, objects) if hostile else objects
+
+    grid = LinkGrid(answer, 2, first_alone)
+    messages = make_messages(2)
+    messages[1].metadata.dst_node_id = 102
+    return send_and_receive(grid, messages, timeout_s, limits=limits), grid
+
+
+def test_a_reply_is_known_by_what_it_was_pulled_for() -> None:
+    (first, second), _ = over_the_link(spoof)
+    assert first is not None
+    assert first.metadata.src_node_id == 101
+    assert [number(first), number(second)] == [99, 1]
+
+
+def test_a_malformed_reply_is_refused_and_the_next_one_received() -> None:
+    def tamper(message: Message, objects: Objects) -> Objects:
+        return objects.with_body(objects.ids("RecordDict")[0], b"[" * 10_000)
+
+    (first, second), grid = over_the_link(tamper)
+    assert isinstance(first, RefusedReply)
+    assert (first.reason, first.metadata.src_node_id) == (MALFORMED_REPLY, 101)
+    assert first.num_bytes > 10_000
+    assert number(second) == 1
+    assert len(grid.state.object_store) == OBJECTS_SENT
+
+
+def test_a_large_reply_is_refused_and_the_next_one_received() -> None:
+    def tamper(message: Message, objects: Objects) -> Objects:
+        return Objects.of(Message(RecordDict({"u": chunk_upload(bytes(10**6))}), reply_to=message))
+
+    (first, second), _ = over_the_link(tamper, ReplyLimits(num_bytes=10**5))
+    assert isinstance(first, RefusedReply)
+    assert first.reason == OVERSIZED_REPLY
+    assert number(second) == 1
+
+
+def test_the_simulation_refuses_a_large_reply_too() -> None:
+    def large(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"u": chunk_upload(bytes(10**6))}), reply_to=message)
+
+    grid = LoopbackGrid(large, [{}], {})
+    limits = ReplyLimits(num_bytes=10**5)
+    (reply,) = send_and_receive(grid, make_messages(1), 1.0, limits=limits)
+    assert isinstance(reply, RefusedReply)
+    assert reply.reason == OVERSIZED_REPLY
+    assert reply.num_bytes > 10**6
+
+
+def test_a_reply_that_is_announced_and_not_sent_keeps_nobody_waiting() -> None:
+    def withhold(message: Message, objects: Objects) -> Objects:
+        return replace(objects, withheld=frozenset(objects.ids("ConfigRecord")))
+
+    began = time.monotonic()
+    (first, second), _ = over_the_link(withhold)
+    assert time.monotonic() - began < 5
+    assert first is None
+    assert number(second) == 1
+
+
+def test_an_upload_that_stops_is_refused_and_one_that_goes_on_is_received() -> None:
+    grid, unanswered = LinkGrid(answer, 1), PendingReplies()
+    sent: list[Objects] = []
+
+    def withhold(message: Message, objects: Objects) -> Objects:
+        sent.append(objects)
+        return replace(objects, withheld=frozenset(objects.ids("ConfigRecord")))
+
+    grid.tamper = withhold
+    messages = make_messages(2)
+    assert send_and_receive(grid, messages, 0.1, unanswered=unanswered) == [None, None]
+    session = grid.state._object_push_session_by_root[sent[1].root]
+    for each in sent[1].ids("ConfigRecord"):
+        grid.state.store_object(7, session, each, sent[1].contents[each])
+    grid.state.object_store.delete(sent[0].root)
+    unanswered.poll(grid)
+    stopped, complete = unanswered.arrived
+    assert isinstance(stopped, RefusedReply)
+    assert stopped.reason == INCOMPLETE_REPLY
+    assert number(complete) == 1
+    assert unanswered.waiting == set()
+
+
+def test_what_the_superlink_cannot_serve_is_refused_after_some_tries() -> None:
+    grid = LinkGrid(answer, 1)
+    inner, asked = grid._client.PullObject, []
+
+    def fail(request: Any) -> Any:
+        asked.append(request)
+        answer = httpx.Response(500, request=httpx.Request("POST", "http://superlink"))
+        return inner(request) if len(asked) > failures else answer.raise_for_status()
+
+    grid._client.__dict__["PullObject"] = fail
+    failures = 2
+    assert number(send_and_receive(grid, make_messages(1), 5.0)[0]) == 0
+    failures = 1000
+    (reply,) = send_and_receive(grid, make_messages(1), 5.0)
+    assert isinstance(reply, RefusedReply)
+    assert reply.reason == INCOMPLETE_REPLY
+
+
+def test_a_superlink_that_is_gone_is_no_fault_of_a_site() -> None:
+    grid = LinkGrid(answer, 1)
+
+    def gone(request: Any) -> Any:
+        raise httpx.ConnectError("refused")
+
+    grid._client.__dict__["PullMessages"] = gone
+    with pytest.raises(httpx.ConnectError):
+        send_and_receive(grid, make_messages(1), 1.0)
+
+
+def test_any_error_of_the_public_pull_is_a_refusal() -> None:
+    grid = LoopbackGrid(echo, [{}], {})
+    inner = grid.pull_messages
+
+    def pull(ids: Any) -> Any:
+        replies = inner(ids)
+        if number(replies[0]) == 1:
+            raise RecursionError
+        return replies
+
+    grid.pull_messages = pull  # type: ignore[method-assign]
+    first, second, third = send_and_receive(grid, make_messages(3), 1.0)
+    assert [number(first), number(third)] == [0, 2]
+    assert isinstance(second, RefusedReply)
+    assert second.reason == MALFORMED_REPLY
 
 
 THINNEST_BITS_PER_S = 100_000
