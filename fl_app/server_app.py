@@ -18,7 +18,7 @@ from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
-from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, RunSummary
+from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, PrivacySpent, RunSummary
 from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
@@ -194,6 +194,7 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         by_modalities=_scores_by_modalities(strategy),
         refused=dict(ledger.refusals),
         best=_best_round(strategy),
+        privacy=_privacy_spent(strategy),
     )
 
 
@@ -232,12 +233,27 @@ def _best_round(strategy: SiteStrategy) -> BestRound | None:
     )
 
 
+def _privacy_spent(strategy: SiteStrategy) -> PrivacySpent | None:
+    privacy = strategy.privacy
+    if privacy is None:
+        return None
+    return PrivacySpent(
+        epsilon=privacy.epsilon(),
+        delta=privacy.delta,
+        releases=privacy.releases,
+        noise_multiplier=privacy.noise_multiplier,
+        clip=privacy.clip,
+    )
+
+
 def headline(summary: RunSummary, report: Path) -> str:
     """Return the last line of a run's log: the report, the accuracy, the bytes."""
     accuracy = "not scored" if summary.accuracy is None else f"{summary.accuracy:.3f}"
     synthetic = " (synthetic data)" if summary.synthetic else ""
     lost = sum(summary.refused.values())
     missing = f" | {lost} replies refused or lost" if lost else ""
+    if summary.privacy is not None:
+        missing += f" | ε = {summary.privacy.epsilon:.3g} at δ = {summary.privacy.delta:.2g}"
     return (
         f"report: {report} | accuracy {accuracy}{synthetic} | "
         f"up {human_bytes(summary.bytes_up)}, down {human_bytes(summary.bytes_down)} | "

@@ -229,6 +229,16 @@ class Settings(BaseModel):
         "chips, or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`). "
         "`fedavg` always takes Flower's mean.",
     )
+    dp_noise_multiplier: float = Field(
+        0.0,
+        ge=0.0,
+        description="Differential privacy of a site: noise on the sum of the clipped updates, over "
+        "`dp-clip`; 0: none (docs/security.md). Takes the extra `privacy`.",
+    )
+    dp_clip: float = Field(
+        1.0, gt=0.0, description="Largest Euclidean norm of a site's update with such noise."
+    )
+    dp_delta: float = Field(1e-5, gt=0.0, lt=1.0, description="δ for which the run states its ε.")
     top_share: float = Field(
         0.0,
         ge=0.0,
@@ -428,6 +438,23 @@ class Settings(BaseModel):
     def _fedavg_takes_the_mean(cls, value: str, info: ValidationInfo) -> str:
         if value != "mean" and info.data.get("method") == "fedavg":
             raise ValueError("method fedavg takes Flower's mean; leave it at 'mean'")
+        return value
+
+    @field_validator("dp_noise_multiplier")
+    @classmethod
+    def _noise_is_on_the_mean(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("aggregation") != "mean":
+            raise ValueError("differential privacy has a mean of its own; set aggregation=mean")
+        return value
+
+    @field_validator("normalization")
+    @classmethod
+    def _statistics_have_no_noise(cls, value: str, info: ValidationInfo) -> str:
+        if value == "common" and info.data.get("dp_noise_multiplier"):
+            raise ValueError(
+                "differential privacy does not cover the sites' statistics of pixels; set "
+                "normalization=site"
+            )
         return value
 
     @field_validator("train_only", "adapters")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from logging import INFO
+from pathlib import Path
+
 import numpy as np
+from flwr.common import log
 from numpy.typing import NDArray
 
 from clients.model_parts import ModelParts
 from fl_app.runs.folder import ActiveRun
 from fl_app.settings import AUTO, Settings, parse_budget
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
+from rsdgc.errors import SettingError
 from rsdgc.frozen_part import FrozenPart
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints
+from strategies.differential_privacy import PrivateMean, epsilon
 from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
 from strategies.running_statistics import RunningStatistics
@@ -46,11 +52,13 @@ def build_strategy(
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
+    privacy = _private_mean(settings, model, run.folder)
     if settings.method == "fedavg":
         return DenseFedAvg(
             *(sites, ledger, rounds, checkpoints, running, local, frozen),
             server_momentum=momentum,
             run_id=run.run_id,
+            privacy=privacy,
         )
     # One control each: patches carry the changes of all sites, which are spread over the layers
     # differently than one site's, and the last patch has a budget of its own.
@@ -65,7 +73,30 @@ def build_strategy(
         *(sites, ledger, rounds, up, published, final, checkpoints, running, local, frozen),
         server_momentum=momentum,
         aggregator=AGGREGATORS[settings.aggregation],
+        privacy=privacy,
     )
+
+
+def _private_mean(settings: Settings, model: ModelParts, folder: Path) -> PrivateMean | None:
+    """Return the mean with noise that the settings ask for; None without noise."""
+    if not settings.dp_noise_multiplier:
+        return None
+    if model.running or model.local:
+        raise SettingError(
+            f"setting batch-norm='{settings.batch_norm}': differential privacy does not cover the "
+            "sites' running statistics; set batch-norm=group"
+        )
+    names = (settings.dp_noise_multiplier, settings.dp_clip, settings.dp_delta)
+    private = PrivateMean(*names, folder)
+    planned = epsilon(settings.dp_noise_multiplier, settings.rounds, settings.dp_delta)
+    log(
+        INFO,
+        "differential privacy of a site: ε = %.3g at δ = %.2g after %d rounds (noise multiplier "
+        "%g, clip %g); scores, counts and bytes are not covered",
+        *(planned, settings.dp_delta, settings.rounds),
+        *(settings.dp_noise_multiplier, settings.dp_clip),
+    )
+    return private
 
 
 def _server_momentum(settings: Settings, spec: ModelSpec) -> float:

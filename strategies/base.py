@@ -38,6 +38,7 @@ from rsdgc.spec import in_branch
 from strategies import messages
 from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
+from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download
 from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes, error_bytes
 from strategies.metrics import ClassCounts, Scores, sum_counts
@@ -114,6 +115,8 @@ class SiteStrategy(Strategy):
         Entries of the model before training that stay at the sites; none by default.
     frozen : FrozenPart, optional
         What sites have of the model and are not sent; they do not compare it by default.
+    privacy : PrivateMean, optional
+        The mean with noise that takes the place of the aggregation rule; none by default.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class SiteStrategy(Strategy):
         running: RunningStatistics | None = None,
         initial_local: Mapping[str, Float32] | None = None,
         frozen: FrozenPart | None = None,
+        *,
+        privacy: PrivateMean | None = None,
     ) -> None:
         self.site_manager = site_manager
         self.ledger = ledger
@@ -145,6 +150,7 @@ class SiteStrategy(Strategy):
         #: the last round in the checkpoint that the run was resumed from; 0 for a new run
         self.resumed_round = 0
         self.frozen = frozen
+        self.privacy = privacy
         self._frozen_download: Download | None = None
         self._discovery = SiteDiscovery(site_manager)
         self._outbox = Outbox()
@@ -619,6 +625,8 @@ class SiteStrategy(Strategy):
             "ledger": self.ledger.state(),
             "best": self.best.state(),
         }
+        if self.privacy is not None:
+            parts["privacy"] = self.privacy.state()
         run = {"rounds_combined": self.rounds_combined, "seconds": self.seconds()}
         try:
             checkpoints.save(Checkpoint(server_round, State.join(parts, run)))
@@ -634,6 +642,8 @@ class SiteStrategy(Strategy):
         for name, part in (("running", self.running), ("best", self.best)):
             if name in state.values:
                 part.restore(state.part(name))
+        if self.privacy is not None:
+            self.privacy.restore(state.part("privacy"))
         self.rounds_combined = int(state.values["rounds_combined"])
         self._seconds_before = float(state.values["seconds"])
         self.resumed_round = checkpoint.round

@@ -18,6 +18,7 @@ from rsdgc.spec import in_branch
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
+from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
 from strategies.received_arrays import rebuilt_array, received_floats
@@ -39,6 +40,8 @@ class DenseFedAvg(SiteStrategy):
     run_id : int
         By which sites find the entries of the model that stay with them; without such entries
         sites keep no state.
+    privacy : PrivateMean, optional
+        Takes the place of the average.
     """
 
     def __init__(
@@ -53,9 +56,11 @@ class DenseFedAvg(SiteStrategy):
         *,
         server_momentum: float = 0.0,
         run_id: int = 0,
+        privacy: PrivateMean | None = None,
     ) -> None:
         super().__init__(
-            *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen)
+            *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen),
+            privacy=privacy,
         )
         self._run_id = run_id
         # Without momentum FedAvgM returns the plain average, so one class serves both.
@@ -125,7 +130,9 @@ class DenseFedAvg(SiteStrategy):
         """Average with Flower's own aggregation, each layer over the sites that have it."""
         # The uploads are in the order of the sites' names: sums of floats depend on the order.
         uploads = self._uploads
-        if any(len(model) < len(self._shapes) for model, _ in uploads):
+        if self.privacy is not None:
+            uploads = [(self._private_average(self.privacy, server_round), 1)]
+        elif any(len(model) < len(self._shapes) for model, _ in uploads):
             uploads = [(self._average_by_layer(), 1)]
         # Not the sites' own replies: Flower wants the same metrics in all of them, and some sites
         # have a validation split.
@@ -137,6 +144,30 @@ class DenseFedAvg(SiteStrategy):
         self.discard_uploads()
         assert arrays is not None  # a quorum is at least one reply
         self.replace_model(arrays)
+
+    def _private_average(self, privacy: PrivateMean, server_round: int) -> ArrayRecord:
+        """Return the global model, changed by the private mean of the sites' changes."""
+        before = {name: array.numpy() for name, array in self.arrays().items()}
+        absent = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
+
+        def change(model: ArrayRecord) -> Float32:
+            changes = absent | {name: array.numpy() - before[name] for name, array in model.items()}
+            return np.concatenate([changes[name].reshape(-1) for name in before])
+
+        released = privacy.release(
+            (change(model) for model, _ in self._uploads),
+            asked=len(self._outbox.entries),
+            size=sum(array.size for array in before.values()),
+            server_round=server_round,
+        )
+        ends = np.cumsum([array.size for array in before.values()])[:-1]
+        changes = np.split(released, ends)
+        return ArrayRecord(
+            {
+                name: Array(array + part.reshape(array.shape))
+                for (name, array), part in zip(before.items(), changes, strict=True)
+            }
+        )
 
     def _average_by_layer(self) -> ArrayRecord:
         """Return the mean of the uploads; layers that the same sites have are averaged together."""

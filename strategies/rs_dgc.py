@@ -26,6 +26,7 @@ from rsdgc.ratios import share_of_layers
 from strategies import messages
 from strategies.base import RoundSettings, SiteStrategy
 from strategies.checkpoints import Checkpoints, State
+from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download, DownloadCache, PublishedModel
 from strategies.ledger import Ledger, SiteEntry, content_bytes, update_bytes
 from strategies.model_record import to_record, to_vector
@@ -106,6 +107,8 @@ class RsDgc(SiteStrategy):
         See :class:`strategies.rs_dgc.ServerMomentum`.
     aggregator : callable
         Creates a round's aggregation rule for a model; see :mod:`rsdgc.aggregation`.
+    privacy : PrivateMean, optional
+        Takes the place of the rule.
     """
 
     def __init__(
@@ -123,9 +126,11 @@ class RsDgc(SiteStrategy):
         *,
         server_momentum: float = 0.0,
         aggregator: Callable[[ModelSpec], Aggregator] = WeightedMean,
+        privacy: PrivateMean | None = None,
     ) -> None:
         super().__init__(
-            *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen)
+            *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen),
+            privacy=privacy,
         )
         self.rates = rates
         self.model = model
@@ -245,7 +250,7 @@ class RsDgc(SiteStrategy):
 
     def aggregate_uploads(self, server_round: int) -> None:
         """Aggregate the uploads, step the model, and set the next round's ratios."""
-        update = self._uploads.combine()
+        update = self._combine_uploads(server_round)
         self.model.step(self._momentum.step(update))
         self.sync.accepted.update(dict.fromkeys(self._upload_bytes, server_round))
         measured_bytes = sum(self._upload_bytes.values()) / self._upload_share
@@ -254,9 +259,22 @@ class RsDgc(SiteStrategy):
         every = self.round_settings.evaluate_every
         scored = messages.is_scored(server_round, every)
         measured_bytes += (1 / every - scored) * self._score_bytes
+        if self.privacy is not None:
+            # Sizes follow the data, and what the sites are told next must not.
+            measured_bytes = self.rates.reply_bytes
         self.rates.adjust(self.model.weights, update, measured_bytes)
         self._overhead_bytes = self._task_bytes()
         self.discard_uploads()
+
+    def _combine_uploads(self, server_round: int) -> Float32:
+        if self.privacy is None:
+            return self._uploads.combine()
+        return self.privacy.release(
+            (update.to_dense() for update, _ in self._uploads.updates()),
+            asked=len(self._outbox.entries),
+            size=self.rates.spec.size,
+            server_round=server_round,
+        )
 
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""

@@ -59,6 +59,12 @@ headers, and layers sent whole.{% if summary.best %} The model of round
 {{ summary.best.val_balanced_accuracy|percent }}. On the test chips, which took no part in the
 choice, its accuracy is {{ summary.best.accuracy|percent }} and its balanced accuracy
 {{ summary.best.balanced_accuracy|percent }}; it is in <code>best.safetensors</code>.{% endif %}</p>
+{% if summary.privacy %}
+<p class="sub">Differential privacy of a site: ε = {{ summary.privacy.epsilon|decimal }} at δ =
+{{ summary.privacy.delta }}, for the models of {{ summary.privacy.releases|count }} rounds (noise
+multiplier {{ summary.privacy.noise_multiplier }}, clip {{ summary.privacy.clip }}). Scores, counts,
+bytes and the choice of the best round, which this page shows, are not covered.</p>
+{% endif %}
 <div class="pair">
 {{ plot(curve_rounds, "After each round; round 0 is the model before training.") }}
 {% if curve_bytes %}

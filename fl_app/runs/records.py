@@ -135,6 +135,17 @@ class ModalityScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivacySpent:
+    """What the published models reveal of a site, see :mod:`strategies.differential_privacy`."""
+
+    epsilon: float
+    delta: float
+    releases: int  #: noised means, one for each round, and more if rounds were repeated
+    noise_multiplier: float
+    clip: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """``summary.json``: the final model's scores and the bytes of the whole run."""
 
@@ -174,6 +185,8 @@ class RunSummary:
     refused: dict[str, int] = field(default_factory=dict)
     #: None where no site has a validation split
     best: BestRound | None = None
+    #: None without differential privacy
+    privacy: PrivacySpent | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json`` into a run folder."""

@@ -19,6 +19,7 @@ from rsdgc import Aggregator
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
+from strategies.differential_privacy import epsilon
 from tests.federation import count_bytes, grid, run, serve, settings
 
 
@@ -135,6 +136,22 @@ def test_running_statistics_of_batch_normalization_travel_too(
     assert variances
     assert all(np.isfinite(array).all() and (array >= 0).all() for array in variances)
     assert any((array != 1).any() for array in variances)
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+def test_what_the_models_reveal_of_a_site_is_reported(
+    data: Path, tmp_path: Path, method: str
+) -> None:
+    noisy: dict[str, Any] = {"method": method, "dp_noise_multiplier": 2.0, "rounds": 2}
+    run(settings(data, tmp_path / "run", **noisy), report=True)
+    spent = summary_of(tmp_path / "run")["privacy"]
+    assert (spent["releases"], spent["delta"], spent["clip"]) == (2, 1e-5, 1.0)
+    assert spent["epsilon"] == epsilon(2.0, 2, 1e-5)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"ε = {spent['epsilon']:.3f} at δ" in page
+    assert (tmp_path / "run" / "privacy.jsonl").exists()
+    with pytest.raises(SettingError, match="set batch-norm=group"):
+        run(settings(data, tmp_path / "refused", model="mobilenet-v3", **noisy))
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 5])

@@ -62,6 +62,16 @@ def test_the_documented_table_is_the_one_that_is_printed(command: str) -> None:
         ({"lr-warm-up-rounds": 60}, "setting lr-warm-up-rounds=60: it must be below rounds"),
         ({"label-smoothing": 1.0}, "setting label-smoothing=1.0"),
         ({"proximal": -0.1}, "setting proximal=-0.1"),
+        ({"dp-clip": 0}, "setting dp-clip=0"),
+        ({"dp-delta": 1}, "setting dp-delta=1"),
+        (
+            {"dp-noise-multiplier": 1, "normalization": "common"},
+            "setting normalization='common': differential privacy does not cover the sites'",
+        ),
+        (
+            {"dp-noise-multiplier": 1, "aggregation": "my.module:Rule"},
+            "setting dp-noise-multiplier=1: differential privacy has a mean of its own; set aggre",
+        ),
         (
             {"class-weights": "balanced", "sampling": "balanced"},
             "setting sampling='balanced': class-weights are balanced already",
