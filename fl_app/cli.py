@@ -144,10 +144,19 @@ def report(
     data: Annotated[
         Path | None, typer.Option(help="Its data, if they have moved since the run.")
     ] = None,
+    code_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the module of the run's own model; the current folder otherwise. Code "
+            "is never taken from where a run folder says."
+        ),
+    ] = None,
 ) -> None:
     """Write a run's report again."""
     from fl_app.report import write_report
 
+    if code_dir is not None:
+        add_code_dir(code_dir)
     typer.echo(f"report: {write_report(run, data)}")
 
 

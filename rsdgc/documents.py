@@ -14,6 +14,7 @@ import json
 import math
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 MAX_BYTES = 64 * 2**20
-"""Largest file that is read: a ledger of a thousand rounds at a thousand sites has half of it."""
+"""Largest file that is read at once: the ``meta.json`` of ten thousand scenes has a twentieth."""
+MAX_LINE_BYTES = 2**22
+"""Longest line of a file that is read line by line: a round of ten thousand layers has a tenth."""
 MAX_DEPTH = 64
 """Deepest nesting of lists and objects; the project's own files have less than ten levels."""
 MAX_INTEGER = 2**64
@@ -44,14 +47,20 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     DocumentError
         It is not a regular file, or larger than ``limit`` bytes.
     """
+    size = _check_file(path)
+    if size > limit:
+        raise DocumentError(f"it has {size} bytes, and at most {limit} are read")
+    return path.read_bytes()
+
+
+def _check_file(path: Path) -> int:
+    """Return a file's bytes; raise OSError or DocumentError if it is not a regular file."""
     facts = path.stat()
     if stat.S_ISDIR(facts.st_mode):
         raise IsADirectoryError(21, "it is a folder", str(path))
     if not stat.S_ISREG(facts.st_mode):
         raise DocumentError("it is not a regular file")
-    if facts.st_size > limit:
-        raise DocumentError(f"it has {facts.st_size} bytes, and at most {limit} are read")
-    return path.read_bytes()
+    return facts.st_size
 
 
 def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> str:
@@ -61,6 +70,19 @@ def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> st
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise DocumentError(f"it is not in UTF-8 (byte {error.start})") from None
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of any size; raises as :func:`read_text`, and for a long line."""
+    _check_file(path)
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise DocumentError(f"a line has more than {MAX_LINE_BYTES} bytes")
+            try:
+                yield line.decode()
+            except UnicodeDecodeError:
+                raise DocumentError("it is not in UTF-8") from None
 
 
 def read_json(path: Path) -> Any:

@@ -66,9 +66,15 @@ def test_the_network_trains_in_a_simulation_and_travels_in_a_bundle(tmp_path: Pa
     assert summary["model"] == "mynet:build"
     assert summary["num_sites"] == 2
     assert summary["accuracy"] > 0.6
-    # From elsewhere, and without the setting: the run folder knows where the network is.
-    report = ["-m", "fl_app.cli", "report", str(project / "run")]
-    subprocess.run([sys.executable, *report], cwd=home, env=environment(home), check=True)
+    # From elsewhere, code is taken from where the user says, not from where the run folder says.
+    report = [sys.executable, "-m", "fl_app.cli", "report", str(project / "run")]
+    page = project / "run" / "report.html"
+    with_pictures = page.read_text()
+    subprocess.run(report, cwd=home, env=environment(home), check=True)
+    assert "cannot be imported" in page.read_text()
+    report += ["--code-dir", str(project)]
+    subprocess.run(report, cwd=home, env=environment(home), check=True)
+    assert page.read_text() == with_pictures
 
     shutil.copy(ROOT / "LICENSE", project)
     subprocess.run(["flwr", "build"], cwd=project, env=environment(home), check=True)

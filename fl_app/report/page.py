@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -137,7 +138,7 @@ def _budget_text(budget: str) -> str:
     number = text.removesuffix("x").removesuffix(number_format.TIMES)
     if number != text:
         return f"1/{number} of the dense model"
-    is_number = number.replace(".", "", 1).isdigit()
+    is_number = re.fullmatch(r"[0-9]{1,18}(\.[0-9]*)?", number) is not None
     return number_format.bytes_text(float(number)) if is_number else budget
 
 

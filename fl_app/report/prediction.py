@@ -20,12 +20,10 @@ from fl_app.settings import Settings
 from fl_app.site_data import modality_infos, normalizations, run_inputs
 from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunError
-from rsdgc.registry import add_code_dir
 
 
 def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int64]:
     """Predict the classes, int64 [n], of chips at positions in a store."""
-    add_code_dir(str(run.config.settings.get("code-dir", "")))
     device = choose_device("auto")
     model = _saved_model(run, store).to(device).eval()
     names = [modality.name for modality in run.config.data.modalities]

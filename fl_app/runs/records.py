@@ -11,19 +11,27 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from rsdgc.documents import DocumentError, explain_invalid, parse_json, read_lines, read_text
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
+from rsdgc.plain_text import plain_line
 from strategies.ledger import RoundEntry, SiteEntry
 from strategies.sites import ModalityInfo
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
+
+MOST = 2**48
+"""Largest count of a record: as many bytes are 280 TB. Sums of such numbers stay exact."""
+MOST_RUN_ID = 2**64 - 1
+"""Largest number of a run, which Flower draws at random."""
 
 Record = TypeVar("Record")
 
@@ -259,6 +267,9 @@ def read_run(folder: Path) -> Run:
         raise RunError(f"{folder / 'history.jsonl'} is empty: the run ended before its first round")
     run = Run(folder, config, summary, history, site_entries)
     num_classes, confusion = len(run.classes), summary.confusion
+    total = sum(map(sum, confusion))
+    if total > MOST:
+        raise RunError(f"{folder / SUMMARY_FILE} is damaged: the confusion matrix counts {total}")
     if confusion and {len(confusion), *map(len, confusion)} != {num_classes}:
         raise RunError(
             f"{folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × {num_classes}, "
@@ -269,41 +280,91 @@ def read_run(folder: Path) -> Run:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing: the run did not finish, or this is not a run folder"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise _missing(path) from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from None
+    except DocumentError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def _missing(path: Path) -> RunError:
+    return RunError(f"{path} is missing: the run did not finish, or this is not a run folder")
 
 
 def _parse_object(text: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} is damaged, not JSON: {error}") from None
+        value = parse_json(text)
+    except DocumentError as error:
+        raise RunError(f"{where} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{where} is damaged: not a JSON object but {type(value).__name__}")
     return value
 
 
 def _to_record(adapter: TypeAdapter[Record], value: dict[str, Any], where: str) -> Record:
-    """Check a JSON object against a record type; unknown keys are ignored."""
+    """Check a JSON object against a record type; unknown keys are ignored.
+
+    Texts that the record has of sites and archives become one printable line.
+    """
     try:
-        return adapter.validate_python(value)
+        record = adapter.validate_python(_plain(value))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise RunError(f"{where} is damaged: {name}: {first['msg']}") from None
+        raise RunError(f"{where} is damaged: {explain_invalid(error)}") from None
+    for name, number in _numbers(record):
+        share = name.endswith(("accuracy", "kappa", "ratios"))
+        most = 1.0 if share else MOST_RUN_ID if name == "run_id" else MOST
+        least = -1.0 if name.endswith("kappa") else -MOST if isinstance(number, float) else 0
+        if not least <= number <= most:
+            raise RunError(f"{where} is damaged: {name} is {number}, not from {least} to {most}")
+    return record
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values with every text in one printable line, but for settings and paths."""
+    if isinstance(value, str):
+        return value if value.isascii() and value.isprintable() else plain_line(value)
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        kept = ("settings", "path")
+        return {_plain(k): part if k in kept else _plain(part) for k, part in value.items()}
+    return value
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
+    """Yield the numbers of a record with the names of their fields, but not those of settings."""
+    if is_dataclass(value):
+        for each in fields(value):
+            if each.name != "settings":
+                yield from _numbers(getattr(value, each.name), each.name)
+    elif isinstance(value, int | float):
+        yield name, value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _numbers(part, name)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _numbers(part, name)
 
 
 def _read_lines(kind: type[Record], path: Path) -> list[Record]:
-    """Read a file with a JSON object a line; empty lines are skipped."""
+    """Read a file with a JSON object a line; empty lines are skipped.
+
+    The file may be of any size, because a ledger grows with rounds and sites, but not a line of it.
+    """
     records = []
     adapter = TypeAdapter(kind)  # building one takes longer than reading a hundred lines
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        if line.strip():
-            where = f"{path} line {number}"
-            records.append(_to_record(adapter, _parse_object(line, where), where))
+    try:
+        for number, line in enumerate(read_lines(path), start=1):
+            if line.strip():
+                where = f"{path} line {number}"
+                records.append(_to_record(adapter, _parse_object(line, where), where))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from None
+    except DocumentError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
     return records

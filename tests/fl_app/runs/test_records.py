@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.dataset import open_data
 from fl_app.report import write_report
 from fl_app.runs.folder import read_settings
 from fl_app.runs.records import read_run
@@ -118,3 +119,80 @@ def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
             for record in records
         ]
         assert sorted(map(json.dumps, written)) == sorted(lines)
+
+
+def edit(folder: Path, name: str, **changes: object) -> None:
+    """Change the values of a record, of the last line of a file of lines."""
+    *before, last = (folder / name).read_text().splitlines() if name.endswith("l") else [""]
+    values = json.loads(last or (folder / name).read_text())
+    (folder / name).write_text("\n".join([*before, json.dumps(values | changes)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("config.json", {"model": "\ud800"}, "not valid Unicode"),
+        ("config.json", {"layers": [{"name": "a", "shape": [-1]}]}, "shape is -1"),
+        ("config.json", {"layers": [{"name": "a", "shape": [2**63]}]}, "shape is"),
+        ("config.json", {"run_id": 2**64}, "64 bits"),
+        ("config.json", {"run_id": -1}, "run_id is -1"),
+        ("config.json", {"data": {"name": "x", "classes": "abc"}}, "data.classes"),
+        ("summary.json", {"accuracy": 62_500_000}, "accuracy is 62500000.0, not from"),
+        ("summary.json", {"accuracy": float("nan")}, "is not a number of JSON"),
+        ("summary.json", {"kappa": -1.5}, "kappa is -1.5, not from -1.0 to 1.0"),
+        ("summary.json", {"bytes_up": 10**30}, "64 bits"),
+        ("summary.json", {"bytes_up": -5}, "bytes_up is -5, not from 0"),
+        ("summary.json", {"confusion": [[2**47] * 10] * 10}, "counts 14073748835532800"),
+        ("history.jsonl", {"loss": float("inf")}, "line 21 is damaged: it holds inf"),
+        ("history.jsonl", {"ratios": {"stem": 5.0}}, "line 21 is damaged: ratios is 5.0"),
+        ("history.jsonl", {"ratios": {"\udfff": 0.5}}, "not valid Unicode"),
+        ("rounds.jsonl", {"site": ["a"]}, "line 80 is damaged: site"),
+        ("rounds.jsonl", {"train_loss": 1e300}, "train_loss is 1e"),
+        ("rounds.jsonl", {"up_by_group": {"stem": "many"}}, "up_by_group.stem"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(
+    run_folder: Path, name: str, changes: dict[str, object], reason: str
+) -> None:
+    edit(run_folder, name, **changes)
+    with pytest.raises(RunError, match=reason) as caught:
+        read_run(run_folder)
+    assert str(caught.value).isprintable()
+    assert name in str(caught.value)
+
+
+def test_nested_and_endless_files_are_refused(run_folder: Path) -> None:
+    (run_folder / "config.json").write_text("[" * 10**6)
+    with pytest.raises(RunError, match=r"config.json is damaged: it is nested too deeply"):
+        read_run(run_folder)
+    (run_folder / "config.json").unlink()
+    (run_folder / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(RunError, match="not a regular file"):
+        read_run(run_folder)
+
+
+def test_a_ledger_may_be_long_but_not_a_line_of_it(run_folder: Path) -> None:
+    with (run_folder / "rounds.jsonl").open("ab") as file:
+        file.truncate(2**33)  # without content
+    with pytest.raises(RunError, match=r"rounds.jsonl is damaged: a line has more than"):
+        read_run(run_folder)
+
+
+def test_texts_of_sites_are_one_printable_line(run_folder: Path) -> None:
+    forged = "no reply\nINFO : \x1b[2Jdone \u202ewell"
+    edit(run_folder, "rounds.jsonl", reason=forged, site="a\rb", accepted=False)
+    run = read_run(run_folder)
+    (entry,) = (entry for entry in run.site_entries if entry.site == "a b")
+    assert entry.reason == "no reply INFO : \\x1b[2Jdone \\u202ewell"
+    assert "\u202e" not in write_report(run_folder).read_text()
+
+
+def test_a_report_takes_no_code_from_where_a_run_folder_says(run_folder: Path, data: Path) -> None:
+    classes = open_data(data).store.classes
+    edit(run_folder, "summary.json", classes=classes, confusion=[])
+    (run_folder / "evil.py").write_text(f"open({str(run_folder / 'was-run')!r}, 'w')")
+    edit(run_folder, "config.json", **{"model": "evil:build", "code-dir": str(run_folder)})
+    (run_folder / "model.safetensors").write_bytes(b"")
+    page = write_report(run_folder, data).read_text()
+    assert "cannot be imported" in page
+    assert not (run_folder / "was-run").exists()
