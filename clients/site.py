@@ -279,8 +279,14 @@ class Site:
             upload = transaction.folder.upload(state)
             statistics = transaction.folder.statistics(state) if state.statistics else b""
             if upload is not None and statistics is not None:
-                _log.info("round %d is done already: sending the same reply again", task.round)
-                return RoundResult.from_figures(state.reply, upload, state.version, statistics)
+                try:
+                    reply = (state.reply, upload, state.version, statistics)
+                    result = RoundResult.from_figures(*reply)
+                except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                    _log.warning("the reply of round %d is damaged (%r)", task.round, error)
+                else:
+                    _log.info("round %d is done already: sending the same reply again", task.round)
+                    return result
         self._check_not_past(task, state)
         return None
 

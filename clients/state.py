@@ -30,22 +30,28 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import Field, TypeAdapter, ValidationError
 
 from clients.mapped_vectors import checksum, create_vector, open_vector
 from clients.task import RunOrigin
 from rsdgc.arrays import Float32
+from rsdgc.documents import explain_invalid, parse_json, read_text, shorten
 from rsdgc.durable import make_folder, replace_bytes, sync
 from rsdgc.errors import RunError, SettingError, StateError
 from rsdgc.spec import ModelSpec
 
 Content = TypeVar("Content", bytes, Float32)
+
+Count = Annotated[int, Field(ge=0, strict=True)]
 
 SCHEMA = "rsdgc-site-2"
 STATE_FILE = "state.json"
@@ -60,8 +66,8 @@ _log = logging.getLogger(__name__)
 class SiteState:
     """A site's state after a round; arrays and upload are named by their files."""
 
-    round: int = 0  #: the last round worked; 0 before the first
-    version: int = 0  #: version of the published model that the replica is
+    round: Count = 0  #: the last round worked; 0 before the first
+    version: Count = 0  #: version of the published model that the replica is
     #: replica, residual, velocity, upload: names of files in the folder; empty for none
     replica: str = ""
     residual: str = ""
@@ -72,12 +78,13 @@ class SiteState:
     local: str = ""
     #: residual_check and the like: CRC-32 of the files. The replica has none: every use compares
     #: it with the server's fingerprint.
-    residual_check: int = 0
-    velocity_check: int = 0
-    upload_check: int = 0
-    statistics_check: int = 0
-    local_check: int = 0
-    change_norm: float = 0.0  #: Euclidean norm of that round's local change
+    residual_check: Count = 0
+    velocity_check: Count = 0
+    upload_check: Count = 0
+    statistics_check: Count = 0
+    local_check: Count = 0
+    #: Euclidean norm of that round's local change
+    change_norm: Annotated[float, Field(ge=0.0)] = 0.0
     task: str = ""  #: digest of that round's task, to recognize the same message delivered twice
     #: the other figures of that round's reply, as JSON values
     reply: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +94,19 @@ class SiteState:
         """Names of the files of this state."""
         vectors = {self.replica, self.residual, self.velocity}
         return (vectors | {self.upload, self.statistics, self.local}) - {""}
+
+
+_STATE = TypeAdapter(SiteState)
+_FIELDS = {each.name for each in fields(SiteState)}
+_FILE = re.compile(r"[a-z]+-[0-9]{6,20}\.(f32|bin)")
+
+
+def _read_state(values: Any) -> SiteState:
+    """Return a state; ValueError if JSON values are not one."""
+    try:
+        return _STATE.validate_python(values)
+    except ValidationError as error:
+        raise ValueError(explain_invalid(error)) from None
 
 
 @dataclass(frozen=True)
@@ -183,12 +203,14 @@ class StateFolder:
         path = self.path / STATE_FILE
         with _explain_os_errors(self.path, "read"):
             try:
-                return self._parse(json.loads(path.read_bytes()))
+                # The loss of a training that diverged is not finite.
+                return self._parse(parse_json(read_text(path), finite=False))
             except FileNotFoundError:
                 return StateHistory()
             # Not for an OSError: a disk that fails for a moment must not cost the residual.
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                _log.warning("site state %s cannot be used (%s): starting without it", path, error)
+            except (ValueError, KeyError, TypeError) as error:
+                reason = shorten(str(error), 200)
+                _log.warning("site state %s cannot be used (%s): starting without it", path, reason)
                 return StateHistory()
 
     def replica(self, state: SiteState) -> Float32 | None:
@@ -235,16 +257,26 @@ class StateFolder:
         # Copy on write: PyTorch wants memory that it may write to, and would copy a read-only map.
         return open_vector(path, self.spec.size, "c")
 
-    def _parse(self, content: dict[str, Any]) -> StateHistory:
+    def _parse(self, content: Any) -> StateHistory:
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
         for key, expected in (("schema", SCHEMA), ("model", self.spec.signature.hex())):
             if content[key] != expected:
-                raise ValueError(f"{key} {content[key]} instead of {expected}")
-        states = tuple(SiteState(**state) for state in content["states"])
-        # A damaged name must not lead out of the folder.
+                raise ValueError(f"{key} {shorten(content[key])} instead of {expected}")
+        unknown = {key for state in content["states"] for key in state} - _FIELDS
+        if unknown:
+            raise ValueError(f"field {min(unknown)} is unknown")
+        states = tuple(_read_state(state) for state in content["states"])
+        if any(one.round >= other.round for one, other in pairwise(states)):
+            raise ValueError("its rounds are not in order")
+        # A damaged name must not lead out of the folder, nor to its lock.
         for name in set().union(*(state.files for state in states)):
-            if Path(name).name != name:
-                raise ValueError(f"{name!r} is not a file of this folder")
-        return StateHistory(tuple(map(int, content["attempts"])), states, int(content["serial"]))
+            if not _FILE.fullmatch(name):
+                raise ValueError(f"{name!r} is not a file of a state")
+        attempts, serial = content["attempts"], content["serial"]
+        if not all(type(number) is int and number >= 0 for number in (serial, *attempts)):
+            raise ValueError("attempts and serial are not counts")
+        return StateHistory(tuple(attempts), states, serial)
 
 
 class StateTransaction:

@@ -22,6 +22,8 @@ from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, Privacy
 from fl_app.settings import Settings
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
+from rsdgc import ModelSpec
+from rsdgc.documents import shorten
 from rsdgc.errors import RsdgcError, RunError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.registry import add_code_dir
@@ -77,7 +79,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
 
     strategy = build_strategy(active, sites, parts, initial, frozen)
     if active.resumed:
-        resume(strategy)
+        resume(strategy, spec)
     task_config = normalization_config(grid, settings, strategy, active.folder)
     result = strategy.start(
         grid,
@@ -148,13 +150,17 @@ def _data_path(settings: Settings) -> str:
     return str(path) if path.exists() else ""
 
 
-def resume(strategy: SiteStrategy) -> None:
-    """Resume from the newest usable checkpoint, or start over where there is none."""
+def resume(strategy: SiteStrategy, spec: ModelSpec) -> None:
+    """Resume from the newest usable checkpoint, or start over where there is none.
+
+    Raises :class:`RunError` if there are checkpoints and none of them can be used: they stay.
+    """
     checkpoints = strategy.checkpoints
     assert checkpoints is not None
     for checkpoint in checkpoints.newest():
         try:
             strategy.resume(checkpoint)
+            _check_layers(strategy, spec)
         except RunError as error:
             log(
                 WARNING,
@@ -167,9 +173,23 @@ def resume(strategy: SiteStrategy) -> None:
         checkpoints.forget_after(checkpoint.round)
         log(INFO, "resumed after round %d", checkpoint.round)
         return
-    checkpoints.forget_after(0)
+    if checkpoints.rounds():
+        raise RunError(
+            f"no checkpoint in {checkpoints.folder} can be used, see the warnings above: restore "
+            "the folder from a backup, or start a new run with another out"
+        )
     strategy.ledger.clear_files()
     log(WARNING, "no checkpoint in %s: the run starts over", checkpoints.folder)
+
+
+def _check_layers(strategy: SiteStrategy, spec: ModelSpec) -> None:
+    """Raise RunError unless a restored model has the layers of the run's."""
+    arrays = strategy.arrays()
+    restored = {name: (tuple(array.shape), array.dtype) for name, array in arrays.items()}
+    expected = {layer.name: (layer.shape, "float32") for layer in spec.layers}
+    if restored != expected:
+        differing = dict(restored.items() ^ expected.items())
+        raise RunError(f"its model is not the run's, which differs in {shorten(min(differing))}")
 
 
 def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:

@@ -32,8 +32,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from rsdgc.arrays import Float32, Int64
-from rsdgc.errors import RunError
+from rsdgc.errors import RsdgcError, RunError
 from rsdgc.frozen_part import FrozenPart
+from rsdgc.plain_text import plain_line
 from rsdgc.spec import in_branch
 from strategies import messages
 from strategies.best_model import BestModel
@@ -636,16 +637,23 @@ class SiteStrategy(Strategy):
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint: :meth:`start` runs the rounds after it."""
         state = checkpoint.state
+        try:
+            self.restore(state.part("strategy"))
+            # Checkpoints of earlier versions lack these parts.
+            for name, part in (("running", self.running), ("best", self.best)):
+                if name in state.values:
+                    part.restore(state.part(name))
+            if self.privacy is not None:
+                self.privacy.restore(state.part("privacy"))
+        except RunError:
+            raise
+        # A strategy of the user's own need not check what it restores.
+        except (RsdgcError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"it does not fit the run ({plain_line(str(error))})") from error
+        self.rounds_combined = state.integer("rounds_combined")
+        self._seconds_before = state.number("seconds")
+        # Last, because it cuts off what the files hold of later rounds.
         self.ledger.restore(state.part("ledger"))
-        self.restore(state.part("strategy"))
-        # Checkpoints of earlier versions lack these parts.
-        for name, part in (("running", self.running), ("best", self.best)):
-            if name in state.values:
-                part.restore(state.part(name))
-        if self.privacy is not None:
-            self.privacy.restore(state.part("privacy"))
-        self.rounds_combined = int(state.values["rounds_combined"])
-        self._seconds_before = float(state.values["seconds"])
         self.resumed_round = checkpoint.round
 
 

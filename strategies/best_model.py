@@ -12,6 +12,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord
 
+from rsdgc.errors import RunError
 from strategies.checkpoints import State
 from strategies.metrics import Scores
 
@@ -57,12 +58,18 @@ class BestModel:
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
-        values, layers = state.values, state.values["layers"]
-        self.round = values["round"]
-        self.balanced_accuracy, self.loss = values["balanced_accuracy"], values["loss"]
+        layers = state.texts("layers")
+        number = None if state.values.get("round") is None else state.integer("round")
+        missing = set(layers) - set(state.arrays)
+        if missing:
+            raise RunError(f"it has no array {min(missing)} of the best round's model")
+        arrays = {name: state.array(name, state.arrays[name]) for name in layers}
+        self.balanced_accuracy = state.number("balanced_accuracy")
+        self.loss = None if state.values.get("loss") is None else state.number("loss")
+        self.round = number
         self.arrays = None
-        if self.round is not None:
-            self.arrays = ArrayRecord({name: Array(state.arrays[name]) for name in layers})
+        if number is not None:
+            self.arrays = ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def _rank(balanced_accuracy: float, loss: float | None) -> tuple[float, float]:

@@ -10,13 +10,14 @@ damaged nevertheless, the one before it is used, with a warning.
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.common import log
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rsdgc.documents import parse_json, shorten
 from rsdgc.durable import DRAFT, make_folder, replace_file
 from rsdgc.errors import RunError
+from rsdgc.plain_text import plain_line
 
 SCHEMA = "rsdgc-checkpoint-2"
 SCHEMA_VERSION_1 = "rsdgc-checkpoint-1"
@@ -33,13 +36,19 @@ FOLDER = "checkpoints"
 _NAME = re.compile(r"round-(\d+)\.safetensors")
 
 Arrays = dict[str, NDArray[Any]]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+# What code raises that takes values of a checkpoint of version 1 for what they should be.
+_WRONG_KINDS = (TypeError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True, eq=False)
 class State:
     """What a checkpoint holds of an object: arrays, and other values that JSON can hold.
 
-    Their names are the file format.
+    Their names are the file format. A checkpoint may be damaged in a way that its checksum does not
+    show, or be another run's: what is read of a state is checked by the methods below, which raise
+    :class:`RunError` where it is missing or cannot be what it should.
     """
 
     arrays: Arrays = field(default_factory=dict)
@@ -58,7 +67,62 @@ class State:
 
     def part(self, name: str) -> State:
         """Return the state of a part that :meth:`join` was given."""
-        return State(_under(f"{name}.", self.arrays), self.values[name])
+        values = self.values.get(name)
+        if not isinstance(values, dict):
+            raise RunError(f"it has no part {name}")
+        return State(_under(f"{name}.", self.arrays), values)
+
+    def array(self, name: str, like: NDArray[ScalarT]) -> NDArray[ScalarT]:
+        """Return an array of the shape and type of another one, with finite values."""
+        array = self.arrays.get(name)
+        if array is None:
+            raise RunError(f"it has no array {name}")
+        if array.shape != like.shape or array.dtype != like.dtype:
+            raise RunError(
+                f"its array {name} is {array.dtype} {array.shape}, not {like.dtype} {like.shape}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise RunError(f"its array {name} holds NaN or infinity")
+        return array
+
+    def integer(self, name: str) -> int:
+        """Return a count: an integer from 0 that 63 bits hold."""
+        value = self.values.get(name)
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise RunError(f"its value {name} is {shorten(value)}, not a count")
+        return value
+
+    def number(self, name: str) -> float:
+        """Return a finite number from 0."""
+        value = self.values.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RunError(f"its value {name} is {shorten(value)}, not a number")
+        if not 0 <= value < math.inf:
+            raise RunError(f"its value {name} is {value}, not a number from 0")
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """Return whether something is so."""
+        value = self.values.get(name)
+        if not isinstance(value, bool):
+            raise RunError(f"its value {name} is {shorten(value)}, not true or false")
+        return value
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Return counts by name."""
+        value = self.values.get(name)
+        if not isinstance(value, dict):
+            raise RunError(f"its value {name} is {shorten(value)}, not counts by name")
+        return {key: State(values=value).integer(key) for key in value}
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of different texts."""
+        value = self.values.get(name)
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise RunError(f"its value {name} is {shorten(value)}, not a list of texts")
+        if len(set(value)) < len(value):
+            raise RunError(f"its value {name} names something twice")
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +195,9 @@ class Checkpoints:
         for number in reversed(self.rounds()):
             try:
                 yield self._read(number)
-            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                path = self._path(number)
-                log(WARNING, "checkpoint %s is damaged (%s): trying the one before", path, error)
+            except (SafetensorError, OSError, ValueError, KeyError, *_WRONG_KINDS) as error:
+                path, reason = self._path(number), plain_line(str(error))
+                log(WARNING, "checkpoint %s is damaged (%s): trying the one before", path, reason)
 
     def forget_after(self, server_round: int) -> None:
         """Delete the checkpoints after a round: a resumed run writes its own."""
@@ -143,7 +207,10 @@ class Checkpoints:
         self._prune()
 
     def _read(self, number: int) -> Checkpoint:
-        with safe_open(self._path(number), "np") as file:
+        path = self._path(number)
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ValueError("it is not a file")
+        with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         known = metadata["schema"] in (SCHEMA, SCHEMA_VERSION_1)
@@ -152,7 +219,11 @@ class Checkpoints:
         # safetensors checks its header but not the arrays: one flipped bit would be a wrong model.
         if metadata["checksum"] != _checksum(arrays, metadata["values"]):
             raise ValueError("its checksum does not match")
-        state = State(arrays, json.loads(metadata["values"]))
+        # Scores and levels may be infinite: what uses a value checks it.
+        values = parse_json(metadata["values"], finite=False)
+        if not isinstance(values, dict):
+            raise ValueError("its values are not an object")
+        state = State(arrays, values)
         if metadata["schema"] == SCHEMA_VERSION_1:
             state = _from_version_1(state)
         return Checkpoint(number, state)

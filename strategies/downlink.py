@@ -21,6 +21,7 @@ from flwr.app import Array, ArrayRecord
 
 from rsdgc import Compressor, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Float32
+from rsdgc.errors import RunError
 from rsdgc.patches import fingerprint, pack_patches
 from strategies import messages
 from strategies.checkpoints import Arrays, State
@@ -131,15 +132,16 @@ class PublishedModel:
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
-        ends = np.cumsum(state.arrays["log_lengths"]).tolist()
-        content = state.arrays["log"].tobytes()
-        payloads = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        self.weights[:] = state.arrays["weights"]
-        self.published[:] = state.arrays["published"]
-        self.version = int(state.values["version"])
-        self.pending = bool(state.values["pending"])
+        version = state.integer("version")
         # Decoding again yields the bytes by group, which are not stored.
-        self.log = [Patch.from_update(decode(payload, self.spec)) for payload in payloads]
+        patches = [Patch.from_update(decode(p, self.spec)) for p in _payloads(state)]
+        if len(patches) > version:
+            raise RunError(f"it has {len(patches)} patches for {version} versions")
+        self.weights[:] = state.array("weights", self.weights)
+        self.published[:] = state.array("published", self.published)
+        self.version = version
+        self.pending = state.flag("pending")
+        self.log = patches
         self.fingerprint = fingerprint(self.published)
 
     def _publish(self, rates: RateControl, measured_bytes: float) -> None:
@@ -162,6 +164,21 @@ class PublishedModel:
         self.version += 1
         self.pending = False
         self.fingerprint = fingerprint(self.published)
+
+
+def _payloads(state: State) -> list[bytes]:
+    """Return the encoded patches of a state."""
+    log, lengths = state.arrays.get("log"), state.arrays.get("log_lengths")
+    if log is None or log.dtype != np.uint8 or log.ndim != 1:
+        raise RunError("its log of patches is missing or is not bytes")
+    if lengths is None or lengths.dtype != np.int64 or lengths.ndim != 1:
+        raise RunError("the lengths of its patches are missing or are not counts")
+    # Checked one by one first: the sum of huge ones may be right by overflow.
+    if ((lengths < 0) | (lengths > log.size)).any() or lengths.sum() != log.size:
+        raise RunError(f"its patches are not of the {log.size} bytes that it has of them")
+    ends = np.cumsum(lengths).tolist()
+    content = log.tobytes()
+    return [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass(frozen=True)

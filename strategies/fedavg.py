@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvgM
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from rsdgc.arrays import Float32
-from rsdgc.errors import WireError
+from rsdgc.errors import RunError, WireError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import in_branch
 from strategies import messages
@@ -199,10 +199,14 @@ class DenseFedAvg(SiteStrategy):
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
-        layers = state.values["layers"]
-        model, velocity = state.part("model").arrays, state.part("velocity").arrays
-        self.replace_model(ArrayRecord({name: Array(model[name]) for name in layers}))
-        self._fedavg.momentum_vector = [velocity[name] for name in layers] if velocity else None
+        layers, model, velocity = state.texts("layers"), state.part("model"), state.part("velocity")
+        missing = set(layers) - set(model.arrays)
+        if missing:
+            raise RunError(f"it has no array {min(missing)}")
+        arrays = {name: model.array(name, model.arrays[name]) for name in layers}
+        steps = [velocity.array(name, arrays[name]) for name in layers if velocity.arrays]
+        self.replace_model(ArrayRecord({name: Array(array) for name, array in arrays.items()}))
+        self._fedavg.momentum_vector = steps or None
 
 
 def _content(model: ArrayRecord, weight: int) -> RecordDict:

@@ -24,8 +24,10 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
+from pydantic import TypeAdapter, ValidationError
 
 from rsdgc import SparseUpdate
+from rsdgc.documents import explain_invalid, parse_json, shorten
 from rsdgc.errors import RunError
 from strategies.checkpoints import State
 from strategies.metrics import Scores
@@ -123,6 +125,9 @@ class RoundEntry:
     val_accuracy: float | None = None
     val_balanced_accuracy: float | None = None
     val_loss: float | None = None
+
+
+_ROUND = TypeAdapter(RoundEntry)
 
 
 class Ledger:
@@ -235,20 +240,30 @@ class Ledger:
             The files are shorter than they were, or damaged.
         """
         assert self.folder is not None
-        for name, length in state.values["lengths"].items():
+        lengths, refusals = state.counts("lengths"), state.counts("refusals")
+        for name in FILES:
             path = self.folder / name
-            if not path.exists() or path.stat().st_size < length:
+            if name not in lengths:
+                raise RunError(f"it does not say how long {path} was")
+            if not path.is_file() or path.stat().st_size < lengths[name]:
                 raise RunError(f"{path} is shorter than at the checkpoint: the folder is damaged")
-            os.truncate(path, length)
         # Rounds in memory are those of the file, and those that were not scored at the checkpoint.
-        scored = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        path = self.folder / "history.jsonl"
+        with path.open("rb") as file:
+            scored = file.read(lengths[path.name]).splitlines()
+        pending = state.values.get("pending")
+        if not isinstance(pending, list):
+            raise RunError(f"its value pending is {shorten(pending)}, not a list of rounds")
         try:
-            self.rounds = [RoundEntry(**json.loads(line)) for line in scored]
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{self.folder / 'history.jsonl'} is damaged: {error}") from None
-        self._scored = len(self.rounds)
-        self.rounds += [RoundEntry(**entry) for entry in state.values["pending"]]
-        self.refusals = Counter(state.values["refusals"])
+            rounds = [_read_round(parse_json(line.decode())) for line in scored]
+            rest = [_read_round(entry) for entry in pending]
+        except ValueError as error:
+            raise RunError(f"{path}, or what is to follow in it, is damaged: {error}") from None
+        # Nothing is cut off before all of it is known to be usable.
+        for name in FILES:
+            os.truncate(self.folder / name, lengths[name])
+        self.rounds, self._scored = rounds + rest, len(rounds)
+        self.refusals = Counter(refusals)
 
     def clear_files(self) -> None:
         """Delete the files, for a run that starts over."""
@@ -260,6 +275,14 @@ class Ledger:
         if self.folder is not None:
             with (self.folder / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(entry), allow_nan=False) + "\n")
+
+
+def _read_round(values: Any) -> RoundEntry:
+    """Return a round's entry; ValueError if JSON values are not one."""
+    try:
+        return _ROUND.validate_python(values)
+    except ValidationError as error:
+        raise ValueError(explain_invalid(error)) from None
 
 
 def content_bytes(content: RecordDict) -> int:

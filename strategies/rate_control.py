@@ -14,6 +14,7 @@ import numpy as np
 
 from rsdgc import ModelSpec, Scheme, fit_ratios, uniform_shares, update_shares, weight_shares
 from rsdgc.arrays import Float32, Float64
+from rsdgc.errors import RunError
 from rsdgc.ratios import least_bytes
 from strategies.checkpoints import State
 
@@ -161,11 +162,14 @@ class RateControl:
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
-        self.shares, self.ratios = state.arrays["shares"], state.arrays["ratios"]
-        self._round = int(state.values["round"])
-        self._level = float(state.values["level"])
-        self.target_bytes = float(state.values["target_bytes"])
-        self._shares_measured = bool(state.values["shares_measured"])
+        shares, ratios = state.array("shares", self.shares), state.array("ratios", self.ratios)
+        if (np.minimum(shares, ratios) < 0).any() or (ratios > 1).any():
+            raise RunError("its shares and ratios are not from 0 to 1")
+        self.shares, self.ratios = shares, ratios
+        self._round = state.integer("round")
+        self._level = state.number("level")
+        self.target_bytes = state.number("target_bytes")
+        self._shares_measured = state.flag("shares_measured")
 
     def _top(self) -> float:
         """Return the global top: half of all neurons for weights, else the budget's density."""

@@ -319,9 +319,11 @@ class RsDgc(SiteStrategy):
         self.model.restore(state.part("model"))
         self.rates.restore(state.part("upload_rates"))
         self.model.rates.restore(state.part("patch_rates"))
-        self._momentum.velocity[:] = state.part("momentum").arrays["velocity"]
-        self.sync = SyncState(**state.part("sync").values)
-        self._overhead_bytes = int(state.values["overhead_bytes"])
+        velocity = self._momentum.velocity
+        velocity[:] = state.part("momentum").array("velocity", velocity)
+        sync = state.part("sync")
+        self.sync = SyncState(sync.counts("accepted"), sync.counts("confirmed"))
+        self._overhead_bytes = state.integer("overhead_bytes")
 
     def _present(self, site: SiteInfo) -> Bools:
         """Return which layers a site has, bool [num_layers]."""

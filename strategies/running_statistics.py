@@ -80,7 +80,7 @@ class RunningStatistics:
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
-        self._replace({name: state.arrays[name] for name in self.initial})
+        self._replace({name: state.array(name, array) for name, array in self.initial.items()})
 
     def _replace(self, arrays: Mapping[str, Float32]) -> None:
         self._packed = encode_statistics(arrays, self.initial)

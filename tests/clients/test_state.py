@@ -139,6 +139,17 @@ def damaged(content: bytes) -> list[bytes]:
         content.replace(b'"task"', b'"tusk"'),
         content.replace(b'"replica-', b'"../../x-'),
         content.replace(b'"serial": ', b'"serial": "x'),
+        content.replace(b'"serial": ', b'"serial": -'),
+        content.replace(b'"round": 1', b'"round": "1"'),
+        content.replace(b'"round": 1', b'"round": -1'),
+        content.replace(b'"round": 1', b'"round": 1e999'),
+        content.replace(b'"version": 2', b'"version": [2]'),
+        content.replace(b'"change_norm": 0.0', b'"change_norm": NaN'),
+        content.replace(b'"reply": {', b'"reply": 3, "x": {'),
+        content.replace(b'"replica": "replica-', b'"replica": "lock", "x": "'),
+        content.replace(b'"task": "', b'"task": "\\ud800'),
+        content.replace(b'"attempts": [', b'"attempts": [[], '),
+        content.replace(b'"attempts": [5]', b'"attempts": 5'),
     ]
 
 

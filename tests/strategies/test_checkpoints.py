@@ -1,10 +1,14 @@
+import os
 import shutil
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import strategies.checkpoints
 from rsdgc.errors import RunError
@@ -208,3 +212,118 @@ def test_a_strategy_saves_what_it_restores(method: str, tmp_path: Path) -> None:
     again = resumed(method, folder)
     assert_equal_states(again.state(), strategy.state())
     assert again.ledger.rounds == strategy.ledger.rounds
+
+
+# ---- checkpoints whose checksum is right and whose content is not --------------------------------
+
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
+
+
+def array(name: str, change: Callable[[Any], Any]) -> Change:
+    return lambda arrays, values: arrays.update({name: change(arrays[name])})
+
+
+def value(path: str, new: object) -> Change:
+    def change(arrays: dict[str, Any], values: dict[str, Any]) -> None:
+        *parents, name = path.split(".")
+        for parent in parents:
+            values = values[parent]
+        values[name] = new
+
+    return change
+
+
+MODEL = "strategy.model.weights"
+SPOILT: dict[str, tuple[Change, str]] = {
+    "no weights": (lambda arrays, values: arrays.pop(MODEL), "no array weights"),
+    "one weight for all": (array(MODEL, lambda w: w[:1]), r"weights is float32 \(1,\)"),
+    "scalar": (array(MODEL, lambda w: np.float32(3)), r"weights is float32 \(\)"),
+    "double": (array(MODEL, lambda w: w.astype(np.float64)), "weights is float64"),
+    "integers": (array(MODEL, lambda w: w.astype(np.int32)), "weights is int32"),
+    "NaN": (array(MODEL, lambda w: w * np.float32("nan")), "weights holds NaN or infinity"),
+    "velocity": (array("strategy.momentum.velocity", lambda v: v[:0]), "velocity is float32"),
+    "ratios": (array("strategy.upload_rates.ratios", lambda r: r * -5), "not from 0 to 1"),
+    "log": (array("strategy.model.log", lambda log: log.astype(np.float32)), "not bytes"),
+    "log cut": (array("strategy.model.log", lambda log: log[:-1]), "are not of the"),
+    "log spoilt": (array("strategy.model.log", lambda log: log[::-1].copy()), "fit the run"),
+    "lengths": (array("strategy.model.log_lengths", lambda n: -n), "are not of the"),
+    "lengths that overflow": (
+        array("strategy.model.log_lengths", lambda n: np.array([2**62 + n.sum(), *[2**62] * 3])),
+        "are not of the",
+    ),
+    "version": (value("strategy.model.version", 0), "patches for 0 versions"),
+    "version as text": (value("strategy.model.version", "3"), "version is '3', not a count"),
+    "version of a fraction": (value("strategy.model.version", 3.5), "version is 3.5, not a count"),
+    "pending": (value("strategy.model.pending", "no"), "pending is 'no'"),
+    "level": (value("strategy.upload_rates.level", float("inf")), "level is inf"),
+    "sync": (value("strategy.sync.accepted", [1]), "accepted is .*, not counts"),
+    "accepted": (value("strategy.sync.accepted", {"north": -1}), "north is -1"),
+    "no strategy": (lambda arrays, values: values.pop("strategy"), "no part strategy"),
+    "a list": (value("strategy.model", []), "no part model"),
+    "rounds": (value("rounds_combined", -1), "rounds_combined is -1"),
+    "seconds": (value("seconds", float("nan")), "seconds is nan"),
+    "no ledger": (lambda arrays, values: values.pop("ledger"), "no part ledger"),
+    "lengths of files": (value("ledger.lengths", {"../../x": 1}), "does not say how long"),
+    "length": (
+        value("ledger.lengths", {"rounds.jsonl": 10**9, "history.jsonl": 0}),
+        "is shorter than at the checkpoint",
+    ),
+    "pending rounds": (value("ledger.pending", [{"round": "x"}]), "round: Input should be"),
+    "refusals": (value("ledger.refusals", {"a": 1.5}), "a is 1.5, not a count"),
+    "the best round": (value("best.layers", ["nothing"]), "no array nothing"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    folder.mkdir()
+    run_to_the_end(rs_dgc(run_folder=folder, server_momentum=0.5), "rs-dgc")
+    return folder
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_what_does_not_fit_the_run_is_refused_and_changes_no_file(
+    case: str, finished: Path, tmp_path: Path
+) -> None:
+    change, reason = SPOILT[case]
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    strategy = strategy_of("rs-dgc", folder)
+    assert strategy.checkpoints is not None
+    newest = next(strategy.checkpoints.newest())
+    arrays, values = dict(newest.state.arrays), deepcopy(newest.state.values)
+    change(arrays, values)
+    strategy.checkpoints.save(Checkpoint(newest.round, State(arrays, values)))
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    spoilt = next(strategy.checkpoints.newest())
+    with pytest.raises(RunError, match=reason) as caught:
+        strategy.resume(spoilt)
+    assert str(caught.value).isprintable()
+    assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    # The one before is restored as if nothing had been tried.
+    strategy.resume(newest)
+    fresh = strategy_of("rs-dgc", folder)
+    fresh.resume(newest)
+    assert_equal_states(strategy.state(), fresh.state())
+
+
+@pytest.mark.parametrize(
+    "values", ["[" * 10**5, "[1]", "{", '{"a": ' + "9" * 5000 + "}", '{"\\ud800": 1}', '"x"']
+)
+def test_values_that_are_no_object_are_passed_over(
+    values: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = saved(tmp_path, 3, 6)
+    arrays = checkpoint(6).state.arrays
+    crc = strategies.checkpoints._checksum(arrays, values)
+    metadata = {"schema": "rsdgc-checkpoint-2", "round": "6", "values": values, "checksum": crc}
+    save_file(arrays, folder._path(6), metadata)
+    assert [each.round for each in folder.newest()] == [3]
+    assert "is damaged" in caplog.text
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 3, 6)
+    folder._path(6).unlink()
+    os.mkfifo(folder._path(6))
+    assert [each.round for each in folder.newest()] == [3]
