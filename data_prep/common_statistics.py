@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from data_prep.dataset import Dataset
 from data_prep.schema import ModalityMeta
 from data_prep.statistics import Moments
+from rsdgc.documents import parse_json, shorten
 from rsdgc.errors import DataError
 
 
@@ -271,12 +272,15 @@ class CommonStatistics:
         """Read :meth:`to_json`; DataError where the text is something else."""
         modalities = {}
         try:
-            for name, values in json.loads(text).items():
+            for name, values in parse_json(text).items():
                 bands = tuple(str(band) for band in values["bands"])
                 mean, std = _read_numbers(values, ("mean", "std"), len(bands), np.float32)
+                if (std < 0).any():
+                    raise ValueError(f"a standard deviation of modality {name} is negative")
                 modalities[name] = ModalityStatistics(bands, mean, std)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"these are not common statistics: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason = shorten(str(error), 200)
+            raise DataError(f"these are not common statistics: {reason}") from error
         return cls(modalities)
 
 

@@ -35,12 +35,17 @@ from pydantic.fields import FieldInfo
 from fl_app.methods import METHODS, find_method
 from rsdgc import AGGREGATORS, Scheme
 from rsdgc.codec.values import VALUE_CODINGS
+from rsdgc.documents import DocumentError, check_values, shorten
 from rsdgc.errors import SettingError
 from rsdgc.indicators import INDICATORS
+from rsdgc.plain_text import plain_line
 from rsdgc.registry import Registry
 
 Scalar = bool | int | float | str
 UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
+
+MAX_SHOWN = 200
+"""Characters of a wrong value that an error message shows."""
 
 AUTO: Final = "auto"
 """Value of a setting that the method decides, the optimizer or the model."""
@@ -503,6 +508,11 @@ class Settings(BaseModel):
         SettingError
             One line that names the first wrong key, its value and the remedy.
         """
+        for key, value in values.items():
+            try:
+                check_values([key, value])
+            except DocumentError as error:
+                raise SettingError(f"setting {shorten(key)}: {error}: correct it") from None
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -575,7 +585,9 @@ def parse_budget(text: str, dense_bytes: int) -> float:
     ValueError
         If ``text`` is neither, or not positive.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(x?)", text.strip().lower().replace("×", "x"))
+    match = re.fullmatch(
+        r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(x?)", text.strip().lower().replace("×", "x")
+    )
     number = float(match[1]) if match else 0.0
     if match is None or number <= 0:
         raise ValueError("write a ratio such as '100x' or a number of bytes such as '50000'")
@@ -627,10 +639,14 @@ def _allowed(field: FieldInfo) -> str:
 def _explain(error: ValidationError) -> str:
     """Return the first error in one line."""
     first = error.errors()[0]
-    key = str(first["loc"][0]).replace("_", "-")
+    key = plain_line(str(first["loc"][0]).replace("_", "-"), MAX_SHOWN)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Settings.keys(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "; see docs/configuration.md"
         return f"unknown setting '{key}'{hint}"
     reason = first["msg"].removeprefix("Value error, ")
-    return f"setting {key}={first['input']!r}: {reason[0].lower()}{reason[1:]}"
+    value = first["input"]
+    text = repr(value) if isinstance(value, str) and value.isprintable() else ascii(value)
+    if len(text) > MAX_SHOWN:
+        text = f"{text[:MAX_SHOWN]}…"
+    return f"setting {key}={text}: {reason[0].lower()}{reason[1:]}"

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from data_prep.common_statistics import CommonStatistics, SiteSums, merge_sites
 from fl_app.settings import Settings
+from rsdgc.documents import DocumentError, read_text
 from rsdgc.durable import replace_text
 from rsdgc.errors import DataError, RunError
 from strategies import messages
@@ -57,8 +58,8 @@ def run_statistics(folder: Path) -> CommonStatistics | None:
     if not path.exists():
         return None
     try:
-        return CommonStatistics.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, DataError) as error:
+        return CommonStatistics.from_json(read_text(path))
+    except (OSError, DataError, DocumentError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
 
 

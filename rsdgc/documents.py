@@ -111,7 +111,7 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
         raise DocumentError("it is nested too deeply") from None
     except ValueError as error:
         raise DocumentError(f"it is not JSON: {error}") from None
-    _check(values, finite)
+    check_values(values, finite=finite)
     return values
 
 
@@ -128,7 +128,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise DocumentError("it is nested too deeply") from None
     except ValueError as error:
         raise DocumentError(f"it is not TOML: {error}") from None
-    _check(values, finite=True)
+    check_values(values)
     return values
 
 
@@ -161,8 +161,9 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _check(values: Any, finite: bool) -> None:
-    """Walk over nested values, level by level, because recursion has an end of its own."""
+def check_values(values: Any, *, finite: bool = True) -> None:
+    """Raise :class:`DocumentError` if nested values hold text or numbers that cannot be used."""
+    # Level by level, because recursion has an end of its own.
     level = [values]
     for _ in range(MAX_DEPTH):
         following: list[Any] = []

@@ -6,7 +6,6 @@ Paths in a file are relative to the file's own folder, so that the folder can be
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_app.deploy.endpoint import Endpoint
+from rsdgc.documents import DocumentError, read_toml, shorten
 from rsdgc.errors import SettingError
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -23,7 +23,7 @@ def check_site_name(name: str) -> str:
     """Return a site's name; raise ``ValueError`` if it cannot name a folder and a record."""
     if not _SITE_NAME.fullmatch(name):
         raise ValueError(
-            f"'{name}' is not a site name: use at most 63 letters, digits, '.', '_' and '-', "
+            f"{shorten(name)} is not a site name: use at most 63 letters, digits, '.', '_' and '-', "
             "and begin with a letter or digit"
         )
     return name
@@ -32,8 +32,8 @@ def check_site_name(name: str) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """Split ``host:port``, where an IPv6 host is in brackets; raise ``ValueError`` for others."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"'{address}' is not an address: write host:port")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{shorten(address)} is not an address: write host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -44,8 +44,8 @@ def _check_address(text: str) -> str:
 
 def _check_unquoted(path: Path) -> Path:
     # Paths go into Flower's --node-config, which has no way to escape a quote.
-    if any(mark in str(path) for mark in "\"'\n"):
-        raise ValueError("a path must not contain quotes or line breaks")
+    if any(mark in "\"'" or not mark.isprintable() for mark in str(path)):
+        raise ValueError("a path must not contain quotes, line breaks or control characters")
     return path
 
 
@@ -152,13 +152,13 @@ def read_party(path: Path) -> SiteConfig | ServerConfig:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except OSError as error:
         raise SettingError(
             f"{path} cannot be read ({error.strerror}): give server.toml or site.toml with --config"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is not TOML: {error}") from None
+    except DocumentError as error:
+        raise SettingError(f"{path} cannot be used: {error}: correct it") from None
 
 
 def _parse(kind: type[_Config], path: Path, values: Mapping[str, Any]) -> _Config:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from fl_app.deploy.credentials import (
     read_secret,
 )
 from fl_app.deploy.party_config import check_site_name
+from rsdgc.documents import read_toml, shorten
 from rsdgc.durable import replace_text, sync
 from rsdgc.errors import SettingError
 
@@ -103,12 +103,15 @@ def open_federation(folder: Path) -> Federation:
     """Return an existing federation; raise :class:`SettingError` if the folder has none."""
     path = folder / "federation.toml"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Federation(folder, tuple(map(str, values["names"])), int(values["port"]))
+        values = read_toml(path)
+        names, port = tuple(map(str, values["names"])), int(values["port"])
+        if not names or not 0 < port < 65536:
+            raise ValueError(f"names {shorten(names)} and port {port}")
+        return Federation(folder, names, port)
     except OSError:
         raise SettingError(f"{folder} has no federation: run rsdgc deploy init first") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingError(f"{path} is damaged: {error}") from None
+        raise SettingError(f"{path} is damaged: {shorten(str(error), 200)}") from None
 
 
 def add_site(federation: Federation, site: str, public_key: Path | None = None) -> Path:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
 from fl_app.deploy.checks import check_certificate
 from fl_app.deploy.credentials import fingerprint, read_public
-from fl_app.deploy.party_config import ServerConfig, split_address
+from fl_app.deploy.party_config import ServerConfig, check_site_name, split_address
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import flower_environment, tool, write_connection
+from rsdgc.documents import read_json, shorten
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
 
@@ -177,7 +178,7 @@ def read_revoked(config: ServerConfig) -> dict[str, str]:
     """Return the fingerprints of the withdrawn keys, each with its day."""
     path = _revoked_path(config)
     try:
-        days = json.loads(path.read_text(encoding="utf-8"))
+        days = read_json(path)
         return {str(key): str(day) for key, day in days.items()}
     except FileNotFoundError:
         return {}
@@ -191,13 +192,16 @@ def read_registered(config: ServerConfig) -> dict[str, RegisteredSite]:
     """Return the registered sites by name."""
     path = _registered_path(config)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {site: RegisteredSite(**entry) for site, entry in entries.items()}
+        entries = read_json(path)
+        registered = {check_site_name(site): RegisteredSite(**e) for site, e in entries.items()}
+        if any(not isinstance(text, str) for site in registered.values() for text in astuple(site)):
+            raise ValueError("a node or a key is not a text")
+        return registered
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise SettingError(
-            f"{path} is damaged ({error}): delete it and run rsdgc server register"
+            f"{path} is damaged ({shorten(str(error), 200)}): delete it and run rsdgc server register"
         ) from None
 
 

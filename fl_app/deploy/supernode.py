@@ -36,6 +36,7 @@ from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.flower.log_filter import clean_log_line
 from fl_app.flower.superlink import flower_environment, tool
+from rsdgc.documents import read_json
 from rsdgc.durable import is_locked, replace_text
 from rsdgc.errors import RunError, SettingError
 
@@ -215,7 +216,7 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
     """
     path = config.node_folder / RECORD_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         return NodeRecord(
             int(values["pid"]),
             float(values["started"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rsdgc.documents import DocumentError, parse_json
 from rsdgc.durable import replace_file
 from rsdgc.errors import SettingError
+from rsdgc.plain_text import plain_line
 
 BANDS = "bands"
 """Key of a file's metadata: a JSON list of the bands that the first convolution takes."""
@@ -49,6 +50,8 @@ class WeightFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise SettingError(f"weights {path} cannot be read (it is not a file)")
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -57,7 +60,7 @@ class WeightFile:
                 self.entries = {
                     name: Entry(tuple(part.get_shape()), part.get_dtype()) for name, part in slices
                 }
-        except SafetensorError:
+        except (SafetensorError, UnicodeError):
             raise SettingError(
                 f"{path} is not a safetensors file: convert a PyTorch checkpoint with "
                 f"`rsdgc weights convert`"
@@ -77,7 +80,13 @@ class WeightFile:
         """
         with safe_open(self.path, "pt") as file:
             for name in names:
-                tensor: Tensor = file.get_tensor(name).to(torch.float32)
+                try:
+                    tensor: Tensor = file.get_tensor(name).to(torch.float32)
+                except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+                    reason = plain_line(str(error))
+                    raise SettingError(
+                        f"{name} in {self.path} cannot be read ({reason}): choose other weights"
+                    ) from None
                 if not bool(torch.isfinite(tensor).all()):
                     raise SettingError(
                         f"{name} in {self.path} holds NaN or infinity: choose other weights"
@@ -113,8 +122,9 @@ def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
             f"{source} is not a checkpoint of tensors alone: it would run code when it is loaded, "
             "or is damaged. Save its state_dict() or a safetensors file where you trust it"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    # PyTorch fails on a damaged file in as many ways as there are damages.
+    except Exception as error:
+        reason = plain_line((str(error).splitlines() or [""])[0]) or type(error).__name__
         raise SettingError(f"{source} is not a PyTorch checkpoint ({reason})") from None
     tensors = _find_tensors(content, key, source)
     try:
@@ -180,7 +190,7 @@ def _keys(content: object) -> str:
 def _parse_bands(text: str) -> tuple[str, ...]:
     """Return the bands that a file's metadata name; none if they do not name them."""
     try:
-        bands = json.loads(text or "[]")
-    except ValueError:
+        bands = parse_json(text or "[]")
+    except DocumentError:
         return ()
     return tuple(map(str, bands)) if isinstance(bands, list) else ()
