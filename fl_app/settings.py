@@ -510,7 +510,7 @@ class Settings(BaseModel):
         """
         for key, value in values.items():
             try:
-                check_values([key, value])
+                check_values([key, value], finite=False)
             except DocumentError as error:
                 raise SettingError(f"setting {shorten(key)}: {error}: correct it") from None
         try:

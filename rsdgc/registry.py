@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
+from rsdgc.documents import shorten
 from rsdgc.errors import SettingError, describe_error
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class Registry(Generic[T]):
             remedy = f"did you mean {similar[0]!r}? Otherwise {remedy}"
         path = "{}:{}".format(*name.rsplit(".", 1)) if "." in name else "package.module:name"
         remedy += f", or write {path} for one of your own"
-        raise SettingError(f"{self.kind} {name!r} is unknown: {remedy}")
+        raise SettingError(f"{self.kind} {shorten(name)} is unknown: {remedy}")
 
     def name_of(self, item: T) -> str:
         """Return the name that finds an implementation: the registered one, else its path.

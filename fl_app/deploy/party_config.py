@@ -23,8 +23,8 @@ def check_site_name(name: str) -> str:
     """Return a site's name; raise ``ValueError`` if it cannot name a folder and a record."""
     if not _SITE_NAME.fullmatch(name):
         raise ValueError(
-            f"{shorten(name)} is not a site name: use at most 63 letters, digits, '.', '_' and '-', "
-            "and begin with a letter or digit"
+            f"{shorten(name)} is not a site name: use at most 63 letters, digits, '.', '_' and "
+            "'-', and begin with a letter or digit"
         )
     return name
 

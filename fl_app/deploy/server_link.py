@@ -194,14 +194,16 @@ def read_registered(config: ServerConfig) -> dict[str, RegisteredSite]:
     try:
         entries = read_json(path)
         registered = {check_site_name(site): RegisteredSite(**e) for site, e in entries.items()}
-        if any(not isinstance(text, str) for site in registered.values() for text in astuple(site)):
+        texts = [text for entry in registered.values() for text in astuple(entry)]
+        if not all(isinstance(text, str) for text in texts):
             raise ValueError("a node or a key is not a text")
         return registered
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = shorten(str(error), 200)
         raise SettingError(
-            f"{path} is damaged ({shorten(str(error), 200)}): delete it and run rsdgc server register"
+            f"{path} is damaged ({reason}): delete it and run rsdgc server register"
         ) from None
 
 

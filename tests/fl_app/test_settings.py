@@ -5,6 +5,7 @@ import sys
 import tomllib
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,3 +233,24 @@ def test_every_method_resolves_to_a_scheme_and_an_indicator(name: str) -> None:
     settings = Settings.from_mapping({"method": name})
     assert settings.scheme().values
     assert make_indicator(settings.resolved("indicator"))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"model": "\ud800"}, "not valid Unicode"),
+        ({"\udfff": 1}, "not valid Unicode"),
+        ({"rounds": 10**400}, "more than 64 bits"),
+        ({"seed": float("nan")}, "setting seed=nan"),
+        ({"budget": "9" * 400 + "x"}, "write a ratio"),
+        ({"indicator": "x" * 10**6}, "unknown"),
+        ({"lr-schedule": "\x1b[2J\u202e"}, r"lr-schedule='\\x1b\[2J\\u202e'"),
+        ({"y" * 10**5: 1}, "unknown setting"),
+        ({"model": [[[]]]}, "setting model="),
+    ],
+)
+def test_values_of_others_are_refused_in_a_short_line(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingError, match=reason) as caught:
+        Settings.from_mapping(values)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
