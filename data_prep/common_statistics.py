@@ -17,7 +17,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from data_prep.schema import ModalityMeta
 from data_prep.statistics import Moments
 from rsdgc.documents import parse_json, shorten
 from rsdgc.errors import DataError
+
+Item = TypeVar("Item", str, int)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +70,25 @@ class SiteSums:
     def from_mapping(cls, values: Mapping[str, Any]) -> SiteSums:
         """Read a peer's :meth:`to_mapping`; DataError where it is missing, short or not finite."""
         try:
-            modalities = {str(name): _modality_sums(values, str(name)) for name in values["layers"]}
-            counts = tuple(int(count) for count in values["class-counts"])
-            classes = tuple(str(name) for name in values["classes"])
-            if len(counts) != len(classes) or min(counts, default=0) < 0:
-                raise ValueError(f"{len(classes)} classes have the counts {list(counts)}")
-        except (KeyError, TypeError, ValueError) as error:
+            names = _read_list(values, "layers", str)
+            sums = cls(
+                {name: _modality_sums(values, name) for name in names},
+                tuple(_read_list(values, "classes", str)),
+                tuple(_read_list(values, "class-counts", int)),
+            )
+            if len(sums.class_counts) != len(sums.classes) or min(sums.class_counts, default=0) < 0:
+                raise ValueError("the counts are not those of the classes")
+            if values.keys() != sums.to_mapping().keys() or len(names) != len(sums.modalities):
+                raise ValueError("it has other fields, or a modality twice")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"a site's statistics are unreadable ({error}): use one version of rsdgc everywhere"
             ) from error
-        return cls(modalities, classes, counts)
+        return sums
 
 
 def _modality_sums(values: Mapping[str, Any], name: str) -> ModalitySums:
-    bands = tuple(str(band) for band in values[f"{name} bands"])
+    bands = tuple(_read_list(values, f"{name} bands", str))
     keys = (f"{name} count", f"{name} mean", f"{name} m2")
     count, mean, m2 = _read_numbers(values, keys, len(bands), np.float64)
     if (count < 0).any() or (m2 < 0).any() or m2[count == 0].any():
@@ -89,14 +96,26 @@ def _modality_sums(values: Mapping[str, Any], name: str) -> ModalitySums:
     return ModalitySums(count, mean, m2, bands)
 
 
+def _read_list(values: Mapping[str, Any], key: str, kind: type[Item]) -> list[Item]:
+    """Return a list of a peer; ValueError unless all of it is of one kind."""
+    items = values[key]
+    if not isinstance(items, list) or any(type(item) is not kind for item in items):
+        raise ValueError(f"{key} is not a list of {kind.__name__}")
+    return items
+
+
 def _read_numbers(
     values: Mapping[str, Any], keys: Sequence[str], bands: int, dtype: type[np.floating[Any]]
 ) -> list[NDArray[Any]]:
     """Return lists as arrays; ValueError unless each has a finite number for every band."""
-    arrays = [np.asarray(values[key], dtype) for key in keys]
-    for key, numbers in zip(keys, arrays, strict=True):
-        if numbers.shape != (bands,) or not np.isfinite(numbers).all():
-            raise ValueError(f"{key} is {numbers.tolist()} for {bands} bands")
+    arrays = []
+    for key in keys:
+        items = values[key]
+        if not isinstance(items, list) or any(type(item) not in (int, float) for item in items):
+            raise ValueError(f"{key} is not a list of numbers")
+        arrays.append(np.asarray(items, dtype))
+        if len(items) != bands or not np.isfinite(arrays[-1]).all():
+            raise ValueError(f"{key} is not a finite number for each of {bands} bands")
     return arrays
 
 

@@ -7,7 +7,7 @@ and whoever uses the final model needs it, too.
 
 from __future__ import annotations
 
-from logging import INFO, WARNING
+from logging import INFO
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -22,9 +22,10 @@ from rsdgc.errors import DataError, RunError
 from strategies import messages
 from strategies.base import SiteStrategy
 from strategies.ledger import SiteEntry, content_bytes, error_bytes
+from strategies.replies import refusing
 from strategies.sites import DataInfo, SiteInfo
 from strategies.transport import send_and_receive
-from strategies.validation import ReplyRefused, check_no_error
+from strategies.validation import ReplyRefused, check_records
 
 FILE = "normalization.json"
 
@@ -78,12 +79,9 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
         entry = SiteEntry(0, site.name, phase="statistics")
         entry.send({}, content_bytes(query.content))
         entries.append(entry)
-        try:
+        with refusing(entry):
             sums[site.name] = _read_sums(site, data, reply, entry)
             entry.accepted = True
-        except ReplyRefused as refusal:
-            entry.reason = refusal.reason
-            log(WARNING, "the statistics of %s were refused: %s", site.name, refusal)
     strategy.ledger.record(entries)
     needed = max(1, settings.min_sites)
     if len(sums) < needed:
@@ -114,11 +112,11 @@ def _read_sums(site: SiteInfo, data: DataInfo, reply: Message | None, entry: Sit
         raise ReplyRefused("no reply", "its statistics did not arrive in time")
     if reply.has_error():
         entry.receive_error(error_bytes(reply))
-    check_no_error(reply)
-    entry.bytes_up = content_bytes(reply.content)
-    record = reply.content.config_records.get(messages.SUMS)
+    elif reply.has_content():
+        entry.bytes_up = content_bytes(reply.content)
+    content = check_records(reply, {messages.SUMS: ConfigRecord})
     try:
-        sums = SiteSums.from_mapping({} if record is None else dict(record))
+        sums = SiteSums.from_mapping(dict(content.get(messages.SUMS, {})))
         _check(sums, site, data)
     except DataError as error:
         raise ReplyRefused("not valid statistics", str(error)) from None

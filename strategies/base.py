@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
@@ -50,6 +49,7 @@ from strategies.replies import (
     is_request,
     read_evaluate_reply,
     read_train_reply,
+    refusing,
 )
 from strategies.reply_objects import ReplyLimits
 from strategies.roll_call import SiteDiscovery, modality_fields
@@ -426,7 +426,7 @@ class SiteStrategy(Strategy):
         their mean.
         """
         site = self.site_manager.sites[name]
-        with self._refusing(entry):
+        with refusing(entry):
             arrived = self._arrived(reply, entry)
             scores = read_evaluate_reply(arrived, site, len(self.site_manager.data.classes))
             if scores.local is not None:
@@ -559,7 +559,7 @@ class SiteStrategy(Strategy):
         Returns the counts on test and validation split that came with an accepted one.
         """
         site, data = self.site_manager.sites[name], self.site_manager.data
-        with self._refusing(entry):
+        with refusing(entry):
             arrived = self._arrived(reply, entry)
             checked = read_train_reply(
                 arrived,
@@ -593,20 +593,6 @@ class SiteStrategy(Strategy):
         else:
             entry.receive_error(error_bytes(reply))
         return reply
-
-    @contextmanager
-    def _refusing(self, entry: SiteEntry) -> Iterator[None]:
-        """Record in a site's entry why its reply is refused, and go on with the other sites'."""
-        try:
-            yield
-        except ReplyRefused as refusal:
-            entry.reason = refusal.reason
-            log(WARNING, "%s refused in round %d: %s", entry.site, entry.round, refusal)
-        except Exception as error:
-            # What no check foresaw must cost this site its round, and not all sites theirs.
-            entry.reason = "unreadable reply"
-            text = "%s refused in round %d: %s: %s"
-            log(WARNING, text, entry.site, entry.round, entry.reason, error, exc_info=True)
 
     def _sent_model(self) -> ArrayRecord:
         """Return the model that the sites have been sent, with its running statistics."""

@@ -7,21 +7,42 @@ Flower's message ends here: what aggregates, scores or reports sees a :class:`Tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import WARNING
 
 from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.common import log
 
 from rsdgc import ModelSpec, Scheme, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Int64
-from rsdgc.errors import WireError
+from rsdgc.errors import WireError, describe_error
+from rsdgc.plain_text import plain_line
 from strategies import messages
+from strategies.ledger import SiteEntry
 from strategies.metrics import ClassCounts
 from strategies.sites import SiteInfo
 from strategies.transport import join_upload
 from strategies.validation import CONTRADICTORY, INCOMPLETE, ReplyRefused, Report, check_records
 
 INVALID_UPLOAD = "not a valid upload"
+
+
+@contextmanager
+def refusing(entry: SiteEntry) -> Iterator[None]:
+    """Record in a site's entry why its reply is refused, and go on with the other sites'."""
+    when = f"in round {entry.round}" if entry.round else "before the first round"
+    try:
+        yield
+    except ReplyRefused as refusal:
+        entry.reason = refusal.reason
+        log(WARNING, "%s refused %s: %s", entry.site, when, refusal)
+    except Exception as error:
+        # What no check foresaw must cost this site its round, and not all sites theirs.
+        entry.reason = "unreadable reply"
+        text = plain_line(describe_error(error))
+        log(WARNING, "%s refused %s: %s: %s", entry.site, when, entry.reason, text)
 
 
 @dataclass(frozen=True, eq=False)

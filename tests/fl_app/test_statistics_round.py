@@ -279,6 +279,9 @@ HOSTILE = {
     "too many pixels": (spoil("dark", image_count=[1e12] * 3), "not valid statistics"),
     "too many samples": (spoil("dark", **{"class-counts": [9, 9, 99]}), "not valid statistics"),
     "beyond float32": (spoil("dark", image_mean=[1e39] * 3), "not valid statistics"),
+    "a field more": (spoil("dark", more=[1.0]), "not valid statistics"),
+    "infinite samples": (spoil("dark", **{"class-counts": [1e300] * 3}), "not valid statistics"),
+    "empty values": (spoil("dark", image_bands=[], more=""), "not valid statistics"),
     "other bands": (spoil("dark", image_bands=["B1", "B2", "B3"]), "not valid statistics"),
     "fewer bands": (
         spoil("dark", **{f"image_{key}": [1.0] for key in ("bands", "count", "mean", "m2")}),
