@@ -45,13 +45,13 @@ from fl_app.site_data import (
     node_data,
 )
 from rsdgc import ModelSpec
-from rsdgc.errors import RunError, SettingError, WireError
+from rsdgc.errors import RsdgcError, RunError, SettingError, WireError
 from rsdgc.patches import unpack_patches
 from rsdgc.registry import add_code_dir
 from strategies import messages
 from strategies.model_record import received_model, to_record
+from strategies.node_answer import read_modalities, site_record
 from strategies.received_arrays import received_bytes
-from strategies.roll_call import read_modalities, site_record
 from strategies.sites import ModalityInfo
 from strategies.transport import chunk_upload, join_upload
 
@@ -76,9 +76,14 @@ app = ClientApp()
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Say which sites this node hosts, and what data they have."""
-    node = _node(context)
-    check_trainable(node.dataset, node.sites)
-    record = site_record(*describe_sites(node))
+    try:
+        node = _node(context)
+        check_trainable(node.dataset, node.sites)
+        record = site_record(*describe_sites(node))
+    except (RsdgcError, OSError, ValueError) as error:
+        # A store that cannot be read: the server has no other way to know whose it is.
+        name = context.node_config.get("site-name")
+        raise RunError(f"at site {name}: {error}" if name else str(error)) from error
     try:
         record[messages.MODEL_CODE] = model_signature(_settings(context).model)
     except SettingError as error:  # the server names the site, and goes on without it

@@ -68,11 +68,25 @@ def prepare_model(
     return model, match
 
 
-def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -> None:
-    """Refuse sites that lack a modality, unless the run's model can do without.
+def agree_on_model(sites: SiteManager, settings: Settings) -> tuple[nn.Module, WeightMatch | None]:
+    """Return the model of a run, and what came from its weights, as :func:`prepare_model` does.
 
-    Raises :class:`RunError` if one of the sites lacks a modality, and later ones are refused, too;
-    and :class:`SettingError` if the setting ``modality-dropout`` would leave one out.
+    Sites that it cannot take are left out. Raises :class:`RunError` if too few remain.
+    """
+    data, weights = sites.data, settings.initial_weights()
+    prepared = prepare_model(settings, data.modalities, len(data.classes), weights)
+    check_modalities(sites, settings, prepared[0])
+    if sites.data.modalities != data.modalities:
+        data = sites.data
+        prepared = prepare_model(settings, data.modalities, len(data.classes), weights)
+    return prepared
+
+
+def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -> None:
+    """Leave out sites that lack a modality, unless the run's model can do without.
+
+    Raises :class:`RunError` if too few sites remain; and :class:`SettingError` if the setting
+    ``modality-dropout`` would leave a modality out.
     """
     shared = [
         name

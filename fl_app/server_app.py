@@ -15,7 +15,7 @@ from clients.model_parts import ModelParts
 from fl_app.default_data import default_folder
 from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
-from fl_app.prepared_model import check_modalities, prepare_model
+from fl_app.prepared_model import agree_on_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
 from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, PrivacySpent, RunSummary
@@ -59,14 +59,16 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     """Run the federation and write everything into its run folder but the report."""
     settings = active.settings
     add_code_dir(settings.code_dir)
-    known = active.modalities if active.resumed else []
-    names = [modality.name for modality in known] or settings.modality_names
+    record = active.recorded_data if active.resumed else None
+    names = (record.modality_names if record else ()) or settings.modality_names
     code = ModelCode(settings.model, model_signature(settings.model))
-    sites = discover_sites(grid, settings.min_sites, settings.join_timeout_s, names, known, code)
+    sites = discover_sites(
+        *(grid, settings.min_sites, settings.join_timeout_s, names, record, code),
+        weights=settings.weight_rules(),
+        registered_only=settings.site_names == "registered",
+    )
+    model, match = agree_on_model(sites, settings)
     data = sites.data
-    num_classes, weights = len(data.classes), settings.initial_weights()
-    model, match = prepare_model(settings, data.modalities, num_classes, weights)
-    check_modalities(sites, settings, model)
     parts = ModelParts(model, settings.batch_norm)
     spec, initial = parts.spec, parts.vector()
     frozen = _compared_part(parts, settings)
@@ -213,6 +215,8 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         confusion=[] if strategy.confusion is None else strategy.confusion.tolist(),
         by_modalities=_scores_by_modalities(strategy),
         refused=dict(ledger.refusals),
+        suspended=dict(ledger.suspensions),
+        left_out=sites.nodes.names_left_out(),
         best=_best_round(strategy),
         privacy=_privacy_spent(strategy),
     )

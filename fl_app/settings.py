@@ -40,6 +40,7 @@ from rsdgc.errors import SettingError
 from rsdgc.indicators import INDICATORS
 from rsdgc.plain_text import plain_line
 from rsdgc.registry import Registry
+from rsdgc.site_weights import WeightRules, parse_chip_limits
 
 Scalar = bool | int | float | str
 UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -99,6 +100,10 @@ def parse_momentum(value: object) -> float | str:
 
 def _parse_rate(value: object) -> float | str:
     return _parse_auto(value, "a number above 0", above=0.0)
+
+
+def _parse_share(value: object) -> float | str:
+    return _parse_auto(value, "a number above 0, up to 1", above=0.0, below=math.nextafter(1, 2))
 
 
 def _parse_from_zero(value: object) -> float | str:
@@ -361,6 +366,27 @@ class Settings(BaseModel):
     join_timeout_s: float = Field(
         300.0, gt=0.0, description="Longest wait for `min-sites` sites, seconds."
     )
+    site_names: Literal["any", "registered"] = Field(
+        "any",
+        description="Names under which a site may come: any, or only that of its registered key, "
+        "which `rsdgc server run` sets.",
+    )
+    max_site_share: Annotated[float | Literal["auto"], BeforeValidator(_parse_share)] = Field(
+        AUTO,
+        description="Largest share of all training chips that a site may count for in the mean; "
+        "1: no limit; `auto`: 20 times the median of the other sites.",
+    )
+    max_site_chips: str = Field(
+        "",
+        description="Most training chips that a site may count for in the mean, by name: "
+        "`oslo=5000,porto=2000`.",
+    )
+    suspend_after: int = Field(
+        3,
+        ge=0,
+        description="Refused replies in a row after which a site is set aside, for 2 rounds at "
+        "first and for up to 32 if it goes on; 0: never.",
+    )
     round_timeout_s: float = Field(
         3600.0, gt=0.0, description="Longest wait for a round's replies, seconds."
     )
@@ -428,6 +454,12 @@ class Settings(BaseModel):
     @classmethod
     def _budget_is_readable(cls, value: str) -> str:
         parse_budget(value, dense_bytes=1 << 20)  # of any size: it is the text that is checked
+        return value
+
+    @field_validator("max_site_chips")
+    @classmethod
+    def _chip_limits_are_readable(cls, value: str) -> str:
+        parse_chip_limits(value)
         return value
 
     @field_validator("modalities")
@@ -541,6 +573,11 @@ class Settings(BaseModel):
             return SGD_LEARNING_RATES.get(self.model, _SGD_DEFAULTS[name])
         own = OPTIMIZER_DEFAULTS[self.optimizer]
         return own[name] if name in own else getattr(find_method(self.method), name)
+
+    def weight_rules(self) -> WeightRules:
+        """Return the limits of what a site counts for in the mean."""
+        share = None if self.max_site_share == AUTO else float(self.max_site_share)
+        return WeightRules(share, parse_chip_limits(self.max_site_chips))
 
     def initial_weights(self) -> Path | None:
         """Return the file of weights to start from; None for the seed's initialization."""

@@ -125,7 +125,7 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
         )
     node = NodeData(dataset, {name: name for name in dataset.sites})
     data, site_infos = describe_sites(node)
-    sites = SiteManager(data)
+    sites = SiteManager(data, min_sites=len(site_infos))
     sites.register(data, site_infos)
     sites.fix_modalities(settings.modality_names)
     with torch.device("meta"):  # shapes alone are enough, and cost no memory

@@ -49,6 +49,7 @@ def build_strategy(
         settings.seed,
         settings.learning_rate_at,
         settings.evaluate_every,
+        settings.suspend_after,
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)

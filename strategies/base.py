@@ -9,10 +9,11 @@ the whole model within the same round.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
 
@@ -40,8 +41,16 @@ from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download
-from strategies.ledger import FROZEN_GROUP, Ledger, SiteEntry, content_bytes, error_bytes
+from strategies.ledger import (
+    FROZEN_GROUP,
+    ROLL_CALL,
+    Ledger,
+    SiteEntry,
+    content_bytes,
+    error_bytes,
+)
 from strategies.metrics import ClassCounts, Scores, sum_counts
+from strategies.node_answer import modality_fields
 from strategies.outbox import Outbox
 from strategies.replies import (
     EvaluateReply,
@@ -52,7 +61,7 @@ from strategies.replies import (
     refusing,
 )
 from strategies.reply_objects import ReplyLimits
-from strategies.roll_call import SiteDiscovery, modality_fields
+from strategies.roll_call import SiteDiscovery
 from strategies.round_log import RoundLog
 from strategies.running_statistics import (
     GROUP,
@@ -61,6 +70,7 @@ from strategies.running_statistics import (
     read_statistics,
 )
 from strategies.sites import SiteInfo, SiteManager
+from strategies.suspension import Suspensions
 from strategies.transport import UPLOAD_CHUNK_BYTES, send_and_receive
 from strategies.validation import ReplyRefused
 
@@ -87,6 +97,8 @@ class RoundSettings:
     seed: int
     learning_rate_at: Callable[[int], float]
     evaluate_every: int = 1
+    #: refused replies in a row after which a site is set aside; 0: never
+    suspend_after: int = 0
 
 
 class SiteStrategy(Strategy):
@@ -150,8 +162,11 @@ class SiteStrategy(Strategy):
         self.rounds_combined = 0  #: rounds that reached the quorum and so changed the model
         #: the last round in the checkpoint that the run was resumed from; 0 for a new run
         self.resumed_round = 0
+        #: which sites are set aside, as their replies were refused again and again
+        self.suspensions = Suspensions(round_settings.suspend_after)
         self.frozen = frozen
         self.privacy = privacy
+        self._suspended: set[str] = set()
         self._frozen_download: Download | None = None
         self._discovery = SiteDiscovery(site_manager)
         self._outbox = Outbox()
@@ -274,6 +289,7 @@ class SiteStrategy(Strategy):
         """
         self.summary()
         self._timeout_s = timeout
+        self._enter_left_out()
         result = Result()
         if self.resumed_round:
             arrays = self.arrays()
@@ -298,8 +314,11 @@ class SiteStrategy(Strategy):
                 if aggregated != self._aggregated:
                     self.replace_model(aggregated)
                 arrays = aggregated
+            suspended = self._suspend(server_round, replies)
             seconds = time.monotonic() - start_time
             self.ledger.close_round(self._outbox.end(), self.ratios(), seconds)
+            self.ledger.suspend(suspended, len(self._suspended))
+            self._enter_left_out()
             log(INFO, round_log.line(*self.ledger.rounds[-2:]))
             if self.checkpoints is not None and self.checkpoints.due(server_round):
                 self.save(self.checkpoints, server_round)
@@ -336,7 +355,12 @@ class SiteStrategy(Strategy):
         settings = self.round_settings
         # Polled here again, as sites may have left while the round waited for its quorum.
         nodes = self._discovery.poll(grid)
-        sites = self.site_manager.draw(settings.fraction, settings.seed, server_round, nodes)
+        names = [site.name for site in self.site_manager.connected(nodes)]
+        needed = math.ceil(settings.quorum / settings.fraction)
+        self._suspended = without = self.suspensions.absent(server_round, names, needed)
+        sites = self.site_manager.draw(
+            settings.fraction, settings.seed, server_round, nodes, without
+        )
         return [self._message(MessageType.TRAIN, site, server_round, config) for site in sites]
 
     def aggregate_train(
@@ -376,7 +400,8 @@ class SiteStrategy(Strategy):
         self.aggregate_uploads(server_round)
         arrays = self.arrays()
         self._aggregated = arrays.copy()
-        return arrays, _train_metrics(accepted)
+        refused = len(self._outbox.entries) - len(accepted)
+        return arrays, _train_metrics(accepted, refused, len(self._suspended))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -434,10 +459,32 @@ class SiteStrategy(Strategy):
                 # Those of a branch that the site lacks are as built, and not part of the mean.
                 own = self.initial_local | arrays
                 own = _without_branches(own, self.site_manager.lacking(site))
-                local.append((own, float(site.num_train)))
+                weight = min(site.num_train, self.site_manager.weight_limit(site))
+                local.append((own, float(weight)))
             entry.accepted, entry.accuracy = True, scores.test.accuracy
             return scores
         return None
+
+    def _suspend(self, server_round: int, replies: Iterable[Message]) -> list[SiteEntry]:
+        """Set sites aside whose replies are refused again and again; return their entries."""
+        by_site = self._outbox.replies_by_site(replies)
+        started = self.suspensions.observe(server_round, self._outbox.entries, by_site)
+        for entry in started:
+            refused = self.suspensions.records[entry.site].refused
+            text = "%s is %s (%d refused replies in a row)"
+            log(WARNING, text, entry.site, entry.reason, refused)
+        return started
+
+    def _enter_left_out(self) -> None:
+        """Enter into the ledger which nodes the roll call has left out since the last time."""
+        nodes = self.site_manager.nodes
+        number = len(self.ledger.rounds) - 1
+        entries = [
+            SiteEntry(number, left.name, phase=ROLL_CALL, reason=f"{left.reason}: {left.detail}")
+            for left in nodes.news
+        ]
+        nodes.news.clear()
+        self.ledger.count(entries)
 
     # ---- messages of a round ------------------------------------------------------------------
 
@@ -568,6 +615,8 @@ class SiteStrategy(Strategy):
                 scored=messages.is_scored(entry.round, self.round_settings.evaluate_every),
                 published=self.published_version(),
             )
+            limit = self.site_manager.weight_limit(site)
+            checked = replace(checked, num_examples=min(checked.num_examples, limit))
             del arrived.content[messages.UPDATE]  # or every upload would be in memory twice
             # Checked before the upload counts.
             running, running_bytes = self.running.read(checked.running)
@@ -611,6 +660,8 @@ class SiteStrategy(Strategy):
             "running": self.running.state(),
             "ledger": self.ledger.state(),
             "best": self.best.state(),
+            "sites": self.site_manager.state(),
+            "suspensions": self.suspensions.state(),
         }
         if self.privacy is not None:
             parts["privacy"] = self.privacy.state()
@@ -626,7 +677,13 @@ class SiteStrategy(Strategy):
         try:
             self.restore(state.part("strategy"))
             # Checkpoints of earlier versions lack these parts.
-            for name, part in (("running", self.running), ("best", self.best)):
+            parts: dict[str, Any] = {
+                "running": self.running,
+                "best": self.best,
+                "sites": self.site_manager,
+                "suspensions": self.suspensions,
+            }
+            for name, part in parts.items():
                 if name in state.values:
                     part.restore(state.part(name))
             if self.privacy is not None:
@@ -658,11 +715,14 @@ def _evaluate_centrally(
         result.evaluate_metrics_serverapp[server_round] = metrics
 
 
-def _train_metrics(entries: list[SiteEntry]) -> MetricRecord | None:
-    """Return the samples and the mean train loss of accepted uploads."""
+def _train_metrics(entries: list[SiteEntry], refused: int, suspended: int) -> MetricRecord | None:
+    """Return the samples and the mean train loss of accepted uploads, and who is missing."""
     losses = [(e.num_examples, e.train_loss) for e in entries if e.train_loss is not None]
     num_examples = sum(weight for weight, _ in losses)
     if not num_examples:
         return None
     mean_loss = sum(weight * loss for weight, loss in losses) / num_examples
-    return MetricRecord({messages.NUM_EXAMPLES: num_examples, messages.TRAIN_LOSS: mean_loss})
+    metrics = MetricRecord({messages.NUM_EXAMPLES: num_examples, messages.TRAIN_LOSS: mean_loss})
+    counts = {"refused": refused, "suspended": suspended}
+    metrics.update({name: count for name, count in counts.items() if count})
+    return metrics

@@ -6,7 +6,9 @@ round, with the accuracy of the global model after it (round 0: before training)
 Each line of ``rounds.jsonl`` has a ``phase``: ``train`` for the task of a round and its reply,
 ``evaluate`` for the final evaluation, ``late`` for a reply that came after its round had ended,
 ``statistics`` for a site's sums, which are collected before the first round. All of these bytes
-are counted, including those of resynchronizations.
+are counted, including those of resynchronizations. Two more are no messages: ``roll-call`` for a
+node that is left out, and ``suspended`` for a site that is set aside for some rounds, with the
+reason.
 
 The ledger counts the content of the messages that were really sent, as Flower serializes it:
 arrays with their headers, and every other field of a task or report.
@@ -38,6 +40,11 @@ BYTES = ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
 
 WHOLE_MODEL = "whole model"
 """Group of the bytes of a model that is sent whole, which has no parts to tell apart."""
+
+ROLL_CALL = "roll-call"
+"""Phase of the entry of a node that takes no part."""
+SUSPENDED = "suspended"
+"""Phase of the entry of a site that is set aside for some rounds."""
 
 FROZEN_GROUP = "frozen part"
 """Group of the bytes of what a site lacks of the model that is not trained."""
@@ -76,7 +83,7 @@ class SiteEntry:
     @property
     def refused(self) -> bool:
         """Whether an upload was requested and is not in the model."""
-        return not self.accepted and self.phase != "evaluate"
+        return not self.accepted and self.phase not in ("evaluate", ROLL_CALL, SUSPENDED)
 
     @property
     def silent(self) -> bool:
@@ -114,6 +121,7 @@ class RoundEntry:
     dense_bytes_down: int = 0
     sites: int = 0
     refused: int = 0
+    suspended: int = 0  #: sites that were set aside
     resyncs: int = 0
     bytes_resync: int = 0
     seconds: float = 0.0
@@ -146,6 +154,7 @@ class Ledger:
         self.dense_bytes = dense_bytes
         self.rounds: list[RoundEntry] = [RoundEntry(0)]  #: round 0 (before training) first
         self.refusals: Counter[str] = Counter()  #: number of refused replies by reason
+        self.suspensions: Counter[str] = Counter()  #: times that a site was set aside, by name
         self.final: Scores | None = None  #: of the final model, once the final evaluation is over
         self.final_val: Scores | None = None  #: the same on the validation splits
         self._scored = 0
@@ -167,6 +176,12 @@ class Ledger:
         number, seconds = len(self.rounds), round(seconds, 3)
         self.rounds.append(RoundEntry(number, sites=sites, seconds=seconds, ratios=digits))
         self.record(entries)
+
+    def suspend(self, entries: list[SiteEntry], absent: int) -> None:
+        """Enter the suspensions that the last round began, and how many sites it did without."""
+        self.rounds[-1].suspended = absent
+        self.suspensions.update(entry.site for entry in entries)
+        self.count(entries)
 
     def count(self, entries: list[SiteEntry]) -> None:
         """Add messages to the last round's bytes, and write their lines.
@@ -228,7 +243,12 @@ class Ledger:
                     os.fsync(file.fileno())
                     lengths[name] = file.tell()
         pending = [asdict(entry) for entry in self.rounds[self._scored :]]
-        values = {"lengths": lengths, "pending": pending, "refusals": dict(self.refusals)}
+        values = {
+            "lengths": lengths,
+            "pending": pending,
+            "refusals": dict(self.refusals),
+            "suspensions": dict(self.suspensions),
+        }
         return State(values=values)
 
     def restore(self, state: State) -> None:
@@ -241,6 +261,8 @@ class Ledger:
         """
         assert self.folder is not None
         lengths, refusals = state.counts("lengths"), state.counts("refusals")
+        # Checkpoints of earlier versions have none.
+        suspensions = state.counts("suspensions") if "suspensions" in state.values else {}
         for name in FILES:
             path = self.folder / name
             if name not in lengths:
@@ -263,7 +285,7 @@ class Ledger:
         for name in FILES:
             os.truncate(self.folder / name, lengths[name])
         self.rounds, self._scored = rounds + rest, len(rounds)
-        self.refusals = Counter(refusals)
+        self.refusals, self.suspensions = Counter(refusals), Counter(suspensions)
 
     def clear_files(self) -> None:
         """Delete the files, for a run that starts over."""

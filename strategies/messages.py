@@ -12,7 +12,8 @@ query ←    ``site`` (config)               ``names``, ``num-train``, ``num-tes
                                            ``modalities``, ``num-bands``, ``bands``, ``chip-px``,
                                            ``dataset``, ``synthetic``; ``lacking`` if a site lacks
                                            a modality, ``num-val`` if one has a validation split;
-                                           ``model-code``, or ``model-error``
+                                           ``model-code``, or ``model-error``; ``versions`` and
+                                           ``wire-format`` of the party
 sums →     ``task`` (config)               ``site``; once, before the first round, if sites
                                            normalize by common statistics
 sums ←     ``sums`` (config)               ``layers`` (the modalities), ``classes``,
@@ -119,6 +120,10 @@ MODEL_CODE = "model-code"
 """Signature of the code of the run's model at the site."""
 MODEL_ERROR = "model-error"
 """Why the site cannot build the run's model; absent if it can."""
+VERSIONS = "versions"
+"""Versions of the packages that the app's code does not bring along."""
+WIRE_FORMAT = "wire-format"
+"""Version of the format of uploads and patches."""
 
 NUM_EXAMPLES = "num-examples"
 TRAIN_LOSS = "train-loss"

@@ -1,47 +1,33 @@
 """The roll call: ask every node which sites it hosts and what data they have.
 
-It is called once before the first round, and again for each node that joins during the run.
+It is called once before the first round, and again for each node that joins during the run. A node
+that does not answer, or whose answer cannot be used, is left out under its name, with a warning;
+most are asked again every minute. The run fails only if too few sites remain.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from logging import INFO, WARNING
-from typing import Any, TypeVar
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
 from rsdgc.errors import RunError
+from rsdgc.plain_text import plain_line
+from rsdgc.site_weights import WeightRules
 from strategies import messages
-from strategies.sites import (
-    DataInfo,
-    ModalityInfo,
-    ModelCode,
-    OtherCodeError,
-    SiteInfo,
-    SiteManager,
-)
-from strategies.transport import (
-    PendingReplies,
-    error_summary,
-    expected_replies,
-    send_and_receive,
-)
-from strategies.validation import MAX_COUNT
-
-Value = TypeVar("Value", str, int)
-Scalar = TypeVar("Scalar", str, bool)
+from strategies.agreement import agree, differences
+from strategies.node_answer import NodeAnswer, claimed_names, read_answer
+from strategies.node_book import JoinRefused, NodeBook
+from strategies.party_versions import differing_versions, own_versions
+from strategies.sites import DataInfo, ModelCode, SiteManager
 
 DISCOVERY_POLL_S = 0.5
 """Pause between two looks for new nodes: each is a request to the SuperLink, and SuperNodes take
 seconds to start."""
-REFUSED_POLL_S = 60.0
-"""A refused node is asked again after this time: in a deployment that costs it a process."""
 
 
 def discover_sites(
@@ -49,82 +35,67 @@ def discover_sites(
     min_sites: int,
     join_timeout_s: float,
     modalities: Sequence[str] = (),
-    known: Sequence[ModalityInfo] = (),
+    record: DataInfo | None = None,
     code: ModelCode | None = None,
+    *,
+    weights: WeightRules | None = None,
+    registered_only: bool = False,
 ) -> SiteManager:
-    """Ask every node which sites it hosts until at least ``min_sites`` are known.
+    """Ask every node which sites it hosts until at least ``min_sites`` fit together.
 
-    The modalities of the run are then fixed, in the order of ``modalities`` if they are given (see
-    :meth:`SiteManager.fix_modalities`). A resumed run passes those that are ``known``. A site with
-    other ``code`` of the model is refused, and the wait goes on.
+    All connected nodes are given until ``join_timeout_s`` to answer. What is right is what most of
+    them say (:mod:`strategies.agreement`), or the ``record`` of a resumed run. The modalities of
+    the run are then fixed, in the order of ``modalities`` if they are given (see
+    :meth:`SiteManager.fix_modalities`). A node that is left out may join later.
+
+    Parameters
+    ----------
+    code : ModelCode, optional
+        What every site must have; by default no code is compared.
+    weights : WeightRules, optional
+        How much a site may count for in the mean.
+    registered_only : bool
+        Whether a node without a registered name is left out (:mod:`strategies.node_book`).
 
     Raises
     ------
     RunError
-        Too few sites answer in time, a site reports an error, two sites share a name, or sites
-        disagree on classes, modalities, bands or chip size.
+        Too few sites fit in time, or no site has one of the ``modalities``.
     """
-    deadline = time.monotonic() + join_timeout_s
-    asked: set[int] = set()
-    refusals = _Refusals()
+    nodes = NodeBook(registered_only=registered_only)
+    answers: dict[int, NodeAnswer] = {}
     manager: SiteManager | None = None
+    deadline = time.monotonic() + join_timeout_s
+    pause_s = min(0.1, DISCOVERY_POLL_S)
+    changed = False
     while True:
-        nodes = [node for node in grid.get_node_ids() if node not in asked or refusals.is_due(node)]
-        asked.update(nodes)
-        timeout_s = deadline - time.monotonic()
-        for reply in send_and_receive(grid, _discovery_messages(nodes), timeout_s):
-            if reply is not None:
-                try:
-                    data, sites = _read_sites(reply, code)
-                except OtherCodeError as error:
-                    refusals.add(reply.metadata.src_node_id, error)
-                    continue
-                manager = manager or SiteManager(replace(data, modalities=tuple(known)), code=code)
-                manager.register(data, sites)
-                refusals.remove(reply.metadata.src_node_id)
+        connected = nodes.connected(grid)
+        _ask(grid, nodes, connected)
+        for node, answer in _collect(grid, nodes, code):
+            answers.pop(node, None)
+            if answer is not None:
+                answers[node] = answer
+            changed = True
+        is_over = time.monotonic() >= deadline
+        waiting = nodes.waiting & connected
+        if is_over:
+            for node in sorted(waiting):
+                nodes.miss(node, f"it did not answer within {join_timeout_s:g} s; it may still do")
+        if changed and (is_over or not waiting):
+            manager, changed = _form(answers, modalities, record, nodes), False
         num_sites = 0 if manager is None else len(manager.sites)
-        if manager is not None and num_sites >= min_sites:
-            manager.fix_modalities(modalities)
+        if manager is not None and num_sites >= max(1, min_sites):
+            manager.code, manager.min_sites = code, min_sites
+            manager.weights = weights or WeightRules()
+            _log_agreement(manager, answers, record)
             return manager
-        if time.monotonic() >= deadline:
+        if is_over:
             raise RunError(
                 f"{num_sites} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
-                f"{refusals.summary()}start more sites, lower min-sites, or raise join-timeout-s"
+                f"{nodes.summary()}start more sites, lower min-sites, or raise join-timeout-s"
             )
-        time.sleep(DISCOVERY_POLL_S)
-
-
-class _Refusals:
-    """The nodes that were refused. Each is asked again now and then: it may have been repaired."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[int, str] = {}
-        self._asked_at: dict[int, float] = {}
-
-    def add(self, node: int, error: RunError) -> None:
-        """Enter a refusal now; log it if its reason is new."""
-        if self._reasons.get(node) != str(error):
-            log(WARNING, "a node was refused: %s", error)
-        self._reasons[node], self._asked_at[node] = str(error), time.monotonic()
-
-    def ask(self, nodes: Iterable[int]) -> None:
-        """Note that nodes are asked now: one that does not answer is not due again at once."""
-        self._asked_at.update((node, time.monotonic()) for node in nodes if node in self._asked_at)
-
-    def remove(self, node: int) -> None:
-        """Forget a node, which has joined."""
-        self._reasons.pop(node, None)
-        self._asked_at.pop(node, None)
-
-    def is_due(self, node: int) -> bool:
-        """Return whether a node was refused, and is to be asked again."""
-        asked_at = self._asked_at.get(node)
-        return asked_at is not None and time.monotonic() - asked_at >= REFUSED_POLL_S
-
-    def summary(self) -> str:
-        """Return the reasons as a part of a message; empty if there are none."""
-        reasons = "; ".join(dict.fromkeys(self._reasons.values()))
-        return f"refused: {reasons}; " if reasons else ""
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, DISCOVERY_POLL_S)
 
 
 class SiteDiscovery:
@@ -132,38 +103,31 @@ class SiteDiscovery:
 
     def __init__(self, manager: SiteManager) -> None:
         self._manager = manager
-        self._asked = {site.node_id for site in manager.sites.values()}
-        self._refusals = _Refusals()
-        self._queries = PendingReplies()
+        for site in manager.sites.values():
+            manager.nodes.asked(site.node_id)
 
     def poll(self, grid: Grid) -> set[int]:
         """Ask new nodes for their sites, without waiting; return the connected nodes.
 
         The sites of nodes that have answered since the last call are registered.
         """
-        nodes = set(grid.get_node_ids())
+        manager, nodes = self._manager, self._manager.nodes
+        connected = nodes.connected(grid)
         # Each node is asked once: one that does not answer must not cost a message per round.
-        new_nodes = sorted(
-            node for node in nodes if node not in self._asked or self._refusals.is_due(node)
-        )
-        self._asked |= nodes
-        self._refusals.ask(new_nodes)
-        if new_nodes:
-            queries = _discovery_messages(new_nodes)
-            ids = list(grid.push_messages(queries))
-            self._queries.expect(expected_replies(ids, queries))
-        self._queries.poll(grid)
-        for reply in self._queries.arrived:
-            node = reply.metadata.src_node_id
+        _ask(grid, nodes, connected)
+        for node, answer in _collect(grid, nodes, manager.code, manager.sites):
+            if answer is None:
+                continue
+            names = [site.name for site in answer.sites]
             try:
-                data, sites = _read_sites(reply, self._manager.code)
-                self._manager.register(data, sites, nodes)
-                self._refusals.remove(node)
-                log(INFO, "%s joined", ", ".join(site.name for site in sites))
-            except RunError as error:
-                self._refusals.add(node, error)
-        self._queries.arrived.clear()
-        return nodes
+                manager.register(answer.data, answer.sites, connected)
+            except JoinRefused as refusal:
+                nodes.refuse(node, nodes.label(node, names, manager.sites), refusal)
+                continue
+            nodes.admit(node)
+            log(INFO, "%s joined", ", ".join(names[:10]))
+            _log_versions([answer])
+        return connected
 
     def wait_for(self, grid: Grid, num_sites: int, timeout_s: float) -> None:
         """Wait until so many sites are connected, but no longer than the time-out."""
@@ -174,128 +138,68 @@ class SiteDiscovery:
             time.sleep(min(DISCOVERY_POLL_S, timeout_s))
 
 
+def _ask(grid: Grid, nodes: NodeBook, connected: Collection[int]) -> None:
+    due = nodes.due(connected)
+    if due:
+        queries = _discovery_messages(due)
+        nodes.expect(list(grid.push_messages(queries)), queries)
+
+
+def _collect(
+    grid: Grid, nodes: NodeBook, code: ModelCode | None, taken: Collection[str] = ()
+) -> Iterator[tuple[int, NodeAnswer | None]]:
+    """Yield the nodes that have answered, with their answers; None if an answer is refused."""
+    for node, reply in nodes.collect(grid):
+        try:
+            answer = read_answer(reply, node, code)
+        except JoinRefused as refusal:
+            nodes.refuse(node, nodes.label(node, claimed_names(reply), taken), refusal)
+            yield node, None
+        else:
+            yield node, answer
+
+
 def _discovery_messages(node_ids: Sequence[int]) -> list[Message]:
     # The kind is never read, but it counts in the bytes of the message.
     content = RecordDict({messages.TASK: ConfigRecord({"kind": "roll-call"})})
     return [Message(content, node, MessageType.QUERY) for node in node_ids]
 
 
-def _read_sites(reply: Message, code: ModelCode | None) -> tuple[DataInfo, list[SiteInfo]]:
-    """Return what a node answers; refuse it if it has other code of the run's model."""
-    if reply.has_error():
-        raise RunError(f"a site could not join: {error_summary(reply.error.reason)}")
-    record = reply.content.config_records.get(messages.SITE, ConfigRecord())
-    if code is not None:
-        title = ", ".join(_read_list(record, messages.NAMES, str))
-        if messages.MODEL_ERROR in record:
-            raise OtherCodeError(
-                f"site {title}: {error_summary(str(record[messages.MODEL_ERROR]))}"
-            )
-        code.compare(title, str(record.get(messages.MODEL_CODE, "an earlier version of rsdgc")))
-    data = DataInfo(
-        dataset=_read_value(record, messages.DATASET, str),
-        synthetic=_read_value(record, messages.SYNTHETIC, bool),
-        classes=tuple(_read_list(record, messages.CLASSES, str)),
-        modalities=read_modalities(record),
-    )
-    names = _read_list(record, messages.NAMES, str)
-    lacking, num_vals = (
-        _read_list(record, key, int) if key in record else []
-        for key in (messages.LACKING, messages.NUM_VAL)
-    )
-    columns = (
-        names,
-        _read_list(record, messages.NUM_TRAIN, int),
-        _read_list(record, messages.NUM_TEST, int),
-        lacking or [0] * len(names),
-        num_vals or [0] * len(names),
-    )
-    if len({len(column) for column in columns}) != 1:
-        raise _unreadable(f"{len(names)} sites with other numbers of counts")
-    node_id = reply.metadata.src_node_id
-    sites = []
-    for name, num_train, num_test, mask, num_val in zip(*columns, strict=True):
-        own = [m for index, m in enumerate(data.modality_names) if not mask >> index & 1]
-        if not own:
-            raise _unreadable(f"a site {name} without a modality")
-        # Means are weighted by the chips of training, and scores limited by the others.
-        if num_train < 1 or max(num_train, num_test, num_val) >= MAX_COUNT:
-            raise _unreadable(f"a site {name} of {num_train}, {num_test} and {num_val} chips")
-        sites.append(SiteInfo(name, node_id, num_train, num_test, tuple(own), num_val))
-    return data, sites
+def _form(
+    answers: Mapping[int, NodeAnswer],
+    modalities: Sequence[str],
+    record: DataInfo | None,
+    nodes: NodeBook,
+) -> SiteManager | None:
+    """Return the sites that fit together, or None if no node has a site; leave the others out."""
+    hosts = [answer for answer in answers.values() if answer.sites]
+    if not hosts:
+        return None
+    manager = SiteManager(agree(hosts, record), nodes=nodes)
+    for node, answer in sorted(answers.items()):
+        try:
+            manager.register(answer.data, answer.sites)
+        except JoinRefused as refusal:
+            names = [site.name for site in answer.sites]
+            nodes.refuse(node, nodes.label(node, names, manager.sites), refusal)
+    manager.fix_modalities(modalities)
+    for site in manager.sites.values():
+        nodes.admit(site.node_id)
+    return manager
 
 
-def site_record(data: DataInfo, sites: Sequence[SiteInfo]) -> ConfigRecord:
-    """Return what a node answers to the roll call."""
-    record = ConfigRecord(
-        {
-            messages.NAMES: [site.name for site in sites],
-            messages.NUM_TRAIN: [site.num_train for site in sites],
-            messages.NUM_TEST: [site.num_test for site in sites],
-            messages.CLASSES: list(data.classes),
-            **modality_fields(data.modalities),
-            messages.DATASET: data.dataset,
-            messages.SYNTHETIC: data.synthetic,
-        }
-    )
-    lacking = [
-        sum(1 << i for i, name in enumerate(data.modality_names) if name not in site.modalities)
-        for site in sites
-    ]
-    if any(lacking):
-        record[messages.LACKING] = lacking
-    if any(site.num_val for site in sites):
-        record[messages.NUM_VAL] = [site.num_val for site in sites]
-    return record
+def _log_agreement(
+    manager: SiteManager, answers: Mapping[int, NodeAnswer], record: DataInfo | None
+) -> None:
+    hosts = [answers[node] for node in sorted(answers) if answers[node].sites]
+    for line in differences(hosts, manager.data, recorded=record is not None):
+        log(WARNING, "%s", line)
+    _log_versions(hosts)
 
 
-def modality_fields(modalities: Sequence[ModalityInfo]) -> dict[str, Any]:
-    """Return the fields of a message that describe modalities."""
-    return {
-        messages.MODALITIES: [modality.name for modality in modalities],
-        messages.NUM_BANDS: [len(modality.bands) for modality in modalities],
-        messages.BANDS: [band for modality in modalities for band in modality.bands],
-        messages.CHIP_PX: [modality.px for modality in modalities],
-    }
-
-
-def read_modalities(record: ConfigRecord) -> tuple[ModalityInfo, ...]:
-    """Return the modalities of :func:`modality_fields`; :class:`RunError` if they are malformed."""
-    names = _read_list(record, messages.MODALITIES, str)
-    counts = _read_list(record, messages.NUM_BANDS, int)
-    bands = _read_list(record, messages.BANDS, str)
-    sides = _read_list(record, messages.CHIP_PX, int)
-    if not (0 < len(names) == len(set(names)) == len(counts) == len(sides)):
-        raise _unreadable(f"the modalities {names} with the band counts {counts} and sizes {sides}")
-    if min(counts) < 1 or min(sides) < 1 or sum(counts) != len(bands):
-        raise _unreadable(f"{len(bands)} bands, {counts} by modality, in chips of {sides} px")
-    remaining = iter(bands)
-    return tuple(
-        ModalityInfo(name, tuple(islice(remaining, count)), px)
-        for name, count, px in zip(names, counts, sides, strict=True)
-    )
-
-
-def _read_value(record: ConfigRecord, key: str, kind: type[Scalar]) -> Scalar:
-    value = record.get(key)
-    if not isinstance(value, kind):
-        raise _unreadable(f"{key}={value!r}")
-    return value
-
-
-def _read_list(record: ConfigRecord, key: str, kind: type[Value]) -> list[Value]:
-    """Return a list of names, or of whole numbers from 0."""
-    values = record.get(key)
-    # Flower makes a list of bytes of an empty one, and Python counts True as a number.
-    if not isinstance(values, list) or any(type(value) is not kind for value in values):
-        raise _unreadable(f"{key}={values!r}")
-    if any(isinstance(value, int) and value < 0 for value in values):
-        raise _unreadable(f"{key}={values!r}, in which no number may be negative")
-    return values  # type: ignore[return-value]
-
-
-def _unreadable(what: str) -> RunError:
-    return RunError(
-        f"a message has {what}, which cannot be read: install the same version at the server and "
-        "at all sites"
-    )
+def _log_versions(answers: Sequence[NodeAnswer]) -> None:
+    """Log in one line which sites have other versions than the server."""
+    parties = [(answer.sites[0].name, answer.versions) for answer in answers if answer.sites]
+    line = differing_versions(parties, own_versions())
+    if line:
+        log(WARNING, "versions differ: %s", plain_line(line))

@@ -41,6 +41,8 @@ class RoundLog:
             parts.append(f"{now.resyncs} resynchronized")
         if now.refused:
             parts.append(f"{now.refused} refused")
+        if now.suspended:
+            parts.append(f"{now.suspended} set aside")
         return " | ".join(parts)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -32,6 +33,8 @@ class LoopbackGrid(Grid):
     ----------
     away : set of int
         Nodes that are not connected.
+    names : dict of int to str
+        Registered names of nodes; without one, a node is as in a simulation.
     seen : list of Message
         All messages, in the order pushed.
     """
@@ -50,6 +53,7 @@ class LoopbackGrid(Grid):
         self.fault = fault
         self.times = times
         self.away: set[int] = set()
+        self.names: dict[int, str] = {}
         self.contexts = {
             node_id: Context(
                 run_id=run_id,
@@ -75,6 +79,11 @@ class LoopbackGrid(Grid):
 
     def get_node_ids(self) -> list[int]:
         return [node_id for node_id in self.contexts if node_id not in self.away]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=node, name=self.names.get(node, "")) for node in self.get_node_ids()
+        ]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         return [self._push(message) for message in messages]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.cli.build import build_fab_from_disk
-from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NODE_ID
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NODE_ID, ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -19,6 +20,7 @@ from flwr.superlink.grid import HttpGrid, InMemoryGrid
 
 from strategies import DenseFedAvg, RsDgc
 from strategies.reply_objects import LEVELS, MIB
+from strategies.suspension import NO_REPLY_CODES
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,7 +48,7 @@ def test_the_bundle_holds_the_code_and_nothing_else() -> None:
 
 
 def test_the_grid_still_has_what_the_exchange_uses() -> None:
-    for name in ("push_messages", "pull_messages", "get_node_ids"):
+    for name in ("push_messages", "pull_messages", "get_node_ids", "get_nodes"):
         assert callable(getattr(Grid, name))
 
 
@@ -82,6 +84,19 @@ def test_a_message_still_becomes_objects_of_five_levels() -> None:
     for found, expected in zip(levels, LEVELS, strict=True):
         assert found <= set(expected)
     assert MIB <= FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+
+
+def test_a_node_still_has_the_name_that_its_key_was_registered_under() -> None:
+    info = NodeInfo(node_id=2**63, name="oslo")
+    assert (info.node_id, info.name, NodeInfo(node_id=1).name) == (2**63, "oslo", "")
+
+
+def test_flower_still_answers_for_a_node_that_is_gone_with_these_codes() -> None:
+    codes = (
+        *(ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE),
+        ErrorCode.NODE_UNAVAILABLE,
+    )
+    assert codes == NO_REPLY_CODES
 
 
 def test_fedavg_still_averages_by_the_key_given() -> None:

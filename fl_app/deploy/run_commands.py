@@ -33,7 +33,8 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     registered sites.
     """
     folder = config.runs_dir / out
-    given = {"code-dir": str(config.code_dir), **parse_overrides(overrides), **options}
+    own = {"code-dir": str(config.code_dir), "site-names": "registered"}
+    given = {**own, **parse_overrides(overrides), **options}
     settings = Settings.from_mapping({**given, "out": str(folder)})
     _check_model(settings)
     settings = settings.with_absolute_weights()
@@ -78,7 +79,7 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None
     """
     folder = config.runs_dir / out
     original, _ = read_settings(folder)
-    changes: dict[str, Any] = {"out": str(folder), "resume": True}
+    changes: dict[str, Any] = {"out": str(folder), "resume": True, "site_names": "registered"}
     if min_sites is not None:
         changes["min_sites"] = min_sites
     settings = original.model_copy(update=changes)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fl_app.runs.records import Run
-from strategies.ledger import SiteEntry
+from strategies.ledger import ROLL_CALL, SiteEntry
 
 
 @dataclass
@@ -40,7 +40,8 @@ def site_totals(run: Run) -> list[SiteTotal]:
     """Return the totals of every site, in the data's order; a site never asked has zeros."""
     totals = {site: SiteTotal(site) for site in run.sites}
     for entry in run.site_entries:
-        totals[entry.site].add(entry)
+        if entry.phase != ROLL_CALL:
+            totals[entry.site].add(entry)
     return list(totals.values())
 
 

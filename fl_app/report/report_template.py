@@ -217,6 +217,23 @@ for each round within one budget.</p>
 {% else %}
 <p class="quiet">None. Every site that was asked sent an upload in every round.</p>
 {% endif %}
+{% if summary.suspended %}
+<p class="sub">Sites that were set aside for some rounds, as their replies were refused again and
+again.</p>
+{% call table("Sites set aside", ["site"], ["times"], kind="compact") %}
+{% for site, number in summary.suspended|dictsort %}
+<tr><th scope="row">{{ site }}</th><td class="n">{{ number|count }}</td></tr>
+{% endfor %}
+{% endcall %}
+{% endif %}
+{% if summary.left_out %}
+<p class="sub">Nodes that took no part at the end of the run.</p>
+{% call table("Nodes left out", ["node", "reason"], [], last="in full", kind="compact") %}
+{% for left in summary.left_out %}
+<tr><th scope="row">{{ left.name }}</th><td>{{ left.reason }}</td><td>{{ left.detail }}</td></tr>
+{% endfor %}
+{% endcall %}
+{% endif %}
 </section>
 
 <section id="each-round">

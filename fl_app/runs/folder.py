@@ -30,7 +30,7 @@ from rsdgc import ModelSpec
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
 from strategies import SiteManager
-from strategies.sites import ModalityInfo
+from strategies.sites import DataInfo
 
 FOLDERS = frozenset({"data-dir", "out", "state-dir", "code-dir"})
 """Settings that name a folder, which may be elsewhere on another day or another machine."""
@@ -38,10 +38,11 @@ FOLDERS = frozenset({"data-dir", "out", "state-dir", "code-dir"})
 MAY_CHANGE = FOLDERS | {
     *("resume", "device", "sites-per-gpu", "gpu-share", "threads"),
     *("min-sites", "join-timeout-s", "round-timeout-s", "checkpoint-every", "checkpoint-keep"),
+    "site-names",
 }
 """Settings that a resumed run may change: they do not enter its result."""
 
-BEFORE_THE_SETTING = {"step-ahead": 0.0}
+BEFORE_THE_SETTING = {"step-ahead": 0.0, "max-site-share": 1.0, "suspend-after": 0}
 """What runs did before there was a setting, where that is not the setting's default."""
 
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
@@ -118,9 +119,11 @@ class ActiveRun:
             raise SettingError(f"{changed} has changed {since}: {remedy}")
 
     @property
-    def modalities(self) -> list[ModalityInfo]:
-        """Modalities that a resumed run was started with, in their order."""
-        return RunConfig.read(self.folder).data.modalities
+    def recorded_data(self) -> DataInfo:
+        """The data that a resumed run was started with; older folders list no modalities."""
+        data = RunConfig.read(self.folder).data
+        classes, modalities = tuple(data.classes), tuple(data.modalities)
+        return DataInfo(data.name, data.synthetic, classes, modalities)
 
     def write_initial_weights(self, match: WeightMatch) -> None:
         """Write ``init-weights.json``: what the model started from."""

@@ -22,7 +22,8 @@ from rsdgc.documents import DocumentError, explain_invalid, parse_json, read_lin
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
 from rsdgc.plain_text import plain_line
-from strategies.ledger import RoundEntry, SiteEntry
+from strategies.ledger import ROLL_CALL, RoundEntry, SiteEntry
+from strategies.node_book import LeftOut
 from strategies.sites import ModalityInfo
 
 CONFIG_FILE = "config.json"
@@ -191,6 +192,10 @@ class RunSummary:
     by_modalities: list[ModalityScores] = field(default_factory=list)
     #: replies that were refused or lost, by reason
     refused: dict[str, int] = field(default_factory=dict)
+    #: times that a site was set aside for some rounds, by site
+    suspended: dict[str, int] = field(default_factory=dict)
+    #: nodes that took no part at the end of the run, and why
+    left_out: list[LeftOut] = field(default_factory=list)
     #: None where no site has a validation split
     best: BestRound | None = None
     #: None without differential privacy
@@ -239,7 +244,8 @@ class Run:
     def sites(self) -> list[str]:
         """All sites: those of the data, then any other that the ledger names."""
         named = dict.fromkeys(self.config.data.sites)
-        return list(named | dict.fromkeys(entry.site for entry in self.site_entries))
+        asked = (entry.site for entry in self.site_entries if entry.phase != ROLL_CALL)
+        return list(named | dict.fromkeys(asked))
 
     @property
     def num_values(self) -> int:

@@ -327,7 +327,7 @@ def test_too_few_sites_is_an_error_and_leaves_no_folder(data: Path, tmp_path: Pa
 
 def test_a_site_that_raises_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a folder"):
-        run(settings(tmp_path / "nowhere", tmp_path / "run"))
+        run(settings(tmp_path / "nowhere", tmp_path / "run", join_timeout_s=0.2))
 
 
 def test_a_run_never_writes_over_another(data: Path, tmp_path: Path) -> None:

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
-from hypothesis import given
-from hypothesis import strategies as st
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from rsdgc.errors import RunError
-from strategies import messages, roll_call
-from strategies.roll_call import (
-    SiteDiscovery,
-    _discovery_messages,
-    _read_sites,
-    discover_sites,
-    site_record,
-)
-from strategies.sites import DataInfo, ModalityInfo, ModelCode, SiteInfo, SiteManager
+from strategies import messages, node_book, roll_call
+from strategies.node_answer import MAX_SITES
+from strategies.node_book import LeftOut
+from strategies.party_versions import WIRE_FORMAT
+from strategies.roll_call import SiteDiscovery, discover_sites
+from strategies.sites import DataInfo, ModalityInfo, ModelCode, SiteManager
 from tests.loopback import LoopbackGrid
 
 OPTICAL = ModalityInfo("optical", ("blue", "green", "red", "nir"), 64)
@@ -34,15 +31,25 @@ REPORT: dict[str, Any] = {
     messages.DATASET: "here",
     messages.SYNTHETIC: False,
 }
+DROP = "this field is left out"
 
 
 def site(message: Message, context: Context) -> Message:
-    report = ConfigRecord({**REPORT, **context.node_config})
-    return Message(RecordDict({messages.SITE: report}), reply_to=message)
+    fields = {**REPORT, **context.node_config}
+    error = fields.pop("error", None)
+    if error is not None:
+        raise RuntimeError(error)
+    more = fields.pop("more", {})
+    record = ConfigRecord({key: value for key, value in fields.items() if value != DROP})
+    return Message(RecordDict({messages.SITE: record, **more}), reply_to=message)
 
 
-def discover(*changes: dict[str, Any], min_sites: int = 1) -> SiteManager:
-    return discover_sites(LoopbackGrid(site, changes, {}), min_sites, join_timeout_s=0.2)
+def discover(*changes: dict[str, Any], min_sites: int = 1, **options: Any) -> SiteManager:
+    return discover_sites(LoopbackGrid(site, changes, {}), min_sites, 0.2, **options)
+
+
+def left_out(manager: SiteManager) -> list[tuple[str, str]]:
+    return [(entry.name, entry.reason) for entry in manager.nodes.names_left_out()]
 
 
 def test_every_site_is_entered_with_its_node() -> None:
@@ -50,70 +57,236 @@ def test_every_site_is_entered_with_its_node() -> None:
     assert [(site.name, site.node_id) for site in manager.connected()] == [("a", 102), ("b", 101)]
     assert manager.data == DataInfo("here", False, ("water", "town"), (OPTICAL, ELEVATION))
     assert (manager.data.bands, manager.data.chip_px) == (5, 64)
+    assert left_out(manager) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({}, "two sites are called 'a'"),
-        (
-            {key: 2 * REPORT[key] for key in (messages.NUM_TRAIN, messages.NUM_TEST)}
-            | {messages.NAMES: ["b", "b"]},
-            "two sites are called 'b'",
-        ),
-        (
-            {messages.NAMES: ["b"], messages.BANDS: ["blue", "green", "nir", "red", "dem"]},
-            r"site b has modality optical with the bands blue, green, nir, red \(64 px\), "
-            r"the others with blue, green, red, nir \(64 px\): ingest all sites",
-        ),
-        (
-            {messages.NAMES: ["b"], messages.CHIP_PX: [64, 64]},
-            r"site b has modality elevation with the bands dem \(64 px\), the others with dem \(11",
-        ),
-        ({messages.NAMES: ["b"], messages.CLASSES: ["water", "sea"]}, r"\(sea, town\)"),
-        ({messages.NAMES: ["b"], messages.CLASSES: ["town", "water"]}, "another order"),
-    ],
-)
-def test_sites_that_do_not_agree_are_named(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(RunError, match=message):
-        discover({}, change)
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "bands unlike their count": {messages.NUM_BANDS: [4, 2]},
+    "a modality without bands": {messages.NUM_BANDS: [5, 0]},
+    "a billion bands": {messages.NUM_BANDS: [10**9, 1]},
+    "bands in words": {messages.NUM_BANDS: ["x", "y"]},
+    "a count that is a truth": {messages.NUM_TRAIN: [True]},
+    "a size too few": {messages.CHIP_PX: [64]},
+    "no list": {messages.CHIP_PX: 64},
+    "a negative size": {messages.CHIP_PX: [64, -1]},
+    "a chip of a billion pixels": {messages.CHIP_PX: [10**9, 11]},
+    "a modality twice": {messages.MODALITIES: ["optical", "optical"]},
+    "no modality": {messages.MODALITIES: [], messages.NUM_BANDS: [], messages.CHIP_PX: []},
+    "numbers for names": {messages.BANDS: [1, 2, 3, 4, 5]},
+    "no counts": {messages.NUM_TRAIN: []},
+    "a negative count": {messages.NUM_TEST: [-1]},
+    "lacks of another length": {messages.LACKING: [0, 0]},
+    "lacks all": {messages.LACKING: [3]},
+    "no chips": {messages.NUM_TRAIN: [0]},
+    "chips beyond counting": {messages.NUM_TRAIN: [10**15]},
+    "test chips beyond counting": {messages.NUM_TEST: [2**40]},
+    "validation chips beyond counting": {messages.NUM_VAL: [2**40]},
+    "not a number": {messages.NUM_TRAIN: [math.nan]},
+    "infinitely many": {messages.NUM_TRAIN: [math.inf]},
+    "no classes": {messages.CLASSES: []},
+    "a class twice": {messages.CLASSES: ["water", "water"]},
+    "classes as bytes": {messages.CLASSES: [b"water", b"town"]},
+    "a class that forges a line": {messages.CLASSES: ["water", "town\nINFO : all well"]},
+    "a name of a million letters": {messages.NAMES: ["b" * 10**6]},
+    "a name that drives a terminal": {messages.NAMES: ["\x1b[2Jb"]},
+    "an empty name": {messages.NAMES: [""]},
+    "more names than counts": {messages.NAMES: ["b", "c"]},
+    "twenty thousand sites": {
+        messages.NAMES: [f"s{number}" for number in range(2 * MAX_SITES)],
+        messages.NUM_TRAIN: [1] * 2 * MAX_SITES,
+        messages.NUM_TEST: [1] * 2 * MAX_SITES,
+    },
+    "no truth": {messages.SYNTHETIC: 1},
+    "no data": {messages.DATASET: 3},
+    "an unknown field": {"payload": b"x" * 10_000},
+    "unknown records": {"more": {"model": ArrayRecord({"x": Array(np.zeros(1, np.uint8))})}},
+    "metrics": {"more": {"metrics": MetricRecord({"x": 1.0})}},
+    **{f"without {key}": {key: DROP} for key in REPORT},
+}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {messages.NUM_BANDS: [4, 2]},
-        {messages.NUM_BANDS: [5, 0]},
-        {messages.NUM_TRAIN: [True]},
-        {messages.CHIP_PX: [64]},
-        {messages.CHIP_PX: 64},
-        {messages.CHIP_PX: [64, -1]},
-        {messages.MODALITIES: ["optical", "optical"]},
-        {messages.MODALITIES: []},
-        {messages.BANDS: [1, 2, 3, 4, 5]},
-        {messages.NUM_TRAIN: []},
-        {messages.NUM_TEST: [-1]},
-        {messages.LACKING: [0, 0]},
-        {messages.LACKING: [3]},
-        {messages.NUM_TRAIN: [0]},
-        {messages.NUM_TEST: [2**40]},
-        {messages.NUM_VAL: [2**40]},
-    ],
-)
-def test_a_report_of_impossible_data_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(RunError, match=r"a message has .*: install the same version"):
-        discover(change)
+@pytest.mark.parametrize("case", UNREADABLE)
+@pytest.mark.parametrize("arrival", ["before the others", "after the others", "during the run"])
+def test_an_odd_answer_leaves_out_its_node_alone(
+    case: str, arrival: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {messages.NAMES: ["odd"], **UNREADABLE[case]}
+    good = [{messages.NAMES: ["a"]}, {messages.NAMES: ["b"]}]
+    nodes = [odd, *good] if arrival == "before the others" else [*good, odd]
+    grid = LoopbackGrid(site, nodes, {})
+    number = 101 + nodes.index(odd)
+    grid.away = {number} if arrival == "during the run" else set()
+    manager = discover_sites(grid, 2, join_timeout_s=0.2)
+    grid.away.clear()
+    SiteDiscovery(manager).poll(grid)
+    assert sorted(manager.sites) == ["a", "b"]
+    assert manager.data.classes == ("water", "town")
+    ((name, reason),) = left_out(manager)
+    assert name in (f"node {number}", "site odd")
+    assert reason == "unreadable answer"
+    warning = next(r for r in caplog.records if "is left out" in r.message)
+    assert warning.message.startswith(f"{name} is left out: unreadable answer: a message has ")
+    assert warning.message.isprintable()
+    assert len(warning.message) < 1200
+    assert manager.nodes.news  # for the ledger
 
 
-@pytest.mark.parametrize("key", [messages.SITE, *REPORT])
-def test_a_report_that_lacks_a_field_is_refused(key: str) -> None:
-    def incomplete(message: Message, context: Context) -> Message:
-        reply = site(message, context)
-        del (reply.content if key in reply.content else reply.content[messages.SITE])[key]
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_an_error_leaves_out_its_node_alone(position: int) -> None:
+    nodes: list[dict[str, Any]] = [{messages.NAMES: ["a"]}, {messages.NAMES: ["b"]}]
+    nodes.insert(position, {"error": "manifest.parquet is damaged"})
+    manager = discover(*nodes, min_sites=2)
+    assert sorted(manager.sites) == ["a", "b"]
+    (entry,) = manager.nodes.names_left_out()
+    assert (entry.name, entry.reason) == (f"node {101 + position}", "error at the site")
+    assert "manifest.parquet is damaged" in entry.detail
+
+
+def test_no_record_at_all_leaves_out_its_node_alone() -> None:
+    def empty(message: Message, context: Context) -> Message:
+        if context.node_id == 101:
+            return Message(RecordDict(), reply_to=message)
+        return site(message, context)
+
+    manager = discover_sites(LoopbackGrid(empty, [{}, {}], {}), 1, join_timeout_s=0.2)
+    assert manager.sites["a"].node_id == 102
+    assert left_out(manager) == [("node 101", "unreadable answer")]
+
+
+def test_a_run_needs_as_many_sites_as_are_asked_for_and_says_who_is_missing() -> None:
+    with pytest.raises(RunError, match=r"1 of at least 2 sites joined within 0\.2 s; left out: "):
+        discover({}, {"error": "no chips"}, min_sites=2)
+    with pytest.raises(RunError, match=r"node 102 \(error at the site: no chips\); start more"):
+        discover({}, {"error": "no chips"}, min_sites=2)
+    with pytest.raises(RunError, match=r"0 of at least 1 sites joined .*\(unreadable answer: a me"):
+        discover({messages.CLASSES: []})
+    with pytest.raises(RunError, match=r"1 of at least 2 sites joined within 0\.2 s; start more"):
+        discover({}, min_sites=2)
+
+
+def test_a_node_that_does_not_answer_is_named_and_joins_when_it_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid = LoopbackGrid(site, [{}, {messages.NAMES: ["b"]}], {})
+    late: dict[str, Message] = {}
+
+    def hold_back(message: Message, reply: Message) -> Message | None:
+        if message.metadata.dst_node_id == 102:
+            late[message.metadata.message_id] = reply
+            return None
         return reply
 
-    with pytest.raises(RunError, match=r"a message has .*: install the same version"):
-        discover_sites(LoopbackGrid(incomplete, [{}], {}), 1, join_timeout_s=0.2)
+    grid.fault, grid.names = hold_back, {101: "a", 102: "b"}
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    assert list(manager.sites) == ["a"]
+    assert "site b is left out: no answer: it did not answer within 0.2 s" in caplog.text
+    discovery = SiteDiscovery(manager)
+    asked = len(grid.seen)
+    discovery.poll(grid)
+    assert (list(manager.sites), len(grid.seen)) == (["a"], asked)  # not asked in every round
+    grid.replies |= late
+    discovery.poll(grid)
+    assert list(manager.sites) == ["a", "b"]
+    assert left_out(manager) == []
+
+
+# ---- what is right -----------------------------------------------------------------------------
+
+OTHER_CLASSES = {messages.CLASSES: ["water", "sea"]}
+OTHER_BANDS = {messages.BANDS: ["blue", "green", "nir", "red", "dem"]}
+OTHER_SIZE = {messages.CHIP_PX: [64, 64]}
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("change", "reason", "detail"),
+    [
+        (OTHER_CLASSES, "other classes", "it has another class list (sea, town); use one for all"),
+        ({messages.CLASSES: ["town", "water"]}, "other classes", "(another order)"),
+        (
+            OTHER_BANDS,
+            "other bands",
+            "it has modality optical with the bands blue, green, nir, red (64 px), the others with "
+            "blue, green, red, nir (64 px): ingest all sites with the same bands",
+        ),
+        (OTHER_SIZE, "other bands", "modality elevation with the bands dem (64 px), the others"),
+    ],
+)
+def test_the_majority_decides_whoever_answers_first(
+    change: dict[str, Any], reason: str, detail: str, position: int
+) -> None:
+    nodes = [{messages.NAMES: [name]} for name in "bcd"]
+    nodes.insert(position, {messages.NAMES: ["a"], **change})
+    manager = discover(*nodes, min_sites=3)
+    assert sorted(manager.sites) == ["b", "c", "d"]
+    assert manager.data.classes == ("water", "town")
+    assert manager.data.modalities == (OPTICAL, ELEVATION)
+    (entry,) = manager.nodes.names_left_out()
+    assert (entry.name, entry.reason) == ("site a", reason)
+    assert detail in entry.detail
+
+
+def test_what_was_decided_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [{messages.NAMES: [name]} for name in "bcd"]
+    discover(*nodes, {messages.NAMES: ["a"], **OTHER_CLASSES}, min_sites=3)
+    text = "3 of 4 nodes have these classes, and the majority decides: water, town"
+    assert text in caplog.text
+
+
+def test_without_a_majority_the_first_name_decides() -> None:
+    nodes = [{messages.NAMES: ["b"]}, {messages.NAMES: ["a"], **OTHER_CLASSES}]
+    for order in (nodes, nodes[::-1]):
+        manager = discover(*order)
+        assert list(manager.sites) == ["a"]
+        assert left_out(manager) == [("site b", "other classes")]
+    with pytest.raises(RunError, match=r"1 of at least 2 sites joined .* site b "):
+        discover(*nodes, min_sites=2)
+
+
+def test_the_record_of_a_resumed_run_goes_before_the_majority(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = DataInfo("there", True, ("water", "sea"), (OPTICAL, ELEVATION))
+    nodes = [{messages.NAMES: [name]} for name in "bcd"]
+    manager = discover(*nodes, {messages.NAMES: ["a"], **OTHER_CLASSES}, record=record)
+    assert list(manager.sites) == ["a"]
+    assert manager.data == record
+    assert "1 of 4 nodes have these classes, and the record of the run decides" in caplog.text
+    with pytest.raises(RunError, match="0 of at least 1 sites"):
+        discover(*nodes, record=record)
+    # Folders of older versions list neither classes nor modalities.
+    manager = discover(*nodes, record=DataInfo("there", False, (), ()))
+    assert sorted(manager.sites) == ["b", "c", "d"]
+    assert manager.data == DataInfo("there", False, ("water", "town"), (OPTICAL, ELEVATION))
+
+
+def test_name_and_mark_of_the_data_are_those_of_the_majority(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nodes = [{messages.NAMES: [name], messages.SYNTHETIC: True} for name in "bc"]
+    alone = {messages.NAMES: ["a"], messages.DATASET: "alone"}
+    manager = discover(alone, *nodes, min_sites=3)
+    assert (manager.data.dataset, manager.data.synthetic) == ("here", True)
+    assert "the data is called 'here' in this run, and 'alone' at a" in caplog.text
+    assert "counts as synthetic; that of b, c is marked so" in caplog.text
+    manager = discover(alone, nodes[0], min_sites=2)
+    assert manager.data.synthetic  # in doubt the results are marked
+
+
+def test_a_site_joins_once_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = LoopbackGrid(site, [{}, {messages.NAMES: ["b"], **OTHER_CLASSES}], {})
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    discovery = SiteDiscovery(manager)
+    monkeypatch.setattr(node_book, "REFUSED_POLL_S", 0.0)
+    discovery.poll(grid)
+    assert list(manager.sites) == ["a"]
+    grid.contexts[102].node_config.update({messages.CLASSES: REPORT[messages.CLASSES]})
+    now = time.monotonic() + 60.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    discovery.poll(grid)
+    assert list(manager.sites) == ["a", "b"]
+    assert left_out(manager) == []
+    assert [entry.reason for entry in manager.nodes.news] == ["other classes"]
 
 
 def test_sites_may_have_different_modalities() -> None:
@@ -131,8 +304,27 @@ def test_sites_may_have_different_modalities() -> None:
         "b": ("elevation",),
         "c": ("optical", "elevation"),
     }
-    with pytest.raises(RunError, match="site a lacks modality elevation, optical, because"):
+
+
+def test_a_model_that_needs_all_modalities_takes_those_that_most_sites_have() -> None:
+    nodes = [{messages.NAMES: [name]} for name in "bcd"]
+    odd = {
+        messages.NAMES: ["a"],
+        messages.MODALITIES: ["optical", "elevation", "x"],
+        messages.NUM_BANDS: [4, 1, 1],
+        messages.BANDS: [*REPORT[messages.BANDS], "x"],
+        messages.CHIP_PX: [64, 11, 64],
+    }
+    manager = discover(odd, *nodes, {messages.NAMES: ["e"], messages.LACKING: [2]})
+    assert manager.data.modality_names == ("optical", "elevation", "x")
+    manager.refuse_lacking("because")
+    assert sorted(manager.sites) == ["b", "c", "d"]
+    assert manager.data.modalities == (OPTICAL, ELEVATION)
+    assert left_out(manager) == [("site a", "other modalities"), ("site e", "lacks a modality")]
+    manager = discover(odd, *nodes, min_sites=4, modalities=["optical", "elevation", "x"])
+    with pytest.raises(RunError, match="site b lacks modality x, because"):
         manager.refuse_lacking("because")
+    assert len(manager.sites) == 4
 
 
 def test_the_order_of_the_modalities_may_be_given() -> None:
@@ -143,9 +335,83 @@ def test_the_order_of_the_modalities_may_be_given() -> None:
         discover_sites(grid, 1, 0.2, ["sar"])
 
 
-def test_too_few_sites_is_an_error() -> None:
-    with pytest.raises(RunError, match=r"1 of at least 2 sites joined within 0\.2 s"):
-        discover({}, min_sites=2)
+def test_a_site_with_modalities_that_were_not_asked_for_is_left_out() -> None:
+    odd = {messages.NAMES: ["b"], messages.MODALITIES: ["optical", "x"]}
+    manager = discover({}, odd, modalities=["optical", "elevation"])
+    assert list(manager.sites) == ["a"]
+    assert left_out(manager) == [("site b", "other modalities")]
+
+
+# ---- names -------------------------------------------------------------------------------------
+
+
+def registered(*names: str, claims: list[list[str]]) -> LoopbackGrid:
+    """Return nodes 101, 102, … with these registered names, and the names that they claim."""
+    nodes = [
+        {key: [1] * len(claim) for key in (messages.NUM_TRAIN, messages.NUM_TEST)}
+        | {messages.NAMES: claim}
+        for claim in claims
+    ]
+    grid = LoopbackGrid(site, nodes, {})
+    grid.names = {node: name for node, name in enumerate(names, start=101) if name}
+    return grid
+
+
+def test_two_sites_of_one_name_are_not_both_taken() -> None:
+    manager = discover({}, {})
+    assert manager.sites["a"].node_id == 101
+    (entry,) = manager.nodes.names_left_out()
+    assert (entry.name, entry.reason) == ("node 102", "name taken")
+    assert "two sites are called 'a', the other one is node 101" in entry.detail
+    twice = {messages.NAMES: ["b", "b"], messages.NUM_TRAIN: [1, 1], messages.NUM_TEST: [1, 1]}
+    assert left_out(discover({}, twice)) == [("node 102", "name taken")]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("owner_is_away", [False, True])
+def test_a_registered_node_comes_under_its_own_name_only(late: bool, owner_is_away: bool) -> None:
+    grid = registered("a", "b", "c", claims=[["a"], ["b"], ["b"]])
+    grid.away = {103} if late else set()
+    manager = discover_sites(grid, 2 - owner_is_away, join_timeout_s=0.2)
+    grid.away = {102} if owner_is_away else set()
+    discovery = SiteDiscovery(manager)
+    discovery.poll(grid)
+    assert manager.sites["b"].node_id == 102
+    (entry,) = manager.nodes.names_left_out()
+    assert (entry.name, entry.reason) == ("site c", "name of another site")
+    assert "it calls itself 'b', and its key is registered as 'c'" in entry.detail
+
+
+def test_a_registered_node_is_one_site() -> None:
+    grid = registered("a", "b", claims=[["a"], ["b", "c"]])
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    assert list(manager.sites) == ["a"]
+    assert left_out(manager) == [("site b", "more than one site")]
+
+
+def test_a_node_without_a_registered_name_takes_no_registered_one() -> None:
+    grid = registered("a", "", claims=[["a"], ["a"]])
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    grid.away = {101}
+    SiteDiscovery(manager).poll(grid)
+    assert manager.sites["a"].node_id == 101
+    assert left_out(manager) == [("node 102", "name of another site")]
+
+
+def test_a_registered_node_gets_its_name_back() -> None:
+    grid = registered("", "a", claims=[["a"], ["a"]])
+    grid.away = {102}
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    grid.away = set()
+    SiteDiscovery(manager).poll(grid)
+    assert manager.sites["a"].node_id == 102
+
+
+def test_in_a_deployment_every_node_has_a_registered_name() -> None:
+    grid = registered("a", "", claims=[["a"], ["b"]])
+    manager = discover_sites(grid, 1, 0.2, registered_only=True)
+    assert list(manager.sites) == ["a"]
+    assert left_out(manager) == [("site b", "no registered name")]
 
 
 def federation(*names: str) -> tuple[LoopbackGrid, SiteManager, SiteDiscovery]:
@@ -168,13 +434,15 @@ def test_a_site_joins_in_the_middle() -> None:
     assert len(grid.seen) == seen  # nobody is asked twice
 
 
-def test_a_site_comes_back_behind_another_node() -> None:
+def test_a_site_comes_back_behind_another_node(caplog: pytest.LogCaptureFixture) -> None:
     grid, manager, discovery = federation("a", "a")
     grid.away = {101}
+    grid.contexts[102].node_config[messages.NUM_TRAIN] = [11]
     discovery.poll(grid)
     assert manager.sites["a"].node_id == 102
     assert [site.name for site in manager.draw(1.0, 0, 1, {102})] == ["a"]
     assert manager.draw(1.0, 0, 1, {101}) == []
+    assert "site a reports 11 training chips, and reported 10 before" in caplog.text
 
 
 def test_a_second_site_of_a_name_that_is_connected_is_refused(
@@ -184,7 +452,7 @@ def test_a_second_site_of_a_name_that_is_connected_is_refused(
     grid.away.clear()
     discovery.poll(grid)
     assert manager.sites["a"].node_id == 101
-    assert "a node was refused: two sites are called 'a'" in caplog.text
+    assert "node 102 is left out: name taken: two sites are called 'a'" in caplog.text
 
 
 def test_a_site_that_joins_with_a_modality_of_its_own_is_refused(
@@ -204,52 +472,23 @@ def test_a_site_that_joins_with_a_modality_of_its_own_is_refused(
     assert "site b has modality x, which the run does not have" in caplog.text
 
 
-NAME = st.text(min_size=1, max_size=5)
-MODALITY = st.builds(
-    ModalityInfo, NAME, st.lists(NAME, min_size=1, max_size=3).map(tuple), st.integers(1, 64)
-)
-
-
-@given(
-    st.lists(MODALITY, min_size=1, max_size=4, unique_by=lambda modality: modality.name),
-    st.lists(NAME, max_size=4),
-    st.data(),
-)
-def test_what_a_node_answers_is_what_the_server_reads(
-    modalities: list[ModalityInfo], names: list[str], draw: st.DataObject
-) -> None:
-    data = DataInfo("here", True, ("water", "town"), tuple(modalities))
-    own = st.lists(st.sampled_from(modalities), min_size=1, unique=True)
-    sites = []
-    for name in names:
-        chosen = draw.draw(own)
-        has = tuple(m.name for m in modalities if m in chosen)
-        sites.append(SiteInfo(name, 101, len(name), 0, has))
-
-    def answer(message: Message, context: Context) -> Message:
-        return Message(RecordDict({messages.SITE: site_record(data, sites)}), reply_to=message)
-
-    grid = LoopbackGrid(answer, [{}], {})
-    reply = grid.send_and_receive(_discovery_messages([101]))
-    assert _read_sites(*reply, None) == (data, sites)
-
+# ---- code and versions -------------------------------------------------------------------------
 
 CODE = ModelCode("mynet:build", "mynet 12ab (1 file)")
 SAME = {messages.MODEL_CODE: CODE.signature}
 OTHER = {messages.NAMES: ["b"], messages.MODEL_CODE: "mynet 99ff (2 files)"}
 OTHER_LINE = (
-    "site b has other code of model 'mynet:build' than the server: mynet 99ff (2 files) instead of "
-    "mynet 12ab (1 file); copy the server's files to its code-dir, or install the server's version"
+    "its code of model 'mynet:build' is mynet 99ff (2 files) instead of mynet 12ab (1 file): "
+    "copy the server's files to its code-dir, or install the server's version"
 )
 
 
 def test_a_run_goes_on_without_a_site_that_has_other_code(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    grid = LoopbackGrid(site, [OTHER, SAME], {})
-    manager = discover_sites(grid, 1, join_timeout_s=0.2, code=CODE)
+    manager = discover(OTHER, SAME, code=CODE)
     assert list(manager.sites) == ["a"]
-    assert f"a node was refused: {OTHER_LINE}" in caplog.text
+    assert f"site b is left out: other code: {OTHER_LINE}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -258,17 +497,16 @@ def test_a_run_goes_on_without_a_site_that_has_other_code(
         (OTHER, OTHER_LINE),
         (
             {messages.NAMES: ["b"], messages.MODEL_ERROR: "model 'mynet:build' cannot be imported"},
-            "site b: model 'mynet:build' cannot be imported",
+            "site b (other code: model 'mynet:build' cannot be imported)",
         ),
-        ({messages.NAMES: ["b"]}, "than the server: an earlier version of rsdgc instead of mynet"),
+        ({messages.NAMES: ["b"]}, "is an earlier version of rsdgc instead of mynet"),
     ],
 )
 def test_too_few_sites_with_the_code_of_the_server_is_an_error(
     change: dict[str, Any], line: str
 ) -> None:
-    grid = LoopbackGrid(site, [SAME, change], {})
-    with pytest.raises(RunError, match=r"1 of at least 2 sites joined .*; refused: ") as caught:
-        discover_sites(grid, 2, join_timeout_s=0.2, code=CODE)
+    with pytest.raises(RunError, match=r"1 of at least 2 sites joined .*; left out: ") as caught:
+        discover(SAME, change, min_sites=2, code=CODE)
     assert line in str(caught.value)
     assert str(caught.value).endswith(
         "; start more sites, lower min-sites, or raise join-timeout-s"
@@ -278,7 +516,7 @@ def test_too_few_sites_with_the_code_of_the_server_is_an_error(
 def test_a_site_that_gets_the_code_is_asked_again_and_joins(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(roll_call, "REFUSED_POLL_S", 0.0)
+    monkeypatch.setattr(node_book, "REFUSED_POLL_S", 0.0)
     monkeypatch.setattr(roll_call, "DISCOVERY_POLL_S", 0.01)
     grid = LoopbackGrid(site, [SAME, OTHER], {})
 
@@ -290,7 +528,7 @@ def test_a_site_that_gets_the_code_is_asked_again_and_joins(
     grid.fault = repair
     manager = discover_sites(grid, 2, join_timeout_s=5.0, code=CODE)
     assert list(manager.sites) == ["a", "b"]
-    assert caplog.text.count("a node was refused") == 1
+    assert caplog.text.count("is left out") == 1
 
 
 def test_a_late_site_with_other_code_is_refused_until_it_has_the_servers(
@@ -302,11 +540,12 @@ def test_a_late_site_with_other_code_is_refused_until_it_has_the_servers(
     discovery = SiteDiscovery(manager)
     grid.away.clear()
     discovery.poll(grid)
-    assert f"a node was refused: {OTHER_LINE}" in caplog.text
+    assert f"site b is left out: other code: {OTHER_LINE}" in caplog.text
     grid.contexts[102].node_config.update(SAME)
     discovery.poll(grid)
     assert list(manager.sites) == ["a"]  # it is too early to ask again
-    monkeypatch.setattr(roll_call, "REFUSED_POLL_S", 0.0)
+    now = time.monotonic() + node_book.REFUSED_POLL_S
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     discovery.poll(grid)
     assert list(manager.sites) == ["a", "b"]
 
@@ -318,10 +557,41 @@ def test_a_refused_node_that_does_not_answer_is_not_asked_with_every_poll(
     manager = discover_sites(grid, 1, join_timeout_s=0.2, code=CODE)
     discovery = SiteDiscovery(manager)
     discovery.poll(grid)
-    now = time.monotonic() + roll_call.REFUSED_POLL_S
+    now = time.monotonic() + node_book.REFUSED_POLL_S
     monkeypatch.setattr(time, "monotonic", lambda: now)
     grid.fault = lambda message, reply: None
     seen = len(grid.seen)
     for _ in range(3):
         discovery.poll(grid)
     assert len(grid.seen) == seen + 1
+
+
+def test_other_versions_are_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(roll_call, "own_versions", lambda: ["rsdgc 1.0", "torch 2.4"])
+    nodes: list[dict[str, Any]] = [
+        {messages.NAMES: ["a"], messages.VERSIONS: ["rsdgc 1.0", "torch 2.4"]},
+        {messages.NAMES: ["b"], messages.VERSIONS: ["rsdgc 1.0", "torch 2.3"]},
+        {messages.NAMES: ["c"], messages.VERSIONS: ["rsdgc 1.0", "torch 2.3", "jax 1"]},
+    ]
+    manager = discover(*nodes, min_sites=3)
+    (line,) = [r.message for r in caplog.records if "versions" in r.message]
+    assert line == "versions differ: c: jax 1 (server: none); b, c: torch 2.3 (server: 2.4)"
+    assert left_out(manager) == []
+    caplog.clear()
+    discover(nodes[0])
+    assert "versions" not in caplog.text
+
+
+def test_a_site_of_another_wire_format_is_left_out() -> None:
+    odd = {messages.NAMES: ["b"], messages.WIRE_FORMAT: WIRE_FORMAT + 1}
+    manager = discover({}, odd)
+    assert manager.nodes.names_left_out() == [
+        LeftOut(
+            "site b",
+            "other wire format",
+            f"its uploads have format version {WIRE_FORMAT + 1}, the server's {WIRE_FORMAT}: "
+            "install the server's version of rsdgc",
+        )
+    ]
