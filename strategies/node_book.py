@@ -106,7 +106,7 @@ class NodeBook:
             self._ask_again_at[node] = time.monotonic() + REFUSED_POLL_S
 
     def expect(self, message_ids: Sequence[str], queries: Sequence[Message]) -> None:
-        """Expect the answers to messages that were sent; an id is empty if one could not be sent."""
+        """Expect answers to the messages that were sent: those with an id."""
         for message_id, query in zip(message_ids, queries, strict=False):
             if message_id:
                 self.asked(query.metadata.dst_node_id)

@@ -111,6 +111,7 @@ def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary.pop("by_modalities") == []
     assert summary.pop("best") is None
+    assert summary.pop("privacy") is None
     assert summary.pop("suspended") == {}
     assert summary.pop("left_out") == []
     assert json.dumps(summary, indent=1) == (OLD_RUN / "summary.json").read_text()
