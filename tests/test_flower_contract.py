@@ -13,11 +13,15 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NO
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, InMemoryGrid
+from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 
+from fl_app.deploy import supernode
+from fl_app.deploy.party_config import SiteConfig
 from strategies import DenseFedAvg, RsDgc
 from strategies.reply_objects import LEVELS, MIB
 from strategies.suspension import NO_REPLY_CODES
@@ -110,3 +114,21 @@ def test_an_array_of_bytes_costs_little_more_than_its_bytes() -> None:
 
 def test_a_config_counts_its_numbers_at_eight_bytes() -> None:
     assert ConfigRecord({"ratios": [0.5, 0.25]}).count_bytes() == len("ratios") + 16
+
+
+def test_supernode_and_app_still_start_apart(tmp_path: Path) -> None:
+    config = SiteConfig(
+        ca_certificate=tmp_path / "ca.crt",
+        private_key=tmp_path / "node.key",
+        app_secret=tmp_path / "app.secret",
+        state_dir=tmp_path,
+        name="north",
+        server="fl.example.org:443",
+        data_dir=tmp_path,
+    )
+    node = supernode_parser().parse_args(supernode.command(config)[1:])
+    app = superexec_parser().parse_args(supernode.app_command(config, tmp_path / "s")[1:])
+    assert node.isolation == "process"
+    assert f"{node.host}:{node.port}" == app.runtime_api_address
+    assert node.superexec_auth_secret_file == str(config.app_secret)
+    assert app.superexec_auth_secret_file == str(tmp_path / "s")

@@ -58,7 +58,7 @@ def test_a_run_of_a_network_that_the_server_lacks_does_not_start(running: Runnin
 
 
 def write_code(folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     write_files(folder)
 
 
