@@ -8,6 +8,7 @@ dead-zone levels is found where the update is (:mod:`rsdgc.codec.dead_zone`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,10 @@ SHARE_MEMORY = 0.5
 # Largest change of the level by one round's measurement. Sizes vary from round to round (a site
 # that was away, a hard batch), and a full correction would make them oscillate.
 MAX_CORRECTION = 1.25
+
+# A reply that is so many times larger or smaller than the median of its round is not typical. Those
+# of honest sites were within 6 % of it with every method and coding.
+OUTLIER = 1.25
 
 # The level never leaves this range: a series of odd measurements (one tiny model whose overhead
 # is most of the message) must not drive uploads to nothing, or to the whole model.
@@ -52,6 +57,27 @@ def round_weights(
         start = max(1.0, dense_bytes / WARM_UP_START / budget_bytes)
         weights[:warm] = start ** (1.0 - np.arange(warm) / warm)
     return np.asarray(weights * (rounds / weights.sum()), dtype=np.float64)
+
+
+def typical_bytes(replies: Sequence[tuple[int, float]]) -> float:
+    """Return the size of a reply that the next round's ratios are corrected by.
+
+    It is the mean over the sites, in which a reply that is far from the median counts as the
+    median (:data:`OUTLIER`): no site can change the budget of the others by the size of its own
+    reply.
+
+    Parameters
+    ----------
+    replies : sequence of (int, float)
+        Bytes of each site's reply, and the share of an upload that they are (above 0).
+    """
+    median = float(np.median([num_bytes / share for num_bytes, share in replies]))
+    total_bytes = total_share = 0.0
+    for num_bytes, share in replies:
+        typical = median / OUTLIER <= num_bytes / share <= median * OUTLIER
+        total_bytes += num_bytes if typical else median * share
+        total_share += share
+    return total_bytes / total_share
 
 
 class RateControl:

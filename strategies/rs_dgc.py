@@ -30,7 +30,7 @@ from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download, DownloadCache, PublishedModel
 from strategies.ledger import Ledger, SiteEntry, content_bytes, update_bytes
 from strategies.model_record import to_record, to_vector
-from strategies.rate_control import RateControl
+from strategies.rate_control import RateControl, typical_bytes
 from strategies.replies import INVALID_UPLOAD, TrainReply, is_request, read_upload
 from strategies.running_statistics import GROUP, RunningStatistics
 from strategies.sites import SiteInfo, SiteManager
@@ -140,9 +140,9 @@ class RsDgc(SiteStrategy):
         self._momentum = ServerMomentum(server_momentum, rates.spec.size)
         self._make_aggregator = aggregator
         self._uploads = aggregator(rates.spec)
-        self._upload_bytes: dict[str, int] = {}
-        # Uploads of the round; one of a site that lacks a modality counts as the part it is.
-        self._upload_share = 0.0
+        # Bytes of the round's replies by site, and which part of an upload they are: that of a site
+        # that lacks a modality is smaller.
+        self._uploaded: dict[str, tuple[int, float]] = {}
         self._ratios: dict[str, float] = {}
         self._overhead_bytes = 0
         # Of a report's bytes, those of the scores; the other reports do not have them.
@@ -240,10 +240,10 @@ class RsDgc(SiteStrategy):
             raise ReplyRefused(INVALID_UPLOAD, str(error)) from None
         # From here on the upload counts: nothing below may refuse it.
         self.sync.confirmed[site.name] = reply.version
-        self._upload_bytes[site.name] = entry.bytes_up
-        self._upload_share += share_of_layers(
+        share = share_of_layers(
             self.rates.spec, self.rates.scheme, self.rates.ratios, self._present(site)
         )
+        self._uploaded[site.name] = entry.bytes_up, share
         groups = update_bytes(update)
         groups["report"] = entry.bytes_up - groups.total()
         entry.up_by_group = dict(groups)
@@ -252,8 +252,8 @@ class RsDgc(SiteStrategy):
         """Aggregate the uploads, step the model, and set the next round's ratios."""
         update = self._combine_uploads(server_round)
         self.model.step(self._momentum.step(update))
-        self.sync.accepted.update(dict.fromkeys(self._upload_bytes, server_round))
-        measured_bytes = sum(self._upload_bytes.values()) / self._upload_share
+        self.sync.accepted.update(dict.fromkeys(self._uploaded, server_round))
+        measured_bytes = typical_bytes(list(self._uploaded.values()))
         # As if each report had its share of the scores: the budget is the mean over the rounds, and
         # must not follow the reports that have scores, or those that have none.
         every = self.round_settings.evaluate_every
@@ -279,7 +279,7 @@ class RsDgc(SiteStrategy):
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""
         self._uploads = self._make_aggregator(self.rates.spec)
-        self._upload_bytes, self._upload_share = {}, 0.0
+        self._uploaded = {}
 
     def arrays(self) -> ArrayRecord:
         """Return the true model, layer by layer; sites get the change with the next patch."""

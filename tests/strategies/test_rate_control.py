@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from rsdgc import Compressor, ModelSpec, Scheme, Stamp, make_indicator
 from rsdgc.errors import SettingError
 from rsdgc.ratios import least_bytes
-from strategies.rate_control import Policy, RateControl
+from strategies.rate_control import Policy, RateControl, typical_bytes
 
 SPEC = ModelSpec.from_shapes(
     {
@@ -60,6 +60,18 @@ def test_a_budget_of_the_whole_model_sends_everything() -> None:
     assert (rates.ratios == 1.0).all()
     rates.adjust(update(0), update(1), 2.0 * SPEC.dense_bytes)
     assert (rates.ratios == 1.0).all()
+
+
+def test_replies_of_about_one_size_count_as_their_mean() -> None:
+    replies = [(1000, 1.0), (940, 1.0), (1060, 1.0), (510, 0.5)]
+    assert typical_bytes(replies) == (1000 + 940 + 1060 + 510) / 3.5
+
+
+@pytest.mark.parametrize("wild", [0, 1, 799, 1251, 4000, 10**12])
+def test_a_wild_reply_does_not_change_the_budget_of_the_others(wild: int) -> None:
+    honest = [(1000 + number, 1.0) for number in range(-2, 3)]
+    alone = typical_bytes(honest)
+    assert typical_bytes([*honest, (wild, 1.0)]) == pytest.approx(alone, rel=2e-3)
 
 
 def test_one_wild_measurement_moves_the_level_little() -> None:
