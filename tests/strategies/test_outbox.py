@@ -1,4 +1,5 @@
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
 
 from strategies.ledger import content_bytes
 from strategies.outbox import Outbox
@@ -48,6 +49,25 @@ def test_the_answer_to_a_resync_is_counted_apart() -> None:
     assert entry.bytes_down == first_bytes + answer_bytes
     assert entry.bytes_resync == entry.bytes_up + answer_bytes
     assert entry.down_by_group["whole model"] == 3
+
+
+def test_a_late_error_counts_what_the_site_sent_and_nothing_that_flower_says() -> None:
+    grid, outbox = LoopbackGrid(echo, [{}], {}), Outbox()
+    send(grid, outbox, 1, "a")
+    sent = outbox.sent[0].message
+    outbox.unanswered.expect(expected_replies([outbox.sent[0].id], [sent]))
+    send(grid, outbox, 2)
+    error = Message(Error(code=0, reason="ä" * 10), reply_to=sent)
+    outbox.unanswered.arrived.append(error)
+    (entry,) = outbox.end()
+    assert (entry.reason, entry.bytes_up, entry.failed) == ("late reply", 20, True)
+    send(grid, outbox, 3, "a")
+    outbox.unanswered.expect(expected_replies([outbox.sent[0].id], [outbox.sent[0].message]))
+    unavailable = Message(Error(code=0, reason="Node Unavailable"), reply_to=outbox.sent[0].message)
+    unavailable.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+    send(grid, outbox, 4)
+    outbox.unanswered.arrived.append(unavailable)
+    assert outbox.end() == []
 
 
 def test_a_late_reply_is_an_entry_of_its_own_once() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from strategies.transport import chunk_upload
 from tests.flower_link import Objects, identify
 from tests.strategies.reply_mutants import mutant
 
-MUTANTS = 3000
+MUTANTS = 100_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 3000
 
 identify()
 
@@ -69,6 +70,7 @@ def test_a_list_holds_each_object_once_and_children_first() -> None:
     assert len(listed) == len(set(listed))
 
 
+@pytest.mark.timeout(3600)  # for the thorough profile
 @pytest.mark.parametrize("make", [reply, dense])
 def test_a_changed_reply_opens_or_is_refused(make: object) -> None:
     rng = np.random.default_rng(15)

@@ -177,6 +177,19 @@ def test_a_reply_is_known_by_what_it_was_pulled_for() -> None:
     assert [number(first), number(second)] == [99, 1]
 
 
+def test_a_message_that_answers_nothing_is_not_taken_for_a_reply() -> None:
+    """Flower's pull also brings what a site addresses to the server on its own account."""
+
+    def tamper(message: Message, objects: Objects) -> Objects:
+        unasked = Message(RecordDict({"c": ConfigRecord({"number": 7})}), 1, MessageType.QUERY)
+        grid.send_objects(unasked, Objects.of(unasked).with_body(unasked.object_id, b"\xff"))
+        return objects
+
+    grid = LinkGrid(answer, 1, tamper)
+    replies = send_and_receive(grid, make_messages(2), 1.0)
+    assert [number(reply) for reply in replies] == [0, 1]
+
+
 def test_a_malformed_reply_is_refused_and_the_next_one_received() -> None:
     def tamper(message: Message, objects: Objects) -> Objects:
         return objects.with_body(objects.ids("RecordDict")[0], b"[" * 10_000)
