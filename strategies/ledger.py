@@ -82,12 +82,14 @@ class SiteEntry:
 
     @property
     def refused(self) -> bool:
-        """Whether an upload was requested and is not in the model."""
-        return not self.accepted and self.phase not in ("evaluate", ROLL_CALL, SUSPENDED)
+        """Whether an upload, or scores of the final model, were requested and not used."""
+        if self.phase in (ROLL_CALL, SUSPENDED):
+            return False
+        return not self.accepted and (self.phase != "evaluate" or bool(self.reason))
 
     @property
     def silent(self) -> bool:
-        """Whether an upload was requested and nothing came back."""
+        """Whether these were requested and nothing came back."""
         return self.refused and self.bytes_up == 0
 
     @property

@@ -28,6 +28,7 @@ from fl_app.report.confusion import class_scores, confusion_matrix, worst_mistak
 from fl_app.report.imagery import show_imagery
 from fl_app.report.land_cover_map import RIGHT, WRONG
 from fl_app.report.ledger_totals import refusals_by_reason, refusals_by_round, site_totals
+from fl_app.report.outlying_sites import outlying_figures
 from fl_app.report.report_template import TEMPLATE
 from fl_app.runs.records import Run, read_run
 from fl_app.settings import Settings
@@ -81,6 +82,7 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         sites=site_totals(run),
         rounds=[(line, missing.get(line.round, [])) for line in run.history],
         refusals=refusals_by_reason(run),
+        outliers=outlying_figures(run),
         settings=list(_settings(run)),
         command=command_text(run),
         **_figures(run),

@@ -47,7 +47,7 @@ method. The figures compare methods with one another; they say nothing about rea
 <nav aria-label="Sections">
 <a href="#accuracy">Accuracy</a><a href="#map">{{ imagery_title }}</a><a href="#classes">Classes</a>
 <a href="#sites">Bytes per site</a><a href="#ratios">Layer ratios</a><a href="#refused">Refused
-uploads</a><a href="#each-round">Rounds</a><a href="#settings">Settings</a>
+replies</a><a href="#each-round">Rounds</a><a href="#settings">Settings</a>
 </nav>
 </header>
 <main>
@@ -192,6 +192,19 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 <td class="n{% if site.silent %} bad{% endif %}">{{ site.silent|count }}</td></tr>
 {% endfor %}
 {% endcall %}</details>
+{% if outliers %}
+<h3>Far from the other sites</h3>
+<p class="sub">Figures that a site reported last, and that are far from the median over the sites.
+Such a site may have other data, may be mistaken, or may not tell the truth: look at it.</p>
+{% call table("Figures far from those of the other sites", ["site", "figure"], ["reported",
+ "median of the sites"], kind="compact") %}
+{% for outlier in outliers %}
+<tr><th scope="row">{{ outlier.site }}</th><td>{{ outlier.figure|replace("_", " ") }}</td>
+<td class="n bad">{{ "not finite" if outlier.value is none else outlier.value|decimal }}</td>
+<td class="n">{{ outlier.median|decimal }}</td></tr>
+{% endfor %}
+{% endcall %}
+{% endif %}
 </section>
 
 <section id="ratios">
@@ -206,10 +219,11 @@ for each round within one budget.</p>
 </section>
 
 <section id="refused">
-<h2>Refused uploads</h2>
+<h2>Refused replies</h2>
 {% if refusals %}
-<p class="sub">Uploads that were requested but are not in the model, by reason.</p>
-{% call table("Refused uploads by reason", ["reason"], ["uploads"], kind="compact") %}
+<p class="sub">Uploads, and scores of the final model, that were requested and not used, by
+reason.</p>
+{% call table("Refused replies by reason", ["reason"], ["replies"], kind="compact") %}
 {% for reason, number in refusals %}
 <tr><th scope="row">{{ reason }}</th><td class="n">{{ number|count }}</td></tr>
 {% endfor %}

@@ -48,4 +48,5 @@ def test_the_final_evaluation_and_late_replies_cost_bytes_and_are_no_visits() ->
         total.add(SiteEntry(1, "a", 5, 10 * accepted, accepted, phase=phase))
     assert (total.accepted, total.silent, total.refused) == (1, 2, 0)
     assert (total.bytes_up, total.bytes_down) == (20, 20)
-    assert not SiteEntry(1, "a", phase="evaluate").refused
+    assert not SiteEntry(1, "a", phase="evaluate").refused  # of a run of an earlier version
+    assert SiteEntry(1, "a", phase="evaluate", reason="malformed report").refused
