@@ -166,6 +166,7 @@ def test_every_release_is_on_disk_and_counts_after_a_resume(tmp_path: Path) -> N
 
 
 def strategy_of(method: str, folder: Path, noise: float = 0.5, clip: float = 2.0) -> SiteStrategy:
+    folder.mkdir(exist_ok=True)
     mean = private(folder, noise, clip)
     if method == "rs-dgc":
         return rs_dgc(run_folder=folder, server_momentum=0.5, privacy=mean)
@@ -227,3 +228,23 @@ def test_the_model_moves_by_the_clip_at_most(method: str, tmp_path: Path) -> Non
     train(strategy, 1, FakeSites(dense=method == "fedavg"))
     moved = to_vector(strategy.arrays(), SPEC) - initial_weights()
     assert 0 < np.linalg.norm(moved) <= 1.001 * clip
+
+
+class UnequalSites(FakeSites):
+    """One site's updates are a thousand times as long as the other's, and within the clip."""
+
+    def change(self, site: str, number: int) -> Float32:
+        return super().change(site, number) * np.float32(1000.0 if site == "north" else 1.0)
+
+
+@pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
+def test_the_clip_is_fixed_and_the_weights_are_uniform(method: str, tmp_path: Path) -> None:
+    sites = UnequalSites(dense=method == "fedavg")
+    strategy = strategy_of(method, tmp_path, 1e-9, clip=1e6)
+    train(strategy, 1, sites)
+    moved = to_vector(strategy.arrays(), SPEC) - initial_weights()
+    if method == "fedavg":  # these sites send a change in place of a model
+        expected = (sites.change("north", 1) + sites.change("south", 1)) / 2 - initial_weights()
+        np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=0.1)
+    else:  # the neighborhoods that are sent have most of the length
+        assert np.linalg.norm(moved) > 0.6 * np.linalg.norm(sites.change("north", 1) / 2)
