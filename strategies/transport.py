@@ -152,17 +152,17 @@ class ReplyPull:
                     return None
             reason, detail = _refusal(error)
         if self._metadata is not None:
-            self._confirm(client, grid)
+            self._confirm(client, grid, self._metadata.message_id)
         return RefusedReply(self._message_id, self._node_id, reason, detail, self.num_bytes)
 
     def _pull(self, client: Any, grid: Grid) -> Message | None:
         """Pull what the SuperLink has of a reply; open it once it is complete."""
-        if self._metadata is None and not self._pull_announcement(client):
+        if self._metadata is None and not self._pull_announcement(client, grid):
             return None
         if not self._pull_objects(client, grid):
             return None
-        self._confirm(client, grid)
         assert self._metadata is not None
+        self._confirm(client, grid, self._metadata.message_id)
         contents, self._contents = self._contents, {}
         reply = open_reply(self._metadata.message_id, contents, self._limits)
         return make_message(
@@ -186,18 +186,19 @@ class ReplyPull:
             return reply
         return None
 
-    def _pull_announcement(self, client: Any) -> bool:
+    def _pull_announcement(self, client: Any, grid: Grid) -> bool:
         """Fetch the list of the reply's objects; return whether there is one."""
         answer = client.PullMessages(PullAppMessagesRequest(message_ids=[self._message_id]))
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            # The SuperLink has compared this one with the node that the message was sent to. The
+            if proto.metadata.reply_to_message_id != self._message_id:
+                # What a site has sent to the server unasked. It comes with every pull, once.
+                self._confirm(client, grid, tree.object_id)
+                continue
+            # The SuperLink has compared these with the node that the message was sent to. The
             # metadata in the objects are the site's own, and may name any message and node.
-            metadata = message_from_proto(proto).metadata
-            if metadata.reply_to_message_id == self._message_id:
-                self._metadata = metadata
-                self._missing = listed_objects(tree, self._limits)
-                return True
-        return False
+            self._metadata = message_from_proto(proto).metadata
+            self._missing = listed_objects(tree, self._limits)
+        return self._metadata is not None
 
     def _pull_objects(self, client: Any, grid: Any) -> bool:
         """Fetch the objects that the site has sent by now; return whether these are all."""
@@ -217,19 +218,15 @@ class ReplyPull:
                 raise OversizedReplyError(f"it has more than {self._limits.sent_bytes} bytes")
         return True
 
-    def _confirm(self, client: Any, grid: Any) -> None:
-        """Let the SuperLink delete the reply's objects."""
-        assert self._metadata is not None
+    def _confirm(self, client: Any, grid: Any, object_id: str) -> None:
+        """Let the SuperLink delete a message's objects."""
+        request = ConfirmMessageReceivedRequest(
+            node=grid.node, run_id=grid.run.run_id, message_object_id=object_id
+        )
         try:
-            client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=grid.node,
-                    run_id=grid.run.run_id,
-                    message_object_id=self._metadata.message_id,
-                )
-            )
+            client.ConfirmMessageReceived(request)
         except httpx.HTTPStatusError as error:  # they are deleted with the run
-            log(WARNING, "the SuperLink keeps a reply that was received: %s", error)
+            log(WARNING, "the SuperLink keeps a message that was received: %s", error)
 
 
 class _IncompleteReplyError(Exception):

@@ -188,6 +188,7 @@ def test_a_message_that_answers_nothing_is_not_taken_for_a_reply() -> None:
     grid = LinkGrid(answer, 1, tamper)
     replies = send_and_receive(grid, make_messages(2), 1.0)
     assert [number(reply) for reply in replies] == [0, 1]
+    assert len(grid.state.object_store) == OBJECTS_SENT
 
 
 def test_a_malformed_reply_is_refused_and_the_next_one_received() -> None:
@@ -210,6 +211,23 @@ def test_a_large_reply_is_refused_and_the_next_one_received() -> None:
     assert isinstance(first, RefusedReply)
     assert first.reason == OVERSIZED_REPLY
     assert number(second) == 1
+
+
+@pytest.mark.parametrize("size", [40_000, 60_000])
+def test_two_replies_to_a_round_share_its_limit(size: int) -> None:
+    def large(message: Message, context: Context) -> Message:
+        upload = chunk_upload(bytes(size - int(message.content.config_records["c"]["number"])))
+        return Message(RecordDict({"u": upload}), reply_to=message)
+
+    grid, asked = LinkGrid(large, 1), make_messages(2)[1:]
+    (reply,) = send_and_receive(
+        grid,
+        make_messages(1),
+        5.0,
+        follow_up=lambda _, reply: None if reply.has_error() else asked.pop() if asked else None,
+        limits=ReplyLimits(num_bytes=100_000),
+    )
+    assert isinstance(reply, RefusedReply) == (size > 50_000)
 
 
 def test_the_simulation_refuses_a_large_reply_too() -> None:
