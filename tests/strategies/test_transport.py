@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.supercore import constant as flower
+from flwr.superlink.grid import InMemoryGrid
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +26,7 @@ from strategies.transport import (
     UPLOAD_CHUNK_BYTES,
     PendingReplies,
     RefusedReply,
+    ReplyPull,
     chunk_upload,
     error_summary,
     join_upload,
@@ -240,6 +243,19 @@ def test_the_simulation_refuses_a_large_reply_too() -> None:
     assert isinstance(reply, RefusedReply)
     assert reply.reason == OVERSIZED_REPLY
     assert reply.num_bytes > 10**6
+
+
+def test_replies_come_through_the_grid_of_a_simulation() -> None:
+    link = LinkGrid(answer, 1)
+    grid = InMemoryGrid(SimpleNamespace(state=lambda: link.state))  # type: ignore[arg-type]
+    grid.set_run(link.run)
+    (message_id,) = grid.push_messages(sent := make_messages(1))
+    pull = ReplyPull(message_id, 101, SMALL_REPLY)
+    assert pull.poll(grid) is None
+    reply = Message(RecordDict({"c": ConfigRecord({"number": 5})}), reply_to=sent[0])
+    reply.metadata.__dict__["_message_id"] = "reply"
+    assert link.state.store_message_res(reply)
+    assert number(pull.poll(grid)) == 5
 
 
 def test_a_reply_that_is_announced_and_not_sent_keeps_nobody_waiting() -> None:
