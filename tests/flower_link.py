@@ -8,7 +8,7 @@ change the objects of a reply before its site sends them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -138,6 +138,8 @@ class LinkGrid(HttpGrid):
         Number of nodes; their ids are 101, 102, …
     tamper : callable
         Returns what a site sends in the place of its reply's objects; None: nothing.
+    names : sequence of str
+        Under which the nodes' keys are registered; by default none has a name.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class LinkGrid(HttpGrid):
         count: int,
         tamper: Tamper = lambda message, objects: objects,
         run_id: int = 7,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__(token="token")
         identify(run_id)
@@ -165,8 +168,10 @@ class LinkGrid(HttpGrid):
         with patch.object(
             in_memory_linkstate, "generate_rand_int_from_bytes", side_effect=self.node_ids
         ):
-            for number in self.node_ids:
-                node = self.state.create_node("owner", "owner", b"key %d" % number, HEARTBEAT_S)
+            for index, number in enumerate(self.node_ids):
+                name = names[index] if names else None
+                key = b"key %d" % number
+                node = self.state.create_node("owner", "owner", key, HEARTBEAT_S, name=name)
                 self.state.acknowledge_node_heartbeat(node, HEARTBEAT_S)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

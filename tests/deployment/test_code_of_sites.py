@@ -11,7 +11,7 @@ from tests.deployment.parties import COMMON, Loopback, Running
 from tests.test_own_network import write_files
 
 SITES = ("site-00", "site-01")
-REFUSAL = "site site-01 has other code of model 'mynet:build' than the server: mynet "
+REASON = "other code: its code of model 'mynet:build' is mynet "
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 
@@ -34,14 +34,15 @@ def test_a_site_with_other_code_is_refused_by_name(running: Running) -> None:
     words = ["--model", "mynet:build", "--rounds", "2", "--budget", "20x", *COMMON]
     code, output = federation.server("run", "--out", "without", "--min-sites", "1", *words)
     assert code == 0, output
-    assert f"warning: a node was refused: {REFUSAL}" in output
+    assert f"warning: site site-01 is left out: {REASON}" in output
     assert federation.summary("without")["num_sites"] == 1
 
     # A run that needs it ends with that reason.
     code, output = federation.server("run", "--out", "too-few", *words, "join-timeout-s=60")
     assert code == 1, output
     assert (
-        f"1 of at least 2 sites joined within 60 s; refused: {REFUSAL}" in output.splitlines()[-1]
+        f"1 of at least 2 sites joined within 60 s; left out: site site-01 ({REASON}"
+        in output.splitlines()[-1]
     )
 
     # It takes part once it has the server's code; its SuperNode need not be started again.

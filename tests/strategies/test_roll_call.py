@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from strategies.node_book import LeftOut
 from strategies.party_versions import WIRE_FORMAT
 from strategies.roll_call import SiteDiscovery, discover_sites
 from strategies.sites import DataInfo, ModalityInfo, ModelCode, SiteManager
+from tests.flower_link import LinkGrid, Objects, Tamper
 from tests.loopback import LoopbackGrid
+from tests.strategies.reply_mutants import mutant
 
 OPTICAL = ModalityInfo("optical", ("blue", "green", "red", "nir"), 64)
 ELEVATION = ModalityInfo("elevation", ("dem",), 11)
@@ -129,6 +132,53 @@ def test_an_odd_answer_leaves_out_its_node_alone(
     assert warning.message.isprintable()
     assert len(warning.message) < 1200
     assert manager.nodes.news  # for the ledger
+
+
+def linked(odd: dict[str, Any], tamper: Tamper) -> LinkGrid:
+    """Return the grid of a deployment: node 101 gives an odd answer, and b and c good ones."""
+
+    def answer(message: Message, context: Context) -> Message:
+        own = [odd, {messages.NAMES: ["b"]}, {messages.NAMES: ["c"]}]
+        context.node_config = own[context.node_id - 101]
+        return site(message, context)
+
+    return LinkGrid(answer, 3, tamper, names=["odd", "b", "c"])
+
+
+def untouched(message: Message, objects: Objects) -> Objects:
+    return objects
+
+
+def test_an_odd_answer_comes_through_flower_and_leaves_out_its_node_alone() -> None:
+    for case, change in UNREADABLE.items():
+        grid = linked({messages.NAMES: ["odd"], **change}, untouched)
+        manager = discover_sites(grid, 2, join_timeout_s=5.0)
+        assert sorted(manager.sites) == ["b", "c"], case
+        ((name, reason),) = left_out(manager)
+        assert name == "site odd"
+        # What is too large is not opened.
+        assert reason in ("unreadable answer", "oversized reply"), case
+
+
+def test_answers_with_changed_bytes_leave_out_their_node_alone() -> None:
+    rng = np.random.default_rng(0)
+
+    def change(message: Message, objects: Objects) -> Objects:
+        return mutant(rng, objects) if message.metadata.dst_node_id == 101 else objects
+
+    reasons: Counter[str] = Counter()
+    for _ in range(120):
+        grid = linked({messages.NAMES: ["odd"]}, change)
+        manager = discover_sites(grid, 2, join_timeout_s=0.5)
+        SiteDiscovery(manager).poll(grid)
+        assert {"b", "c"} <= manager.sites.keys() <= {"odd", "b", "c"}
+        assert (manager.data.classes, manager.data.dataset) == (("water", "town"), "here")
+        names = left_out(manager)
+        assert len(manager.sites) + len(names) == 3
+        assert all(name == "site odd" for name, _ in names)
+        reasons.update(reason for _, reason in names)
+    assert reasons["malformed reply"] > 40
+    assert reasons["unreadable answer"] > 0
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
