@@ -96,7 +96,8 @@ def decode_statistics(buffer: bytes, reference: Mapping[str, Float32]) -> dict[s
     arrays: dict[str, Float32] = {}
     for name, size, exponent in zip(present, sizes, exponents, strict=True):
         packed = np.frombuffer(buffer, "<f2", size, start).astype(np.float32)
-        with np.errstate(over="ignore"):  # an infinite value is refused below
+        # NaN and infinity are refused below.
+        with np.errstate(over="ignore", invalid="ignore"):
             values = np.ldexp(packed, int(exponent)).astype(np.float32)
         if not np.isfinite(values).all():
             raise WireError(f"the statistics of {name} are not finite")

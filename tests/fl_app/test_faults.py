@@ -30,7 +30,7 @@ from strategies.rs_dgc import RsDgc
 from tests.federation import grid, serve, settings
 from tests.loopback import Killed, LoopbackGrid
 
-ROUNDS = 50
+ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 50
 RUN = 7
 
 
