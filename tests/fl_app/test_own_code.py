@@ -71,7 +71,8 @@ def test_a_site_that_lacks_the_code_is_named_and_the_run_goes_on(
     chosen = settings(data, tmp_path / "run", **own, rounds=1)
     run(chosen, nodes=2, fault=deny)
     assert (
-        "site site-01 has other code of model 'their_network:build' than the server" in caplog.text
+        "site site-01 is left out: other code: its code of model 'their_network:build'"
+        in caplog.text
     )
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["num_sites"] == 1

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from rsdgc import Aggregator
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError
+from rsdgc.site_weights import MEDIAN_FACTOR, WeightRules
 from strategies import DenseFedAvg, Ledger, RsDgc, messages
 from strategies.base import SiteStrategy
 from strategies.ledger import content_bytes
 from strategies.model_record import to_record, to_vector
 from tests.loopback import LoopbackGrid
 from tests.strategies.fake_sites import (
+    NUM_TRAIN,
     SPEC,
     FakeSites,
     initial_weights,
@@ -173,3 +184,48 @@ def test_an_aggregation_rule_from_elsewhere_steps_the_model() -> None:
     first, second = ClippedMean.results
     expected = initial_weights() + first
     np.testing.assert_array_equal(strategy.model.published, expected + second)
+
+
+class Boasting(FakeSites):
+    """One site of two says that it has trained on this many chips."""
+
+    def __init__(self, claim: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.claim = claim
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        reply = super().__call__(message, context)
+        task = message.content["task"]
+        if message.metadata.message_type == MessageType.TRAIN and task["site"] == "north":
+            reply.content["metrics"][messages.NUM_EXAMPLES] = self.claim
+        return reply
+
+
+def boasted(make: Callable[[], SiteStrategy], claim: int, rules: WeightRules) -> SiteStrategy:
+    strategy = make()
+    manager = strategy.site_manager
+    manager.sites["north"] = replace(manager.sites["north"], num_train=claim)
+    manager.weights = rules
+    grid = loopback(Boasting(claim, dense=isinstance(strategy, DenseFedAvg)))
+    arrays = to_record(initial_weights(), SPEC)
+    strategy.start(grid, arrays, num_rounds=2, timeout=5.0)
+    assert strategy.ledger.refusals == {}
+    return strategy
+
+
+@pytest.mark.parametrize("make", [rs_dgc, lambda: dense_fedavg(DenseFedAvg)])
+@pytest.mark.parametrize(
+    ("rules", "counted"),
+    [
+        (WeightRules(), MEDIAN_FACTOR * NUM_TRAIN),
+        (WeightRules(share=0.5), NUM_TRAIN),
+        (WeightRules(chips={"north": 7}), 7),
+    ],
+)
+def test_a_claim_of_many_chips_counts_as_far_as_the_limits_allow(
+    make: Callable[[], SiteStrategy], rules: WeightRules, counted: int
+) -> None:
+    claimed = boasted(make, 2**39, rules)
+    honest = boasted(make, counted, WeightRules(share=1.0))
+    assert claimed.arrays() == honest.arrays()
+    assert claimed.site_manager.weight_limit(claimed.site_manager.sites["north"]) == counted
