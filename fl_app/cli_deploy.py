@@ -266,17 +266,21 @@ def resume(
 
 def start_site(
     config: SiteFile = SITE_FILE,
+    *,
+    app: Annotated[
+        bool, typer.Option(help="Start the app, too; without it: rsdgc site start-app.")
+    ] = True,
     listen: Annotated[
-        str, typer.Option(help="Address on which the SuperNode serves the site's app.")
+        str, typer.Option(help="Address on which the SuperNode serves the app.")
     ] = "127.0.0.1",
 ) -> None:
     """Run this site's SuperNode until it is stopped.
 
-    It has the site's key and speaks to the server. The app runs beside it: rsdgc site start-app.
+    It has the site's key and speaks to the server. An app that it starts itself can read the key.
     """
     from fl_app.deploy import party_config, supernode
 
-    supernode.start(party_config.read_site(config), listen)
+    supernode.start(party_config.read_site(config), with_app=app, listen=listen)
 
 
 def start_app(
@@ -301,7 +305,7 @@ def start_app(
 def site_status(config: SiteFile = SITE_FILE) -> None:
     """Show this site's SuperNode, its app and its states.
 
-    Exits with 1 if the SuperNode or the app does not run.
+    Exits with 1 if the SuperNode does not run, or lacks its app.
     """
     from fl_app.deploy import party_config, supernode
 
@@ -310,5 +314,5 @@ def site_status(config: SiteFile = SITE_FILE) -> None:
         typer.echo(line)
     if not supernode.is_running(site):
         raise RunError(f"site {site.name} is not running: start it with rsdgc site start")
-    if site.app_secret is not None and not supernode.app_is_running(site):
+    if supernode.lacks_app(site):
         raise RunError(f"site {site.name} has no app: start it with rsdgc site start-app")

@@ -126,7 +126,7 @@ def test_supernode_and_app_still_start_apart(tmp_path: Path) -> None:
         server="fl.example.org:443",
         data_dir=tmp_path,
     )
-    node = supernode_parser().parse_args(supernode.command(config)[1:])
+    node = supernode_parser().parse_args(supernode.command(config, with_app=False)[1:])
     app = superexec_parser().parse_args(supernode.app_command(config, tmp_path / "s")[1:])
     assert node.isolation == "process"
     assert f"{node.host}:{node.port}" == app.runtime_api_address

@@ -277,13 +277,13 @@ def _check_proxy(config: ServerConfig) -> CheckResult:
 
 
 def check_isolation(config: SiteConfig) -> CheckResult:
-    """Say whether the server's code runs apart from the site's key."""
+    """Say whether the server's code can run apart from the site's key."""
     if config.app_secret is None:
-        detail = "the SuperNode starts the app, so the server's code can read the site's key"
+        detail = "the SuperNode must start the app, so the server's code can read the site's key"
         remedy = "set app-secret and node-dir in site.toml, as rsdgc deploy add-site writes them"
         return CheckResult("isolation", "warning", detail, remedy)
     read_secret(config.app_secret)
-    return CheckResult("isolation", "ok", "SuperNode and app are processes of their own")
+    return CheckResult("isolation", "ok", "SuperNode and app can be processes of their own")
 
 
 def _check_reply(server: Endpoint) -> Iterator[CheckResult]:

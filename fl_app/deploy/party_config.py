@@ -89,10 +89,7 @@ class SiteConfig(_PartyConfig):
     node_dir: UnquotedPath | None = None
     """Folder for the SuperNode's own files; by default ``state_dir``."""
     app_secret: UnquotedPath | None = None
-    """Secret that the SuperNode shares with the site's app, which then is a process of its own.
-
-    Without one the SuperNode starts the app as its own child, which can read its key.
-    """
+    """Secret that the SuperNode shares with an app in a process of its own."""
 
     @property
     def node_folder(self) -> Path:

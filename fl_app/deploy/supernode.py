@@ -1,8 +1,9 @@
 """A site's two processes: its SuperNode, and the app, which runs the server's code.
 
-:func:`start` runs the SuperNode, which has the site's key and speaks to the server. With an
-``app-secret``, :func:`start_app` runs the app beside it, as another user: it sees neither key nor
-network, only the data. Both meet on the loopback, where the secret admits the app alone.
+:func:`start` runs the SuperNode, which has the site's key and speaks to the server. It starts the
+app as its child, which can read the key; or :func:`start_app` runs the app beside it, as another
+user: it sees neither key nor network, only the data. Both meet on the loopback, where the site's
+``app-secret`` admits the app alone.
 
 The SuperNode is started once the server can have noticed the end of the one before. Flower admits
 a node only while it considers the site offline: at once after an orderly end, but a minute after
@@ -72,6 +73,8 @@ class NodeRecord:
     """When it was last seen running, seconds since 1970."""
     orderly: bool = False
     """Whether it has ended and reported its end to the server."""
+    separate: bool = False
+    """Whether the app was a process of its own, which :func:`start_app` runs."""
     key: str = ""
     """Fingerprint of the key with which it ran; empty if unknown."""
 
@@ -94,17 +97,21 @@ class NodeRecord:
             return False
 
 
-def start(config: SiteConfig, listen: str = LOOPBACK) -> None:
+def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) -> None:
     """Run this site's SuperNode until it is told to stop, and print its log.
 
-    It serves the site's app on the address ``listen``. Without an ``app-secret`` it starts the app
-    itself.
+    Parameters
+    ----------
+    with_app : bool
+        Whether the SuperNode starts the app itself. Otherwise :func:`start_app` must run, too.
+    listen : str
+        Address on which the SuperNode serves the app.
     """
     key = fingerprint(read_private(config.private_key).public_key())
-    if config.app_secret is None:
+    if with_app:
         about = describe_data(config)
     else:
-        read_secret(config.app_secret)
+        read_secret(_app_secret(config))
         about = "the app is a process of its own (rsdgc site start-app)"
     with _hold_site(config):
         print(f"site {config.name}: {about}", flush=True)
@@ -123,7 +130,7 @@ def start(config: SiteConfig, listen: str = LOOPBACK) -> None:
             reason = "the server must notice that the last node is gone"
             print(f"waiting {wait_s:.0f} s: {reason}", flush=True)
             time.sleep(wait_s)
-        _run(config, listen, key, previous)
+        _run(config, command(config, with_app=with_app, listen=listen), key, previous)
 
 
 def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBACK) -> None:
@@ -139,17 +146,12 @@ def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBA
     Raises
     ------
     SettingError
-        The site has no ``app-secret``, the secret cannot be read, or the data cannot be used.
+        The site has no ``app-secret``, it cannot be read, or the data cannot be used.
     RunError
         The app already runs, or its process ended by itself.
     """
-    if config.app_secret is None:
-        raise SettingError(
-            "site.toml has no app-secret, so rsdgc site start runs the app itself: do without this "
-            "command, or see docs/operate.md for how to separate the two"
-        )
     if secret is None:
-        secret = config.app_secret
+        secret = _app_secret(config)
         read_secret(secret)
     elif not os.access(secret, os.R_OK):  # systemd's copy has an access list, not mode 0600
         raise SettingError(f"--secret {secret} cannot be read: name a copy of app-secret")
@@ -188,7 +190,7 @@ def app_command(config: SiteConfig, secret: Path, node: str = LOOPBACK) -> list[
     ]
 
 
-def command(config: SiteConfig, listen: str = LOOPBACK) -> list[str]:
+def command(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) -> list[str]:
     """Return the command that runs the SuperNode."""
     node = (
         f'site-name="{config.name}" data-dir="{config.data_dir}" state-dir="{config.state_dir}" '
@@ -197,9 +199,9 @@ def command(config: SiteConfig, listen: str = LOOPBACK) -> list[str]:
     if config.init_weights is not None:
         node += f' init-weights="{config.init_weights}"'
     isolation = []
-    if config.app_secret is not None:
+    if not with_app:
         isolation = ["--isolation", "process"]
-        isolation += ["--superexec-auth-secret-file", str(config.app_secret)]
+        isolation += ["--superexec-auth-secret-file", str(_app_secret(config))]
     return [
         tool("flower-supernode"),
         *("--superlink", config.server, "--root-certificates", str(config.ca_certificate)),
@@ -222,6 +224,7 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
             float(values["started"]),
             float(values["seen"]),
             orderly=bool(values["orderly"]),
+            separate=bool(values.get("separate", False)),
             key=str(values.get("key", "")),
         )
     except FileNotFoundError:
@@ -236,8 +239,14 @@ def is_running(config: SiteConfig) -> bool:
 
 
 def app_is_running(config: SiteConfig) -> bool:
-    """Return whether the app's process runs, which starts it for every message."""
+    """Return whether the app's own process runs, which starts it for every message."""
     return is_locked(config.state_dir / APP_LOCK_FILE)
+
+
+def lacks_app(config: SiteConfig) -> bool:
+    """Return whether the SuperNode needs an app in a process of its own, and has none."""
+    record = read_record(config)
+    return record is not None and record.separate and not app_is_running(config)
 
 
 def status(config: SiteConfig) -> Iterator[str]:
@@ -248,7 +257,7 @@ def status(config: SiteConfig) -> Iterator[str]:
         yield f"site {config.name}: running since {since}, process {record.pid}"
     else:
         yield f"site {config.name}: not running"
-    if config.app_secret is not None:
+    if record is not None and record.separate:
         yield f"app: {'running' if app_is_running(config) else 'not running'}"
     try:
         reply = config.server_endpoint.health()
@@ -261,14 +270,15 @@ def status(config: SiteConfig) -> Iterator[str]:
         yield f"run {state.run}: {activity}, {state.num_bytes / 1e6:.1f} MB kept"
 
 
-def _run(config: SiteConfig, listen: str, key: str, previous: NodeRecord | None) -> None:
+def _run(config: SiteConfig, words: list[str], key: str, previous: NodeRecord | None) -> None:
     """Run the SuperNode to its end; raise :class:`RunError` if nobody told it to stop."""
     environment = flower_environment(config.node_folder / "flower")
     Path(environment["FLWR_HOME"]).mkdir(exist_ok=True)
     node = subprocess.Popen(  # noqa: S603  # our own command, no shell
-        command(config, listen), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time(), key=key)
+    record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time())
+    record = replace(record, separate="--isolation" in words, key=key)
     admitted = threading.Event()
     # A thread of its own: the log must be read on while the record is kept.
     log = threading.Thread(target=_forward_log, args=(node, admitted), daemon=True)
@@ -366,6 +376,15 @@ def _hold_site(config: SiteConfig) -> Iterator[None]:
 def _recorded_node_is_alive(config: SiteConfig) -> bool:
     record = read_record(config)
     return record is not None and record.is_alive()
+
+
+def _app_secret(config: SiteConfig) -> Path:
+    if config.app_secret is None:
+        raise SettingError(
+            "site.toml has no app-secret, which an app in a process of its own needs: run rsdgc "
+            "site start alone, or see docs/operate.md for how to separate the two"
+        )
+    return config.app_secret
 
 
 def _not_writable(setting: str, folder: Path, error: OSError) -> SettingError:

@@ -133,7 +133,13 @@ class Loopback:
         return server
 
     def start_site(self, site: str) -> Process:
-        return self.start(site, "site", "start", "--config", self.site_file(site))
+        """Start a site's SuperNode, with its app if that is not a process of its own."""
+        words = () if self.is_whole(site) else ("--no-app",)
+        return self.start(site, "site", "start", *words, "--config", self.site_file(site))
+
+    def is_whole(self, site: str) -> bool:
+        """Return whether a site's SuperNode starts the app itself; the first site's does not."""
+        return site != self.sites[0]
 
     def start_app(self, site: str) -> Process:
         return self.start(f"{site}-app", "site", "start-app", "--config", self.site_file(site))
@@ -177,7 +183,7 @@ class Running:
     def start(self, site: str) -> Process:
         """Start a site's SuperNode, and its app unless that runs already."""
         self.nodes[site] = self.federation.start_site(site)
-        if site not in self.apps:
+        if site not in self.apps and not self.federation.is_whole(site):
             self.apps[site] = self.federation.start_app(site)
         return self.nodes[site]
 

@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 from fl_app.deploy import party_config, supernode
 supernode.describe_data = lambda config: "no data"
-supernode.command = lambda config, listen: [sys.executable, "-c", sys.argv[2]]
+supernode.command = lambda config, **_: [sys.executable, "-c", sys.argv[2]]
 supernode.start(party_config.read_site(Path(sys.argv[1])))
 """
 WAITS = "import time; open(READY, 'w').close(); time.sleep(600)"
@@ -79,7 +79,7 @@ def node(
     def configure(script: str) -> SiteConfig:
         config = site(free_ports(1)[0])
         script = script.replace("READY", repr(str(config.node_folder / "ready")))
-        monkeypatch.setattr(supernode, "command", lambda *_: [sys.executable, "-c", script])
+        monkeypatch.setattr(supernode, "command", lambda *_, **__: [sys.executable, "-c", script])
         return config
 
     return configure
@@ -171,17 +171,29 @@ def test_a_node_with_a_new_key_does_not_wait_for_the_old_one(
 
 def test_the_app_is_a_process_of_its_own(site: Configure) -> None:
     config = site(7)
-    words = supernode.command(config)
+    words = supernode.command(config, with_app=False)
     assert words[words.index("--isolation") + 1] == "process"
     app = supernode.app_command(config, config.app_secret or Path())
     for command in (words, app):
         secret = Path(command[command.index("--superexec-auth-secret-file") + 1])
         assert secret == config.app_secret
     assert not any("node.key" in word for word in app)
+    assert "--isolation" not in supernode.command(config)
     alone = config.model_copy(update={"app_secret": None})
-    assert "--isolation" not in supernode.command(alone)
     with pytest.raises(SettingError, match="has no app-secret"):
         supernode.start_app(alone)
+    with pytest.raises(SettingError, match="has no app-secret"):
+        supernode.start(alone, with_app=False)
+
+
+def test_a_node_without_its_app_is_named(node: Callable[[str], SiteConfig]) -> None:
+    config = node("")
+    config.node_folder.mkdir(parents=True)
+    for separate in (True, False):
+        record = NodeRecord(1, 0.0, time.time(), separate=separate)
+        (config.node_folder / "node.json").write_text(json.dumps(vars(record)))
+        assert supernode.lacks_app(config) is separate
+        assert ("app: not running" in list(supernode.status(config))) is separate
 
 
 def test_the_apps_secret_is_private_and_one_app_runs(
