@@ -42,7 +42,7 @@ from strategies.rate_control import RateControl
 from strategies.rs_dgc import ServerMomentum
 
 METHOD_NAMES = ("dense", "rs-dgc")
-ATTACKS = ("sign flip", "×10 flip", "scale ×100", "label flip", "noise")
+ATTACKS = ("×10 flip", "scale ×100", "sign flip", "noise", "label flip")
 FACTORS = {"sign flip": -1.0, "×10 flip": -10.0, "scale ×100": 100.0}
 NOISE_LENGTH = 10.0
 """Length of a noise update, in lengths of what the site would have sent."""

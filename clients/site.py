@@ -8,7 +8,8 @@
    the model that stay at this site go apart from the change (:mod:`clients.model_parts`).
 3. **Add up what to send**: the change, with momentum correction the velocity, plus the residual.
    The task says which round's upload the server accepted last. If the site's last upload is a
-   later one (lost, late or refused), it is added, too (:mod:`clients.uplink`).
+   later one (lost, late or refused), it is added, too, and of one that the server has clipped the
+   part that is not in the model (:mod:`clients.uplink`).
 4. **Compress** it; what the upload does not say is the new residual.
 5. **Commit** replica, residual, local entries, upload and reply, all at once
    (:mod:`clients.state`).
@@ -20,6 +21,9 @@ may be lost: the server's next task then says so, and step 3 adds the upload aga
 task is delivered twice, the site sends the reply from its state. So at every instant::
 
     Σ accepted uploads + Σ residuals (with uploads not accepted) = Σ committed local changes
+
+where an upload that the server clips to a share s of its length counts as s times the upload, and
+the residual has the rest of it.
 
 A server that resumes from a checkpoint is behind its sites. They return to the state that they
 had at that checkpoint (:mod:`clients.state`).
@@ -166,7 +170,7 @@ class Site:
 
             replica = update_replica(transaction, received, self._initial)
             self._load(replica.weights, received, self._local(transaction))
-            held = held_back(transaction, task.accepted_round)
+            held = held_back(transaction, task.accepted_round, task.accepted_share)
             ahead = 0.0
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)

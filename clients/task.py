@@ -81,6 +81,8 @@ class RoundTask:
     step_ahead: float = 0.0
     #: the last round whose upload the server accepted from this site; 0 for none
     accepted_round: int = 0
+    #: share of that upload that is in the model; the site adds the rest to its residual again
+    accepted_share: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.accepted_round < self.round:
@@ -88,6 +90,8 @@ class RoundTask:
                 f"round {self.round} cannot follow an upload accepted in round "
                 f"{self.accepted_round}: number rounds from 1, each once"
             )
+        if not 0 <= self.accepted_share <= 1:
+            raise SettingError(f"accepted-share is {self.accepted_share}: it must be from 0 to 1")
 
     def digest(self, received: ReceivedModel) -> str:
         """Return a digest that tells this task, from this model, from every other.

@@ -115,11 +115,13 @@ def local_change(
         add_scaled(out, held, -ahead)
 
 
-def held_back(transaction: StateTransaction, accepted_round: int) -> Float32 | None:
+def held_back(
+    transaction: StateTransaction, accepted_round: int, accepted_share: float = 1.0
+) -> Float32 | None:
     """Return what earlier uploads held back, float32 [size]; None if that is nothing.
 
-    The last upload is part of it if the server did not accept it. ``accepted_round`` is the last
-    round whose upload was accepted; 0 for none.
+    The last upload is part of it if the server did not accept it, or accepted a share of it only.
+    ``accepted_round`` is the last round whose upload was accepted; 0 for none.
     """
     state, folder = transaction.state, transaction.folder
     if state.round < accepted_round:
@@ -131,12 +133,14 @@ def held_back(transaction: StateTransaction, accepted_round: int) -> Float32 | N
         )
         return None
     residual = folder.residual(state)
-    if state.round != accepted_round:
-        upload = folder.upload(state)
-        if upload is not None:
-            _log.info("the upload of round %d was not accepted: adding it again", state.round)
-            update = decode(upload, folder.spec)
-            if residual is None:
-                return update.to_dense()
-            update.add_to(residual)  # the file stays as it is: it is mapped copy-on-write
+    # A later upload than the accepted one is not in the model; its state has settled that one.
+    returned = 1.0 - accepted_share if state.round == accepted_round else 1.0
+    upload = folder.upload(state) if returned else None
+    if upload is not None:
+        text = "of the upload of round %d, %.3g was not accepted: adding it again"
+        _log.info(text, state.round, returned)
+        update = decode(upload, folder.spec)
+        if residual is None:
+            residual = np.zeros(folder.spec.size, np.float32)
+        update.add_to(residual, returned)  # the file stays as it is: it is mapped copy-on-write
     return residual

@@ -436,6 +436,7 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
         momentum_correction=settings.resolved("momentum_correction"),
         step_ahead=settings.resolved("step_ahead"),
         accepted_round=_value(task, messages.ACCEPTED_ROUND, 0),
+        accepted_share=_value(task, messages.ACCEPTED_SHARE, 1.0),
     )
 
 

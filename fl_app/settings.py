@@ -34,6 +34,7 @@ from pydantic.fields import FieldInfo
 
 from fl_app.methods import METHODS, find_method
 from rsdgc import AGGREGATORS, Scheme
+from rsdgc.clipping import DEFAULT_MULTIPLE
 from rsdgc.codec.values import VALUE_CODINGS
 from rsdgc.documents import DocumentError, check_values, shorten
 from rsdgc.errors import SettingError
@@ -236,8 +237,15 @@ class Settings(BaseModel):
     aggregation: Annotated[str, AfterValidator(NameIn(AGGREGATORS))] = Field(
         "mean",
         description="How the server combines the sites' updates: `mean`, weighted by training "
-        "chips, or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`). "
-        "`fedavg` always takes Flower's mean.",
+        "chips; `trimmed-mean` and `sign-agreement`, against hostile sites (docs/reliability.md); "
+        "or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`).",
+    )
+    clip_updates: float = Field(
+        DEFAULT_MULTIPLE,
+        ge=0.0,
+        description="Norm clipping: an update that is more than so many times as long as the "
+        "median of the round's and of earlier rounds' counts by a share of its length only; at "
+        "least 1, or 0 for no clipping (`rsdgc/clipping.py`).",
     )
     dp_noise_multiplier: float = Field(
         0.0,
@@ -470,11 +478,11 @@ class Settings(BaseModel):
             raise ValueError("write different names with commas between, such as optical,elevation")
         return ",".join(names)
 
-    @field_validator("aggregation")
+    @field_validator("clip_updates")
     @classmethod
-    def _fedavg_takes_the_mean(cls, value: str, info: ValidationInfo) -> str:
-        if value != "mean" and info.data.get("method") == "fedavg":
-            raise ValueError("method fedavg takes Flower's mean; leave it at 'mean'")
+    def _clipping_spares_the_median(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("write a number from 1, or 0 for no clipping")
         return value
 
     @field_validator("dp_noise_multiplier")

@@ -50,6 +50,7 @@ def build_strategy(
         settings.learning_rate_at,
         settings.evaluate_every,
         settings.suspend_after,
+        settings.clip_updates,
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
@@ -60,6 +61,7 @@ def build_strategy(
             server_momentum=momentum,
             run_id=run.run_id,
             privacy=privacy,
+            aggregator=AGGREGATORS[settings.aggregation],
         )
     # One control each: patches carry the changes of all sites, which are spread over the layers
     # differently than one site's, and the last patch has a budget of its own.

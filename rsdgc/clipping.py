@@ -6,10 +6,10 @@ So the server compares the Euclidean norm n of each update with a reference, and
 share s of its length::
 
     reference = min(median of the round's norms, GROWTH · median of the last rounds' medians)
-    ρ = n / reference        s = 1 if ρ ≤ limit, else limit / ρ²
+    ρ = n / reference        s = 1 if ρ ≤ limit, else limit² / ρ³
 
-Up to the limit nothing changes, not a bit. Beyond it the length that counts, s · ρ = limit / ρ in
-references, falls: the longer an update is, the less it moves the model. Plain clipping to the
+Up to the limit nothing changes, not a bit. Beyond it the length that counts, s · ρ = (limit / ρ)²
+in references, falls: the longer an update is, the less it moves the model. Plain clipping to the
 limit would leave a hostile site the most that it could have. (Estimators with such an influence are
 called redescending: Huber and Ronchetti, "Robust Statistics", section 4.8.)
 
@@ -37,8 +37,8 @@ from collections.abc import Iterable, Mapping
 
 from rsdgc.errors import SettingError
 
-DEFAULT_MULTIPLE = 4.0
-"""c: nearly twice the largest ratio of honest sites that was measured (docs/reliability.md)."""
+DEFAULT_MULTIPLE = 3.0
+"""c: honest sites came to 0.6 of their limit at most (docs/reliability.md)."""
 
 GROWTH = 2.0
 """How many times the median of the rounds before the reference of a round may be."""
@@ -110,7 +110,7 @@ class NormClip:
             limit *= max(1.0, (weights or {}).get(sender, 1.0) / usual_weight)
             ratio = norm / reference
             if ratio > limit:
-                shares[sender] = limit / ratio**2
+                shares[sender] = (limit / ratio) ** 2 / ratio
         return shares
 
     def record(self, norms: Mapping[str, float], shares: Mapping[str, float]) -> None:

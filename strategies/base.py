@@ -32,6 +32,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from rsdgc.arrays import Float32, Int64
+from rsdgc.clipping import DEFAULT_MULTIPLE, NormClip
 from rsdgc.errors import RsdgcError, RunError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.plain_text import plain_line
@@ -89,7 +90,8 @@ class RoundSettings:
 
     Each round draws a ``fraction`` of the connected sites, and changes the model if it accepts
     ``quorum`` uploads. ``learning_rate_at`` returns the learning rate of a round, counted from 1.
-    Sites score the models of rounds 0, ``evaluate_every``, and so on.
+    Sites score the models of rounds 0, ``evaluate_every``, and so on. ``clip_updates`` is the
+    multiple of :class:`rsdgc.clipping.NormClip`; 0 for no clipping.
     """
 
     fraction: float
@@ -99,6 +101,7 @@ class RoundSettings:
     evaluate_every: int = 1
     #: refused replies in a row after which a site is set aside; 0: never
     suspend_after: int = 0
+    clip_updates: float = DEFAULT_MULTIPLE
 
 
 class SiteStrategy(Strategy):
@@ -159,6 +162,9 @@ class SiteStrategy(Strategy):
         #: scores of the final evaluation at the sites that have these modalities and no others
         self.scores_by_modalities: dict[tuple[str, ...], Scores] = {}
         self.best = BestModel()  #: the best round's model, if sites have validation splits
+        #: what shortens updates that are much longer than the others; with privacy, nothing: what
+        #: one site sends must not decide how another's update is clipped
+        self.clip = NormClip(0.0 if privacy else round_settings.clip_updates)
         self.rounds_combined = 0  #: rounds that reached the quorum and so changed the model
         #: the last round in the checkpoint that the run was resumed from; 0 for a new run
         self.resumed_round = 0
@@ -376,7 +382,8 @@ class SiteStrategy(Strategy):
             The new global model; None if the quorum was not reached. If an override returns
             another one, that becomes the global model.
         metrics : MetricRecord or None
-            Samples and mean train loss of the accepted uploads.
+            Samples and mean train loss of the accepted uploads, and how many were clipped or left
+            out if there are any.
         """
         by_site = self._outbox.replies_by_site(replies)
         # By name, so that the result does not depend on the order of arrival.
@@ -633,6 +640,27 @@ class SiteStrategy(Strategy):
             return checked.test, checked.val
         return None, None
 
+    def record_shares(
+        self, server_round: int, norms: Mapping[str, float], shares: Mapping[str, float]
+    ) -> None:
+        """Record which share of its length each accepted update counts by, 1 by default.
+
+        ``norms`` are the updates' Euclidean norms by site. A share is below 1 if norm clipping
+        has shortened the update, and 0 if the aggregation rule has left it out.
+        """
+        reference = self.clip.reference(norms)
+        for name, share in sorted(shares.items()):
+            self._outbox.entries[name].accepted_share = share
+            if share:
+                text = (
+                    "%s clipped in round %d: %.3g times as long as usual, its update counts by %.2g"
+                )
+                log(WARNING, text, name, server_round, norms[name] / reference, share)
+            else:
+                text = "%s left out of round %d by the aggregation rule"
+                log(WARNING, text, name, server_round)
+        self.clip.record(norms, shares)
+
     def _arrived(self, reply: Message | None, entry: SiteEntry) -> Message:
         """Return a reply, its bytes counted; raise :class:`ReplyRefused` if it did not come."""
         if reply is None:
@@ -662,6 +690,7 @@ class SiteStrategy(Strategy):
             "best": self.best.state(),
             "sites": self.site_manager.state(),
             "suspensions": self.suspensions.state(),
+            "clip": State(values={"medians": self.clip.medians}),
         }
         if self.privacy is not None:
             parts["privacy"] = self.privacy.state()
@@ -686,6 +715,8 @@ class SiteStrategy(Strategy):
             for name, part in parts.items():
                 if name in state.values:
                     part.restore(state.part(name))
+            if "clip" in state.values:
+                self.clip.medians = state.part("clip").numbers("medians")
             if self.privacy is not None:
                 self.privacy.restore(state.part("privacy"))
         except RunError:
@@ -723,6 +754,7 @@ def _train_metrics(entries: list[SiteEntry], refused: int, suspended: int) -> Me
         return None
     mean_loss = sum(weight * loss for weight, loss in losses) / num_examples
     metrics = MetricRecord({messages.NUM_EXAMPLES: num_examples, messages.TRAIN_LOSS: mean_loss})
-    counts = {"refused": refused, "suspended": suspended}
+    clipped = sum(entry.clipped for entry in entries)
+    counts = {"clipped": clipped, "refused": refused, "suspended": suspended}
     metrics.update({name: count for name, count in counts.items() if count})
     return metrics

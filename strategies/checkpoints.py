@@ -115,6 +115,23 @@ class State:
             raise RunError(f"its value {name} is {shorten(value)}, not counts by name")
         return {key: State(values=value).integer(key) for key in value}
 
+    def shares(self, name: str) -> dict[str, float]:
+        """Return numbers from 0 to 1 by name."""
+        value = self.values.get(name)
+        if not isinstance(value, dict):
+            raise RunError(f"its value {name} is {shorten(value)}, not shares by name")
+        shares = {key: State(values=value).number(key) for key in value}
+        if any(share > 1 for share in shares.values()):
+            raise RunError(f"its value {name} is {shorten(value)}, not shares up to 1")
+        return shares
+
+    def numbers(self, name: str) -> list[float]:
+        """Return a list of finite numbers from 0."""
+        value = self.values.get(name)
+        if not isinstance(value, list):
+            raise RunError(f"its value {name} is {shorten(value)}, not a list of numbers")
+        return [State(values={name: item}).number(name) for item in value]
+
     def texts(self, name: str) -> list[str]:
         """Return a list of different texts."""
         value = self.values.get(name)

@@ -1,9 +1,13 @@
-"""Dense FedAvg with Flower's own averaging, under the same ledger: the baseline of every claim."""
+"""Dense FedAvg under the same ledger: the baseline of every claim.
+
+Models are averaged by Flower's own code, or combined by another rule of :mod:`rsdgc.aggregation`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,8 @@ from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, Rec
 from flwr.serverapp.strategy import FedAvgM
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from rsdgc.arrays import Float32
+from rsdgc import Aggregator, ModelSpec, SparseUpdate, WeightedMean
+from rsdgc.arrays import Float32, l2_norm
 from rsdgc.errors import RunError, WireError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import in_branch
@@ -21,6 +26,7 @@ from strategies.checkpoints import Checkpoints, State
 from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
+from strategies.model_record import to_record, to_vector
 from strategies.received_arrays import rebuilt_array, received_floats
 from strategies.replies import INVALID_UPLOAD, TrainReply
 from strategies.running_statistics import RunningStatistics
@@ -42,6 +48,9 @@ class DenseFedAvg(SiteStrategy):
         sites keep no state.
     privacy : PrivateMean, optional
         Takes the place of the average.
+    aggregator : callable
+        Creates a round's aggregation rule for a model; see :mod:`rsdgc.aggregation`. Flower's own
+        averaging by default. The rule takes the memory of a model for each site.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class DenseFedAvg(SiteStrategy):
         server_momentum: float = 0.0,
         run_id: int = 0,
         privacy: PrivateMean | None = None,
+        aggregator: Callable[[ModelSpec], Aggregator] = WeightedMean,
     ) -> None:
         super().__init__(
             *(site_manager, ledger, round_settings, checkpoints, running, initial_local, frozen),
@@ -67,8 +77,9 @@ class DenseFedAvg(SiteStrategy):
         self._fedavg = FedAvgM(
             weighted_by_key=messages.NUM_EXAMPLES, server_momentum=server_momentum
         )
-        # Accepted models, of the layers that each site has, and their weights.
-        self._uploads: list[tuple[ArrayRecord, int]] = []
+        self._make_aggregator = aggregator
+        # Accepted models by site, of the layers that each site has, and their weights.
+        self._uploads: dict[str, tuple[ArrayRecord, int]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._download = Download(None, {})
 
@@ -100,7 +111,7 @@ class DenseFedAvg(SiteStrategy):
         """Check that the reply is a model of the site's layers with finite values, and keep it."""
         model = self._read_model(reply.update, site)
         # From here on the upload counts: nothing below may refuse it.
-        self._uploads.append((model, reply.num_examples))
+        self._uploads[site.name] = model, reply.num_examples
         groups: Counter[str] = Counter()
         for name, array in model.items():
             groups[layer_group(name)] += len(array.data)
@@ -127,13 +138,28 @@ class DenseFedAvg(SiteStrategy):
         return ArrayRecord(layers)
 
     def aggregate_uploads(self, server_round: int) -> None:
-        """Average with Flower's own aggregation, each layer over the sites that have it."""
+        """Combine the models, each layer over the sites that have it.
+
+        A site's update is its model minus the one that it was sent. The part of an update that
+        clipping cuts off is lost: a site without error feedback does not send it again.
+        """
+        norms = {name: self._distance(model) for name, (model, _) in self._uploads.items()}
+        weights = {name: weight for name, (_, weight) in self._uploads.items()}
+        shares: Mapping[str, float] = self.clip.shares(norms, weights)
         # The uploads are in the order of the sites' names: sums of floats depend on the order.
-        uploads = self._uploads
         if self.privacy is not None:
             uploads = [(self._private_average(self.privacy, server_round), 1)]
-        elif any(len(model) < len(self._shapes) for model, _ in uploads):
-            uploads = [(self._average_by_layer(), 1)]
+        elif self._make_aggregator is WeightedMean:
+            uploads = [
+                (self._shortened(model, shares[name]) if name in shares else model, weight)
+                for name, (model, weight) in self._uploads.items()
+            ]
+        else:
+            combined, shares = self._combine(shares)
+            uploads = [(combined, 1)]
+        self.record_shares(server_round, norms, shares)
+        if any(len(model) < len(self._shapes) for model, _ in uploads):
+            uploads = [(self._average_by_layer(uploads), 1)]
         # Not the sites' own replies: Flower wants the same metrics in all of them, and some sites
         # have a validation split.
         replies = [
@@ -155,7 +181,7 @@ class DenseFedAvg(SiteStrategy):
             return np.concatenate([changes[name].reshape(-1) for name in before])
 
         released = privacy.release(
-            (change(model) for model, _ in self._uploads),
+            (change(model) for model, _ in self._uploads.values()),
             asked=len(self._outbox.entries),
             size=sum(array.size for array in before.values()),
             server_round=server_round,
@@ -169,17 +195,55 @@ class DenseFedAvg(SiteStrategy):
             }
         )
 
-    def _average_by_layer(self) -> ArrayRecord:
+    def _distance(self, model: ArrayRecord) -> float:
+        """Return the Euclidean norm of a site's update."""
+        sent = self.arrays()
+        return math.hypot(
+            *(l2_norm((a.numpy() - sent[n].numpy()).reshape(-1)) for n, a in model.items())
+        )
+
+    def _shortened(self, model: ArrayRecord, share: float) -> ArrayRecord:
+        """Return the model that a share of a site's update leads to."""
+        sent = {name: self.arrays()[name].numpy() for name in model}
+        return ArrayRecord(
+            {
+                # A sum of arrays without dimensions is no array.
+                name: Array(
+                    np.asarray(sent[name] + np.float32(share) * (array.numpy() - sent[name]))
+                )
+                for name, array in model.items()
+            }
+        )
+
+    def _combine(self, shares: Mapping[str, float]) -> tuple[ArrayRecord, Mapping[str, float]]:
+        """Return the model that the aggregation rule leads to, and the shares of the updates."""
+        spec = ModelSpec.from_shapes(self._shapes)
+        rule, sent = self._make_aggregator(spec), to_vector(self.arrays(), spec)
+        for name, (model, weight) in self._uploads.items():
+            trained = sent.copy()
+            for layer, view in zip(spec.layers, spec.views(trained), strict=True):
+                if layer.name in model:
+                    view[:] = model[layer.name].numpy().reshape(-1)
+            present = spec.present_layers(self.site_manager.lacking(self.site_manager.sites[name]))
+            rule.add(name, SparseUpdate.from_dense(spec, trained - sent), weight, present)
+        rule.clip(shares)
+        velocity = self._fedavg.momentum_vector
+        if velocity is not None:
+            # Flower's is that of the gradient, which points the other way.
+            rule.last_step = -np.concatenate([layer.reshape(-1) for layer in velocity])
+        return to_record(sent + rule.combine(), spec), rule.accepted_shares
+
+    def _average_by_layer(self, uploads: list[tuple[ArrayRecord, int]]) -> ArrayRecord:
         """Return the mean of the uploads; layers that the same sites have are averaged together."""
         groups: dict[tuple[bool, ...], list[str]] = {}
         for name in self._shapes:
-            holders = tuple(name in model for model, _ in self._uploads)
+            holders = tuple(name in model for model, _ in uploads)
             groups.setdefault(holders, []).append(name)
         averaged = dict(self.arrays())  # a layer that no site has stays as it is
         for holders, names in groups.items():
             contents = [
                 _content(ArrayRecord({name: model[name] for name in names}), weight)
-                for (model, weight), holds in zip(self._uploads, holders, strict=True)
+                for (model, weight), holds in zip(uploads, holders, strict=True)
                 if holds
             ]
             if contents:
@@ -188,7 +252,7 @@ class DenseFedAvg(SiteStrategy):
 
     def discard_uploads(self) -> None:
         """Forget the models of the replies."""
-        self._uploads = []
+        self._uploads = {}
 
     def state(self) -> State:
         """Return the model and its velocity."""

@@ -60,7 +60,9 @@ class SiteEntry:
     ``accepted`` says whether the site's upload, scores or statistics were used, and ``reason`` why
     not. The bytes ``by_group`` are those of the parts of the network (:func:`layer_group`) and of
     everything else. If the site's replica was out of sync (``resynced``), the bytes include
-    ``bytes_resync``, for the request and the whole model.
+    ``bytes_resync``, for the request and the whole model. ``accepted_share`` is the share of an
+    accepted update that is in the model if norm clipping has shortened it (:mod:`rsdgc.clipping`),
+    or 0 if the aggregation rule has left it out; None otherwise.
     """
 
     round: int
@@ -79,6 +81,12 @@ class SiteEntry:
     phase: str = "train"
     resynced: bool = False
     bytes_resync: int = 0
+    accepted_share: float | None = None
+
+    @property
+    def clipped(self) -> bool:
+        """Whether the model took a share of the update only."""
+        return self.accepted_share is not None
 
     @property
     def refused(self) -> bool:
@@ -124,6 +132,7 @@ class RoundEntry:
     sites: int = 0
     refused: int = 0
     suspended: int = 0  #: sites that were set aside
+    clipped: int = 0  #: updates of which the model took a share only
     resyncs: int = 0
     bytes_resync: int = 0
     seconds: float = 0.0
@@ -165,6 +174,7 @@ class Ledger:
         """Record the messages of the last round, or of what precedes the first."""
         refusals = [entry.reason for entry in entries if not entry.accepted]
         self.rounds[-1].refused = len(refusals)
+        self.rounds[-1].clipped = sum(entry.clipped for entry in entries)
         self.refusals.update(refusals)
         self.count(entries)
 
@@ -224,7 +234,7 @@ class Ledger:
 
     def totals(self) -> dict[str, Any]:
         """Return bytes and compression of the whole run, as ``summary.json`` has them."""
-        names = ("resyncs", "bytes_resync", *BYTES)
+        names = ("clipped", "resyncs", "bytes_resync", *BYTES)
         sums = {name: sum(getattr(entry, name) for entry in self.rounds) for name in names}
         up, down, dense_up, dense_down = (sums[name] for name in BYTES)
         return {

@@ -25,7 +25,8 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
                                            (:mod:`rsdgc.statistics_codec`); also with evaluate
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
                                            compressed method the *origin*, ``accepted-round``,
-                                           ``ratios`` and ``budget-bytes``; ``normalization``
+                                           ``ratios`` and ``budget-bytes``; ``accepted-share``
+                                           if the last upload was clipped; ``normalization``
                                            if sites normalize by common statistics; the run's
                                            ``modalities``, ``num-bands``, ``bands``, ``chip-px`` if
                                            the site lacks some or has another order; ``frozen``,
@@ -85,6 +86,8 @@ PATCHES = "patches"
 
 ROUND = "round"
 ACCEPTED_ROUND = "accepted-round"
+ACCEPTED_SHARE = "accepted-share"
+"""Share of the upload of that round that is in the model; absent if all of it is."""
 LEARNING_RATE = "learning-rate"
 RATIOS = "ratios"
 BUDGET_BYTES = "budget-bytes"

@@ -39,6 +39,8 @@ class RoundLog:
         ]
         if now.resyncs:
             parts.append(f"{now.resyncs} resynchronized")
+        if now.clipped:
+            parts.append(f"{now.clipped} clipped")
         if now.refused:
             parts.append(f"{now.refused} refused")
         if now.suspended:

@@ -9,7 +9,7 @@ the model, publishes a patch, and computes the next ratios.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -52,12 +52,25 @@ class SyncState:
     """Where each site stands, by name; 0 for a site that is absent.
 
     ``accepted`` is the last round whose upload is in the model: a site whose last upload is not in
-    it adds the upload back to its residual. ``confirmed`` is the version of the replica on the
+    it adds the upload back to its residual. ``shares`` has, of uploads that are in it by a share
+    only, that share: the site adds the rest back. ``missed`` counts the uploads that were asked for
+    since, and not accepted. ``confirmed`` is the version of the replica on the
     site's disk, by its last reply. The site may be further by now; it skips patches that it has.
     """
 
     accepted: dict[str, int] = field(default_factory=dict)
     confirmed: dict[str, int] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    missed: dict[str, int] = field(default_factory=dict)
+
+    def settle(self, server_round: int, accepted: Collection[str], asked: Iterable[str]) -> None:
+        """Record which uploads of a round are in the model, of those that were asked for."""
+        for site in asked:
+            self.missed[site] = self.missed.get(site, 0) + 1
+        for site in accepted:
+            self.accepted[site] = server_round
+            self.missed.pop(site, None)
+            self.shares.pop(site, None)
 
 
 class ServerMomentum:
@@ -208,6 +221,8 @@ class RsDgc(SiteStrategy):
         }
         if message_type == MessageType.TRAIN:
             fields[messages.ACCEPTED_ROUND] = self.sync.accepted.get(site.name, 0)
+            if site.name in self.sync.shares:
+                fields[messages.ACCEPTED_SHARE] = self.sync.shares[site.name]
             fields[messages.RATIOS] = self.rates.ratios.tolist()
             fields[messages.BUDGET_BYTES] = float(self.rates.target_bytes)
         return fields
@@ -252,7 +267,8 @@ class RsDgc(SiteStrategy):
         """Aggregate the uploads, step the model, and set the next round's ratios."""
         update = self._combine_uploads(server_round)
         self.model.step(self._momentum.step(update))
-        self.sync.accepted.update(dict.fromkeys(self._uploaded, server_round))
+        self.sync.settle(server_round, self._uploaded, self._outbox.entries)
+        self.sync.shares.update(self._uploads.accepted_shares)
         measured_bytes = typical_bytes(list(self._uploaded.values()))
         # As if each report had its share of the scores: the budget is the mean over the rounds, and
         # must not follow the reports that have scores, or those that have none.
@@ -264,13 +280,19 @@ class RsDgc(SiteStrategy):
             measured_bytes = self.rates.reply_bytes
         self.rates.adjust(self.model.weights, update, measured_bytes)
         self._overhead_bytes = self._task_bytes()
-        self.discard_uploads()
+        self._forget_uploads()
 
     def _combine_uploads(self, server_round: int) -> Float32:
+        uploads = self._uploads
         if self.privacy is None:
-            return self._uploads.combine()
+            uploads.clip(self.clip.shares(uploads.norms, uploads.weights, self.sync.missed))
+            if self._momentum.momentum:
+                uploads.last_step = self._momentum.velocity
+            change = uploads.combine()
+            self.record_shares(server_round, uploads.norms, uploads.accepted_shares)
+            return change
         return self.privacy.release(
-            (update.to_dense() for update, _ in self._uploads.updates()),
+            (update.to_dense() for update, _ in uploads.updates()),
             asked=len(self._outbox.entries),
             size=self.rates.spec.size,
             server_round=server_round,
@@ -278,6 +300,10 @@ class RsDgc(SiteStrategy):
 
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""
+        self.sync.settle(0, (), self._outbox.entries)
+        self._forget_uploads()
+
+    def _forget_uploads(self) -> None:
         self._uploads = self._make_aggregator(self.rates.spec)
         self._uploaded = {}
 
@@ -323,6 +349,9 @@ class RsDgc(SiteStrategy):
         velocity[:] = state.part("momentum").array("velocity", velocity)
         sync = state.part("sync")
         self.sync = SyncState(sync.counts("accepted"), sync.counts("confirmed"))
+        if "shares" in sync.values:  # checkpoints of earlier versions have none
+            self.sync.shares = sync.shares("shares")
+            self.sync.missed = sync.counts("missed")
         self._overhead_bytes = state.integer("overhead_bytes")
 
     def _present(self, site: SiteInfo) -> Bools:

@@ -23,6 +23,7 @@ class SiteTotal:
     accepted: int = 0
     refused: int = 0
     silent: int = 0
+    clipped: int = 0  #: rounds in which the model took a share of its update only
     num_examples: int = 0  #: training samples that it reported last
 
     def add(self, entry: SiteEntry) -> None:
@@ -32,6 +33,7 @@ class SiteTotal:
         self.up_by_group.update(entry.up_by_group)
         self.accepted += entry.accepted and entry.phase == "train"
         self.silent += entry.silent
+        self.clipped += entry.clipped
         self.refused += entry.refused and not entry.silent
         self.num_examples = entry.num_examples or self.num_examples
 

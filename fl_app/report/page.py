@@ -67,7 +67,7 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
     summary = run.summary
     known = summary.method in METHODS  # not a user's own, nor one of another version
     method = METHODS[summary.method].title if known else summary.method
-    missing = refusals_by_round(run)
+    missing, totals = refusals_by_round(run), site_totals(run)
     page = render_page(
         TEMPLATE,
         title=f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",
@@ -79,10 +79,11 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         imagery=show_imagery(run, data),
         right_color=hex_color(RIGHT),
         wrong_color=hex_color(WRONG),
-        sites=site_totals(run),
+        sites=totals,
         rounds=[(line, missing.get(line.round, [])) for line in run.history],
         refusals=refusals_by_reason(run),
         outliers=outlying_figures(run),
+        clipped=", ".join(f"{total.site} {total.clipped}×" for total in totals if total.clipped),
         settings=list(_settings(run)),
         command=command_text(run),
         **_figures(run),

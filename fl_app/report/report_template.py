@@ -183,11 +183,12 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 {% else %}<p class="quiet">Nothing was sent.</p>{% endif %}
 <details{% if sites|length <= 8 %} open{% endif %}><summary>Table of sites</summary>
 {% call table("Table of sites", ["site"], ["training samples", "up", "down", "accepted",
- "refused", "no reply"]) %}
+ "clipped", "refused", "no reply"]) %}
 {% for site in sites %}
 <tr><th scope="row">{{ site.site }}</th><td class="n">{{ site.num_examples|count }}</td>
 <td class="n">{{ site.bytes_up|bytes }}</td><td class="n">{{ site.bytes_down|bytes }}</td>
 <td class="n">{{ site.accepted|count }}</td>
+<td class="n{% if site.clipped %} bad{% endif %}">{{ site.clipped|count }}</td>
 <td class="n{% if site.refused %} bad{% endif %}">{{ site.refused|count }}</td>
 <td class="n{% if site.silent %} bad{% endif %}">{{ site.silent|count }}</td></tr>
 {% endfor %}
@@ -247,6 +248,11 @@ again.</p>
 <tr><th scope="row">{{ left.name }}</th><td>{{ left.reason }}</td><td>{{ left.detail }}</td></tr>
 {% endfor %}
 {% endcall %}
+{% endif %}
+{% if summary.clipped %}
+<p class="sub">Of {{ summary.clipped|count }} accepted uploads the model took a share only, because
+they were much longer than the others (<code>clip-updates</code>) or the aggregation rule left them
+out: {{ clipped }}.</p>
 {% endif %}
 </section>
 

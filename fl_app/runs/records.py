@@ -196,6 +196,7 @@ class RunSummary:
     suspended: dict[str, int] = field(default_factory=dict)
     #: nodes that took no part at the end of the run, and why
     left_out: list[LeftOut] = field(default_factory=list)
+    clipped: int = 0  #: updates of which the model took a share only
     #: None where no site has a validation split
     best: BestRound | None = None
     #: None without differential privacy

@@ -206,6 +206,23 @@ def test_a_repeated_round_adds_its_first_upload_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(total, change + other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_what_the_server_clipped_returns_to_the_residual(tmp_path: Path, share: float) -> None:
+    site, weights = make_site(tmp_path), start()
+    first = dense(site.work(make_task(), whole(weights)).payload)
+    owed = residual_of(tmp_path) + np.float32(1 - share) * first
+    second = site.work(make_task(2, 1, accepted_share=share), whole(weights))
+    change = site.parts.vector() - weights
+    total = dense(second.payload) + residual_of(tmp_path)
+    np.testing.assert_allclose(total, owed + change, rtol=1e-5, atol=1e-6)
+    # Once settled, it is not added again, though the server repeats it after a lost upload.
+    third = site.work(make_task(3, 1, accepted_share=share), whole(weights))
+    later = site.parts.vector() - weights
+    np.testing.assert_allclose(
+        dense(third.payload) + residual_of(tmp_path), total + later, rtol=1e-5, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("accepted", [1, 0])
 @pytest.mark.parametrize("step_ahead", [0.0, 0.25, 1.0, 1e6])
 def test_training_starts_a_bounded_step_ahead_and_nothing_is_lost(

@@ -19,6 +19,12 @@ def test_tasks_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
         replace(make_task(), **wrong)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_is_from_zero_to_one(share: float) -> None:
+    with pytest.raises(SettingError, match="accepted-share"):
+        replace(make_task(), accepted_share=share)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,7 +2,8 @@
 
 The real server and the real sites over the loopback, with a schedule of faults: sites that are
 not drawn or not connected, messages that never arrive or arrive twice, replies that are lost or
-late, sites that are killed at a step of their work, restarted, or lose a replica or their disk.
+late, sites that are killed at a step of their work, restarted, or lose a replica or their disk,
+uploads that the server clips.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +127,15 @@ class Watch:
             return 0.0
         folder, state = self.folder(site), states[-1]
         owed = folder.residual(state).astype(np.float64)
-        if state.round > self.strategy.sync.accepted.get(site, 0):
-            owed += decode(folder.upload(state), self.strategy.rates.spec).to_dense()
+        sync = self.strategy.sync
+        part = 1.0 if state.round > sync.accepted.get(site, 0) else 1 - sync.shares.get(site, 1.0)
+        if part:
+            owed += part * decode(folder.upload(state), self.strategy.rates.spec).to_dense()
         return owed
+
+    def clip(self, norms: Mapping[str, float], *_: Any) -> dict[str, float]:
+        """Let some updates count by a share only, whatever their length."""
+        return {site: float(self.rng.uniform()) for site in norms if self.chance(0.15, "clipped")}
 
     def round_ended(self, number: int) -> None:
         for site in self.strategy.site_manager.sites:
@@ -137,7 +145,8 @@ class Watch:
                 self.changes[site] = self.changes[site] + self.change[site].astype(np.float64)
             if self.strategy.sync.accepted.get(site) == number:
                 update = decode(self.uploads[site, number], self.strategy.rates.spec)
-                self.accepted[site] = self.accepted[site] + update.to_dense()
+                share = self.strategy.sync.shares.get(site, 1.0)
+                self.accepted[site] = self.accepted[site] + share * update.to_dense()
             total = self.accepted[site] + self.outstanding(site)
             scale = np.abs(self.changes[site]).max()
             np.testing.assert_allclose(total, self.changes[site], rtol=1e-5, atol=1e-5 * scale)
@@ -170,6 +179,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     def strategy(*arguments: Any) -> RsDgc:
         watch.strategy = inner_strategy(*arguments)
         watch.published[0] = watch.strategy.model.published.copy()
+        watch.strategy.clip.shares = watch.clip
         close = watch.strategy.ledger.close_round
 
         def close_round(*parts: Any) -> None:
@@ -242,7 +252,7 @@ def test_replicas_are_exact_and_every_change_counts_once(
     serve(watch.grid, run)
     assert len(watch.counted) > ROUNDS / 2
     named = ("restarted", "replica damaged", "disk lost", "killed", "message lost", "message twice")
-    for fault in (*named, "reply lost", "reply late", "away"):
+    for fault in (*named, "reply lost", "reply late", "away", "clipped"):
         assert watch.faults[fault] > 0, fault
     model = watch.strategy.model
     # A lossless downlink sends every site the whole model each time: none is out of step.

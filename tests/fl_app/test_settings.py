@@ -90,7 +90,8 @@ def test_the_documented_table_is_the_one_that_is_printed(command: str) -> None:
             {"aggregation": "meen"},
             "setting aggregation='meen': aggregation rule 'meen' is unknown: did you mean 'mean'?",
         ),
-        ({"method": "fedavg", "aggregation": "a:B"}, "setting aggregation='a:B': method fedavg"),
+        ({"clip-updates": 0.5}, "setting clip-updates=0.5: write a number from 1, or 0 for no"),
+        ({"clip-updates": -1}, "setting clip-updates=-1"),
         ({"indicator": "nsl"}, "setting indicator='nsl': indicator 'nsl' is unknown: did you mean"),
         ({"values": "int4"}, "setting values='int4': value coding 'int4' is unknown: did you mean"),
         (

@@ -176,7 +176,8 @@ def test_a_version_1_checkpoint_of_rs_dgc_restores_to_equal_values(tmp_path: Pat
             "shares_measured": True,
         },
         "momentum": {},
-        "sync": {"accepted": {"north": 4, "south": 4}, "confirmed": {"north": 3, "south": 3}},
+        "sync": {"accepted": {"north": 4, "south": 4}, "confirmed": {"north": 3, "south": 3}}
+        | {"shares": {}, "missed": {}},
         "overhead_bytes": 352,
     }
     assert [entry.round for entry in strategy.ledger.rounds] == [0, 1, 2, 3, 4]

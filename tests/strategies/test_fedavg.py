@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc import ModelSpec
+from rsdgc import AGGREGATORS, ModelSpec
 from rsdgc.arrays import Float32
 from rsdgc.statistics_codec import encode_statistics
 from strategies import DenseFedAvg, Ledger, SiteInfo, SiteManager, messages
@@ -29,7 +29,7 @@ SPEC = ModelSpec.from_shapes(
 START = np.arange(SPEC.size, dtype=np.float32)
 
 
-def strategy(lacking: list[set[str]], momentum: float = 0.0) -> DenseFedAvg:
+def strategy(lacking: list[set[str]], momentum: float = 0.0, rule: str = "mean") -> DenseFedAvg:
     """Return FedAvg over sites that lack these modalities."""
     loopback(FakeSites())  # messages are made within a run
     data = tuple(ModalityInfo(name, ("band",), 8) for name in MODALITIES)
@@ -37,7 +37,8 @@ def strategy(lacking: list[set[str]], momentum: float = 0.0) -> DenseFedAvg:
     for number, missing in enumerate(lacking):
         own = tuple(name for name in MODALITIES if name not in missing)
         manager.sites[f"site-{number}"] = SiteInfo(f"site-{number}", 101 + number, 100, 1, own)
-    fedavg = DenseFedAvg(manager, Ledger(None, 1), round_settings(), server_momentum=momentum)
+    options = {"server_momentum": momentum, "aggregator": AGGREGATORS[rule]}
+    fedavg = DenseFedAvg(manager, Ledger(None, 1), round_settings(), **options)
     fedavg.initialize(to_record(START, SPEC))
     return fedavg
 
@@ -185,3 +186,26 @@ def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> N
         entry = SiteEntry(1, f"site-{number}", phase="evaluate")
         assert fedavg._accept_scores(entry.site, message, entry, received)
     np.testing.assert_array_equal(mean_arrays(received)[name], [4.0, 4.0])
+
+
+@pytest.mark.parametrize("rule", ["mean", "trimmed-mean", "sign-agreement"])
+@pytest.mark.parametrize("factor", [100.0, -10.0])
+@pytest.mark.parametrize("lacking", [[set()] * 5, [{"sar"}, set(), {"optical"}, set(), set()]])
+def test_a_scaled_update_moves_the_model_less_than_an_honest_one(
+    rule: str, factor: float, lacking: list[set[str]]
+) -> None:
+    fedavg = strategy(lacking, rule=rule)
+    update = np.linspace(1, 2, SPEC.size, dtype=np.float32)
+    for number, missing in enumerate(lacking):
+        site = fedavg.site_manager.sites[f"site-{number}"]
+        trained = START + update * np.float32(factor if number == 4 else 1 + number / 10)
+        model = to_record(trained, SPEC, SPEC.present_layers(missing))
+        fedavg.accept(site, replace(reply(number, model), num_examples=10), SiteEntry(1, site.name))
+        fedavg._outbox.entries[site.name] = SiteEntry(1, site.name, accepted=True)
+    fedavg.aggregate_uploads(1)
+    moved = to_vector(fedavg.arrays(), SPEC) - START
+    assert (moved > 0.5 * update).all()
+    assert (moved < 1.4 * update).all()
+    shares = {name: entry.accepted_share for name, entry in fedavg._outbox.entries.items()}
+    assert shares.pop("site-4") < 0.1
+    assert set(shares.values()) == {None}

@@ -1,12 +1,19 @@
 """Momentum of the global model, and what must not enter a run's result."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsdgc import AGGREGATORS
+from rsdgc.arrays import Float32
+from strategies import RsDgc, messages
 from strategies.checkpoints import Checkpoints
 from strategies.model_record import to_record, to_vector
 from strategies.rs_dgc import ServerMomentum
@@ -51,3 +58,114 @@ def test_the_number_of_checkpoints_does_not_enter_the_result(tmp_path: Path) -> 
         result = strategy.start(loopback(FakeSites()), arrays, num_rounds=4, timeout=5.0)
         models.append(to_vector(result.arrays, SPEC))
     np.testing.assert_array_equal(*models)
+
+
+# ---- norm clipping ----------------------------------------------------------------------------
+
+FIVE = ("north", "south", "site-2", "site-3", "site-4")
+
+
+class OneScales(FakeSites):
+    """Five sites that agree in part; "south" sends its update times a factor, from a round on."""
+
+    def __init__(self, factor: float, first: int = 1) -> None:
+        super().__init__()
+        self.factor, self.first = factor, first
+        self.shares: dict[tuple[str, int], float | None] = {}
+
+    def change(self, site: str, number: int) -> Float32:
+        common = super().change("all", number)
+        change = common + np.float32(0.5) * super().change(site, number)
+        scaled = site == "south" and number >= self.first
+        return change * np.float32(self.factor if scaled else 1.0)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        task = message.content.config_records[messages.TASK]
+        if message.metadata.message_type == "train":
+            key = str(task[messages.SITE]), int(task[messages.ROUND])
+            self.shares[key] = task.get(messages.ACCEPTED_SHARE)
+        return super().__call__(message, context)
+
+
+def five_sites(run_folder: Path | None = None, **options: Any) -> RsDgc:
+    strategy = rs_dgc(run_folder=run_folder, **options)
+    sites = strategy.site_manager.sites
+    for node, name in enumerate(FIVE, start=101):
+        sites[name] = replace(sites["north"], name=name, node_id=node)
+    return strategy
+
+
+def start(strategy: RsDgc, sites: FakeSites, rounds: int) -> Float32:
+    arrays = to_record(initial_weights(), SPEC)
+    result = strategy.start(loopback(sites, 5), arrays, num_rounds=rounds, timeout=5.0)
+    return to_vector(result.arrays, SPEC)
+
+
+@pytest.mark.parametrize("factor", [100.0, -10.0, 1e30])
+def test_a_scaled_update_is_clipped_named_and_its_site_told(
+    tmp_path: Path, factor: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    sites, strategy = OneScales(factor, first=2), five_sites(tmp_path)
+    start(strategy, sites, 3)
+    lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    shares = {(e["site"], e["round"]): e["accepted_share"] for e in lines if e["phase"] == "train"}
+    assert all(shares[site, 1] is None for site in FIVE)
+    for number in (2, 3):
+        clipped = [site for site in FIVE if shares[site, number] is not None]
+        assert clipped == ["south"]
+        assert 0 <= shares["south", number] < 1
+    # The task after the clipped upload, and no other, brings the share.
+    assert {key: s for key, s in sites.shares.items() if s is not None} == {
+        ("south", 3): shares["south", 2]
+    }
+    assert [entry.clipped for entry in strategy.ledger.rounds] == [0, 0, 1, 1]
+    assert strategy.ledger.totals()["clipped"] == 2
+
+
+def test_honest_updates_are_aggregated_as_without_clipping_to_the_bit() -> None:
+    models = []
+    for multiple in (3.0, 0.0):
+        strategy = five_sites()
+        strategy.clip.multiple = multiple
+        models.append(start(strategy, OneScales(1.0), 4))
+    np.testing.assert_array_equal(*models)
+
+
+@pytest.mark.parametrize("factor", [100.0, -10.0, 1e30])
+def test_a_scaled_update_moves_the_model_less_than_an_honest_one(factor: float) -> None:
+    silent, hostile = (five_sites() for _ in range(2))
+    start(silent, OneScales(0.0), 1)
+    start(hostile, OneScales(factor), 1)
+    moved = np.linalg.norm(hostile.model.weights - silent.model.weights)
+    assert moved < silent.clip.medians[0] / len(FIVE)
+
+
+def test_a_run_with_clipped_uploads_resumes_bit_for_bit(tmp_path: Path) -> None:
+    sites = OneScales(-30.0, first=2)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = start(five_sites(tmp_path / "a"), sites, 4)
+    start(five_sites(tmp_path / "b"), sites, 3)  # its checkpoint is that of round 2
+    resumed = five_sites(tmp_path / "b")
+    assert resumed.checkpoints is not None
+    resumed.resume(next(resumed.checkpoints.newest()))
+    assert resumed.sync.shares.keys() == {"south"}
+    assert len(resumed.clip.medians) == 2
+    np.testing.assert_array_equal(start(resumed, sites, 4), whole)
+
+
+def test_an_update_that_the_rule_leaves_out_goes_back_whole() -> None:
+    sites, strategy = OneScales(-1.0), five_sites(aggregator=AGGREGATORS["sign-agreement"])
+    start(strategy, sites, 2)
+    assert sites.shares["south", 2] == 0.0
+    assert strategy.sync.shares == {"south": 0.0}
+
+
+def test_a_site_whose_uploads_were_not_accepted_may_send_longer_ones() -> None:
+    strategy = five_sites()
+    strategy.sync.missed["south"] = 3
+    start(strategy, OneScales(5.0), 1)
+    assert strategy.sync.shares == {}
+    assert strategy.sync.missed == {}
+    start(clipping := five_sites(), OneScales(5.0), 1)
+    assert clipping.sync.shares.keys() == {"south"}
