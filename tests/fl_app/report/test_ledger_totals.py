@@ -1,5 +1,8 @@
+import json
+from dataclasses import asdict
 from pathlib import Path
 
+from fl_app.report import write_report
 from fl_app.report.ledger_totals import (
     SiteTotal,
     refusals_by_reason,
@@ -7,7 +10,7 @@ from fl_app.report.ledger_totals import (
     site_totals,
 )
 from fl_app.runs.records import read_run
-from strategies.ledger import SiteEntry
+from strategies.ledger import ROLL_CALL, SUSPENDED, SiteEntry
 from tests.fl_app.report.fake_run import make_run
 
 
@@ -50,3 +53,23 @@ def test_the_final_evaluation_and_late_replies_cost_bytes_and_are_no_visits() ->
     assert (total.bytes_up, total.bytes_down) == (20, 20)
     assert not SiteEntry(1, "a", phase="evaluate").refused  # of a run of an earlier version
     assert SiteEntry(1, "a", phase="evaluate", reason="malformed report").refused
+
+
+def test_nodes_left_out_and_sites_set_aside_are_no_visits(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    entries = [
+        SiteEntry(0, "node 7", phase=ROLL_CALL, reason="other classes: town"),
+        SiteEntry(9, "site-01", phase=SUSPENDED, reason="set aside for 2 rounds: no space"),
+    ]
+    with (folder / "rounds.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(entry)) + "\n" for entry in entries)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["suspended"] = {"site-01": 3}
+    summary["left_out"] = [{"name": "node 7", "reason": "other classes", "detail": "<b>town</b>"}]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    run = read_run(folder)
+    assert "node 7" not in [total.site for total in site_totals(run)]
+    assert sorted(refusals_by_round(run)) == [3, 7]
+    page = write_report(folder).read_text()
+    assert "Sites that were set aside" in page
+    assert "&lt;b&gt;town&lt;/b&gt;" in page
