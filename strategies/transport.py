@@ -197,6 +197,7 @@ class ReplyPull:
             # The SuperLink has compared these with the node that the message was sent to. The
             # metadata in the objects are the site's own, and may name any message and node.
             self._metadata = message_from_proto(proto).metadata
+            self.num_bytes = tree.ByteSize()
             self._missing = listed_objects(tree, self._limits)
         return self._metadata is not None
 

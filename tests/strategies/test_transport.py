@@ -216,6 +216,18 @@ def test_a_large_reply_is_refused_and_the_next_one_received() -> None:
     assert number(second) == 1
 
 
+def test_a_reply_of_many_objects_is_refused_by_its_announcement_and_counts_it() -> None:
+    def tamper(message: Message, objects: Objects) -> Objects:
+        many = {f"layer-{i}": Array(np.full(1, i)) for i in range(500)}
+        return Objects.of(Message(RecordDict({"u": ArrayRecord(many)}), reply_to=message))
+
+    (first, second), _ = over_the_link(tamper)
+    assert isinstance(first, RefusedReply)
+    assert first.reason == OVERSIZED_REPLY
+    assert 1000 * 64 < first.num_bytes < 1100 * 80
+    assert number(second) == 1
+
+
 @pytest.mark.parametrize("size", [40_000, 60_000])
 def test_two_replies_to_a_round_share_its_limit(size: int) -> None:
     def large(message: Message, context: Context) -> Message:
