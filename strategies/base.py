@@ -66,6 +66,7 @@ from strategies.roll_call import SiteDiscovery
 from strategies.round_log import RoundLog
 from strategies.running_statistics import (
     GROUP,
+    ReceivedArrays,
     RunningStatistics,
     mean_arrays,
     read_statistics,
@@ -422,7 +423,7 @@ class SiteStrategy(Strategy):
     ) -> MetricRecord | None:
         """Add up the sites' confusion matrices, and score the sum."""
         by_site = self._outbox.replies_by_site(replies)
-        received: list[tuple[dict[str, Float32], float]] = []
+        received: list[ReceivedArrays] = []
         counts: dict[str, ClassCounts] = {}
         vals = []
         confusion = np.zeros((len(self.site_manager.data.classes),) * 2, np.int64)
@@ -431,7 +432,7 @@ class SiteStrategy(Strategy):
             if reply is not None:
                 counts[name], confusion = reply.test, confusion + reply.confusion
                 vals.append(reply.val)
-        self.local = self.initial_local | mean_arrays(received)
+        self.local = self.initial_local | mean_arrays(received, self.initial_local)
         self.ledger.final_val = sum_counts(vals)
         self.best.offer(server_round, self.ledger.final_val, self._sent_model)
         scores = sum_counts(counts.values())
@@ -450,7 +451,7 @@ class SiteStrategy(Strategy):
         name: str,
         reply: Message | None,
         entry: SiteEntry,
-        local: list[tuple[dict[str, Float32], float]],
+        local: list[ReceivedArrays],
     ) -> EvaluateReply | None:
         """Return the scores of the final model at a site, or record why they are refused.
 
@@ -467,7 +468,7 @@ class SiteStrategy(Strategy):
                 own = self.initial_local | arrays
                 own = _without_branches(own, self.site_manager.lacking(site))
                 weight = min(site.num_train, self.site_manager.weight_limit(site))
-                local.append((own, float(weight)))
+                local.append((name, own, float(weight)))
             entry.accepted, entry.accuracy = True, scores.test.accuracy
             return scores
         return None
@@ -629,7 +630,7 @@ class SiteStrategy(Strategy):
             running, running_bytes = self.running.read(checked.running)
             self.accept(site, checked, entry)
             running = _without_branches(running, self.site_manager.lacking(site))
-            self.running.add(running, checked.num_examples)
+            self.running.add(name, running, checked.num_examples)
             entry.accepted = True
             entry.num_examples = checked.num_examples
             entry.train_loss, entry.seconds = checked.train_loss, checked.seconds

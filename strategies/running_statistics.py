@@ -7,12 +7,14 @@ nor momentum applies: a running statistic relaxes toward a target, and both woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from logging import WARNING
 
 import numpy as np
 from flwr.app import ArrayRecord
+from flwr.common import log
 
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Float32, Float64
 from rsdgc.errors import WireError
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from strategies.checkpoints import State
@@ -21,6 +23,13 @@ from strategies.validation import ReplyRefused
 
 GROUP = "running statistics"
 """Group of their bytes in the ledger."""
+
+
+LARGEST_MOVE = 5.0
+"""By how many times the median distance of the sites' arrays one site may move their mean."""
+
+ReceivedArrays = tuple[str, Mapping[str, Float32], float]
+"""A site's name, the arrays that it sent, and its weight."""
 
 
 class RunningStatistics:
@@ -42,7 +51,7 @@ class RunningStatistics:
         self._packed = b""
         # One record for all sites of a round, as with patches: it is cut once.
         self._record: ArrayRecord | None = None
-        self._received: list[tuple[dict[str, Float32], float]] = []
+        self._received: list[ReceivedArrays] = []
 
     def groups(self) -> dict[str, int]:
         """Return the bytes of the arrays in a message to a site, by group for the ledger."""
@@ -61,13 +70,13 @@ class RunningStatistics:
             return {}, 0
         return read_statistics(record, self.current, "running statistics")
 
-    def add(self, arrays: dict[str, Float32], weight: float) -> None:
+    def add(self, site: str, arrays: Mapping[str, Float32], weight: float) -> None:
         """Keep the arrays of an accepted reply until the round is complete."""
-        self._received.append((arrays, weight))
+        self._received.append((site, arrays, weight))
 
     def aggregate(self) -> None:
         """Take the weighted mean of the arrays of this round."""
-        self._replace(self.current | mean_arrays(self._received))
+        self._replace(self.current | mean_arrays(self._received, self.current))
         self.discard()
 
     def discard(self) -> None:
@@ -110,13 +119,38 @@ def read_statistics(
 
 
 def mean_arrays(
-    received: list[tuple[dict[str, Float32], float]],
+    received: Sequence[ReceivedArrays], reference: Mapping[str, Float32]
 ) -> dict[str, Float32]:
-    """Return the weighted mean of every array over those that have it."""
-    sums: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = {}
-    weights: dict[str, float] = {}
-    for arrays, weight in received:
-        for name, array in arrays.items():
-            sums[name] = sums.get(name, 0.0) + weight * array.astype(np.float64)
-            weights[name] = weights.get(name, 0.0) + weight
-    return {name: (total / weights[name]).astype(np.float32) for name, total in sums.items()}
+    """Return the weighted mean of every array over the sites that have it.
+
+    No site may move a mean far. What it moves an array by is the distance of its own from the
+    ``reference``, times its share of the weight. If that is more than :data:`LARGEST_MOVE` times
+    the median distance of the sites, its distance counts as less, and as the less the longer it is.
+    Where honest sites differ for good, the reference is near their mean: a site moves it by no more
+    than the median distance then, so nothing changes, not a bit.
+    """
+    means: dict[str, Float32] = {}
+    moved: dict[str, float] = {}
+    for name in {name: None for _, arrays, _ in received for name in arrays}:
+        senders = [(site, arrays[name], w) for site, arrays, w in received if name in arrays]
+        total_weight = sum(weight for _, _, weight in senders)
+        start = reference[name].astype(np.float64)
+        distances = [float(np.linalg.norm(np.ravel(a - start))) for _, a, _ in senders]
+        positive = sorted(distance for distance in distances if distance)
+        usual = positive[len(positive) // 2] if positive else 0.0
+        total: float | Float64 = 0.0
+        for (site, array, weight), distance in zip(senders, distances, strict=True):
+            values = array.astype(np.float64)
+            move = weight / total_weight * distance
+            if move > LARGEST_MOVE * usual:
+                ratio = move / (LARGEST_MOVE * usual)
+                moved[site] = max(ratio, moved.get(site, 0.0))
+                values = start + (values - start) / ratio**3
+            total = total + weight * values
+        means[name] = np.asarray(total / total_weight).astype(np.float32)
+    for site, ratio in moved.items():
+        text = (
+            "the statistics of %s would move the model's by %.3g times the limit: they count less"
+        )
+        log(WARNING, text, site, ratio)
+    return means

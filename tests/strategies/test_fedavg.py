@@ -16,7 +16,7 @@ from strategies import DenseFedAvg, Ledger, SiteInfo, SiteManager, messages
 from strategies.ledger import SiteEntry
 from strategies.model_record import to_record, to_vector
 from strategies.replies import TrainReply
-from strategies.running_statistics import mean_arrays
+from strategies.running_statistics import ReceivedArrays, mean_arrays
 from strategies.sites import DataInfo, ModalityInfo
 from strategies.transport import chunk_upload
 from strategies.validation import ReplyRefused
@@ -176,7 +176,7 @@ def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> N
     initial = {name: np.zeros(2, np.float32)}
     fedavg = strategy([set(), {"sar"}])
     fedavg.initial_local = initial
-    received: list[tuple[dict[str, Float32], float]] = []
+    received: list[ReceivedArrays] = []
     counts = [1, 0, 0, 0]
     scores = {messages.NUM_EXAMPLES: 1, messages.SCORE_LOSS: 1.0, messages.CONFUSION: counts}
     for number, value in enumerate((4.0, 9.0)):
@@ -185,7 +185,7 @@ def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> N
         message = Message(RecordDict(records), dst_node_id=1, message_type="evaluate")
         entry = SiteEntry(1, f"site-{number}", phase="evaluate")
         assert fedavg._accept_scores(entry.site, message, entry, received)
-    np.testing.assert_array_equal(mean_arrays(received)[name], [4.0, 4.0])
+    np.testing.assert_array_equal(mean_arrays(received, initial)[name], [4.0, 4.0])
 
 
 @pytest.mark.parametrize("rule", ["mean", "trimmed-mean", "sign-agreement"])
