@@ -190,7 +190,8 @@ class DenseFedAvg(SiteStrategy):
         changes = np.split(released, ends)
         return ArrayRecord(
             {
-                name: Array(array + part.reshape(array.shape))
+                # A sum of arrays without dimensions is no array.
+                name: Array(np.asarray(array + part.reshape(array.shape)))
                 for (name, array), part in zip(before.items(), changes, strict=True)
             }
         )

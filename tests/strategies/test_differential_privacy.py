@@ -12,6 +12,7 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsdgc import ModelSpec
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError
 from strategies import DenseFedAvg, Ledger
@@ -248,3 +249,16 @@ def test_the_clip_is_fixed_and_the_weights_are_uniform(method: str, tmp_path: Pa
         np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=0.1)
     else:  # the neighborhoods that are sent have most of the length
         assert np.linalg.norm(moved) > 0.6 * np.linalg.norm(sites.change("north", 1) / 2)
+
+
+def test_a_layer_without_dimensions_gets_noise_too(tmp_path: Path) -> None:
+    spec = ModelSpec.from_shapes({"head.weight": (2, 3), "head.scale": ()})
+    strategy = DenseFedAvg(
+        *(site_manager(), Ledger(None, spec.dense_bytes), round_settings()),
+        privacy=private(tmp_path),
+    )
+    start = to_record(initial_weights(spec), spec)
+    grid = loopback(FakeSites(spec, dense=True))
+    result = strategy.start(grid, start, num_rounds=1, timeout=5.0)
+    assert result.arrays["head.scale"].shape == ()
+    assert result.arrays["head.scale"].numpy() != start["head.scale"].numpy()
