@@ -1,4 +1,4 @@
-"""Run the fuzzers of all formats for as long as one likes.
+"""Run the fuzzers of all formats for as long as one likes; Ctrl-C ends them earlier.
 
 ::
 
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz.formats import make_formats
@@ -42,10 +43,11 @@ def main() -> int:
         names = options.formats.split(",") if options.formats else list(formats)
         outcomes = {name: Outcome() for name in names}
         start, turn = time.monotonic(), 0
-        while _goes_on(options, outcomes, start):
-            for name, outcome in outcomes.items():
-                fuzz(formats[name], BLOCK, outcome, 1_000_000 * options.seed + turn)
-            turn += 1
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends it, with the figures so far
+            while _goes_on(options, outcomes, start):
+                for name, outcome in outcomes.items():
+                    fuzz(formats[name], BLOCK, outcome, 1_000_000 * options.seed + turn)
+                turn += 1
     print(f"{'format':16}{'mutants':>9}{'right':>9}{'refused':>9}{'failed':>8}{'seconds':>9}")
     for name, o in outcomes.items():
         figures = f"{o.mutants:9}{o.accepted:9}{o.refused:9}{len(o.failures):8}{o.seconds:9.0f}"
