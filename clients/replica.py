@@ -30,12 +30,16 @@ class Replica:
 
 
 def update_replica(
-    transaction: StateTransaction, received: ReceivedModel, initial: Callable[[], Float32]
+    transaction: StateTransaction,
+    received: ReceivedModel,
+    initial: Callable[[], Float32],
+    reference: Float32 | None = None,
 ) -> Replica:
     """Return the replica at the received version, checked against the server's fingerprint.
 
     A new version gets a new file; the state does not change before the transaction commits. A site
     without a replica is at version 0, which ``initial`` makes: the model before training.
+    ``reference`` is that of the channel transform, if patches are transformed.
 
     Raises
     ------
@@ -70,7 +74,9 @@ def update_replica(
     name, weights = transaction.new_vector("replica")
     weights[:] = initial() if present is None else present
     try:
-        reached = apply_patches(weights, state.version, received.patches, folder.spec, folder.run)
+        reached = apply_patches(
+            *(weights, state.version, received.patches, folder.spec, folder.run, reference)
+        )
     except WireError as error:
         raise ReplicaOutOfSync(str(error)) from None
     if reached != received.version:

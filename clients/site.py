@@ -38,6 +38,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -49,14 +50,16 @@ from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
 from clients.micro_batch import MicroBatches
 from clients.model_parts import ModelParts
-from clients.replica import check_finite, update_replica
+from clients.replica import ReplicaOutOfSync, check_finite, update_replica
 from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train
 from clients.uplink import held_back, make_upload
 from rsdgc.arrays import Float32
+from rsdgc.channel_transform import find_transform, transformed_part
 from rsdgc.errors import DataError, RunError, WireError
 from rsdgc.feedback import step_ahead_share
+from rsdgc.patches import fingerprint
 from rsdgc.spec import in_branch
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from rsdgc.update import Stamp
@@ -139,6 +142,9 @@ class Site:
         self.state_dir = state_dir
         self._initial = initial
         self._micro_batches = micro_batches or MicroBatches()
+        #: the channel transform's reference, as far as this machine makes it
+        self._reference = transformed_part(self.spec, self.parts.vector())
+        self._reference_fingerprint = fingerprint(self._reference)
         self._initial_statistics = self.parts.arrays(self.parts.running)
         self._initial_local = self.parts.arrays(self.parts.local)
 
@@ -168,17 +174,24 @@ class Site:
             if repeated is not None:
                 return repeated
 
-            replica = update_replica(transaction, received, self._initial)
+            reference = self._transform_reference(transaction, received)
+            replica = update_replica(transaction, received, self._initial, reference)
             self._load(replica.weights, received, self._local(transaction))
-            held = held_back(transaction, task.accepted_round, task.accepted_share)
+            held = held_back(transaction, task.accepted_round, task.accepted_share, reference)
             ahead = 0.0
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
             scores, report = self._score_and_train(task, held, ahead)
             stamp = Stamp(task.origin.run, task.round, received.version)
             seed = self._seed(task.seed, 0)
+            transform = None
+            if task.scheme.transform != "none":
+                if reference is None:
+                    raise RunError("the task has no reference for the transform of its scheme")
+                transform = find_transform(self.spec, replica.weights, reference)
             upload = make_upload(
-                *(self.parts, replica, held, ahead, task, stamp, transaction, seed, self.present)
+                *(self.parts, replica, held, ahead, task, stamp, transaction, seed, self.present),
+                transform=transform,
             )
             statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
@@ -192,6 +205,9 @@ class Site:
 
             # The replica needs no sync: one that a loss of power has damaged does not match the
             # fingerprint of the next round, and the server sends it again.
+            # Unless the upload is transformed: without the replica it could not be added again.
+            if transform is not None:
+                transaction.sync(replica.name)
             transaction.sync(upload.residual_name)
             if upload.velocity is not None:
                 transaction.sync(upload.velocity_name)
@@ -210,6 +226,9 @@ class Site:
                     statistics_check=checksum(statistics),
                     local=transaction.write_bytes("local", local),
                     local_check=checksum(local),
+                    **self._state_of_reference(transaction, received),
+                    upload_replica="" if transform is None else replica.name,
+                    upload_base="" if transform is None else received.fingerprint.hex(),
                     change_norm=upload.change_norm,
                     task=digest,
                     reply=result.figures(),
@@ -236,11 +255,13 @@ class Site:
         with self._transaction(origin) as transaction:
             local = self._local(transaction)
             if received.fingerprint:
-                replica = update_replica(transaction, received, self._initial)
+                reference = self._transform_reference(transaction, received)
+                replica = update_replica(transaction, received, self._initial, reference)
                 self._load(replica.weights, received, local)
                 # A server that evaluates again then has nothing to send.
+                state = replace(transaction.state, version=replica.version, replica=replica.name)
                 transaction.commit(
-                    replace(transaction.state, version=replica.version, replica=replica.name)
+                    replace(state, **self._state_of_reference(transaction, received))
                 )
             else:
                 self._load(_whole_model(received), received, local)
@@ -322,6 +343,38 @@ class Site:
         """Return the running statistics after training, encoded relative to those received."""
         trained = self.parts.arrays(self.parts.running)
         return encode_statistics(trained, self._received_statistics(received))
+
+    def _transform_reference(
+        self, transaction: StateTransaction, received: ReceivedModel
+    ) -> Float32 | None:
+        """Return the channel transform's reference; None if the run has no transform.
+
+        Raises :class:`ReplicaOutOfSync` if this site has another and the message does not bring it.
+        """
+        expected = received.reference_fingerprint
+        if not expected:
+            return None
+        if received.reference is not None:
+            if fingerprint(received.reference) != expected:
+                raise RunError("the reference of the transform arrived damaged: send it again")
+            return received.reference
+        if self._reference_fingerprint == expected:
+            return self._reference
+        reference = transaction.folder.reference(transaction.state)
+        if reference is None or fingerprint(reference) != expected:
+            raise ReplicaOutOfSync("this machine builds another model before training")
+        return reference
+
+    def _state_of_reference(
+        self, transaction: StateTransaction, received: ReceivedModel
+    ) -> dict[str, Any]:
+        """Return the fields of the state for a reference that the site has been sent."""
+        state = transaction.state
+        if received.reference is None:
+            return {"reference": state.reference, "reference_check": state.reference_check}
+        content = np.ascontiguousarray(received.reference, np.float32).tobytes()
+        name = transaction.write_bytes("reference", content)
+        return {"reference": name, "reference_check": checksum(content)}
 
     def _local(self, transaction: StateTransaction) -> dict[str, Float32]:
         """Return the entries that stay at this site; before training, those as built."""

@@ -38,6 +38,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -76,6 +77,9 @@ class SiteState:
     #: statistics, local: names of files of models with batch normalization; empty for none
     statistics: str = ""
     local: str = ""
+    #: name of the file of the channel transform's reference; empty if it is the site's own model
+    #: before training
+    reference: str = ""
     #: residual_check and the like: CRC-32 of the files. The replica has none: every use compares
     #: it with the server's fingerprint.
     residual_check: Count = 0
@@ -83,6 +87,11 @@ class SiteState:
     upload_check: Count = 0
     statistics_check: Count = 0
     local_check: Count = 0
+    reference_check: Count = 0
+    #: name of the file of the replica that a transformed upload starts from, and its fingerprint
+    #: in hexadecimal; empty if the upload is not transformed
+    upload_replica: str = ""
+    upload_base: str = ""
     #: Euclidean norm of that round's local change
     change_norm: Annotated[float, Field(ge=0.0)] = 0.0
     task: str = ""  #: digest of that round's task, to recognize the same message delivered twice
@@ -92,8 +101,8 @@ class SiteState:
     @property
     def files(self) -> set[str]:
         """Names of the files of this state."""
-        vectors = {self.replica, self.residual, self.velocity}
-        return (vectors | {self.upload, self.statistics, self.local}) - {""}
+        vectors = {self.replica, self.residual, self.velocity, self.upload_replica}
+        return (vectors | {self.upload, self.statistics, self.local, self.reference}) - {""}
 
 
 _STATE = TypeAdapter(SiteState)
@@ -217,6 +226,10 @@ class StateFolder:
         """Map a state's replica; None, with a warning, if it cannot be used."""
         return self._read(state.replica, None, self._open_vector)
 
+    def upload_replica(self, state: SiteState) -> Float32 | None:
+        """Map the replica that a state's upload starts from; None, with a warning, if damaged."""
+        return self._read(state.upload_replica, None, self._open_vector)
+
     def residual(self, state: SiteState) -> Float32 | None:
         """Map a state's residual; None, with a warning, if it is damaged."""
         return self._read(state.residual, state.residual_check, self._open_vector)
@@ -236,6 +249,11 @@ class StateFolder:
     def local(self, state: SiteState) -> bytes | None:
         """Return the entries that stay at the site; None, with a warning, if damaged."""
         return self._read(state.local, state.local_check, Path.read_bytes)
+
+    def reference(self, state: SiteState) -> Float32 | None:
+        """Return the channel transform's reference; None, with a warning, if damaged."""
+        content = self._read(state.reference, state.reference_check, Path.read_bytes)
+        return None if content is None else np.frombuffer(content, np.float32)
 
     def _read(
         self, name: str, expected: int | None, read: Callable[[Path], Content]
@@ -322,7 +340,8 @@ class StateTransaction:
     def write_bytes(self, kind: str, content: bytes) -> str:
         """Write a file of a kind, force it to the disk, and return its name.
 
-        The kinds are "upload", "statistics" and "local". Empty content needs no file and no name.
+        The kinds are "upload", "statistics", "local" and "reference". Empty content needs no file
+        and no name.
         """
         if not content:
             return ""

@@ -50,6 +50,11 @@ class ReceivedModel:
     whole: NDArray[np.float32] | None = None  #: float32 [size]: the model itself
     #: encoded running statistics (:mod:`rsdgc.statistics_codec`); empty for those before training
     statistics: bytes = b""
+    #: fingerprint of the channel transform's reference (:mod:`rsdgc.channel_transform`); empty
+    #: without one
+    reference_fingerprint: bytes = b""
+    #: float32 [n]: the reference itself, for a site that has another
+    reference: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,15 +14,17 @@ import numpy as np
 
 from clients.model_parts import ModelParts
 from clients.replica import Replica
-from clients.state import StateTransaction
+from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import RoundTask
 from rsdgc.arrays import Bools, Float32, add_scaled, l2_norm
+from rsdgc.channel_transform import ChannelTransform, find_transform
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
 from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
 from rsdgc.indicators import make_indicator
+from rsdgc.patches import fingerprint
 from rsdgc.ratios import share_of_layers
-from rsdgc.update import Stamp
+from rsdgc.update import SparseUpdate, Stamp
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +54,14 @@ def make_upload(
     transaction: StateTransaction,
     seed: int,
     present: Bools | None = None,
+    transform: ChannelTransform | None = None,
 ) -> Upload:
     """Compress what the model has learned in this round, plus what earlier uploads held back.
 
     The model was trained from the replica plus ``ahead`` times what was held back (``held``, as
     :func:`held_back` returns it). ``stamp`` goes into the upload's header, and ``seed`` is that of
-    random scores. Nothing is committed.
+    random scores. ``transform`` is that of the replica, if the task's scheme has one. Nothing is
+    committed.
 
     Of layers that are not ``present``, bool [num_layers], the site sends and keeps nothing, and
     does not spend the bytes of their ratios on the others.
@@ -98,7 +102,7 @@ def make_upload(
         task.indicator, mean_weight=task.mean_weight, std_weight=task.std_weight, seed=seed
     )
     compressor = Compressor(spec, task.scheme, indicator)
-    update = compress_with_feedback(compressor, vector, ratios, stamp, budget_bytes)
+    update = compress_with_feedback(compressor, vector, ratios, stamp, budget_bytes, transform)
     # What was sent must not add to the momentum of rounds in which the model has moved on.
     if velocity is not None:
         mask_velocity(velocity, update)
@@ -116,12 +120,16 @@ def local_change(
 
 
 def held_back(
-    transaction: StateTransaction, accepted_round: int, accepted_share: float = 1.0
+    transaction: StateTransaction,
+    accepted_round: int,
+    accepted_share: float = 1.0,
+    reference: Float32 | None = None,
 ) -> Float32 | None:
     """Return what earlier uploads held back, float32 [size]; None if that is nothing.
 
     The last upload is part of it if the server did not accept it, or accepted a share of it only.
-    ``accepted_round`` is the last round whose upload was accepted; 0 for none.
+    ``accepted_round`` is the last round whose upload was accepted; 0 for none. ``reference`` is
+    that of the channel transform, if uploads are transformed.
     """
     state, folder = transaction.state, transaction.folder
     if state.round < accepted_round:
@@ -139,8 +147,33 @@ def held_back(
     if upload is not None:
         text = "of the upload of round %d, %.3g was not accepted: adding it again"
         _log.info(text, state.round, returned)
-        update = decode(upload, folder.spec)
         if residual is None:
             residual = np.zeros(folder.spec.size, np.float32)
-        update.add_to(residual, returned)  # the file stays as it is: it is mapped copy-on-write
+        # The file stays as it is: it is mapped copy-on-write.
+        _add_upload(decode(upload, folder.spec), residual, returned, folder, state, reference)
     return residual
+
+
+def _add_upload(
+    update: SparseUpdate,
+    target: Float32,
+    weight: float,
+    folder: StateFolder,
+    state: SiteState,
+    reference: Float32 | None,
+) -> None:
+    """Add ``weight`` times the upload of a state to a vector, float32 [size]."""
+    if update.scheme.transform == "none":
+        update.add_to(target, weight)
+        return
+    # The replica of that round says what the upload means. The server's is checked against a
+    # fingerprint wherever it is used, so this one must be, too.
+    base = folder.upload_replica(state)
+    if reference is None or base is None or fingerprint(base).hex() != state.upload_base:
+        _log.warning(
+            "%s has lost the replica of round %d: what its upload held is lost",
+            folder.path,
+            state.round,
+        )
+        return
+    find_transform(folder.spec, base, reference).add_to(update, target, weight)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from logging import WARNING
 from pathlib import Path
@@ -45,13 +46,14 @@ from fl_app.site_data import (
     node_data,
 )
 from rsdgc import ModelSpec
+from rsdgc.channel_transform import transformed_size
 from rsdgc.errors import RsdgcError, RunError, SettingError, WireError
 from rsdgc.patches import unpack_patches
 from rsdgc.registry import add_code_dir
 from strategies import messages
 from strategies.model_record import received_model, to_record
 from strategies.node_answer import read_modalities, site_record
-from strategies.received_arrays import received_bytes
+from strategies.received_arrays import received_bytes, received_floats
 from strategies.sites import ModalityInfo
 from strategies.transport import chunk_upload, join_upload
 
@@ -389,23 +391,31 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
         statistics = b"" if running is None else join_upload(running)
     except WireError as error:
         raise RunError(f"the running statistics arrived damaged: {error}") from None
+    transform = _value(task, messages.TRANSFORM, b"")
+    received = ReceivedModel(
+        version, fingerprint, statistics=statistics, reference_fingerprint=transform
+    )
     record = message.content.array_records.get(messages.MODEL)
     if record is None:
-        return ReceivedModel(version, fingerprint, statistics=statistics)
+        return received
     if messages.PATCHES in record:
         try:
             patches = unpack_patches(bytes(received_bytes(record[messages.PATCHES])))
         except WireError as error:
             raise ReplicaOutOfSync(str(error)) from None
-        return ReceivedModel(version, fingerprint, patches=tuple(patches), statistics=statistics)
+        return replace(received, patches=tuple(patches))
     try:
+        reference = None
+        if messages.TRANSFORM in record:
+            array = record.pop(messages.TRANSFORM)
+            reference = received_floats(array, (transformed_size(spec),))
         whole = received_model(record, spec)
     except WireError as error:
         raise RunError(
             f"the server's model is not this site's, float32[{spec.size}] ({error}): use the same "
             "version and data at all sites"
         ) from None
-    return ReceivedModel(version, fingerprint, whole=whole, statistics=statistics)
+    return replace(received, whole=whole, reference=reference)
 
 
 def _received_frozen_part(message: Message) -> bytes | None:

@@ -20,13 +20,14 @@ class Method:
 
     title: str  #: name in the report
     about: str  #: one line for the documentation
-    #: neighborhood, indicator, values, dense_values, indices: see :class:`rsdgc.scheme.Scheme`
-    #: and :mod:`rsdgc.indicators`
+    #: neighborhood, indicator, values, dense_values, indices, transform: see
+    #: :class:`rsdgc.scheme.Scheme` and :mod:`rsdgc.indicators`
     neighborhood: str = "kernel"
     indicator: str = "nsi"
     values: str = "deadzone"
     dense_values: str = "float16"
     indices: str = "rice"
+    transform: str = "none"
     #: see :mod:`strategies.rate_control`; ``whole`` sends every layer whole
     ratio_policy: str = "update"
     #: momentum that sites keep over rounds, with factor masking; 0 for none
@@ -48,6 +49,7 @@ _BUILT_IN = {
         "RS-DGC",
         "significant neighborhoods by NSI, dead-zone levels of one step, ratios by the "
         "aggregated update, a step ahead at the sites, momentum of the global model",
+        transform="channels",
         step_ahead=1.0,
         server_momentum=0.4,
     ),

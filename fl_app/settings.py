@@ -199,6 +199,11 @@ class Settings(BaseModel):
     indices: Literal["auto", "rice", "int32"] = Field(
         "auto", description="Coding of the kept neighborhoods' ids."
     )
+    transform: Literal["auto", "none", "channels"] = Field(
+        "auto",
+        description="What is done to updates before they are encoded: `channels` turns "
+        "convolutions to the principal axes of their input channels; `auto`: the method's own.",
+    )
     dense_share: float = Field(
         0.1,
         ge=0.0,
@@ -470,6 +475,15 @@ class Settings(BaseModel):
         parse_chip_limits(value)
         return value
 
+    @field_validator("momentum_correction")
+    @classmethod
+    def _momentum_is_masked_where_it_was_sent(
+        cls, value: float | str, info: ValidationInfo
+    ) -> float | str:
+        if value not in (AUTO, 0) and info.data.get("transform") == "channels":
+            raise ValueError("factor masking needs updates as they are; set transform to 'none'")
+        return value
+
     @field_validator("modalities")
     @classmethod
     def _modalities_are_names(cls, value: str) -> str:
@@ -579,6 +593,8 @@ class Settings(BaseModel):
             return value
         if name == "learning_rate" and self.optimizer != "adamw":
             return SGD_LEARNING_RATES.get(self.model, _SGD_DEFAULTS[name])
+        if name == "transform" and self.resolved("momentum_correction"):
+            return "none"  # factor masking sets to zero what was sent, element by element
         own = OPTIMIZER_DEFAULTS[self.optimizer]
         return own[name] if name in own else getattr(find_method(self.method), name)
 
@@ -599,7 +615,7 @@ class Settings(BaseModel):
 
     def scheme(self) -> Scheme:
         """Return how updates are cut and coded."""
-        names = ("neighborhood", "values", "dense_values", "indices")
+        names = ("neighborhood", "values", "dense_values", "indices", "transform")
         return Scheme(tile_px=self.tile_px, **{name: self.resolved(name) for name in names})
 
     def learning_rate_at(self, round_number: int) -> float:

@@ -34,6 +34,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsdgc.arrays import Float32, Float64, check_flat, l2_norm
+from rsdgc.channel_transform import (
+    ChannelTransform,
+    replace_transformed_part,
+    transformed_part,
+)
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
 from rsdgc.errors import SettingError
@@ -46,6 +51,7 @@ def compress_with_feedback(
     ratios: Float64 | Sequence[float],
     stamp: Stamp,
     budget_bytes: float = 0.0,
+    transform: ChannelTransform | None = None,
 ) -> SparseUpdate:
     """Encode change plus residual, and turn it into the new residual in place.
 
@@ -56,9 +62,21 @@ def compress_with_feedback(
     ----------
     total : float32 [spec.size]
         Change plus residual; the new residual afterwards. If an error is raised, it is unchanged.
+    transform : ChannelTransform, optional
+        That of the compressor's scheme, if it has one.
     """
-    sent = compressor.compress(total, ratios, stamp, budget_bytes)
-    sent.add_to(total, -1.0)
+    if transform is None:
+        sent = compressor.compress(total, ratios, stamp, budget_bytes)
+        sent.add_to(total, -1.0)
+        return sent
+    # Not by transforming the rest back: over many rounds its rounding would add up.
+    kept = transformed_part(compressor.spec, total)
+    transform.forward(total)
+    try:
+        sent = compressor.compress(total, ratios, stamp, budget_bytes)
+    finally:
+        replace_transformed_part(compressor.spec, total, kept)
+    transform.add_to(sent, total, -1.0)
     return sent
 
 

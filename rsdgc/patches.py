@@ -27,6 +27,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsdgc.arrays import Float32
+from rsdgc.channel_transform import find_transform
 from rsdgc.codec.wire import decode
 from rsdgc.errors import WireError
 from rsdgc.spec import ModelSpec
@@ -89,7 +90,12 @@ def read_patch(payload: bytes, spec: ModelSpec, run: int) -> SparseUpdate:
 
 
 def apply_patches(
-    target: Float32, version: int, patches: Sequence[bytes], spec: ModelSpec, run: int
+    target: Float32,
+    version: int,
+    patches: Sequence[bytes],
+    spec: ModelSpec,
+    run: int,
+    reference: Float32 | None = None,
 ) -> int:
     """Bring a replica up to date, in place, and return the version reached.
 
@@ -103,11 +109,15 @@ def apply_patches(
         Successive patches.
     spec, run
         The model and the run that they must belong to.
+    reference : float32 [n], optional
+        The reference of the channel transform (:func:`rsdgc.channel_transform.transformed_part`);
+        needed for patches that are transformed.
 
     Raises
     ------
     WireError
-        A patch is not valid, or does not start from the version reached.
+        A patch is not valid, or does not start from the version reached, or the reference is
+        missing.
     """
     for payload in patches:
         update = read_patch(payload, spec, run)
@@ -117,9 +127,22 @@ def apply_patches(
         if update.stamp.base != version:
             msg = f"a patch from version {update.stamp.base} does not fit version {version}"
             raise WireError(f"{msg}: send the patches between them, or the model")
-        update.add_to(target)
+        apply_patch(update, target, reference)
         version = update.stamp.round
     return version
+
+
+def apply_patch(update: SparseUpdate, target: Float32, reference: Float32 | None) -> None:
+    """Add a patch to the version of the published model that it starts from, in place.
+
+    See :func:`apply_patches`.
+    """
+    if update.scheme.transform == "none":
+        update.add_to(target)
+    elif reference is None:
+        raise WireError("the patch is transformed, and the reference of the transform is missing")
+    else:
+        find_transform(update.spec, target, reference).add_to(update, target)
 
 
 def fingerprint(weights: Float32) -> bytes:

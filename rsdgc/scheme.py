@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from rsdgc.codec.indices import INDEX_CODES, IndexKind
 from rsdgc.codec.values import VALUE_CODINGS, Coding, LayerCoding, find_coding
@@ -16,6 +17,9 @@ from rsdgc.neighborhoods import (
     Neighborhoods,
     cut,
 )
+
+TransformKind = Literal["none", "channels"]
+TRANSFORM_CODES: dict[TransformKind, int] = {"none": 0, "channels": 16}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Scheme:
     indices : {"rice", "int32"}
         Coding of the kept ids: the gaps in Golomb-Rice code, or plain integers (the usual naive
         coding, for comparisons).
+    transform : {"none", "channels"}
+        What was done to the update before it was encoded, and is undone after it is decoded:
+        convolutions in the principal axes of their input channels
+        (:mod:`rsdgc.channel_transform`). Compressor, encoder and decoder only pass it on.
 
     Raises
     ------
@@ -52,10 +60,12 @@ class Scheme:
     values: str = "deadzone"
     dense_values: str = "float16"
     indices: IndexKind = "rice"
+    transform: TransformKind = "none"
 
     def __post_init__(self) -> None:
         _check("neighborhood", self.neighborhood, NEIGHBORHOOD_CODES)
         _check("indices", self.indices, INDEX_CODES)
+        _check("transform", self.transform, TRANSFORM_CODES)
         if not 1 <= self.tile_px <= MAX_TILE_PX:
             raise SettingError(f"tile_px is {self.tile_px}: choose 1 to {MAX_TILE_PX}")
         # A coding may be named in two ways; with one of them, equal schemes compare equal.

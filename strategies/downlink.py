@@ -21,8 +21,9 @@ from flwr.app import Array, ArrayRecord
 
 from rsdgc import Compressor, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Float32
+from rsdgc.channel_transform import ChannelTransform, find_transform, transformed_part
 from rsdgc.errors import RunError
-from rsdgc.patches import fingerprint, pack_patches
+from rsdgc.patches import apply_patch, fingerprint, pack_patches
 from strategies import messages
 from strategies.checkpoints import Arrays, State
 from strategies.ledger import WHOLE_MODEL, update_bytes
@@ -73,6 +74,13 @@ class PublishedModel:
         #: the latest patches without a gap, oldest first; together smaller than the whole model
         self.log: list[Patch] = []
         self.fingerprint = fingerprint(self.published)
+        #: reference of the channel transform, float32 [n], and its fingerprint; None and empty if
+        #: updates are not transformed
+        self.reference: Float32 | None = None
+        self.reference_fingerprint = b""
+        if compressor.scheme.transform != "none":
+            self.reference = transformed_part(self.spec, weights)
+            self.reference_fingerprint = fingerprint(self.reference)
         self._compressor = compressor
         # Allocated once: a new vector of a large model costs a second in page faults per round.
         self._difference = np.empty_like(self.weights)
@@ -113,6 +121,13 @@ class PublishedModel:
         missed = self.version - version
         return self.log[len(self.log) - missed :] if 0 <= missed <= len(self.log) else None
 
+    @property
+    def transform(self) -> ChannelTransform | None:
+        """The channel transform of the present version; None if updates are not transformed."""
+        if self.reference is None:
+            return None
+        return find_transform(self.spec, self.published, self.reference)
+
     def distance(self) -> float:
         """Return ‖w − p‖ / ‖w‖: how far the published model is from the true one."""
         np.subtract(self.weights, self.published, out=self._difference)
@@ -151,12 +166,15 @@ class PublishedModel:
             self.log = []
         else:
             np.subtract(self.weights, self.published, out=self._difference)
+            transform = self.transform
+            if transform is not None:
+                transform.forward(self._difference)
             rates.adjust(self.weights, self._difference, measured_bytes)
             stamp = Stamp(self.run_id, self.version + 1, self.version)
             update = self._compressor.compress(
                 self._difference, rates.ratios, stamp, rates.target_bytes
             )
-            update.add_to(self.published)
+            apply_patch(update, self.published, self.reference)
             self.log.append(Patch.from_update(update))
             # A site that lacks more than this is better served with the whole model.
             while sum(len(patch.payload) for patch in self.log) >= self.spec.dense_bytes:
@@ -208,6 +226,15 @@ class DownloadCache:
             patches = self._model.patches_since(version)
             self._since[version] = self.whole() if patches is None else _pack(patches)
         return self._since[version]
+
+    def with_reference(self) -> Download:
+        """Return the whole published model, and the channel transform's reference if it has one."""
+        whole, reference = self.whole(), self._model.reference
+        if reference is None or whole.arrays is None:
+            return whole
+        array = Array(reference)
+        arrays = ArrayRecord({**whole.arrays, messages.TRANSFORM: array})
+        return Download(arrays, {WHOLE_MODEL: whole.groups[WHOLE_MODEL] + len(array.data)})
 
     def whole(self) -> Download:
         """Return the whole published model."""

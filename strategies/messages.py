@@ -53,7 +53,9 @@ evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, `
 =========  ==============================  =====================================================
 
 The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model,
-``resumed-round`` and ``kept-rounds``; ``docs/protocol.md`` explains them.
+``resumed-round`` and ``kept-rounds``, and ``transform``, the fingerprint of the channel transform's
+reference, if updates are transformed; ``docs/protocol.md`` explains them. A site that asks for the
+whole model is sent the reference, too, as the array ``transform``.
 
 ``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split for the
 model as received, those with ``val-`` on its validation split. They suffice for overall accuracy,
@@ -99,6 +101,8 @@ VERSION = "version"
 FINGERPRINT = "fingerprint"
 RESUMED_ROUND = "resumed-round"
 KEPT_ROUNDS = "kept-rounds"
+TRANSFORM = "transform"
+"""Fingerprint of the channel transform's reference in a task, and name of the array of it."""
 RESYNC = "resync"
 
 NAMES = "names"

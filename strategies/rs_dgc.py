@@ -175,9 +175,9 @@ class RsDgc(SiteStrategy):
         log(
             INFO,
             "uploads of %.0f bytes (%.4g× less than %d), patches of %.0f (%.4g×), "
-            "%s neighborhoods, %s values, ratios: %s",
+            "%s neighborhoods, %s values, ratios: %s, transform: %s",
             *(up, dense / up, dense, down, dense / down),
-            *(scheme.neighborhood, scheme.values, self.rates.policy),
+            *(scheme.neighborhood, scheme.values, self.rates.policy, scheme.transform),
         )
         statistics_bytes = self.running.largest_bytes
         if statistics_bytes:
@@ -209,7 +209,7 @@ class RsDgc(SiteStrategy):
     def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
         """Return the patches that a site lacks, or the whole model."""
         if whole:
-            return self._downloads.whole()
+            return self._downloads.with_reference()
         return self._downloads.since(self.sync.confirmed.get(site.name, 0))
 
     def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
@@ -219,6 +219,8 @@ class RsDgc(SiteStrategy):
             messages.VERSION: self.model.version,
             messages.FINGERPRINT: self.model.fingerprint,
         }
+        if self.model.reference is not None:
+            fields[messages.TRANSFORM] = self.model.reference_fingerprint
         if message_type == MessageType.TRAIN:
             fields[messages.ACCEPTED_ROUND] = self.sync.accepted.get(site.name, 0)
             if site.name in self.sync.shares:
@@ -266,7 +268,11 @@ class RsDgc(SiteStrategy):
     def aggregate_uploads(self, server_round: int) -> None:
         """Aggregate the uploads, step the model, and set the next round's ratios."""
         update = self._combine_uploads(server_round)
-        self.model.step(self._momentum.step(update))
+        transform, step = self.model.transform, update
+        if transform is not None:
+            step = update.copy()
+            transform.inverse(step)
+        self.model.step(self._momentum.step(step))
         self.sync.settle(server_round, self._uploaded, self._outbox.entries)
         self.sync.shares.update(self._uploads.accepted_shares)
         measured_bytes = typical_bytes(list(self._uploaded.values()))

@@ -42,7 +42,12 @@ MAY_CHANGE = FOLDERS | {
 }
 """Settings that a resumed run may change: they do not enter its result."""
 
-BEFORE_THE_SETTING = {"step-ahead": 0.0, "max-site-share": 1.0, "suspend-after": 0}
+BEFORE_THE_SETTING = {
+    "step-ahead": 0.0,
+    "transform": "none",
+    "max-site-share": 1.0,
+    "suspend-after": 0,
+}
 """What runs did before there was a setting, where that is not the setting's default."""
 
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")

@@ -10,7 +10,7 @@ from rsdgc.codec.indices import INDEX_CODES
 from rsdgc.codec.values import name_from_code
 from rsdgc.errors import SettingError, WireError
 from rsdgc.neighborhoods import NEIGHBORHOOD_CODES
-from rsdgc.scheme import Scheme
+from rsdgc.scheme import TRANSFORM_CODES, Scheme
 from rsdgc.spec import ModelSpec
 from rsdgc.update import Stamp
 
@@ -23,6 +23,8 @@ HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
 _NEIGHBORHOODS = {code: kind for kind, code in NEIGHBORHOOD_CODES.items()}
 _INDICES = {code: kind for kind, code in INDEX_CODES.items()}
+_TRANSFORMS = {code: kind for kind, code in TRANSFORM_CODES.items()}
+_TRANSFORM_MASK = 0xF0  # of the byte that holds the neighborhood, too
 
 
 class Header(NamedTuple):
@@ -36,7 +38,8 @@ class Header(NamedTuple):
     def assemble(self, spec: ModelSpec, sections: list[bytes]) -> bytes:
         """Return the complete buffer: this header, its checksum, and the sections behind them."""
         scheme, stamp = self.scheme, self.stamp
-        kinds = NEIGHBORHOOD_CODES[scheme.neighborhood], scheme.tile_px
+        shape = NEIGHBORHOOD_CODES[scheme.neighborhood] | TRANSFORM_CODES[scheme.transform]
+        kinds = shape, scheme.tile_px
         codings = scheme.value_coding.code, scheme.dense_coding.code, INDEX_CODES[scheme.indices]
         versions = stamp.run, stamp.round, stamp.base
         model = spec.signature, len(spec.layers)
@@ -77,14 +80,14 @@ class Header(NamedTuple):
         return cls(_read_scheme(*codes), Stamp(run, round_, base), unary, plain)
 
 
-def _read_scheme(
-    neighborhood: int, tile_px: int, values: int, dense_values: int, indices: int
-) -> Scheme:
+def _read_scheme(shape: int, tile_px: int, values: int, dense_values: int, indices: int) -> Scheme:
     try:
+        neighborhood = _NEIGHBORHOODS[shape & ~_TRANSFORM_MASK]
+        transform = _TRANSFORMS[shape & _TRANSFORM_MASK]
         names = name_from_code(values), name_from_code(dense_values)
-        return Scheme(_NEIGHBORHOODS[neighborhood], tile_px, *names, _INDICES[indices])
+        return Scheme(neighborhood, tile_px, *names, _INDICES[indices], transform)
     except (KeyError, SettingError):
-        codes = (neighborhood, tile_px, values, dense_values, indices)
+        codes = (shape, tile_px, values, dense_values, indices)
         msg = f"the upload has unknown scheme codes {codes}"
         raise WireError(f"{msg}: install one release on the server and at every site") from None
 

@@ -22,10 +22,12 @@ from flwr.app import Message
 
 import clients.site
 import clients.uplink
-from clients.state import StateFolder, StateTransaction
+from clients.state import SiteState, StateFolder, StateTransaction
 from clients.uplink import Upload
 from fl_app import client_app, server_app
-from rsdgc import decode
+from rsdgc import SparseUpdate, decode
+from rsdgc.channel_transform import find_transform
+from rsdgc.patches import fingerprint
 from strategies import messages
 from strategies.downlink import PublishedModel
 from strategies.rs_dgc import RsDgc
@@ -74,11 +76,14 @@ class Watch:
         if self.chance(0.2, "restarted"):
             client_app.opened_sites.clear()
         if self.chance(0.05, "replica damaged"):
+            before = self.outstanding(site)
             for path in self.folder(site).path.glob("replica-*"):
                 content = bytearray(path.read_bytes())
                 content[11] ^= 64
                 path.write_bytes(content)
                 self.damaged.add(path)
+            # An upload that was not accepted is lost with the replica that it was made from.
+            self.changes[site] = self.changes[site] - before + self.outstanding(site)
         if self.chance(0.06, "disk lost"):
             self.damaged -= set(self.folder(site).path.glob("*"))
             self.changes[site] = self.changes[site] - self.outstanding(site)
@@ -129,9 +134,24 @@ class Watch:
         owed = folder.residual(state).astype(np.float64)
         sync = self.strategy.sync
         part = 1.0 if state.round > sync.accepted.get(site, 0) else 1 - sync.shares.get(site, 1.0)
-        if part:
-            owed += part * decode(folder.upload(state), self.strategy.rates.spec).to_dense()
+        if part and not self.lost(folder, state):
+            owed += part * self.meaning(decode(folder.upload(state), self.strategy.rates.spec))
         return owed
+
+    def lost(self, folder: StateFolder, state: SiteState) -> bool:
+        """Return whether the replica is damaged without which an upload means nothing."""
+        if not state.upload_replica:
+            return False
+        replica = folder.upload_replica(state)
+        return replica is None or fingerprint(replica).hex() != state.upload_base
+
+    def meaning(self, update: SparseUpdate) -> np.ndarray:
+        """Return an upload out of the basis of the model that it was made from."""
+        dense, reference = update.to_dense(), self.strategy.model.reference
+        if reference is not None:
+            published = self.published[update.stamp.base]
+            find_transform(update.spec, published, reference).inverse(dense)
+        return dense
 
     def clip(self, norms: Mapping[str, float], *_: Any) -> dict[str, float]:
         """Let some updates count by a share only, whatever their length."""
@@ -146,7 +166,7 @@ class Watch:
             if self.strategy.sync.accepted.get(site) == number:
                 update = decode(self.uploads[site, number], self.strategy.rates.spec)
                 share = self.strategy.sync.shares.get(site, 1.0)
-                self.accepted[site] = self.accepted[site] + share * update.to_dense()
+                self.accepted[site] = self.accepted[site] + share * self.meaning(update)
             total = self.accepted[site] + self.outstanding(site)
             scale = np.abs(self.changes[site]).max()
             np.testing.assert_allclose(total, self.changes[site], rtol=1e-5, atol=1e-5 * scale)
@@ -189,7 +209,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
         watch.strategy.ledger.close_round = close_round
         return watch.strategy
 
-    def make_upload(*arguments: Any) -> Upload:
+    def make_upload(*arguments: Any, **named: Any) -> Upload:
         (transaction,) = (part for part in arguments if isinstance(part, StateTransaction))
 
         def local_change(*arguments: Any) -> None:
@@ -198,7 +218,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 
         with monkeypatch.context() as patched:
             patched.setattr(clients.uplink, "local_change", local_change)
-            return inner_upload(*arguments)
+            return inner_upload(*arguments, **named)
 
     def recorded(method: str) -> None:
         inner = getattr(PublishedModel, method)
@@ -220,7 +240,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("seed", "chosen"),
     [
-        (0, {"step_ahead": 1.0}),
+        (0, {}),
         pytest.param(
             *(1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
             marks=pytest.mark.slow,

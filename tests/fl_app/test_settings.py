@@ -205,12 +205,21 @@ def test_momenta_are_the_methods_own_unless_given(
     assert Settings.from_mapping({"method": method, **given}).resolved(name) == expected
 
 
+def test_momentum_correction_needs_updates_as_they_are() -> None:
+    given = {"method": "rs-dgc", "momentum-correction": 0.9}
+    assert Settings.from_mapping(given).resolved("transform") == "none"
+    assert Settings.from_mapping({"method": "rs-dgc"}).resolved("transform") == "channels"
+    assert Settings.from_mapping({"method": "topk"}).resolved("transform") == "none"
+    with pytest.raises(SettingError, match=r"momentum-correction .* set transform to 'none'"):
+        Settings.from_mapping({**given, "transform": "channels"})
+
+
 def test_indicators_and_codings_from_outside_are_named_by_their_path() -> None:
     path = "tests.rsdgc.codec.test_values:BFloat16"
     settings = Settings.from_mapping(
         {"values": path, "dense-values": path, "indicator": "tests.rsdgc.test_indicators:Noisy"}
     )
-    assert settings.scheme() == Scheme(values=path, dense_values=path)
+    assert settings.scheme() == Scheme(values=path, dense_values=path, transform="channels")
     assert make_indicator(settings.resolved("indicator"))
 
 

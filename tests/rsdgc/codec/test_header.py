@@ -41,6 +41,7 @@ CODES = {
     "values": {"float32": 0, "float16": 1, "int8": 2, "ternary": 3, "deadzone": 4},
     "dense_values": {"float32": 0, "float16": 1, "int8": 2},
     "indices": {"rice": 0, "int32": 1},
+    "transform": {"none": 0, "channels": 16},
 }
 
 
