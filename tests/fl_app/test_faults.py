@@ -246,7 +246,7 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
             marks=pytest.mark.slow,
         ),
         # a log that holds four patches
-        pytest.param(*(2, {"quorum": 2, "budget_down": "4x"}), marks=pytest.mark.slow),
+        pytest.param(*(4, {"quorum": 2, "budget_down": "4x"}), marks=pytest.mark.slow),
         pytest.param(*(3, {"budget_down": "1x"}), marks=pytest.mark.slow),
     ],
     ids=["default", "elements", "quorum", "dense down"],

@@ -210,7 +210,7 @@ def test_momentum_correction_needs_updates_as_they_are() -> None:
     assert Settings.from_mapping(given).resolved("transform") == "none"
     assert Settings.from_mapping({"method": "rs-dgc"}).resolved("transform") == "channels"
     assert Settings.from_mapping({"method": "topk"}).resolved("transform") == "none"
-    with pytest.raises(SettingError, match=r"momentum-correction .* set transform to 'none'"):
+    with pytest.raises(SettingError, match=r"momentum-correction=0.9: .* set transform to 'none'"):
         Settings.from_mapping({**given, "transform": "channels"})
 
 

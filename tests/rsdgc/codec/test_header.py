@@ -41,7 +41,6 @@ CODES = {
     "values": {"float32": 0, "float16": 1, "int8": 2, "ternary": 3, "deadzone": 4},
     "dense_values": {"float32": 0, "float16": 1, "int8": 2},
     "indices": {"rice": 0, "int32": 1},
-    "transform": {"none": 0, "channels": 16},
 }
 
 
@@ -55,10 +54,22 @@ def test_every_code_is_what_it_has_always_been(field, kind, code):
     assert getattr(Header.read(payload, MIXED).scheme, field) == kind
 
 
+@pytest.mark.parametrize("kind", CODES["neighborhood"])
+def test_the_transform_shares_a_byte_with_the_neighborhood(kind):
+    scheme = Scheme(kind, transform="channels")
+    payload = Header(scheme, STAMP, 0, 0).assemble(MIXED, [])
+    fields = dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True))
+    assert fields["neighborhood"] == 16 + CODES["neighborhood"][kind]
+    assert Header.read(payload, MIXED).scheme == scheme
+
+
 @pytest.mark.parametrize("field", CODES)
 def test_unknown_codes_are_refused(field):
     payload = Header(Scheme(), STAMP, 0, 0).assemble(MIXED, [])
-    for code in set(range(127)) - set(CODES[field].values()):
+    known = set(CODES[field].values())
+    if field == "neighborhood":
+        known |= {16 + code for code in known}
+    for code in set(range(127)) - known:
         fields = dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True)) | {field: code}
         with pytest.raises(WireError, match="unknown scheme codes"):
             Header.read(sealed(LAYOUT.pack(*fields.values()) + bytes(4)), MIXED)
