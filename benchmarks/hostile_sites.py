@@ -42,7 +42,8 @@ from strategies.rate_control import RateControl
 from strategies.rs_dgc import ServerMomentum
 
 METHOD_NAMES = ("dense", "rs-dgc")
-ATTACKS = ("×10 flip", "scale ×100", "sign flip", "noise", "label flip")
+ATTACKS = ("×10 flip", "absent", "scale ×100", "sign flip", "noise", "label flip")
+"""``absent`` sites send nothing: the accuracy that is left without their data."""
 FACTORS = {"sign flip": -1.0, "×10 flip": -10.0, "scale ×100": 100.0}
 NOISE_LENGTH = 10.0
 """Length of a noise update, in lengths of what the site would have sent."""
@@ -121,7 +122,12 @@ class Run:
 
     def _round(self, number: int) -> None:
         federation, uploads = self._federation, self._rule(self._federation.spec, threads=1)
-        sent = [self._send(index, number, uploads) for index in range(len(federation.names))]
+        away = self.hostile if self.case.attack == "absent" else set()
+        sent = {
+            index: self._send(index, number, uploads)
+            for index in range(len(federation.names))
+            if index not in away
+        }
         shares = self._clip.shares(uploads.norms, uploads.weights)
         uploads.clip(shares)
         if self._momentum.momentum and number > 1:
@@ -186,7 +192,8 @@ def cases(
         yield Case(method, defense, "none", 0.0, seed, *settings)
     for seed, share, attack in product(seeds, (*HOSTILE_SHARES[1:], HOSTILE_SHARES[0]), ATTACKS):
         for method, defense in product(methods, DEFENSES):
-            yield Case(method, defense, attack, share, seed, *settings)
+            if attack != "absent" or defense == "mean":
+                yield Case(method, defense, attack, share, seed, *settings)
 
 
 def read_results(path: Path) -> dict[Case, dict[str, Any]]:
@@ -236,7 +243,8 @@ def plot(results: dict[Case, dict[str, Any]], path: Path) -> None:
                 for share in (0.0, *HOSTILE_SHARES)
                 if (accuracy := mean_accuracy(results, method, attack, share, defense)) is not None
             ]
-            panel.plot(*zip(*points, strict=True), marker=markers[defense], label=defense)
+            xs, ys = zip(*points, strict=True) if points else ((), ())
+            panel.plot(xs, ys, marker=markers[defense], label=defense)
         panel.set_title(f"{method}, {attack}", fontsize="medium")
         panel.set_ylim(0, None)
         panel.grid(alpha=0.3)
