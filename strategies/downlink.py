@@ -20,7 +20,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from rsdgc import Compressor, SparseUpdate, Stamp, decode
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Float32, l2_norm
 from rsdgc.channel_transform import ChannelTransform, find_transform, transformed_part
 from rsdgc.errors import RunError
 from rsdgc.patches import apply_patch, fingerprint, pack_patches
@@ -131,8 +131,8 @@ class PublishedModel:
     def distance(self) -> float:
         """Return ‖w − p‖ / ‖w‖: how far the published model is from the true one."""
         np.subtract(self.weights, self.published, out=self._difference)
-        norm = float(np.linalg.norm(self.weights))
-        return float(np.linalg.norm(self._difference)) / norm if norm else 0.0
+        norm = l2_norm(self.weights)
+        return l2_norm(self._difference) / norm if norm else 0.0
 
     def state(self) -> State:
         """Return both models and the log."""
