@@ -20,6 +20,13 @@ class ReplicaOutOfSync(Exception):  # noqa: N818  # an outcome that the server a
     """
 
 
+class ReferenceMissing(ReplicaOutOfSync):
+    """The site has another reference of the channel transform than the server.
+
+    The server answers it with the reference and the whole model.
+    """
+
+
 @dataclass(frozen=True, eq=False)
 class Replica:
     """A site's copy of one version of the published model, bit for bit."""

@@ -50,7 +50,7 @@ from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
 from clients.micro_batch import MicroBatches
 from clients.model_parts import ModelParts
-from clients.replica import ReplicaOutOfSync, check_finite, update_replica
+from clients.replica import ReferenceMissing, check_finite, update_replica
 from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train
@@ -349,7 +349,7 @@ class Site:
     ) -> Float32 | None:
         """Return the channel transform's reference; None if the run has no transform.
 
-        Raises :class:`ReplicaOutOfSync` if this site has another and the message does not bring it.
+        Raises :class:`ReferenceMissing` if this site has another and the message does not bring it.
         """
         expected = received.reference_fingerprint
         if not expected:
@@ -362,7 +362,7 @@ class Site:
             return self._reference
         reference = transaction.folder.reference(transaction.state)
         if reference is None or fingerprint(reference) != expected:
-            raise ReplicaOutOfSync("this machine builds another model before training")
+            raise ReferenceMissing("this machine builds another model before training")
         return reference
 
     def _state_of_reference(

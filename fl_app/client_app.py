@@ -19,6 +19,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
+from numpy.typing import NDArray
 
 from clients.acceleration import compile_model
 from clients.device_memory import MemoryPlan, free_bytes
@@ -26,7 +27,7 @@ from clients.evaluation import Score, SiteScores
 from clients.frozen_cache import FrozenPartMissing, load_frozen_part
 from clients.micro_batch import MicroBatch, MicroBatches
 from clients.model_parts import ModelParts
-from clients.replica import ReplicaOutOfSync
+from clients.replica import ReferenceMissing, ReplicaOutOfSync
 from clients.site import Site
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings, choose_device
@@ -113,6 +114,8 @@ def train(message: Message, context: Context) -> Message:
         site = _site(context, message)
         received = _received_model(message, task, site.spec)
         result = site.work(_round_task(settings, origin, task), received)
+    except ReferenceMissing as reason:
+        return _request_reply(message, messages.TRANSFORM, reason)
     except ReplicaOutOfSync as reason:
         return _request_reply(message, messages.RESYNC, reason)
     except FrozenPartMissing as reason:
@@ -135,6 +138,8 @@ def evaluate(message: Message, context: Context) -> Message:
         site = _site(context, message)
         received = _received_model(message, task, site.spec)
         scores, local = site.evaluate(_origin(context, task), received)
+    except ReferenceMissing as reason:
+        return _request_reply(message, messages.TRANSFORM, reason)
     except ReplicaOutOfSync as reason:
         return _request_reply(message, messages.RESYNC, reason)
     except FrozenPartMissing as reason:
@@ -405,17 +410,23 @@ def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> Re
             raise ReplicaOutOfSync(str(error)) from None
         return replace(received, patches=tuple(patches))
     try:
-        reference = None
-        if messages.TRANSFORM in record:
-            array = record.pop(messages.TRANSFORM)
-            reference = received_floats(array, (transformed_size(spec),))
         whole = received_model(record, spec)
     except WireError as error:
         raise RunError(
             f"the server's model is not this site's, float32[{spec.size}] ({error}): use the same "
             "version and data at all sites"
         ) from None
-    return replace(received, whole=whole, reference=reference)
+    return replace(received, whole=whole, reference=_received_reference(message, spec))
+
+
+def _received_reference(message: Message, spec: ModelSpec) -> NDArray[np.float32] | None:
+    record = message.content.array_records.get(messages.TRANSFORM)
+    if record is None:
+        return None
+    try:
+        return received_floats(record[messages.PACKED], (transformed_size(spec),))
+    except (KeyError, WireError) as error:
+        raise RunError(f"the reference of the transform arrived damaged: {error}") from None
 
 
 def _received_frozen_part(message: Message) -> bytes | None:
@@ -486,7 +497,7 @@ def _class_counts(score: Score, keys: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _request_reply(message: Message, request: str, reason: Exception) -> Message:
-    """Ask the server for the whole model (``resync``), or for it and the frozen part."""
+    """Ask the server for the whole model, and with another request than ``resync`` for more."""
     log(WARNING, "asking the server for the whole model: %s", reason)
     metrics = MetricRecord({request: 1})
     return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)

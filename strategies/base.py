@@ -248,6 +248,10 @@ class SiteStrategy(Strategy):
         """Return the version that sites' replicas may have at most; None without replicas."""
         return None
 
+    def transform_reference(self) -> Download | None:
+        """Return the reference of the channel transform; None if updates are not transformed."""
+        return None
+
     def ratios(self) -> dict[str, float]:
         """Return this round's compression ratios by layer; empty for a dense method."""
         return {}
@@ -571,14 +575,20 @@ class SiteStrategy(Strategy):
         """Return a message with the whole model if a reply asks for it, once a round and site.
 
         A site without the frozen part is sent that, too. It lacks the weights that the run started
-        from, so its own version 0 would not be the server's.
+        from, so its own version 0 would not be the server's. So is a site without the reference of
+        the channel transform.
         """
         sent = self._outbox.sent[index]
         frozen = self._requested_frozen_part(reply)
+        reference = None
+        if is_request(reply, messages.TRANSFORM):
+            reference = self.transform_reference()
         if self._outbox.entries[sent.site].resynced:
             return None
         if frozen is not None:
             log(WARNING, "%s lacks the frozen part of the model: sending it", sent.site)
+        elif reference is not None:
+            log(WARNING, "%s lacks the reference of the transform: sending it", sent.site)
         elif self.requests_whole_model(reply):
             log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
         else:
@@ -593,6 +603,10 @@ class SiteStrategy(Strategy):
             assert frozen.arrays is not None
             message.content[messages.FROZEN] = frozen.arrays
             groups |= frozen.groups
+        if reference is not None:
+            assert reference.arrays is not None
+            message.content[messages.TRANSFORM] = reference.arrays
+            groups |= reference.groups
         self._outbox.add_resync(index, reply, message, groups)
         return message
 

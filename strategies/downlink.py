@@ -26,7 +26,7 @@ from rsdgc.errors import RunError
 from rsdgc.patches import apply_patch, fingerprint, pack_patches
 from strategies import messages
 from strategies.checkpoints import Arrays, State
-from strategies.ledger import WHOLE_MODEL, update_bytes
+from strategies.ledger import REFERENCE_GROUP, WHOLE_MODEL, update_bytes
 from strategies.rate_control import RateControl
 
 
@@ -227,14 +227,12 @@ class DownloadCache:
             self._since[version] = self.whole() if patches is None else _pack(patches)
         return self._since[version]
 
-    def with_reference(self) -> Download:
-        """Return the whole published model, and the channel transform's reference if it has one."""
-        whole, reference = self.whole(), self._model.reference
-        if reference is None or whole.arrays is None:
-            return whole
-        array = Array(reference)
-        arrays = ArrayRecord({**whole.arrays, messages.TRANSFORM: array})
-        return Download(arrays, {WHOLE_MODEL: whole.groups[WHOLE_MODEL] + len(array.data)})
+    def reference(self) -> Download | None:
+        """Return the reference of the channel transform; None without one."""
+        if self._model.reference is None:
+            return None
+        array = Array(self._model.reference)
+        return Download(ArrayRecord({messages.PACKED: array}), {REFERENCE_GROUP: len(array.data)})
 
     def whole(self) -> Download:
         """Return the whole published model."""

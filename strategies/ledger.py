@@ -47,6 +47,7 @@ SUSPENDED = "suspended"
 """Phase of the entry of a site that is set aside for some rounds."""
 
 FROZEN_GROUP = "frozen part"
+REFERENCE_GROUP = "transform reference"
 """Group of the bytes of what a site lacks of the model that is not trained."""
 
 ERROR_GROUP = "error"

@@ -33,6 +33,8 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
                                            the digest of the frozen part, if the model has one
            ``frozen`` (arrays)             the frozen part, in the answer to a site that lacks
                                            it (:mod:`rsdgc.frozen_part`); also with evaluate
+           ``transform`` (arrays)          the reference of the channel transform, likewise
+                                           (:mod:`rsdgc.channel_transform`)
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``running`` (arrays)            the site's running statistics, if they have changed
            ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``seconds``, and with
@@ -42,7 +44,8 @@ train ←    ``update`` (arrays)             one encoded upload, or the whole mo
                                            ``val-reference``, … if the site has a validation split
 train ←    ``metrics`` (metrics)           ``resync`` alone: the patches do not fit the site's
                                            replica, and it needs the whole model; ``frozen``
-                                           alone: it needs that and the frozen part
+                                           or ``transform`` alone: it needs that and the frozen
+                                           part, or the reference of the channel transform
 evaluate → ``model``, ``task``             as above; ``task`` has ``site``, the origin,
                                            ``normalization``, ``frozen`` and the modalities
 evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, ``confusion``, and
@@ -54,8 +57,7 @@ evaluate ← ``metrics`` (metrics)           ``num-examples``, ``score-loss``, `
 
 The *origin* is ``run`` (8 bytes), ``version`` and ``fingerprint`` of the published model,
 ``resumed-round`` and ``kept-rounds``, and ``transform``, the fingerprint of the channel transform's
-reference, if updates are transformed; ``docs/protocol.md`` explains them. A site that asks for the
-whole model is sent the reference, too, as the array ``transform``.
+reference, if updates are transformed; ``docs/protocol.md`` explains them.
 
 ``reference``, ``predicted`` and ``correct`` are counts per class on the site's test split for the
 model as received, those with ``val-`` on its validation split. They suffice for overall accuracy,
@@ -102,7 +104,8 @@ FINGERPRINT = "fingerprint"
 RESUMED_ROUND = "resumed-round"
 KEPT_ROUNDS = "kept-rounds"
 TRANSFORM = "transform"
-"""Fingerprint of the channel transform's reference in a task, and name of the array of it."""
+"""Fingerprint of the channel transform's reference in a task, the reference itself, and a site's
+request for it."""
 RESYNC = "resync"
 
 NAMES = "names"

@@ -141,7 +141,10 @@ def read_evaluate_reply(reply: Message, site: SiteInfo, num_classes: int) -> Eva
 
 
 def is_request(reply: Message, request: str) -> bool:
-    """Return whether a reply asks for the model, by ``resync`` or ``frozen``, and that alone."""
+    """Return whether a reply asks for the model, and for that alone.
+
+    The requests are ``resync``, ``frozen`` and ``transform``.
+    """
     try:
         content = check_records(reply, {messages.METRICS: MetricRecord})
         report = Report(content, messages.METRICS)
@@ -169,7 +172,7 @@ def read_upload(
 
 def _check_no_request(report: Report) -> None:
     # The first request was answered within the round.
-    for request in (messages.RESYNC, messages.FROZEN):
+    for request in (messages.RESYNC, messages.FROZEN, messages.TRANSFORM):
         if request in report:
             raise ReplyRefused(INCOMPLETE, f"it asks again for the model ('{request}')")
 

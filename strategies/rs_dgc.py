@@ -209,7 +209,7 @@ class RsDgc(SiteStrategy):
     def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
         """Return the patches that a site lacks, or the whole model."""
         if whole:
-            return self._downloads.with_reference()
+            return self._downloads.whole()
         return self._downloads.since(self.sync.confirmed.get(site.name, 0))
 
     def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
@@ -236,6 +236,10 @@ class RsDgc(SiteStrategy):
     def published_version(self) -> int | None:
         """Return the version of the published model."""
         return self.model.version
+
+    def transform_reference(self) -> Download | None:
+        """Return the reference of the channel transform; None if updates are not transformed."""
+        return self._downloads.reference()
 
     def requests_whole_model(self, reply: Message) -> bool:
         """Return whether the site reports that its replica is out of sync."""

@@ -162,17 +162,18 @@ def test_the_same_seed_gives_the_same_model_however_many_nodes_host_the_sites(
     assert_equal_models(tmp_path / "run", watched.folder)
 
 
-def test_ratios_are_sent_and_change_over_the_rounds(watched: WatchedRun) -> None:
+def test_ratios_are_sent_and_change_over_the_rounds(data: Path, tmp_path: Path) -> None:
+    loopback = run(settings(data, tmp_path / "run", budget="60x"))
     tasks = [
         message.content.config_records[messages.TASK]
-        for message in watched.seen
+        for message in loopback.seen
         if message.metadata.message_type == "train"
     ]
     by_round: dict[int, list[float]] = {
         int(task[messages.ROUND]): list(task[messages.RATIOS]) for task in tasks
     }
     assert by_round[1] != by_round[2] != by_round[3]
-    history = lines(watched.folder / "history.jsonl")
+    history = lines(tmp_path / "run" / "history.jsonl")
     for entry in history[1:]:
         assert list(entry["ratios"].values()) == pytest.approx(by_round[entry["round"]], rel=1e-4)
 
@@ -383,7 +384,8 @@ def test_the_sites_end_with_the_model_that_is_delivered(watched: WatchedRun) -> 
     model = model_of(watched.folder)
     delivered = b"".join(model[layer["name"]].tobytes() for layer in config["layers"])
     for site in ("site-00", "site-01", "site-02"):
-        (replica,) = (watched.folder / "state" / "7" / site).glob("replica-*")
+        state = json.loads((watched.folder / "state" / "7" / site / "state.json").read_text())
+        replica = watched.folder / "state" / "7" / site / state["states"][-1]["replica"]
         assert replica.read_bytes() == delivered
 
 

@@ -114,6 +114,7 @@ def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
     assert summary.pop("privacy") is None
     assert summary.pop("suspended") == {}
     assert summary.pop("left_out") == []
+    assert summary.pop("clipped") == 0
     assert json.dumps(summary, indent=1) == (OLD_RUN / "summary.json").read_text()
     for name, records in (("history.jsonl", run.history), ("rounds.jsonl", run.site_entries)):
         lines = (OLD_RUN / name).read_text().splitlines()
