@@ -47,8 +47,9 @@ _elementwise_method = partial(
 _BUILT_IN = {
     "rs-dgc": Method(
         "RS-DGC",
-        "significant neighborhoods by NSI, dead-zone levels of one step, ratios by the "
-        "aggregated update, a step ahead at the sites, momentum of the global model",
+        "significant neighborhoods by NSI in the principal axes of the channels, dead-zone levels of "
+        "one step, ratios by the aggregated update, a step ahead at the sites, momentum of the "
+        "global model",
         transform="channels",
         step_ahead=1.0,
         server_momentum=0.4,
