@@ -47,8 +47,8 @@ _elementwise_method = partial(
 _BUILT_IN = {
     "rs-dgc": Method(
         "RS-DGC",
-        "significant neighborhoods by NSI in the principal axes of the channels, dead-zone levels of "
-        "one step, ratios by the aggregated update, a step ahead at the sites, momentum of the "
+        "significant neighborhoods by NSI in the principal axes of the channels, dead-zone levels "
+        "of one step, ratios by the aggregated update, a step ahead at the sites, momentum of the "
         "global model",
         transform="channels",
         step_ahead=1.0,
