@@ -36,6 +36,8 @@ class Federation:
         Name of the model.
     rounds : int
         Rounds of the learning rate's schedule.
+    epochs : int
+        Local epochs a round.
 
     Attributes
     ----------
@@ -50,11 +52,18 @@ class Federation:
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, model: str = MODEL, rounds: int = ROUNDS
+        self,
+        dataset: Dataset,
+        seed: int,
+        model: str = MODEL,
+        rounds: int = ROUNDS,
+        epochs: int = 1,
     ) -> None:
         store = dataset.store
         self._dataset = dataset
-        self._settings = Settings.from_mapping({"rounds": rounds, "seed": seed})
+        self._settings = Settings.from_mapping(
+            {"rounds": rounds, "seed": seed, "local-epochs": epochs}
+        )
         self._classes = len(store.classes)
         built = build_model(model, store.num_bands, self._classes, store.chip_px, seed)
         self._model = built.to(memory_format=torch.channels_last)
@@ -115,8 +124,13 @@ class Federation:
 
     def accuracy(self, weights: Flat) -> float:
         """Score a model on the test chips of all sites."""
+        return self.score(weights)[0]
+
+    def score(self, weights: Flat) -> tuple[float, float]:
+        """Return accuracy and mean loss of a model on the test chips of all sites."""
         self._parts.load_vector(weights)
-        confusion = sum(
-            score_model(self._model, part, self._classes).confusion for part in self._test
-        )
-        return float(np.trace(confusion) / np.sum(confusion))
+        scores = [score_model(self._model, part, self._classes) for part in self._test]
+        confusion = np.sum([score.confusion for score in scores], axis=0)
+        samples = sum(score.samples for score in scores)
+        loss = sum(score.loss * score.samples for score in scores) / samples
+        return float(np.trace(confusion) / samples), loss
