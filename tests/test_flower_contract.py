@@ -73,7 +73,7 @@ def test_a_reply_can_still_be_pulled_in_parts() -> None:
 
 
 def test_a_message_still_becomes_objects_of_five_levels() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id = 7, 1
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
     content = RecordDict({"a": ArrayRecord({"b": Array(np.zeros(3))}), "m": MetricRecord({"x": 1})})
     message = Message(content, 1, "train")
     kinds = {
