@@ -23,7 +23,6 @@ from rsdgc import NSI, RMS, Compressor, Scheme, Stamp
 from rsdgc.arrays import l2_norm
 from rsdgc.channel_transform import ChannelTransform, transformed_part
 from rsdgc.feedback import compress_with_feedback, step_ahead_share
-from rsdgc.patches import apply_patch
 from strategies.rate_control import RateControl
 from strategies.rs_dgc import ServerMomentum
 
@@ -185,7 +184,10 @@ class Run:
         stamp = Stamp(1, number, number - 1)
         patch = compressor.compress(difference, rates.ratios, stamp, rates.target_bytes)
         before = self._published.copy()
-        apply_patch(patch, self._published, self._reference)
+        if transform is None:
+            patch.add_to(self._published)
+        else:
+            transform.add_to(patch, self._published)
         self.num_bytes += len(patch.payload)
         not_covered = np.float32(self._variant.kept) * (self._published == before)
         self._in_flight = [not_covered * vector for vector in self._in_flight]

@@ -94,6 +94,9 @@ class Site:
         here, and nothing of them is sent.
     micro_batches : MicroBatches, optional
         How many chips go through the model at once; one for all sites of a process.
+    transformed : bool
+        Whether the run's updates are transformed (:mod:`rsdgc.channel_transform`). Only then the
+        transformed layers of the model before training are kept.
 
     Raises
     ------
@@ -115,6 +118,7 @@ class Site:
         batch_norm: str = "average",
         lacking: Collection[str] = (),
         micro_batches: MicroBatches | None = None,
+        transformed: bool = False,
     ) -> None:
         for split in (train, test, val):
             if split is not None:
@@ -142,9 +146,12 @@ class Site:
         self.state_dir = state_dir
         self._initial = initial
         self._micro_batches = micro_batches or MicroBatches()
-        #: the channel transform's reference, as far as this machine makes it
-        self._reference = transformed_part(self.spec, self.parts.vector())
-        self._reference_fingerprint = fingerprint(self._reference)
+        #: the channel transform's reference, as this machine makes it, and its fingerprint
+        self._reference: Float32 | None = None
+        self._reference_fingerprint = b""
+        if transformed:
+            self._reference = transformed_part(self.spec, self.parts.vector())
+            self._reference_fingerprint = fingerprint(self._reference)
         self._initial_statistics = self.parts.arrays(self.parts.running)
         self._initial_local = self.parts.arrays(self.parts.local)
 

@@ -303,6 +303,7 @@ def _open_site(
         initial=lambda: ModelParts(make_model(), settings.batch_norm).vector(),
         batch_norm=settings.batch_norm,
         micro_batches=learned,
+        transformed=settings.method != "fedavg" and settings.scheme().transform != "none",
     )
 
 

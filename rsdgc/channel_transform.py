@@ -186,7 +186,7 @@ def find_transform(spec: ModelSpec, published: Float32, reference: Float32) -> C
     The arguments and errors are those of :class:`ChannelTransform`.
     """
     digest = hashlib.blake2b(spec.signature, digest_size=16)
-    for values in (transformed_part(spec, published), reference):
+    for values in (*_transformed_views(spec, published), reference):
         digest.update(np.ascontiguousarray(values, np.float32).data)
     key = digest.digest()
     if key not in _recent:

@@ -127,16 +127,13 @@ def apply_patches(
         if update.stamp.base != version:
             msg = f"a patch from version {update.stamp.base} does not fit version {version}"
             raise WireError(f"{msg}: send the patches between them, or the model")
-        apply_patch(update, target, reference)
+        _apply_patch(update, target, reference)
         version = update.stamp.round
     return version
 
 
-def apply_patch(update: SparseUpdate, target: Float32, reference: Float32 | None) -> None:
-    """Add a patch to the version of the published model that it starts from, in place.
-
-    See :func:`apply_patches`.
-    """
+def _apply_patch(update: SparseUpdate, target: Float32, reference: Float32 | None) -> None:
+    """Add a patch to the version of the published model that it starts from, in place."""
     if update.scheme.transform == "none":
         update.add_to(target)
     elif reference is None:

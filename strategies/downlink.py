@@ -23,7 +23,7 @@ from rsdgc import Compressor, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Float32, l2_norm
 from rsdgc.channel_transform import ChannelTransform, find_transform, transformed_part
 from rsdgc.errors import RunError
-from rsdgc.patches import apply_patch, fingerprint, pack_patches
+from rsdgc.patches import fingerprint, pack_patches
 from strategies import messages
 from strategies.checkpoints import Arrays, State
 from strategies.ledger import REFERENCE_GROUP, WHOLE_MODEL, update_bytes
@@ -174,7 +174,10 @@ class PublishedModel:
             update = self._compressor.compress(
                 self._difference, rates.ratios, stamp, rates.target_bytes
             )
-            apply_patch(update, self.published, self.reference)
+            if transform is None:
+                update.add_to(self.published)
+            else:
+                transform.add_to(update, self.published)
             self.log.append(Patch.from_update(update))
             # A site that lacks more than this is better served with the whole model.
             while sum(len(patch.payload) for patch in self.log) >= self.spec.dense_bytes:
