@@ -14,7 +14,7 @@ import json
 import math
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +105,7 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
     DocumentError
         The text is not JSON, is nested too deeply, or holds text or numbers that cannot be used.
     """
-    try:
-        values = json.loads(text)
-    except RecursionError:
-        raise DocumentError("it is nested too deeply") from None
-    except ValueError as error:
-        raise DocumentError(f"it is not JSON: {error}") from None
+    values = _parse(json.loads, "JSON", text)
     check_values(values, finite=finite)
     return values
 
@@ -122,14 +117,18 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Return the values of a TOML text; raises as :func:`parse_json`."""
+    values: dict[str, Any] = _parse(tomllib.loads, "TOML", text)
+    check_values(values)
+    return values
+
+
+def _parse(parser: Callable[[str], Any], kind: str, text: str) -> Any:
     try:
-        values = tomllib.loads(text)
+        return parser(text)
     except RecursionError:
         raise DocumentError("it is nested too deeply") from None
     except ValueError as error:
-        raise DocumentError(f"it is not TOML: {error}") from None
-    check_values(values)
-    return values
+        raise DocumentError(f"it is not {kind}: {error}") from None
 
 
 def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -286,18 +287,23 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_text(path: Path) -> str:
-    try:
+    with _explain_errors(path):
         return read_text(path)
+
+
+@contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file of a run folder into a :class:`RunError`, one line."""
+    try:
+        yield
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise RunError(
+            f"{path} is missing: the run did not finish, or this is not a run folder"
+        ) from None
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})") from None
     except DocumentError as error:
         raise RunError(f"{path} is damaged: {error}") from None
-
-
-def _missing(path: Path) -> RunError:
-    return RunError(f"{path} is missing: the run did not finish, or this is not a run folder")
 
 
 def _parse_object(text: str, where: str) -> dict[str, Any]:
@@ -363,15 +369,9 @@ def _read_lines(kind: type[Record], path: Path) -> list[Record]:
     """
     records = []
     adapter = TypeAdapter(kind)  # building one takes longer than reading a hundred lines
-    try:
+    with _explain_errors(path):
         for number, line in enumerate(read_lines(path), start=1):
             if line.strip():
                 where = f"{path} line {number}"
                 records.append(_to_record(adapter, _parse_object(line, where), where))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror})") from None
-    except DocumentError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
     return records
