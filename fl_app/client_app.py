@@ -158,17 +158,19 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def train_settings(settings: Settings, learning_rate: float) -> TrainSettings:
-    """Return how a site trains in a round of this learning rate."""
+def train_settings(
+    settings: Settings, learning_rate: float, clip_scale: float = 1.0
+) -> TrainSettings:
+    """Return how a site trains in a round of this learning rate, and scale of `clip-norm`."""
     return TrainSettings(
         optimizer=settings.optimizer,
         lr=learning_rate,
-        momentum=settings.momentum,
+        momentum=settings.resolved("momentum"),
         weight_decay=settings.resolved("weight_decay"),
         batch_size=settings.batch_size,
         epochs=settings.local_epochs,
         steps=settings.local_steps,
-        clip_norm=settings.clip_norm,
+        clip_norm=settings.clip_norm * clip_scale,
         augment=settings.augment,
         crop=settings.crop,
         amp=settings.amp,
@@ -376,6 +378,16 @@ def _learning_rate(task: ConfigRecord) -> float:
     return rate
 
 
+def _clip_scale(task: ConfigRecord) -> float:
+    scale = _value(task, messages.CLIP_SCALE, 1.0)
+    if not 0 < scale <= 1:
+        raise RunError(
+            f"the server's task has {messages.CLIP_SCALE}={scale}, and it must be above 0, up to "
+            "1: install the same version at the server and at all sites"
+        )
+    return scale
+
+
 def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
     """Return the run that asks. A resumed run keeps its number, but Flower gives it a new one."""
     # Bytes, for Flower's run numbers have 64 bits and its records hold signed integers.
@@ -446,7 +458,7 @@ def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> Ro
         origin=origin,
         round=number,
         score=messages.is_scored(number, settings.evaluate_every),
-        train=train_settings(settings, _learning_rate(task)),
+        train=train_settings(settings, _learning_rate(task), _clip_scale(task)),
         compressed=settings.method != "fedavg",
         seed=settings.seed,
         scheme=settings.scheme(),

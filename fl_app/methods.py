@@ -30,8 +30,17 @@ class Method:
     transform: str = "none"
     #: see :mod:`strategies.rate_control`; ``whole`` sends every layer whole
     ratio_policy: str = "update"
-    #: momentum that sites keep over rounds, with factor masking; 0 for none
+    #: budget_down, budget_final: sizes of a message to a site and of the last patch, as the
+    #: settings; ``1x`` is the whole model
+    budget_down: str = "67x"
+    budget_final: str = "10x"
+    #: epochs at the start with larger uploads, see :func:`strategies.rate_control.round_weights`
+    warm_up_epochs: float = 0.0
+    #: momentum that sites keep over rounds, with factor masking, in place of the optimizer's; 0
+    #: for none
     momentum_correction: float = 0.0
+    #: what the largest gradient norm is multiplied by, see the setting ``clip-scale``
+    clip_scale: str = "none"
     #: longest step ahead of the received model that local training starts from, in lengths of the
     #: site's last change, see :mod:`rsdgc.feedback`; 0 for none
     step_ahead: float = 0.0
@@ -39,7 +48,19 @@ class Method:
     server_momentum: float = 0.0
 
 
-_paper_method = partial(Method, neighborhood="tile", values="float32")
+# What was published for data-parallel training compresses the exchange of gradients alone, in
+# float32, and builds on Deep Gradient Compression (Lin et al. 2018): its momentum correction with
+# factor masking (sections 3.2 and 3.3), and its warm-up of four epochs (section 3.3).
+_published_method = partial(
+    Method,
+    values="float32",
+    dense_values="float32",
+    budget_down="1x",
+    budget_final="1x",
+    warm_up_epochs=4.0,
+    momentum_correction=0.9,
+)
+_paper_method = partial(_published_method, neighborhood="tile")
 _elementwise_method = partial(
     Method, neighborhood="element", indicator="l1", ratio_policy="uniform"
 )
@@ -56,7 +77,8 @@ _BUILT_IN = {
     ),
     "rs-dgc-paper": _paper_method(
         "RS-DGC as published",
-        "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|",
+        "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|, momentum "
+        "correction, warm-up; the whole model down",
         ratio_policy="weight",
     ),
     "rs-dgc-static": _paper_method(
@@ -75,13 +97,16 @@ _BUILT_IN = {
         values="float32",
         indices="int32",
     ),
-    "dgc": _elementwise_method(
+    "dgc": _published_method(
         "Deep Gradient Compression",
-        "Deep Gradient Compression (Lin et al. 2018): top-k with momentum correction and "
-        "momentum factor masking, float32 values and int32 indices",
-        values="float32",
+        "Deep Gradient Compression (Lin et al. 2018): top-k with momentum correction, momentum "
+        "factor masking, warm-up, and clipping by 1/√N; float32 values and int32 indices; the "
+        "whole model down",
+        neighborhood="element",
+        indicator="l1",
+        ratio_policy="uniform",
         indices="int32",
-        momentum_correction=0.9,
+        clip_scale="sites",
     ),
     "random-k": _elementwise_method(
         "Random-k",

@@ -52,6 +52,8 @@ MAX_SHOWN = 200
 AUTO: Final = "auto"
 """Value of a setting that the method decides, the optimizer or the model."""
 
+DEFAULT_MOMENTUM = 0.9
+
 _SGD_DEFAULTS = {"learning_rate": 0.05, "weight_decay": 1e-4}
 OPTIMIZER_DEFAULTS = {
     "sgd": _SGD_DEFAULTS,
@@ -109,6 +111,15 @@ def _parse_share(value: object) -> float | str:
 
 def _parse_from_zero(value: object) -> float | str:
     return _parse_auto(value, "a number from 0")
+
+
+def _parse_count(value: object) -> int | str:
+    count = _parse_auto(value, "a whole number from 0")
+    if count == AUTO:
+        return AUTO
+    if int(count) != count:
+        raise ValueError("write a whole number from 0, or 'auto'")
+    return int(count)
 
 
 def _parse_auto(
@@ -216,16 +227,17 @@ class Settings(BaseModel):
         description="How the budget is shared over layers: by the paper's ranking of neurons "
         "by mean |weight|, by the aggregated update, or evenly; `whole` sends all.",
     )
-    warm_up_rounds: int = Field(
-        0,
-        ge=0,
+    warm_up_rounds: Annotated[int | Literal["auto"], BeforeValidator(_parse_count)] = Field(
+        AUTO,
         description="Rounds at the start with larger uploads, from a quarter of the dense model "
-        "down; the rounds after them make up for it.",
+        "down; the rounds after them make up for it. `auto`: four epochs for `dgc`, "
+        "`rs-dgc-paper` and `rs-dgc-static`, else 0.",
     )
     momentum_correction: Momentum = Field(
         AUTO,
         description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
-        "step, from 0 to below 1; `auto`: 0.9 for `dgc`, else 0.",
+        "step, from 0 to below 1; `auto`: 0.9 for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, "
+        "else 0.",
     )
     step_ahead: StepAhead = Field(
         AUTO,
@@ -337,8 +349,10 @@ class Settings(BaseModel):
         description="Rounds in which the learning rate rises linearly to its largest value; the "
         "schedule starts after them.",
     )
-    momentum: float = Field(
-        0.9, ge=0.0, lt=1.0, description="Momentum within a round; β₁ of `adamw`."
+    momentum: Momentum = Field(
+        AUTO,
+        description="Momentum within a round; β₁ of `adamw`. `auto`: 0.9, but 0 for SGD with "
+        "`momentum-correction`, which takes its place.",
     )
     weight_decay: Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)] = Field(
         AUTO,
@@ -346,6 +360,11 @@ class Settings(BaseModel):
         "normalization out. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",
     )
     clip_norm: float = Field(5.0, ge=0.0, description="Largest gradient norm; 0: no clipping.")
+    clip_scale: Literal["auto", "none", "sites"] = Field(
+        "auto",
+        description="What `clip-norm` is multiplied by: nothing, or 1/√N for the N sites of a "
+        "round (`sites`), so that their mean is clipped alike; `auto`: the method's own.",
+    )
     proximal: float = Field(
         0.0,
         ge=0.0,
@@ -412,13 +431,15 @@ class Settings(BaseModel):
     )
 
     budget_down: str = Field(
-        "67x",
-        description="Size of a message to a site, as `budget`; `1x`: the whole model each round.",
+        AUTO,
+        description="Size of a message to a site, as `budget`; `1x`: the whole model each round. "
+        "`auto`: `1x` for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, else `67x`.",
     )
     budget_final: str = Field(
-        "10x",
+        AUTO,
         description="Size of the last patch, which makes the published model the final one; "
-        "`1x`: the whole true model.",
+        "`1x`: the whole true model. `auto`: `1x` for `dgc`, `rs-dgc-paper` and "
+        "`rs-dgc-static`, else `10x`.",
     )
     checkpoint_every: int = Field(
         10, ge=0, description="Rounds between two checkpoints of the server; 0: none."
@@ -465,8 +486,9 @@ class Settings(BaseModel):
 
     @field_validator("budget", "budget_down", "budget_final")
     @classmethod
-    def _budget_is_readable(cls, value: str) -> str:
-        parse_budget(value, dense_bytes=1 << 20)  # of any size: it is the text that is checked
+    def _budget_is_readable(cls, value: str, info: ValidationInfo) -> str:
+        if value != AUTO or info.field_name == "budget":
+            parse_budget(value, dense_bytes=1 << 20)  # of any size: it is the text that is checked
         return value
 
     @field_validator("max_site_chips")
@@ -593,6 +615,11 @@ class Settings(BaseModel):
             return value
         if name == "learning_rate" and self.optimizer != "adamw":
             return SGD_LEARNING_RATES.get(self.model, _SGD_DEFAULTS[name])
+        if name == "momentum":
+            # Both together would multiply the length of steps twice.
+            compressed = self.method != "fedavg" and self.optimizer != "adamw"
+            corrected = compressed and self.resolved("momentum_correction")
+            return 0.0 if corrected else DEFAULT_MOMENTUM
         if name == "transform" and self.resolved("momentum_correction"):
             return "none"  # factor masking sets to zero what was sent, element by element
         own = OPTIMIZER_DEFAULTS[self.optimizer]

@@ -133,7 +133,8 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
         model, _ = prepare_model(settings, sites.data.modalities, len(data.classes), weights)
         spec = ModelParts(model, settings.batch_norm).spec
     check_modalities(sites, settings, model)
-    for budget in (settings.budget, settings.budget_down, settings.budget_final):
+    down, final = settings.resolved("budget_down"), settings.resolved("budget_final")
+    for budget in (settings.budget, down, final):
         budget_bytes = parse_budget(budget, spec.dense_bytes)
         if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:
             fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)

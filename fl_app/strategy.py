@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from logging import INFO
+import math
+from collections.abc import Iterator
+from logging import INFO, WARNING
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from flwr.common import log
 from numpy.typing import NDArray
 
 from clients.model_parts import ModelParts
+from fl_app.methods import find_method
 from fl_app.runs.folder import ActiveRun
-from fl_app.settings import AUTO, Settings, parse_budget
+from fl_app.settings import AUTO, DEFAULT_MOMENTUM, Settings, parse_budget
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
 from rsdgc.errors import SettingError
 from rsdgc.frozen_part import FrozenPart
@@ -38,6 +41,8 @@ def build_strategy(
     are to compare it.
     """
     settings, spec = run.settings, model.spec
+    for text in cautions(settings):
+        log(WARNING, "%s", text)
     running = RunningStatistics(model.arrays(model.running))
     local = model.arrays(model.local)
     # FedAvg would send the statistics in float32, too.
@@ -51,6 +56,7 @@ def build_strategy(
         settings.evaluate_every,
         settings.suspend_after,
         settings.clip_updates,
+        scale_clip=settings.resolved("clip_scale") == "sites",
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
     momentum = _server_momentum(settings, spec)
@@ -65,9 +71,9 @@ def build_strategy(
         )
     # One control each: patches carry the changes of all sites, which are spread over the layers
     # differently than one site's, and the last patch has a budget of its own.
-    up = _rate_control(settings, spec, settings.budget, settings.warm_up_rounds)
-    down = _rate_control(settings, spec, settings.budget_down)
-    final = _rate_control(settings, spec, settings.budget_final)
+    up = _rate_control(settings, spec, settings.budget, _warm_up_rounds(settings, sites))
+    down = _rate_control(settings, spec, settings.resolved("budget_down"))
+    final = _rate_control(settings, spec, settings.resolved("budget_final"))
     # Whatever ranks the uploads, patches are ranked by RMS: of equally large neighborhoods it keeps
     # the most energy of the step.
     compressor = Compressor(spec, settings.scheme(), RMS())
@@ -78,6 +84,62 @@ def build_strategy(
         aggregator=AGGREGATORS[settings.aggregation],
         privacy=privacy,
     )
+
+
+def cautions(settings: Settings) -> Iterator[str]:
+    """Yield one line for each setting that makes no sense beside the others.
+
+    Such a run is possible, and a comparison may want it; so it is not refused.
+    """
+    one_step = settings.local_steps == 1
+    local = settings.resolved("momentum")
+    compressed = settings.method != "fedavg"
+    correction = settings.resolved("momentum_correction") if compressed else 0.0
+    server = settings.resolved("server_momentum")
+    if settings.optimizer == "adamw":
+        if one_step:
+            yield (
+                "optimizer=adamw is new in each round, and its first step is the sign of the "
+                "gradient: set optimizer=sgd, or more local-steps"
+            )
+    elif one_step and local and (settings.momentum != AUTO or settings.server_momentum == AUTO):
+        remedy = "momentum=0"
+        if not correction:
+            over_rounds = "momentum-correction" if compressed and not server else "server-momentum"
+            remedy += f" and {over_rounds}={DEFAULT_MOMENTUM:g}"
+        yield (
+            f"momentum={local:g} does nothing in rounds of one step, because the optimizer is new "
+            f"in each round: set {remedy}"
+        )
+    elif local and correction:
+        yield (
+            f"momentum={local:g} and momentum-correction={correction:g} multiply the length of "
+            "steps twice: set momentum=auto, or momentum-correction=0"
+        )
+    if correction and not one_step:
+        steps = settings.local_steps
+        length = f"local-steps={steps}" if steps else f"local-epochs={settings.local_epochs}"
+        yield (
+            f"momentum-correction={correction:g} is for rounds of one step, not {length}: "
+            "set local-steps=1 as published, or momentum-correction=0"
+        )
+    if correction and server:
+        yield (
+            f"momentum-correction={correction:g} and server-momentum={server:g} multiply the "
+            "length of steps twice: set server-momentum=0, or momentum-correction=0"
+        )
+
+
+def _warm_up_rounds(settings: Settings, sites: SiteManager) -> int:
+    """Return the rounds with larger uploads; a method's own are so many epochs of the sites."""
+    if settings.warm_up_rounds != AUTO:
+        return int(settings.warm_up_rounds)
+    epochs_in_round = float(settings.local_epochs)
+    if settings.local_steps:
+        chips = [site.num_train for site in sites.sites.values()]
+        steps = [math.ceil(count / settings.batch_size) for count in chips]
+        epochs_in_round = settings.local_steps * len(steps) / sum(steps)
+    return math.ceil(find_method(settings.method).warm_up_epochs / epochs_in_round)
 
 
 def _private_mean(settings: Settings, model: ModelParts, folder: Path) -> PrivateMean | None:

@@ -103,6 +103,8 @@ class RoundSettings:
     #: refused replies in a row after which a site is set aside; 0: never
     suspend_after: int = 0
     clip_updates: float = DEFAULT_MULTIPLE
+    #: whether sites multiply their largest gradient norm by 1/√N, for N sites of a round
+    scale_clip: bool = False
 
 
 class SiteStrategy(Strategy):
@@ -372,6 +374,10 @@ class SiteStrategy(Strategy):
         sites = self.site_manager.draw(
             settings.fraction, settings.seed, server_round, nodes, without
         )
+        if settings.scale_clip:
+            config = ConfigRecord(
+                {**config, messages.CLIP_SCALE: 1 / math.sqrt(max(1, len(sites)))}
+            )
         return [self._message(MessageType.TRAIN, site, server_round, config) for site in sites]
 
     def aggregate_train(

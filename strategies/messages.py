@@ -26,7 +26,8 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
            ``task`` (config)               ``site``, ``round``, ``learning-rate``, and with a
                                            compressed method the *origin*, ``accepted-round``,
                                            ``ratios`` and ``budget-bytes``; ``accepted-share``
-                                           if the last upload was clipped; ``normalization``
+                                           if the last upload was clipped; ``clip-scale`` if
+                                           sites scale their gradient norm; ``normalization``
                                            if sites normalize by common statistics; the run's
                                            ``modalities``, ``num-bands``, ``bands``, ``chip-px`` if
                                            the site lacks some or has another order; ``frozen``,
@@ -93,6 +94,8 @@ ACCEPTED_ROUND = "accepted-round"
 ACCEPTED_SHARE = "accepted-share"
 """Share of the upload of that round that is in the model; absent if all of it is."""
 LEARNING_RATE = "learning-rate"
+CLIP_SCALE = "clip-scale"
+"""What the site multiplies its largest gradient norm by; absent if that is 1."""
 RATIOS = "ratios"
 BUDGET_BYTES = "budget-bytes"
 NORMALIZATION = "normalization"

@@ -31,7 +31,7 @@ from fl_app.report.ledger_totals import refusals_by_reason, refusals_by_round, s
 from fl_app.report.outlying_sites import outlying_figures
 from fl_app.report.report_template import TEMPLATE
 from fl_app.runs.records import Run, read_run
-from fl_app.settings import Settings
+from fl_app.settings import AUTO, Settings
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
 
@@ -123,6 +123,10 @@ def _lead(run: Run, method: str) -> str:
     elif budget is not None:
         compressor = "element top-k" if summary.method == "topk" else method
         down = str(run.config.settings.get("budget-down", "1x"))
+        if down == AUTO:
+            # The code of a user's own method need not be on this machine.
+            known = summary.method in METHODS
+            down = METHODS[summary.method].budget_down if known else "the method's own size"
         download = (
             "the sites received the whole model"
             if down == "1x"
