@@ -97,7 +97,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
 
     parts.load_vector(to_vector(result.arrays, spec))
-    parts.load_arrays(strategy.running.current | strategy.local)
+    parts.load_arrays(strategy.running.current | strategy.final.local)
     summary = summarize(settings, strategy)
     bands = [band for part in data.modalities for band in part.bands]
     active.write_model(model, bands)
@@ -107,7 +107,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     if best.arrays is not None:
         parts.load_vector(to_vector(best.arrays, spec))
         running = {name: best.arrays[name].numpy() for name in parts.running}
-        parts.load_arrays(running | strategy.local)
+        parts.load_arrays(running | strategy.final.local)
         active.write_model(model, bands, BEST_MODEL_FILE)
         text = "best round on the validation splits: %d, balanced accuracy %.3f; its model is in %s"
         log(INFO, text, best.round, best.balanced_accuracy, BEST_MODEL_FILE)
@@ -196,7 +196,8 @@ def _check_layers(strategy: SiteStrategy, spec: ModelSpec) -> None:
 
 def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
     """Return the record of a run whose final model has been scored."""
-    sites, ledger, scores = strategy.site_manager, strategy.ledger, strategy.ledger.final
+    sites, ledger, scores = strategy.site_manager, strategy.ledger, strategy.final.scores
+    confusion = strategy.final.confusion
     names = () if scores is None else ("accuracy", "balanced_accuracy", "kappa")
     figures: dict[str, Any] = {name: round(getattr(scores, name), 6) for name in names}
     return RunSummary(
@@ -212,7 +213,7 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         seconds=round(strategy.seconds(), 1),
         num_test=0 if scores is None else scores.num_examples,
         classes=list(sites.data.classes),
-        confusion=[] if strategy.confusion is None else strategy.confusion.tolist(),
+        confusion=[] if confusion is None else confusion.tolist(),
         by_modalities=_scores_by_modalities(strategy),
         refused=dict(ledger.refusals),
         suspended=dict(ledger.suspensions),
@@ -235,7 +236,7 @@ def _scores_by_modalities(strategy: SiteStrategy) -> list[ModalityScores]:
             balanced_accuracy=round(scores.balanced_accuracy, 6),
             kappa=round(scores.kappa, 6),
         )
-        for modalities, scores in strategy.scores_by_modalities.items()
+        for modalities, scores in strategy.final.by_modalities.items()
     ]
 
 

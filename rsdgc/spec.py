@@ -49,6 +49,13 @@ def in_branch(name: str, modalities: Collection[str]) -> bool:
     return name.startswith(tuple(f"{BRANCHES}.{branch_key(modality)}." for modality in modalities))
 
 
+def without_branches(
+    arrays: Mapping[str, Float32], modalities: Collection[str]
+) -> dict[str, Float32]:
+    """Return the entries of a model that are not part of the branches of these modalities."""
+    return {name: array for name, array in arrays.items() if not in_branch(name, modalities)}
+
+
 @dataclass(frozen=True)
 class Layer:
     """One named tensor of a model.

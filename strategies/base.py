@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
 
-import numpy as np
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -25,62 +24,39 @@ from flwr.app import (
     Message,
     MessageType,
     MetricRecord,
-    RecordDict,
 )
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from rsdgc.arrays import Float32, Int64
+from rsdgc.arrays import Float32
 from rsdgc.clipping import DEFAULT_MULTIPLE, NormClip
 from rsdgc.errors import RsdgcError, RunError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.plain_text import plain_line
-from rsdgc.spec import in_branch
+from rsdgc.spec import without_branches
 from strategies import messages
 from strategies.best_model import BestModel
 from strategies.checkpoints import Checkpoint, Checkpoints, State
 from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download
+from strategies.final_evaluation import FinalEvaluation
 from strategies.ledger import (
-    FROZEN_GROUP,
     ROLL_CALL,
     Ledger,
     SiteEntry,
-    content_bytes,
-    error_bytes,
 )
-from strategies.metrics import ClassCounts, Scores, sum_counts
-from strategies.node_answer import modality_fields
-from strategies.outbox import Outbox
-from strategies.replies import (
-    EvaluateReply,
-    TrainReply,
-    is_request,
-    read_evaluate_reply,
-    read_train_reply,
-    refusing,
-)
-from strategies.reply_objects import ReplyLimits
+from strategies.metrics import ClassCounts, sum_counts
+from strategies.replies import TrainReply, count_arrival, read_train_reply, refusing
 from strategies.roll_call import SiteDiscovery
+from strategies.round_exchange import RoundExchange
 from strategies.round_log import RoundLog
 from strategies.running_statistics import (
     GROUP,
-    ReceivedArrays,
     RunningStatistics,
-    mean_arrays,
-    read_statistics,
 )
 from strategies.sites import SiteInfo, SiteManager
 from strategies.suspension import Suspensions
-from strategies.transport import UPLOAD_CHUNK_BYTES, send_and_receive
-from strategies.validation import ReplyRefused
-
-SMALL_REPLY_BYTES = 64 * 1024
-"""Bytes of a reply beside its upload and its counts: names, headers, the other numbers."""
-
-MAX_COUNT_BYTES = 10
-"""Bytes of a count as protobuf writes it."""
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -156,14 +132,7 @@ class SiteStrategy(Strategy):
         self.checkpoints = checkpoints
         self.running = running or RunningStatistics()
         self.initial_local = dict(initial_local or {})
-        #: the entries that stay at the sites, as the model that is delivered has them: their mean
-        #: at the end of the run
-        self.local = self.initial_local
-        #: int64 [K, K]: confusion matrix of the final evaluation over all sites' test splits,
-        #: reference in rows
-        self.confusion: Int64 | None = None
-        #: scores of the final evaluation at the sites that have these modalities and no others
-        self.scores_by_modalities: dict[tuple[str, ...], Scores] = {}
+        self.final = FinalEvaluation(self.initial_local)
         self.best = BestModel()  #: the best round's model, if sites have validation splits
         #: what shortens updates that are much longer than the others; with privacy, nothing: what
         #: one site sends must not decide how another's update is clipped
@@ -173,13 +142,10 @@ class SiteStrategy(Strategy):
         self.resumed_round = 0
         #: which sites are set aside, as their replies were refused again and again
         self.suspensions = Suspensions(round_settings.suspend_after)
-        self.frozen = frozen
         self.privacy = privacy
         self._suspended: set[str] = set()
-        self._frozen_download: Download | None = None
         self._discovery = SiteDiscovery(site_manager)
-        self._outbox = Outbox()
-        self._timeout_s = 3600.0
+        self._exchange = RoundExchange(self, site_manager, self.running, self.initial_local, frozen)
         # What the last round's aggregate_train returned, to notice what an override changes in it.
         self._aggregated = ArrayRecord()
         self._start_time = time.monotonic()
@@ -301,7 +267,7 @@ class SiteStrategy(Strategy):
         ``aggregate_evaluate`` and ``evaluate_fn`` returned.
         """
         self.summary()
-        self._timeout_s = timeout
+        self._exchange.timeout_s = timeout
         self._enter_left_out()
         result = Result()
         if self.resumed_round:
@@ -318,7 +284,7 @@ class SiteStrategy(Strategy):
             self.prepare_round()
             config = train_config or ConfigRecord()
             train = self.configure_train(server_round, arrays, config, grid)
-            replies = self._send_and_receive(grid, server_round, "train", train)
+            replies = self._exchange.send(grid, server_round, MessageType.TRAIN, train)
             aggregated, metrics = self.aggregate_train(server_round, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
@@ -329,7 +295,7 @@ class SiteStrategy(Strategy):
                 arrays = aggregated
             suspended = self._suspend(server_round, replies)
             seconds = time.monotonic() - start_time
-            self.ledger.close_round(self._outbox.end(), self.ratios(), seconds)
+            self.ledger.close_round(self._exchange.outbox.end(), self.ratios(), seconds)
             self.ledger.suspend(suspended, len(self._suspended))
             self._enter_left_out()
             log(INFO, round_log.line(*self.ledger.rounds[-2:]))
@@ -339,15 +305,15 @@ class SiteStrategy(Strategy):
         result.arrays = self.finalize_model()
         config = evaluate_config or ConfigRecord()
         evaluate = self.configure_evaluate(num_rounds, result.arrays, config, grid)
-        replies = self._send_and_receive(grid, num_rounds, "evaluate", evaluate)
+        replies = self._exchange.send(grid, num_rounds, MessageType.EVALUATE, evaluate)
         metrics = self.aggregate_evaluate(num_rounds, replies)
         if metrics is not None:
             result.evaluate_metrics_clientapp[num_rounds] = metrics
         # The final evaluation is not a round of its own: it completes the last round.
-        entries = self._outbox.end()
+        entries = self._exchange.outbox.end()
         self.ledger.refusals.update(e.reason for e in entries if e.reason)
         self.ledger.count(entries)
-        self.ledger.score_round(num_rounds, self.ledger.final, self.ledger.final_val)
+        self.ledger.score_round(num_rounds, self.final.scores, self.final.val)
         return result
 
     def seconds(self) -> float:
@@ -374,11 +340,11 @@ class SiteStrategy(Strategy):
         sites = self.site_manager.draw(
             settings.fraction, settings.seed, server_round, nodes, without
         )
+        rate = settings.learning_rate_at(server_round)
+        task = {**config, messages.ROUND: server_round, messages.LEARNING_RATE: rate}
         if settings.scale_clip:
-            config = ConfigRecord(
-                {**config, messages.CLIP_SCALE: 1 / math.sqrt(max(1, len(sites)))}
-            )
-        return [self._message(MessageType.TRAIN, site, server_round, config) for site in sites]
+            task[messages.CLIP_SCALE] = 1 / math.sqrt(max(1, len(sites)))
+        return [self._exchange.message(MessageType.TRAIN, site, task) for site in sites]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -396,9 +362,9 @@ class SiteStrategy(Strategy):
             Samples and mean train loss of the accepted uploads, and how many were clipped or left
             out if there are any.
         """
-        by_site = self._outbox.replies_by_site(replies)
+        by_site = self._exchange.outbox.replies_by_site(replies)
         # By name, so that the result does not depend on the order of arrival.
-        entries = sorted(self._outbox.entries.items())
+        entries = sorted(self._exchange.entries.items())
         counts = [self._accept_reply(name, by_site.get(name), entry) for name, entry in entries]
         accepted = [entry for _, entry in entries if entry.accepted]
         scores = sum_counts(test for test, _ in counts)
@@ -418,7 +384,7 @@ class SiteStrategy(Strategy):
         self.aggregate_uploads(server_round)
         arrays = self.arrays()
         self._aggregated = arrays.copy()
-        refused = len(self._outbox.entries) - len(accepted)
+        refused = len(self._exchange.entries) - len(accepted)
         return arrays, _train_metrics(accepted, refused, len(self._suspended))
 
     def configure_evaluate(
@@ -426,67 +392,26 @@ class SiteStrategy(Strategy):
     ) -> Iterable[Message]:
         """Return one message for each connected site, to score the final model."""
         sites = self.site_manager.connected(self._discovery.poll(grid))
-        return [self._message(MessageType.EVALUATE, site, server_round, config) for site in sites]
+        task = {**config, messages.ROUND: server_round}
+        return [self._exchange.message(MessageType.EVALUATE, site, task) for site in sites]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Add up the sites' confusion matrices, and score the sum."""
-        by_site = self._outbox.replies_by_site(replies)
-        received: list[ReceivedArrays] = []
-        counts: dict[str, ClassCounts] = {}
-        vals = []
-        confusion = np.zeros((len(self.site_manager.data.classes),) * 2, np.int64)
-        for name, entry in sorted(self._outbox.entries.items()):
-            reply = self._accept_scores(name, by_site.get(name), entry, received)
-            if reply is not None:
-                counts[name], confusion = reply.test, confusion + reply.confusion
-                vals.append(reply.val)
-        self.local = self.initial_local | mean_arrays(received, self.initial_local)
-        self.ledger.final_val = sum_counts(vals)
-        self.best.offer(server_round, self.ledger.final_val, self._sent_model)
-        scores = sum_counts(counts.values())
+        by_site = self._exchange.outbox.replies_by_site(replies)
+        self.final.aggregate(by_site, self._exchange.entries, self.site_manager)
+        self.best.offer(server_round, self.final.val, self._sent_model)
+        scores = self.final.scores
         if scores is None:
             return None
-        self.confusion, self.ledger.final = confusion, scores
-        for modalities, names in self.site_manager.sites_by_modalities().items():
-            group = sum_counts(counts.get(name) for name in names)
-            if group is not None:
-                self.scores_by_modalities[modalities] = group
         loss = {} if scores.loss is None else {"loss": scores.loss}
         return MetricRecord({"accuracy": scores.accuracy, **loss})
 
-    def _accept_scores(
-        self,
-        name: str,
-        reply: Message | None,
-        entry: SiteEntry,
-        local: list[ReceivedArrays],
-    ) -> EvaluateReply | None:
-        """Return the scores of the final model at a site, or record why they are refused.
-
-        The entries of the model that stay at the site are appended to ``local``, with its weight in
-        their mean.
-        """
-        site = self.site_manager.sites[name]
-        with refusing(entry):
-            arrived = self._arrived(reply, entry)
-            scores = read_evaluate_reply(arrived, site, len(self.site_manager.data.classes))
-            if scores.local is not None:
-                arrays, _ = read_statistics(scores.local, self.initial_local, "local entries")
-                # Those of a branch that the site lacks are as built, and not part of the mean.
-                own = self.initial_local | arrays
-                own = _without_branches(own, self.site_manager.lacking(site))
-                weight = min(site.num_train, self.site_manager.weight_limit(site))
-                local.append((name, own, float(weight)))
-            entry.accepted, entry.accuracy = True, scores.test.accuracy
-            return scores
-        return None
-
     def _suspend(self, server_round: int, replies: Iterable[Message]) -> list[SiteEntry]:
         """Set sites aside whose replies are refused again and again; return their entries."""
-        by_site = self._outbox.replies_by_site(replies)
-        started = self.suspensions.observe(server_round, self._outbox.entries, by_site)
+        by_site = self._exchange.outbox.replies_by_site(replies)
+        started = self.suspensions.observe(server_round, self._exchange.entries, by_site)
         for entry in started:
             refused = self.suspensions.records[entry.site].refused
             text = "%s is %s (%d refused replies in a row)"
@@ -504,128 +429,6 @@ class SiteStrategy(Strategy):
         nodes.news.clear()
         self.ledger.count(entries)
 
-    # ---- messages of a round ------------------------------------------------------------------
-
-    def _message(
-        self, message_type: str, site: SiteInfo, server_round: int, config: ConfigRecord
-    ) -> Message:
-        task = {**config, messages.SITE: site.name, messages.ROUND: server_round}
-        if message_type == MessageType.TRAIN:
-            task[messages.LEARNING_RATE] = self.round_settings.learning_rate_at(server_round)
-        modalities = self.site_manager.data.modalities
-        # A site with all of them, in this order, knows them.
-        if site.modalities != self.site_manager.data.modality_names:
-            task |= modality_fields(modalities)
-        if self.frozen is not None:
-            task[messages.FROZEN] = self.frozen.digest
-        task |= self.task_fields(site, message_type)
-        return self._pack(message_type, site, ConfigRecord(task), self.download(site))
-
-    def _pack(
-        self, message_type: str, site: SiteInfo, task: ConfigRecord, download: Download
-    ) -> Message:
-        content = RecordDict({messages.TASK: task})
-        if download.arrays is not None:
-            content[messages.MODEL] = download.arrays
-        running = self.running.record()
-        if running is not None:
-            content[messages.RUNNING] = running
-        # Longer than a round, so that a reply that comes too late is seen and counted.
-        return Message(content, site.node_id, message_type, ttl=2 * self._timeout_s)
-
-    def _send_and_receive(
-        self, grid: Grid, server_round: int, phase: str, configured: Iterable[Message]
-    ) -> list[Message]:
-        """Record and send the messages of a round; return the replies that came in time."""
-        to_send = list(configured)
-        self._outbox.begin()
-        for message in to_send:
-            task = message.content.config_records.get(messages.TASK, ConfigRecord())
-            name = str(task.get(messages.SITE, ""))
-            if name not in self.site_manager.sites:
-                raise RunError(
-                    f"a message names site '{name}', which is not part of the run: "
-                    "configure_train and configure_evaluate must set 'site' in each task"
-                )
-            download = self.download(self.site_manager.sites[name])
-            # Arrays that an override put in are not known by group: they count as the task's.
-            unchanged = message.content.get(messages.MODEL) is download.arrays
-            groups = (download.groups if unchanged else {}) | self.running.groups()
-            self._outbox.add(message, name, server_round, phase, groups)
-        replies = send_and_receive(
-            grid,
-            to_send,
-            self._timeout_s,
-            follow_up=self._answer_resync,
-            unanswered=self._outbox.unanswered,
-            limits=self._reply_limits(phase),
-        )
-        return [reply for reply in replies if reply is not None]
-
-    def _reply_limits(self, phase: str) -> ReplyLimits:
-        """Return what no valid reply to the messages of a round exceeds."""
-        num_classes = len(self.site_manager.data.classes)
-        counts = len(messages.CLASS_COUNTS + messages.VAL_CLASS_COUNTS) * num_classes
-        arrays = 0
-        if phase == "train":
-            num_bytes, arrays = self.largest_upload()
-            num_bytes += 2 * self.running.largest_bytes
-        else:
-            counts += num_classes**2
-            num_bytes = 2 * sum(array.nbytes for array in self.initial_local.values())
-        num_bytes = round(num_bytes) + SMALL_REPLY_BYTES
-        arrays += 1 + num_bytes // UPLOAD_CHUNK_BYTES
-        return ReplyLimits(num_bytes, arrays, SMALL_REPLY_BYTES + MAX_COUNT_BYTES * counts)
-
-    def _answer_resync(self, index: int, reply: Message) -> Message | None:
-        """Return a message with the whole model if a reply asks for it, once a round and site.
-
-        A site without the frozen part is sent that, too. It lacks the weights that the run started
-        from, so its own version 0 would not be the server's. So is a site without the reference of
-        the channel transform.
-        """
-        sent = self._outbox.sent[index]
-        frozen = self._requested_frozen_part(reply)
-        reference = None
-        if is_request(reply, messages.TRANSFORM):
-            reference = self.transform_reference()
-        if self._outbox.entries[sent.site].resynced:
-            return None
-        if frozen is not None:
-            log(WARNING, "%s lacks the frozen part of the model: sending it", sent.site)
-        elif reference is not None:
-            log(WARNING, "%s lacks the reference of the transform: sending it", sent.site)
-        elif self.requests_whole_model(reply):
-            log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
-        else:
-            return None
-        site = self.site_manager.sites[sent.site]
-        download = self.download(site, whole=True)
-        # The same task, so that an override's changes to it hold for the second message as well.
-        task = sent.message.content.config_records[messages.TASK]
-        message = self._pack(sent.message.metadata.message_type, site, task, download)
-        groups = download.groups | self.running.groups()
-        if frozen is not None:
-            assert frozen.arrays is not None
-            message.content[messages.FROZEN] = frozen.arrays
-            groups |= frozen.groups
-        if reference is not None:
-            assert reference.arrays is not None
-            message.content[messages.TRANSFORM] = reference.arrays
-            groups |= reference.groups
-        self._outbox.add_resync(index, reply, message, groups)
-        return message
-
-    def _requested_frozen_part(self, reply: Message) -> Download | None:
-        """Return the frozen part if a reply asks for it; it is packed once."""
-        if self.frozen is None or not is_request(reply, messages.FROZEN):
-            return None
-        if self._frozen_download is None:
-            array = Array(np.frombuffer(self.frozen.pack(), np.uint8))
-            arrays = ArrayRecord({messages.PACKED: array})
-            self._frozen_download = Download(arrays, {FROZEN_GROUP: len(array.data)})
-        return self._frozen_download
-
     def _accept_reply(
         self, name: str, reply: Message | None, entry: SiteEntry
     ) -> tuple[ClassCounts | None, ClassCounts | None]:
@@ -635,7 +438,7 @@ class SiteStrategy(Strategy):
         """
         site, data = self.site_manager.sites[name], self.site_manager.data
         with refusing(entry):
-            arrived = self._arrived(reply, entry)
+            arrived = count_arrival(reply, entry)
             checked = read_train_reply(
                 arrived,
                 site,
@@ -649,7 +452,7 @@ class SiteStrategy(Strategy):
             # Checked before the upload counts.
             running, running_bytes = self.running.read(checked.running)
             self.accept(site, checked, entry)
-            running = _without_branches(running, self.site_manager.lacking(site))
+            running = without_branches(running, self.site_manager.lacking(site))
             self.running.add(name, running, checked.num_examples)
             entry.accepted = True
             entry.num_examples = checked.num_examples
@@ -671,7 +474,7 @@ class SiteStrategy(Strategy):
         """
         reference = self.clip.reference(norms)
         for name, share in sorted(shares.items()):
-            self._outbox.entries[name].accepted_share = share
+            self._exchange.entries[name].accepted_share = share
             if share:
                 text = (
                     "%s clipped in round %d: %.3g times as long as usual, its update counts by %.2g"
@@ -681,16 +484,6 @@ class SiteStrategy(Strategy):
                 text = "%s left out of round %d by the aggregation rule"
                 log(WARNING, text, name, server_round)
         self.clip.record(norms, shares)
-
-    def _arrived(self, reply: Message | None, entry: SiteEntry) -> Message:
-        """Return a reply, its bytes counted; raise :class:`ReplyRefused` if it did not come."""
-        if reply is None:
-            raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
-        if reply.has_content():
-            entry.bytes_up += content_bytes(reply.content)
-        else:
-            entry.receive_error(error_bytes(reply))
-        return reply
 
     def _sent_model(self) -> ArrayRecord:
         """Return the model that the sites have been sent, with its running statistics."""
@@ -750,13 +543,6 @@ class SiteStrategy(Strategy):
         # Last, because it cuts off what the files hold of later rounds.
         self.ledger.restore(state.part("ledger"))
         self.resumed_round = checkpoint.round
-
-
-def _without_branches(
-    arrays: Mapping[str, Float32], lacking: Collection[str]
-) -> dict[str, Float32]:
-    """Return the entries that a site has which lacks these modalities."""
-    return {name: array for name, array in arrays.items() if not in_branch(name, lacking)}
 
 
 def _evaluate_centrally(

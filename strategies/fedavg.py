@@ -182,7 +182,7 @@ class DenseFedAvg(SiteStrategy):
 
         released = privacy.release(
             (change(model) for model, _ in self._uploads.values()),
-            asked=len(self._outbox.entries),
+            asked=len(self._exchange.entries),
             size=sum(array.size for array in before.values()),
             server_round=server_round,
         )

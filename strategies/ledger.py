@@ -167,8 +167,6 @@ class Ledger:
         self.rounds: list[RoundEntry] = [RoundEntry(0)]  #: round 0 (before training) first
         self.refusals: Counter[str] = Counter()  #: number of refused replies by reason
         self.suspensions: Counter[str] = Counter()  #: times that a site was set aside, by name
-        self.final: Scores | None = None  #: of the final model, once the final evaluation is over
-        self.final_val: Scores | None = None  #: the same on the validation splits
         self._scored = 0
 
     def record(self, entries: list[SiteEntry]) -> None:

@@ -20,7 +20,7 @@ from rsdgc.arrays import Int64
 from rsdgc.errors import WireError, describe_error
 from rsdgc.plain_text import plain_line
 from strategies import messages
-from strategies.ledger import SiteEntry
+from strategies.ledger import SiteEntry, content_bytes, error_bytes
 from strategies.metrics import ClassCounts
 from strategies.sites import SiteInfo
 from strategies.transport import join_upload
@@ -43,6 +43,17 @@ def refusing(entry: SiteEntry) -> Iterator[None]:
         entry.reason = "unreadable reply"
         text = plain_line(describe_error(error))
         log(WARNING, "%s refused %s: %s: %s", entry.site, when, entry.reason, text)
+
+
+def count_arrival(reply: Message | None, entry: SiteEntry) -> Message:
+    """Return a reply, its bytes counted; raise :class:`ReplyRefused` if it did not come."""
+    if reply is None:
+        raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
+    if reply.has_content():
+        entry.bytes_up += content_bytes(reply.content)
+    else:
+        entry.receive_error(error_bytes(reply))
+    return reply
 
 
 @dataclass(frozen=True, eq=False)

@@ -277,7 +277,7 @@ class RsDgc(SiteStrategy):
             step = update.copy()
             transform.inverse(step)
         self.model.step(self._momentum.step(step))
-        self.sync.settle(server_round, self._uploaded, self._outbox.entries)
+        self.sync.settle(server_round, self._uploaded, self._exchange.entries)
         self.sync.shares.update(self._uploads.accepted_shares)
         measured_bytes = typical_bytes(list(self._uploaded.values()))
         # As if each report had its share of the scores: the budget is the mean over the rounds, and
@@ -303,14 +303,14 @@ class RsDgc(SiteStrategy):
             return change
         return self.privacy.release(
             (update.to_dense() for update, _ in uploads.updates()),
-            asked=len(self._outbox.entries),
+            asked=len(self._exchange.entries),
             size=self.rates.spec.size,
             server_round=server_round,
         )
 
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""
-        self.sync.settle(0, (), self._outbox.entries)
+        self.sync.settle(0, (), self._exchange.entries)
         self._forget_uploads()
 
     def _forget_uploads(self) -> None:
@@ -373,7 +373,7 @@ class RsDgc(SiteStrategy):
         # The list grows with checkpoint-keep, a setting that must not enter the result.
         sizes = [
             entry.down_by_group.get("task", 0) + entry.down_by_group.get(GROUP, 0)
-            for entry in self._outbox.entries.values()
+            for entry in self._exchange.entries.values()
         ]
         return round(sum(sizes) / max(1, len(sizes))) - 4 * len(self._kept_rounds())
 

@@ -5,20 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdgc import AGGREGATORS, ModelSpec
 from rsdgc.arrays import Float32
-from rsdgc.statistics_codec import encode_statistics
-from strategies import DenseFedAvg, Ledger, SiteInfo, SiteManager, messages
+from strategies import DenseFedAvg, Ledger, SiteInfo, SiteManager
 from strategies.ledger import SiteEntry
 from strategies.model_record import to_record, to_vector
 from strategies.replies import TrainReply
-from strategies.running_statistics import ReceivedArrays, mean_arrays
 from strategies.sites import DataInfo, ModalityInfo
-from strategies.transport import chunk_upload
 from strategies.validation import ReplyRefused
 from tests.strategies.fake_sites import FakeSites, loopback, round_settings
 
@@ -171,23 +168,6 @@ def test_a_hostile_model_is_refused_and_changes_nothing(kind: str) -> None:
     np.testing.assert_array_equal(to_vector(fedavg.arrays(), SPEC), trained(1))
 
 
-def test_local_entries_of_a_branch_are_the_mean_of_the_sites_that_have_it() -> None:
-    name = "branches.sar.norm.running_mean"
-    initial = {name: np.zeros(2, np.float32)}
-    fedavg = strategy([set(), {"sar"}])
-    fedavg.initial_local = initial
-    received: list[ReceivedArrays] = []
-    counts = [1, 0, 0, 0]
-    scores = {messages.NUM_EXAMPLES: 1, messages.SCORE_LOSS: 1.0, messages.CONFUSION: counts}
-    for number, value in enumerate((4.0, 9.0)):
-        packed = encode_statistics({name: np.full(2, value, np.float32)}, initial)
-        records = {messages.LOCAL: chunk_upload(packed), messages.METRICS: MetricRecord(scores)}
-        message = Message(RecordDict(records), dst_node_id=1, message_type="evaluate")
-        entry = SiteEntry(1, f"site-{number}", phase="evaluate")
-        assert fedavg._accept_scores(entry.site, message, entry, received)
-    np.testing.assert_array_equal(mean_arrays(received, initial)[name], [4.0, 4.0])
-
-
 @pytest.mark.parametrize("rule", ["mean", "trimmed-mean", "sign-agreement"])
 @pytest.mark.parametrize("factor", [100.0, -10.0])
 @pytest.mark.parametrize("lacking", [[set()] * 5, [{"sar"}, set(), {"optical"}, set(), set()]])
@@ -201,11 +181,11 @@ def test_a_scaled_update_moves_the_model_less_than_an_honest_one(
         trained = START + update * np.float32(factor if number == 4 else 1 + number / 10)
         model = to_record(trained, SPEC, SPEC.present_layers(missing))
         fedavg.accept(site, replace(reply(number, model), num_examples=10), SiteEntry(1, site.name))
-        fedavg._outbox.entries[site.name] = SiteEntry(1, site.name, accepted=True)
+        fedavg._exchange.entries[site.name] = SiteEntry(1, site.name, accepted=True)
     fedavg.aggregate_uploads(1)
     moved = to_vector(fedavg.arrays(), SPEC) - START
     assert (moved > 0.5 * update).all()
     assert (moved < 1.4 * update).all()
-    shares = {name: entry.accepted_share for name, entry in fedavg._outbox.entries.items()}
+    shares = {name: entry.accepted_share for name, entry in fedavg._exchange.entries.items()}
     assert shares.pop("site-4") < 0.1
     assert set(shares.values()) == {None}

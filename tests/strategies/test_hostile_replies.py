@@ -123,7 +123,7 @@ def play(
     )
     assert strategy.best.arrays is not None
     parts = [to_vector(result.arrays, SPEC), *strategy.running.current.values()]
-    parts += [*strategy.local.values(), to_vector(strategy.best.arrays, SPEC)]
+    parts += [*strategy.final.local.values(), to_vector(strategy.best.arrays, SPEC)]
     return strategy, b"".join(part.tobytes() for part in parts)
 
 

@@ -1,0 +1,217 @@
+"""The messages of a round: what is packed for each site, what comes back, and what sites ask for.
+
+A site whose replica does not match the patches asks for the whole model instead of sending an
+upload, one that lacks the frozen part of the model or the reference of the channel transform asks
+for that. Each is answered within the same round, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from logging import WARNING
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from rsdgc.arrays import Float32
+from rsdgc.errors import RunError
+from rsdgc.frozen_part import FrozenPart
+from strategies import messages
+from strategies.downlink import Download
+from strategies.ledger import FROZEN_GROUP, SiteEntry
+from strategies.node_answer import modality_fields
+from strategies.outbox import Outbox
+from strategies.replies import is_request
+from strategies.reply_objects import ReplyLimits
+from strategies.running_statistics import RunningStatistics
+from strategies.sites import SiteInfo, SiteManager
+from strategies.transport import UPLOAD_CHUNK_BYTES, send_and_receive
+
+SMALL_REPLY_BYTES = 64 * 1024
+"""Bytes of a reply beside its upload and its counts: names, headers, the other numbers."""
+
+MAX_COUNT_BYTES = 10
+"""Bytes of a count as protobuf writes it."""
+
+LACKING = {
+    messages.FROZEN: "the frozen part of the model",
+    messages.TRANSFORM: "the reference of the transform",
+}
+"""What a site lacks that asks for a part of a message."""
+
+
+class Method(Protocol):
+    """What a strategy sends, and what it expects."""
+
+    def download(self, site: SiteInfo, *, whole: bool = False) -> Download:
+        """Return the arrays that bring a site to the present model; the same ones if repeated."""
+        ...
+
+    def task_fields(self, site: SiteInfo, message_type: str) -> dict[str, Any]:
+        """Return the fields of a site's task that the method adds."""
+        ...
+
+    def requests_whole_model(self, reply: Message) -> bool:
+        """Return whether a reply asks for the whole model instead of carrying an upload."""
+        ...
+
+    def transform_reference(self) -> Download | None:
+        """Return the reference of the channel transform; None if updates are not transformed."""
+        ...
+
+    def largest_upload(self) -> tuple[float, int]:
+        """Return bytes and arrays that no valid upload of this round exceeds."""
+        ...
+
+
+class RoundExchange:
+    """Packs and sends the messages of a round, and answers requests.
+
+    Parameters
+    ----------
+    method : Method
+        Decides what the messages hold.
+    site_manager : SiteManager
+        The sites.
+    running : RunningStatistics
+        Those of the model, which travel with every task.
+    local : mapping of str to float32 array
+        Entries of the model that stay at the sites, and come with the final evaluation.
+    frozen : FrozenPart or None
+        What sites have of the model and are not sent unless they ask; None if it is not compared.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        site_manager: SiteManager,
+        running: RunningStatistics,
+        local: Mapping[str, Float32],
+        frozen: FrozenPart | None,
+    ) -> None:
+        self.outbox = Outbox()
+        self.timeout_s = 3600.0
+        self._method = method
+        self._site_manager = site_manager
+        self._running = running
+        self._local_bytes = sum(array.nbytes for array in local.values())
+        self._frozen = frozen
+        self._frozen_download: Download | None = None
+
+    @property
+    def entries(self) -> dict[str, SiteEntry]:
+        """Entries of the ledger for the present round, by site."""
+        return self.outbox.entries
+
+    def message(self, message_type: str, site: SiteInfo, config: Mapping[str, Any]) -> Message:
+        """Return a message to a site; its task has the fields of ``config``."""
+        task: dict[str, Any] = {**config, messages.SITE: site.name}
+        data = self._site_manager.data
+        # A site with all of them, in this order, knows them.
+        if site.modalities != data.modality_names:
+            task |= modality_fields(data.modalities)
+        if self._frozen is not None:
+            task[messages.FROZEN] = self._frozen.digest
+        task |= self._method.task_fields(site, message_type)
+        return self._pack(message_type, site, ConfigRecord(task), self._method.download(site))
+
+    def send(
+        self, grid: Grid, server_round: int, message_type: str, configured: Iterable[Message]
+    ) -> list[Message]:
+        """Record and send the messages of a round; return the replies that came in time."""
+        to_send = list(configured)
+        self.outbox.begin()
+        for message in to_send:
+            task = message.content.config_records.get(messages.TASK, ConfigRecord())
+            name = str(task.get(messages.SITE, ""))
+            if name not in self._site_manager.sites:
+                raise RunError(
+                    f"a message names site '{name}', which is not part of the run: "
+                    "configure_train and configure_evaluate must set 'site' in each task"
+                )
+            download = self._method.download(self._site_manager.sites[name])
+            # Arrays that an override put in are not known by group: they count as the task's.
+            unchanged = message.content.get(messages.MODEL) is download.arrays
+            groups = (download.groups if unchanged else {}) | self._running.groups()
+            self.outbox.add(message, name, server_round, message_type, groups)
+        replies = send_and_receive(
+            grid,
+            to_send,
+            self.timeout_s,
+            follow_up=self._answer_request,
+            unanswered=self.outbox.unanswered,
+            limits=self._reply_limits(message_type),
+        )
+        return [reply for reply in replies if reply is not None]
+
+    def _pack(
+        self, message_type: str, site: SiteInfo, task: ConfigRecord, download: Download
+    ) -> Message:
+        content = RecordDict({messages.TASK: task})
+        if download.arrays is not None:
+            content[messages.MODEL] = download.arrays
+        running = self._running.record()
+        if running is not None:
+            content[messages.RUNNING] = running
+        # Longer than a round, so that a reply that comes too late is seen and counted.
+        return Message(content, site.node_id, message_type, ttl=2 * self.timeout_s)
+
+    def _reply_limits(self, message_type: str) -> ReplyLimits:
+        """Return what no valid reply to the messages of a round exceeds."""
+        num_classes = len(self._site_manager.data.classes)
+        counts = len(messages.CLASS_COUNTS + messages.VAL_CLASS_COUNTS) * num_classes
+        arrays = 0
+        if message_type == MessageType.TRAIN:
+            num_bytes, arrays = self._method.largest_upload()
+            num_bytes += 2 * self._running.largest_bytes
+        else:
+            counts += num_classes**2
+            num_bytes = 2 * self._local_bytes
+        num_bytes = round(num_bytes) + SMALL_REPLY_BYTES
+        arrays += 1 + num_bytes // UPLOAD_CHUNK_BYTES
+        return ReplyLimits(num_bytes, arrays, SMALL_REPLY_BYTES + MAX_COUNT_BYTES * counts)
+
+    def _answer_request(self, index: int, reply: Message) -> Message | None:
+        """Return a message with the whole model if a reply asks for it, once a round and site.
+
+        A site without the frozen part is sent that, too. It lacks the weights that the run started
+        from, so its own version 0 would not be the server's. So is a site without the reference of
+        the channel transform.
+        """
+        sent = self.outbox.sent[index]
+        if self.entries[sent.site].resynced:
+            return None
+        part, download = messages.FROZEN, self._requested_frozen_part(reply)
+        if download is None and is_request(reply, messages.TRANSFORM):
+            part, download = messages.TRANSFORM, self._method.transform_reference()
+        if download is not None:
+            log(WARNING, "%s lacks %s: sending it", sent.site, LACKING[part])
+        elif self._method.requests_whole_model(reply):
+            log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
+        else:
+            return None
+        site = self._site_manager.sites[sent.site]
+        model = self._method.download(site, whole=True)
+        # The same task, so that an override's changes to it hold for the second message as well.
+        task = sent.message.content.config_records[messages.TASK]
+        message = self._pack(sent.message.metadata.message_type, site, task, model)
+        groups = model.groups | self._running.groups()
+        if download is not None:
+            assert download.arrays is not None
+            message.content[part] = download.arrays
+            groups |= download.groups
+        self.outbox.add_resync(index, reply, message, groups)
+        return message
+
+    def _requested_frozen_part(self, reply: Message) -> Download | None:
+        """Return the frozen part if a reply asks for it; it is packed once."""
+        if self._frozen is None or not is_request(reply, messages.FROZEN):
+            return None
+        if self._frozen_download is None:
+            array = Array(np.frombuffer(self._frozen.pack(), np.uint8))
+            arrays = ArrayRecord({messages.PACKED: array})
+            self._frozen_download = Download(arrays, {FROZEN_GROUP: len(array.data)})
+        return self._frozen_download
