@@ -34,6 +34,7 @@ from typing import Self
 import numpy as np
 
 from rsdgc.arrays import Bools, Float32
+from rsdgc.clipping import counted_weight
 from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, WireError
 from rsdgc.registry import Registry
@@ -77,6 +78,11 @@ class Aggregator(ABC):
     def total_weight(self) -> float:
         """Sum of the weights accepted so far."""
         return math.fsum(weight for _, weight in self._uploads.values())
+
+    @property
+    def counted_weight(self) -> float:
+        """Sum of the weights, each by the share that its update counts by; half of all at least."""
+        return counted_weight(self.weights, self._shares)
 
     def add(
         self,
@@ -246,17 +252,18 @@ AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregation rule")
 class WeightedMean(Aggregator):
     """Weighted mean, bit-identical for every order of arrival.
 
-    The sum is divided by the *total* weight of the sites that have a layer, including those that
-    sent nothing of a coordinate. Otherwise a site that alone sends a coordinate would decide it.
+    The sum is divided by the weight of all sites that have a layer, including those that sent
+    nothing of a coordinate. Otherwise a site that alone sends a coordinate would decide it. Only a
+    site whose update is clipped counts less there, too (:attr:`Aggregator.counted_weight`).
     """
 
     def aggregate(self) -> Float32:
-        """Return ``Σ (weight / total weight) · update``, each quotient rounded to float32.
+        """Return ``Σ (weight / counted weight) · update``, each quotient rounded to float32.
 
         See :meth:`Aggregator.aggregate`.
         """
         total = np.zeros(self.spec.size, dtype=np.float32)
-        total_weight = self.total_weight
+        total_weight = self.counted_weight
         for update, weight in self.updates():
             update.add_to(total, weight / total_weight)
         return total

@@ -25,9 +25,12 @@ The second median, over rounds, of norms as they counted, holds where most of on
 are hostile, as may happen with partial participation; no single round moves it far. Updates of zero
 length do not count in a median.
 
-What it guarantees: while fewer than half of a round's updates are scaled, each moves the model by
-at most its share of the weight times its limit times the reference. What it does not: an update of
-usual length may point anywhere, for instance backwards.
+A mean of clipped updates is divided by the weight that counts, Σ w · s, as if a sender whose update
+hardly counts had not come (:func:`counted_weight`). Otherwise it would shorten the others' step.
+
+What it guarantees: while less than half of the weight of a round is clipped away, each update moves
+the model by at most its share of that weight, twice at most, times its limit times the reference.
+What it does not: an update of usual length may point anywhere, for instance backwards.
 """
 
 from __future__ import annotations
@@ -120,6 +123,23 @@ class NormClip:
         median = _median(norm * shares.get(sender, 1.0) for sender, norm in norms.items())
         if median:
             self.medians = [*self.medians, median][-WINDOW:]
+
+
+def counted_weight(weights: Mapping[str, float], shares: Mapping[str, float]) -> float:
+    """Return the weight by which a mean of clipped updates is divided: max(Σ w · s, Σ w / 2).
+
+    At least half of all, so that no update counts more than twice for the others' being clipped.
+
+    Parameters
+    ----------
+    weights : mapping of str to float
+        Weights w of a round's updates by sender.
+    shares : mapping of str to float
+        Shares s that updates count by, of those below 1; others than the senders' are not used.
+    """
+    total = math.fsum(weights.values())
+    counted = math.fsum(weight * shares.get(sender, 1.0) for sender, weight in weights.items())
+    return max(counted, total / 2)
 
 
 def _median(norms: Iterable[float]) -> float:

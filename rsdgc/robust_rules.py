@@ -33,7 +33,9 @@ class TrimmedMean(Aggregator):
 
     If at most b of the m senders are hostile, the result lies between values of honest senders,
     times a factor up to 1. Where hostile senders speak alone, it is theirs, bounded by their weight
-    and by clipping. Values that are dropped are lost: the sites are not told.
+    and by clipping. Values that are dropped are lost: the sites are not told. A sender whose update
+    is clipped has a weight that is smaller by the share that counts, but for a mean of the values
+    kept at least half of theirs.
 
     Takes the memory of one layer of all senders, and of all decoded updates.
     """
@@ -44,7 +46,8 @@ class TrimmedMean(Aggregator):
     def aggregate(self) -> Float32:
         """Return the trimmed mean; see :meth:`rsdgc.Aggregator.aggregate`."""
         received = list(self.updates())
-        weights = np.array([weight for _, weight in received]) / self.total_weight
+        weights = np.array([weight for _, weight in received]) / self.counted_weight
+        shares = np.array([self.accepted_shares.get(key, 1.0) for key in sorted(self.weights)])
         trimmed = int(self.trim_share * len(received))
         change = np.zeros(self.spec.size, np.float32)
         for index, view in enumerate(self.spec.views(change)):
@@ -52,15 +55,15 @@ class TrimmedMean(Aggregator):
             for row, (update, _) in zip(values, received, strict=True):
                 update.layers[index].add_to(row)
             for part in chunks(view.size):
-                view[part] = _trimmed_mean(values[:, part], weights, trimmed)
+                view[part] = _trimmed_mean(values[:, part], weights, shares, trimmed)
         return change
 
 
-def _trimmed_mean(values: Float32, weights: Float64, trimmed: int) -> Float64:
+def _trimmed_mean(values: Float32, weights: Float64, shares: Float64, trimmed: int) -> Float64:
     """Return the trimmed means of the columns, float64 [size], times the weight of their senders.
 
     ``values`` are float32 [n, size], zero where nothing was sent, and ``weights`` float64 [n] add
-    up to 1.
+    up to 1 with the ``shares``, float64 [n], that the values count by already.
     """
     sent = values != 0
     senders = sent.sum(axis=0)
@@ -71,9 +74,12 @@ def _trimmed_mean(values: Float32, weights: Float64, trimmed: int) -> Float64:
     kept = (rank >= dropped) & (rank < senders - dropped)
     kept_weights = np.where(kept, weights[order], 0.0)
     total = (kept_weights * np.take_along_axis(values, order, axis=0)).sum(axis=0)
-    sent_weight = np.where(sent, weights[:, None], 0.0).sum(axis=0)
+    counted = weights * shares
+    sent_weight = np.where(sent, counted[:, None], 0.0).sum(axis=0)
+    kept_counted = np.where(kept, counted[order], 0.0).sum(axis=0)
+    divisor = np.maximum(kept_counted, kept_weights.sum(axis=0) / 2)
     # Without a sender the sum is zero, too.
-    return np.asarray(total * sent_weight / np.maximum(kept_weights.sum(axis=0), 1e-300))
+    return np.asarray(total * sent_weight / np.maximum(divisor, 1e-300))
 
 
 @AGGREGATORS.register("sign-agreement")

@@ -17,6 +17,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from rsdgc import Aggregator, ModelSpec, SparseUpdate, WeightedMean
 from rsdgc.arrays import Float32, l2_norm
+from rsdgc.clipping import counted_weight
 from rsdgc.errors import RunError, WireError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import in_branch
@@ -146,20 +147,17 @@ class DenseFedAvg(SiteStrategy):
         norms = {name: self._distance(model) for name, (model, _) in self._uploads.items()}
         weights = {name: weight for name, (_, weight) in self._uploads.items()}
         shares: Mapping[str, float] = self.clip.shares(norms, weights)
-        # The uploads are in the order of the sites' names: sums of floats depend on the order.
         if self.privacy is not None:
             uploads = [(self._private_average(self.privacy, server_round), 1)]
-        elif self._make_aggregator is WeightedMean:
-            uploads = [
-                (self._shortened(model, shares[name]) if name in shares else model, weight)
-                for name, (model, weight) in self._uploads.items()
-            ]
-        else:
+        elif self._make_aggregator is not WeightedMean:
             combined, shares = self._combine(shares)
             uploads = [(combined, 1)]
+        elif shares or any(len(model) < len(self._shapes) for model, _ in self._uploads.values()):
+            uploads = [(self._average_by_layer(shares), 1)]
+        else:
+            # In the order of the sites' names: sums of floats depend on the order.
+            uploads = list(self._uploads.values())
         self.record_shares(server_round, norms, shares)
-        if any(len(model) < len(self._shapes) for model, _ in uploads):
-            uploads = [(self._average_by_layer(uploads), 1)]
         # Not the sites' own replies: Flower wants the same metrics in all of them, and some sites
         # have a validation split.
         replies = [
@@ -203,19 +201,6 @@ class DenseFedAvg(SiteStrategy):
             *(l2_norm((a.numpy() - sent[n].numpy()).reshape(-1)) for n, a in model.items())
         )
 
-    def _shortened(self, model: ArrayRecord, share: float) -> ArrayRecord:
-        """Return the model that a share of a site's update leads to."""
-        sent = {name: self.arrays()[name].numpy() for name in model}
-        return ArrayRecord(
-            {
-                # A sum of arrays without dimensions is no array.
-                name: Array(
-                    np.asarray(sent[name] + np.float32(share) * (array.numpy() - sent[name]))
-                )
-                for name, array in model.items()
-            }
-        )
-
     def _combine(self, shares: Mapping[str, float]) -> tuple[ArrayRecord, Mapping[str, float]]:
         """Return the model that the aggregation rule leads to, and the shares of the updates."""
         spec = ModelSpec.from_shapes(self._shapes)
@@ -234,21 +219,35 @@ class DenseFedAvg(SiteStrategy):
             rule.last_step = -np.concatenate([layer.reshape(-1) for layer in velocity])
         return to_record(sent + rule.combine(), spec), rule.accepted_shares
 
-    def _average_by_layer(self, uploads: list[tuple[ArrayRecord, int]]) -> ArrayRecord:
-        """Return the mean of the uploads; layers that the same sites have are averaged together."""
-        groups: dict[tuple[bool, ...], list[str]] = {}
-        for name in self._shapes:
-            holders = tuple(name in model for model, _ in uploads)
-            groups.setdefault(holders, []).append(name)
-        averaged = dict(self.arrays())  # a layer that no site has stays as it is
-        for holders, names in groups.items():
-            contents = [
-                _content(ArrayRecord({name: model[name] for name in names}), weight)
-                for (model, weight), holds in zip(uploads, holders, strict=True)
-                if holds
+    def _average_by_layer(self, shares: Mapping[str, float]) -> ArrayRecord:
+        """Return the mean of the models; layers that the same sites have are averaged together.
+
+        A model whose update counts by a share only has that share of its weight. So a mean of the
+        updates would be divided by what counts (:meth:`rsdgc.Aggregator.counted_weight`).
+        """
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for layer in self._shapes:
+            holders = tuple(name for name, (model, _) in self._uploads.items() if layer in model)
+            groups.setdefault(holders, []).append(layer)
+        sent = self.arrays()
+        averaged = dict(sent)  # a layer that no site has stays as it is
+        for holders, layers in groups.items():
+            if not holders:
+                continue
+            uploads: list[tuple[ArrayRecord, float]] = [
+                (model, weight * shares.get(name, 1.0))
+                for name, (model, weight) in self._uploads.items()
+                if name in holders
             ]
-            if contents:
-                averaged |= dict(aggregate_arrayrecords(contents, messages.NUM_EXAMPLES))
+            weights = {name: float(self._uploads[name][1]) for name in holders}
+            rest = counted_weight(weights, shares) - math.fsum(weight for _, weight in uploads)
+            if rest > 0:  # what is too little to count as a mean changes the model by less
+                uploads.append((sent, rest))
+            contents = [
+                _content(ArrayRecord({layer: model[layer] for layer in layers}), weight)
+                for model, weight in uploads
+            ]
+            averaged |= dict(aggregate_arrayrecords(contents, messages.NUM_EXAMPLES))
         return ArrayRecord(averaged)
 
     def discard_uploads(self) -> None:
@@ -274,7 +273,7 @@ class DenseFedAvg(SiteStrategy):
         self._fedavg.momentum_vector = steps or None
 
 
-def _content(model: ArrayRecord, weight: int) -> RecordDict:
+def _content(model: ArrayRecord, weight: float) -> RecordDict:
     """Return a model and its weight as Flower's functions take them."""
     metrics = MetricRecord({messages.NUM_EXAMPLES: weight})
     return RecordDict({messages.UPDATE: model, messages.METRICS: metrics})

@@ -9,6 +9,7 @@ from rsdgc import (
     AGGREGATORS,
     Compressor,
     ModelSpec,
+    NormClip,
     RunError,
     Scheme,
     SignAgreement,
@@ -174,12 +175,29 @@ def test_layers_that_a_site_lacks_do_not_enter_norm_or_agreement():
     assert rule.accepted_shares == {}
 
 
-@given(st.floats(0, 1), seeds)
-def test_a_clipped_update_counts_by_its_share_and_the_rest_is_what_the_sender_keeps(share, seed):
-    payload = upload(seed % 50)
-    whole = decode(payload, MIXED).to_dense()
-    rule = rule_of("mean", [("a", payload, 3.0)])
-    rule.clip({"a": share})
-    kept = np.zeros_like(whole)
-    decode(payload, MIXED).add_to(kept, 1 - share)
-    assert rule.combine() + kept == pytest.approx(whole, rel=1e-6, abs=1e-9)
+@given(st.floats(0, 1), st.floats(0, 1), seeds)
+def test_a_clipped_update_counts_by_its_share_in_the_sum_and_in_its_weight(first, second, seed):
+    payloads = {"a": upload(seed % 50), "b": upload(seed % 49), "c": upload(seed % 47)}
+    shares, weights = {"a": first, "b": second}, {"a": 3.0, "b": 1.0, "c": 2.0}
+    rule = rule_of("mean", [(key, payloads[key], weights[key]) for key in payloads])
+    rule.clip(shares)
+    total = sum(
+        weights[key] * shares.get(key, 1) * decode(payload, MIXED).to_dense().astype(np.float64)
+        for key, payload in payloads.items()
+    )
+    # At least half of the weight of all, 6.
+    divisor = max(3 * first + second + 2, 3)
+    assert rule.counted_weight == pytest.approx(divisor)
+    assert rule.combine() == pytest.approx(total / divisor, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["mean", "trimmed-mean", "sign-agreement"])
+@pytest.mark.parametrize("factor", [-1e3, 1e3])
+def test_a_sender_that_hardly_counts_does_not_shorten_the_step_of_the_others(name, factor):
+    update = np.linspace(1, 2, MIXED.size, dtype=np.float32)
+    rule = AGGREGATORS[name](MIXED)
+    for number, scale in enumerate((1, 1, 1, 1, factor)):
+        sent = SparseUpdate.from_dense(MIXED, update * np.float32(scale))
+        rule.add(f"site-{number}", sent, 1.0)
+    rule.clip(NormClip(3).shares(rule.norms))
+    assert rule.combine() == pytest.approx(update, rel=1e-4)
