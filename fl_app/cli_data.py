@@ -80,6 +80,9 @@ def ingest(
         list[str] | None,
         typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
     ] = None,
+    mask_clouds: Annotated[
+        bool, typer.Option(help="Clouds are invalid, by the masks of Landsat, Sentinel-2 or HLS.")
+    ] = False,
     aoi: Annotated[
         Path | None, typer.Option(help="Polygons; pixels outside count as invalid.")
     ] = None,
@@ -154,6 +157,7 @@ def ingest(
         "all_touched": all_touched,
         "modalities": modality,
         "masks": mask or (),
+        "mask_clouds": mask_clouds,
         "aoi": aoi,
         "chip_px": chip or 64,
         "stride_px": stride,

@@ -1,34 +1,36 @@
 """Finding scenes in an archive, and grouping their files to modalities.
 
 A folder that holds rasters is a scene; a product's folders ``R10m``, ``R20m`` and ``R60m`` are one
-together. Without ``--modality``, names decide: a file of several bands is a modality, named by its
-stem; single-band files that share a prefix, a grid and a type (``landsat_b2.tif`` …
-``landsat_b5.tif``) are one modality, named by the prefix.
+together, and so is a ``.SAFE`` folder. Which files make which modality is decided in
+:mod:`data_prep.ingest.identity`.
 
-Labels and masks are not modalities, and neither are by-products of Sentinel-2 and other rasters of
-categories: those with a color table, or named like the labels (``nlcd2011.tif`` beside
-``--labels nlcd.tif``).
+Labels and masks are not modalities, and neither are by-products of known sensors, flags of quality
+and other rasters of categories: those with a color table, or named like the labels
+(``nlcd2011.tif`` beside ``--labels nlcd.tif``).
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from data_prep.ingest import sensors
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar
+from data_prep.ingest.identity import agree_on_names, by_globs, by_names
 from data_prep.ingest.labels import find_labels
 from data_prep.ingest.options import SceneOptions
-from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
+from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
+from data_prep.ingest.scene import MaskFile, Scene
 from data_prep.rasters import RASTER_SUFFIXES, RasterFile, natural_key, read_header
 from data_prep.schema import Skipped
 from rsdgc.errors import DataError, SettingError
 
 #: Folders of a Sentinel-2 product (level 2A), one for each resolution of its bands.
 RESOLUTION_FOLDER = re.compile(r"^R\d+m$", re.IGNORECASE)
+#: Folders within a product's ``.SAFE`` folder that hold its bands; others hold by-products.
+SAFE_FOLDERS = frozenset(("measurement", "img_data"))
 #: Suffixes of texts that may lie beside rasters; reports do not list them.
 TEXT_SUFFIXES = frozenset((".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html"))
 
@@ -38,7 +40,7 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     patterns = _parse_modalities(options.modalities)
     scenes: list[Scene] = []
     skipped: list[Skipped] = []
-    folders = _scene_folders(archive)
+    folders = _scene_folders(archive, options)
     for folder, names in folders.items():
         try:
             scene, left_out = _read_scene(archive, folder, names, patterns, options)
@@ -56,7 +58,7 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
         raise DataError(
             f"{archive.src} holds no usable scene: {skipped[0].path}: {skipped[0].reason}"
         )
-    return scenes, skipped
+    return agree_on_names(scenes, named=bool(patterns)), skipped
 
 
 def _parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -72,14 +74,36 @@ def _parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]
     return patterns
 
 
-def _scene_folders(archive: Archive) -> dict[str, list[str]]:
-    """Files by scene folder, for the folders that hold rasters."""
+def _scene_folders(archive: Archive, options: SceneOptions) -> dict[str, list[str]]:
+    """Files by scene folder, for the folders that hold rasters besides labels of all scenes."""
+    shared = [Path(options.labels), archive.src / options.labels] if options.labels else []
     folders: dict[str, list[str]] = {}
     for folder, names in archive.files.items():
-        path = PurePosixPath(folder)
-        scene = path.parent.as_posix() if RESOLUTION_FOLDER.match(path.name) else folder
-        folders.setdefault("" if scene == "." else scene, []).extend(names)
-    return {folder: names for folder, names in folders.items() if any(map(is_raster, names))}
+        scene = _scene_folder(PurePosixPath(folder))
+        if scene is not None:
+            key = "" if scene.as_posix() == "." else scene.as_posix()
+            folders.setdefault(key, []).extend(names)
+    rasters = {
+        folder: [name for name in names if is_raster(name)] for folder, names in folders.items()
+    }
+    scenes = {folder: folders[folder] for folder, names in rasters.items() if names}
+    imagery = {
+        folder: names
+        for folder, names in scenes.items()
+        if not all(any(_same(archive.path(n), f) for f in shared) for n in rasters[folder])
+    }
+    return imagery or scenes
+
+
+def _scene_folder(folder: PurePosixPath) -> PurePosixPath | None:
+    """Return the folder of the scene that a folder's files belong to; None for by-products."""
+    parts = folder.parts
+    safe = next((i for i, part in enumerate(parts) if part.lower().endswith(".safe")), None)
+    if safe is not None:
+        product, inside = PurePosixPath(*parts[: safe + 1]), parts[safe + 1 :]
+        is_imagery = not inside or any(part.lower() in SAFE_FOLDERS for part in inside)
+        return product if is_imagery else None
+    return folder.parent if RESOLUTION_FOLDER.match(folder.name) else folder
 
 
 def _read_scene(
@@ -100,25 +124,36 @@ def _read_scene(
     }
     rules = options.mask_rules
     masks: list[MaskFile] = []
+    qualities: list[MaskFile] = []
     files = []
     for name in names:
         path = archive.path(name)
         if not is_raster(name) or _same(path, labels.path):
             continue
+        flags = quality_rule(path.stem, clouds=options.mask_clouds)
+        if flags is not None:
+            qualities.append(MaskFile(read_header(path), flags))
         rule = next((rule for rule in rules if rule.matches(name)), None)
         if rule is not None:
             masks.append(MaskFile(read_header(path), rule))
-        elif not patterns and sensors.SENTINEL_PRODUCTS.search(path.stem):
-            left_out[name] = (
-                "a Sentinel-2 by-product, not a band: name it with --modality or --mask"
-            )
+        elif not patterns and (reason := by_product_reason(path.stem)):
+            left_out[name] = reason
         else:
             files.append(name)
     for rule in rules:
         if not any(mask.rule is rule for mask in masks):
             raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave --mask out")
+    if options.mask_clouds and not qualities:
+        raise DataError(
+            f"{where} has no cloud mask of a known sensor (Landsat's QA_PIXEL, Sentinel-2's SCL, "
+            "HLS's Fmask): name one with --mask, or leave --mask-clouds out"
+        )
     images = _read_images(archive, files, labels.path, patterns, options, left_out)
-    modalities = _by_patterns(where, images, patterns) if patterns else _by_names(where, images)
+    modalities = (
+        by_globs(where, images, patterns)
+        if patterns
+        else by_names(where, [(file.path.stem, file) for file in images])
+    )
     if not modalities:
         raise DataError(
             f"{where} has no image beside its labels: add one, or name modalities with --modality"
@@ -129,7 +164,7 @@ def _read_scene(
         folder=parts[0] if len(parts) > 1 else "",
         modalities=modalities,
         labels=labels,
-        masks=masks,
+        masks=[*masks, *qualities],
         date=sensors.date_of([*reversed(parts), *(file.path.stem for file in images)]),
         baseline=_find_baseline(archive, folder),
     )
@@ -189,6 +224,8 @@ def _category_reason(file: RasterFile, label_path: Path) -> str:
     # without the year of a land-cover map: nlcd2011 beside nlcd; two letters would match by chance
     stem = label_path.stem.rstrip("0123456789_-. ")
     single = len(file.indexes) == 1 and not file.dtype.startswith("f")
+    if is_quality(file.path.stem) and not file.dtype.startswith("f"):
+        return "flags of quality, not a modality: name it with --mask or --modality"
     if single and len(stem) >= 3 and file.path.stem.startswith(stem):
         return f"named like the labels {label_path.name}, not a modality"
     return ""
@@ -221,50 +258,3 @@ def _find_baseline(archive: Archive, folder: str) -> sensors.Baseline | None:
             if sensors.PRODUCT_METADATA.search(name):
                 return sensors.read_baseline(archive.text(name) or "", archive.path(name))
     return None
-
-
-def _by_patterns(
-    folder: Path, files: list[RasterFile], patterns: list[tuple[str, str]]
-) -> list[ModalityFiles]:
-    """Group files by ``(name, glob)`` pairs."""
-    modalities = []
-    for name, pattern in patterns:
-        chosen = [file for file in files if fnmatch.fnmatch(file.path.name, pattern)]
-        if not chosen:
-            raise DataError(f"{folder} has no file like {pattern} for modality {name}")
-        if len({file.dtype for file in chosen}) > 1:
-            raise DataError(f"{folder}: files like {pattern} differ in type: split the modality")
-        modalities.append(ModalityFiles(name, tuple(chosen)))
-    return modalities
-
-
-def _by_names(folder: Path, files: list[RasterFile]) -> list[ModalityFiles]:
-    """Group single-band files by prefix, grid and type; others are modalities of their own."""
-    groups: dict[tuple[object, ...], list[RasterFile]] = defaultdict(list)
-    for file in files:
-        parsed = sensors.split_band(file.path.stem)
-        key: tuple[object, ...] = (file.path.name,)
-        if len(file.indexes) == 1 and parsed.band:
-            grid = (file.height, file.width, tuple(file.transform), str(file.crs))
-            key = (parsed.prefix, file.dtype, *grid)
-        groups[key].append(file)
-    named = [(_group_name(group), group) for group in groups.values()]
-    uses = Counter(name for name, _ in named)
-    modalities = []
-    for name, group in named:
-        # bands of one sensor at several resolutions
-        full = f"{name}_{group[0].resolution_m:.0f}m" if uses[name] > 1 else name
-        modalities.append(ModalityFiles(full, tuple(group)))
-    names = [modality.name for modality in modalities]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{folder} has two modalities {twice}: name them with --modality NAME=GLOB")
-    return modalities
-
-
-def _group_name(group: list[RasterFile]) -> str:
-    stem = group[0].path.stem
-    prefix = sensors.split_band(stem).prefix
-    # the only band of its resolution in a Sentinel-2 product is named like the product's others
-    lone = len(group) == 1 and sensors.modality_name(prefix) != "s2"
-    return sensors.modality_name(stem) if lone else sensors.modality_name(prefix)

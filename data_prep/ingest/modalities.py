@@ -13,7 +13,10 @@ from data_prep.rasters import RasterFile
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError, SettingError
 
-_REMEDY = "make the scenes alike, or choose modalities with --modality NAME=GLOB"
+_REMEDY = (
+    "make the scenes alike, choose modalities with --modality NAME=GLOB, or say what file names "
+    "mean with --pattern, as in --pattern '{scene}_{band}.tif'"
+)
 
 
 def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:

@@ -181,6 +181,9 @@ class SceneOptions(IngestOptions):
     masks
         ``glob=1,2,3`` (values) or ``glob=bits:3,4`` of files that mark invalid pixels, such as
         clouds.
+    mask_clouds
+        Clouds and their shadows are invalid pixels, as the quality files of known sensors say:
+        Landsat's ``QA_PIXEL``, Sentinel-2's ``SCL``, HLS's ``Fmask``.
     aoi
         Polygons outside of which pixels count as invalid.
     chip_px, stride_px
@@ -213,6 +216,7 @@ class SceneOptions(IngestOptions):
     all_touched: bool = False
     modalities: Sequence[str] | None = None
     masks: Sequence[str] = ()
+    mask_clouds: bool = False
     aoi: str | Path | None = None
     chip_px: int = 64
     stride_px: int | None = None

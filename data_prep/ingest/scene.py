@@ -21,30 +21,32 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class ModalityFiles:
-    """A modality of a scene: its name, its files in band order, and band names if given."""
+    """A modality of a scene: its name, its files in band order, and band names if given.
+
+    ``stems`` replace those of the files, whose names may also say where and when.
+    """
 
     name: str
     files: tuple[RasterFile, ...]
     given: tuple[str, ...] = ()
+    stems: tuple[str, ...] = ()
 
     @property
     def bands(self) -> list[str]:
         """Names of the bands over all files."""
         if self.given:
             return list(self.given)
+        stems = self.stems or tuple(file.path.stem for file in self.files)
         names = [name for file in self.files for name in file.names]
         if names == ["band1"]:
-            stem = self.files[0].path.stem
-            band = split_band(stem).band
+            band = split_band(stems[0]).band
             # the number of B05 names a band, that of nlcd2011 a year
-            return [band if band[:1].isalpha() else stem]
+            return [band if band[:1].isalpha() else stems[0]]
         if len(self.files) == 1:
             return names
         return [
-            split_band(file.path.stem).band or file.path.stem
-            if len(file.names) == 1
-            else f"{file.path.stem} {name}"
-            for file in self.files
+            split_band(stem).band or stem if len(file.names) == 1 else f"{stem} {name}"
+            for stem, file in zip(stems, self.files, strict=True)
             for name in file.names
         ]
 

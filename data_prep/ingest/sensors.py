@@ -1,12 +1,17 @@
-"""What file names and product metadata say: band, sensor, date, Sentinel-2's offset."""
+"""What file names and product metadata say: band, modality, date, Sentinel-2's offset.
+
+Names of known products are those of :mod:`data_prep.ingest.products`.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from data_prep.ingest.products import product_band
 from rsdgc.errors import DataError
 
 #: A stem that ends in a band's number, with ``b`` or ``band`` before it or not; Sentinel-2's bands
@@ -18,8 +23,14 @@ BAND_NAME = re.compile(
 #: Parts of a product's name that say where and when, but not what: tile, time, path and row.
 PLACE_AND_TIME = re.compile(r"^(?:T\d{2}[A-Z]{3}|\d{8}(?:T\d{6})?|\d{6})$", re.IGNORECASE)
 SENTINEL_TILE = re.compile(r"(?:^|_)T\d{2}[A-Z]{3}(?:_|$)", re.IGNORECASE)
-#: By-products of Sentinel-2 (true color, scene classification, …), which are named like its bands.
-SENTINEL_PRODUCTS = re.compile(r"_(?:TCI|AOT|WVP|SCL|CLD|SNW|PVI|CLDPRB|SNWPRB)(?:_\d+m)?$", re.I)
+SENTINEL_2 = re.compile(r"^S2[A-D]_MSIL(?:1C|2A)_", re.IGNORECASE)
+#: A date behind the band, as in ``B01_20190606``, and a band that is more than a number.
+LAST_DATE = re.compile(r"[_\-. ]+(?:19|20)\d{2}-?[01]\d-?[0-3]\d(?:T\d{6}Z?)?$", re.IGNORECASE)
+NAMED_BAND = re.compile(
+    r"^(?P<prefix>.*?)[_\-. ]*(?P<band>(?:band|b)[_\-. ]?\d+a?)$", re.IGNORECASE
+)
+#: Year and day of the year, as HLS has them.
+DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20)\d{2})([0-3]\d{2})T\d{6}(?!\d)")
 #: Digits beside a date make it a part of another number.
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
 PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
@@ -33,19 +44,35 @@ SENTINEL_BANDS = (
 
 @dataclass(frozen=True)
 class BandName:
-    """Parts of a file's stem: what stands before the band, the band, and a resolution in m or 0."""
+    """Parts of a file's stem: what stands before the band, the band, and a resolution in m or 0.
+
+    ``modality`` is that of a known sensor, or empty.
+    """
 
     prefix: str
     band: str
     resolution_m: int = 0
+    modality: str = ""
 
 
 def split_band(stem: str) -> BandName:
     """Divide a stem like ``landsat_b2`` or ``T33UUP_20220702_B02_10m``; no band if it has none."""
+    if known := product_band(stem):
+        return BandName(known.prefix, known.band, modality=known.modality)
+    date = LAST_DATE.search(stem)
+    if date and (match := NAMED_BAND.match(stem[: date.start()])):
+        return BandName("_".join(filter(None, (match["prefix"], date[0][1:]))), match["band"])
     match = BAND_NAME.match(stem)
     if match is None:
         return BandName(stem, "")
-    return BandName(match["prefix"], match["band"], int(match["res"] or 0))
+    modality = "s2" if SENTINEL_2.match(stem) and match["band"][0] in "Bb" else ""
+    return BandName(match["prefix"], match["band"], int(match["res"] or 0), modality)
+
+
+def name_parts(name: str) -> list[str]:
+    """Divide a name at ``_``, ``-``, dots and spaces; a date is one part."""
+    one_part = DATE.sub(lambda date: "".join(date.groups()), name)
+    return [part for part in re.split(r"[_\-. ]+", one_part) if part]
 
 
 def modality_name(prefix: str) -> str:
@@ -54,7 +81,7 @@ def modality_name(prefix: str) -> str:
     Tile, date and time are left out. Where nothing else is left, the name is ``s2`` for a tile of
     Sentinel-2, and ``bands`` otherwise.
     """
-    tokens = [token for token in re.split(r"[_\-. ]+", prefix) if token]
+    tokens = name_parts(prefix)
     kept = [token for token in tokens if not PLACE_AND_TIME.match(token)]
     if not kept:
         return "s2" if SENTINEL_TILE.search(prefix) else "bands"
@@ -66,6 +93,9 @@ def date_of(names: Iterable[str]) -> str:
     for name in names:
         if match := DATE.search(name):
             return "-".join(match.groups())
+        if match := DAY_OF_YEAR.search(name):
+            day = dt.date(int(match[1]), 1, 1) + dt.timedelta(days=int(match[2]) - 1)
+            return day.isoformat()
     return ""
 
 
