@@ -18,6 +18,7 @@ from pathlib import Path
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
 from fl_app.runs.records import SUMMARY_FILE, read_run
+from fl_app.settings import Settings
 from fl_app.simulation import run_simulation
 from strategies.round_log import human_bytes
 
@@ -77,7 +78,7 @@ def run_all(work: Path, variants: Sequence[Variant], seeds: Sequence[int], round
                 "rounds": rounds,
                 "seed": seed,
             }
-            run_simulation([], settings, cpus_per_site=1, force=True)
+            run_simulation(Settings.from_mapping(settings), cpus_per_site=1, force=True)
 
 
 def folder(work: Path, variant: Variant, seed: int) -> Path:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from data_prep.dataset import open_data
 from data_prep.schema import SPLITS, ModalityMeta
+from data_prep.terminal_table import Column, print_table, terminal
 
 #: Skipped files and notes that are printed, so that the tables stay on the screen; the dict holds
 #: all of them.
@@ -66,10 +66,7 @@ def _band_facts(meta: ModalityMeta, i: int) -> dict[str, Any]:
 
 def print_description(facts: dict[str, Any], console: Console | None = None) -> None:
     """Print what :func:`describe` returned; default: to stdout."""
-    if console is None:
-        console = Console(emoji=False)
-        if not console.is_terminal:
-            console.width = 200  # where stdout is a file, tables need not fit a screen
+    console = console or terminal()
     # Names of classes, bands and files may contain brackets, which are not markup.
     show = partial(console.print, markup=False, highlight=False)
     kind = " (synthetic)" if facts["synthetic"] else ""
@@ -78,8 +75,8 @@ def print_description(facts: dict[str, Any], console: Console | None = None) -> 
     show(f"{facts['samples']} {facts['kind']} of {facts['chip_px']} px, {size}")
     if "partition" in facts:
         show(_partition_line(facts["partition"]))
-    show(_class_table(facts))
-    show(_band_table(facts["bands"]))
+    _print_classes(facts, console)
+    _print_bands(facts["bands"], console)
     for line in _split_lines(facts):
         show(line)
     skipped = [f"{item['path']}: {item['reason']}" for item in facts["skipped"]]
@@ -102,16 +99,12 @@ def _partition_line(partition: dict[str, Any]) -> str:
     )
 
 
-def _class_table(facts: dict[str, Any]) -> Table:
+def _print_classes(facts: dict[str, Any], console: Console) -> None:
     """Tabulate the samples of classes by site, as train / test or as train / val / test."""
     sites: dict[str, dict[str, list[int]]] = facts["sites"]
     shown = ["train", "val", "test"]
     if not any(sum(counts["val"]) for counts in sites.values()):
         shown.remove("val")
-    table = Table(title=f"samples ({' / '.join(shown)})")
-    table.add_column("class", no_wrap=True)
-    for name in [*sites, "all"] if len(sites) > 1 else sites:
-        table.add_column(name, justify="right")
 
     def cells(per_site: Sequence[Sequence[int]]) -> list[str]:
         rows = list(per_site)
@@ -119,32 +112,40 @@ def _class_table(facts: dict[str, Any]) -> Table:
             rows.append([sum(values) for values in zip(*rows, strict=True)])
         return [" / ".join(map(str, row)) for row in rows]
 
-    for i, name in enumerate(facts["classes"]):
-        table.add_row(name, *cells([[c[s][i] for s in shown] for c in sites.values()]))
-    table.add_section()
-    table.add_row("all", *cells([[sum(c[s]) for s in shown] for c in sites.values()]))
+    rows = [
+        [name, *cells([[c[s][i] for s in shown] for c in sites.values()])]
+        for i, name in enumerate(facts["classes"])
+    ]
+    rows.append(["all", *cells([[sum(c[s]) for s in shown] for c in sites.values()])])
     if any(sum(counts["buffer"]) for counts in sites.values()):
-        table.add_row("buffer", *cells([[sum(c["buffer"])] for c in sites.values()]))
-    return table
+        rows.append(["buffer", *cells([[sum(c["buffer"])] for c in sites.values()])])
+    names = [*sites, "all"] if len(sites) > 1 else list(sites)
+    print_table(
+        [Column("class"), *(Column(name, number=True) for name in names)],
+        rows,
+        title=f"samples ({' / '.join(shown)})",
+        console=console,
+        lines_before={len(facts["classes"])},
+    )
 
 
-def _band_table(bands: list[dict[str, Any]]) -> Table:
-    table = Table(title="bands (valid pixels of the train split)")
-    for name in ("modality", "band", "type"):
-        table.add_column(name)
-    for name in ("nodata", "mean", "std", "min", "max", "pixels"):
-        table.add_column(name, justify="right")
+def _print_bands(bands: list[dict[str, Any]], console: Console) -> None:
+    columns = [Column("band"), Column("modality"), Column("type")]
+    columns += [
+        Column(name, number=True) for name in ("nodata", "mean", "std", "min", "max", "pixels")
+    ]
+    rows = []
     for i, band in enumerate(bands):
         # Of a spectrometer's hundreds of bands, the first and last show what there is.
         if 6 <= i < len(bands) - 3 and len(bands) > 24:
             if i == 6:
-                table.add_row("…", f"{len(bands) - 9} more")
+                rows.append(["…", f"{len(bands) - 9} more", *[""] * (len(columns) - 2)])
             continue
-        names = (band["modality"], band["band"], band["dtype"])
         nodata = "" if band["nodata"] is None else f"{band['nodata']:g}"
         numbers = [f"{band[key]:.5g}" for key in ("mean", "std", "min", "max")]
-        table.add_row(*names, nodata, *numbers, str(band["count"]))
-    return table
+        names = (band["band"], band["modality"], band["dtype"])
+        rows.append([*names, nodata, *numbers, str(band["count"])])
+    print_table(columns, rows, title="bands (valid pixels of the train split)", console=console)
 
 
 def _split_lines(facts: dict[str, Any]) -> list[str]:

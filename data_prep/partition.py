@@ -92,7 +92,7 @@ def partition(
         raise SettingError(f"scheme {scheme} needs a number of sites: set --sites")
     if sites is not None and sites < 1:
         raise SettingError(f"--sites is {sites}: choose 1 or more")
-    check_free(Path(out).absolute(), overwrite=overwrite)
+    check_free(Path(out).absolute(), overwrite=overwrite, record=PARTITION_FILE)
     opened = Store.open(store)
     columns = {name: column(opened.manifest, name) for name in _COLUMNS}
     count = len(np.unique(columns["scene"].astype(str))) if sites is None else sites
@@ -126,7 +126,7 @@ def partition(
         dropped=int((site_of == NO_SITE).sum()),
         lacking=lacking,
     )
-    with staged_folder(out, overwrite=overwrite) as folder:
+    with staged_folder(out, overwrite=overwrite, record=PARTITION_FILE) as folder:
         (folder / SITES_FOLDER).mkdir()
         for index, name in enumerate(names):
             rows = opened.manifest.take(np.flatnonzero(site_of == index))

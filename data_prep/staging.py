@@ -9,18 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.schema import PARTITION_FILE, STORE_FILE
+from rsdgc.documents import DocumentError, read_json
 from rsdgc.errors import DataError
+
+#: What a store or a partition consists of, by the name of its record; shards are ``*.npy``.
+_CONTENTS = {
+    STORE_FILE: {STORE_FILE, "manifest.parquet", "sources.json"},
+    PARTITION_FILE: {PARTITION_FILE, "sites"},
+}
+#: Keys that tell such a record from a file of the same name by another program.
+_KEYS = {STORE_FILE: {"schema_version", "splits"}, PARTITION_FILE: {"schema_version", "scheme"}}
 
 
 @contextmanager
-def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(
+    out: str | os.PathLike[str], *, overwrite: bool = False, record: str = STORE_FILE
+) -> Iterator[Path]:
     """Yield a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
 
     On any error the sibling is removed and ``out`` stays as it was. ``out`` may be an empty folder;
-    with ``overwrite``, also a store or a partition. Anything else is never touched: DataError.
+    with ``overwrite``, also a store, or a partition, whichever has the ``record``. Anything else is
+    never touched: DataError.
     """
     target = Path(os.path.abspath(out))
-    check_free(target, overwrite=overwrite)
+    check_free(target, overwrite=overwrite, record=record)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -32,19 +44,38 @@ def staged_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> It
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(target: Path, *, overwrite: bool) -> None:
+def check_free(target: Path, *, overwrite: bool, record: str = STORE_FILE) -> None:
     """Raise DataError unless a folder may be made at ``target``; see :func:`staged_folder`."""
     if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file: choose another output folder")
     if not target.exists() or not any(target.iterdir()):
         return
-    if not any((target / marker).is_file() for marker in (STORE_FILE, PARTITION_FILE)):
-        raise DataError(f"{target} is not empty: choose another output folder")
+    kind = "store" if record == STORE_FILE else "partition"
+    if not _is_record(target / record, _KEYS[record]):
+        only = f" and not a {kind}, and --force replaces nothing else" if overwrite else ""
+        raise DataError(f"{target} is not empty{only}: choose another output folder")
     if not overwrite:
         raise DataError(
-            f"{target} exists already: remove it, choose another output folder, or replace a store "
-            "with ingest --force"
+            f"{target} exists already: remove it, choose another output folder, or replace the "
+            f"{kind} with --force"
         )
+    for path in sorted(target.iterdir()):
+        if path.name not in _CONTENTS[record] and not (
+            record == STORE_FILE and path.suffix == ".npy"
+        ):
+            raise DataError(
+                f"{target} holds {path.name}, which is no part of a {kind}, and --force would "
+                "delete it: move it elsewhere, or choose another output folder"
+            )
+
+
+def _is_record(path: Path, keys: set[str]) -> bool:
+    """Tell whether a file is a record of this project's, of any version, damaged or not within."""
+    try:
+        values = read_json(path)
+    except (OSError, DocumentError):
+        return False
+    return isinstance(values, dict) and keys <= values.keys()
 
 
 def publish(partial: Path, target: Path) -> None:

@@ -1,59 +1,158 @@
 """The ``rsdgc`` command.
 
-A mistake in settings or data ends in one line on standard error and exit code 2, a failed run in
-exit code 1. Heavy modules are imported by the command that needs them, so that ``rsdgc --help`` is
-quick.
+===========  ===================================================================================
+exit code    meaning (docs/commands.md)
+===========  ===================================================================================
+0            done; also where nobody reads the output of a command that only prints any more
+1            what was asked for was tried and failed: a run, a check of a deployment
+2            a mistake: an option, a setting, data, a file or a folder that cannot be used
+130, 143     ended by Ctrl-C or SIGTERM; a line says what stands and which command goes on
+141          ended, with the same line, because nobody reads its output any more
+===========  ===================================================================================
+
+A mistake is one line on standard error. Heavy modules are imported by the command that needs them,
+so that ``rsdgc --help`` is quick.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from fl_app.cli_data import add_data_commands
 from fl_app.cli_deploy import add_deploy_commands
-from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
+from fl_app.cli_options import (
+    AsJson,
+    Budget,
+    CodeDir,
+    Markdown,
+    Method,
+    Model,
+    Overrides,
+    Rounds,
+    Seed,
+    examples,
+    given,
+    new_group,
+    print_json,
+    words,
+)
+from fl_app.cli_use import add_use_commands
 from fl_app.cli_weights import weights
-from rsdgc.errors import RsdgcError, RunError, SettingError
-from rsdgc.plain_text import escape_hidden
-from rsdgc.registry import add_code_dir
+from fl_app.interruption import ENDED_BY_CTRL_C, ENDED_BY_SIGTERM, Interrupted
 
-app = typer.Typer(
-    help="Federated learning over thin links for remote-sensing archives.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = new_group("Federated learning over thin links for remote-sensing archives.", completion=True)
 
-site = typer.Typer(
-    help="A site of a federation, and the states that runs keep there.", no_args_is_help=True
-)
+site = new_group("A site of a federation, and the states that runs keep there.")
 app.add_typer(site, name="site")
 
 app.add_typer(weights, name="weights")
 
 add_data_commands(app)
+add_use_commands(app)
 add_deploy_commands(app, site)
 
 
 def main() -> None:
     """Run the command line; the entry point of ``rsdgc``."""
     # On SIGTERM Python would end at once; an exit lets a command end the processes it started.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    add_code_dir(Path.cwd())  # for modules of the user's own, such as that of a label format
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
+    exit_code = _run()
     try:
-        app()
-    except RsdgcError as error:
-        print(f"error: {escape_hidden(str(error))}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, RunError) else 2)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(exit_code)
 
 
-@app.command()
+def _run() -> int:
+    """Run the command that was typed, explain in a line what ended it, and return the exit code."""
+    try:
+        result = app(prog_name="rsdgc", standalone_mode=False)
+    except KeyboardInterrupt:
+        return ENDED_BY_CTRL_C
+    except SystemExit as stop:
+        # Typer's answer to a closed pipe is to exit with 1, after it has replaced the output.
+        closed = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        return 0 if closed else int(stop.code or 0)
+    except Exception as error:
+        return _explain_error(error)
+    return result if isinstance(result, int) else 0  # Typer's number for --help and Ctrl-C
+
+
+def _explain_error(error: Exception) -> int:
+    """Explain an error that has a cause outside of this program; raise any other again."""
+    if isinstance(error, click.ClickException):
+        return _explain_usage(error)
+    if isinstance(error, click.Abort):
+        return ENDED_BY_CTRL_C
+    if isinstance(error, Interrupted):
+        return _explain(str(error), error.exit_code, "interrupted")
+    from rsdgc.errors import RsdgcError, RunError, RunFolderError, describe_os_error
+
+    if isinstance(error, OSError):
+        return _explain(describe_os_error(error), 2)
+    if not isinstance(error, RsdgcError):
+        raise error
+    failed = isinstance(error, RunError) and not isinstance(error, RunFolderError)
+    return _explain(str(error), 1 if failed else 2)
+
+
+def _explain_usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    command = "rsdgc" if context is None else context.command_path
+    # Both Click and Typer may suggest a command.
+    text = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message())
+    return _explain(f"{text} See {command} --help.", error.exit_code)
+
+
+def _explain(text: str, exit_code: int, title: str = "error") -> int:
+    from rsdgc.plain_text import escape_hidden
+
+    print(f"{title}: {escape_hidden(' '.join(text.splitlines()))}", file=sys.stderr)
+    return exit_code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"rsdgc {version('rsdgc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[  # noqa: ARG001  # its callback answers
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Federated learning over thin links for remote-sensing archives."""
+    from rsdgc.registry import add_code_dir
+
+    add_code_dir(Path.cwd())  # for modules of the user's own, such as that of a label format
+
+
+@app.command(
+    epilog=examples(
+        "rsdgc simulate --rounds 5",
+        "rsdgc simulate --data data/ --budget 100x --out runs/mine local-epochs=2",
+        "rsdgc simulate --resume runs/mine",
+    )
+)
 def simulate(
     overrides: Overrides = None,
     data: Annotated[
@@ -72,7 +171,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Run a federation on this machine, through Flower's simulation."""
-    from fl_app.simulation import resume_simulation, run_simulation
+    from fl_app.settings import Settings, parse_overrides
 
     options = {
         "data-dir": None if data is None else str(data),
@@ -86,14 +185,31 @@ def simulate(
     chosen = given(options)
     if resume is not None:
         if chosen or overrides or force:
+            from rsdgc.errors import SettingError
+
             too_many = [f"--{key}" for key in chosen] + (overrides or []) + ["--force"] * force
             raise SettingError(f"--resume takes the run's own settings: leave out {too_many[0]}")
+        typer.echo(f"continuing the run in {resume}")
+        from fl_app.simulation import resume_simulation
+
         resume_simulation(resume, cpus_per_site=cpus_per_site)
         return
-    run_simulation(overrides or [], chosen, cpus_per_site=cpus_per_site, force=force)
+    # Checked before PyTorch and Flower are loaded, which takes seconds.
+    settings = Settings.from_mapping({**parse_overrides(overrides or []), **chosen})
+    typer.echo(
+        f"checking the run: {settings.rounds} rounds of {settings.method} with {settings.model} on "
+        f"{settings.data_dir or 'the built-in synthetic data'}"
+    )
+    from fl_app.simulation import run_simulation
+
+    run_simulation(settings, cpus_per_site=cpus_per_site, force=force)
 
 
-@site.command()
+@site.command(
+    epilog=examples(
+        "rsdgc site clean runs/mine/state", "rsdgc site clean state/ --older-than-days 30 --yes"
+    )
+)
 def clean(
     state_dir: Annotated[Path, typer.Argument(help="A site's state-dir, or a run's state/.")],
     run: Annotated[str | None, typer.Option(help="Only of this run.")] = None,
@@ -112,7 +228,12 @@ def clean(
         typer.echo(line)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rsdgc compare data/ --out runs/all --methods fedavg,rs-dgc,topk --seeds 0,1,2",
+        "rsdgc compare data/ --out runs/steps --methods rs-dgc,rs-dgc+step-ahead=0 rounds=20",
+    )
+)
 def compare(
     data: Annotated[Path, typer.Argument(help="Store or partition.")],
     out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")],
@@ -127,71 +248,96 @@ def compare(
     cpus_per_site: Annotated[int, typer.Option(help="CPUs for each site's work.", min=1)] = 1,
 ) -> None:
     """Compare methods, budgets and seeds on the same data; runs that are complete are kept."""
-    from fl_app.compare import compare as run_all
-    from fl_app.compare import trials_of
-    from fl_app.settings import parse_overrides
+    from fl_app.compare.trials import trials_of
+    from fl_app.settings import Settings, parse_overrides
 
     trials = trials_of(words(methods), words(budgets), [_seed(word) for word in words(seeds)])
     chosen = given({"model": model, "rounds": rounds})
     common = {**parse_overrides(overrides or []), **chosen}
+    Settings.from_mapping(common)  # checked before PyTorch and Flower are loaded
+    typer.echo(f"comparing {len(trials)} runs on {data}")
+    from fl_app.compare import compare as run_all
+
     table = run_all(data, out, trials, common, cpus_per_site=cpus_per_site)
     typer.echo(f"{table.read_text(encoding='utf-8')}table: {table}")
 
 
-@app.command()
+@app.command(
+    epilog=examples("rsdgc report runs/mine", "rsdgc report runs/mine --data /mnt/archive/data")
+)
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[
         Path | None, typer.Option(help="Its data, if they have moved since the run.")
     ] = None,
-    code_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the module of the run's own model; the current folder otherwise. Code "
-            "is never taken from where a run folder says."
-        ),
-    ] = None,
+    code_dir: CodeDir = None,
 ) -> None:
     """Write a run's report again."""
+    from data_prep.dataset import open_data
     from fl_app.report import write_report
+    from rsdgc.registry import add_code_dir
 
     if code_dir is not None:
         add_code_dir(code_dir)
+    if data is not None:
+        open_data(data)  # a report without pictures would hide that they cannot be used
     typer.echo(f"report: {write_report(run, data)}")
 
 
-@app.command()
-def models() -> None:
+@app.command(epilog=examples("rsdgc models", "rsdgc models --json"))
+def models(as_json: AsJson = False) -> None:
     """List the models, and how to name one of your own."""
-    from fl_app.models import ARGUMENTS, MODELS
+    from data_prep.terminal_table import Column, print_table
+    from fl_app.model_catalog import MODEL_TABLE, OTHER_MODELS
 
-    for name in MODELS:
-        typer.echo(name)
-    typer.echo('timm:NAME  (a network of timm, such as timm:resnet18; pip install "rsdgc[timm]")')
-    typer.echo(
-        "package.module:function  (your own: it is called with those of "
-        f"{', '.join(ARGUMENTS)} that it asks for by name)"
-    )
-
-
-@app.command()
-def methods() -> None:
-    """Show every method, as a Markdown table."""
-    from fl_app.methods import markdown_table
-
-    typer.echo(markdown_table(), nl=False)
+    if as_json:
+        print_json([row._asdict() for row in MODEL_TABLE])
+        return
+    titles = ("name", "parameters", "least px", "for")
+    columns = [Column(title, number=title == "least px") for title in titles]
+    print_table(columns, [list(map(str, row)) for row in MODEL_TABLE])
+    for line in OTHER_MODELS:
+        typer.echo(line)
 
 
-@app.command()
-def settings() -> None:
-    """Show every setting with its default, as a Markdown table."""
-    from fl_app.settings import markdown_table
+@app.command(epilog=examples("rsdgc methods", "rsdgc methods --markdown"))
+def methods(as_json: AsJson = False, markdown: Markdown = False) -> None:
+    """Show what each method sends."""
+    from data_prep.terminal_table import Column, print_table
+    from fl_app import methods as module
 
-    typer.echo(markdown_table(), nl=False)
+    if markdown:
+        typer.echo(module.markdown_table(), nl=False)
+        return
+    table = [{"method": name, "about": module.METHODS[name].about} for name in module.METHODS]
+    if as_json:
+        print_json(table)
+        return
+    columns = [Column("method"), Column("what it sends")]
+    print_table(columns, [list(row.values()) for row in table])
+
+
+@app.command(epilog=examples("rsdgc settings", "rsdgc settings --json"))
+def settings(as_json: AsJson = False, markdown: Markdown = False) -> None:
+    """Show every setting with its default."""
+    from data_prep.terminal_table import Column, print_table
+    from fl_app import settings as module
+
+    if markdown:
+        typer.echo(module.markdown_table(), nl=False)
+        return
+    table = module.settings_table()
+    if as_json:
+        print_json(table)
+        return
+    rows = [[row["key"], json.dumps(row["default"]), row["meaning"]] for row in table]
+    print_table([Column("key"), Column("default"), Column("meaning")], rows)
 
 
 def _seed(word: str) -> int:
     if not word.isdigit():
+        from rsdgc.errors import SettingError
+
         raise SettingError(f"seed '{word}' is not a whole number: give --seeds such as 0,1,2")
     return int(word)
 

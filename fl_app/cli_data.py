@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from data_prep.choices import Edge, Layout, PartitionScheme, SplitBy, Unknown
-from rsdgc.errors import SettingError
+from fl_app.cli_options import AsJson, examples, print_json
+from fl_app.interruption import explain_interruption
 
+Force = Annotated[bool, typer.Option("--force", help="Replace another store at --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 
 def add_data_commands(app: typer.Typer) -> None:
     """Add the commands, in the order of ``rsdgc --help``."""
-    app.command()(synth)
-    app.command(name="indian-pines")(indian_pines)
-    app.command()(ingest)
-    app.command()(partition)
-    app.command()(inspect)
+    app.command(epilog=examples("rsdgc synth archive/ --sites 4 --seed 0"))(synth)
+    app.command(name="indian-pines", epilog=examples("rsdgc indian-pines indian_pines/"))(
+        indian_pines
+    )
+    app.command(
+        epilog=examples(
+            "rsdgc ingest archive/ --dry-run",
+            "rsdgc ingest archive/ --labels landcover.tif --chip 64 --out store/",
+            "rsdgc ingest UCMerced/ --layout class-folders --out store/",
+        )
+    )(ingest)
+    app.command(
+        epilog=examples(
+            "rsdgc partition store/ --sites 6 --scheme dirichlet --alpha 0.5 --out data/",
+            "rsdgc partition store/ --scheme folder --out data/",
+        )
+    )(partition)
+    app.command(epilog=examples("rsdgc inspect store/", "rsdgc inspect data/ --html data.html"))(
+        inspect
+    )
 
 
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
     sites: Annotated[int, typer.Option(help="Number of sites.", min=1)] = 4,
     seed: Seed = 0,
+    scenes_per_site: Annotated[int, typer.Option(help="Scenes of a site.", min=1)] = 5,
+    scene_px: Annotated[int, typer.Option(help="Side of a scene, pixels.", min=1)] = 576,
 ) -> None:
     """Write a synthetic archive: scenes in UTM with land cover, elevation and labels."""
     from data_prep.synth import write_archive
 
-    scenes = write_archive(out, sites=sites, seed=seed)
+    scenes = write_archive(
+        out, sites=sites, seed=seed, scenes_per_site=scenes_per_site, scene_px=scene_px
+    )
     typer.echo(f"{out}: synthetic archive of {sites} sites, {len(scenes)} scenes")
 
 
@@ -131,12 +153,15 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option(help="Show what would be written, and write nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option(help="Replace another store at --out.")] = False,
+    as_json: AsJson = False,
+    force: Force = False,
 ) -> None:
     """Turn imagery into a store of training chips with a buffered train/test split.
 
     The same call again continues one that was interrupted, and does nothing after a complete one.
     """
+    from rsdgc.errors import SettingError
+
     common: dict[str, Any] = {
         "classes": classes,
         "unknown": unknown.value,
@@ -174,7 +199,7 @@ def ingest(
     if images and isinstance(options["nodata"], dict):
         raise SettingError("images have one modality: give --nodata as a number")
     if dry_run:
-        _show_plan(src, images, options)
+        _show_plan(src, images, options, as_json)
         return
     if out is None:
         raise SettingError("no --out: name the store to write, or use --dry-run")
@@ -183,18 +208,29 @@ def ingest(
     from data_prep.inspect import describe, print_description
 
     make = ingest_class_folders if images else ingest_scenes
-    make(src, out, processes=processes, overwrite=force, **options)
-    print_description(describe(out))
+    with explain_interruption(
+        lambda: f"{out} was not written; what is done stays beside it, and the same command goes on"
+    ):
+        make(src, out, processes=processes, overwrite=force, **options)
+    _show(describe(out), print_description, as_json)
 
 
-def _show_plan(src: str, images: bool, options: dict[str, Any]) -> None:
+def _show_plan(src: str, images: bool, options: dict[str, Any], as_json: bool) -> None:
     from data_prep.ingest.dry_run import plan_facts, plan_image_facts, print_plan
 
-    print_plan((plan_image_facts if images else plan_facts)(src, **options))
+    _show((plan_image_facts if images else plan_facts)(src, **options), print_plan, as_json)
+
+
+def _show(
+    facts: dict[str, Any], print_facts: Callable[[dict[str, Any]], None], as_json: bool
+) -> None:
+    (print_json if as_json else print_facts)(facts)
 
 
 def _nodata(texts: list[str]) -> float | dict[str, float] | None:
     """Read ``V`` and ``NAME=V`` texts, NAME being a modality."""
+    from rsdgc.errors import SettingError
+
     by_modality: dict[str, float] = {}
     for text in texts:
         modality, _, value = text.rpartition("=")
@@ -227,6 +263,10 @@ def partition(
         typer.Option(help="SITE=MODALITY that the site lacks, for experiments; repeatable."),
     ] = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another partition at --out.")
+    ] = False,
 ) -> None:
     """Divide a store over sites; no pixel is copied."""
     from data_prep.inspect import describe, print_description
@@ -241,12 +281,15 @@ def partition(
         classes_per_site=classes_per_site,
         seed=seed,
         lacking=_lacking(without or []),
+        overwrite=force,
     )
-    print_description(describe(out))
+    _show(describe(out), print_description, as_json)
 
 
 def _lacking(texts: list[str]) -> dict[str, list[str]]:
     """Read ``SITE=MODALITY`` texts, with commas between several modalities."""
+    from rsdgc.errors import SettingError
+
     lacking: dict[str, list[str]] = {}
     for text in texts:
         site, _, modalities = text.rpartition("=")
@@ -261,13 +304,14 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(help="HTML page to write, with maps and charts.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show classes, sites, splits, bands and what was left out."""
     from data_prep.inspect import describe, print_description
 
     facts = describe(path)
-    print_description(facts)
+    _show(facts, print_description, as_json)
     if html is not None:
         from data_prep.data_page import write_data_page
 
-        typer.echo(f"page: {write_data_page(path, html, facts)}")
+        typer.echo(f"page: {write_data_page(path, html, facts)}", err=as_json)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_app.cli_options import Budget, Method, Model, Overrides, Rounds, Seed, given, words
+from fl_app.cli_options import (
+    AsJson,
+    Budget,
+    Method,
+    Model,
+    Overrides,
+    Rounds,
+    Seed,
+    examples,
+    given,
+    new_group,
+    print_json,
+    words,
+)
 from fl_app.deploy import SERVER_DAYS, SERVER_FILE, SITE_FILE
-from rsdgc.errors import RunError, SettingError
 
 # Without --config, a command reads the file in the current folder, which usually is /etc/rsdgc.
 ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.toml.")]
@@ -21,20 +34,43 @@ PublicKey = Annotated[
     Path | None, typer.Option(help="Public key of a pair that the site made itself.")
 ]
 
+_EXAMPLES = {
+    "init": ("rsdgc deploy init --server fl.example.org --sites oslo,porto --out federation",),
+    "add_site": ("rsdgc deploy add-site quito --out federation",),
+    "renew": (
+        "rsdgc deploy renew --out federation",
+        "rsdgc deploy renew --out federation --site oslo",
+    ),
+    "check": ("rsdgc deploy check --config /etc/rsdgc/site.toml",),
+    "start": ("rsdgc server start", "rsdgc server start --config /etc/rsdgc/server.toml"),
+    "register": ("rsdgc server register",),
+    "revoke": ("rsdgc server revoke porto",),
+    "run": ("rsdgc server run --out spring --rounds 60 --budget 100x",),
+    "watch": ("rsdgc server watch",),
+    "stop": ("rsdgc server stop",),
+    "resume": ("rsdgc server resume spring",),
+    "start_site": ("rsdgc site start", "rsdgc site start --config /etc/rsdgc/site.toml"),
+    "start_app": ("rsdgc site start-app --config /etc/rsdgc/site.toml",),
+    "site_status": ("rsdgc site status",),
+}
+
 
 def add_deploy_commands(app: typer.Typer, site: typer.Typer) -> None:
     """Add the commands to the application, and those of a site to ``site``."""
-    deploy = typer.Typer(help="Set up a federation of real sites.", no_args_is_help=True)
-    server = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
+    deploy = new_group("Set up a federation of real sites.")
+    server = new_group("Run the server of a federation.")
     app.add_typer(deploy, name="deploy")
     app.add_typer(server, name="server")
     for deploy_command in (init, add_site, renew, check):
-        deploy.command()(deploy_command)
+        deploy.command(epilog=examples(*_EXAMPLES[deploy_command.__name__]))(deploy_command)
     for server_command in (start, register, revoke, run, watch, stop, resume):
-        server.command()(server_command)
-    site.command("start")(start_site)
-    site.command("start-app")(start_app)
-    site.command("status")(site_status)
+        server.command(epilog=examples(*_EXAMPLES[server_command.__name__]))(server_command)
+    for name, site_command in (
+        ("start", start_site),
+        ("start-app", start_app),
+        ("status", site_status),
+    ):
+        site.command(name, epilog=examples(*_EXAMPLES[site_command.__name__]))(site_command)
 
 
 def init(
@@ -73,10 +109,12 @@ def add_site(
     Register their keys at the server with rsdgc server register.
     """
     from fl_app.deploy import provision
+    from rsdgc.errors import SettingError
 
     if public_key is not None and len(names) != 1:
         raise SettingError(f"--public-key belongs to one site, but {len(names)} are named")
     federation = provision.open_federation(out)
+    provision.check_distinct_sites(names)
     for name in names:
         folder = provision.add_site(federation, name, public_key)
         typer.echo(
@@ -103,6 +141,7 @@ def renew(
     new ca.crt.
     """
     from fl_app.deploy import provision
+    from rsdgc.errors import SettingError
 
     if authority and site is not None:
         raise SettingError("--authority and --site exclude each other: renew one after the other")
@@ -132,6 +171,7 @@ def renew(
 
 def check(
     config: Annotated[Path, typer.Option(help="The server.toml or site.toml of this machine.")],
+    as_json: AsJson = False,
 ) -> None:
     """Check what a server or site needs to run.
 
@@ -139,10 +179,14 @@ def check(
     """
     from fl_app.deploy.checks import check_server, check_site, format_table
     from fl_app.deploy.party_config import ServerConfig, read_party
+    from rsdgc.errors import RunError
 
     party = read_party(config)
     results = list(check_server(party) if isinstance(party, ServerConfig) else check_site(party))
-    typer.echo(format_table(results))
+    if as_json:
+        print_json([asdict(result) for result in results])
+    else:
+        typer.echo(format_table(results))
     if num_failed := sum(result.status == "FAILED" for result in results):
         raise RunError(f"{num_failed} of {len(results)} checks failed")
 
@@ -183,6 +227,7 @@ def revoke(
     """
     from fl_app.deploy.party_config import read_server
     from fl_app.deploy.server_link import connect, registered_site, revoke_site
+    from rsdgc.errors import RunError
 
     server = read_server(config)
     key = registered_site(server, site).key
@@ -308,6 +353,7 @@ def site_status(config: SiteFile = SITE_FILE) -> None:
     Exits with 1 if the SuperNode does not run, or lacks its app.
     """
     from fl_app.deploy import party_config, supernode
+    from rsdgc.errors import RunError
 
     site = party_config.read_site(config)
     for line in supernode.status(site):

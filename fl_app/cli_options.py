@@ -1,11 +1,17 @@
-"""Options that several commands share."""
+"""What the commands share: options, groups, examples in the help, and JSON in place of tables."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
+
+# Typer escapes brackets for Rich even where Rich does not print the help: "\[default: 1]".
+typer.core.HAS_RICH = False
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="More settings as key=value.", metavar="[KEY=VALUE]…")
@@ -15,6 +21,40 @@ Budget = Annotated[str | None, typer.Option(help="Size of an upload, '100x' or b
 Model = Annotated[str | None, typer.Option(help="Model to train, see `rsdgc models`.")]
 Rounds = Annotated[int | None, typer.Option(help="Federated rounds.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Markdown = Annotated[
+    bool, typer.Option("--markdown", help="Print the table in Markdown, as in the documentation.")
+]
+CodeDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the module of the run's own model; the current folder otherwise. Code is "
+        "never taken from where a run folder says."
+    ),
+]
+
+
+def new_group(text: str, *, completion: bool = False) -> typer.Typer:
+    """Return an empty group of commands with this help."""
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=completion,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: commands to copy, one a line."""
+    # \b keeps the lines as they are
+    return "\n".join(["\b", "Examples:", *(f"  {command}" for command in commands)])
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, paths as texts."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from fl_app.cli_options import Model, words
+from fl_app.cli_options import Model, examples, new_group, words
 
-weights = typer.Typer(help="Files of weights that runs can start from.", no_args_is_help=True)
+weights = new_group("Files of weights that runs can start from.")
 
 
-@weights.command()
+@weights.command(epilog=examples("rsdgc weights convert dino.pth dino.safetensors --key teacher"))
 def convert(
     source: Annotated[Path, typer.Argument(help="A PyTorch checkpoint, such as .pth or .ckpt.")],
     target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
@@ -27,7 +27,12 @@ def convert(
     typer.echo(f"{target}: {convert_checkpoint(source, target, key)} tensors")
 
 
-@weights.command()
+@weights.command(
+    epilog=examples(
+        "rsdgc weights inspect dino.safetensors",
+        "rsdgc weights inspect dino.safetensors --model resnet18 --bands B02,B03,B04 --classes 10",
+    )
+)
 def inspect(
     file: Annotated[Path, typer.Argument(help="A safetensors file.")],
     model: Model = None,

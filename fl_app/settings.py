@@ -702,14 +702,24 @@ def parse_overrides(words: list[str]) -> dict[str, Scalar]:
     return Settings.from_mapping(values).model_dump(by_alias=True, exclude_unset=True)
 
 
+def settings_table() -> list[dict[str, Any]]:
+    """Return key, default and meaning of all settings."""
+    return [
+        {
+            "key": _kebab(name),
+            "default": field.default,
+            "meaning": f"{field.description} {_allowed(field)}".strip(),
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+
+
 def markdown_table() -> str:
     """Return the table of all settings for the documentation."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = f"`{json.dumps(field.default)}`"
-        values = _allowed(field)
-        text = f"{field.description} {values}".strip().replace("|", "\\|")
-        rows.append(f"| `{_kebab(name)}` | {default} | {text} |")
+    for row in settings_table():
+        text = row["meaning"].replace("|", "\\|")
+        rows.append(f"| `{row['key']}` | `{json.dumps(row['default'])}` | {text} |")
     return "\n".join(rows) + "\n"
 
 

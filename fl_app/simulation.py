@@ -1,17 +1,17 @@
 """Run a whole federation on this machine, through Flower's simulation.
 
-Settings, data and model are checked first, so that a mistake costs a second and leaves nothing
-behind. Then a private SuperLink (:mod:`fl_app.flower.superlink`) runs the federation, its log is
-printed, and it is ended with the run.
+Settings, folders, data and model are checked first, so that a mistake costs a second and leaves
+nothing behind. Then a private SuperLink (:mod:`fl_app.flower.superlink`) runs the federation, its
+log is printed, and it is ended with the run.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
+import shlex
 import tempfile
-from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,14 +21,20 @@ from fl_app.default_data import default_data, default_folder
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, superlink
 from fl_app.home import home
+from fl_app.interruption import explain_interruption
+from fl_app.models.code_signature import packages_that_hide_ours
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import refuse_if_running
-from fl_app.settings import Settings, parse_budget, parse_overrides
+from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
+from fl_app.runs.replacement import check_replaceable, replacing
+from fl_app.settings import Settings, parse_budget
 from fl_app.site_data import NodeData, check_trainable, describe_sites
 from rsdgc import fit_ratios, uniform_shares
+from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir
+from strategies.checkpoints import Checkpoints
 from strategies.sites import SiteManager
 
 
@@ -45,6 +51,12 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     )
     # As many threads as CPUs held: with more, sites that work in parallel slow each other down.
     threads = {"OMP_NUM_THREADS": str(cpus_per_site)}
+    at_once = min(num_sites, max(1, (os.cpu_count() or 1) // cpus_per_site))
+    print(
+        f"starting Flower's simulation: {num_sites} sites, {at_once} at a time, which takes some "
+        f"seconds; run folder: {settings.out}",
+        flush=True,
+    )
     with (
         tempfile.TemporaryDirectory(prefix="rsdgc-", ignore_cleanup_errors=True) as flower_home,
         superlink(Path(flower_home), simulation=True, variables=threads) as (environment, _),
@@ -63,28 +75,25 @@ def _gpus_per_site(sites_per_gpu: int) -> float:
     return (10_000 // sites_per_gpu) / 10_000
 
 
-def run_simulation(
-    overrides: list[str], options: Mapping[str, Any], *, cpus_per_site: int, force: bool
-) -> Path:
-    """Simulate with settings from ``key=value`` words and options, and return the run folder.
+def run_simulation(settings: Settings, *, cpus_per_site: int, force: bool = False) -> Path:
+    """Simulate and return the run folder.
 
-    Nothing is written before the settings, the data and the model are known to be usable.
+    Nothing is written before the settings, the folders, the data and the model are known to be
+    usable. With ``force`` an earlier run in the folder is replaced.
     """
-    settings = Settings.from_mapping({**parse_overrides(overrides), **options})
+    _check_machine(settings, cpus_per_site)
     # At once, because a run to resume or to compare with has recorded the absolute path.
     settings = settings.with_absolute_weights()
     code_dir = Path(settings.code_dir).absolute()
     add_code_dir(code_dir)
-    if settings.resume:
-        folder, _ = check_resumable(settings)
-        refuse_if_running(folder)
+    _check_folders(settings, force=force)
     # Sites and server open the data for themselves; generated here, no process has to wait.
     if not settings.data_dir and not default_folder().exists():
         print("preparing the built-in synthetic data, once", flush=True)
     data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
     dataset = open_data(data, settings.modality_names)
     _check_feasible(settings, dataset)
-    out = folder if settings.resume else _new_run_folder(settings, dataset, force=force)
+    out = Path(settings.out).absolute() if settings.out else _free_run_folder(settings, dataset)
     # Absolute, because Flower's processes work in other folders.
     settings = settings.model_copy(
         update={
@@ -95,9 +104,11 @@ def run_simulation(
             "min_sites": len(dataset.sites),  # all start at once, and every run has the same ones
         }
     )
-    simulate(settings, num_sites=len(dataset.sites), cpus_per_site=cpus_per_site)
-    if not (out / "summary.json").exists():
-        raise RunError(f"the run left no summary in {out}; see the log above")
+    place = replacing(out) if force and not settings.resume else nullcontext()
+    with place, explain_interruption(lambda: what_stands(out, settings.rounds)):
+        simulate(settings, num_sites=len(dataset.sites), cpus_per_site=cpus_per_site)
+        if not (out / SUMMARY_FILE).exists():
+            raise RunError(f"the run left no summary in {out}; see the log above")
     return out
 
 
@@ -107,15 +118,55 @@ def resume_simulation(run: Path, *, cpus_per_site: int) -> Path:
     With other ``cpus_per_site`` than before, the last bits of the result can change.
     """
     settings, _ = read_settings(run.absolute())
-    options = {**settings.to_mapping(), "out": str(run.absolute()), "resume": True}
-    return run_simulation([], options, cpus_per_site=cpus_per_site, force=False)
+    settings = settings.model_copy(update={"out": str(run.absolute()), "resume": True})
+    return run_simulation(settings, cpus_per_site=cpus_per_site)
+
+
+def what_stands(out: Path, rounds: int) -> str:
+    """Say what an interrupted run has left in its folder, and which command goes on from there."""
+    if (out / SUMMARY_FILE).exists():
+        return f"the run in {out} is complete"
+    if not (out / CONFIG_FILE).exists():
+        return "the run had not begun, and left nothing; the same command starts it"
+    done = max(Checkpoints(out, 0, 1).rounds(), default=0)
+    where = f"from round {done + 1} of {rounds}" if done else "from the start: no checkpoint yet"
+    return f"the run is in {out}; rsdgc simulate --resume {shlex.quote(str(out))} goes on {where}"
+
+
+def _check_machine(settings: Settings, cpus_per_site: int) -> None:
+    """Raise :class:`SettingError` if this machine or the current folder cannot do the run."""
+    cpus = os.cpu_count() or 1
+    if cpus_per_site > cpus:
+        raise SettingError(
+            f"--cpus-per-site is {cpus_per_site}, but this machine has {cpus} CPUs: lower it"
+        )
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device='cuda', but this machine has no usable GPU; use device=cpu")
+    if hiding := packages_that_hide_ours(Path.cwd()):
+        raise SettingError(
+            f"{hiding[0]} would hide the package of that name that rsdgc consists of: rename it, "
+            "or start rsdgc in another folder, with code-dir if the run needs your code"
+        )
+
+
+def _check_folders(settings: Settings, *, force: bool) -> None:
+    """Raise an error unless the run can write where it is to write."""
+    out = Path(settings.out).absolute() if settings.out else None
+    if settings.resume:
+        out, _ = check_resumable(settings)
+        refuse_if_running(out)
+    elif out is not None and in_use(out):
+        if not force:
+            raise SettingError(f"run folder {out} is not empty; choose another, or use --force")
+        check_replaceable(out)
+    probe_folder(out or home())
+    if settings.state_dir:
+        probe_folder(Path(settings.state_dir))
 
 
 def _check_feasible(settings: Settings, dataset: Dataset) -> None:
     """Raise an error if this machine, the sites, the model or the budgets cannot do the run."""
     check_trainable(dataset, {name: name for name in dataset.sites})
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingError("device='cuda', but this machine has no usable GPU; use device=cpu")
     # As many as SiteManager.draw takes for a round.
     drawn = max(1, round(settings.fraction * len(dataset.sites)))
     if settings.quorum > drawn:
@@ -140,18 +191,10 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
             fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
 
 
-def _new_run_folder(settings: Settings, dataset: Dataset, *, force: bool) -> Path:
-    if not settings.out:
-        first = folder = home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}"
-        number = 1
-        while folder.exists():
-            number += 1
-            folder = first.with_name(f"{first.name}-{number}")
-        return folder
-    out = Path(settings.out).absolute()
-    if force and (out / "config.json").exists():
-        refuse_if_running(out)
-        shutil.rmtree(out)
-    if in_use(out):
-        raise SettingError(f"run folder {out} is not empty; choose another, or use --force")
-    return out
+def _free_run_folder(settings: Settings, dataset: Dataset) -> Path:
+    first = folder = home() / "runs" / f"{dataset.name}-{settings.method}-{settings.seed}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder

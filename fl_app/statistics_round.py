@@ -18,7 +18,7 @@ from data_prep.common_statistics import CommonStatistics, SiteSums, merge_sites
 from fl_app.settings import Settings
 from rsdgc.documents import DocumentError, read_text
 from rsdgc.durable import replace_text
-from rsdgc.errors import DataError, RunError
+from rsdgc.errors import DataError, RunError, RunFolderError
 from strategies import messages
 from strategies.base import SiteStrategy
 from strategies.ledger import SiteEntry, content_bytes, error_bytes
@@ -53,7 +53,7 @@ def normalization_config(
 def run_statistics(folder: Path) -> CommonStatistics | None:
     """Return the common statistics of a run; None if each site normalized by its own store's.
 
-    Raises :class:`RunError` if the file is damaged.
+    Raises :class:`RunFolderError` if the file is damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -61,7 +61,7 @@ def run_statistics(folder: Path) -> CommonStatistics | None:
     try:
         return CommonStatistics.from_json(read_text(path))
     except (OSError, DataError, DocumentError) as error:
-        raise RunError(f"{path} is damaged: {error}") from error
+        raise RunFolderError(f"{path} is damaged: {error}") from error
 
 
 def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) -> CommonStatistics:

@@ -8,6 +8,7 @@ old file, after it the new one. The last step makes the rename survive a loss of
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from filelock import FileLock, Timeout
 
 DRAFT = ".draft"
 """Suffix of a file that is being written. A draft that a killed process left may be deleted."""
+PROBE_BYTES = 2**16
+"""Written to see whether a disk has room at all."""
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -78,3 +81,19 @@ def make_folder(path: Path, levels: int = 1) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in list(path.parents)[:levels]:
         sync(folder)
+
+
+def probe_folder(folder: Path) -> None:
+    """Raise OSError unless files can be written below a folder, which need not exist yet.
+
+    Something is written, because permissions do not tell of a disk that is full or read-only.
+    Nothing stays.
+    """
+    try:
+        place = folder.absolute()
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryDirectory(prefix=".rsdgc-", dir=place) as probe:
+            Path(probe, "probe").write_bytes(bytes(PROBE_BYTES))
+    except OSError as error:  # named by the path that was asked for
+        raise OSError(error.errno, error.strerror, str(folder)) from None

@@ -8,12 +8,14 @@
     ├── WireError           bytes that came from a peer are not a valid update
     ├── StateError          a site's state files cannot be read or written
     └── RunError            a federated run cannot start, or did not finish
+        └── RunFolderError  a run's folder is missing, damaged, or not fit for what is asked
 
 Catch :class:`RsdgcError` to handle them all. Any other exception is a bug.
 """
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 
@@ -40,6 +42,36 @@ class StateError(RsdgcError):
 
 class RunError(RsdgcError):
     """A federated run cannot start, or did not finish."""
+
+
+class RunFolderError(RunError):
+    """A run's folder is missing, damaged, or not fit for what is asked."""
+
+
+_REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of this path is a file; choose another path",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another path",
+    errno.ENOTEMPTY: "choose another path",
+    errno.EACCES: "choose another path, or change its permissions",
+    errno.EPERM: "choose another path, or change its permissions",
+    errno.EROFS: "choose a folder on another disk",
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.EMFILE: "raise the limit with ulimit -n",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return an error of the operating system in one line: the path, what is wrong, the remedy."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    place = f"{' → '.join(names)}: " if names else ""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{place}{reason[:1].lower()}{reason[1:]}" + (f": {remedy}" if remedy else "")
 
 
 def describe_error(error: BaseException, file: str | None = None) -> str:

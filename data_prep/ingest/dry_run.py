@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from data_prep.ingest.image_discovery import common_side, plan_images
 from data_prep.ingest.options import ImageOptions, SceneOptions
 from data_prep.ingest.plan import note_lines, plan_scenes
+from data_prep.terminal_table import Column, print_table, terminal
 
 #: Rows of a table that are printed; the dict holds all.
 SHOWN = 20
@@ -91,18 +91,13 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
 
 def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
     """Print what :func:`plan_facts` or :func:`plan_image_facts` returned."""
-    console = console or Console()
-    if not console.is_terminal:
-        # in a file nothing needs to fit a window
-        console = Console(file=console.file, width=200)
+    console = console or terminal()
     if "scenes" in facts:
-        console.print(_scene_table(facts["scenes"]))
+        _print_scenes(facts["scenes"], console)
     else:
-        table = Table("class", "images")
-        for name, count in facts["images"].items():
-            table.add_row(name, str(count))
-        console.print(table)
-    table = Table("modality", "bands", "type", "nodata", "resolution", "of the grid")
+        rows = [[name, str(count)] for name, count in facts["images"].items()]
+        print_table([Column("class"), Column("images", number=True)], rows, console=console)
+    rows = []
     for modality in facts["modalities"]:
         nodata = "" if modality["nodata"] is None else f"{modality['nodata']:g}"
         bands = modality["bands"]
@@ -110,8 +105,10 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
         shown = ", ".join(bands[:13]) + (f" … {len(bands)} in all" if len(bands) > 13 else "")
         place = f"1/{modality['factor']}" if modality["factor"] > 1 else "1"
         size = f"{modality['resolution']:.6g}"
-        table.add_row(modality["name"], shown, modality["dtype"], nodata, size, place)
-    console.print(table)
+        rows.append([modality["name"], shown, modality["dtype"], nodata, size, place])
+    columns = [Column(title) for title in ("modality", "bands", "type")]
+    columns += [Column(title, number=True) for title in ("nodata", "resolution", "of the grid")]
+    print_table(columns, rows, console=console)
     # names of classes and files may contain brackets, which are not markup
     show = partial(console.print, highlight=False, markup=False)
     skipped = [f"{item['path']}: {item['reason']}" for item in facts["skipped"]]
@@ -128,15 +125,17 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
     )
 
 
-def _scene_table(scenes: Sequence[dict[str, Any]]) -> Table:
-    table = Table("scene", "size", "CRS", "date", "labels", "windows")
+def _print_scenes(scenes: Sequence[dict[str, Any]], console: Console) -> None:
+    rows = []
     for scene in scenes[:SHOWN]:
         height, width = scene["size"]
         label = scene["labels"].rsplit("/", 1)[-1]
         crs = scene["crs"] if len(scene["crs"]) < 20 else "its own"
-        table.add_row(
-            scene["name"], f"{height}×{width}", crs, scene["date"], label, str(scene["windows"])
-        )
+        size, windows = f"{height}×{width}", str(scene["windows"])
+        rows.append([scene["name"], size, crs, scene["date"], label, windows])
     if len(scenes) > SHOWN:
-        table.add_row("…", f"{len(scenes) - SHOWN} more")
-    return table
+        rows.append(["…", f"{len(scenes) - SHOWN} more", "", "", "", ""])
+    numbers = ("size", "date", "windows")
+    titles = ("scene", "size", "CRS", "date", "labels", "windows")
+    columns = [Column(title, number=title in numbers) for title in titles]
+    print_table(columns, rows, console=console)

@@ -43,6 +43,11 @@ def work_folder(
     with _lock(target.parent / f".{target.name}.lock", target):
         stamp = folder / KEY_FILE
         if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == sources.key):
+            if folder.exists() and not stamp.is_file() and any(folder.iterdir()):
+                raise DataError(
+                    f"{folder} is where {target} would be made, and was not left by an ingestion: "
+                    "move it elsewhere, or choose another --out"
+                )
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             stamp.write_text(sources.key, encoding="utf-8")

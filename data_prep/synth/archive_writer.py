@@ -81,8 +81,8 @@ def write_archive(
     for name, value, least in (
         ("--sites", sites, 1),
         ("--seed", seed, 0),
-        ("scenes_per_site", scenes_per_site, 1),
-        ("scene_px", scene_px, LEAST_SCENE_PX),
+        ("--scenes-per-site", scenes_per_site, 1),
+        ("--scene-px", scene_px, LEAST_SCENE_PX),
     ):
         if value < least:
             raise SettingError(f"{name} is {value}: choose {least} or more")

@@ -8,16 +8,19 @@ new ones. :mod:`~fl_app.compare.results` writes their figures as a CSV file, a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fl_app.compare.results import write_results
 from fl_app.compare.trials import Trial, trials_of
-from fl_app.runs.folder import FOLDERS, read_settings
+from fl_app.interruption import explain_interruption
+from fl_app.runs.folder import FOLDERS, in_use, read_settings
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
+from fl_app.runs.replacement import check_replaceable
 from fl_app.settings import Settings
 from fl_app.simulation import run_simulation
+from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 
 __all__ = ["Trial", "compare", "trials_of"]
@@ -43,15 +46,32 @@ def compare(
         ).with_absolute_weights()
         for trial in trials
     }
-    for trial, settings in all_settings.items():
-        folder = out / trial.folder
-        if not _is_complete(folder, settings):
-            print(f"{trial.folder}:", flush=True)  # the log of the run follows
-            run_simulation([], settings.to_mapping(), cpus_per_site=cpus_per_site, force=True)
-        _refuse_lost_uploads(folder)
-        complete = [t for t in all_settings if (out / t.folder / SUMMARY_FILE).exists()]
-        write_results(out, complete)
+    # Before the first run: a folder that cannot be replaced must not end a comparison of hours.
+    probe_folder(out)
+    left = [t for t, s in all_settings.items() if not _is_complete(out / t.folder, s)]
+    for trial in left:
+        if in_use(out / trial.folder):
+            check_replaceable(out / trial.folder)
+    with explain_interruption(lambda: _what_stands(out, all_settings)):
+        for number, (trial, settings) in enumerate(all_settings.items(), start=1):
+            if trial in left:
+                # the log of the run follows
+                print(f"run {number} of {len(trials)}: {trial.folder}", flush=True)
+                run_simulation(settings, cpus_per_site=cpus_per_site, force=True)
+            _refuse_lost_uploads(out / trial.folder)
+            write_results(out, _complete(out, all_settings))
     return out / "compare.md"
+
+
+def _complete(out: Path, trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if (out / trial.folder / SUMMARY_FILE).exists()]
+
+
+def _what_stands(out: Path, trials: Collection[Trial]) -> str:
+    return (
+        f"{len(_complete(out, trials))} of {len(trials)} runs in {out} are complete and stay; the "
+        "same command goes on"
+    )
 
 
 def _is_complete(folder: Path, settings: Settings) -> bool:

@@ -40,6 +40,9 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
 
     A method that ignores budgets (FedAvg, one that sends everything) is run once a seed.
     """
+    for option, values in (("methods", methods), ("budgets", budgets), ("seeds", seeds)):
+        if not values:
+            raise SettingError(f"--{option} is empty: name at least one, or leave it out")
     trials = []
     for seed in seeds:
         for text in methods:

@@ -77,6 +77,7 @@ def init_federation(
     _check_days(days)
     for site in sites:
         _check_site(site)
+    check_distinct_sites(sites)
     if not 0 < port < 65536:
         raise SettingError(f"--port is {port}: it must be from 1 to 65535")
     federation = Federation(out, tuple(names), port)
@@ -294,6 +295,15 @@ def _check_site(site: str) -> None:
         check_site_name(site)
     except ValueError as error:
         raise SettingError(str(error)) from None
+
+
+def check_distinct_sites(sites: Sequence[str]) -> None:
+    """Raise :class:`SettingError` if two sites have one name, or names that differ in case only."""
+    seen: set[str] = set()
+    for site in sites:
+        if site.casefold() in seen:
+            raise SettingError(f"site {site} is named twice: give each site a name of its own")
+        seen.add(site.casefold())
 
 
 def _check_days(days: int) -> None:

@@ -1,24 +1,7 @@
 """The models that a run can train, by name.
 
-================  ================  ========  ======================================================
-name              parameters        least px  for
-================  ================  ========  ======================================================
-small-resnet      1.2 M             8         chips on a CPU; the default
-small-cnn         0.1 M             8         tests, tutorials
-hyper-cnn         0.1 M             1         patches of hyperspectral scenes, 1 to 11 px
-resnet18          11 M              8         chips on a GPU
-resnet50          24 M              8         chips on a GPU
-vgg16             134 M             32        the paper's comparison; six in seven are fully
-vgg16-bn          134 M             32        connected
-vgg19             140 M             32
-vgg19-bn          140 M             32
-mobilenet-v3      1.5 M             8         slow machines (MobileNetV3-Small)
-convnext-tiny     28 M              16        chips on a GPU
-fusion-concat     0.1 to 1.2 M for  1         several modalities, each at its own resolution
-fusion-attention  each modality     1         (:mod:`fl_app.models.fusion`)
-================  ================  ========  ======================================================
-
-Parameters are for few bands and tens of classes. All take any number of bands.
+:data:`fl_app.model_catalog.MODEL_TABLE` lists those that are built in, as ``rsdgc models`` does.
+All take any number of bands.
 
 ``timm:NAME`` is a network of timm (:mod:`fl_app.models.timm_models`).
 
@@ -45,11 +28,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from fl_app.model_catalog import ARGUMENTS, LEAST_CHIP_PX
 from fl_app.models import timm_models
 from fl_app.models.fusion import FusionAttention, FusionConcat
 from fl_app.models.hyper_cnn import HyperCNN
 from fl_app.models.own_networks import (
-    ARGUMENTS,
     accepts_missing,
     asks_for_modalities,
     bind_arguments,
@@ -77,25 +60,13 @@ __all__ = [
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 """Functions of those of :data:`ARGUMENTS` that they name."""
 
-_TORCHVISION_CHIP_PX = {
-    "resnet18": 8,
-    "resnet50": 8,
-    "vgg16": 32,
-    "vgg16-bn": 32,
-    "vgg19": 32,
-    "vgg19-bn": 32,
-    "mobilenet-v3": 8,
-    "convnext-tiny": 16,
+_OWN = {
+    "small-resnet": SmallResNet,
+    "small-cnn": SmallCNN,
+    "hyper-cnn": HyperCNN,
+    "fusion-concat": FusionConcat,
+    "fusion-attention": FusionAttention,
 }
-LEAST_CHIP_PX = {
-    "small-resnet": 8,
-    "small-cnn": 8,
-    "hyper-cnn": 1,
-    **_TORCHVISION_CHIP_PX,
-    "fusion-concat": 1,
-    "fusion-attention": 1,
-}
-"""Side, in pixels, of the smallest chip that a built-in model takes."""
 
 
 def _build_from_torchvision(name: str, **arguments: int) -> nn.Module:
@@ -105,13 +76,8 @@ def _build_from_torchvision(name: str, **arguments: int) -> nn.Module:
     return build(name, **arguments)
 
 
-MODELS.register("small-resnet")(SmallResNet)
-MODELS.register("small-cnn")(SmallCNN)
-MODELS.register("hyper-cnn")(HyperCNN)
-for _name in _TORCHVISION_CHIP_PX:
-    MODELS.register(_name)(partial(_build_from_torchvision, _name))
-MODELS.register("fusion-concat")(FusionConcat)
-MODELS.register("fusion-attention")(FusionAttention)
+for _name in LEAST_CHIP_PX:
+    MODELS.register(_name)(_OWN.get(_name) or partial(_build_from_torchvision, _name))
 
 
 def takes_modalities(name: str) -> bool:

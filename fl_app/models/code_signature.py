@@ -78,6 +78,24 @@ def packages_in(folder: Path) -> list[str]:
     return sorted(name for name in modules + packages if name.isidentifier())
 
 
+def packages_that_hide_ours(folder: Path) -> list[Path]:
+    """Return packages and modules in a folder that are called as one of this project's.
+
+    Python would import them instead, in processes that look in the folder first. This project's own
+    packages do not count, nor do folders without an ``__init__.py``, which come last.
+    """
+    own = Path(__file__).resolve().parents[2]
+    if folder.resolve() == own:
+        return []
+    places = [folder / name for name in OWN_PACKAGES]
+    return [
+        path
+        for place in places
+        for path in (place, place.with_suffix(".py"))
+        if (path / "__init__.py").exists() or (path.suffix == ".py" and path.exists())
+    ]
+
+
 def _module_of(builder: object) -> str:
     function = builder.func if isinstance(builder, partial) else builder
     return str(getattr(function, "__module__", OWN_PACKAGES[0]))

@@ -24,10 +24,6 @@ from rsdgc.errors import SettingError, describe_error
 if TYPE_CHECKING:  # strategies imports Flower, which takes a second
     from strategies.sites import ModalityInfo
 
-ARGUMENTS = ("num_bands", "num_classes", "chip_px", "modalities")
-"""What a builder can ask for."""
-
-
 Builder = Callable[..., nn.Module]
 
 _built: WeakSet[nn.Module] = WeakSet()
@@ -49,7 +45,7 @@ def build_own(
     builder : callable
         Is called with those of ``arguments`` that it names.
     arguments : mapping
-        :data:`ARGUMENTS` and their values.
+        :data:`fl_app.model_catalog.ARGUMENTS` and their values.
     seed : int
         Of the random numbers of PyTorch, NumPy and Python while the network is built. Those of the
         process stay as they were.

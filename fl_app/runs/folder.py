@@ -28,7 +28,7 @@ from fl_app.runs.records import (
 from fl_app.settings import Settings
 from rsdgc import ModelSpec
 from rsdgc.durable import replace_text
-from rsdgc.errors import RunError, SettingError
+from rsdgc.errors import RunFolderError, SettingError
 from strategies import SiteManager
 from strategies.sites import DataInfo
 
@@ -160,8 +160,8 @@ def open_run(settings: Settings, flower_run_id: int) -> Iterator[ActiveRun]:
 
     The settings ``resume`` and ``out`` decide which folder it is; ``flower_run_id`` is Flower's
     number of this start of the run. A new run that ends before it has written ``config.json``, for
-    instance because no site connects, leaves no folder. Raises RunError if another process works in
-    the folder, and SettingError if the run to resume was started with other settings.
+    instance because no site connects, leaves no folder. Raises RunFolderError if another process
+    works in the folder, and SettingError if the run to resume was started with other settings.
     """
     if settings.resume:
         folder, run_id = check_resumable(settings)
@@ -189,7 +189,7 @@ def in_use(folder: Path) -> bool:
 def read_settings(folder: Path) -> tuple[Settings, int]:
     """Return the settings that a run was started with, and its number."""
     if not (folder / CONFIG_FILE).exists():
-        raise RunError(f"{folder} holds no run to resume: it has no {CONFIG_FILE}")
+        raise RunFolderError(f"{folder} holds no run to resume: it has no {CONFIG_FILE}")
     config = RunConfig.read(folder)
     keys = set(Settings.keys())
     try:
@@ -197,7 +197,7 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
         known = {key: value for key, value in config.settings.items() if key in keys}
         return Settings.from_mapping(BEFORE_THE_SETTING | known), config.run_id
     except SettingError as error:
-        raise RunError(
+        raise RunFolderError(
             f"{folder / CONFIG_FILE} is damaged ({error}): the run cannot be resumed"
         ) from None
 
@@ -205,7 +205,7 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
 def check_resumable(settings: Settings) -> tuple[Path, int]:
     """Check that the run in ``settings.out`` can be resumed, and return its folder and number.
 
-    Raises RunError if there is none or it is finished, and SettingError if a setting that the
+    Raises RunFolderError if there is none or it is finished, and SettingError if a setting that the
     result depends on differs from the run's.
     """
     if not settings.out:
@@ -213,7 +213,7 @@ def check_resumable(settings: Settings) -> tuple[Path, int]:
     folder = Path(settings.out).absolute()
     first, run_id = read_settings(folder)
     if (folder / SUMMARY_FILE).exists():
-        raise RunError(f"the run in {folder} is finished: there is nothing to resume")
+        raise RunFolderError(f"the run in {folder} is finished: there is nothing to resume")
     old, new = first.to_mapping(), settings.to_mapping()
     for key in old:
         if key not in MAY_CHANGE and old[key] != new[key]:
@@ -228,6 +228,6 @@ def _new_folder(settings: Settings, run_id: int) -> Path:
     default = home() / "runs" / f"{settings.method}-{run_id}"
     folder = (Path(settings.out) if settings.out else default).absolute()
     if in_use(folder):
-        raise RunError(f"run folder {folder} is not empty; choose another or remove it")
+        raise RunFolderError(f"run folder {folder} is not empty: choose another out, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from rsdgc.durable import is_locked, replace_text
-from rsdgc.errors import RunError
+from rsdgc.errors import RunFolderError
 
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "run.holder"
@@ -39,7 +39,7 @@ class LockHolder(NamedTuple):
 def lock_run(folder: Path, run_id: int) -> Iterator[None]:
     """Hold a run's folder while the context lasts, for the run that has Flower's number ``run_id``.
 
-    Raises RunError if another run is at work there.
+    Raises RunFolderError if another run is at work there.
     """
     lock = FileLock(folder / LOCK_FILE, timeout=ACQUIRE_TIMEOUT_S)
     try:
@@ -65,14 +65,16 @@ def lock_holder(folder: Path) -> LockHolder | None:
 
 
 def refuse_if_running(folder: Path) -> None:
-    """Raise :class:`RunError` if a run is at work in a folder."""
+    """Raise :class:`RunFolderError` if a run is at work in a folder."""
     holder = lock_holder(folder)
     if holder is not None and holder.at_work:
         raise _refusal(folder, holder)
 
 
-def _refusal(folder: Path, holder: LockHolder | None) -> RunError:
+def _refusal(folder: Path, holder: LockHolder | None) -> RunFolderError:
     if holder is None:
-        return RunError(f"another run is at work in {folder}: wait until it ends, or stop it")
+        return RunFolderError(f"another run is at work in {folder}: wait until it ends, or stop it")
     where = f"{folder} (process {holder.pid})"
-    return RunError(f"run {holder.run_id} is at work in {where}: wait until it ends, or stop it")
+    return RunFolderError(
+        f"run {holder.run_id} is at work in {where}: wait until it ends, or stop it"
+    )

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rsdgc.documents import DocumentError, explain_invalid, parse_json, read_lines, read_text
 from rsdgc.durable import replace_text
-from rsdgc.errors import RunError
+from rsdgc.errors import RunFolderError
 from rsdgc.plain_text import plain_line
 from strategies.ledger import ROLL_CALL, RoundEntry, SiteEntry
 from strategies.node_book import LeftOut
@@ -109,7 +109,7 @@ class RunConfig:
 
     @classmethod
     def read(cls, folder: Path) -> RunConfig:
-        """Read ``config.json``, or raise :class:`RunError` if it is missing or damaged."""
+        """Read ``config.json``, or raise :class:`RunFolderError` if it is missing or damaged."""
         path = folder / CONFIG_FILE
         settings = _parse_object(_read_text(path), str(path))
         names = ("run_id", "data", "layers", "frozen", "versions")
@@ -209,7 +209,7 @@ class RunSummary:
 
     @classmethod
     def read(cls, folder: Path) -> RunSummary:
-        """Read ``summary.json``, or raise :class:`RunError` if it is missing or damaged."""
+        """Read ``summary.json``, or raise :class:`RunFolderError` if it is missing or damaged."""
         path = folder / SUMMARY_FILE
         summary = _parse_object(_read_text(path), str(path))
         return _to_record(TypeAdapter(cls), summary, str(path))
@@ -260,26 +260,32 @@ def read_run(folder: Path) -> Run:
 
     Raises
     ------
-    RunError
+    RunFolderError
         A file is missing, is not JSON, lacks a field or contradicts another; the text names the
         file (and line) and the field.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder} is not a run folder; name one that `rsdgc simulate` has written")
+        raise RunFolderError(
+            f"{folder} is not a run folder; name one that `rsdgc simulate` has written"
+        )
     config, summary = RunConfig.read(folder), RunSummary.read(folder)
     history = sorted(_read_lines(RoundEntry, folder / "history.jsonl"), key=lambda e: e.round)
     site_entries = sorted(
         _read_lines(SiteEntry, folder / "rounds.jsonl"), key=lambda e: (e.round, e.site)
     )
     if not history:
-        raise RunError(f"{folder / 'history.jsonl'} is empty: the run ended before its first round")
+        raise RunFolderError(
+            f"{folder / 'history.jsonl'} is empty: the run ended before its first round"
+        )
     run = Run(folder, config, summary, history, site_entries)
     num_classes, confusion = len(run.classes), summary.confusion
     total = sum(map(sum, confusion))
     if total > MOST:
-        raise RunError(f"{folder / SUMMARY_FILE} is damaged: the confusion matrix counts {total}")
+        raise RunFolderError(
+            f"{folder / SUMMARY_FILE} is damaged: the confusion matrix counts {total}"
+        )
     if confusion and {len(confusion), *map(len, confusion)} != {num_classes}:
-        raise RunError(
+        raise RunFolderError(
             f"{folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × {num_classes}, "
             "the count of classes; run `rsdgc simulate` again"
         )
@@ -293,26 +299,26 @@ def _read_text(path: Path) -> str:
 
 @contextmanager
 def _explain_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of reading a file of a run folder into a :class:`RunError`, one line."""
+    """Turn the errors of reading a run folder's file into :class:`RunFolderError`, one line."""
     try:
         yield
     except FileNotFoundError:
-        raise RunError(
+        raise RunFolderError(
             f"{path} is missing: the run did not finish, or this is not a run folder"
         ) from None
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror})") from None
+        raise RunFolderError(f"{path} cannot be read ({error.strerror})") from None
     except DocumentError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+        raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
 def _parse_object(text: str, where: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except DocumentError as error:
-        raise RunError(f"{where} is damaged: {error}") from None
+        raise RunFolderError(f"{where} is damaged: {error}") from None
     if not isinstance(value, dict):
-        raise RunError(f"{where} is damaged: not a JSON object but {type(value).__name__}")
+        raise RunFolderError(f"{where} is damaged: not a JSON object but {type(value).__name__}")
     return value
 
 
@@ -324,13 +330,15 @@ def _to_record(adapter: TypeAdapter[Record], value: dict[str, Any], where: str) 
     try:
         record = adapter.validate_python(_plain(value))
     except ValidationError as error:
-        raise RunError(f"{where} is damaged: {explain_invalid(error)}") from None
+        raise RunFolderError(f"{where} is damaged: {explain_invalid(error)}") from None
     for name, number in _numbers(record):
         share = name.endswith(("accuracy", "kappa", "ratios"))
         most = 1.0 if share else MOST_RUN_ID if name == "run_id" else MOST
         least = -1.0 if name.endswith("kappa") else -MOST if isinstance(number, float) else 0
         if not least <= number <= most:
-            raise RunError(f"{where} is damaged: {name} is {number}, not from {least} to {most}")
+            raise RunFolderError(
+                f"{where} is damaged: {name} is {number}, not from {least} to {most}"
+            )
     return record
 
 

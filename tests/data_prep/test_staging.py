@@ -19,19 +19,65 @@ def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_only_stores_are_overwritten(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with staged_folder(out) as folder:
-        (folder / "meta.json").write_text("old")
-    with pytest.raises(DataError, match="exists already"), staged_folder(out):
+RECORDS = {
+    "meta.json": '{"schema_version": 2, "splits": {}, "name": "NAME"}',
+    "partition.json": '{"schema_version": 2, "scheme": "iid", "name": "NAME"}',
+}
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_store_is_replaced_by_a_store_and_a_partition_by_a_partition(
+    tmp_path: Path, record: str
+) -> None:
+    out, text = tmp_path / "out", RECORDS[record]
+    with staged_folder(out, record=record) as folder:
+        (folder / record).write_text(text)
+    with pytest.raises(DataError, match="exists already"), staged_folder(out, record=record):
         pass
-    with pytest.raises(KeyError), staged_folder(out, overwrite=True):
+    with pytest.raises(KeyError), staged_folder(out, overwrite=True, record=record):
         raise KeyError
-    assert (out / "meta.json").read_text() == "old"
-    with staged_folder(out, overwrite=True) as folder:
-        (folder / "meta.json").write_text("new")
-    assert (out / "meta.json").read_text() == "new"
+    assert (out / record).read_text() == text
+    other = next(name for name in RECORDS if name != record)
+    with (
+        pytest.raises(DataError, match="and --force replaces nothing else"),
+        staged_folder(out, overwrite=True, record=other),
+    ):
+        pass
+    with staged_folder(out, overwrite=True, record=record) as folder:
+        (folder / record).write_text(text.replace("NAME", "new"))
+    assert "new" in (out / record).read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("meta.json", "{}"),
+        ("meta.json", '{"version": 3, "splits": ["train"]}'),
+        ("partition.json", '{"scheme": "gpt"}'),
+        ("meta.json", "not JSON"),
+    ],
+)
+def test_records_of_other_programs_are_not_taken_for_ours(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with (
+        pytest.raises(DataError, match="replaces nothing else"),
+        staged_folder(tmp_path, overwrite=True, record=name),
+    ):
+        pass
+    assert (tmp_path / name).read_text() == text
+
+
+def test_what_a_user_has_put_into_a_store_is_not_deleted(tmp_path: Path) -> None:
+    for name in ("meta.json", "optical-000.npy", "notes.md"):
+        (tmp_path / name).write_text(RECORDS["meta.json"])
+    with (
+        pytest.raises(DataError, match=r"holds notes\.md"),
+        staged_folder(tmp_path, overwrite=True),
+    ):
+        pass
 
 
 def test_foreign_folders_and_files_are_never_touched(tmp_path: Path) -> None:

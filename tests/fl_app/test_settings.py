@@ -29,7 +29,7 @@ def test_the_app_config_holds_exactly_the_settings_and_their_defaults() -> None:
 
 def printed(command: str) -> str:
     """What the command prints in a process of its own: other tests register names in this one."""
-    words = [sys.executable, "-m", "fl_app.cli", command]
+    words = [sys.executable, "-m", "fl_app.cli", command, "--markdown"]
     return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 

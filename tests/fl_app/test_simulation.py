@@ -128,7 +128,18 @@ def test_a_frozen_backbone_is_never_sent(simulated: Simulated) -> None:
 
 
 def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) -> None:
-    words = ["--data", data, "--out", tmp_path / "run", *WORDS, "state-dir=/proc/nowhere"]
+    # A network that is fine with the two chips that it is tried on, and not with a batch.
+    (tmp_path / "fragile.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_bands, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(num_bands, num_classes)\n\n"
+        "    def forward(self, x):\n"
+        "        assert len(x) < 3\n"
+        "        return self.layer(x.mean((2, 3)))\n"
+    )
+    words = ["--data", data, "--out", tmp_path / "run", *WORDS, "--model", "fragile:Net"]
     done = simulate(tmp_path, *words)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.startswith("error: no round reached the quorum of 1: error at the site (9)")
@@ -177,4 +188,4 @@ def test_a_simulation_that_was_killed_is_resumed(simulated: Simulated, tmp_path:
         for folder in (simulated.folder, tmp_path / "run")
     )
     assert whole == resumed
-    assert simulate(tmp_path, "--resume", tmp_path / "run").returncode == 1
+    assert simulate(tmp_path, "--resume", tmp_path / "run").returncode == 2

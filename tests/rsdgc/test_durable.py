@@ -1,9 +1,11 @@
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from rsdgc.durable import make_folder, replace_bytes, replace_file
+from rsdgc.durable import make_folder, probe_folder, replace_bytes, replace_file
+from rsdgc.errors import describe_os_error
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -38,3 +40,30 @@ def test_folders_are_made_once(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b", levels=2)
     make_folder(tmp_path / "a" / "b", levels=2)
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    probe_folder(tmp_path / "deep" / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "run", Path("/proc/run"), Path("/dev/null/run")):
+        with pytest.raises(OSError, match=str(folder)) as caught:
+            probe_folder(folder)
+        assert caught.value.filename == str(folder)
+        assert str(folder) in describe_os_error(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.ENOSPC, "a/b: no space left on device: free some space and run the same command"),
+        (errno.EROFS, "a/b: read-only file system: choose a folder on another disk"),
+        (errno.ENOTDIR, "a/b: not a directory: a part of this path is a file"),
+        (errno.EIO, "a/b: input/output error"),
+    ],
+)
+def test_errors_of_the_system_are_one_line_with_a_remedy(number: int, text: str) -> None:
+    assert describe_os_error(OSError(number, os.strerror(number), "a/b")).startswith(text)

@@ -73,11 +73,11 @@ def test_a_comparison_resumes_where_it_stopped(
 ) -> None:
     out = tmp_path / "compare"
     compare(data, out, trials_of(["rs-dgc"], ["10x"], [0]), COMMON)
-    assert "rs-dgc_10x_seed0:" in capsys.readouterr().out
+    assert "run 1 of 1: rs-dgc_10x_seed0\n" in capsys.readouterr().out
     table = compare(data, out, trials_of(["rs-dgc", "stc"], ["10x"], [0]), COMMON)
     shown = capsys.readouterr().out
-    assert "rs-dgc_10x_seed0:" not in shown
-    assert "stc_10x_seed0:" in shown
+    assert "rs-dgc_10x_seed0\n" not in shown
+    assert "run 2 of 2: stc_10x_seed0\n" in shown
     assert len(table.read_text().splitlines()) == 4
     assert len((out / "compare.csv").read_text().splitlines()) == 3
     assert (out / "compare.svg").exists()

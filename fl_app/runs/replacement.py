@@ -1,0 +1,87 @@
+"""Replacing a run by a new one in the same folder, for ``--force``.
+
+Only a folder that is a run's and nothing else is replaced: ``config.json`` must be a run's record,
+for many programs write files of that name, and nothing may lie beside it that no run writes. The
+old run is moved aside and deleted when the new one is complete. Until then it can be had back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fl_app.runs.folder import in_use
+from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, refuse_if_running
+from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, RunConfig
+from rsdgc.durable import DRAFT
+from rsdgc.errors import RunFolderError, SettingError
+
+RUN_ENTRIES = frozenset(
+    (
+        *(CONFIG_FILE, SUMMARY_FILE, LOCK_FILE, HOLDER_FILE),
+        *("history.jsonl", "rounds.jsonl", "privacy.jsonl", "normalization.json"),
+        *("model.safetensors", "best.safetensors", "adapters.safetensors", "init-weights.json"),
+        *("inputs.json", "report.html", "checkpoints", "state"),
+    )
+)
+"""Names of everything that a run leaves in its folder."""
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise :class:`SettingError` unless a folder is a run's and nothing else.
+
+    Raises :class:`RunFolderError` if a process works in it.
+    """
+    try:
+        if not folder.is_dir():
+            raise SettingError(f"{folder} is a file: choose another --out")
+        RunConfig.read(folder)
+    except RunFolderError:
+        raise SettingError(
+            f"{folder} is not the folder of a run, and --force replaces nothing else: choose "
+            "another --out"
+        ) from None
+    for path in sorted(folder.iterdir()):
+        if path.name not in RUN_ENTRIES and not path.name.endswith(DRAFT):
+            raise SettingError(
+                f"{folder} holds {path.name}, which no run has written, and --force would delete "
+                "it: move it elsewhere, or choose another --out"
+            )
+    refuse_if_running(folder)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[None]:
+    """Move an old run, if there is one, out of the way of the new one that the block makes.
+
+    If the new run is complete at the end, the old one is deleted. If the new run has not begun, the
+    old one comes back. Between the two, both stay, and a line says where the old one is.
+    """
+    if not in_use(folder):
+        yield
+        return
+    check_replaceable(folder)
+    aside = _free_name(folder)
+    folder.rename(aside)
+    try:
+        yield
+    finally:
+        if (folder / SUMMARY_FILE).exists():
+            shutil.rmtree(aside)
+        elif not in_use(folder):
+            if folder.is_dir():  # with a lock, at most
+                shutil.rmtree(folder)
+            aside.rename(folder)
+        else:
+            print(f"the run that was to be replaced is in {aside}", file=sys.stderr)
+
+
+def _free_name(folder: Path) -> Path:
+    number, aside = 1, folder.with_name(f"{folder.name}.replaced")
+    while aside.exists():
+        number += 1
+        aside = folder.with_name(f"{folder.name}.replaced-{number}")
+    return aside

@@ -1,0 +1,48 @@
+"""``rsdgc doctor`` on this machine, and on one where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_app import doctor
+from fl_app.deploy.checks import CheckResult
+from tests.command import rsdgc
+
+
+def test_this_machine_is_fit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RSDGC_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert rsdgc(monkeypatch, "doctor", "--json") == 0
+    results = {result["subject"]: result for result in json.loads(capsys.readouterr().out)}
+    assert {"versions", "disk", "Flower", "ports", "GDAL", "GPU"} <= set(results)
+    assert "PROJ works" in results["GDAL"]["detail"]
+
+
+def test_a_check_that_fails_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> CheckResult:
+        raise ImportError("libproj.so is missing")
+
+    (tmp_path / "clients.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    checks = {"GDAL": broken, "folder": doctor._check_current_folder}
+    monkeypatch.setattr(doctor, "_CHECKS", checks)
+    assert rsdgc(monkeypatch, "doctor") == 1
+    shown = capsys.readouterr()
+    assert "FAILED   GDAL    ImportError: libproj.so is missing" in shown.out
+    assert "clients.py would hide packages of rsdgc" in shown.out
+    assert shown.err == "error: 2 of 2 checks failed: GDAL, folder\n"
+
+
+def test_a_small_disk_and_wrong_files_of_proj(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
+    monkeypatch.setenv("RSDGC_HOME", "/tmp")
+    assert doctor._CHECKS["disk"]().status == "FAILED"
+    monkeypatch.setattr("rasterio.warp.transform", lambda *_: ([15.0], [45.0]))
+    assert "unset PROJ_DATA" in doctor._CHECKS["GDAL"]().remedy

@@ -1,0 +1,122 @@
+"""Ctrl-C and SIGTERM say what stands; a closed pipe is no error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fl_app import simulation
+from fl_app.compare import compare
+from fl_app.compare.trials import trials_of
+from fl_app.interruption import (
+    ENDED_BY_CTRL_C,
+    ENDED_BY_SIGTERM,
+    OUTPUT_CLOSED,
+    Interrupted,
+    explain_interruption,
+)
+from fl_app.simulation import run_simulation, what_stands
+from tests.command import rsdgc
+from tests.federation import run, settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("raised", "exit_code"),
+    [
+        (KeyboardInterrupt(), ENDED_BY_CTRL_C),
+        (SystemExit(ENDED_BY_SIGTERM), ENDED_BY_SIGTERM),
+        (BrokenPipeError(), OUTPUT_CLOSED),
+        (Interrupted("a part stands", ENDED_BY_CTRL_C), ENDED_BY_CTRL_C),
+    ],
+)
+def test_the_notice_is_made_when_it_happens(raised: BaseException, exit_code: int) -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with explain_interruption(lambda: f"{len(done)} of 2 stands"):
+            done.append("one")
+            raise raised
+
+    with pytest.raises(Interrupted, match="1 of 2 stands") as caught:
+        work()
+    assert caught.value.exit_code == exit_code
+
+
+def test_other_exits_pass() -> None:
+    with pytest.raises(SystemExit), explain_interruption(lambda: ""):
+        raise SystemExit(3)
+    with pytest.raises(ValueError, match="defect"), explain_interruption(lambda: ""):
+        raise ValueError("defect")
+
+
+def test_a_run_says_where_it_can_go_on(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    assert "left nothing" in what_stands(out, 3)
+    run(settings(data, out, rounds=2, checkpoint_every=2))
+    assert "is complete" in what_stands(out, 3)
+    (out / "summary.json").unlink()
+    assert what_stands(out, 3).endswith(
+        f"rsdgc simulate --resume '{out}' goes on from round 3 of 3"
+    )
+    for checkpoint in (out / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert "from the start: no checkpoint yet" in what_stands(out, 3)
+
+
+def test_ctrl_c_in_a_simulation_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press_ctrl_c(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, "simulate", press_ctrl_c)
+    with pytest.raises(Interrupted, match="left nothing"):
+        run_simulation(settings(data, tmp_path / "run"), cpus_per_site=1)
+    with pytest.raises(Interrupted, match=r"0 of 2 runs in .* stay; the same command goes on"):
+        compare(data, tmp_path / "all", trials_of(["fedavg", "topk"], ["9x"], [0]), {"rounds": 1})
+    capsys.readouterr()
+    words = ["simulate", "--data", data, "--out", tmp_path / "run"]
+    assert rsdgc(monkeypatch, *words) == ENDED_BY_CTRL_C
+    shown = capsys.readouterr()
+    assert shown.out.startswith("checking the run: 60 rounds of rs-dgc with small-resnet on ")
+    assert (
+        shown.err
+        == "interrupted: the run had not begun, and left nothing; the same command "
+        + ("starts it\n")
+    )
+
+
+def test_ctrl_c_in_an_ingestion_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press_ctrl_c(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data_prep.ingest.class_folders.ingest_class_folders", press_ctrl_c)
+    words = ["ingest", data.parent / "images", "--layout", "class-folders"]
+    assert rsdgc(monkeypatch, *words, "--out", tmp_path / "store") == ENDED_BY_CTRL_C
+    error = capsys.readouterr().err
+    assert error.startswith("interrupted: ")
+    assert "the same command goes on" in error
+
+
+def test_a_closed_pipe_ends_quietly_with_0(tmp_path: Path) -> None:
+    """As ``rsdgc settings | head -1`` under ``set -o pipefail``, with a reader that is gone."""
+    command = [sys.executable, "-m", "fl_app.cli", "settings"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN  # Python's own; writing raises
