@@ -82,7 +82,7 @@ def _run() -> int:
         return ENDED_BY_CTRL_C
     except SystemExit as stop:
         # Typer's answer to a closed pipe is to exit with 1, after it has replaced the output.
-        closed = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        closed = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
         return 0 if closed else int(stop.code or 0)
     except Exception as error:
         return _explain_error(error)
