@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from pydantic.fields import FieldInfo
 
 from fl_app.methods import METHODS, find_method
 from rsdgc import AGGREGATORS, Scheme
+from rsdgc.budget import parse_budget
 from rsdgc.clipping import DEFAULT_MULTIPLE
 from rsdgc.codec.values import VALUE_CODINGS
 from rsdgc.documents import DocumentError, check_values, shorten
@@ -656,32 +656,6 @@ class Settings(BaseModel):
         # The first round after the warm-up has the whole rate, and the last one more than 0.
         done = (round_number - 1 - warm_up) / (self.rounds - warm_up)
         return peak * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def parse_budget(text: str, dense_bytes: int) -> float:
-    """Bytes of one upload that a budget allows.
-
-    Parameters
-    ----------
-    text : str
-        ``"100x"``: a hundredth of the dense float32 model; or a plain number of bytes.
-    dense_bytes : int
-        Size of the whole model in float32, bytes.
-
-    Raises
-    ------
-    ValueError
-        If ``text`` is neither, or not positive.
-    """
-    match = re.fullmatch(
-        r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(x?)", text.strip().lower().replace("×", "x")
-    )
-    number = float(match[1]) if match else 0.0
-    if match is None or number <= 0:
-        raise ValueError("write a ratio such as '100x' or a number of bytes such as '50000'")
-    if match[2] and number < 1:
-        raise ValueError("a ratio is at least '1x'")
-    return dense_bytes / number if match[2] else number
 
 
 def parse_overrides(words: list[str]) -> dict[str, Scalar]:

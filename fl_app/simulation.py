@@ -28,9 +28,10 @@ from fl_app.runs.folder import check_resumable, in_use, read_settings
 from fl_app.runs.lock import refuse_if_running
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
 from fl_app.runs.replacement import check_replaceable, replacing
-from fl_app.settings import Settings, parse_budget
+from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, describe_sites
 from rsdgc import fit_ratios, uniform_shares
+from rsdgc.budget import parse_budget
 from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from clients.model_parts import ModelParts
 from fl_app.methods import find_method
 from fl_app.runs.folder import ActiveRun
-from fl_app.settings import AUTO, DEFAULT_MOMENTUM, Settings, parse_budget
+from fl_app.settings import AUTO, DEFAULT_MOMENTUM, Settings
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
+from rsdgc.budget import parse_budget
 from rsdgc.errors import SettingError
 from rsdgc.frozen_part import FrozenPart
 from strategies import DenseFedAvg, Ledger, RsDgc, SiteManager

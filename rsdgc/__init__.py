@@ -7,8 +7,10 @@ model, :mod:`~rsdgc.neighborhoods` cuts its layers as a :mod:`~rsdgc.scheme` say
 encodes (:mod:`~rsdgc.codec`) what is sent; :mod:`~rsdgc.feedback` keeps the rest for the next
 round. The server decodes the bytes to an :mod:`~rsdgc.update` and combines those of all sites
 (:mod:`~rsdgc.aggregation`); the result returns as :mod:`~rsdgc.patches`. Indicators, value codings
-and aggregation rules from outside are found through a :mod:`~rsdgc.registry`. The other modules
-serve the whole project: :mod:`~rsdgc.errors`, :mod:`~rsdgc.arrays`, :mod:`~rsdgc.durable`.
+and aggregation rules from outside are found through a :mod:`~rsdgc.registry`. Without a server that
+steers it, a :mod:`~rsdgc.budget_compressor` does all that a worker needs, as its
+:mod:`~rsdgc.compression` says; :mod:`rsdgc.torch` puts it into PyTorch. The other modules serve the
+whole project: :mod:`~rsdgc.errors`, :mod:`~rsdgc.arrays`, :mod:`~rsdgc.durable`.
 
 ::
 
@@ -28,10 +30,12 @@ Compression on Remote Sensing Image Interpretation", arXiv 2312.17530.
 """
 
 from rsdgc.aggregation import AGGREGATORS, Aggregator, WeightedMean
+from rsdgc.budget_compressor import BudgetCompressor, CompressorState
 from rsdgc.clipping import NormClip
 from rsdgc.codec import VALUE_CODINGS, JointCoding, LayerCoding
 from rsdgc.codec.sizes import estimate_bytes
 from rsdgc.codec.wire import decode, encode
+from rsdgc.compression import Compression
 from rsdgc.compressor import Compressor
 from rsdgc.errors import DataError, RsdgcError, RunError, SettingError, StateError, WireError
 from rsdgc.feedback import ErrorFeedback
@@ -52,7 +56,10 @@ __all__ = [
     "RMS",
     "VALUE_CODINGS",
     "Aggregator",
+    "BudgetCompressor",
+    "Compression",
     "Compressor",
+    "CompressorState",
     "DataError",
     "ErrorFeedback",
     "Indicator",

@@ -11,7 +11,7 @@ import pytest
 
 from clients.optimizers import OPTIMIZERS
 from fl_app.methods import METHODS, Method
-from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, parse_budget, parse_overrides
+from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, parse_overrides
 from rsdgc import Scheme, make_indicator
 from rsdgc.errors import SettingError
 
@@ -127,13 +127,6 @@ def test_a_momentum_is_a_number_or_auto(key: str) -> None:
 def test_an_override_without_a_value_is_refused() -> None:
     with pytest.raises(SettingError, match="'rounds' is not key=value"):
         parse_overrides(["rounds"])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("100x", 10.0), ("2.5x", 400.0), ("1×", 1000.0), ("64", 64.0)]
-)
-def test_a_budget_is_a_ratio_or_bytes(text: str, expected: float) -> None:
-    assert parse_budget(text, dense_bytes=1000) == expected
 
 
 def test_the_learning_rate_follows_a_cosine() -> None:
