@@ -30,7 +30,7 @@ from rsdgc.registry import add_code_dir
 from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
 from strategies.model_record import to_record, to_vector
-from strategies.round_log import human_bytes
+from strategies.round_log import human_bytes, log_times
 from strategies.sites import ModelCode
 
 app = ServerApp()
@@ -39,6 +39,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation that ``context.run_config`` describes."""
+    log_times()
     try:
         run(grid, context)
     except RsdgcError as error:

@@ -328,7 +328,12 @@ class Settings(BaseModel):
         description="Layers with an adapter, as `freeze`; empty: all linear layers and ungrouped "
         "convolutions that are not trained whole.",
     )
-    rounds: int = Field(60, ge=1, description="Federated rounds.")
+    rounds: int = Field(
+        60,
+        ge=1,
+        description="Federated rounds. One without `quorum` is made up for; the run takes at most "
+        "twice as many.",
+    )
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
     local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
     batch_size: int = Field(32, ge=1, description="Chips in a batch.")

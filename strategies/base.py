@@ -66,9 +66,9 @@ class RoundSettings:
     """Settings of the rounds that do not depend on how updates are compressed.
 
     Each round draws a ``fraction`` of the connected sites, and changes the model if it accepts
-    ``quorum`` uploads. ``learning_rate_at`` returns the learning rate of a round, counted from 1.
-    Sites score the models of rounds 0, ``evaluate_every``, and so on. ``clip_updates`` is the
-    multiple of :class:`rsdgc.clipping.NormClip`; 0 for no clipping.
+    ``quorum`` uploads. ``learning_rate_at`` returns the learning rate of the n-th round that
+    changes the model, from 1. Sites score the models of rounds 0, ``evaluate_every``, and so on.
+    ``clip_updates`` is the multiple of :class:`rsdgc.clipping.NormClip`; 0 for no clipping.
     """
 
     fraction: float
@@ -260,7 +260,8 @@ class SiteStrategy(Strategy):
 
         It differs from Flower's in three ways. Sites score the model that a train message brings
         them, so there is one evaluation round, at the end. A round with fewer uploads than the
-        quorum leaves the model unchanged. After :meth:`resume` the run continues with the round
+        quorum leaves the model unchanged and does not count: the run has one more, but at most
+        twice ``num_rounds``. After :meth:`resume` the run continues with the round
         after the checkpoint, and ``initial_arrays`` are not used.
 
         The result holds the final global model, and what ``aggregate_train``,
@@ -276,8 +277,9 @@ class SiteStrategy(Strategy):
             arrays = initial_arrays
             self.initialize(arrays)
             _evaluate_centrally(evaluate_fn, 0, arrays, result)
-        round_log = RoundLog(num_rounds, self.resumed_round)
-        for server_round in range(self.resumed_round + 1, num_rounds + 1):
+        round_log, server_round = RoundLog(self.resumed_round), self.resumed_round
+        while server_round < self._last_round(num_rounds, server_round):
+            server_round += 1
             start_time = time.monotonic()
             # A network that is down for a while must not use up the rounds of the run.
             self._discovery.wait_for(grid, self.round_settings.quorum, timeout)
@@ -289,6 +291,7 @@ class SiteStrategy(Strategy):
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
             if aggregated is not None:
+                self.rounds_combined += 1
                 # An override may have returned a model of its own, or replaced arrays in this one.
                 if aggregated != self._aggregated:
                     self.replace_model(aggregated)
@@ -298,23 +301,31 @@ class SiteStrategy(Strategy):
             self.ledger.close_round(self._exchange.outbox.end(), self.ratios(), seconds)
             self.ledger.suspend(suspended, len(self._suspended))
             self._enter_left_out()
-            log(INFO, round_log.line(*self.ledger.rounds[-2:]))
+            last_round = self._last_round(num_rounds, server_round)
+            log(INFO, round_log.line(last_round, *self.ledger.rounds[-2:]))
             if self.checkpoints is not None and self.checkpoints.due(server_round):
                 self.save(self.checkpoints, server_round)
             _evaluate_centrally(evaluate_fn, server_round, arrays, result)
         result.arrays = self.finalize_model()
         config = evaluate_config or ConfigRecord()
-        evaluate = self.configure_evaluate(num_rounds, result.arrays, config, grid)
-        replies = self._exchange.send(grid, num_rounds, MessageType.EVALUATE, evaluate)
-        metrics = self.aggregate_evaluate(num_rounds, replies)
+        evaluate = self.configure_evaluate(server_round, result.arrays, config, grid)
+        replies = self._exchange.send(grid, server_round, MessageType.EVALUATE, evaluate)
+        metrics = self.aggregate_evaluate(server_round, replies)
         if metrics is not None:
-            result.evaluate_metrics_clientapp[num_rounds] = metrics
+            result.evaluate_metrics_clientapp[server_round] = metrics
         # The final evaluation is not a round of its own: it completes the last round.
         entries = self._exchange.outbox.end()
         self.ledger.refusals.update(e.reason for e in entries if e.reason)
         self.ledger.count(entries)
-        self.ledger.score_round(num_rounds, self.final.scores, self.final.val)
+        self.ledger.score_round(server_round, self.final.scores, self.final.val)
         return result
+
+    def _last_round(self, num_rounds: int, server_round: int) -> int:
+        """Return the number of the last round, after this one.
+
+        A round without a quorum is made up for. The run takes at most twice its number of rounds.
+        """
+        return num_rounds + min(num_rounds, server_round - self.rounds_combined)
 
     def seconds(self) -> float:
         """Return the duration of the run, without the time between a stop and its resumption."""
@@ -340,7 +351,8 @@ class SiteStrategy(Strategy):
         sites = self.site_manager.draw(
             settings.fraction, settings.seed, server_round, nodes, without
         )
-        rate = settings.learning_rate_at(server_round)
+        # The schedule is that of the rounds that changed the model.
+        rate = settings.learning_rate_at(self.rounds_combined + 1)
         task = {**config, messages.ROUND: server_round, messages.LEARNING_RATE: rate}
         if settings.scale_clip:
             task[messages.CLIP_SCALE] = 1 / math.sqrt(max(1, len(sites)))
@@ -379,7 +391,6 @@ class SiteStrategy(Strategy):
             self.discard_uploads()
             self.running.discard()
             return None, None
-        self.rounds_combined += 1
         self.running.aggregate()
         self.aggregate_uploads(server_round)
         arrays = self.arrays()

@@ -21,6 +21,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ class SiteEntry:
     everything else. If the site's replica was out of sync (``resynced``), the bytes include
     ``bytes_resync``, for the request and the whole model. ``accepted_share`` is the share of an
     accepted update that is in the model if norm clipping has shortened it (:mod:`rsdgc.clipping`),
-    or 0 if the aggregation rule has left it out; None otherwise.
+    or 0 if the aggregation rule has left it out; None otherwise. ``time`` is when the line was
+    written, in UTC (ISO 8601).
     """
 
     round: int
@@ -83,6 +85,7 @@ class SiteEntry:
     resynced: bool = False
     bytes_resync: int = 0
     accepted_share: float | None = None
+    time: str = ""
 
     @property
     def clipped(self) -> bool:
@@ -123,7 +126,11 @@ class SiteEntry:
 
 @dataclass
 class RoundEntry:
-    """One round of all sites: a line of ``history.jsonl``, once its model has been scored."""
+    """One round of all sites: a line of ``history.jsonl``, once its model has been scored.
+
+    ``sites`` is the number of those whose upload was accepted, of ``asked`` ones. ``time`` is the
+    end of the round, in UTC (ISO 8601).
+    """
 
     round: int
     bytes_up: int = 0
@@ -131,6 +138,7 @@ class RoundEntry:
     dense_bytes_up: int = 0
     dense_bytes_down: int = 0
     sites: int = 0
+    asked: int = 0
     refused: int = 0
     suspended: int = 0  #: sites that were set aside
     clipped: int = 0  #: updates of which the model took a share only
@@ -145,6 +153,9 @@ class RoundEntry:
     val_accuracy: float | None = None
     val_balanced_accuracy: float | None = None
     val_loss: float | None = None
+    num_test: int = 0  #: test chips that the scores stand on
+    num_val: int = 0
+    time: str = ""
 
 
 _ROUND = TypeAdapter(RoundEntry)
@@ -183,9 +194,17 @@ class Ledger:
         """Add a round with its messages; its score follows with :meth:`score_round`."""
         # Five digits: the file has a line of all layers per round.
         digits = {name: float(f"{ratio:.5g}") for name, ratio in ratios.items()}
-        sites = sum(entry.accepted for entry in entries if entry.phase == "train")
-        number, seconds = len(self.rounds), round(seconds, 3)
-        self.rounds.append(RoundEntry(number, sites=sites, seconds=seconds, ratios=digits))
+        accepted = [entry.accepted for entry in entries if entry.phase == "train"]
+        self.rounds.append(
+            RoundEntry(
+                len(self.rounds),
+                sites=sum(accepted),
+                asked=len(accepted),
+                seconds=round(seconds, 3),
+                ratios=digits,
+                time=utc_time(),
+            )
+        )
         self.record(entries)
 
     def suspend(self, entries: list[SiteEntry], absent: int) -> None:
@@ -209,6 +228,7 @@ class Ledger:
             total.dense_bytes_down += self.dense_bytes * (entry.phase in ("train", "evaluate"))
             total.resyncs += entry.resynced
             total.bytes_resync += entry.bytes_resync
+            entry.time = utc_time()
             self._append("rounds.jsonl", entry)
 
     def score_round(
@@ -224,10 +244,12 @@ class Ledger:
             entry.balanced_accuracy = scores.balanced_accuracy
             entry.kappa = scores.kappa
             entry.loss = scores.loss
+            entry.num_test = scores.num_examples
         if val is not None:
             entry.val_accuracy = val.accuracy
             entry.val_balanced_accuracy = val.balanced_accuracy
             entry.val_loss = val.loss
+            entry.num_val = val.num_examples
         self._append("history.jsonl", entry)
         self._scored = round_number + 1
 
@@ -316,6 +338,11 @@ def _read_round(values: Any) -> RoundEntry:
         return _ROUND.validate_python(values)
     except ValidationError as error:
         raise ValueError(explain_invalid(error)) from None
+
+
+def utc_time() -> str:
+    """Return the present time in UTC to the second, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def content_bytes(content: RecordDict) -> int:

@@ -99,10 +99,11 @@ def discover_sites(
 
 
 class SiteDiscovery:
-    """Finds sites that join during a run, and registers them with its manager."""
+    """Finds sites that join, leave and return during a run, and registers them with its manager."""
 
     def __init__(self, manager: SiteManager) -> None:
         self._manager = manager
+        self._away: set[str] = set()  # sites whose node was not connected at the last look
         for site in manager.sites.values():
             manager.nodes.asked(site.node_id)
 
@@ -125,9 +126,25 @@ class SiteDiscovery:
                 nodes.refuse(node, nodes.label(node, names, manager.sites), refusal)
                 continue
             nodes.admit(node)
-            log(INFO, "%s joined", ", ".join(names[:10]))
+            # One that is known comes back with another node.
+            new = [name for name in names if name not in self._away]
+            if new:
+                log(INFO, "%s joined", ", ".join(new[:10]))
             _log_versions([answer])
+        self._note_absence(connected)
         return connected
+
+    def _note_absence(self, connected: Collection[int]) -> None:
+        """Log which sites have gone since the last look, and which are back."""
+        away = {site.name for site in self._manager.sites.values() if site.node_id not in connected}
+        present = len(self._manager.sites) - len(away)
+        for names, text in ((away - self._away, "gone"), (self._away - away, "back")):
+            if names:
+                level = WARNING if text == "gone" else INFO
+                listed = ", ".join(sorted(names)[:10])
+                num_sites = len(self._manager.sites)
+                log(level, "%s: %s; %d of %d sites are connected", listed, text, present, num_sites)
+        self._away = away
 
     def wait_for(self, grid: Grid, num_sites: int, timeout_s: float) -> None:
         """Wait until so many sites are connected, but no longer than the time-out."""

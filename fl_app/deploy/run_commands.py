@@ -158,7 +158,7 @@ def _submit_and_follow(flower: FlowerCli, settings: Settings) -> None:
 
 def _follow(flower: FlowerCli, run_id: str) -> None:
     """Print a run's log to its end, and raise :class:`RunError` if it did not complete."""
-    log = flower.follow(run_id)
+    log = flower.follow(run_id, times=True)
     # A run that ends early has no folder, and so nothing to continue.
     name = Path(log.folder).name
     how_to_resume = f"; continue it with rsdgc server resume {name}" if log.folder else ""

@@ -81,9 +81,9 @@ class FlowerCli:
             raise RunError(f"Flower refused the run: {error_summary(answer.get('error-message'))}")
         return str(run_id)
 
-    def follow(self, run_id: str) -> LogFilter:
-        """Print a run's log until it ends, and return the filter that has read it."""
-        log = LogFilter()
+    def follow(self, run_id: str, *, times: bool = False) -> LogFilter:
+        """Print a run's log until it ends, with times or without; return the filter."""
+        log = LogFilter(times=times)
         command = [tool("flwr"), "log", run_id, self.connection, "--stream"]
         with subprocess.Popen(  # noqa: S603  # our own command, no shell
             command,

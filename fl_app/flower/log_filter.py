@@ -8,6 +8,7 @@ from rsdgc.plain_text import escape_hidden
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*(?:\[[^\]]*\])?\s*:\s*")
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 _FLOWERS_OWN = re.compile(
     r"Using SuperLink|Starting logstream|Starting Flower Simulation|Federation `|"
     r"Since flwr \d|To change federation size|flwr federation simulation-config|"
@@ -22,9 +23,13 @@ def clean_log_line(raw: str) -> str:
 
 
 class LogFilter:
-    """Turns raw lines into those that are shown, and remembers what they report."""
+    """Turns raw lines into those that are shown, and remembers what they report.
 
-    def __init__(self) -> None:
+    Lines are shown with the times that they were logged at if ``times`` is set.
+    """
+
+    def __init__(self, *, times: bool = False) -> None:
+        self._times = times
         #: text of the last error that this app logged; empty if there was none. The traceback
         #: that follows it is not shown, because the text names problem and remedy.
         self.error = ""
@@ -37,6 +42,9 @@ class LogFilter:
         line = clean_log_line(raw)
         match = _LEVEL.match(line)
         level, text = (match[1], line[match.end() :]) if match else ("", line)
+        timed = _TIME.match(text)
+        time = timed[0] if timed else ""
+        text = text.removeprefix(time)
         if level == "ERROR" and text.startswith("error: "):
             self.error = text.removeprefix("error: ")
             return None
@@ -47,4 +55,5 @@ class LogFilter:
             self.folder = text.removeprefix("run folder: ")
         if not text.strip() or _FLOWERS_OWN.search(text) or (self.error and level in ("", "ERROR")):
             return None
-        return text if level in ("", "INFO") else f"{level.lower()}: {text}"
+        kind = "" if level in ("", "INFO") else f"{level.lower()}: "
+        return f"{time if self._times else ''}{kind}{text}"

@@ -81,6 +81,27 @@ def test_an_overridden_configure_train_decides_what_is_sent() -> None:
     assert strategy.ledger.totals()["bytes_down"] == sent
 
 
+def test_a_round_without_a_quorum_is_made_up_for_with_its_learning_rate() -> None:
+    strategy = rs_dgc()
+    strategy.round_settings = replace(round_settings(), learning_rate_at=lambda n: n / 100)
+    grid = loopback(FakeSites())
+    tasks: list[tuple[int, float]] = []
+
+    def lose(message: Message, reply: Message) -> Message | None:
+        task = message.content.config_records[messages.TASK]
+        if message.metadata.message_type != MessageType.TRAIN:
+            return reply
+        tasks.append((int(task[messages.ROUND]), float(task[messages.LEARNING_RATE])))
+        return None if task[messages.ROUND] == 2 else reply
+
+    grid.fault = lose
+    result = strategy.start(grid, to_record(initial_weights(), SPEC), num_rounds=3, timeout=0.1)
+    assert sorted(set(tasks)) == [(1, 0.01), (2, 0.02), (3, 0.02), (4, 0.03)]
+    assert strategy.rounds_combined == 3
+    assert [entry.sites for entry in strategy.ledger.rounds] == [0, 2, 0, 2, 2]
+    assert list(result.evaluate_metrics_clientapp) == [4]
+
+
 class FrozenHead:
     """Mixed into a strategy: keeps the last layer at its initial values and reports a metric."""
 

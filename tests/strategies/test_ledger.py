@@ -45,8 +45,8 @@ def test_groups_are_the_parts_of_a_network() -> None:
 def test_the_line_of_a_round() -> None:
     ledger = Ledger(None, dense_bytes=1000)
     ledger.close_round(entries(1), {}, seconds=2.0)
-    line = RoundLog(10).line(*ledger.rounds)
-    assert "round  1/10 | accuracy   –   (after round 0)" in line
+    line = RoundLog().line(10, *ledger.rounds)
+    assert "round  1/10 | 1 of 2 sites | accuracy   –   (after round 0)" in line
     assert "up 10 B (100.0×)" in line
     assert line.endswith("1 refused")
 

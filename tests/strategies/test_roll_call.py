@@ -645,3 +645,23 @@ def test_a_site_of_another_wire_format_is_left_out() -> None:
             "install the server's version of rsdgc",
         )
     ]
+
+
+def test_sites_that_leave_and_return_are_named_with_how_many_are_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid = LoopbackGrid(site, [{messages.NAMES: [name]} for name in "abc"], {})
+    discovery = SiteDiscovery(discover_sites(grid, 3, 1.0))
+    said: list[str] = []
+    for away in (set(), {102, 103}, {102, 103}, {103}, set()):
+        grid.away = away
+        caplog.clear()
+        discovery.poll(grid)
+        said.append("; ".join(record.getMessage() for record in caplog.records))
+    assert said == [
+        "",
+        "b, c: gone; 1 of 3 sites are connected",
+        "",
+        "b: back; 2 of 3 sites are connected",
+        "c: back; 3 of 3 sites are connected",
+    ]

@@ -38,3 +38,12 @@ def test_the_headline_is_kept_for_the_end() -> None:
     view = LogFilter()
     assert view.show(PREFIX + "report: /runs/a/report.html | accuracy 0.9\n") is None
     assert view.headline == "report: /runs/a/report.html | accuracy 0.9"
+
+
+def test_times_are_shown_on_request() -> None:
+    raw = "\x1b[93mWARNING \x1b[0m:   2026-11-26T13:50:02Z oslo: gone\n"
+    assert LogFilter().show(raw) == "warning: oslo: gone"
+    assert LogFilter(times=True).show(raw) == "2026-11-26T13:50:02Z warning: oslo: gone"
+    folder = LogFilter(times=True)
+    folder.show(PREFIX + "2026-11-26T13:50:02Z run folder: /runs/a\n")
+    assert folder.folder == "/runs/a"
