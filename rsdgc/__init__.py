@@ -40,6 +40,7 @@ from rsdgc.compressor import Compressor
 from rsdgc.errors import DataError, RsdgcError, RunError, SettingError, StateError, WireError
 from rsdgc.feedback import ErrorFeedback
 from rsdgc.indicators import INDICATORS, L1, NSI, RMS, Indicator, Random, make_indicator
+from rsdgc.model_change import ChangeCompressor, apply_change
 from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.ratios import fit_ratios, uniform_shares, update_shares, weight_shares
 from rsdgc.robust_rules import SignAgreement, TrimmedMean
@@ -57,6 +58,7 @@ __all__ = [
     "VALUE_CODINGS",
     "Aggregator",
     "BudgetCompressor",
+    "ChangeCompressor",
     "Compression",
     "Compressor",
     "CompressorState",
@@ -82,6 +84,7 @@ __all__ = [
     "TrimmedMean",
     "WeightedMean",
     "WireError",
+    "apply_change",
     "decode",
     "encode",
     "estimate_bytes",

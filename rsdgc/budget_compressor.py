@@ -235,7 +235,7 @@ class BudgetCompressor:
             try:
                 check_finite(largest)
             except RsdgcError as error:
-                raise RsdgcError(f"the gradient of {layer.name!r}: {error}") from None
+                raise RsdgcError(f"layer {layer.name!r}: {error}") from None
             present[index] = largest > 0
         return present
 

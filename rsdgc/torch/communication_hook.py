@@ -24,11 +24,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]  # public, not in its stubs
 
-from rsdgc.budget_compressor import BudgetCompressor, CompressorState
+from rsdgc.budget_compressor import BudgetCompressor
 from rsdgc.codec.wire import decode
 from rsdgc.compression import Compression
 from rsdgc.errors import RsdgcError, RunError, SettingError
 from rsdgc.torch.collectives import average, collective_device, gather_payloads
+from rsdgc.torch.saved_state import load_compressor, save_compressor
 from rsdgc.torch.tensors import (
     joined,
     shares_memory,
@@ -106,15 +107,7 @@ class NsiState:
 
         Every rank has its own: save one for each.
         """
-        state = self._compressor.state()
-        return {
-            "model": self._compressor.spec.signature.hex(),
-            "step": state.step,
-            "bytes_sent": self.bytes_sent,
-            "residual": torch.from_numpy(state.residual.copy()),
-            "velocity": torch.from_numpy(state.velocity.copy()),
-            "ratios": torch.from_numpy(state.ratios.copy()),
-        }
+        return save_compressor(self._compressor) | {"bytes_sent": self.bytes_sent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned.
@@ -124,13 +117,8 @@ class NsiState:
         SettingError
             The state is of another model or of other settings.
         """
-        if state["model"] != self._compressor.spec.signature.hex():
-            raise SettingError(
-                "the saved state is of a model with other layers: load it with the same model"
-            )
-        arrays = (state[name].numpy() for name in ("residual", "velocity", "ratios"))
-        self._compressor.restore(CompressorState(state["step"], *arrays))
-        self.bytes_sent = state["bytes_sent"]
+        load_compressor(self._compressor, state)
+        self.bytes_sent = int(state["bytes_sent"])
 
     def collect(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         """Take a bucket; with the last one of a step, exchange the gradients of all of them."""

@@ -156,7 +156,7 @@ def test_all_workers_end_with_the_same_bits(of_three_workers):
 
 def test_all_workers_name_the_layer_that_is_not_finite(of_three_workers):
     for _, problem, _ in of_three_workers:
-        assert problem.startswith("rank 1: the gradient of 'head.bias'")
+        assert problem.startswith("rank 1: layer 'head.bias'")
 
 
 def test_workers_at_different_steps_are_told(of_three_workers):

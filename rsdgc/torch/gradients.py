@@ -1,0 +1,109 @@
+"""A model's gradients as bytes, and back.
+
+::
+
+    compressor = GradientCompressor(model, Compression("100x"))
+    loss.backward()
+    payload = compressor.compress()          # bytes, to send anywhere
+    load_gradients(model, payload)           # there, in a model of the same parameters
+    optimizer.step()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from rsdgc.budget_compressor import BudgetCompressor
+from rsdgc.codec.wire import decode
+from rsdgc.compression import Compression
+from rsdgc.torch.saved_state import load_compressor, save_compressor
+from rsdgc.torch.tensors import joined, spec_of, to_layer, trained_parameters, write_layer
+
+
+class GradientCompressor:
+    """Compresses a model's gradients step by step, with error feedback.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its trained parameters of now take part.
+    compression : Compression, optional
+        How much is sent, and in which form; 100× by default.
+    workers : int
+        Number of workers whose gradients are averaged; for clipping.
+
+    Raises
+    ------
+    SettingError
+        No parameter is trained, or the compression does not fit the model.
+    """
+
+    def __init__(
+        self, model: nn.Module, compression: Compression | None = None, workers: int = 1
+    ) -> None:
+        self._parameters = trained_parameters(model)
+        self._compressor = BudgetCompressor(spec_of(self._parameters), compression, workers)
+
+    def compress(self) -> bytes:
+        """Encode the gradients of the parameters, and keep what the bytes leave out.
+
+        The gradients stay as they are. A parameter without one takes no part.
+
+        Raises
+        ------
+        RsdgcError
+            A gradient holds NaN or infinity. The message names the parameter; nothing has changed.
+        """
+        gradients = [
+            None if parameter.grad is None else to_layer(parameter.grad)
+            for parameter in self._parameters.values()
+        ]
+        sent = self._compressor.compress(gradients, lambda: joined(self._parameters.values()))
+        return sent.payload
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs, as tensors and plain values."""
+        return save_compressor(self._compressor)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned, bit for bit.
+
+        Raises
+        ------
+        SettingError
+            The state is of another model or of other settings.
+        """
+        load_compressor(self._compressor, state)
+
+
+def load_gradients(model: nn.Module, payloads: bytes | Sequence[bytes]) -> None:
+    """Set the gradients of a model's trained parameters to those of a payload.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of the same trained parameters as the model that was compressed.
+    payloads : bytes or sequence of bytes
+        Of one worker, or of several, whose mean is taken; in the same order everywhere, the result
+        is the same to the last bit.
+
+    Raises
+    ------
+    WireError
+        A payload is not an update of these parameters. No gradient has changed.
+    """
+    parameters = trained_parameters(model)
+    spec = spec_of(parameters)
+    buffers = [payloads] if isinstance(payloads, bytes) else payloads
+    updates = [decode(payload, spec) for payload in buffers]
+    for number, parameter in enumerate(parameters.values()):
+        gradient = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        layer = to_layer(torch.zeros_like(parameter, dtype=torch.float32, device="cpu"))
+        for update in updates:
+            update.layers[number].add_to(layer, 1.0 / len(updates))
+        write_layer(layer, gradient)
+        parameter.grad = gradient
