@@ -1,10 +1,12 @@
-"""Accuracy with hostile sites: attacks by some of the sites against the server's defenses.
+r"""Accuracy with hostile sites: attacks by some of the sites against the server's defenses.
 
 Trains in one process, without Flower, with the aggregation, norm clipping and error feedback of the
 product, server momentum and step-ahead included for ``rs-dgc``. The model is sent down whole. Every
 run is a line of the results file; runs that it has are not run again.
 
     python -m benchmarks.hostile_sites sites/ --out hostile.jsonl
+    python -m benchmarks.hostile_sites sites/ --out hostile.jsonl --seeds 1 2 --shares 0.2 \
+        --defenses clip --attacks "×10 flip" "scale ×100" absent
     python -m benchmarks.hostile_sites sites/ --out hostile.jsonl --table --plot hostile.svg
 """
 
@@ -42,8 +44,9 @@ from strategies.rate_control import RateControl
 from strategies.rs_dgc import ServerMomentum
 
 METHOD_NAMES = ("dense", "rs-dgc")
-ATTACKS = ("×10 flip", "absent", "scale ×100", "sign flip", "noise", "label flip")
-"""``absent`` sites send nothing: the accuracy that is left without their data."""
+ABSENT = "absent"
+ATTACKS = ("×10 flip", ABSENT, "scale ×100", "sign flip", "noise", "label flip")
+"""Absent sites send nothing: the accuracy that is left without their data."""
 FACTORS = {"sign flip": -1.0, "×10 flip": -10.0, "scale ×100": 100.0}
 NOISE_LENGTH = 10.0
 """Length of a noise update, in lengths of what the site would have sent."""
@@ -122,7 +125,7 @@ class Run:
 
     def _round(self, number: int) -> None:
         federation, uploads = self._federation, self._rule(self._federation.spec, threads=1)
-        away = self.hostile if self.case.attack == "absent" else set()
+        away = self.hostile if self.case.attack == ABSENT else set()
         sent = {
             index: self._send(index, number, uploads)
             for index in range(len(federation.names))
@@ -192,7 +195,7 @@ def cases(
         yield Case(method, defense, "none", 0.0, seed, *settings)
     for seed, share, attack in product(seeds, (*HOSTILE_SHARES[1:], HOSTILE_SHARES[0]), ATTACKS):
         for method, defense in product(methods, DEFENSES):
-            if attack != "absent" or defense == "mean":
+            if attack != ABSENT or defense == "mean":
                 yield Case(method, defense, attack, share, seed, *settings)
 
 
@@ -233,26 +236,36 @@ def plot(results: dict[Case, dict[str, Any]], path: Path) -> None:
     """Draw accuracy against the share of hostile sites, a panel for each method and attack."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy, and not for every call
 
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
-    panels = figure.subplots(len(METHOD_NAMES), len(ATTACKS), sharex=True, sharey=True)
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    attacks = [attack for attack in ATTACKS if attack != ABSENT]
+    panels = figure.subplots(len(METHOD_NAMES), len(attacks), sharex=True, sharey=True)
     markers = dict(zip(DEFENSES, "xosv", strict=True))
-    for (method, attack), panel in zip(product(METHOD_NAMES, ATTACKS), panels.flat, strict=True):
-        for defense in DEFENSES:
+    for (method, attack), panel in zip(product(METHOD_NAMES, attacks), panels.flat, strict=True):
+        lines = [(defense, attack, defense, f"-{markers[defense]}") for defense in DEFENSES]
+        for label, kind, defense, style in [("these sites absent", ABSENT, "mean", "k:"), *lines]:
             points = [
                 (100 * share, accuracy)
                 for share in (0.0, *HOSTILE_SHARES)
-                if (accuracy := mean_accuracy(results, method, attack, share, defense)) is not None
+                if (accuracy := mean_accuracy(results, method, kind, share, defense)) is not None
             ]
             xs, ys = zip(*points, strict=True) if points else ((), ())
-            panel.plot(xs, ys, marker=markers[defense], label=defense)
+            panel.plot(xs, ys, style, label=label)
         panel.set_title(f"{method}, {attack}", fontsize="medium")
-        panel.set_ylim(0, None)
         panel.grid(alpha=0.3)
+    panels.flat[0].set_ylim(bottom=0)  # of all: they share the axis
     figure.supxlabel("hostile sites, %")
     figure.supylabel("accuracy")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
-    figure.savefig(path)
+    figure.savefig(path, dpi=110)
+
+
+def _chosen(case: Case, args: argparse.Namespace) -> bool:
+    """Return whether the options ask for a case; those without an attack are for comparison."""
+    if case.attack == "none":
+        return case.defense in args.defenses
+    known = case.attack == ABSENT or case.defense in args.defenses
+    return known and case.attack in args.attacks and case.share in args.shares
 
 
 def main() -> None:
@@ -266,13 +279,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--budget", type=float, default=100.0, help="of rs-dgc, times smaller")
     parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--plot", type=Path, help="SVG file to write")
+    parser.add_argument("--plot", type=Path, help="image to write, such as hostile.svg")
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS)
+    parser.add_argument("--defenses", nargs="+", choices=DEFENSES, default=tuple(DEFENSES))
+    parser.add_argument("--shares", type=float, nargs="+", default=HOSTILE_SHARES)
     args = parser.parse_args()
     results = read_results(args.out)
     federations: dict[int, Federation] = {}
     settings = (args.model, args.rounds, args.budget)
     for case in () if args.table else cases(args.methods, args.seeds, *settings):
-        if case in results:
+        if case in results or not _chosen(case, args):
             continue
         if case.seed not in federations:
             data = open_data(args.data)
