@@ -79,6 +79,10 @@ class Chips:
         """Return the chips at positions."""
         return [self.pixels[positions]]
 
+    def take_validity(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:  # noqa: ARG002
+        """Return that all pixels are data."""
+        return [None]
+
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
     """Return the median time of a call, with all that it has started on the device."""

@@ -43,6 +43,13 @@ class ChipSource(Protocol):
         """Return one (n, C, H, W) array per modality, as stored, for n positions."""
         ...
 
+    def take_validity(self, positions: NDArray[np.int64], /) -> list[NDArray[np.uint8] | None]:
+        """Return which values are data, per modality; None where the values themselves say it.
+
+        Bits uint8 (n, C, H, ⌈W / 8⌉), 1 for data, the first pixel of a line in the highest bit.
+        """
+        ...
+
 
 class SplitLoader:
     """Loads a split of a site's chips as batches on the device.
@@ -112,9 +119,12 @@ class SplitLoader:
         self._host_labels = np.array(labels, np.int64)
         self._labels = torch.from_numpy(self._host_labels).to(device)
         first_chip = source.take(self._positions[:1])
+        layers = source.take_validity(self._positions[:1])
+        self._masked = [bits is not None for bits in layers]
         self._normalizers = _normalizers(first_chip, normalization, device)
         if sum(self._present) != len(first_chip):
             raise DataError(f"{len(first_chip)} modalities are read for the inputs {present}")
+        first_chip += [bits for bits in layers if bits is not None]
         chip_bytes = sum(array.nbytes for array in first_chip)
         if cache_bytes is None:
             cache_bytes = free_bytes(device) // 2
@@ -170,9 +180,12 @@ class SplitLoader:
             self._stored_chips(order, index, batch_size),
             strict=True,
         ):
+            layers = iter(stored[len(self._normalizers) :])
             normalized = [
-                normalizer.normalize(pixels)
-                for normalizer, pixels in zip(self._normalizers, stored, strict=True)
+                normalizer.normalize(pixels, next(layers) if masked else None)
+                for normalizer, pixels, masked in zip(
+                    self._normalizers, stored, self._masked, strict=False
+                )
             ]
             if self._stacked:
                 chips: Chips = [stack_modalities(normalized)]
@@ -195,7 +208,8 @@ class SplitLoader:
     ) -> Iterator[list[Tensor]]:
         """Yield the chips of each batch, on the device but as stored, by modality.
 
-        ``index`` is the order on the device.
+        After them come the validity layers of those that have one. ``index`` is the order on the
+        device.
         """
         if self._cache is not None:
             for chunk in torch.split(index, batch_size):
@@ -204,7 +218,7 @@ class SplitLoader:
         chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
         def read(chunk: NDArray[np.int64]) -> list[Tensor]:
-            return [to_native(array) for array in self._source.take(self._positions[chunk])]
+            return [to_native(array) for array in self._read(self._positions[chunk])]
 
         if self.device.type == "cuda":
             copier = BatchCopier(self.device)
@@ -213,6 +227,13 @@ class SplitLoader:
         else:
             yield from _one_ahead(read, chunks)
 
+    def _read(self, positions: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Read chips by modality, and then the validity layers of those that have one."""
+        chips = self._source.take(positions)
+        if any(self._masked):
+            chips += [b for b in self._source.take_validity(positions) if b is not None]
+        return chips
+
     def _load_all(self, first_chip: list[NDArray[Any]]) -> list[Tensor]:
         dtypes = [to_native(array).dtype for array in first_chip]
         cache = [
@@ -220,7 +241,7 @@ class SplitLoader:
             for array, dtype in zip(first_chip, dtypes, strict=True)
         ]
         for start in range(0, len(self), READ_CHIPS):
-            arrays = self._source.take(self._positions[start : start + READ_CHIPS])
+            arrays = self._read(self._positions[start : start + READ_CHIPS])
             for pixels, array in zip(cache, arrays, strict=True):
                 pixels[start : start + len(array)].copy_(to_native(array))
         return cache

@@ -37,7 +37,7 @@ class Normalization:
     std: NDArray[np.float32]
     #: the stored value of pixels without data, or None. They, and pixels that are not finite,
     #: become 0, the mean.
-    nodata: float | None = None
+    nodata: float | int | None = None
     #: scale, offset, float [C]: convert stored to physical values; None for 1 and 0
     scale: NDArray[np.float64] | None = None
     offset: NDArray[np.float64] | None = None
@@ -46,10 +46,12 @@ class Normalization:
 def to_native(array: NDArray[Any]) -> Tensor:
     """Return chips as a CPU tensor, bytes unchanged (uint16 and uint32 as signed, bool as uint8).
 
-    Raises :class:`DataError` for types that PyTorch lacks: complex, 64-bit unsigned, text.
+    uint64, which PyTorch lacks, becomes float64. Raises :class:`DataError` for complex and text.
     """
+    if array.dtype == np.uint64:
+        array = array.astype(np.float64)
     dtype = array.dtype
-    if dtype.kind not in "iufb" or dtype.name in ("uint64", "longdouble"):
+    if dtype.kind not in "iufb" or dtype.name == "longdouble":
         raise DataError(f"pixels of type {dtype.name} cannot be trained on: ingest them as float32")
     array = np.require(array, dtype.newbyteorder("="), ["C", "W"])
     carrier = _CARRIERS.get(dtype.name)
@@ -76,9 +78,7 @@ class ModalityNormalizer:
         self.bands = mean.size
         self._widened = _WIDER_TYPES_AND_MASKS.get(dtype.name)
         self._may_be_invalid = dtype.kind == "f"  # spares integers a pass over the pixels
-        with np.errstate(over="ignore"):  # a double's lowest value is a float's -inf: not finite
-            nodata = np.float32(np.nan if normalization.nodata is None else normalization.nodata)
-        self._nodata = float(nodata) if np.isfinite(nodata) else None
+        self._nodata = _comparable(normalization.nodata, dtype)
         # Scaling and normalization in one: (x·scale + offset − mean) / std
         #   = (x − (mean − offset) / scale) · (scale / std).
         scale = _per_band(normalization.scale, 1.0, mean.size)
@@ -88,8 +88,12 @@ class ModalityNormalizer:
         self._center = torch.from_numpy(center).to(device).view(1, -1, 1, 1)
         self._slope = torch.from_numpy(slope).to(device).view(1, -1, 1, 1)
 
-    def normalize(self, native: Tensor) -> Tensor:
-        """Map native (B, C, H, W) to new float32 (B, C, H, W), invalid pixels 0."""
+    def normalize(self, native: Tensor, validity: Tensor | None = None) -> Tensor:
+        """Map native (B, C, H, W) to new float32 (B, C, H, W), invalid pixels 0.
+
+        ``validity``, uint8 (B, C, H, ⌈W / 8⌉), marks valid pixels by bits, as
+        :meth:`clients.loader.ChipSource.take_validity` returns it.
+        """
         if self._widened is not None:
             wider, mask = self._widened
             native = native.to(wider).bitwise_and_(mask)
@@ -98,10 +102,32 @@ class ModalityNormalizer:
         # Before normalization, for nodata is a stored value.
         invalid = ~torch.isfinite(x) if self._may_be_invalid else None
         if self._nodata is not None:
-            is_nodata = x == self._nodata
+            # Of integers as they are: large ones that differ are one float32.
+            is_nodata = (x if self._may_be_invalid else native) == self._nodata
             invalid = is_nodata if invalid is None else invalid | is_nodata
+        if validity is not None:
+            is_unset = ~_unpack(validity, x.shape[-1])
+            invalid = is_unset if invalid is None else invalid | is_unset
         x.sub_(self._center).mul_(self._slope)
         return x if invalid is None else x.masked_fill_(invalid, 0)
+
+
+def _comparable(nodata: float | None, dtype: np.dtype[Any]) -> float | int | None:
+    """Return a nodata value as pixels of a type are compared with it; None if none is equal."""
+    if nodata is None or not np.isfinite(nodata):
+        return None
+    if dtype.kind not in "iu" or dtype == np.uint64:
+        with np.errstate(over="ignore"):  # a double's lowest value is a float's -inf: not finite
+            held = float(np.float32(nodata))
+        return held if np.isfinite(held) else None
+    limits = np.iinfo(dtype)
+    return int(nodata) if limits.min <= nodata <= limits.max and nodata == int(nodata) else None
+
+
+def _unpack(bits: Tensor, width: int) -> Tensor:
+    """Return the mask (…, width) of bits (…, ⌈width / 8⌉), the first in the highest bit."""
+    places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
+    return (bits.unsqueeze(-1) & places).bool().flatten(-2)[..., :width]
 
 
 def _per_band(

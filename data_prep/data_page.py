@@ -24,7 +24,6 @@ from data_prep.pictures.map_colors import SPLIT_COLORS, class_colors, hex_color,
 from data_prep.pictures.mosaic import THUMB_PX, chip_pictures, mosaic
 from data_prep.pictures.scene_grid import SceneGrid, lay_out, outline_path, samples_by_scene
 from data_prep.schema import SPLITS
-from data_prep.statistics import valid_mask
 from data_prep.store import Store
 from rsdgc.durable import replace_text
 from rsdgc.errors import DataError
@@ -148,8 +147,9 @@ def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:
         rng = np.random.default_rng(0)  # the same page for the same data
         train = np.sort(rng.choice(train, HISTOGRAM_SAMPLES, replace=False))
     rows: list[dict[str, Any]] = []
-    for values, meta in zip(store.take(train), store.meta.modalities, strict=True):
-        valid = valid_mask(values, meta.nodata)
+    samples = store.take(train)
+    masks = store.valid(train, samples)
+    for values, valid, meta in zip(samples, masks, store.meta.modalities, strict=True):
         scale, offset = scaling(meta)
         bands = [band for band in facts["bands"] if band["modality"] == meta.name]
         for i, band in enumerate(bands[:MAX_BANDS]):

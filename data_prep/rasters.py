@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 from rasterio.warp import calculate_default_transform
 
 from rsdgc.errors import DataError
@@ -50,7 +53,8 @@ class RasterFile:
     names: tuple[str, ...]  #: of the bands
     source_dtype: str  #: NumPy name of the file's type
     dtype: str  #: and of the stored one
-    nodatas: tuple[float | None, ...]  #: of the bands; None also where the type cannot hold it
+    #: of the bands; None also where the type cannot hold it, an integer where no float is equal
+    nodatas: tuple[float | int | None, ...]
     crs: Any
     transform: Any
     height: int
@@ -66,12 +70,16 @@ class RasterFile:
     tiled: bool = False  #: stored in tiles; strips are slow to read in windows
 
     @property
-    def nodata(self) -> float | None:
-        """Value that marks invalid pixels as they are stored: that of the first band with one."""
+    def stored_nodatas(self) -> tuple[float | int | None, ...]:
+        """Nodata values of the bands as they are stored: None where the stored type has none."""
         if self.expand or self.complex_mode:
-            return None
-        declared = next((value for value in self.nodatas if value is not None), None)
-        return None if declared is None else usable_nodata(declared, self.dtype)
+            return (None,) * self.bands
+        return tuple(usable_nodata(value, self.dtype) for value in self.nodatas)
+
+    @property
+    def nodata(self) -> float | int | None:
+        """The value that marks invalid pixels of all bands as they are stored, or None."""
+        return shared_nodata([self])
 
     @property
     def bands(self) -> int:
@@ -91,7 +99,7 @@ class RasterFile:
         degrees = self.crs is not None and self.crs.is_geographic
         return self.resolution * (111_320.0 if degrees else 1.0)
 
-    def with_nodata(self, nodata: float | None) -> RasterFile:
+    def with_nodata(self, nodata: float | int | None) -> RasterFile:
         """Return the header with another nodata value for all bands."""
         value = usable_nodata(nodata, self.source_dtype)
         return replace(self, nodatas=(value,) * len(self.indexes))
@@ -158,7 +166,7 @@ def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
             names=tuple(str(source.descriptions[i - 1] or f"band{i}") for i in indexes),
             source_dtype=native,
             dtype="float32" if is_complex or native == "float64" else native,
-            nodatas=tuple(usable_nodata(source.nodatavals[i - 1], native) for i in indexes),
+            nodatas=tuple(usable_nodata(_declared_nodata(source, i), native) for i in indexes),
             crs=crs,
             transform=transform,
             height=height,
@@ -185,19 +193,45 @@ def _georeference(source: Any) -> tuple[Any, Any, int, int]:
     return crs, transform, int(height), int(width)
 
 
-def usable_nodata(nodata: float | None, dtype: str) -> float | None:
+def shared_nodata(files: Iterable[RasterFile]) -> float | int | None:
+    """Return the nodata value of all bands of files as they are stored; None if they differ.
+
+    Where one file declares 0 and another does not, zeros of the other are data.
+    """
+    values = {value for file in files for value in file.stored_nodatas}
+    return values.pop() if len(values) == 1 else None
+
+
+def _declared_nodata(source: Any, band: int) -> float | int | None:
+    """Return a band's nodata value; of 64-bit integers the exact one, which rasterio rounds."""
+    value: float | None = source.nodatavals[band - 1]
+    if value is None or source.dtypes[band - 1] not in ("int64", "uint64"):
+        return value
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(source, memory.name, driver="VRT")
+        root = ET.fromstring(memory.read())  # noqa: S314 - GDAL wrote it
+    text = root.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
+    return int(text) if text and re.fullmatch(r"[+-]?\d+", text.strip()) else value
+
+
+def usable_nodata(nodata: float | int | None, dtype: str) -> float | int | None:
     """Return a nodata value as a type holds it; None if it cannot, or for NaN, never valid."""
-    if nodata is None or not np.isfinite(nodata):
+    if nodata is None or not math.isfinite(nodata):
         return None
     kind = np.dtype(dtype)
-    # files declare -3.4e38 with more or fewer digits than float32 has
     if kind.kind in "fc":
-        with np.errstate(over="ignore"):
-            held = float(np.float32(nodata)) if kind.itemsize == 4 else float(nodata)
-        return held if np.isfinite(held) else None
+        if kind.itemsize != 4:
+            return float(nodata)
+        # files declare -3.4028235e38, the lowest float32, with more or fewer digits than it has
+        limit = float(np.finfo(np.float32).max)
+        if limit < abs(nodata) < 1.001 * limit:
+            return math.copysign(limit, nodata)
+        return float(np.float32(nodata)) if abs(nodata) <= limit else None
     limits = np.iinfo(kind)
-    fits = float(nodata).is_integer() and limits.min <= nodata <= limits.max
-    return float(nodata) if fits else None
+    whole = int(nodata)
+    if whole != nodata or not int(limits.min) <= whole <= int(limits.max):
+        return None
+    return float(whole) if int(float(whole)) == whole else whole
 
 
 def real_values(values: NDArray[Any], file: RasterFile) -> NDArray[Any]:

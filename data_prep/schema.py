@@ -16,9 +16,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -28,6 +30,8 @@ from rsdgc.plain_text import MAX_NAME, is_plain, plain_line
 
 #: Version of the records, written and read.
 SCHEMA_VERSION = 2
+#: Version of a store with a validity layer, which programs that do not know it must not read.
+VALIDITY_VERSION = 3
 STORE_FILE = "meta.json"
 PARTITION_FILE = "partition.json"
 SPLITS = ("train", "val", "test", "buffer")
@@ -113,7 +117,9 @@ class ModalityMeta(Record):
     bands: list[Name] = Field(min_length=1)  #: names, in storage order
     #: NumPy name of the stored type: the source's own
     dtype: Annotated[str, AfterValidator(_check_dtype)]
-    nodata: float | None = None  #: marks invalid pixels; None: only non-finite values are invalid
+    #: Marks invalid pixels; an integer where a float does not hold it exactly. None: values that
+    #: are not finite are invalid, and those that the validity layer marks.
+    nodata: float | int | None = None
     resolution: float = 1.0  #: ground size of a source pixel, in CRS units, before warping
     #: pixels of the scene's grid along a pixel's side: chips are chip_px / factor
     factor: int = Field(1, ge=1, le=MAX_SIDE_PX)
@@ -125,10 +131,28 @@ class ModalityMeta(Record):
     max: list[float] = Field(default_factory=list)
     count: list[Count] = Field(default_factory=list)
     shards: list[ShardMeta] = Field(default_factory=list)
+    #: Files of the validity layer (:mod:`data_prep.validity`); none where every value is data, or
+    #: nodata and NaN say which are not.
+    validity: list[ShardMeta] = Field(default_factory=list)
+
+    @property
+    def may_need_validity(self) -> bool:
+        """Whether no value is free to mark invalid pixels: whole numbers without a nodata value."""
+        return self.nodata is None and np.dtype(self.dtype).kind in "iu"
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_layer(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the layer out where there is none, so that such records stay as they were."""
+        values: dict[str, Any] = handler(self)
+        if not self.validity:
+            values.pop("validity", None)
+        return values
 
     @field_validator("nodata")
     @classmethod
-    def _nodata_is_of_the_type(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _nodata_is_of_the_type(
+        cls, value: float | int | None, info: ValidationInfo
+    ) -> float | int | None:
         name = info.data.get("dtype")
         if value is None or name is None:
             return value
@@ -137,7 +161,7 @@ class ModalityMeta(Record):
             usable = abs(value) <= float(np.finfo(kind).max)
         else:
             limits = np.iinfo(kind)
-            usable = value.is_integer() and int(limits.min) <= value <= int(limits.max)
+            usable = value == int(value) and int(limits.min) <= value <= int(limits.max)
         if not usable:
             raise ValueError(f"{value} is not a value of {name}")
         return value
@@ -237,6 +261,11 @@ class StoreMeta(Record):
         if not pixels and (self.chip_px < 1 or self.patch_px):
             raise ValueError(f"chip_px {self.chip_px} and patch_px {self.patch_px} of chips")
         for modality in self.modalities:
+            if modality.validity and self.schema_version < VALIDITY_VERSION:
+                raise ValueError(
+                    f"modality {modality.name} has a validity layer, which version "
+                    f"{self.schema_version} does not have"
+                )
             if (self.chip_px % modality.factor) if not pixels else modality.factor != 1:
                 raise ValueError(
                     f"factor {modality.factor} of modality {modality.name} does not divide "
@@ -309,10 +338,11 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
     except DocumentError as error:
         raise DataError(f"{path} cannot be used: {error}: {remedy}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
+    known = (SCHEMA_VERSION, VALIDITY_VERSION) if kind is StoreMeta else (SCHEMA_VERSION,)
+    if version not in known:
         raise DataError(
             f"{path} has schema version {shorten(version)}, this version of rsdgc reads "
-            f"{SCHEMA_VERSION}: {remedy}"
+            f"{' and '.join(map(str, known))}: {remedy}"
         )
     try:
         return kind.model_validate(values)

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from data_prep.schema import ShardMeta, path_within
 from data_prep.statistics import BandSums, valid_mask
+from data_prep.validity import unpack
 from rsdgc.errors import DataError
 
 #: Largest size of a file, which is the limit of some disks and services.
@@ -209,12 +210,23 @@ def _read_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     return dtype, shape, len(magic) + length_bytes + length
 
 
-def band_sums(array: ShardedArray, rows: NDArray[np.int64], nodata: float | None) -> BandSums:
-    """Add up the valid values of some rows, in batches: rows (n, C, …) of a modality."""
+def band_sums(
+    array: ShardedArray,
+    rows: NDArray[np.int64],
+    nodata: float | int | None,
+    layer: ShardedArray | None = None,
+) -> BandSums:
+    """Add up the valid values of some rows, in batches: rows (n, C, …) of a modality.
+
+    ``layer`` holds the packed validity of the rows, where there is one.
+    """
     sums = BandSums.empty(array.row_shape[0])
     row_bytes = int(np.prod(array.row_shape)) * 8
     batch = max(1, BATCH_BYTES // row_bytes)
     for start in range(0, len(rows), batch):
         values = array.take(rows[start : start + batch])
-        sums = sums.merge(BandSums.of(values, valid_mask(values, nodata)))
+        valid = valid_mask(values, nodata)
+        if layer is not None:
+            valid &= unpack(layer.take(rows[start : start + batch]), values.shape[-1])
+        sums = sums.merge(BandSums.of(values, valid))
     return sums

@@ -149,7 +149,7 @@ def _chip_sums(flat: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np
     return np.stack([count, rough_mean + rest / divisor, m2, low, high])
 
 
-def valid_mask(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+def valid_mask(values: NDArray[Any], nodata: float | int | None) -> NDArray[np.bool_]:
     """Mark the usable values: finite, and not ``nodata`` (which the type must be able to hold)."""
     mask = np.isfinite(values) if values.dtype.kind in "fc" else np.ones(values.shape, np.bool_)
     if nodata is not None:

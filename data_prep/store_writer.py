@@ -14,7 +14,14 @@ from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from data_prep.footprints import geoparquet_metadata
 from data_prep.manifest import MANIFEST_FILE, Columns, write_manifest
-from data_prep.schema import STORE_FILE, ModalityMeta, ShardMeta, StoreMeta, write_record
+from data_prep.schema import (
+    STORE_FILE,
+    VALIDITY_VERSION,
+    ModalityMeta,
+    ShardMeta,
+    StoreMeta,
+    write_record,
+)
 from data_prep.statistics import BandSums
 from rsdgc.documents import explain_invalid
 from rsdgc.errors import DataError
@@ -26,18 +33,22 @@ def write_records(
     modalities: Sequence[ModalityMeta],
     shards: Sequence[list[ShardMeta]],
     sums: Sequence[BandSums],
+    validity: Sequence[list[ShardMeta]],
     **meta: Any,
 ) -> None:
     """Write the manifest and ``meta.json``; ``meta`` are the further fields of ``StoreMeta``.
 
-    ``shards`` and ``sums`` are the files of each modality, and the statistics of its train split.
+    ``shards``, ``sums`` and ``validity`` are the files of each modality, the statistics of its
+    train split, and the files of its validity layer.
     """
     geo = geoparquet_metadata(columns["geometry"]) if "geometry" in columns else None
     write_manifest(folder / MANIFEST_FILE, columns, geo)
     complete = [
-        modality.model_copy(update={"shards": files, **sums_of.as_meta()})
-        for modality, files, sums_of in zip(modalities, shards, sums, strict=True)
+        modality.model_copy(update={"shards": files, "validity": layer, **sums_of.as_meta()})
+        for modality, files, sums_of, layer in zip(modalities, shards, sums, validity, strict=True)
     ]
+    # a program that does not know the layer must not take invalid pixels for data
+    meta |= {"schema_version": VALIDITY_VERSION} if any(validity) else {}
     digest = hashlib.blake2b((folder / MANIFEST_FILE).read_bytes(), digest_size=8)
     try:
         record = StoreMeta(id=digest.hexdigest(), modalities=complete, **meta)

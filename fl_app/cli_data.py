@@ -79,6 +79,20 @@ def ingest(
         str | None,
         typer.Option(help="raster, polygons or package.module:Class; default: by the file's name."),
     ] = None,
+    label_year: Annotated[
+        int | None,
+        typer.Option(help="Year of the labels, where several files differ in it; see {year}."),
+    ] = None,
+    label_nodata: Annotated[
+        list[str] | None,
+        typer.Option(help="Value of the labels that means no label; may be repeated."),
+    ] = None,
+    remap: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Class of label values: CLASS=11,12 or a CSV of value,class; may be repeated."
+        ),
+    ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="For polygons: the column of the class.")
     ] = None,
@@ -109,7 +123,7 @@ def ingest(
         Path | None, typer.Option(help="Polygons; pixels outside count as invalid.")
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="JSON file of label code → class name.")
+        Path | None, typer.Option(help="JSON or CSV file of label code → class name, color.")
     ] = None,
     unknown: Annotated[
         Unknown, typer.Option(help="What to do with a label outside the class list.")
@@ -162,12 +176,15 @@ def ingest(
     """
     from rsdgc.errors import SettingError
 
+    # the labels' nodata value is given like those of modalities, too
+    mark = "labels="
+    of_labels = [text.removeprefix(mark) for text in nodata or [] if text.startswith(mark)]
     common: dict[str, Any] = {
         "classes": classes,
         "unknown": unknown.value,
         "test_share": test,
         "val_share": val,
-        "nodata": _nodata(nodata or []),
+        "nodata": _nodata([text for text in nodata or [] if not text.startswith(mark)]),
         "complex_mode": complex_mode,
         "name": name,
         "seed": seed,
@@ -176,6 +193,9 @@ def ingest(
     scenes: dict[str, Any] = {
         "labels": labels,
         "label_format": label_format,
+        "label_year": label_year,
+        "label_nodata": [*(label_nodata or []), *of_labels],
+        "remap": remap or (),
         "label_column": label_column,
         "label_layer": label_layer,
         "priority": priority or (),
@@ -198,6 +218,8 @@ def ingest(
     options = common | ({"chip_px": chip} if images else scenes)
     if images and isinstance(options["nodata"], dict):
         raise SettingError("images have one modality: give --nodata as a number")
+    if images and (remap or label_nodata or of_labels):
+        raise SettingError("class folders have no label values: leave --remap, --label-nodata out")
     if dry_run:
         _show_plan(src, images, options, as_json)
         return

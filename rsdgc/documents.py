@@ -8,6 +8,7 @@ wrote it. What such a file *means* is checked by its own module.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -29,6 +30,11 @@ MAX_DEPTH = 64
 """Deepest nesting of lists and objects; the project's own files have less than ten levels."""
 MAX_INTEGER = 2**64
 """Integers are below it in magnitude: Flower's numbers of runs and nodes take 64 bits."""
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 class DocumentError(ValueError):
@@ -63,13 +69,36 @@ def _check_file(path: Path) -> int:
     return facts.st_size
 
 
-def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> str:
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """Return the text of a file; raises as :func:`read_bytes`, and if it is not in UTF-8."""
-    content = read_bytes(path, limit)
+    return _decode(read_bytes(path, limit), "utf-8")
+
+
+def read_marked_text(path: Path) -> str:
+    """Return the text of a file that a person wrote; raises as :func:`read_text`.
+
+    See :func:`decode_marked`.
+    """
+    return decode_marked(read_bytes(path))
+
+
+def decode_marked(content: bytes) -> str:
+    """Return a text in UTF-8, or in what its byte-order mark says: UTF-8 or UTF-16.
+
+    Spreadsheets and editors put such a mark at the start.
+    """
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            return _decode(content[len(mark) :], encoding)
+    return _decode(content, "utf-8")
+
+
+def _decode(content: bytes, encoding: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DocumentError(f"it is not in UTF-8 (byte {error.start})") from None
+        name = encoding[:6].upper()
+        raise DocumentError(f"it is not in {name} (byte {error.start}): save it as UTF-8") from None
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -134,6 +163,8 @@ def _parse(parser: Callable[[str], Any], kind: str, text: str) -> Any:
 def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:
     """Return the columns of a CSV text, and its rows by column; a cell that is missing is empty.
 
+    Cells are divided by commas, or by the semicolons or tabs that a header without commas has.
+
     Raises
     ------
     DocumentError
@@ -141,7 +172,9 @@ def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:
     """
     if not is_text(text) or "\0" in text:
         raise DocumentError("it is not a table of text")
-    reader = csv.DictReader(io.StringIO(text), restval="", restkey="")
+    header = text.partition("\n")[0]
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+    reader = csv.DictReader(io.StringIO(text), restval="", restkey="", delimiter=delimiter)
     try:
         rows = [{key: value for key, value in row.items() if key} for row in reader]
     except csv.Error as error:

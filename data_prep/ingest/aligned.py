@@ -32,6 +32,8 @@ READ_BYTES = 8 * 2**20
 #: Largest error, in pixels, of the positions that a warp reads. With GDAL's default, an eighth,
 #: values depend on the window that is read; with this one they do not.
 WARP_TOLERANCE_PX = 1e-6
+#: No measurement has larger values: such a nodata value is a fill.
+FILL = 1e30
 #: Values (C, h, w), and which of them are data; None where all are.
 Band = tuple[NDArray[Any], NDArray[np.bool_] | None]
 
@@ -47,7 +49,8 @@ class RowSource(Protocol):
 class AlignedRaster:
     """A raster's bands on the grid, a source of rows.
 
-    ``nearest`` resamples by nearest neighbor, as labels and masks need, instead of bilinear.
+    ``nearest`` resamples by nearest neighbor, as labels and masks need, instead of bilinear, and
+    ``mode`` by the value that most of the pixels under one of the grid's have.
     ``cols`` are the first column of the grid and the one after the last; default: all.
     """
 
@@ -58,6 +61,7 @@ class AlignedRaster:
         grid: Grid,
         *,
         nearest: bool = False,
+        mode: bool = False,
         cols: tuple[int, int] | None = None,
     ) -> None:
         check_alignable(file, grid)
@@ -67,6 +71,7 @@ class AlignedRaster:
         self._colors = color_table(source) if file.expand else None
         # colors of a table are categories as well: between two indices lies nothing
         resampling = Resampling.nearest if nearest or file.expand else Resampling.bilinear
+        resampling = Resampling.mode if mode else resampling
         marking = _marking(file)
         on_grid = is_on_grid(file, grid)
         adds_alpha = "add_alpha" in marking and (file.gcps or not on_grid)
@@ -96,6 +101,8 @@ class AlignedRaster:
             set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
         )
         self._buffer = np.zeros(0, file.source_dtype)
+        #: Largest value in magnitude that the stored type cannot hold, of those read so far; or 0.
+        self.overflow = 0.0
 
     def read(self, start: int, stop: int) -> Band:
         """Read rows [start, stop): values (C, h, W) in their stored type, and which are valid.
@@ -123,16 +130,62 @@ class AlignedRaster:
                 valid &= self._source.read_masks(indexes, window=window) > 0
         except RasterioError as error:
             raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
-        if self._colors is None:
-            return real_values(values, self.file), valid
-        return expand_colors(values, valid, self._colors)
+        if self._colors is not None:
+            return expand_colors(values, valid, self._colors)
+        stored, valid, lost = stored_values(values, valid, self.file)
+        self.overflow = max(self.overflow, lost, key=abs)
+        return stored, valid
 
 
-def own_valid(values: NDArray[Any], nodatas: tuple[float | None, ...]) -> NDArray[np.bool_]:
-    """Mark the usable values of each band by that band's own nodata value."""
-    if len(set(nodatas)) == 1:
-        return valid_mask(values, nodatas[0])
-    return np.stack([valid_mask(*pair) for pair in zip(values, nodatas, strict=True)])
+def stored_values(
+    values: NDArray[Any], valid: NDArray[np.bool_], file: RasterFile
+) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
+    """Convert values (C, h, w) to the stored type, which may not hold all of them.
+
+    Returns
+    -------
+    tuple
+        The values; which are data, also as they are stored; and of the others the largest in
+        magnitude that was data, or 0.
+    """
+    stored = real_values(values, file)
+    if stored.dtype == values.dtype:
+        return stored, valid, 0.0
+    lost = valid & ~np.isfinite(stored)
+    valid = valid & own_valid(stored, file.stored_nodatas)
+    if values.dtype.kind != "f" or not lost.any():
+        return stored, valid, 0.0
+    outside = values[lost]
+    return stored, valid, float(outside[np.abs(outside).argmax()])
+
+
+def fill_invalid(
+    values: NDArray[Any], valid: NDArray[np.bool_], nodata: float | int | None
+) -> NDArray[Any]:
+    """Replace invalid values by the modality's nodata value; values that are not finite stay."""
+    floats = values.dtype.kind == "f"
+    if nodata is not None:
+        keep = valid | ~np.isfinite(values) if floats else valid
+        return np.where(keep, values, values.dtype.type(nodata))
+    # without a nodata value no whole number is free to mark them (the validity layer does), but in
+    # floats NaN is
+    return np.where(valid, values, np.float32("nan")) if floats else values
+
+
+def own_valid(values: NDArray[Any], nodatas: tuple[float | int | None, ...]) -> NDArray[np.bool_]:
+    """Mark the usable values of each band by that band's own nodata value.
+
+    Where that is a fill beyond :data:`FILL`, such as −3.4e38, all values beyond it are nodata:
+    files declare it with fewer digits than their pixels have, and a warp mixes it with others.
+    """
+    if len(set(nodatas)) > 1:
+        return np.stack(
+            [own_valid(band, (nodata,)) for band, nodata in zip(values, nodatas, strict=True)]
+        )
+    valid = valid_mask(values, nodatas[0])
+    if nodatas[0] is not None and abs(nodatas[0]) >= FILL and values.dtype.kind in "fc":
+        valid &= np.abs(values) < FILL
+    return valid
 
 
 def expand_colors(

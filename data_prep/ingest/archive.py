@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_prep.rasters import RASTER_SUFFIXES, natural_key
-from rsdgc.documents import MAX_BYTES, DocumentError, parse_json, read_text
+from rsdgc.documents import (
+    MAX_BYTES,
+    DocumentError,
+    decode_marked,
+    parse_json,
+    read_marked_text,
+)
 from rsdgc.errors import DataError
 
 ARCHIVE_FILE = "archive.json"
@@ -42,14 +48,14 @@ class Archive:
             return None
         try:
             if self.root == self.src:
-                return read_text(self.src / relative)
+                return read_marked_text(self.src / relative)
             # the root's path within the zip file
             inside = self.root.as_posix().partition("}/")[2]
             with zipfile.ZipFile(self.src) as archive:
                 member = archive.getinfo(f"{inside}/{relative}" if inside else relative)
                 if member.file_size > MAX_BYTES:
                     raise DocumentError(f"it has {member.file_size} bytes")
-                return archive.read(member).decode("utf-8")
+                return decode_marked(archive.read(member))
         except (OSError, ValueError, KeyError, *ZIP_ERRORS) as error:
             raise DataError(f"{self.path(relative)} cannot be read: {error}") from error
 

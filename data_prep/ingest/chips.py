@@ -17,6 +17,7 @@ from data_prep.ingest.options import ChipRules
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
 from data_prep.statistics import ChipSums
 from data_prep.store_writer import chip_hashes
+from data_prep.validity import pack
 
 #: Bytes of a row of blocks from which on its columns are divided among jobs. Whole rows are read
 #: faster, but a job needs the memory of one.
@@ -125,12 +126,16 @@ def _cut_row(
     known = (label_share >= rules.min_label) & (label_share > 0)
     keep = seen & known
     arrays, sums = [], []
+    validity: list[NDArray[np.uint8] | None] = []
     modalities = reader.source.modalities
     for image, valid, modality in zip(rows.images, rows.valid, modalities, strict=True):
         starts, px = lefts[keep] // modality.factor, side // modality.factor
         chips = _windows(image, starts, px)
         arrays.append(chips)
-        sums.append(ChipSums.of(chips, None if valid is None else _windows(valid, starts, px)))
+        masks = None if valid is None else _windows(valid, starts, px)
+        sums.append(ChipSums.of(chips, masks))
+        marked = masks is not None and modality.may_need_validity and not masks.all()
+        validity.append(pack(masks) if masks is not None and marked else None)
     columns = {
         "row": np.full(int(keep.sum()), row),
         "col": cols[keep],
@@ -139,7 +144,9 @@ def _cut_row(
         "hash": chip_hashes(arrays),
     }
     left_out = {"no_data": int((~seen).sum()), "no_label": int((seen & ~known).sum())}
-    return SampleBatch(arrays, columns, sums, left_out)
+    return SampleBatch(
+        arrays, columns, sums, left_out, losses=reader.take_losses(), validity=validity
+    )
 
 
 def _windows(band: NDArray[Any], cols: NDArray[np.int64], side: int) -> NDArray[Any]:

@@ -13,23 +13,37 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from data_prep.ingest.aligned import expand_colors, has_own_mask, own_valid
+from data_prep.ingest.aligned import (
+    expand_colors,
+    fill_invalid,
+    has_own_mask,
+    own_valid,
+    stored_values,
+)
 from data_prep.ingest.image_discovery import Image, ImageList, common_side, plan_images
 from data_prep.ingest.job_pool import run_jobs
-from data_prep.ingest.job_results import Job, JobResult, SampleBatch, result_file
+from data_prep.ingest.job_results import (
+    Job,
+    JobResult,
+    SampleBatch,
+    join_validity,
+    result_file,
+)
+from data_prep.ingest.losses import Losses
 from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.ingest.progress import Callback
 from data_prep.ingest.sources import sources_of
 from data_prep.ingest.work_folder import WorkFolder, work_folder
 from data_prep.manifest import Columns, join_columns, text_column
-from data_prep.rasters import RasterFile, color_table, open_raster, real_values
+from data_prep.rasters import RasterFile, color_table, open_raster, shared_nodata
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
 from data_prep.shards import join_shards
 from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_stratified
 from data_prep.statistics import ChipSums
 from data_prep.store import Store
 from data_prep.store_writer import chip_hashes, write_records
+from data_prep.validity import pack
 from rsdgc.errors import DataError
 
 #: Images of one job: enough that a job takes longer than its start, for images of 64 px as well.
@@ -44,22 +58,29 @@ class ImageJob(Job):
     first: int
     common: int
     side: int
+    modality: ModalityMeta
 
     def run(self) -> Iterator[SampleBatch]:
         """Read the images; those that cannot be read are skipped."""
         for number, image in enumerate(self.images, start=self.first):
             try:
-                values, valid = read_chip(image.file, self.common, self.side)
+                values, valid, lost = read_chip(image.file, self.common, self.side)
             except DataError as error:
                 empty = np.zeros((0, image.file.bands, self.side, self.side), image.file.dtype)
                 yield SampleBatch([empty], {}, [], skipped=[(image.name, str(error))])
                 continue
+            bits = None
+            if not valid.all():
+                values = fill_invalid(values, valid, self.modality.nodata)
+                bits = pack(valid[None]) if self.modality.may_need_validity else None
             columns: Columns = {
                 "image": np.array([number]),
                 "valid": np.array([valid.all(axis=0).mean()]),
                 "hash": chip_hashes([values[None]]),
             }
-            yield SampleBatch([values[None]], columns, [ChipSums.of(values[None], valid[None])])
+            sums = [ChipSums.of(values[None], valid[None])]
+            losses = Losses({image.name: lost} if lost else {})
+            yield SampleBatch([values[None]], columns, sums, losses=losses, validity=[bits])
 
 
 def ingest_class_folders(
@@ -120,6 +141,7 @@ def ingest_class_folders(
 
 def _jobs(images: Sequence[Image], common: int, side: int) -> list[ImageJob]:
     jobs = []
+    modality = _describe(images)
     for number, first in enumerate(range(0, len(images), JOB_IMAGES)):
         of_job = tuple(images[first : first + JOB_IMAGES])
         files = [image.file for image in of_job]
@@ -132,13 +154,18 @@ def _jobs(images: Sequence[Image], common: int, side: int) -> list[ImageJob]:
                 first=first,
                 common=common,
                 side=side,
+                modality=modality,
             )
         )
     return jobs
 
 
-def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_chip(
+    file: RasterFile, common: int, side: int
+) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
     """Read an image as a square chip (C, side, side), and which of its values are data.
+
+    The last is the largest value in magnitude that the stored type cannot hold, or 0.
 
     The image is cropped or padded to ``common`` of its own pixels a side, and then resampled.
     """
@@ -166,7 +193,9 @@ def read_chip(file: RasterFile, common: int, side: int) -> tuple[NDArray[Any], N
         values, valid = expand_colors(values, valid, colors)
         if side != common:
             values, valid = _resized(values, side, common), _resized(valid, side, common)
-    return _pad(real_values(values, file), side), _pad(valid, side)
+        return _pad(values, side), _pad(valid, side), 0.0
+    values, valid, lost = stored_values(values, valid, file)
+    return _pad(values, side), _pad(valid, side), lost
 
 
 def _resized(values: NDArray[Any], side: int, common: int) -> NDArray[Any]:
@@ -198,6 +227,9 @@ def _finish(
     filled = [result for result in results if result.rows]
     if not filled:
         raise DataError(f"no image can be read: {skipped[0].path}: {skipped[0].reason}")
+    losses = Losses()
+    for result in filled:
+        losses.update(result.losses)
     read = join_columns([result.columns for result in filled])
     images = [listed.images[i] for i in read["image"]]
     columns = _columns(images, read)
@@ -210,6 +242,7 @@ def _finish(
         raise DataError("no train sample is left: choose a smaller --test")
     sums = ChipSums.join([result.sums[0] for result in filled]).total(train)
     files = [(result_file(work.results, r.key, 0), r.rows) for r in filled]
+    validity = join_validity(work.store, work.results, "image", 0, filled)
     shards = join_shards(work.store, "image", files)
     synthetic = options.synthetic
     write_records(
@@ -218,6 +251,7 @@ def _finish(
         [_describe(listed.images)],
         [shards],
         [sums],
+        [validity],
         kind="chips",
         name=options.name or listed.archive.name,
         source=f"class folders of {listed.archive.name}: {len(images)} images",
@@ -228,7 +262,7 @@ def _finish(
         stride_px=sides[1],
         splits=make_report(method, codes, labels, listed.classes, **options.shares),
         skipped=skipped,
-        notes=_notes(listed.images, *sides),
+        notes=[*_notes(listed.images, *sides), *losses.notes()],
     )
 
 
@@ -265,9 +299,8 @@ def _split(
 
 
 def _describe(images: Sequence[Image]) -> ModalityMeta:
-    """Describe the only modality by the first image; some may declare no nodata value."""
+    """Describe the only modality by the first image, and by the nodata value that all declare."""
     files = [image.file for image in images]
-    declared = [file.nodata for file in files if file.nodata is not None]
     names = list(files[0].names)
     # the bands of a PNG or JPEG have no names, but a known order
     if names == ["band1", "band2", "band3"] and files[0].dtype == "uint8":
@@ -276,7 +309,7 @@ def _describe(images: Sequence[Image]) -> ModalityMeta:
         name="image",
         bands=names,
         dtype=files[0].dtype,
-        nodata=declared[0] if declared else None,
+        nodata=shared_nodata(files),
         scale=list(files[0].scales),
         offset=list(files[0].offsets),
     )

@@ -42,7 +42,7 @@ from rsdgc.documents import (
     explain_invalid,
     parse_table,
     parse_toml,
-    read_text,
+    read_marked_text,
 )
 from rsdgc.errors import DataError
 
@@ -134,8 +134,7 @@ def described_scenes(
 
 def _read(path: Path) -> Description:
     try:
-        # spreadsheets begin a CSV with a byte order mark
-        text = read_text(path, encoding="utf-8-sig")
+        text = read_marked_text(path)
         values = parse_toml(text) if path.suffix.lower() == ".toml" else _table(text, path)
         description = Description.model_validate(values)
     except OSError as error:

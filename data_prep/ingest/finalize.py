@@ -40,6 +40,7 @@ class AssembledScenes:
     #: By modality: the chips' sums, part by part, and the files.
     sums: list[list[ChipSums]] = field(default_factory=list)
     shards: list[list[ShardMeta]] = field(default_factory=list)
+    validity: list[list[ShardMeta]] = field(default_factory=list)
     scenes: list[SceneMeta] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     #: Windows without enough data or labels.
@@ -203,8 +204,15 @@ def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     # rows of the samples' own pixels in the padded arrays; ``offset`` is the patch's first row
     centers = columns["offset"] + patch_px // 2 * (columns["stride"] + 1)
     sums = [
-        band_sums(ShardedArray(store, shards, m.dtype), centers[codes == TRAIN], m.nodata)
-        for m, shards in zip(plan.modalities, assembled.shards, strict=True)
+        band_sums(
+            ShardedArray(store, shards, m.dtype),
+            centers[codes == TRAIN],
+            m.nodata,
+            ShardedArray(store, layer, "uint8") if layer else None,
+        )
+        for m, shards, layer in zip(
+            plan.modalities, assembled.shards, assembled.validity, strict=True
+        )
     ]
     _write(store, plan, assembled, columns, codes, sums, (class_codes, names), report)
 
@@ -245,6 +253,7 @@ def _write(
         plan.modalities,
         assembled.shards,
         sums,
+        assembled.validity,
         name=options.name or plan.archive.name,
         source=f"{len(plan.sources)} scene(s) of {plan.archive.name}",
         synthetic=plan.archive.is_synthetic() if synthetic is None else synthetic,

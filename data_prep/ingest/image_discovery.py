@@ -21,7 +21,7 @@ from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
-from rsdgc.documents import DocumentError, parse_table, read_text, shorten
+from rsdgc.documents import DocumentError, parse_table, read_marked_text, shorten
 from rsdgc.errors import DataError
 
 
@@ -183,8 +183,7 @@ def _site_folders(archive: Archive) -> set[str]:
 
 def _listed(path: Path) -> list[_Entry]:
     try:
-        # spreadsheets begin a CSV with a byte order mark
-        columns, rows = parse_table(read_text(path, encoding="utf-8-sig"))
+        columns, rows = parse_table(read_marked_text(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its path") from error
     except DocumentError as error:

@@ -1,6 +1,7 @@
 """Jobs of an ingestion, and their results on disk.
 
-A job writes ``<key>-<modality>.npy`` for each modality and then ``<key>.npz`` with its columns
+A job writes ``<key>-<modality>.npy`` for each modality, ``<key>-<modality>-valid.npy`` for one
+whose validity no value says and that has invalid pixels, and then ``<key>.npz`` with its columns
 and sums, which is the sign that it is done. An ingestion that was killed runs only the jobs that
 lack theirs. The files stay until the store is complete.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from numpy.typing import NDArray
 
 from data_prep.ingest.archive import ZIP_ERRORS
 from data_prep.ingest.class_list import UnknownLabelError
+from data_prep.ingest.losses import Losses
 from data_prep.manifest import Columns, join_columns
 from data_prep.rasters import gdal_environment
-from data_prep.shards import ShardWriter
+from data_prep.schema import ShardMeta
+from data_prep.shards import ShardWriter, join_shards
 from data_prep.statistics import ChipSums
+from data_prep.validity import all_valid, packed_shape
 from rsdgc.errors import DataError
 
 #: Source bytes of one job. A job is the unit of resuming and of progress, and its start costs a
@@ -40,6 +44,9 @@ class SampleBatch:
     sums: list[ChipSums]
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    losses: Losses = field(default_factory=Losses)
+    #: Packed validity by modality: None where all is valid, or where a value says what is not.
+    validity: list[NDArray[np.uint8] | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +74,20 @@ class JobResult:
     sums: list[ChipSums] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    losses: Losses = field(default_factory=Losses)
     error: str = ""
     rows: int = 0
+    validity: list[int] = field(default_factory=list)  #: modalities with a file of their validity
 
 
 def result_file(folder: Path, key: str, modality: int) -> Path:
     """Path of a job's samples of a modality, given by its number."""
     return folder / f"{key}-{modality}.npy"
+
+
+def validity_file(folder: Path, key: str, modality: int) -> Path:
+    """Path of the validity of a job's samples of a modality."""
+    return folder / f"{key}-{modality}-valid.npy"
 
 
 def run_job(folder: Path, job: Job) -> JobResult:
@@ -93,6 +107,27 @@ def run_job(folder: Path, job: Job) -> JobResult:
         writer.close()
 
 
+def join_validity(
+    store: Path, folder: Path, name: str, modality: int, results: Sequence[JobResult]
+) -> list[ShardMeta]:
+    """Make the validity layer of a modality from the files of its jobs; none where all is valid.
+
+    ``results`` are of all jobs, in order; those without such a file get one that is all valid.
+    """
+    if not any(modality in result.validity for result in results):
+        return []
+    parts = []
+    for result in results:
+        path = validity_file(folder, result.key, modality)
+        if modality not in result.validity:
+            values = np.load(result_file(folder, result.key, modality), mmap_mode="r")
+            writer = ShardWriter(path, packed_shape(values.shape[1:]), np.uint8)
+            writer.append(all_valid(values.shape))
+            writer.finish()
+        parts.append((path, result.rows))
+    return join_shards(store, f"{name}.valid", parts)
+
+
 class _ResultWriter:
     """Writes the samples of a job as they come; columns and sums stay in memory to the end."""
 
@@ -100,6 +135,7 @@ class _ResultWriter:
         self._folder = folder
         self._result = JobResult(key)
         self._shards: list[ShardWriter] = []
+        self._validity: dict[int, ShardWriter] = {}
         self._columns: list[Columns] = []
         self._sums: list[list[ChipSums]] = []
 
@@ -107,6 +143,7 @@ class _ResultWriter:
         """Append a batch of samples."""
         self._result.left_out.update(batch.left_out)
         self._result.skipped += batch.skipped
+        self._result.losses.update(batch.losses)
         if not len(batch.arrays[0]):
             return
         self._columns.append(batch.columns)
@@ -115,14 +152,33 @@ class _ResultWriter:
             for i, array in enumerate(batch.arrays):
                 path = result_file(self._folder, self._result.key, i)
                 self._shards.append(ShardWriter(path, array.shape[1:], array.dtype))
+        for modality, bits in enumerate(batch.validity or [None] * len(batch.arrays)):
+            self._add_validity(modality, bits, batch.arrays[modality].shape)
         for shard, values in zip(self._shards, batch.arrays, strict=True):
             shard.append(values)
+
+    def _add_validity(
+        self, modality: int, bits: NDArray[np.uint8] | None, shape: tuple[int, ...]
+    ) -> None:
+        """Append packed validity; a file begins with the first batch that is not all valid."""
+        layer = self._validity.get(modality)
+        if bits is None and layer is None:
+            return
+        if layer is None:
+            path = validity_file(self._folder, self._result.key, modality)
+            layer = ShardWriter(path, packed_shape(shape[1:]), np.uint8)
+            self._validity[modality] = layer
+            layer.append(all_valid((self._shards[modality].rows, *shape[1:])))
+        layer.append(all_valid(shape) if bits is None else bits)
 
     def finish(self) -> JobResult:
         """Complete the files and return the result."""
         for shard in self._shards:
             shard.finish()
             self._result.rows = shard.rows
+        for layer in self._validity.values():
+            layer.finish()
+        self._result.validity = sorted(self._validity)
         if self._columns:
             self._result.columns = join_columns(self._columns)
             self._result.sums = [ChipSums.join(parts) for parts in zip(*self._sums, strict=True)]
@@ -131,13 +187,19 @@ class _ResultWriter:
 
     def close(self) -> None:
         """Close the files, which are incomplete unless :meth:`finish` was called."""
-        for shard in self._shards:
+        for shard in [*self._shards, *self._validity.values()]:
             shard.close()
 
 
 def _write(folder: Path, result: JobResult) -> None:
     partial = folder / f"{result.key}.partial"
-    facts = {"left_out": result.left_out, "skipped": result.skipped, "rows": result.rows}
+    facts: dict[str, Any] = {
+        "left_out": result.left_out,
+        "skipped": result.skipped,
+        "losses": result.losses.to_mapping(),
+        "rows": result.rows,
+        "validity": result.validity,
+    }
     # fixed-width bytes: NumPy would store objects by pickling
     arrays: dict[str, NDArray[Any]] = {
         f"column {name}": values.astype("S16") if name == "hash" else values
@@ -178,4 +240,13 @@ def _read(path: Path, key: str) -> JobResult:
     if "hash" in columns:
         columns["hash"] = columns["hash"].astype(str).astype(object)
     skipped = [(path, reason) for path, reason in facts["skipped"]]
-    return JobResult(key, columns, sums, Counter(facts["left_out"]), skipped, rows=facts["rows"])
+    return JobResult(
+        key,
+        columns,
+        sums,
+        Counter(facts["left_out"]),
+        skipped,
+        losses=Losses.from_mapping(facts["losses"]),
+        rows=facts["rows"],
+        validity=facts["validity"],
+    )

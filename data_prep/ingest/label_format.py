@@ -121,6 +121,10 @@ class LabelFormat(ABC):
         """
         return []
 
+    def resampling(self, grid: Grid) -> str:
+        """Say how labels in a raster are brought to a grid: ``nearest`` or ``mode``."""
+        return "nearest"
+
     def row_step(self, width: int, unit: int) -> int:
         """Rows of ``width`` pixels to read at once, where a call asks for ``unit`` of them."""
         return LABEL_ROWS

@@ -1,77 +1,24 @@
 """The labels of a scene: which formats there are, and which file is read in which.
 
-Rasters of codes are here, polygons in :mod:`data_prep.ingest.polygons`; the contract of both is
+Rasters are in :mod:`data_prep.ingest.raster_labels`, polygons in
+:mod:`data_prep.ingest.polygons`; the contract of both is
 :class:`data_prep.ingest.label_format.LabelFormat`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
 
-import numpy as np
-
-from data_prep.ingest.aligned import AlignedRaster, RowSource, read_step
-from data_prep.ingest.archive import Archive, is_raster
-from data_prep.ingest.class_list import ClassList, raster_classes
-from data_prep.ingest.grid import Grid
-from data_prep.ingest.label_format import LabelFormat, LabelRules
+from data_prep.ingest.archive import Archive
+from data_prep.ingest.label_format import LabelFormat
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.polygons import PolygonLabels
-from data_prep.rasters import RasterFile, read_header
+from data_prep.ingest.raster_labels import RasterLabels
 from rsdgc.errors import DataError
 from rsdgc.registry import Registry
 
 DEFAULT_LABELS = "labels"
-
-
-@dataclass(frozen=True)
-class RasterLabels(LabelFormat):
-    """Label codes in the only band of a raster; off the grid, the nearest pixel's code."""
-
-    file: RasterFile
-
-    @classmethod
-    def recognizes(cls, path: Path) -> bool:
-        """Tell by its name whether a file is read as a raster."""
-        return is_raster(path.name)
-
-    @classmethod
-    def suits(cls, options: SceneOptions) -> bool:
-        """Rasters come first, unless a class column is named, which only polygons have."""
-        return options.label_column is None
-
-    @classmethod
-    def from_file(cls, path: Path, options: SceneOptions) -> Self:  # noqa: ARG003 - needs none
-        """Read the header of a raster of one band."""
-        file = read_header(path)
-        if file.bands != 1:
-            raise DataError(f"{path} has {file.bands} bands: a label raster has one")
-        return cls(path, file)
-
-    @classmethod
-    def implied_classes(cls, files: Sequence[Self], *, pixels: bool) -> ClassList:
-        """Return the category names of the first raster."""
-        return raster_classes(files[0].path, pixels=pixels)
-
-    @property
-    def rasters(self) -> tuple[RasterFile, ...]:
-        """The raster itself."""
-        return (self.file,)
-
-    def row_step(self, width: int, unit: int) -> int:
-        """Rows of whole blocks of the file."""
-        row_bytes = width * np.dtype(self.file.source_dtype).itemsize
-        return read_step(row_bytes, self.file.block_height, unit)
-
-    def open(
-        self, stack: ExitStack, grid: Grid, cols: tuple[int, int], rules: LabelRules
-    ) -> RowSource:
-        """Open the raster on the grid, by nearest neighbor."""
-        return AlignedRaster(stack, self.file, grid, nearest=True, cols=cols)
 
 
 #: Formats in the order in which they are asked whether they recognize a file.

@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 from data_prep.ingest.grid import Grid, is_on_grid
 from data_prep.ingest.options import Nodata
 from data_prep.ingest.scene import ModalityFiles, Scene
-from data_prep.rasters import RasterFile
+from data_prep.rasters import RasterFile, shared_nodata
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError, SettingError
 
@@ -88,14 +88,13 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
         if modality.name == name
         for file in modality.files
     ]
-    declared = [file.nodata for file in files if file.nodata is not None]
     modality = next(modality for modality in scenes[0].modalities if modality.name == name)
     scales, offsets = modality.scaling(scenes[0].baseline)
     return ModalityMeta(
         name=name,
         bands=modality.bands,
         dtype=files[0].dtype,
-        nodata=declared[0] if declared else None,
+        nodata=shared_nodata(files),
         resolution=files[0].resolution,
         scale=scales,
         offset=offsets,
@@ -130,9 +129,7 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
         if file.expand:
             notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
         if not is_on_grid(file, grid.coarser(nested.get(id(file), 1))):
-            categories = [*scene.labels.rasters, *(mask.file for mask in scene.masks)]
-            nearest = file.expand or any(file is other for other in categories)
-            method = "nearest" if nearest else "bilinear"
+            method = _resampling(file, scene, grid)
             was = f"{_short(file.crs)} at {file.resolution:.4g}"
             now = f"{_short(grid.crs)} at {abs(grid.transform.a):.4g}"
             t = file.transform
@@ -144,6 +141,14 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
         if not file.tiled and file.block_height < file.height and file.width > 2048:
             notes.append(f"{file.path.name} is stored in strips: read in whole rows")
     return notes
+
+
+def _resampling(file: RasterFile, scene: Scene, grid: Grid) -> str:
+    if any(file is raster for raster in scene.labels.rasters):
+        mode = scene.labels.resampling(grid) == "mode"
+        return "by majority, being finer" if mode else "nearest"
+    masks = any(file is mask.file for mask in scene.masks)
+    return "nearest" if file.expand or masks else "bilinear"
 
 
 def _short(crs: CRS) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.choices import Edge, SplitBy, Unknown
+from data_prep.ingest.label_values import LabelValue, label_value, parse_remap
 from data_prep.rasters import COMPLEX_MODES
 from data_prep.splits import check_shares
 from rsdgc.errors import SettingError
@@ -81,8 +82,8 @@ class IngestOptions:
     Attributes
     ----------
     classes
-        Class codes and names, or the path of a JSON file of them: one list for all sites. Default:
-        what the archive implies.
+        Class codes and names, or the path of a JSON or CSV file of them: one list for all sites. A
+        class may be a mapping of ``name`` and ``color``. Default: what the archive implies.
     unknown
         ``error`` or ``ignore``: what a label outside a given class list is.
     test_share, val_share, seed
@@ -100,7 +101,7 @@ class IngestOptions:
         (default: what ``archive.json`` says).
     """
 
-    classes: str | Path | Mapping[int, str] | None = None
+    classes: str | Path | Mapping[int, Any] | None = None
     unknown: str = "error"
     test_share: float = 0.2
     val_share: float = 0.0
@@ -168,6 +169,15 @@ class SceneOptions(IngestOptions):
     label_format
         Name of a label format, or its place as ``package.module:Class``; see
         :mod:`data_prep.ingest.label_format`. Default: the first that recognizes the file.
+    label_year
+        Year of the label file, where several are named alike but for the year. It also stands for
+        ``{year}`` in ``labels``, which is the year of the scene's date by default.
+    label_nodata
+        Values of the labels that mean no label, besides what files declare: codes, texts of a class
+        column, or colors ``#rrggbb``.
+    remap
+        ``class=values`` texts or CSV files that give values of the labels a class; see
+        :mod:`data_prep.ingest.label_values`.
     label_column, label_layer
         Of polygons: the field of the class, and the layer of the file where it has several.
     priority
@@ -210,6 +220,9 @@ class SceneOptions(IngestOptions):
 
     labels: str | None = None
     label_format: str | None = None
+    label_year: int | None = None
+    label_nodata: Sequence[str] = ()
+    remap: Sequence[str] = ()
     label_column: str | None = None
     label_layer: str | None = None
     priority: Sequence[str] = ()
@@ -230,7 +243,9 @@ class SceneOptions(IngestOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rules, self.mask_rules  # both check what they are made of
+        _ = self.rules, self.mask_rules, self.remap_table  # all check what they are made of
+        if self.label_year is not None and not 1000 <= self.label_year <= 9999:
+            raise SettingError(f"--label-year is {self.label_year}: write four digits, as 2019")
         if self.buffer_px is not None and self.buffer_px < 0:
             raise SettingError(f"--buffer is {self.buffer_px}: choose 0 or more")
         if self.block_px is not None and self.block_px < 1:
@@ -250,6 +265,16 @@ class SceneOptions(IngestOptions):
         """Which windows become chips."""
         stride = self.chip_px if self.stride_px is None else self.stride_px
         return ChipRules(self.chip_px, stride, self.min_valid, self.min_label, self.edge)
+
+    @property
+    def no_label_values(self) -> frozenset[LabelValue]:
+        """Values of the labels that mean no label."""
+        return frozenset(label_value(str(value)) for value in self.label_nodata)
+
+    @property
+    def remap_table(self) -> dict[LabelValue, str]:
+        """Class of each value of the labels; empty where values are not given classes."""
+        return parse_remap(self.remap)
 
     @property
     def mask_rules(self) -> list[MaskRule]:

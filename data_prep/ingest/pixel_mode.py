@@ -20,6 +20,7 @@ from data_prep.ingest.job_results import JOB_BYTES, Job, JobResult, SampleBatch
 from data_prep.ingest.scene_reader import SceneReader, SceneSource
 from data_prep.manifest import Columns, join_columns, text_column
 from data_prep.store_writer import chip_hashes
+from data_prep.validity import pack
 from rsdgc.errors import DataError
 
 #: Least number of padded rows that are read and written at once, so that a call's cost is small.
@@ -62,10 +63,17 @@ class PixelJob(Job):
                 low = int(wanted.min())
                 band = reader.rows(low, int(wanted.max()) + 1)
                 pixels = [_interleaved(im[:, wanted - low][:, :, col_of]) for im in band.images]
+                masks = [
+                    None
+                    if valid is None or not modality.may_need_validity
+                    else _interleaved(valid[:, wanted - low][:, :, col_of])
+                    for valid, modality in zip(band.valid, self.source.modalities, strict=True)
+                ]
+                bits = [None if mask is None or mask.all() else pack(mask) for mask in masks]
                 own = self._own(first, stop)
                 facts = _labels(reader, own, band.usable[own.start - low : own.stop - low])
                 facts["hash"] = chip_hashes([values[None] for values in pixels])
-                yield SampleBatch(pixels, facts, [])
+                yield SampleBatch(pixels, facts, [], losses=reader.take_losses(), validity=bits)
 
     def _own(self, first: int, stop: int) -> range:
         """Rows of the scene that padded rows correspond to, without those of the padding."""
@@ -145,9 +153,10 @@ class PixelScene:
         """
         of_class = np.isin(self.codes, class_codes)
         known = of_class & self.usable
-        index = np.searchsorted(class_codes, np.where(known, self.codes, class_codes[0]))
+        # by class, because a code may be negative
+        index = np.searchsorted(class_codes, np.where(of_class, self.codes, class_codes[0]))
         labels = np.where(known, index, -1).astype(np.int64)
-        fields = connected_fields(np.where(of_class, self.codes, -1))
+        fields = connected_fields(np.where(of_class, index, -1).astype(np.int64))
         return FieldImage(labels, np.where(known, fields + first_field, -1))
 
     def columns(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Columns:

@@ -111,7 +111,9 @@ def stop_if_strict(strict: bool, skipped: list[Skipped]) -> None:
 
 
 def _classes(archive: Archive, options: SceneOptions, scenes: list[Scene]) -> ClassList:
-    given = given_classes(archive, options.classes, ignore_unknown=options.unknown == "ignore")
+    ignore = options.unknown == "ignore"
+    remap = options.remap_table
+    given = given_classes(archive, options.classes, ignore_unknown=ignore, remap=remap)
     if given is not None:
         return given
     files = [scene.labels for scene in scenes]

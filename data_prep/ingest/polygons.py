@@ -6,9 +6,11 @@ it. Where polygons overlap, the one of the higher priority wins, else the later 
 
 from __future__ import annotations
 
+import glob
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,16 +20,24 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.errors import (
+    DataLayerError,
+    DataSourceError,
+    FeatureError,
+    FieldError,
+    GeometryError,
+)
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
+from shapely.errors import GEOSException
 
 from data_prep.ingest.aligned import Band, RowSource
 from data_prep.ingest.class_list import NO_CODE, ClassList, named_classes
 from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LabelFormat, LabelRules
+from data_prep.ingest.label_values import LabelValue, label_value, normal_name
 from data_prep.ingest.options import SceneOptions
 from rsdgc.errors import DataError
 
@@ -37,6 +47,10 @@ POLYGON_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".km
 MOST_COMPARED = 20_000
 #: Shapely's numbers of the geometries that have an area: polygon and multipolygon.
 AREAL_TYPES = (3, 6)
+#: And of the one that may hold some.
+COLLECTION = 7
+#: What OGR and GEOS raise for a file or a feature that they cannot read.
+VECTOR_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,19 @@ class PolygonFile:
     path: Path
     column: str | None = None  #: field of the class; None for an area of interest
     layer: str | None = None  #: None for the only one of the file
+    no_class: frozenset[LabelValue] = frozenset()  #: values of the class that mean no label
     changed_ns: int = 0  #: time of the last change: part of the key under which it is cached
 
 
-def polygon_file(path: Path, column: str | None = None, layer: str | None = None) -> PolygonFile:
+def polygon_file(
+    path: Path,
+    column: str | None = None,
+    layer: str | None = None,
+    no_class: frozenset[LabelValue] = frozenset(),
+) -> PolygonFile:
     """Describe a file of polygons as it is now, and check that it can be read."""
-    file = PolygonFile(path, column, layer, path.stat().st_mtime_ns if path.exists() else 0)
+    changed_ns = path.stat().st_mtime_ns if path.exists() else 0
+    file = PolygonFile(path, column, layer, no_class, changed_ns)
     read_polygons(file)
     return file
 
@@ -72,32 +93,49 @@ class Polygons:
 def read_polygons(file: PolygonFile) -> Polygons:
     """Read a file's polygons; broken rings are repaired, and features without a class left out."""
     path = file.path
-    layer = file.layer or _only_layer(path)
     try:
-        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
-        if file.column is not None and file.column not in fields:
-            raise DataError(
-                f"{path} has no column {file.column}: choose a --label-column from "
-                f"{', '.join(fields)}"
+        with _readable_path(path) as readable:
+            layer = file.layer or _only_layer(path, readable)
+            fields = [str(name) for name in pyogrio.read_info(readable, layer=layer)["fields"]]
+            if file.column is not None and file.column not in fields:
+                raise DataError(
+                    f"{path} has no column {file.column}: choose a --label-column from "
+                    f"{', '.join(fields)}"
+                )
+            columns = [] if file.column is None else [file.column]
+            # heights of corners say nothing about the area; pyogrio makes curves linear
+            about, _, geometry, data = pyogrio.raw.read(
+                readable, layer=layer, columns=columns, force_2d=True
             )
-        columns = [] if file.column is None else [file.column]
-        about, _, geometry, data = pyogrio.raw.read(path, layer=layer, columns=columns)
-    except (DataSourceError, DataLayerError) as error:
+        shapes = shapely.from_wkb(geometry, on_invalid="ignore")
+        values = _values(file, data[0]) if columns else np.full(len(shapes), None, dtype=object)
+        return _usable(file, shapes, values, _crs_of(about["crs"]))
+    except (*VECTOR_ERRORS, GEOSException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    shapes = shapely.from_wkb(geometry)
-    values = _values(file, data[0]) if columns else np.full(len(shapes), None, dtype=object)
+
+
+@contextmanager
+def _readable_path(path: Path) -> Iterator[Path]:
+    """Yield a path of the file that pyogrio takes for a path: of a ``!`` it makes a zip file's."""
+    if "!" not in str(path) or str(path).startswith("/vsi"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # a Shapefile is several files of one stem
+        for part in path.parent.glob(f"{glob.escape(path.stem)}.*"):
+            (Path(folder) / f"polygons{part.name[len(path.stem) :]}").symlink_to(part.resolve())
+        yield Path(folder) / f"polygons{path.suffix}"
+
+
+def _crs_of(text: str | None) -> CRS | None:
     try:
-        crs = CRS.from_user_input(about["crs"]) if about["crs"] else None
+        return CRS.from_user_input(text) if text else None
     except CRSError:
-        crs = None
-    return _usable(file, shapes, values, crs)
+        return None
 
 
-def _only_layer(path: Path) -> str:
-    try:
-        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
-    except DataSourceError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+def _only_layer(path: Path, readable: Path) -> str:
+    layers = [str(name) for name in pyogrio.list_layers(readable)[:, 0]]
     if len(layers) != 1:
         raise DataError(
             f"{path} has the layers {', '.join(layers)}: choose one with --label-layer (an --aoi "
@@ -121,7 +159,9 @@ def _values(file: PolygonFile, raw: NDArray[Any]) -> NDArray[Any]:
         if isinstance(value, (bool, int, float)):
             values[i] = int(value)
         elif value is not None and str(value).strip():
-            values[i] = str(value).strip()
+            values[i] = normal_name(str(value))
+        if file.no_class and values[i] is not None and label_value(values[i]) in file.no_class:
+            values[i] = None
     return values
 
 
@@ -129,7 +169,8 @@ def _usable(
     file: PolygonFile, shapes: NDArray[Any], values: NDArray[Any], crs: CRS | None
 ) -> Polygons:
     path, notes = file.path, []
-    areal = np.isin(shapely.get_type_id(shapes), AREAL_TYPES) & ~shapely.is_empty(shapes)
+    shapes = areal_parts(shapes)
+    areal = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if not areal.any():
         raise DataError(f"{path} holds no polygon: choose a file or --label-layer of polygons")
     if not areal.all():
@@ -143,8 +184,30 @@ def _usable(
     shapes = shapes[keep]
     # GEOS refuses to intersect polygons whose rings cross themselves
     broken = ~shapely.is_valid(shapes)
-    shapes[broken] = shapely.make_valid(shapes[broken])
-    return Polygons(shapes, values[keep], crs, tuple(notes))
+    # what is left of a ring may be a line beside polygons
+    shapes[broken] = areal_parts(shapely.make_valid(shapes[broken]))
+    flat = shapely.is_missing(shapes)
+    if flat.all():
+        raise DataError(f"{path} holds no polygon with an area: correct its rings")
+    if flat.any():
+        notes.append(f"{path.name}: {int(flat.sum())} polygon(s) have no area")
+    return Polygons(shapes[~flat], values[keep][~flat], crs, tuple(notes))
+
+
+def areal_parts(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Return the polygons of geometries [n]: those within collections, None where there is none."""
+    kinds = shapely.get_type_id(shapes)
+    parts: NDArray[Any] = shapes.copy()
+    parts[~np.isin(kinds, AREAL_TYPES)] = None
+    for i in np.flatnonzero(kinds == COLLECTION):
+        # collections may hold collections
+        held = shapely.get_parts(shapes[i : i + 1])
+        while (nested := shapely.get_type_id(held) == COLLECTION).any():
+            held = np.concatenate([held[~nested], shapely.get_parts(held[nested])])
+        polygons = held[np.isin(shapely.get_type_id(held), AREAL_TYPES)]
+        if len(polygons):
+            parts[i] = shapely.multipolygons(shapely.get_parts(polygons))
+    return parts
 
 
 def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
@@ -181,14 +244,19 @@ class BurntPolygons:
         all_touched: bool = False,
     ) -> None:
         self._shapes = shapes
+        # numbers are burnt, which GDAL holds in 32 bits, in place of larger codes
+        wide = len(codes) and max(abs(int(codes.min())), abs(int(codes.max()))) >= 2**31
+        self._table: NDArray[np.int64] | None = None
         self._codes = codes
+        if wide:
+            self._table, self._codes = np.unique(codes, return_inverse=True)
         self._grid = grid
         self._cols = cols
         self._all_touched = all_touched
         self._tree = shapely.STRtree(shapes)
 
     def read(self, start: int, stop: int) -> Band:
-        """Return codes int32 (1, h, w) of rows [start, stop), and where there is a polygon."""
+        """Return codes (1, h, w) of rows [start, stop), int32 or int64, and where a polygon is."""
         t = self._grid.transform
         shape = (stop - start, self._cols[1] - self._cols[0])
         x = (t.c + t.a * self._cols[0], t.c + t.a * self._cols[1])
@@ -207,7 +275,10 @@ class BurntPolygons:
             # uint8, the default, would clamp codes above 255
             dtype="int32",
         )
-        return burnt[None], (burnt != NO_CODE)[None]
+        seen = (burnt != NO_CODE)[None]
+        if self._table is None:
+            return burnt[None], seen
+        return np.where(seen, self._table[np.where(seen, burnt, 0)], 0), seen
 
 
 def burning_order(codes: NDArray[np.int64], priority: tuple[int, ...]) -> NDArray[np.int64]:
@@ -219,11 +290,10 @@ def burning_order(codes: NDArray[np.int64], priority: tuple[int, ...]) -> NDArra
 
 def label_codes(polygons: Polygons, classes: ClassList, path: Path) -> NDArray[np.int64]:
     """Codes of the polygons' classes; :data:`NO_CODE` for those that the class list ignores."""
-    codes = np.array([classes.code_of(value, path) for value in polygons.values], dtype=object)
-    for code in codes:
-        if not NO_CODE <= code < 2**31:
-            raise DataError(f"{path} has the class code {code}, which does not fit 32 bits")
-    return codes.astype(np.int64)
+    code_of = {value: classes.code_of(value, path) for value in dict.fromkeys(polygons.values)}
+    if wrong := [code for code in code_of.values() if abs(code) >= 2**63]:
+        raise DataError(f"{path} has the class code {wrong[0]}, which does not fit 64 bits")
+    return np.array([code_of[value] for value in polygons.values], np.int64)
 
 
 def overlapping(shapes: NDArray[Any], codes: NDArray[np.int64]) -> int:
@@ -258,7 +328,8 @@ class PolygonLabels(LabelFormat):
         """Read the polygons; they stay in memory for the checks of every scene."""
         if options.label_column is None:
             raise DataError(f"{path} holds polygons: name the column of the class, --label-column")
-        return cls(path, polygon_file(path, options.label_column, options.label_layer))
+        column, layer = options.label_column, options.label_layer
+        return cls(path, polygon_file(path, column, layer, options.no_label_values))
 
     @classmethod
     def implied_classes(

@@ -13,17 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.ingest.aligned import AlignedRaster, Band, RowWindow, joined, read_step
+from data_prep.ingest.aligned import (
+    AlignedRaster,
+    Band,
+    RowWindow,
+    fill_invalid,
+    joined,
+    read_step,
+)
+from data_prep.ingest.class_list import whole_codes
 from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LABEL_ROWS, LabelRules
+from data_prep.ingest.losses import Losses
 from data_prep.ingest.modalities import band_order, with_override
 from data_prep.ingest.options import Nodata
 from data_prep.ingest.polygons import BurntPolygons, PolygonFile, projected, read_polygons
+from data_prep.ingest.raster_labels import CodedRows
 from data_prep.ingest.scene import Scene
 from data_prep.manifest import Columns, text_column
 from data_prep.rasters import RasterFile
 from data_prep.schema import ModalityMeta, SceneMeta
-from rsdgc.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class SceneReader:
         unit: int = 1,
     ) -> None:
         self._unit = unit
+        self._rasters: list[AlignedRaster] = []
         self.scene = source.scene
         self.grid = source.grid
         self.source = source
@@ -136,8 +146,10 @@ class SceneReader:
             inside = BurntPolygons(shapes, np.ones(len(shapes), np.int64), self.grid, self._cols)
             self._area = RowWindow(inside, self.grid.height, LABEL_ROWS)
         labels = self.scene.labels
+        self._label_source = labels.open(stack, self.grid, self._cols, source.label_rules)
+        self._losses = Losses()
         self._labels = RowWindow(
-            labels.open(stack, self.grid, self._cols, source.label_rules),
+            self._label_source,
             self.grid.height,
             labels.row_step(self._cols[1] - self._cols[0], max(1, unit)),
         )
@@ -156,7 +168,7 @@ class SceneReader:
                 images.append(values)
                 valid.append(None)
                 continue
-            images.append(_fill_invalid(values, seen, meta.nodata))
+            images.append(fill_invalid(values, seen, meta.nodata))
             valid.append(seen)
             every = seen.all(axis=0)
             if factor > 1:
@@ -177,13 +189,26 @@ class SceneReader:
         values, valid = self._labels.rows(start, min(stop, self.grid.height))
         values, seen = self._extended(values, valid, stop - start)
         valid = _mask(values, seen)
-        codes, where = values[0], self.scene.labels.path
-        # some programs write label maps as floats
-        if values.dtype.kind == "f":
-            codes = np.where(valid, values[0], 0).astype(np.int64)
-            if not np.array_equal(codes[valid], values[0][valid]):
-                raise DataError(f"{where} has fractions: labels are whole numbers")
-        return codes, self.source.label_rules.classes.labeled(codes, valid, where)
+        classes, path = self.source.label_rules.classes, self.scene.labels.path
+        codes = whole_codes(values[0], valid, path)
+        labeled = classes.labeled(codes, valid, path)
+        if classes.ignore_unknown:
+            lost = valid & ~labeled & ((codes != 0) | (not classes.zero_is_unlabeled))
+            occurring, counts = np.unique(codes[lost], return_counts=True)
+            pixels = dict(zip(map(str, occurring.tolist()), counts.tolist(), strict=True))
+            self._losses.add_unknown(path.name, pixels)
+        return codes, labeled
+
+    def take_losses(self) -> Losses:
+        """Return what was lost since the last call."""
+        losses, self._losses = self._losses, Losses()
+        if isinstance(self._label_source, CodedRows):
+            losses.add_unknown(self.scene.labels.path.name, self._label_source.unknown)
+            self._label_source.unknown.clear()
+        for raster in self._rasters:
+            if raster.overflow:
+                losses.add_overflow(raster.file.path.name, raster.overflow)
+        return losses
 
     def drain(self, start: int) -> None:
         """Read on to the end: a file that is cut short opens without complaint and fails here."""
@@ -221,21 +246,10 @@ class SceneReader:
         grid = self.grid.coarser(factor)
         cols = (self._cols[0] // factor, self._cols[1] // factor)
         raster = AlignedRaster(stack, file, grid, nearest=nearest, cols=cols)
+        self._rasters.append(raster)
         row_bytes = (cols[1] - cols[0]) * file.bands * np.dtype(file.source_dtype).itemsize
         step = read_step(row_bytes, file.block_height, max(1, self._unit // factor))
         return RowWindow(raster, grid.height, step)
-
-
-def _fill_invalid(
-    values: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None
-) -> NDArray[Any]:
-    """Replace invalid values by the modality's nodata value; values that are not finite stay."""
-    floats = values.dtype.kind == "f"
-    if nodata is not None:
-        keep = valid | ~np.isfinite(values) if floats else valid
-        return np.where(keep, values, values.dtype.type(nodata))
-    # without a nodata value no whole number is free to mark them, but in floats NaN is
-    return np.where(valid, values, np.float32("nan")) if floats else values
 
 
 def _mask(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.ingest.finalize import AssembledScenes, finish_chips, finish_pixels
 from data_prep.ingest.job_pool import run_jobs
-from data_prep.ingest.job_results import JobResult, result_file
+from data_prep.ingest.job_results import JobResult, join_validity, result_file
+from data_prep.ingest.losses import Losses
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import scene_pixels
 from data_prep.ingest.plan import Plan, plan_scenes, stop_if_strict
@@ -80,6 +83,7 @@ def _companions(src: Path, options: SceneOptions) -> list[Path]:
     """Files that are read besides imagery and labels: a description, class lists."""
     root = src.parent if src.is_file() else src
     given = [Path(options.classes)] if isinstance(options.classes, (str, Path)) else []
+    given += [Path(text) for text in options.remap]
     beside = [root / name for name in ("classes.json", "archive.json")]
     return [file for file in (src, *beside, *given) if file.is_file()]
 
@@ -92,6 +96,8 @@ def _ingest(plan: Plan, work: WorkFolder, processes: int | None, progress: Callb
     if not assembled.scenes:
         refused = next(item for item in assembled.skipped if item.refused)
         raise DataError(f"no scene can be used: {refused.path}: {refused.reason}")
+    if not plan.classes.closed:
+        plan.notes.update(_doubtful_codes(plan, assembled))
     finish = finish_chips if plan.options.patch_px is None else finish_pixels
     finish(work.store, plan, assembled)
 
@@ -104,13 +110,14 @@ def _assemble(plan: Plan, results: Mapping[str, JobResult], work: WorkFolder) ->
     """
     assembled = AssembledScenes(skipped=list(plan.skipped))
     assembled.sums = [[] for _ in plan.modalities]
-    files: list[list[tuple[Path, int]]] = [[] for _ in plan.modalities]
+    kept: list[JobResult] = []
     by_scene: dict[str, list[JobResult]] = defaultdict(list)
     for job in plan.jobs:
         # jobs of a scene that failed before their turn have none
         if job.key in results:
             by_scene[job.scene].append(results[job.key])
     scene_of_digest: dict[str, str] = {}
+    losses = Losses()
     for source in plan.sources:
         name = source.scene.name
         of_scene = by_scene[name]
@@ -118,6 +125,7 @@ def _assemble(plan: Plan, results: Mapping[str, JobResult], work: WorkFolder) ->
             continue  # too small for any job, as the plan has noted
         for result in of_scene:
             assembled.left_out.update(result.left_out)
+            losses.update(result.losses)
         # an archive that holds a scene twice would put the same ground into train and test
         digest = _digest(of_scene)
         fault = _fault(of_scene, plan, source)
@@ -130,14 +138,15 @@ def _assemble(plan: Plan, results: Mapping[str, JobResult], work: WorkFolder) ->
         assembled.scenes.append(source.meta)
         assembled.splits[name] = source.scene.split
         filled = [result for result in of_scene if result.rows]
-        first_row = sum(rows for _, rows in files[0])
-        _add_samples(assembled, plan, source, filled, first_row)
-        for i, of_modality in enumerate(files):
-            of_modality += [(result_file(work.results, r.key, i), r.rows) for r in filled]
-    assembled.shards = [
-        join_shards(work.store, modality.name, of_modality)
-        for modality, of_modality in zip(plan.modalities, files, strict=True)
-    ]
+        _add_samples(assembled, plan, source, filled, sum(result.rows for result in kept))
+        kept += filled
+    plan.notes.update(losses.notes())
+    for i, modality in enumerate(plan.modalities):
+        # first, since the files of samples are moved
+        layer = join_validity(work.store, work.results, modality.name, i, kept)
+        assembled.validity.append(layer)
+        files = [(result_file(work.results, result.key, i), result.rows) for result in kept]
+        assembled.shards.append(join_shards(work.store, modality.name, files))
     return assembled
 
 
@@ -177,6 +186,35 @@ def _fault(results: list[JobResult], plan: Plan, source: SceneSource) -> str:
             "has enough valid and labeled pixels"
         )
     return ""
+
+
+def _doubtful_codes(plan: Plan, assembled: AssembledScenes) -> Counter[str]:
+    """Return notes on codes that often mark pixels without a label, and number of their scenes.
+
+    They are taken as classes where no list says otherwise: negative codes, and the largest one of
+    8 or 16 bits.
+    """
+    codes_of = [(part["scene"][0], np.unique(part["label"])) for part in assembled.columns]
+    codes_of += [(s.source.scene.name, np.unique(s.codes[s.usable])) for s in assembled.pixels]
+    largest = {
+        source.scene.name: {
+            int(np.iinfo(raster.source_dtype).max)
+            for raster in source.scene.labels.rasters
+            if raster.source_dtype in ("uint8", "uint16")
+        }
+        for source in plan.sources
+    }
+    scenes = {
+        (int(code), scene)
+        for scene, codes in codes_of
+        for code in codes
+        if (code < 0 or int(code) in largest[scene]) and code not in plan.classes.names
+    }
+    return Counter(
+        f"label {code} is taken as a class: if it marks pixels without a label, use "
+        f"--label-nodata {code}"
+        for code, _ in sorted(scenes)
+    )
 
 
 def _digest(results: list[JobResult]) -> str:

@@ -24,7 +24,7 @@ from rsdgc.errors import DataError
 
 SOURCES_FILE = "sources.json"
 #: Raised when the same options and files would give another store.
-VERSION = 2
+VERSION = 3
 #: What GDAL reads beside a file: its statistics and categories, mask, the parts of a Shapefile.
 SIDECARS = (".aux.xml", ".msk")
 SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")

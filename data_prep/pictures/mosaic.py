@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.pictures.band_choice import picture_bands, picture_modality
 from data_prep.pictures.images import stretch
 from data_prep.pictures.scene_grid import SceneGrid
-from data_prep.schema import ModalityMeta
-from data_prep.statistics import valid_mask
 from data_prep.store import Store
 
 #: Longest side of a mosaic: twice what a page shows, so that bringing it down averages pixels.
@@ -28,7 +24,6 @@ def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
     The mosaic, [H, W, 3], covers the ground of the grid and has at most :data:`MAX_PX` a side. It
     is NaN where there is no sample or no data.
     """
-    meta = store.meta.modalities[modality]
     # A pixel sample's patch is its neighborhood; on the map it stands for its middle pixel alone.
     pixels = store.meta.kind == "pixels"
     chip_px = 1 if pixels else store.chip_px
@@ -45,13 +40,13 @@ def mosaic(store: Store, grid: SceneGrid, modality: int) -> NDArray[np.float32]:
     inside = np.arange(side)
     for start in range(0, len(grid.samples), _BATCH):
         batch = slice(start, start + _BATCH)
-        values = store.take(grid.samples[batch])[modality]
+        values = _three_bands(store, grid.samples[batch], modality)
         if pixels:
-            middle = values.shape[-1] // 2
-            values = values[..., middle : middle + 1, middle : middle + 1]
+            middle = values.shape[1] // 2
+            values = values[:, middle : middle + 1, middle : middle + 1]
         rows = (grid.top[batch] // step)[:, None, None] + inside[:, None]
         cols = (grid.left[batch] // step)[:, None, None] + inside[None, :]
-        canvas[rows, cols] = _thinned(_three_bands(values, meta), side)
+        canvas[rows, cols] = _thinned(values, side)
     return canvas[margin : margin + max(1, shape[0]), margin : margin + max(1, shape[1])]
 
 
@@ -64,17 +59,19 @@ def chip_pictures(store: Store, chips: NDArray[np.int64]) -> NDArray[np.uint8]:
     modality = picture_modality(store.meta.modalities)
     meta = store.meta.modalities[modality]
     batches = [
-        _averaged(_three_bands(store.take(chips[start : start + _BATCH])[modality], meta))
+        _averaged(_three_bands(store, chips[start : start + _BATCH], modality))
         for start in range(0, len(chips), _BATCH)
     ]
     limits = (0.0, 255.0) if meta.dtype == "uint8" else None
     return stretch(np.concatenate(batches), limits)
 
 
-def _three_bands(values: NDArray[Any], meta: ModalityMeta) -> NDArray[np.float32]:
-    """Pick the bands of a picture, (n, C, h, w) to float32 [n, h, w, 3]; nodata becomes NaN."""
-    chosen = values[:, list(picture_bands(meta.bands))]
-    pixels = np.where(valid_mask(chosen, meta.nodata), chosen, np.nan)
+def _three_bands(store: Store, chips: NDArray[np.int64], modality: int) -> NDArray[np.float32]:
+    """Return the bands of a picture of chips, float32 [n, h, w, 3]; nodata becomes NaN."""
+    samples = store.take(chips)
+    values, valid = samples[modality], store.valid(chips, samples)[modality]
+    bands = list(picture_bands(store.meta.modalities[modality].bands))
+    pixels = np.where(valid[:, bands], values[:, bands], np.nan)
     return pixels.transpose(0, 2, 3, 1).astype(np.float32)
 
 

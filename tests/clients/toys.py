@@ -25,10 +25,15 @@ class Arrays:
 
     modalities: list[NDArray[Any]]
     reads: int = 0
+    validity: list[NDArray[np.uint8] | None] | None = None
 
     def take(self, positions: NDArray[np.int64]) -> list[NDArray[Any]]:
         self.reads += 1
         return [array[positions] for array in self.modalities]
+
+    def take_validity(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:
+        layers = self.validity or [None] * len(self.modalities)
+        return [None if layer is None else layer[positions] for layer in layers]
 
 
 def unit(bands: int, nodata: float | None = None) -> Normalization:

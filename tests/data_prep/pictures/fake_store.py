@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from data_prep.statistics import valid_mask
 import pyarrow as pa
 
 CLASSES = [
@@ -65,6 +67,13 @@ class FakeStore:
 
     def take(self, chips: np.ndarray) -> list[np.ndarray]:
         return [array[chips] for array in self.arrays]
+
+    def valid(self, chips: np.ndarray, samples: list[np.ndarray]) -> list[np.ndarray]:
+        assert all(len(values) == len(chips) for values in samples)
+        return [
+            valid_mask(values, meta.nodata)
+            for values, meta in zip(samples, self.meta.modalities, strict=True)
+        ]
 
 
 def scene_store(
