@@ -79,7 +79,7 @@ class Chips:
         """Return the chips at positions."""
         return [self.pixels[positions]]
 
-    def take_validity(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:  # noqa: ARG002
+    def take_validity(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:
         """Return that all pixels are data."""
         return [None]
 

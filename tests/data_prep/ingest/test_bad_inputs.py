@@ -759,7 +759,9 @@ def test_descriptions_and_class_lists_from_others_are_refused(kind: str, src: Pa
         ingest(src, classes=src.parent / "classes.json")
 
 
-@pytest.mark.parametrize("codes", ['{"9999999999999999999": "a"}', '{"1": "\\ud800"}', "[1]", '{"a": 1}'])
+@pytest.mark.parametrize(
+    "codes", ['{"9999999999999999999": "a"}', '{"1": "\\ud800"}', "[1]", '{"a": 1}']
+)
 def test_codes_and_names_that_cannot_be_are_refused(codes: str, src: Path) -> None:
     (src / "classes.json").write_text(codes)
     with pytest.raises(DataError, match=r"classes.json is not"):

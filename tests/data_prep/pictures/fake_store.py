@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from data_prep.statistics import valid_mask
-import pyarrow as pa
 
 CLASSES = [
     "water",
