@@ -68,6 +68,9 @@ class RasterFile:
     offsets: tuple[float, ...] = ()
     block_height: int = 1  #: rows of a tile or strip
     tiled: bool = False  #: stored in tiles; strips are slow to read in windows
+    #: What GDAL opens in place of the path: a subdataset, or a mosaic of several files.
+    opened: str = ""
+    pieces: tuple[Path, ...] = ()  #: files of the mosaic
 
     @property
     def stored_nodatas(self) -> tuple[float | int | None, ...]:
@@ -117,15 +120,18 @@ def gdal_environment() -> Any:
 
 
 @contextmanager
-def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a raster with rasterio; failures to open or to read become DataError."""
+def open_raster(path: str | os.PathLike[str], opened: str = "") -> Iterator[Any]:
+    """Open a raster with rasterio; failures to open or to read become DataError.
+
+    ``opened`` is what GDAL opens in place of the path: a subdataset, or a mosaic of several files.
+    """
     try:
         # warning filters belong to the process, and changing them in two threads mixes them up
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = rasterio.open(path)
-        with source:
-            yield source
+            dataset = rasterio.open(opened or path)
+        with dataset:
+            yield dataset
     except RasterioError as error:
         raise DataError(f"{path} cannot be read: {one_line(error)}") from error
 
@@ -137,13 +143,15 @@ def one_line(error: BaseException) -> str:
     return str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
 
 
-def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
+def read_header(path: Path, complex_mode: str | None = None, *, opened: str = "") -> RasterFile:
     """Read the header of a raster of any format that GDAL reads, and no pixels.
 
-    Complex values need a ``complex_mode`` of :data:`COMPLEX_MODES`. A DataError also names bands of
-    several types.
+    ``opened`` is as in :func:`open_raster`. Complex values need a ``complex_mode`` of
+    :data:`COMPLEX_MODES`. A DataError also names bands of several types.
     """
-    with open_raster(path) as source:
+    with open_raster(path, opened) as source:
+        if not source.count:
+            raise _no_bands(path, source)
         colors = source.colorinterp
         indexes = tuple(i for i in source.indexes if colors[i - 1] != ColorInterp.alpha)
         dtypes = {source.dtypes[i - 1] for i in indexes}
@@ -179,7 +187,37 @@ def read_header(path: Path, complex_mode: str | None = None) -> RasterFile:
             offsets=offsets,
             block_height=int(source.block_shapes[0][0]),
             tiled=source.block_shapes[0][1] < source.width or source.height == 1,
+            opened=opened,
         )
+
+
+def subdataset_name(opened: str) -> str:
+    """Return the name of a subdataset, without GDAL's prefix and the path of the file."""
+    return opened.rpartition(":")[2].strip("/")
+
+
+def find_subdataset(path: Path, name: str) -> str:
+    """Return what GDAL opens to read a subdataset of a file, given by its name."""
+    with open_raster(path) as dataset:
+        sources = {subdataset_name(source): source for source in dataset.subdatasets}
+        only = dataset.tags(1).get("NETCDF_VARNAME", "") if dataset.count else ""
+    if name in sources:
+        return str(sources[name])
+    if name == only and not sources:
+        return f'netcdf:"{path}":{name}'
+    known = ", ".join(sources) or only or "none that GDAL can read"
+    raise DataError(f"{path} has no subdataset {name}: choose from {known}")
+
+
+def _no_bands(path: Path, dataset: Any) -> DataError:
+    names = [subdataset_name(source) for source in dataset.subdatasets]
+    if not names:
+        return DataError(f"{path} has no bands: leave it out, or write it again")
+    return DataError(
+        f"{path} holds {len(names)} subdatasets ({', '.join(names[:20])}): name one with "
+        f"--modality NAME=GLOB:SUBDATASET, as in --modality {names[0].rpartition('/')[2]}="
+        f"{path.name}:{names[0]}"
+    )
 
 
 def _georeference(source: Any) -> tuple[Any, Any, int, int]:

@@ -112,6 +112,12 @@ def ingest(
             "--modality", "--layer", help="Files of a modality as NAME=GLOB; may be repeated."
         ),
     ] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What file names mean, as {scene}_{band}.tif; also {modality}, {date}, *, ?."
+        ),
+    ] = None,
     mask: Annotated[
         list[str] | None,
         typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
@@ -201,6 +207,7 @@ def ingest(
         "priority": priority or (),
         "all_touched": all_touched,
         "modalities": modality,
+        "patterns": pattern or (),
         "masks": mask or (),
         "mask_clouds": mask_clouds,
         "aoi": aoi,

@@ -67,7 +67,7 @@ class AlignedRaster:
         check_alignable(file, grid)
         self.file = file
         self._first, self._width = (0, grid.width) if cols is None else (cols[0], cols[1] - cols[0])
-        source = stack.enter_context(open_raster(file.path))
+        source = stack.enter_context(open_raster(file.path, file.opened))
         self._colors = color_table(source) if file.expand else None
         # colors of a table are categories as well: between two indices lies nothing
         resampling = Resampling.nearest if nearest or file.expand else Resampling.bilinear

@@ -23,6 +23,8 @@ from rsdgc.errors import DataError
 ARCHIVE_FILE = "archive.json"
 #: What Python raises for a zip file that is broken, encrypted or packed in a way it cannot read.
 ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)
+#: Suffixes of files that hold several rasters (HDF5, netCDF).
+CONTAINER_SUFFIXES = frozenset((".nc", ".nc4", ".h5", ".hdf5", ".he5", ".hdf"))
 #: Ends of names of files that accompany rasters; reports do not list them.
 SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", ".j2w")
 
@@ -129,6 +131,11 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
 def is_raster(name: str) -> bool:
     """Tell by its name whether a file is read as a raster."""
     return PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES
+
+
+def is_container(name: str) -> bool:
+    """Tell by its name whether a file may hold several rasters, of which one must be named."""
+    return PurePosixPath(name).suffix.lower() in CONTAINER_SUFFIXES
 
 
 def is_sidecar(name: str) -> bool:

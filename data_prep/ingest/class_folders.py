@@ -172,7 +172,7 @@ def read_chip(
     height, width = min(file.height, common), min(file.width, common)
     window = Window((file.width - width) // 2, (file.height - height) // 2, width, height)
     indexes = list(file.indexes)
-    with open_raster(file.path) as source:
+    with open_raster(file.path, file.opened) as source:
         # all rows: GDAL reads the first rows of a file that is cut short without complaint
         values = source.read(indexes)[(slice(None), *window.toslices())]
         masked = has_own_mask(source, file)

@@ -1,8 +1,7 @@
-"""Finding scenes in an archive, and grouping their files to modalities.
+"""Finding scenes in an archive: their modalities, masks and labels.
 
-A folder that holds rasters is a scene; a product's folders ``R10m``, ``R20m`` and ``R60m`` are one
-together, and so is a ``.SAFE`` folder. Which files make which modality is decided in
-:mod:`data_prep.ingest.identity`.
+Which files belong to a scene is decided in :mod:`data_prep.ingest.scene_files`, and which of them
+make which modality in :mod:`data_prep.ingest.identity`.
 
 Labels and masks are not modalities, and neither are by-products of known sensors, flags of quality
 and other rasters of categories: those with a color table, or named like the labels
@@ -11,164 +10,154 @@ and other rasters of categories: those with a color table, or named like the lab
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_prep.ingest import sensors
-from data_prep.ingest.archive import Archive, is_raster, is_sidecar
-from data_prep.ingest.identity import agree_on_names, by_globs, by_names
-from data_prep.ingest.labels import find_labels
+from data_prep.ingest.archive import Archive, is_container, is_raster, is_sidecar
+from data_prep.ingest.identity import (
+    ModalityGlob,
+    agree_on_names,
+    by_globs,
+    by_names,
+    by_parts,
+    parse_modalities,
+)
+from data_prep.ingest.labels import find_labels, read_labels
 from data_prep.ingest.options import SceneOptions
+from data_prep.ingest.pieces import join_alike, pieces_of
 from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
 from data_prep.ingest.scene import MaskFile, Scene
-from data_prep.rasters import RASTER_SUFFIXES, RasterFile, natural_key, read_header
+from data_prep.ingest.scene_files import SceneFiles, list_scenes, same_file
+from data_prep.rasters import RasterFile, find_subdataset, natural_key, read_header
 from data_prep.schema import Skipped
-from rsdgc.errors import DataError, SettingError
+from rsdgc.errors import DataError
 
-#: Folders of a Sentinel-2 product (level 2A), one for each resolution of its bands.
-RESOLUTION_FOLDER = re.compile(r"^R\d+m$", re.IGNORECASE)
-#: Folders within a product's ``.SAFE`` folder that hold its bands; others hold by-products.
-SAFE_FOLDERS = frozenset(("measurement", "img_data"))
 #: Suffixes of texts that may lie beside rasters; reports do not list them.
 TEXT_SUFFIXES = frozenset((".json", ".xml", ".txt", ".md", ".toml", ".csv", ".html"))
 
 
 def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], list[Skipped]]:
     """List the scenes of an archive, in natural order of their names, and what was skipped."""
-    patterns = _parse_modalities(options.modalities)
+    globs = parse_modalities(options.modalities)
+    listed, skipped = list_scenes(archive, options)
     scenes: list[Scene] = []
-    skipped: list[Skipped] = []
-    folders = _scene_folders(archive, options)
-    for folder, names in folders.items():
+    for files in listed:
         try:
-            scene, left_out = _read_scene(archive, folder, names, patterns, options)
+            scene, left_out = _read_scene(archive, files, globs, options)
         except DataError as error:
-            skipped.append(Skipped(path=folder or ".", reason=str(error)))
+            path = files.name if options.patterns else files.folder or "."
+            skipped.append(Skipped(path=path, reason=str(error)))
         else:
             scenes.append(scene)
             skipped += [
                 Skipped(path=name, reason=reason, refused=False)
                 for name, reason in left_out.items()
             ]
-    if not folders:
-        raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
     if not scenes:
-        raise DataError(
-            f"{archive.src} holds no usable scene: {skipped[0].path}: {skipped[0].reason}"
-        )
-    return agree_on_names(scenes, named=bool(patterns)), skipped
+        refused = next(item for item in skipped if item.refused)
+        raise DataError(f"{archive.src} holds no usable scene: {refused.path}: {refused.reason}")
+    return agree_on_names(scenes, named=bool(globs)), skipped
 
 
-def _parse_modalities(modalities: Sequence[str] | None) -> list[tuple[str, str]]:
-    """Read ``name=glob`` texts."""
-    patterns = []
-    for text in modalities or ():
-        name, equals, pattern = text.partition("=")
-        if not equals or not re.fullmatch(r"[\w-]+", name) or not pattern:
-            raise SettingError(
-                f"--modality {text!r} is not NAME=GLOB: write for example dem=srtm*.tif"
-            )
-        patterns.append((name, pattern))
-    return patterns
+@dataclass
+class _Sorted:
+    """Files of a scene by what they are: names of images, masks, and reasons for the others."""
 
-
-def _scene_folders(archive: Archive, options: SceneOptions) -> dict[str, list[str]]:
-    """Files by scene folder, for the folders that hold rasters besides labels of all scenes."""
-    shared = [Path(options.labels), archive.src / options.labels] if options.labels else []
-    folders: dict[str, list[str]] = {}
-    for folder, names in archive.files.items():
-        scene = _scene_folder(PurePosixPath(folder))
-        if scene is not None:
-            key = "" if scene.as_posix() == "." else scene.as_posix()
-            folders.setdefault(key, []).extend(names)
-    rasters = {
-        folder: [name for name in names if is_raster(name)] for folder, names in folders.items()
-    }
-    scenes = {folder: folders[folder] for folder, names in rasters.items() if names}
-    imagery = {
-        folder: names
-        for folder, names in scenes.items()
-        if not all(any(_same(archive.path(n), f) for f in shared) for n in rasters[folder])
-    }
-    return imagery or scenes
-
-
-def _scene_folder(folder: PurePosixPath) -> PurePosixPath | None:
-    """Return the folder of the scene that a folder's files belong to; None for by-products."""
-    parts = folder.parts
-    safe = next((i for i, part in enumerate(parts) if part.lower().endswith(".safe")), None)
-    if safe is not None:
-        product, inside = PurePosixPath(*parts[: safe + 1]), parts[safe + 1 :]
-        is_imagery = not inside or any(part.lower() in SAFE_FOLDERS for part in inside)
-        return product if is_imagery else None
-    return folder.parent if RESOLUTION_FOLDER.match(folder.name) else folder
+    images: list[str] = field(default_factory=list)
+    masks: list[MaskFile] = field(default_factory=list)
+    qualities: list[MaskFile] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def _read_scene(
-    archive: Archive,
-    folder: str,
-    names: list[str],
-    patterns: list[tuple[str, str]],
-    options: SceneOptions,
+    archive: Archive, files: SceneFiles, globs: Sequence[ModalityGlob], options: SceneOptions
 ) -> tuple[Scene, dict[str, str]]:
-    """Return the scene of a folder, and why files in it are left out, by their names."""
-    where = archive.path(folder)
-    labels = find_labels(archive, folder, names, options)
-    used = [labels.path, *([Path(options.aoi)] if options.aoi else [])]
-    left_out = {
-        name: "not a raster"
-        for name in names
-        if not (is_raster(name) or is_sidecar(name) or _is_known(name, archive, used))
-    }
+    """Return a scene, and why some of its files are left out, by their names."""
+    folder = archive.path(files.folder)
+    own_labels = files.labels(options)
+    labels = (
+        find_labels(archive, files.folder, files.files, options)
+        if own_labels is None
+        else read_labels(archive.path(own_labels), options)
+    )
+    by_kind = _sort_files(archive, files, labels.path, globs, options)
+    _check_masks(folder, by_kind, options)
+    images = _read_images(archive, by_kind, labels.path, globs, options)
+    if files.parts:
+        named = [(files.parts[name], file) for name, file in images]
+        modalities = by_parts(folder, named, globs)
+    elif globs:
+        modalities = by_globs(folder, [file for _, file in images], globs)
+    else:
+        modalities = by_names(folder, join_alike([file for _, file in images]))
+    if not modalities:
+        raise DataError(
+            f"{folder} has no image beside its labels: add one, or name modalities with --modality"
+        )
+    stems = [file.path.stem for _, file in images]
+    places = reversed(PurePosixPath(files.folder).parts)
+    dates = [parts.date for parts in files.parts.values()]
+    scene = Scene(
+        name=files.name,
+        folder=files.site,
+        modalities=modalities,
+        labels=labels,
+        masks=[*by_kind.masks, *by_kind.qualities],
+        date=sensors.date_of([*dates, *places, *stems]),
+        baseline=_find_baseline(archive, files.folder),
+    )
+    return scene, by_kind.left_out
+
+
+def _sort_files(
+    archive: Archive,
+    files: SceneFiles,
+    labels: Path,
+    globs: Sequence[ModalityGlob],
+    options: SceneOptions,
+) -> _Sorted:
+    """Tell images from masks and from what is neither, by names."""
+    used = [labels, *([Path(options.aoi)] if options.aoi else [])]
+    by_kind = _Sorted()
     rules = options.mask_rules
-    masks: list[MaskFile] = []
-    qualities: list[MaskFile] = []
-    files = []
-    for name in names:
+    for name in files.files:
         path = archive.path(name)
-        if not is_raster(name) or _same(path, labels.path):
+        is_named = is_container(name) and any(glob.subdataset for glob in globs)
+        if not (is_raster(name) or is_named):
+            if not (is_sidecar(name) or _is_known(name, archive, used)):
+                by_kind.left_out[name] = "not a raster"
+            continue
+        if same_file(path, labels):
             continue
         flags = quality_rule(path.stem, clouds=options.mask_clouds)
         if flags is not None:
-            qualities.append(MaskFile(read_header(path), flags))
+            by_kind.qualities.append(MaskFile(read_header(path), flags))
         rule = next((rule for rule in rules if rule.matches(name)), None)
         if rule is not None:
-            masks.append(MaskFile(read_header(path), rule))
-        elif not patterns and (reason := by_product_reason(path.stem)):
-            left_out[name] = reason
+            by_kind.masks.append(MaskFile(read_header(path), rule))
+        elif not globs and (reason := by_product_reason(path.stem)):
+            by_kind.left_out[name] = reason
         else:
-            files.append(name)
-    for rule in rules:
-        if not any(mask.rule is rule for mask in masks):
-            raise DataError(f"{where} has no mask like {rule.pattern}: add it, or leave --mask out")
-    if options.mask_clouds and not qualities:
+            by_kind.images.append(name)
+    return by_kind
+
+
+def _check_masks(folder: Path, by_kind: _Sorted, options: SceneOptions) -> None:
+    """Raise DataError if a mask that the options ask for is not there."""
+    # rules are equal where they say the same
+    present = [mask.rule for mask in by_kind.masks]
+    for rule in options.mask_rules:
+        if rule not in present:
+            raise DataError(
+                f"{folder} has no mask like {rule.pattern}: add it, or leave --mask out"
+            )
+    if options.mask_clouds and not by_kind.qualities:
         raise DataError(
-            f"{where} has no cloud mask of a known sensor (Landsat's QA_PIXEL, Sentinel-2's SCL, "
+            f"{folder} has no cloud mask of a known sensor (Landsat's QA_PIXEL, Sentinel-2's SCL, "
             "HLS's Fmask): name one with --mask, or leave --mask-clouds out"
         )
-    images = _read_images(archive, files, labels.path, patterns, options, left_out)
-    modalities = (
-        by_globs(where, images, patterns)
-        if patterns
-        else by_names(where, [(file.path.stem, file) for file in images])
-    )
-    if not modalities:
-        raise DataError(
-            f"{where} has no image beside its labels: add one, or name modalities with --modality"
-        )
-    parts = PurePosixPath(folder).parts
-    scene = Scene(
-        name=folder or archive.name,
-        folder=parts[0] if len(parts) > 1 else "",
-        modalities=modalities,
-        labels=labels,
-        masks=[*masks, *qualities],
-        date=sensors.date_of([*reversed(parts), *(file.path.stem for file in images)]),
-        baseline=_find_baseline(archive, folder),
-    )
-    return scene, left_out
 
 
 def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
@@ -176,45 +165,48 @@ def _is_known(name: str, archive: Archive, used: Sequence[Path]) -> bool:
     path = PurePosixPath(name)
     # with the stem of a file that is used: a part of a Shapefile, or other forms of the labels
     return path.suffix.lower() in TEXT_SUFFIXES or any(
-        path.stem == other.stem or _same(archive.path(name), other) for other in used
+        path.stem == other.stem or same_file(archive.path(name), other) for other in used
     )
-
-
-def _same(first: Path, second: Path) -> bool:
-    return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _read_images(
     archive: Archive,
-    names: Sequence[str],
+    by_kind: _Sorted,
     label_path: Path,
-    patterns: Sequence[tuple[str, str]],
+    globs: Sequence[ModalityGlob],
     options: SceneOptions,
-    left_out: dict[str, str],
-) -> list[RasterFile]:
-    """Read the headers of files that some pattern names, or without patterns of measurements.
+) -> list[tuple[str, RasterFile]]:
+    """Read the headers of files that some glob names, or without globs of measurements.
 
-    The reasons for all others are added to ``left_out``.
+    The reasons for all others are added to those of the files that are left out.
     """
-    if not patterns:
+    names, left_out = by_kind.images, by_kind.left_out
+    if not globs:
         coarser = _coarser_twins(names)
         left_out |= dict.fromkeys(coarser, "the same band is there at a finer resolution")
         names = [name for name in names if name not in coarser]
     images = []
     # files of several folders (R10m, R20m) in the order of their own names
     for name in sorted(names, key=lambda name: natural_key(PurePosixPath(name).name)):
-        last = PurePosixPath(name).name
-        if patterns and not any(fnmatch.fnmatch(last, pattern) for _, pattern in patterns):
+        path = archive.path(name)
+        glob = next((glob for glob in globs if glob.matches(path.name)), None)
+        if globs and glob is None:
             left_out[name] = "not in any modality"
             continue
-        # an error leaves out the whole scene: without the file, it would lack bands that the other
-        # scenes have
-        file = read_header(archive.path(name), options.complex_mode).expanded()
-        if not patterns and (reason := _category_reason(file, label_path)):
-            left_out[name] = reason
-        else:
-            images.append(file)
-    return images
+        subdatasets = [g.subdataset for g in globs if g.matches(path.name)] or [""]
+        for subdataset in subdatasets:
+            # an error leaves out the whole scene: without the file, it would lack bands that the
+            # other scenes have
+            opened = find_subdataset(path, subdataset) if subdataset else ""
+            file = read_header(path, options.complex_mode, opened=opened).expanded()
+            if not globs and (reason := _category_reason(file, label_path)):
+                left_out[name] = reason
+            else:
+                images.append((name, file))
+    mosaics = [label_path, *(file.path for _, file in images if not file.opened)]
+    pieces = pieces_of(mosaics, [file for _, file in images])
+    left_out |= {n: f"a piece of {pieces[f.path].name}" for n, f in images if f.path in pieces}
+    return [(name, file) for name, file in images if file.path not in pieces]
 
 
 def _category_reason(file: RasterFile, label_path: Path) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from data_prep.ingest.image_discovery import common_side, plan_images
 from data_prep.ingest.options import ImageOptions, SceneOptions
 from data_prep.ingest.plan import note_lines, plan_scenes
+from data_prep.ingest.scene import ModalityFiles
 from data_prep.terminal_table import Column, print_table, terminal
 
 #: Rows of a table that are printed; the dict holds all.
@@ -33,6 +34,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     shown = {"name", "bands", "dtype", "nodata", "resolution", "factor"}
     return {
         "source": str(plan.archive.src),
+        "patterns": list(plan.options.patterns),
         "scenes": [
             {
                 "name": source.scene.name,
@@ -42,6 +44,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
                 "crs": source.grid.crs_text,
                 "labels": str(source.scene.labels.path),
                 "windows": windows[source.scene.name],
+                "files": {m.name: _file_names(m) for m in source.scene.modalities},
             }
             for source in plan.sources
         ],
@@ -53,6 +56,17 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "skipped": [item.model_dump() for item in plan.skipped],
         "notes": note_lines(plan.notes),
     }
+
+
+def _file_names(modality: ModalityFiles) -> list[str]:
+    """Name a modality's files, each with its bands where the modality has several files."""
+    bands = iter(modality.bands)
+    texts = []
+    for file in modality.files:
+        own = [next(bands) for _ in file.names]
+        names = ", ".join(path.name for path in file.pieces or (file.path,))
+        texts.append(f"{names} ({', '.join(own)})" if len(own) == 1 else names)
+    return texts
 
 
 def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
@@ -112,7 +126,12 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
     # names of classes and files may contain brackets, which are not markup
     show = partial(console.print, highlight=False, markup=False)
     skipped = [f"{item['path']}: {item['reason']}" for item in facts["skipped"]]
-    for title, lines in (("note", facts["notes"]), ("skipped", skipped)):
+    matched = [
+        f"{scene['name']}: {modality} = {', '.join(names)}"
+        for scene in (facts["scenes"] if facts.get("patterns") else ())
+        for modality, names in scene["files"].items()
+    ]
+    for title, lines in (("matched", matched), ("note", facts["notes"]), ("skipped", skipped)):
         for line in lines[:SHOWN]:
             show(f"{title}: {line}", soft_wrap=True)
         if len(lines) > SHOWN:

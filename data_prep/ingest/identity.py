@@ -1,4 +1,4 @@
-"""Which files of a scene make which modality: by their names, or by globs.
+"""Which files of a scene make which modality: by their names, by globs, or by ``--pattern``.
 
 By names, a file of several bands is a modality, named by its stem, and single-band files that
 share a prefix, a grid and a type are one, named by the prefix. Bands of a known sensor are a
@@ -11,33 +11,110 @@ scenes. Where scenes would differ because of such parts, :func:`agree_on_names` 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_prep.ingest import sensors
+from data_prep.ingest.name_pattern import NameParts
+from data_prep.ingest.pieces import are_pieces, join_pieces
 from data_prep.ingest.scene import ModalityFiles, Scene
-from data_prep.rasters import RasterFile
-from rsdgc.errors import DataError
+from data_prep.rasters import RasterFile, subdataset_name
+from rsdgc.errors import DataError, SettingError
 
 #: Name of a modality or a band of which the name of a file says nothing.
 NAMELESS = "image"
+#: A glob of files that may hold several rasters, and which of them is meant.
+SUBDATASET = re.compile(r"(.+\.(?:nc4?|h5|hdf5?|he5)):(.+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ModalityGlob:
+    """Which files make a modality, and which of their rasters if they hold several."""
+
+    modality: str
+    glob: str
+    subdataset: str = ""
+
+    def matches(self, name: str) -> bool:
+        """Tell whether a file name is one of the modality's."""
+        return fnmatch.fnmatch(name, self.glob)
+
+    def includes(self, file: RasterFile) -> bool:
+        """Tell whether a file, or the raster of it that was opened, is one of the modality's."""
+        opened = subdataset_name(file.opened) if file.opened and not file.pieces else ""
+        return self.matches(file.path.name) and self.subdataset == opened
+
+
+def parse_modalities(texts: Sequence[str] | None) -> list[ModalityGlob]:
+    """Read ``name=glob`` and ``name=glob:subdataset`` texts."""
+    globs = []
+    for text in texts or ():
+        name, equals, glob = text.partition("=")
+        if not equals or not re.fullmatch(r"[\w-]+", name) or not glob:
+            raise SettingError(
+                f"--modality {text!r} is not NAME=GLOB: write for example dem=srtm*.tif"
+            )
+        match = SUBDATASET.match(glob)
+        globs.append(ModalityGlob(name, *match.groups()) if match else ModalityGlob(name, glob))
+    return globs
 
 
 def by_globs(
-    folder: Path, files: Sequence[RasterFile], globs: Sequence[tuple[str, str]]
+    folder: Path, files: Sequence[RasterFile], globs: Sequence[ModalityGlob]
 ) -> list[ModalityFiles]:
-    """Group files by ``(name, glob)`` pairs."""
+    """Group files by globs; files of a modality that show different ground are one image."""
     modalities = []
-    for name, pattern in globs:
-        chosen = [file for file in files if fnmatch.fnmatch(file.path.name, pattern)]
+    for glob in globs:
+        chosen = [file for file in files if glob.includes(file)]
         if not chosen:
-            raise DataError(f"{folder} has no file like {pattern} for modality {name}")
+            raise DataError(f"{folder} has no file like {glob.glob} for modality {glob.modality}")
         if len({file.dtype for file in chosen}) > 1:
-            raise DataError(f"{folder}: files like {pattern} differ in type: split the modality")
-        modalities.append(ModalityFiles(name, tuple(chosen)))
+            raise DataError(f"{folder}: files like {glob.glob} differ in type: split the modality")
+        if are_pieces(chosen):
+            chosen = [join_pieces(chosen)]
+        # variables of one file are not named by it
+        stems = (glob.modality,) if glob.subdataset or chosen[0].pieces else ()
+        modalities.append(ModalityFiles(glob.modality, tuple(chosen), stems=stems[: len(chosen)]))
     return modalities
+
+
+def by_parts(
+    folder: Path,
+    files: Sequence[tuple[NameParts, RasterFile]],
+    globs: Sequence[ModalityGlob],
+) -> list[ModalityFiles]:
+    """Group files by what ``--pattern`` says of them; files of one identity are pieces."""
+    alike: dict[tuple[str, str], list[RasterFile]] = defaultdict(list)
+    for parts, file in files:
+        known = sensors.split_band(file.path.stem).modality
+        named = next((glob.modality for glob in globs if glob.includes(file)), parts.modality)
+        name = re.sub(r"[^\w-]+", "_", named) or known or ("bands" if parts.band else NAMELESS)
+        alike[name, parts.band].append(file)
+    groups: dict[tuple[object, ...], list[tuple[str, str, RasterFile]]] = defaultdict(list)
+    for (name, band), same in alike.items():
+        file = same[0] if len(same) == 1 else join_pieces(same)
+        grid = (file.height, file.width, tuple(file.transform), str(file.crs))
+        groups[(name, file.dtype, *grid) if band else (name,)].append((name, band, file))
+    modalities = []
+    uses = Counter(group[0][0] for group in groups.values())
+    for group in groups.values():
+        name, _, first = group[0]
+        given = tuple(b for _, band, file in group for b in _named(file, band or name))
+        full = f"{name}_{first.resolution_m:.0f}m" if uses[name] > 1 else name
+        modalities.append(ModalityFiles(full, tuple(file for _, _, file in group), given))
+    names = [modality.name for modality in modalities]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise DataError(f"{folder}: bands of {twice} differ in type or size: use --modality")
+    return modalities
+
+
+def _named(file: RasterFile, name: str) -> list[str]:
+    """Name a file's bands; the only one of a file is what its name says."""
+    return [name] if file.bands == 1 else list(file.names)
 
 
 def by_names(folder: Path, files: Sequence[tuple[str, RasterFile]]) -> list[ModalityFiles]:

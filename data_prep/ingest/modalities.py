@@ -117,17 +117,7 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
         for file in modality.files
     }
     for file in scene.rasters:
-        if file.alpha:
-            notes.append(f"{file.path.name} has an alpha band, which is a mask and not a band")
-        if file.gcps:
-            notes.append(f"{file.path.name} placed by its ground control points")
-        if file.source_dtype == "float64":
-            notes.append(f"{file.path.name} is float64, stored as float32")
-        if file.complex_mode:
-            how = "amplitude" if file.complex_mode == "amp" else "decibels of the amplitude"
-            notes.append(f"{file.path.name} is complex, stored as {how}")
-        if file.expand:
-            notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
+        notes += _header_notes(file)
         if not is_on_grid(file, grid.coarser(nested.get(id(file), 1))):
             method = _resampling(file, scene, grid)
             was = f"{_short(file.crs)} at {file.resolution:.4g}"
@@ -149,6 +139,25 @@ def _resampling(file: RasterFile, scene: Scene, grid: Grid) -> str:
         return "by majority, being finer" if mode else "nearest"
     masks = any(file is mask.file for mask in scene.masks)
     return "nearest" if file.expand or masks else "bilinear"
+
+
+def _header_notes(file: RasterFile) -> list[str]:
+    """Return notes on a raster that hold on any grid."""
+    notes = []
+    if file.pieces:
+        notes.append(f"{len(file.pieces)} files like {file.path.name} joined to one image")
+    if file.alpha:
+        notes.append(f"{file.path.name} has an alpha band, which is a mask and not a band")
+    if file.gcps:
+        notes.append(f"{file.path.name} placed by its ground control points")
+    if file.source_dtype == "float64":
+        notes.append(f"{file.path.name} is float64, stored as float32")
+    if file.complex_mode:
+        how = "amplitude" if file.complex_mode == "amp" else "decibels of the amplitude"
+        notes.append(f"{file.path.name} is complex, stored as {how}")
+    if file.expand:
+        notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
+    return notes
 
 
 def _short(crs: CRS) -> str:

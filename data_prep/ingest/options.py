@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data_prep.choices import Edge, SplitBy, Unknown
 from data_prep.ingest.label_values import LabelValue, label_value, parse_remap
+from data_prep.ingest.name_pattern import NamePattern
 from data_prep.rasters import COMPLEX_MODES
 from data_prep.splits import check_shares
 from rsdgc.errors import SettingError
@@ -187,7 +188,10 @@ class SceneOptions(IngestOptions):
         Polygons take all pixels that they touch, not only those whose center they hold.
     modalities
         ``name=glob`` for each modality, matched against the file names of a scene folder, instead
-        of grouping by names.
+        of grouping by names; ``name=glob:subdataset`` for one of several rasters of a file.
+    patterns
+        What the names of files mean, such as ``{scene}_{band}.tif``; see
+        :mod:`data_prep.ingest.name_pattern`.
     masks
         ``glob=1,2,3`` (values) or ``glob=bits:3,4`` of files that mark invalid pixels, such as
         clouds.
@@ -228,6 +232,7 @@ class SceneOptions(IngestOptions):
     priority: Sequence[str] = ()
     all_touched: bool = False
     modalities: Sequence[str] | None = None
+    patterns: Sequence[str] = ()
     masks: Sequence[str] = ()
     mask_clouds: bool = False
     aoi: str | Path | None = None
@@ -243,7 +248,8 @@ class SceneOptions(IngestOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rules, self.mask_rules, self.remap_table  # all check what they are made of
+        # all check what they are made of
+        _ = self.name_patterns, self.rules, self.mask_rules, self.remap_table
         if self.label_year is not None and not 1000 <= self.label_year <= 9999:
             raise SettingError(f"--label-year is {self.label_year}: write four digits, as 2019")
         if self.buffer_px is not None and self.buffer_px < 0:
@@ -275,6 +281,11 @@ class SceneOptions(IngestOptions):
     def remap_table(self) -> dict[LabelValue, str]:
         """Class of each value of the labels; empty where values are not given classes."""
         return parse_remap(self.remap)
+
+    @property
+    def name_patterns(self) -> list[NamePattern]:
+        """What the names of files mean."""
+        return [NamePattern.parse(text) for text in self.patterns]
 
     @property
     def mask_rules(self) -> list[MaskRule]:

@@ -103,4 +103,5 @@ class Scene:
     @property
     def paths(self) -> list[Path]:
         """Every file that is read."""
-        return [*dict.fromkeys([*(file.path for file in self.rasters), self.labels.path])]
+        paths = [path for file in self.rasters for path in (file.path, *file.pieces)]
+        return [*dict.fromkeys([*paths, self.labels.path])]
