@@ -190,7 +190,7 @@ def ingest(
         "unknown": unknown.value,
         "test_share": test,
         "val_share": val,
-        "nodata": _nodata([text for text in nodata or [] if not text.startswith(mark)]),
+        "nodata": read_nodata([text for text in nodata or [] if not text.startswith(mark)]),
         "complex_mode": complex_mode,
         "name": name,
         "seed": seed,
@@ -256,7 +256,7 @@ def _show(
     (print_json if as_json else print_facts)(facts)
 
 
-def _nodata(texts: list[str]) -> float | dict[str, float] | None:
+def read_nodata(texts: list[str]) -> float | dict[str, float] | None:
     """Read ``V`` and ``NAME=V`` texts, NAME being a modality."""
     from rsdgc.errors import SettingError
 

@@ -1,17 +1,134 @@
-"""The commands around a run's result, and for help: doctor."""
+"""The commands around a run: predict and export use its model; doctor checks the machine."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from fl_app.cli_options import AsJson, examples, print_json
+from fl_app.cli_options import AsJson, CodeDir, examples, print_json, words
+from fl_app.interruption import explain_interruption
 
 
 def add_use_commands(app: typer.Typer) -> None:
     """Add the commands, in the order of ``rsdgc --help``."""
+    app.command(
+        epilog=examples(
+            "rsdgc predict runs/mine scene.tif --out map.tif",
+            "rsdgc predict runs/mine archive/ --out maps/ --stride 16 --probabilities",
+            "rsdgc predict runs/spring scene.tif --data store/ --bands B02,B03,B04 --out map.tif",
+        )
+    )(predict)
     app.command(epilog=examples("rsdgc doctor", "rsdgc doctor --json"))(doctor)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a complete run.")],
+    scenes: Annotated[
+        list[Path],
+        typer.Argument(help="Rasters, folders of scenes, zip files, or TOML or CSV descriptions."),
+    ],
+    out: Annotated[Path, typer.Option(help="Map to write (.tif), or a folder for several.")],
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Step between windows, pixels; default: half a chip.", min=1),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probability of each class, too.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Store whose statistics normalize, where each site used its own."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The model of the best round by validation.")
+    ] = False,
+    bands: Annotated[
+        str, typer.Option(help="Names of the bands of a raster that does not name them.")
+    ] = "",
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="Files of a modality as NAME=GLOB; may be repeated."),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
+    ] = None,
+    aoi: Annotated[Path | None, typer.Option(help="Polygons; the map ends at them.")] = None,
+    nodata: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Nodata value in place of the files' own: V, or NAME=V; may be repeated."
+        ),
+    ] = None,
+    complex_mode: Annotated[
+        str | None, typer.Option("--complex", help="Read complex values as amp or db.")
+    ] = None,
+    min_valid: Annotated[
+        float, typer.Option(help="Least share of valid pixels in a window.")
+    ] = 0.5,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    code_dir: CodeDir = None,
+    as_json: AsJson = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace maps of other models or scenes.")
+    ] = False,
+) -> None:
+    """Map the land cover of whole scenes with a run's model.
+
+    The same call again continues one that was interrupted, and leaves complete maps as they are.
+    """
+    from rsdgc.errors import SettingError
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise SettingError(f"--device is {device!r}: choose auto, cpu or cuda")
+    from data_prep.ingest.options import SceneOptions
+    from fl_app.cli_data import read_nodata
+
+    # Checked before PyTorch is loaded.
+    reading = SceneOptions(
+        modalities=modality,
+        masks=mask or (),
+        aoi=aoi,
+        nodata=read_nodata(nodata or []),
+        complex_mode=complex_mode,
+        min_valid=min_valid,
+    )
+    from fl_app.runs.records import RunSummary
+
+    RunSummary.read(run)
+    typer.echo(f"loading the model of {run}", err=True)
+    from fl_app.delivered_model import load_delivered
+    from fl_app.predict import PredictOptions, predict_scenes
+    from rsdgc.registry import add_code_dir
+
+    if code_dir is not None:
+        add_code_dir(code_dir)
+    model = load_delivered(run, data=data, best=best)
+    options = PredictOptions(
+        scenes=reading,
+        bands=tuple(words(bands)),
+        stride_px=stride,
+        probabilities=probabilities,
+        device=device,
+        force=force,
+    )
+    with explain_interruption(
+        lambda: (
+            "maps that are complete stay, and what is done of the next; the same command goes on"
+        )
+    ):
+        maps = predict_scenes(model, scenes, out, options)
+    if as_json:
+        print_json([{"map": each.path, "pixels": each.pixels} for each in maps])
+        return
+    for each in maps:
+        total = sum(each.pixels.values())
+        shares = sorted(each.pixels.items(), key=lambda pair: -pair[1])
+        shown = ", ".join(f"{name} {count / total:.1%}" for name, count in shares[:5] if count)
+        typer.echo(f"{each.path}: {shown}" if total else f"{each.path}")
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -12,14 +12,17 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
+from data_prep.dataset import open_data
 from fl_app.default_data import default_folder
 from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import agree_on_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
+from fl_app.runs.inputs import RunInputs
 from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, PrivacySpent, RunSummary
 from fl_app.settings import Settings
+from fl_app.site_data import modality_infos
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
 from rsdgc import ModelSpec
@@ -136,10 +139,24 @@ def _record_start(
         active.check_model(spec, record)
     else:  # the folder keeps the settings and the number of its first start
         active.write_config(sites, spec, _data_path(active.settings), record)
+        _record_inputs(active, sites)
     if num_frozen:
         adapters = sum(layer.size for layer in spec.layers if is_adapter(layer.name))
         text = "%d parameters are trained and sent, %d of them in adapters; %d are frozen"
         log(INFO, text, spec.size, adapters, num_frozen)
+
+
+def _record_inputs(active: ActiveRun, sites: SiteManager) -> None:
+    """Write what using the model on imagery takes, where this machine has the run's data."""
+    path = _data_path(active.settings)
+    if not path:
+        return
+    store = open_data(path, active.settings.modality_names).store
+    own = {modality.name: modality for modality in modality_infos(store)}
+    # A server of real sites may have other data by chance.
+    known = all(own.get(modality.name) == modality for modality in sites.data.modalities)
+    if known and tuple(store.classes) == sites.data.classes:
+        RunInputs.of(store).write(active.folder)
 
 
 def _num_frozen(parts: ModelParts) -> int:

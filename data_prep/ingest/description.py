@@ -31,7 +31,7 @@ from typing import Any
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 
 from data_prep.ingest.archive import Archive
-from data_prep.ingest.labels import read_labels
+from data_prep.ingest.labels import DEFAULT_LABELS, formats_for, read_labels
 from data_prep.ingest.options import SceneOptions, parse_mask
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.sensors import date_of
@@ -171,6 +171,8 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
         _modality(root, name, modality, options) for name, modality in entry.modalities.items()
     ]
     labels = entry.labels or options.labels
+    if labels is None and not formats_for(options)[0].in_file:
+        labels = DEFAULT_LABELS
     if labels is None:
         raise DataError("no labels: name them in the description or with --labels")
     named = [parse_mask(text) for text in entry.masks]

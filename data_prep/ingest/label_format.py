@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from data_prep.ingest.aligned import RowSource
 from data_prep.ingest.class_list import ClassList
@@ -53,6 +53,9 @@ class LabelFormat(ABC):
     """A file of labels of one scene, or of several."""
 
     path: Path
+
+    #: Whether there is a file to look for; a format without one takes the name that it would have.
+    in_file: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

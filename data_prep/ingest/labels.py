@@ -55,6 +55,10 @@ def find_labels(
 
     Files of the scene come first, then those that the option names by a path, then the archive's.
     """
+    kinds = formats_for(options)
+    if not kinds[0].in_file:
+        name = f"{DEFAULT_LABELS}.tif"
+        return kinds[0].from_file(archive.path(f"{folder}/{name}" if folder else name), options)
     if options.labels is None:
         candidates = [
             archive.path(name)

@@ -72,7 +72,7 @@ class Plan:
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     """Read the headers of an archive's files and decide what is done with them."""
     with gdal_environment():
-        archive, options, scenes, skipped = _scenes_of(src, options)
+        archive, options, scenes, skipped = scenes_of(src, options)
     stop_if_strict(options.strict, skipped)
     classes = _classes(archive, options, scenes)
     modalities = agree_modalities(scenes, options.nodata)
@@ -93,9 +93,10 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     return plan
 
 
-def _scenes_of(
+def scenes_of(
     src: str | os.PathLike[str], options: SceneOptions
 ) -> tuple[Archive, SceneOptions, list[Scene], list[Skipped]]:
+    """Return the archive or description at a path, its scenes, and what was skipped."""
     path = Path(src)
     if path.suffix.lower() in DESCRIPTION_SUFFIXES and path.is_file():
         return described_scenes(path, options)

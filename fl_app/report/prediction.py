@@ -5,21 +5,19 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from clients.evaluation import BATCH_SIZE
 from clients.loader import SplitLoader
 from clients.training import choose_device
 from data_prep.store import Store
+from fl_app.delivered_model import load_network
 from fl_app.models import takes_modalities
-from fl_app.prepared_model import prepare_model
+from fl_app.runs.folder import MODEL_FILE
 from fl_app.runs.records import Run
-from fl_app.settings import Settings
 from fl_app.site_data import modality_infos, normalizations, run_inputs
 from fl_app.statistics_round import run_statistics
-from rsdgc.errors import RunError
+from rsdgc.errors import RunFolderError
 
 
 def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -30,7 +28,7 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
     store, present = run_inputs(store, names)
     stacked = not takes_modalities(run.model)
     if not any(present) or (stacked and not all(present)):
-        raise RunError(
+        raise RunFolderError(
             f"{store.path} lacks some of the run's modalities: {', '.join(names)}; name the data "
             "that the run was trained on"
         )
@@ -46,35 +44,22 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
 
 def _saved_model(run: Run, store: Store) -> nn.Module:
     """Build the run's network for the store and load its saved weights."""
-    path = run.folder / "model.safetensors"
+    path = run.folder / MODEL_FILE
     if not path.is_file():
-        raise RunError(f"{path} is missing: the run saved no model")
+        raise RunFolderError(f"{path} is missing: the run saved no model")
     if len(store.classes) != len(run.classes):
-        raise RunError(
+        raise RunFolderError(
             f"{store.path} has {len(store.classes)} classes and the run {len(run.classes)}: "
             "name the data that the run was trained on"
         )
     own = modality_infos(store)
-    name, modalities = run.model, run.config.data.modalities or own
+    modalities = run.config.data.modalities or own
     by_name = {modality.name: modality for modality in modalities}
     for modality in own:
         expected = by_name.get(modality.name, modality)
         if modality != expected:
-            raise RunError(
+            raise RunFolderError(
                 f"{store.path} has modality {modality.name} with the bands {modality.text}, the "
                 f"run with {expected.text}: name the data that the run was trained on"
             )
-    kept = {"model": name, "batch-norm": run.config.settings.get("batch-norm", "average")}
-    settings = Settings.from_mapping(kept)
-    model, _ = prepare_model(settings, modalities, len(store.classes), None)
-    try:
-        missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path} does not fit {name} on this data: {reason}") from None
-    # The saved model has no integer buffers, such as batch normalization's count of batches.
-    counters = {key for key, value in model.state_dict().items() if not value.is_floating_point()}
-    differing = [*unexpected, *sorted(set(missing) - counters)]
-    if differing:
-        raise RunError(f"{path} does not fit {name} on this data: layer {differing[0]} differs")
-    return model
+    return load_network(path, run.config, modalities, len(store.classes))

@@ -1,0 +1,208 @@
+"""The model that a run delivers, with everything that using it on imagery takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from data_prep.common_statistics import CommonStatistics
+from data_prep.dataset import open_data
+from fl_app.models import accepts_missing, takes_modalities
+from fl_app.prepared_model import prepare_model
+from fl_app.runs.folder import BEST_MODEL_FILE, MODEL_FILE
+from fl_app.runs.inputs import RunInputs
+from fl_app.runs.records import RunConfig, RunSummary
+from fl_app.settings import Settings
+from fl_app.site_data import modality_infos
+from fl_app.statistics_round import run_statistics
+from rsdgc.errors import RunFolderError
+from strategies.sites import ModalityInfo
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Mean and standard deviation of a modality's bands in physical units, float32 [C]."""
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class DeliveredModel:
+    """A trained network, what it takes, and what its outputs mean."""
+
+    folder: Path
+    """The run's."""
+    file: Path
+    """Of the weights."""
+    name: str
+    network: nn.Module
+    """On the CPU, in evaluation mode."""
+    modalities: tuple[ModalityInfo, ...]
+    """In the order in which the network takes them."""
+    statistics: tuple[BandStatistics, ...]
+    """By which each modality is normalized."""
+    resolutions: tuple[float, ...]
+    """Of each modality in the training data, in units of the CRS; 0 where it is not known."""
+    classes: tuple[str, ...]
+    class_codes: tuple[int, ...]
+    """In label rasters; the classes' numbers from 1 where the run does not know them."""
+    chip_px: int
+    centered: bool
+    """Whether a chip is a patch whose label is that of its central pixel."""
+    data_name: str
+    synthetic: bool
+
+    @property
+    def fusion(self) -> bool:
+        """Whether the network takes a tensor for each modality, not all of them stacked."""
+        return takes_modalities(self.name)
+
+    @property
+    def works_without_some(self) -> bool:
+        """Whether the network takes None for a modality that is missing."""
+        return self.fusion and accepts_missing(self.network, self.modalities)
+
+    def factor(self, modality: ModalityInfo) -> int:
+        """Pixels of the grid along the side of one of a modality's pixels."""
+        return self.chip_px // modality.px
+
+
+def load_network(
+    path: Path, config: RunConfig, modalities: Sequence[ModalityInfo], num_classes: int
+) -> nn.Module:
+    """Build a run's network for modalities and load weights from a file of the run.
+
+    Raises :class:`RunFolderError` if the file is missing or does not fit.
+    """
+    if not path.is_file():
+        raise RunFolderError(f"{path} is missing: the run saved no model")
+    name = config.model
+    kept = {"model": name, "batch-norm": config.settings.get("batch-norm", "average")}
+    model, _ = prepare_model(Settings.from_mapping(kept), modalities, num_classes, None)
+    try:
+        missing, unexpected = model.load_state_dict(load_file(path), strict=False)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunFolderError(f"{path} does not fit {name} on this data: {reason}") from None
+    # The saved model has no integer buffers, such as batch normalization's count of batches.
+    counters = {key for key, value in model.state_dict().items() if not value.is_floating_point()}
+    differing = [*unexpected, *sorted(set(missing) - counters)]
+    if differing:
+        raise RunFolderError(
+            f"{path} does not fit {name} on this data: layer {differing[0]} differs"
+        )
+    return model
+
+
+def load_delivered(folder: Path, *, data: Path | None = None, best: bool = False) -> DeliveredModel:
+    """Load the model of a complete run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    data : Path or None
+        A store or partition whose statistics normalize in place of those that the run recorded: a
+        site's own, where each site normalized by its own.
+    best : bool
+        The model of the best round by the validation splits, not that of the last round.
+
+    Raises
+    ------
+    RunFolderError
+        The run is not complete, is too old, or its files are damaged or contradict each other.
+    DataError
+        ``data`` is not a store or a partition.
+    """
+    config, summary = RunConfig.read(folder), RunSummary.read(folder)
+    recorded = config.data
+    inputs = RunInputs.read(folder)
+    if data is not None:
+        inputs = RunInputs.of(open_data(data).store)
+    elif inputs is None and recorded.path and Path(recorded.path).is_dir():
+        inputs = RunInputs.of(open_data(recorded.path).store)  # a run of an earlier version
+    classes = tuple(summary.classes or recorded.classes)
+    modalities = tuple(recorded.modalities)
+    if not modalities:
+        if data is None:
+            raise RunFolderError(
+                f"{folder} is of an earlier version and lists no bands: name the store that it was "
+                "trained on with --data"
+            )
+        modalities = modality_infos(open_data(data).store)
+    chip_px = recorded.chip_px or max(modality.px for modality in modalities)
+    path = folder / (BEST_MODEL_FILE if best else MODEL_FILE)
+    if best and not path.is_file():
+        raise RunFolderError(
+            f"{path} is missing: the run had no validation split; leave out --best"
+        )
+    network = load_network(path, config, modalities, len(classes)).eval()
+    _check_batch_norm(network, config, folder)
+    codes = tuple(inputs.class_codes) if inputs else ()
+    if len(codes) != len(classes):
+        codes = tuple(range(1, len(classes) + 1))
+    by_name = {each.name: each for each in inputs.modalities} if inputs else {}
+    return DeliveredModel(
+        folder=folder,
+        file=path,
+        name=config.model,
+        network=network,
+        modalities=modalities,
+        statistics=_statistics(folder, modalities, inputs, data),
+        resolutions=tuple(
+            by_name[each.name].resolution if each.name in by_name else 0.0 for each in modalities
+        ),
+        classes=classes,
+        class_codes=codes,
+        chip_px=chip_px,
+        centered=bool(inputs and inputs.patch_px),
+        data_name=summary.dataset,
+        synthetic=recorded.synthetic or summary.synthetic,
+    )
+
+
+def _statistics(
+    folder: Path,
+    modalities: Sequence[ModalityInfo],
+    inputs: RunInputs | None,
+    data: Path | None,
+) -> tuple[BandStatistics, ...]:
+    """Return the statistics by which each modality is normalized: common ones come first."""
+    common = run_statistics(folder) or CommonStatistics({})
+    own = {each.name: each for each in inputs.modalities} if inputs else {}
+    result = []
+    for modality in modalities:
+        known = common.modalities.get(modality.name) or own.get(modality.name)
+        if known is None and data is None:
+            raise RunFolderError(
+                f"{folder} does not say how modality {modality.name} was normalized (each site "
+                "used its own statistics): name a site's store with --data"
+            )
+        if known is None or tuple(known.bands) != modality.bands:
+            where = data or folder
+            raise RunFolderError(
+                f"{where} has no statistics of modality {modality.name} with the bands "
+                f"{modality.text}: name the store of a site with --data"
+            )
+        result.append(
+            BandStatistics(np.asarray(known.mean, np.float32), np.asarray(known.std, np.float32))
+        )
+    return tuple(result)
+
+
+def _check_batch_norm(network: nn.Module, config: RunConfig, folder: Path) -> None:
+    kind = str(config.settings.get("batch-norm", "average"))
+    normalizes = any(name.endswith("running_mean") for name in network.state_dict())
+    if kind.startswith("local") and normalizes:
+        raise RunFolderError(
+            f"the run in {folder} kept batch normalization at each site (batch-norm={kind}), so "
+            "its model is complete only there: train with batch-norm=average"
+        )

@@ -1,0 +1,192 @@
+"""Maps as Cloud-Optimized GeoTIFFs: class codes with colors and names, and probabilities."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from data_prep.ingest.grid import Grid
+from data_prep.pictures.map_colors import class_colors
+from data_prep.rasters import one_line
+from fl_app.predict.unfinished import UnfinishedMap
+from fl_app.predict.windows import WindowAxis
+from rsdgc.durable import replace_file, replace_text
+from rsdgc.errors import DataError
+
+BLOCK_BYTES = 48 * 2**20
+"""Of blended probabilities that are held at once."""
+TAG = "RSDGC_PREDICTION"
+"""Tag of a map that this program has written; its value identifies model, scene and options."""
+
+
+@dataclass(frozen=True)
+class MapLegend:
+    """What the values of a map mean."""
+
+    codes: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @property
+    def dtype(self) -> str:
+        """The smallest type that holds all codes and one more."""
+        return "uint8" if max(self.codes) < 255 and min(self.codes) >= 0 else "int32"
+
+    @property
+    def nodata(self) -> int:
+        """A value that is no class: 0 where that is free."""
+        if 0 not in self.codes:
+            return 0
+        return 255 if self.dtype == "uint8" else -(2**31)
+
+    @property
+    def colors(self) -> dict[int, tuple[int, int, int, int]]:
+        """RGBA by code, the same as on reports; the nodata value is transparent."""
+        colors = class_colors(self.names).tolist()
+        table = {code: (*color, 255) for code, color in zip(self.codes, colors, strict=True)}
+        return {self.nodata: (0, 0, 0, 0), **table}
+
+
+def blend(
+    unfinished: UnfinishedMap, axes: tuple[WindowAxis, WindowAxis]
+) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Yield first row, probabilities [K, h, width], and known pixels [h, width], row by row."""
+    rows, cols = axes
+    classes = unfinished.probabilities.shape[2]
+    height = max(1, min(256, BLOCK_BYTES // (4 * (classes + 1) * cols.length)))
+    spread: dict[int, NDArray[np.float32]] = {}
+    for first in range(0, rows.length, height):
+        stop = min(first + height, rows.length)
+        sums = np.zeros((classes + 1, stop - first, cols.length), np.float32)
+        covering = rows.covering(first, stop)
+        spread = {i: values for i, values in spread.items() if i in covering}
+        for i in covering:
+            if i not in spread:
+                spread[i] = cols.spread(unfinished.probabilities[i], unfinished.valid[i])
+            begin, end = rows.spans[i]
+            own = slice(max(first, begin) - first, min(stop, end) - first)
+            weights = rows.weights(i)[max(first, begin) - begin : min(stop, end) - begin]
+            sums[:, own] += weights[None, :, None] * spread[i][:, None]
+        known = (sums[-1] > 0) & unfinished.usable(first, stop)
+        np.divide(sums[:-1], sums[-1:], out=sums[:-1], where=known[None])
+        yield first, sums[:-1], known
+
+
+def write_maps(
+    target: Path,
+    probabilities: Path | None,
+    unfinished: UnfinishedMap,
+    axes: tuple[WindowAxis, WindowAxis],
+    grid: Grid,
+    legend: MapLegend,
+    tags: dict[str, str],
+) -> dict[str, int]:
+    """Write the map of classes, and if asked for that of probabilities; return pixels by class.
+
+    Each file appears complete, under its name, or not at all.
+    """
+    codes = np.array(legend.codes)
+    counts = np.zeros(len(codes), np.int64)
+    shape = {"height": axes[0].length, "width": axes[1].length}
+    place = {} if grid.crs is None else {"crs": grid.crs, "transform": grid.transform}
+    work = unfinished.folder / "classes.tif"
+    work_probabilities = unfinished.folder / "probabilities.tif"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            profile: dict[str, Any] = {"driver": "GTiff", "BIGTIFF": "IF_SAFER", **shape, **place}
+            with rasterio.open(
+                work, "w", count=1, dtype=legend.dtype, nodata=legend.nodata, **profile
+            ) as file:
+                chances = None
+                if probabilities is not None:
+                    options = {"count": len(codes), "dtype": "float32", "nodata": float("nan")}
+                    chances = rasterio.open(work_probabilities, "w", **options, **profile)
+                for first, values, known in blend(unfinished, axes):
+                    best = values.argmax(axis=0)
+                    counts += np.bincount(best[known], minlength=len(codes))
+                    window = Window(0, first, shape["width"], len(best))
+                    classes = np.where(known, codes[best], legend.nodata).astype(legend.dtype)
+                    file.write(classes, 1, window=window)
+                    if chances is not None:
+                        values[:, ~known] = np.nan
+                        chances.write(values, window=window)
+                if legend.dtype == "uint8":
+                    file.write_colormap(1, legend.colors)
+                file.set_band_description(1, "class")
+                file.update_tags(**tags)
+                if chances is not None:
+                    for number, name in enumerate(legend.names, start=1):
+                        chances.set_band_description(number, name)
+                    chances.update_tags(**tags)
+                    chances.close()
+            if probabilities is not None:
+                _publish(work_probabilities, probabilities, "AVERAGE", predictor="3")
+            # The names come first: where the map is, they are.
+            _write_category_names(target, legend)
+            _publish(work, target, "MODE", predictor="1")
+    except RasterioError as error:
+        raise DataError(
+            f"{target} cannot be written: {one_line(error)}: see whether its disk is full; what is "
+            "done stays, and the same command goes on"
+        ) from error
+    return dict(zip(legend.names, counts.tolist(), strict=True))
+
+
+def _publish(work: Path, target: Path, resampling: str, predictor: str) -> None:
+    def write(draft: Path) -> None:
+        rasterio.shutil.copy(
+            work,
+            draft,
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR=predictor,
+            OVERVIEW_RESAMPLING=resampling,
+            NUM_THREADS="ALL_CPUS",
+            BIGTIFF="IF_SAFER",
+        )
+
+    replace_file(target, write)
+    work.unlink()
+
+
+def _write_category_names(target: Path, legend: MapLegend) -> None:
+    """Write the names where GDAL keeps them: ``.aux.xml``, for :func:`category_names` and QGIS."""
+    if min(legend.codes) < 0 or max(legend.codes) > 2**16:
+        return  # GDAL's list has a name for every value from 0
+    by_code = dict(zip(legend.codes, legend.names, strict=True))
+    names = [escape(by_code.get(code, "")) for code in range(max(legend.codes) + 1)]
+    lines = "".join(f"      <Category>{name}</Category>\n" for name in names)
+    text = (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )
+    replace_text(target.with_name(target.name + ".aux.xml"), text)
+
+
+def read_tag(path: Path) -> str | None:
+    """Return what identifies a map that this program has written; None for any other file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                value = source.tags().get(TAG)
+    except RasterioError:
+        return None
+    return None if value is None else str(value)
+
+
+def class_tags(legend: MapLegend) -> dict[str, str]:
+    """Return the tag that names the classes: a JSON object of code and name."""
+    return {"CLASSES": json.dumps(dict(zip(map(str, legend.codes), legend.names, strict=True)))}

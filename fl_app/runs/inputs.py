@@ -1,0 +1,80 @@
+"""``inputs.json`` of a run folder: what must be known of imagery to use the run's model on it.
+
+``config.json`` says which bands the model takes, and in which order. This file adds what only the
+data tell: how pixels were normalized, their size on the ground, the codes of the classes, and
+whether a chip is a patch around one pixel. The server writes it at the start of a run whose data
+are on its machine, as in a simulation. In a deployment only the sites have data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from data_prep.common_statistics import normalization_of
+from data_prep.store import Store
+from rsdgc.documents import DocumentError, explain_invalid, read_json
+from rsdgc.durable import replace_text
+from rsdgc.errors import RunFolderError
+
+INPUTS_FILE = "inputs.json"
+
+
+@dataclass(frozen=True)
+class InputModality:
+    """A modality of the data that a run was trained on."""
+
+    name: str
+    bands: list[str]
+    resolution: float
+    """Size of a pixel in units of the CRS; 1 without a CRS."""
+    mean: list[float]
+    """Of each band, in physical units, over the train split of the data."""
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What the data of a run tell about its model's input and output."""
+
+    patch_px: int = 0
+    """Side of the patch around a labeled pixel; 0 where chips have one label for all pixels."""
+    class_codes: list[int] = field(default_factory=list)
+    """Codes of the classes in label rasters, in the order of the model's outputs."""
+    modalities: list[InputModality] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        """Return what a store tells, normalized by its own statistics."""
+        modalities = []
+        for meta in store.meta.modalities:
+            mean, std = normalization_of(meta)
+            modalities.append(
+                InputModality(
+                    meta.name, list(meta.bands), meta.resolution, mean.tolist(), std.tolist()
+                )
+            )
+        return cls(store.meta.patch_px, list(store.meta.class_codes), modalities)
+
+    def write(self, folder: Path) -> None:
+        """Write ``inputs.json`` into a run folder."""
+        text = TypeAdapter(dict).dump_json(asdict(self), indent=1).decode()
+        replace_text(folder / INPUTS_FILE, text + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read ``inputs.json``; None where a run has none. Raises :class:`RunFolderError`."""
+        path = folder / INPUTS_FILE
+        if not path.exists():
+            return None
+        try:
+            return TypeAdapter(cls).validate_python(read_json(path))
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({error.strerror})") from None
+        except DocumentError as error:
+            raise RunFolderError(f"{path} is damaged: {error}") from None
+        except ValidationError as error:
+            raise RunFolderError(f"{path} is damaged: {explain_invalid(error)}") from None

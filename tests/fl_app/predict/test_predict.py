@@ -1,0 +1,290 @@
+"""Maps of whole scenes: values, georeference, names, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.errors import NotGeoreferencedWarning
+
+from data_prep.rasters import category_names
+from fl_app.delivered_model import load_delivered
+from fl_app.interruption import ENDED_BY_CTRL_C
+from fl_app.predict import unfinished
+from tests.command import rsdgc
+from tests.data_prep.archives import LEFT, UTM, write_tif
+from tests.fl_app.predict.conftest import BANDS, CHIP_PX, CODES, imagery, write_named
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as source:
+        return source.read()
+
+
+def by_hand(run: Path, image: np.ndarray, corners: list[tuple[int, int]], px: int) -> np.ndarray:
+    """Probabilities of windows, [n, K], of an image whose value 0 is nodata."""
+    model = load_delivered(run)
+    mean, std = (x.reshape(-1, 1, 1) for x in (model.statistics[0].mean, model.statistics[0].std))
+    chips = []
+    for row, col in corners:
+        window = image[:, row : row + px, col : col + px].astype(np.float32)
+        chips.append(np.where(window == 0, 0, (window - mean) / std))
+    with torch.inference_mode():
+        logits = model.network(torch.from_numpy(np.stack(chips).astype(np.float32)))
+    return torch.softmax(logits, 1).numpy()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """90 × 100 px, which are no multiple of a chip, with a corner of nodata."""
+    image = imagery(112, seed=5)[0][:, :90, :100]
+    image[:, :20, :30] = 0
+    image[0, 50, 50] = 0
+    return write_named(tmp_path / "field.tif", image, nodata=0)
+
+
+def test_values_are_those_of_the_network_on_100_windows(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path
+) -> None:
+    out = scene.parent / "map.tif"
+    words = ["predict", trained, scene, "--out", out, "--stride", CHIP_PX, "--probabilities"]
+    assert rsdgc(monkeypatch, *words) == 0
+    image = read(scene)
+    # The last row and column of windows, which are moved to the edge, overlap with others.
+    corners = [(row, col) for row in range(0, 80, 8) for col in range(0, 88, 8)]
+    corners = [c for c in corners if (image[0, c[0] : c[0] + 8, c[1] : c[1] + 8] > 0).mean() >= 0.5]
+    corners = corners[-100:]
+    assert len(corners) == 100
+    expected = by_hand(trained, image, corners, CHIP_PX)
+    chances, codes = read(scene.parent / "map-probabilities.tif"), read(out)[0]
+    shown = np.stack([chances[:, row + 4, col + 4] for row, col in corners])
+    np.testing.assert_allclose(shown, expected, atol=1e-5)
+    np.testing.assert_array_equal(
+        [codes[row + 4, col + 4] for row, col in corners], np.array(CODES)[expected.argmax(1)]
+    )
+
+
+def test_overlapping_windows_are_blended(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path
+) -> None:
+    words = ["predict", trained, scene, "--out", scene.parent / "map.tif", "--probabilities"]
+    assert rsdgc(monkeypatch, *words) == 0  # the default stride is half a chip
+    image = read(scene)
+    rows, cols = [*range(0, 81, 4), 82], [*range(0, 93, 4)]
+    sums, weights = np.zeros((3, 90, 100)), np.zeros((90, 100))
+    tent = 1 - np.abs((np.arange(8) + 0.5) / 4 - 1) * (1 - 1 / 8)
+    for row in rows:
+        for col in cols:
+            window = image[:, row : row + 8, col : col + 8]
+            if (window > 0).all(0).mean() >= 0.5:
+                (chances,) = by_hand(trained, image, [(row, col)], 8)
+                weight = tent[:, None] * tent
+                sums[:, row : row + 8, col : col + 8] += chances[:, None, None] * weight
+                weights[row : row + 8, col : col + 8] += weight
+    known = (image > 0).all(0) & (weights > 0)
+    shown = read(scene.parent / "map-probabilities.tif")
+    np.testing.assert_array_equal(np.isfinite(shown[0]), known)
+    np.testing.assert_allclose(
+        shown[:, known], (sums / np.maximum(weights, 1e-9))[:, known], atol=1e-5
+    )
+
+
+def test_a_map_is_a_geotiff_with_colors_names_and_nodata(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = scene.parent / "map.tif"
+    assert rsdgc(monkeypatch, "predict", trained, scene, "--out", out) == 0
+    assert "class " in capsys.readouterr().out
+    with rasterio.open(out) as file, rasterio.open(scene) as source:
+        assert file.crs == UTM
+        assert (file.transform, file.shape) == (source.transform, source.shape)
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.nodata == 0
+        colors = file.colormap(1)
+        values = file.read(1)
+        image = source.read()
+        names = json.loads(file.tags()["CLASSES"])
+    assert len({colors[code] for code in CODES}) == len(CODES)
+    assert names == {str(code): f"class {code}" for code in CODES}
+    assert category_names(out) == {code: f"class {code}" for code in CODES}
+    assert (values[(image == 0).any(0)] == 0).all()
+    assert set(np.unique(values)) <= {0, *CODES}
+    assert sorted(path.name for path in scene.parent.iterdir()) == [
+        "field.tif",
+        "map.tif",
+        "map.tif.aux.xml",
+    ]
+
+
+def test_an_interrupted_map_is_continued(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = scene.parent / "whole.tif", scene.parent / "map.tif"
+    assert rsdgc(monkeypatch, "predict", trained, scene, "--out", whole) == 0
+    add = unfinished.UnfinishedMap.add
+
+    def add_some(self: unfinished.UnfinishedMap, row: object) -> None:
+        add(self, row)  # type: ignore[arg-type]
+        if self.rows_done == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(unfinished.UnfinishedMap, "add", add_some)
+    assert rsdgc(monkeypatch, "predict", trained, scene, "--out", out) == ENDED_BY_CTRL_C
+    assert not out.exists()
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(unfinished.UnfinishedMap, "add", add)
+    assert rsdgc(monkeypatch, "predict", trained, scene, "--out", out) == 0
+    assert "continuing after row 7 of 22" in capsys.readouterr().err
+    np.testing.assert_array_equal(read(out), read(whole))
+    assert not (scene.parent / ".map.tif.unfinished").exists()
+    # What was begun with other options is not continued.
+    monkeypatch.setattr(unfinished.UnfinishedMap, "add", add_some)
+    other = ["predict", trained, scene, "--out", scene.parent / "other.tif"]
+    assert rsdgc(monkeypatch, *other) == ENDED_BY_CTRL_C
+    monkeypatch.setattr(unfinished.UnfinishedMap, "add", add)
+    assert rsdgc(monkeypatch, *other, "--stride", "8") == 0
+    assert "continuing" not in capsys.readouterr().err
+
+
+def test_complete_maps_stay_and_nothing_else_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = scene.parent / "maps" / "field.tif"
+    words = ["predict", trained, scene, "--out", scene.parent / "maps"]
+    assert rsdgc(monkeypatch, *words) == 0
+    before = out.stat().st_mtime_ns
+    assert rsdgc(monkeypatch, *words) == 0
+    assert "stands already" in capsys.readouterr().err
+    assert out.stat().st_mtime_ns == before
+    assert rsdgc(monkeypatch, *words, "--stride", "8") == 2
+    assert "replace it with --force" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, *words, "--stride", "8", "--force") == 0
+    assert out.stat().st_mtime_ns > before
+    precious = read(scene)
+    assert rsdgc(monkeypatch, "predict", trained, scene, "--out", scene, "--force") == 2
+    assert "is no predicted map" in capsys.readouterr().err
+    np.testing.assert_array_equal(read(scene), precious)
+
+
+def test_bands_are_matched_by_name(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, image = scene.parent, read(scene)
+    words = ["predict", trained, "--out", folder / "maps"]
+    write_named(folder / "turned.tif", image[::-1], BANDS[::-1], nodata=0)
+    write_tif(folder / "unnamed.tif", image[[1, 0, 2]], nodata=0)
+    given = [*words, folder / "unnamed.tif", "--bands", "green,blue,red"]
+    assert rsdgc(monkeypatch, *words, scene, folder / "turned.tif") == 0
+    assert rsdgc(monkeypatch, *given) == 0
+    first = read(folder / "maps" / "field.tif")
+    np.testing.assert_array_equal(read(folder / "maps" / "turned.tif"), first)
+    np.testing.assert_array_equal(read(folder / "maps" / "unnamed.tif"), first)
+    capsys.readouterr()
+    write_named(folder / "infrared.tif", image, ("green", "red", "nir"), nodata=0)
+    for name, more, message in (
+        ("unnamed.tif", (), "has the bands band1, band2, band3 in modality optical, and the run"),
+        ("infrared.tif", (), "trained on blue, green, red: name the file's bands with --bands"),
+        ("field.tif", ("--bands", "a,b"), "has 3 bands, and --bands names 2"),
+        ("nowhere.tif", (), "nowhere.tif is not a folder"),
+    ):
+        assert rsdgc(monkeypatch, *words, folder / name, *more) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.splitlines()[-1].startswith("error: ")
+
+
+def test_a_folder_of_scenes_with_scale_and_mask(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path
+) -> None:
+    """As floats with another scale and offset the same ground gives the same map."""
+    archive, image = scene.parent / "archive", read(scene)
+    for name in ("a", "b"):
+        (archive / "oslo" / name).mkdir(parents=True)
+        shutil.copy(scene, archive / "oslo" / name / "optical.tif")
+        write_tif(archive / "oslo" / name / "labels.tif", np.ones((90, 100), np.uint8))
+    floats = np.where(image == 0, np.nan, image.astype(np.float32) * 2 + 10)
+    other = write_named(archive / "oslo" / "b" / "optical.tif", floats)
+    with rasterio.open(other, "r+") as file:
+        file.scales, file.offsets = [0.5] * 3, [-5.0] * 3
+    mask = np.zeros((90, 100), np.uint8)
+    mask[60:] = 3
+    for name in ("a", "b"):
+        write_tif(archive / "oslo" / name / "clouds.tif", mask)
+    words = ["predict", trained, archive, "--out", scene.parent / "maps", "--mask", "clouds=3"]
+    assert rsdgc(monkeypatch, *words) == 0
+    first, second = (read(scene.parent / "maps" / "oslo" / f"{name}.tif") for name in ("a", "b"))
+    np.testing.assert_array_equal(first, second)
+    assert (first[0, 60:] == 0).all()
+    assert (first[0, 40:60] > 0).mean() > 0.99
+
+
+def test_a_scene_without_crs_and_smaller_than_a_chip(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path
+) -> None:
+    small = write_named(scene.parent / "small.tif", read(scene)[:, 60:67, 60:70], crs=None)
+    out = scene.parent / "map.tif"
+    assert rsdgc(monkeypatch, "predict", trained, small, "--out", out) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(out) as file:
+            assert file.crs is None
+            assert file.shape == (7, 10)
+            assert (file.read(1) > 0).all()
+
+
+def test_patches_label_their_central_pixels(
+    monkeypatch: pytest.MonkeyPatch, patches: Path, tmp_path: Path
+) -> None:
+    image = imagery(48, seed=3)[0]
+    image[:, 20, 20] = 0
+    scene = write_named(tmp_path / "scene.tif", image, nodata=0)
+    words = ["predict", patches, scene, "--out", tmp_path / "map.tif", "--probabilities"]
+    assert rsdgc(monkeypatch, *words) == 0
+    chances = read(tmp_path / "map-probabilities.tif")
+    assert np.isnan(chances[:, 20, 20]).all()
+    padded = np.pad(image, [(0, 0), (2, 2), (2, 2)], mode="reflect")
+    pixels = [(0, 0), (47, 47), (0, 30), (21, 21), (5, 46)]
+    expected = by_hand(patches, padded, pixels, 5)
+    shown = np.stack([chances[:, row, col] for row, col in pixels])
+    np.testing.assert_allclose(shown, expected, atol=1e-5)
+    words = ["predict", patches, scene, "--out", tmp_path / "coarse.tif", "--stride", "4"]
+    assert rsdgc(monkeypatch, *words) == 0
+    codes = read(tmp_path / "coarse.tif")[0]
+    assert (codes[:4, :4] == codes[0, 0]).all()
+
+
+def test_a_run_without_its_statistics_says_so(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = scene.parent / "old"
+    shutil.copytree(trained, old)
+    (old / "inputs.json").unlink()
+    config = json.loads((old / "config.json").read_text())
+    words = ["predict", old, scene, "--out", scene.parent / "map.tif"]
+    assert rsdgc(monkeypatch, *words) == 0  # its data are where they were
+    (scene.parent / "map.tif").unlink()
+    config["data"]["path"] = "/nowhere"
+    (old / "config.json").write_text(json.dumps(config))
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "name a site's store with --data" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, *words, "--data", trained.parent / "store") == 0
+    assert rsdgc(monkeypatch, "predict", old, scene, "--out", "x.tif", "--best") == 2
+    assert "leave out --best" in capsys.readouterr().err
+    (old / "summary.json").unlink()
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "the run did not finish" in capsys.readouterr().err
+
+
+def test_pixels_of_another_size_are_noted(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coarse = write_named(scene.parent / "coarse.tif", read(scene), nodata=0, pixel=30.0, left=LEFT)
+    out = scene.parent / "map.tif"
+    assert rsdgc(monkeypatch, "predict", trained, coarse, "--out", out) == 0
+    assert "pixels are 30 CRS units wide, those of training were 10" in capsys.readouterr().err
