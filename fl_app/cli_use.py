@@ -56,6 +56,9 @@ def predict(
         list[str] | None,
         typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
     ] = None,
+    mask_clouds: Annotated[
+        bool, typer.Option(help="Clouds are invalid, by the masks of Landsat, Sentinel-2 or HLS.")
+    ] = False,
     aoi: Annotated[Path | None, typer.Option(help="Polygons; the map ends at them.")] = None,
     nodata: Annotated[
         list[str] | None,
@@ -91,6 +94,7 @@ def predict(
     reading = SceneOptions(
         modalities=modality,
         masks=mask or (),
+        mask_clouds=mask_clouds,
         aoi=aoi,
         nodata=read_nodata(nodata or []),
         complex_mode=complex_mode,
