@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 from torchvision.models import vgg19
@@ -88,6 +89,10 @@ class AnsweringNodes:
         """Return all nodes."""
         return list(range(1, self._count + 1))
 
+    def get_nodes(self) -> list[NodeInfo]:
+        """Return all nodes, without names."""
+        return [NodeInfo(node_id=node) for node in self.get_node_ids()]
+
     def push_messages(self, messages_: Iterable[Message]) -> list[str]:
         """Answer messages as sites do."""
         sent = list(messages_)
@@ -116,7 +121,7 @@ def make_strategy(spec: ModelSpec, start: Float32, sites: int, times: float) -> 
     manager = SiteManager(DataInfo("made up", True, names, (modality,)))
     for number in range(sites):
         name = f"site-{number:02}"
-        manager.sites[name] = SiteInfo(name, number + 1, 100, 0, (modality.name,))
+        manager.sites[name] = SiteInfo(name, number + 1, 100, CLASSES, (modality.name,))
 
     def rates(ratio: float) -> RateControl:
         return RateControl(spec, Scheme(), "update", spec.dense_bytes / ratio)
@@ -157,7 +162,9 @@ def train_reply(message: Message, payload: bytes) -> Message:
 def evaluate_reply(message: Message) -> Message:
     """Answer an evaluate message with a confusion matrix of zeros."""
     zeros = [0] * CLASSES**2
-    metrics = MetricRecord({messages.SCORE_LOSS: 1.0, messages.CONFUSION: zeros})
+    metrics = MetricRecord(
+        {messages.NUM_EXAMPLES: 0, messages.SCORE_LOSS: 1.0, messages.CONFUSION: zeros}
+    )
     return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
 
 
@@ -176,6 +183,8 @@ def against_sites(
         strategy.start(nodes, to_record(start, spec), num_rounds=2)
         receive_s = strategy.receive_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if strategy.ledger.refusals:
+            raise SystemExit(f"replies were refused: {dict(strategy.ledger.refusals)}")
         yield (
             f"| {count} | {strategy.send_s:.2f} | {receive_s:.2f} | {receive_s / count:.3f} "
             f"| {nodes.num_arrays} | {nodes.bytes_down / 1e6:.2f} MB | {peak / 1e9:.2f} GB |"
