@@ -27,7 +27,9 @@ from fl_app.deploy import SERVER_DAYS, SERVER_FILE, SITE_FILE
 # Without --config, a command reads the file in the current folder, which usually is /etc/rsdgc.
 ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.toml.")]
 SiteFile = Annotated[Path, typer.Option("--config", help="The site's site.toml.")]
-RunNumber = Annotated[str | None, typer.Argument(help="Flower's number of the run.")]
+RunChoice = Annotated[
+    str | None, typer.Argument(help="Name of the run's folder, or Flower's number of the run.")
+]
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the federation.")]
 Days = Annotated[int, typer.Option(help="Days for which the server's certificate is valid.")]
 PublicKey = Annotated[
@@ -272,29 +274,32 @@ def run(
     run_commands.run(party_config.read_server(config), out, overrides or [], given(options))
 
 
-def watch(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
+def watch(run: RunChoice = None, config: ServerFile = SERVER_FILE) -> None:
     """Show sites and runs, and follow a run.
 
-    Follows the newest run by default, and exits with 1 if it does not complete.
+    Follows the newest run that is active by default, and exits with 1 if it does not complete.
     """
     from fl_app.deploy import party_config, run_commands
 
-    run_commands.watch(party_config.read_server(config), run_id)
+    run_commands.watch(party_config.read_server(config), run)
 
 
-def stop(run_id: RunNumber = None, config: ServerFile = SERVER_FILE) -> None:
+def stop(run: RunChoice = None, config: ServerFile = SERVER_FILE) -> None:
     """Stop a run, by default the active one.
 
     rsdgc server resume continues it.
     """
     from fl_app.deploy import party_config, run_commands
 
-    stopped = run_commands.stop(party_config.read_server(config), run_id)
+    stopped = run_commands.stop(party_config.read_server(config), run)
     typer.echo(f"run {stopped.run_id}: {stopped.status}")
 
 
 def resume(
-    out: Annotated[str, typer.Argument(help="Name of the run's folder in runs-dir.")],
+    out: Annotated[
+        str,
+        typer.Argument(help="Name of the run's folder in runs-dir, or Flower's number of the run."),
+    ],
     config: ServerFile = SERVER_FILE,
     min_sites: Annotated[
         int | None, typer.Option(help="Sites to wait for; default: as at the start.", min=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
         raise RunError("no site is registered: run rsdgc server register")
     if "min-sites" not in given:
         settings = settings.model_copy(update={"min_sites": len(sites)})
+    _say_who_is_busy(flower, config)
     _submit_and_follow(flower, settings)
 
 
@@ -74,10 +75,10 @@ def _check_weights(settings: Settings) -> None:
 def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None:
     """Continue an unfinished run from its last checkpoint and follow it to its end.
 
-    ``out`` is the name of the run's folder in ``runs-dir``, or its absolute path. The run waits for
-    ``min_sites`` sites, by default for as many as when it was started.
+    ``out`` is the name of the run's folder in ``runs-dir``, its absolute path, or Flower's number
+    of the run. It waits for ``min_sites`` sites, by default for as many as when it was started.
     """
-    folder = config.runs_dir / out
+    folder = config.runs_dir / folders_by_run(config.runs_dir).get(out, out)
     original, _ = read_settings(folder)
     changes: dict[str, Any] = {"out": str(folder), "resume": True, "site_names": "registered"}
     if min_sites is not None:
@@ -86,34 +87,99 @@ def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None
     check_resumable(settings)
     flower = connect(config)
     _end_previous_attempt(flower, folder)
+    _say_who_is_busy(flower, config)
     _submit_and_follow(flower, settings)
 
 
-def watch(config: ServerConfig, run_id: str | None = None) -> None:
-    """Print the state of sites and runs, then follow a run, by default the newest, to its end."""
+def watch(config: ServerConfig, wanted: str | None = None) -> None:
+    """Print the state of sites and runs, then follow a run to its end.
+
+    ``wanted`` is Flower's number of the run or the name of its folder; by default, what
+    :func:`choose_run` prefers.
+    """
     flower = connect(config)
-    runs = flower.runs()
+    runs, folders = flower.runs(), folders_by_run(config.runs_dir)
+    chosen = choose_run(runs, folders, wanted) if wanted or runs else None
     for site, state in site_states(config, flower).items():
         print(f"{site}: {state}", flush=True)
     for flower_run in runs:
-        print(f"run {flower_run.run_id}: {flower_run.description}", flush=True)
-    if run_id is not None or runs:
-        _follow(flower, run_id or runs[0].run_id)
+        print(f"run {label(flower_run.run_id, folders)}: {flower_run.description}", flush=True)
+    if chosen is not None:
+        print(f"following run {label(chosen, folders)}", flush=True)
+        _follow(flower, chosen)
 
 
-def stop(config: ServerConfig, run_id: str | None = None) -> FlowerRun:
-    """Stop a run, by default the active one; it can be resumed."""
-    flower = connect(config)
-    if run_id is None:
+def stop(config: ServerConfig, wanted: str | None = None) -> FlowerRun:
+    """Stop a run, by default the active one; it can be resumed.
+
+    ``wanted`` is Flower's number of the run or the name of its folder.
+    """
+    flower, folders = connect(config), folders_by_run(config.runs_dir)
+    if wanted is None:
         active = flower.active_run_ids()
         if not active:
             raise RunError("no run is active")
         if len(active) > 1:
-            listed = ", ".join(active)
-            raise RunError(f"{len(active)} runs are active ({listed}): name the one to stop")
-        run_id = active[0]
-    _stop(flower, run_id)
-    return flower.outcome(run_id)
+            listed = ", ".join(label(each, folders) for each in active)
+            raise RunError(f"{len(active)} runs are active: {listed}. Name the one to stop")
+        wanted = active[0]
+    chosen = choose_run(flower.runs(), folders, wanted)
+    _stop(flower, chosen)
+    return flower.outcome(chosen)
+
+
+def folders_by_run(runs_dir: Path) -> dict[str, str]:
+    """Return the name of the run folder by Flower's number of the last run that worked in it."""
+    folders = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
+    holders = {folder.name: lock_holder(folder) for folder in folders if folder.is_dir()}
+    return {holder.run_id: name for name, holder in holders.items() if holder is not None}
+
+
+def label(run_id: str, folders: Mapping[str, str]) -> str:
+    """Return a run's number, and its folder if it has one."""
+    return f"{run_id} ({folders[run_id]})" if run_id in folders else run_id
+
+
+def choose_run(runs: Sequence[FlowerRun], folders: Mapping[str, str], wanted: str | None) -> str:
+    """Return Flower's number of the run that is meant.
+
+    Parameters
+    ----------
+    runs : sequence of FlowerRun
+        All runs, the newest first.
+    folders : mapping of str to str
+        Folders by run, as :func:`folders_by_run` returns them.
+    wanted : str or None
+        A number or the name of a folder. By default the newest run that goes on; else the newest
+        that has a folder, for one without did not even begin; else the newest.
+
+    Raises
+    ------
+    RunError
+        No run has this number or folder.
+    """
+    if wanted is None:
+        active = [run for run in runs if not run.over]
+        begun = [run for run in runs if run.run_id in folders]
+        return (active or begun or list(runs))[0].run_id
+    numbers = [run.run_id for run in runs]
+    by_name = [number for number in numbers if folders.get(number) == wanted]
+    if wanted in numbers or by_name:
+        return (by_name or [wanted])[0]
+    listed = ", ".join(label(number, folders) for number in numbers[:10]) or "none"
+    raise RunError(f"run {wanted!r} is not known. Runs of this server: {listed}")
+
+
+def _say_who_is_busy(flower: FlowerCli, config: ServerConfig) -> None:
+    """Say which runs the sites already work for."""
+    folders = folders_by_run(config.runs_dir)
+    active = [label(run_id, folders) for run_id in flower.active_run_ids()]
+    if active:
+        print(
+            f"run {', '.join(active)} is active: the sites share their time, so rounds take "
+            "longer; rsdgc server stop ends one",
+            flush=True,
+        )
 
 
 def _end_previous_attempt(flower: FlowerCli, folder: Path) -> None:

@@ -1,0 +1,55 @@
+"""Which run a command means: by folder, by number, by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl_app.deploy.run_commands import choose_run, folders_by_run, label
+from fl_app.flower.command import FlowerRun
+from fl_app.runs.lock import lock_run
+from rsdgc.errors import RunError
+
+
+def flower_run(number: int, status: str) -> FlowerRun:
+    return FlowerRun(str(number), status, "", 0, 0)
+
+
+FOLDERS = {"2": "spring", "4": "summer"}
+REFUSED, GOES_ON = flower_run(5, "finished:failed"), flower_run(2, "running")
+DONE, OLDER = flower_run(4, "finished:completed"), flower_run(1, "finished:completed")
+
+
+def test_by_default_it_is_the_run_that_goes_on() -> None:
+    assert choose_run([REFUSED, DONE, GOES_ON, OLDER], FOLDERS, None) == "2"
+
+
+def test_a_resume_that_was_refused_is_not_followed() -> None:
+    assert choose_run([REFUSED, DONE, OLDER], FOLDERS, None) == "4"
+    assert choose_run([REFUSED], FOLDERS, None) == "5"
+
+
+@pytest.mark.parametrize("wanted", ["2", "spring"])
+def test_a_run_has_a_number_and_a_folder(wanted: str) -> None:
+    assert choose_run([REFUSED, DONE, GOES_ON], FOLDERS, wanted) == "2"
+    assert label("2", FOLDERS) == "2 (spring)"
+    assert label("5", FOLDERS) == "5"
+
+
+@pytest.mark.parametrize("wanted", ["9", "autumn"])
+def test_an_unknown_run_is_refused_with_those_that_there_are(wanted: str) -> None:
+    with pytest.raises(RunError, match=rf"run '{wanted}' is not known.* 5, 4 \(summer\)"):
+        choose_run([REFUSED, DONE], FOLDERS, wanted)
+
+
+def test_the_folder_of_a_run_is_where_it_was_the_last_to_work(tmp_path: Path) -> None:
+    for name, numbers in (("spring", (1, 2)), ("summer", (4,))):
+        (tmp_path / name).mkdir()
+        for number in numbers:
+            with lock_run(tmp_path / name, number):
+                pass
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "file").touch()
+    assert folders_by_run(tmp_path) == FOLDERS
+    assert folders_by_run(tmp_path / "missing") == {}
