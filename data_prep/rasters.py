@@ -17,12 +17,16 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.warp import calculate_default_transform
 
+from data_prep.crs import horizontal_crs, meters_per_unit, parse_crs
+from data_prep.foreign_errors import reading
 from rsdgc.errors import DataError
 
 #: Suffixes of files that are read as rasters.
@@ -44,8 +48,9 @@ class RasterFile:
 
     Bands are those read: without an alpha band, and the three colors of an expanded color table.
     The stored type is the file's, but float32 for float64 and for complex numbers, and uint8 for an
-    expanded color table. ``crs`` is None where the file has none. For a file that is placed by
-    ground control points, CRS, transform and size are of the north-up grid that it is warped to.
+    expanded color table. ``crs`` is None where the file has none or no position in it, and has no
+    vertical part. For a file that is placed by ground control points, CRS, transform and size are
+    of the north-up grid that it is warped to.
     """
 
     path: Path
@@ -71,6 +76,12 @@ class RasterFile:
     #: What GDAL opens in place of the path: a subdataset, or a mosaic of several files.
     opened: str = ""
     pieces: tuple[Path, ...] = ()  #: files of the mosaic
+    notes: tuple[str, ...] = ()  #: what the header declares that is not used
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where its pixels lie, if not always in which CRS."""
+        return not self.transform.is_identity
 
     @property
     def stored_nodatas(self) -> tuple[float | int | None, ...]:
@@ -99,8 +110,7 @@ class RasterFile:
     @property
     def resolution_m(self) -> float:
         """Pixel size in meters, roughly where the CRS is geographic."""
-        degrees = self.crs is not None and self.crs.is_geographic
-        return self.resolution * (111_320.0 if degrees else 1.0)
+        return self.resolution * meters_per_unit(self.crs)
 
     def with_nodata(self, nodata: float | int | None) -> RasterFile:
         """Return the header with another nodata value for all bands."""
@@ -119,35 +129,32 @@ def gdal_environment() -> Any:
     return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
 
+def open_dataset(path: str | os.PathLike[str], opened: str = "") -> Any:
+    """Open a raster as :func:`open_raster` does; errors of later reading stay what they are."""
+    # warning filters belong to the process, and changing them in two threads mixes them up
+    with reading(path), _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(opened or path)
+
+
 @contextmanager
 def open_raster(path: str | os.PathLike[str], opened: str = "") -> Iterator[Any]:
     """Open a raster with rasterio; failures to open or to read become DataError.
 
     ``opened`` is what GDAL opens in place of the path: a subdataset, or a mosaic of several files.
     """
-    try:
-        # warning filters belong to the process, and changing them in two threads mixes them up
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(opened or path)
-        with dataset:
-            yield dataset
-    except RasterioError as error:
-        raise DataError(f"{path} cannot be read: {one_line(error)}") from error
+    with reading(path), open_dataset(path, opened) as dataset:
+        yield dataset
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first line of the innermost cause of an error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
-
-
-def read_header(path: Path, complex_mode: str | None = None, *, opened: str = "") -> RasterFile:
+def read_header(
+    path: Path, complex_mode: str | None = None, crs: str | None = None, *, opened: str = ""
+) -> RasterFile:
     """Read the header of a raster of any format that GDAL reads, and no pixels.
 
     ``opened`` is as in :func:`open_raster`. Complex values need a ``complex_mode`` of
-    :data:`COMPLEX_MODES`. A DataError also names bands of several types.
+    :data:`COMPLEX_MODES`. A ``crs`` replaces what the file declares. A DataError also names bands
+    of several types.
     """
     with open_raster(path, opened) as source:
         if not source.count:
@@ -162,7 +169,16 @@ def read_header(path: Path, complex_mode: str | None = None, *, opened: str = ""
         if is_complex and complex_mode is None:
             raise DataError(f"{path} is of type {dtype}: choose --complex amp or --complex db")
         native = "complex64" if dtype == "complex_int16" else dtype
-        crs, transform, height, width = _georeference(source)
+        place = _georeference(source, parse_crs(crs))
+        notes = list(place.notes)
+        palette = ColorInterp.palette in colors
+        if palette and not _has_color_table(source):
+            palette = False
+            notes.append("declares a color table and has none: values are read as they are")
+        descriptions = _descriptions(source)
+        if descriptions is None:
+            descriptions = (None,) * source.count
+            notes.append("has band names that are not UTF-8: bands are named by number")
         scales = tuple(float(source.scales[i - 1]) for i in indexes)
         offsets = tuple(float(source.offsets[i - 1]) for i in indexes)
         # GDAL has 1 and 0 where a file declares nothing
@@ -171,23 +187,24 @@ def read_header(path: Path, complex_mode: str | None = None, *, opened: str = ""
         return RasterFile(
             path=path,
             indexes=indexes,
-            names=tuple(str(source.descriptions[i - 1] or f"band{i}") for i in indexes),
+            names=tuple(str(descriptions[i - 1] or f"band{i}") for i in indexes),
             source_dtype=native,
             dtype="float32" if is_complex or native == "float64" else native,
             nodatas=tuple(usable_nodata(_declared_nodata(source, i), native) for i in indexes),
-            crs=crs,
-            transform=transform,
-            height=height,
-            width=width,
+            crs=place.crs,
+            transform=place.transform,
+            height=place.height,
+            width=place.width,
             alpha=len(indexes) < source.count,
-            palette=ColorInterp.palette in colors,
-            gcps=source.crs is None and crs is not None,
+            palette=palette,
+            gcps=place.gcps,
             complex_mode=(complex_mode or "") if is_complex else "",
             scales=scales,
             offsets=offsets,
             block_height=int(source.block_shapes[0][0]),
             tiled=source.block_shapes[0][1] < source.width or source.height == 1,
             opened=opened,
+            notes=tuple(f"{path.name} {note}" for note in notes),
         )
 
 
@@ -220,15 +237,61 @@ def _no_bands(path: Path, dataset: Any) -> DataError:
     )
 
 
-def _georeference(source: Any) -> tuple[Any, Any, int, int]:
-    """Return CRS, transform, height and width; with control points only, of the warped image."""
-    points, crs = source.gcps
-    if source.crs is not None or not points or crs is None:
-        return source.crs, source.transform, source.height, source.width
-    transform, width, height = calculate_default_transform(
-        crs, crs, source.width, source.height, gcps=points
-    )
-    return crs, transform, int(height), int(width)
+@dataclass(frozen=True)
+class _Place:
+    """Where a raster lies."""
+
+    crs: CRS | None
+    transform: Any
+    height: int
+    width: int
+    gcps: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _georeference(source: Any, given: CRS | None) -> _Place:
+    """Return the place of a raster; with control points, that of the warped image."""
+    height, width = source.height, source.width
+    if not np.isfinite(source.transform).all() or source.transform.is_degenerate:
+        raise DataError(
+            f"{source.name} has pixels without a size: correct its geotransform, as with rio "
+            "edit-info --transform"
+        )
+    if not source.transform.is_identity:
+        # GDAL as well prefers a geotransform to control points
+        return _Place(given or horizontal_crs(source.crs), source.transform, height, width)
+    points, points_crs = source.gcps
+    crs = given or horizontal_crs(points_crs) or horizontal_crs(source.crs)
+    if points and crs is not None:
+        transform, width, height = calculate_default_transform(crs, crs, width, height, gcps=points)
+        return _Place(crs, transform, int(height), int(width), gcps=True)
+    if given is not None:
+        raise DataError(
+            f"{source.name} has no geotransform, so that a CRS does not place it: add a world "
+            "file, or leave out --crs and --label-crs"
+        )
+    notes = []
+    if points:
+        notes.append("has ground control points without a CRS, not applied: name it with --crs")
+    if source.rpcs is not None:
+        notes.append("has RPCs, which are not applied: orthorectify it, as with gdalwarp -rpc")
+    if source.crs is not None:
+        notes.append("has a CRS and no position in it: taken pixel by pixel")
+    return _Place(None, Affine.identity(), height, width, notes=tuple(notes))
+
+
+def _has_color_table(source: Any) -> bool:
+    try:
+        return bool(source.colormap(1))
+    except ValueError:  # "NULL color table"
+        return False
+
+
+def _descriptions(source: Any) -> tuple[str | None, ...] | None:
+    try:
+        return tuple(source.descriptions)
+    except UnicodeDecodeError:  # ENVI's headers are often in Latin-1
+        return None
 
 
 def shared_nodata(files: Iterable[RasterFile]) -> float | int | None:

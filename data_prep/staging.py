@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_prep.foreign_errors import writing
 from data_prep.schema import PARTITION_FILE, STORE_FILE
 from rsdgc.documents import DocumentError, read_json
 from rsdgc.errors import DataError
@@ -32,16 +33,17 @@ def staged_folder(
     never touched: DataError.
     """
     target = Path(os.path.abspath(out))
-    check_free(target, overwrite=overwrite, record=record)
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        publish(partial, target)
-    finally:
+    with writing(target):
+        check_free(target, overwrite=overwrite, record=record)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            publish(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(target: Path, *, overwrite: bool, record: str = STORE_FILE) -> None:

@@ -128,6 +128,13 @@ def ingest(
     aoi: Annotated[
         Path | None, typer.Option(help="Polygons; pixels outside count as invalid.")
     ] = None,
+    crs: Annotated[
+        str | None,
+        typer.Option(help="CRS of the images in place of the files' own, such as EPSG:32633."),
+    ] = None,
+    label_crs: Annotated[
+        str | None, typer.Option(help="CRS of the labels in place of the file's own.")
+    ] = None,
     classes: Annotated[
         Path | None, typer.Option(help="JSON or CSV file of label code → class name, color.")
     ] = None,
@@ -211,6 +218,8 @@ def ingest(
         "masks": mask or (),
         "mask_clouds": mask_clouds,
         "aoi": aoi,
+        "crs": crs,
+        "label_crs": label_crs,
         "chip_px": chip or 64,
         "stride_px": stride,
         "edge": edge.value,

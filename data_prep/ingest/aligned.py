@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from data_prep.foreign_errors import reading
 from data_prep.ingest.grid import Grid, check_alignable, is_on_grid
-from data_prep.rasters import RasterFile, color_table, one_line, open_raster, real_values
+from data_prep.rasters import RasterFile, color_table, open_dataset, real_values
 from data_prep.statistics import valid_mask
 from rsdgc.errors import DataError
 
@@ -67,8 +67,23 @@ class AlignedRaster:
         check_alignable(file, grid)
         self.file = file
         self._first, self._width = (0, grid.width) if cols is None else (cols[0], cols[1] - cols[0])
-        source = stack.enter_context(open_raster(file.path, file.opened))
-        self._colors = color_table(source) if file.expand else None
+        self._colors: NDArray[np.uint8] | None = None
+        self._alpha = 0
+        with reading(file.path):
+            self._source = self._open(stack, grid, nearest=nearest, mode=mode)
+        self._all_valid = not (self._alpha or self._masked or file.expand) and (
+            set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
+        )
+        self._buffer = np.zeros(0, file.source_dtype)
+        #: Largest value in magnitude that the stored type cannot hold, of those read so far; or 0.
+        self.overflow = 0.0
+
+    def _open(self, stack: ExitStack, grid: Grid, *, nearest: bool, mode: bool) -> Any:
+        """Open the file, or what warps it to the grid."""
+        file = self.file
+        source = stack.enter_context(open_dataset(file.path, file.opened))
+        if file.expand:
+            self._colors = color_table(source)
         # colors of a table are categories as well: between two indices lies nothing
         resampling = Resampling.nearest if nearest or file.expand else Resampling.bilinear
         resampling = Resampling.mode if mode else resampling
@@ -78,7 +93,9 @@ class AlignedRaster:
         if file.gcps:
             # warped to the north-up image that the points describe, which is read like any other;
             # rasterio uses the points only where it chooses the grid itself
-            vrt = WarpedVRT(source, crs=file.crs, resampling=resampling, **marking)
+            vrt = WarpedVRT(
+                source, src_crs=file.crs, crs=file.crs, resampling=resampling, **marking
+            )
             source = stack.enter_context(vrt)
             marking.pop("add_alpha", None)  # the band that was added is warped like the others
         self._masked = has_own_mask(source, file)
@@ -95,14 +112,9 @@ class AlignedRaster:
                 **marking,
             )
             source = stack.enter_context(warped)
-        self._source = source
-        self._alpha = source.count if adds_alpha else 0
-        self._all_valid = not (self._alpha or self._masked or file.expand) and (
-            set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
-        )
-        self._buffer = np.zeros(0, file.source_dtype)
-        #: Largest value in magnitude that the stored type cannot hold, of those read so far; or 0.
-        self.overflow = 0.0
+        if adds_alpha:
+            self._alpha = source.count
+        return source
 
     def read(self, start: int, stop: int) -> Band:
         """Read rows [start, stop): values (C, h, W) in their stored type, and which are valid.
@@ -116,10 +128,10 @@ class AlignedRaster:
         # the same memory for every read: new pages take as long to get as to fill
         shape = (len(indexes), stop - start, self._width)
         size = math.prod(shape)
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, self.file.source_dtype)
-        out = self._buffer[:size].reshape(shape)
-        try:
+        with reading(self.file.path):
+            if self._buffer.size < size:
+                self._buffer = np.empty(size, self.file.source_dtype)
+            out = self._buffer[:size].reshape(shape)
             values = self._source.read(indexes, window=window, out=out)
             if self._all_valid:
                 return real_values(values, self.file), None
@@ -128,8 +140,6 @@ class AlignedRaster:
                 valid &= self._source.read(self._alpha, window=window) > 0
             elif self._masked:
                 valid &= self._source.read_masks(indexes, window=window) > 0
-        except RasterioError as error:
-            raise DataError(f"{self.file.path} cannot be read: {one_line(error)}") from error
         if self._colors is not None:
             return expand_colors(values, valid, self._colors)
         stored, valid, lost = stored_values(values, valid, self.file)

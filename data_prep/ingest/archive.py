@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from data_prep.foreign_errors import cannot_read, reading
 from data_prep.rasters import RASTER_SUFFIXES, natural_key
+from data_prep.schema import Skipped
 from rsdgc.documents import (
     MAX_BYTES,
     DocumentError,
@@ -38,6 +40,7 @@ class Archive:
     name: str  #: the folder's or the file's own
     #: All files, as paths under the root with ``/``, by folder; in natural order.
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    skipped: Sequence[Skipped] = ()  #: folders that are not listed, and why
 
     def path(self, relative: str) -> Path:
         """Path of a file for rasterio."""
@@ -78,7 +81,9 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     """List an archive: a folder, a ``.zip`` file, ``zip://file.zip!folder`` or ``/vsizip/…``."""
     path, inside = _parse(str(src))
     if path.is_dir() and not inside:
-        return Archive(path, path, path.resolve().name, _by_folder(_walk(path)))
+        with reading(path):
+            names, skipped = _walk(path)
+        return Archive(path, path, path.resolve().name, _by_folder(names), skipped)
     if not path.is_file():
         raise DataError(f"{path} is not a folder: name the archive's folder, or a zip file")
     if not zipfile.is_zipfile(path):
@@ -108,12 +113,40 @@ def _parse(src: str) -> tuple[Path, str]:
     return Path(src), ""
 
 
-def _walk(root: Path) -> Iterable[str]:
-    for folder, children, files in os.walk(root):
-        # hidden folders, such as .git, can hold more files than the archive
-        children[:] = [child for child in children if not child.startswith(".")]
-        parent = Path(folder).relative_to(root)
-        yield from ((parent / name).as_posix() for name in files)
+def _walk(root: Path) -> tuple[list[str], list[Skipped]]:
+    """List the files under a folder, and the folders that are not listed.
+
+    Links to folders are followed, but no folder is listed twice: a link may lead back to where it
+    lies, and the same scene under two names would be in train and in test.
+    """
+    names: list[str] = []
+    skipped: list[Skipped] = []
+    seen: dict[tuple[int, int], str] = {}
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename) == root:
+            raise error
+        path = Path(error.filename).relative_to(root).as_posix()
+        skipped.append(Skipped(path=path, reason=cannot_read(error.filename, error)))
+
+    waiting = [root]
+    for start in waiting:
+        for folder, children, files in os.walk(start, onerror=refuse):
+            facts = os.stat(folder)
+            relative = Path(folder).relative_to(root)
+            first = seen.setdefault((facts.st_dev, facts.st_ino), relative.as_posix())
+            if first != relative.as_posix():
+                reason = f"a link to {first}, which is listed already"
+                skipped.append(Skipped(path=relative.as_posix(), reason=reason, refused=False))
+                children.clear()
+                continue
+            # hidden folders, such as .git, can hold more files than the archive
+            children[:] = [child for child in children if not child.startswith(".")]
+            # links after all folders, so that a folder keeps its own name
+            below = [Path(folder, child) for child in children]
+            waiting += [path for path in below if path.is_symlink()]
+            names += ((relative / name).as_posix() for name in files)
+    return names, skipped
 
 
 def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:

@@ -30,6 +30,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 
+from data_prep.foreign_errors import reading
 from data_prep.ingest.archive import Archive
 from data_prep.ingest.labels import DEFAULT_LABELS, formats_for, read_labels
 from data_prep.ingest.options import SceneOptions, parse_mask
@@ -124,7 +125,8 @@ def described_scenes(
     skipped: list[Skipped] = []
     for entry in description.scene:
         try:
-            scenes.append(_scene(path.parent, entry, options))
+            with reading(path.parent):
+                scenes.append(_scene(path.parent, entry, options))
         except DataError as error:
             skipped.append(Skipped(path=entry.name, reason=str(error)))
     if not scenes:
@@ -176,13 +178,13 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     if labels is None:
         raise DataError("no labels: name them in the description or with --labels")
     named = [parse_mask(text) for text in entry.masks]
-    masks = [MaskFile(read_header(root / rule.pattern), rule) for rule in named]
+    masks = [MaskFile(read_header(root / rule.pattern, crs=options.crs), rule) for rule in named]
     for rule in options.mask_rules:
         files = {f.path.parent for modality in modalities for f in modality.files}
         matching = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
         if not matching:
             raise DataError(f"no mask like {rule.pattern}: add it, or leave --mask out")
-        masks.append(MaskFile(read_header(sorted(matching)[0]), rule))
+        masks.append(MaskFile(read_header(sorted(matching)[0], crs=options.crs), rule))
     # labels on the command line are relative to the working folder, else to the description
     label_path = Path(labels) if entry.labels is None and Path(labels).is_file() else root / labels
     return Scene(
@@ -198,7 +200,7 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
 
 def _modality(root: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
     files = [
-        _with_tags(read_header(path, options.complex_mode).expanded(), entry)
+        _with_tags(read_header(path, options.complex_mode, options.crs).expanded(), entry)
         for pattern in entry.files
         for path in _matching(root, pattern)
     ]

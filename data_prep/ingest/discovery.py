@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from data_prep.foreign_errors import reading
 from data_prep.ingest import sensors
 from data_prep.ingest.archive import Archive, is_container, is_raster, is_sidecar
 from data_prep.ingest.identity import (
@@ -43,9 +44,11 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
     globs = parse_modalities(options.modalities)
     listed, skipped = list_scenes(archive, options)
     scenes: list[Scene] = []
+    skipped = [*archive.skipped, *skipped]
     for files in listed:
         try:
-            scene, left_out = _read_scene(archive, files, globs, options)
+            with reading(archive.path(files.folder)):
+                scene, left_out = _read_scene(archive, files, globs, options)
         except DataError as error:
             path = files.name if options.patterns else files.folder or "."
             skipped.append(Skipped(path=path, reason=str(error)))
@@ -133,10 +136,10 @@ def _sort_files(
             continue
         flags = quality_rule(path.stem, clouds=options.mask_clouds)
         if flags is not None:
-            by_kind.qualities.append(MaskFile(read_header(path), flags))
+            by_kind.qualities.append(MaskFile(read_header(path, crs=options.crs), flags))
         rule = next((rule for rule in rules if rule.matches(name)), None)
         if rule is not None:
-            by_kind.masks.append(MaskFile(read_header(path), rule))
+            by_kind.masks.append(MaskFile(read_header(path, crs=options.crs), rule))
         elif not globs and (reason := by_product_reason(path.stem)):
             by_kind.left_out[name] = reason
         else:
@@ -198,7 +201,8 @@ def _read_images(
             # an error leaves out the whole scene: without the file, it would lack bands that the
             # other scenes have
             opened = find_subdataset(path, subdataset) if subdataset else ""
-            file = read_header(path, options.complex_mode, opened=opened).expanded()
+            header = read_header(path, options.complex_mode, options.crs, opened=opened)
+            file = header.expanded()
             if not globs and (reason := _category_reason(file, label_path)):
                 left_out[name] = reason
             else:

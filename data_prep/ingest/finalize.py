@@ -243,7 +243,7 @@ def _write(
     options, patch_px = plan.options, plan.options.patch_px
     columns |= {"chip": np.arange(len(codes)), "split": split_names(codes)}
     side_px = options.chip_px if patch_px is None else 1
-    geometry = footprint_polygons(columns, assembled.scenes, side_px)
+    geometry, lacking = footprint_polygons(columns, assembled.scenes, side_px)
     if geometry is not None:
         columns["geometry"] = geometry
     synthetic = options.synthetic
@@ -259,7 +259,7 @@ def _write(
         synthetic=plan.archive.is_synthetic() if synthetic is None else synthetic,
         scenes=assembled.scenes,
         skipped=assembled.skipped,
-        notes=note_lines(plan.notes),
+        notes=[*note_lines(plan.notes), *lacking],
         left_out=assembled.left_out,
         kind="chips" if patch_px is None else "pixels",
         class_codes=classes[0],

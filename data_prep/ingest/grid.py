@@ -1,26 +1,33 @@
 """The reference grid of a scene, and how other rasters lie on it.
 
-No CRS is ever invented: a modality without one must have the grid's size, and is then read pixel by
-pixel.
+No CRS is ever invented. A raster is read pixel by pixel where its corners are those of the grid. It
+is also where it says nothing of its place, but has the grid's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
+from data_prep.crs import are_related, crs_name, crs_text, meters_per_unit, transform_positions
+from data_prep.foreign_errors import reading
 from data_prep.rasters import RasterFile
 from rsdgc.errors import DataError
 
 #: Share of a pixel by which grids may differ and still count as the same. Transforms of one grid
 #: differ in their last digits after a conversion; a real shift is of a tenth of a pixel or more.
 TOLERANCE = 1e-3
+#: Points along each side of an image at which it is seen whether another covers it.
+SAMPLED_SIDE = 33
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,12 @@ class Grid:
     @property
     def crs_text(self) -> str:
         """``EPSG:n`` where the CRS has a number, else WKT; empty without a CRS."""
-        if self.crs is None:
-            return ""
-        code = self.crs.to_epsg()
-        return f"EPSG:{code}" if code else str(self.crs.to_wkt())
+        return crs_text(self.crs)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where the pixels lie, if not always in which CRS."""
+        return not self.transform.is_identity
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -56,7 +65,7 @@ class Grid:
         theirs, ours = (", ".join(f"{v:.6g}" for v in box) for box in (bounds, self.bounds))
         return DataError(
             f"{path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
-            f"{self.crs_text or 'pixels'}: check its CRS and position"
+            f"{self.crs_text or 'pixels'}: check its position and CRS (--crs, --label-crs)"
         )
 
     def window_transform(self, row: int, col: int) -> Any:
@@ -91,33 +100,120 @@ def grid_of(file: RasterFile) -> Grid:
 
 
 def is_on_grid(file: RasterFile, grid: Grid) -> bool:
-    """Tell whether a raster can be read pixel by pixel on the grid."""
+    """Tell whether a raster can be read pixel by pixel on the grid.
+
+    Its size is that of the grid, and its corners lie on the grid's. A raster that does not say
+    where it lies is taken to lie there.
+    """
     if (file.height, file.width) != (grid.height, grid.width):
         return False
-    if file.crs is None or grid.crs is None:
+    if not (file.is_placed and grid.is_placed):
         return True
-    close = TOLERANCE * abs(grid.transform.a)
-    # how far the transforms move the farthest pixel apart
-    shift = np.abs(np.subtract(file.transform[:6], grid.transform[:6]))
-    reach = np.array([grid.width, grid.height, 1, grid.width, grid.height, 1])
-    return bool(file.crs == grid.crs and (shift * reach).sum() < close)
+    # where no transformation is known between the two, only equal numbers can mean one place
+    crs = file.crs if are_related(file.crs, grid.crs) else grid.crs
+    theirs = _corners(crs, grid.crs, file.transform, grid.height, grid.width)
+    ours = _corners(grid.crs, grid.crs, grid.transform, grid.height, grid.width)
+    pixel = np.hypot(grid.transform.a, grid.transform.d)
+    return bool(np.abs(theirs - ours).max() < TOLERANCE * pixel)
 
 
-def check_alignable(file: RasterFile, grid: Grid) -> None:
-    """Raise DataError if a raster cannot be aligned with the grid or does not overlap it."""
+@lru_cache(maxsize=1024)
+def _corners(
+    source: Any, target: Any, transform: Any, height: int, width: int
+) -> NDArray[np.float64]:
+    """Corners [2, 4] of an image in another CRS."""
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64).T
+    return transform_positions(source, target, positions(transform, *corners))
+
+
+def trust_note(file: RasterFile, grid: Grid) -> str:
+    """Say why a raster on the grid is read pixel by pixel without a proof; empty if there is."""
+    if file.is_placed != grid.is_placed:
+        return "taken pixel by pixel: the sizes agree, one has no position"
+    if (file.crs is None) != (grid.crs is None):
+        return "taken pixel by pixel: the geotransforms agree, one has no CRS"
+    if not are_related(file.crs, grid.crs):
+        return "taken pixel by pixel: the geotransforms agree, the CRSs cannot be related"
+    return ""
+
+
+def check_alignable(file: RasterFile, grid: Grid, option: str = "--crs") -> None:
+    """Raise DataError if a raster cannot be aligned with the grid or does not overlap it.
+
+    ``option`` is the one that names the raster's CRS.
+    """
     if is_on_grid(file, grid):
         return
     if file.crs is None or grid.crs is None:
-        which = file.path if file.crs is None else "the reference modality"
+        raise DataError(_not_alignable(file, grid, option))
+    if not are_related(file.crs, grid.crs):
         raise DataError(
-            f"{file.path} is {file.height}×{file.width} px and the grid "
-            f"{grid.height}×{grid.width}, but {which} has no CRS: assign one"
+            f"{file.path} cannot be aligned with the scene: no transformation from "
+            f"{crs_name(file.crs)} to {crs_name(grid.crs)} is known: name its CRS with {option}"
         )
     bounds = bounds_of(file.transform, file.height, file.width)
-    left, bottom, right, top = transform_bounds(file.crs, grid.crs, *bounds)
+    if file.crs != grid.crs:
+        with suppress(DataError), reading(file.path):
+            bounds = transform_bounds(file.crs, grid.crs, *bounds)
+    left, bottom, right, top = bounds
     g_left, g_bottom, g_right, g_top = grid.bounds
-    if left >= g_right or right <= g_left or bottom >= g_top or top <= g_bottom:
-        raise grid.no_overlap(file.path, (left, bottom, right, top))
+    apart = left >= g_right or right <= g_left or bottom >= g_top or top <= g_bottom
+    # bounds say nothing where they include places off the globe or cross the antimeridian
+    if apart and coverage(file, grid) == 0:
+        raise grid.no_overlap(file.path, bounds)
+
+
+def _not_alignable(file: RasterFile, grid: Grid, option: str) -> str:
+    sizes = f"{file.height}×{file.width} px and the grid {grid.height}×{grid.width}"
+    if not (file.is_placed and grid.is_placed):
+        which = "the reference modality" if file.is_placed else str(file.path)
+        return (
+            f"{file.path} is {sizes}, but {which} has no CRS and no position: give it both, as "
+            "with rio edit-info --crs --transform"
+        )
+    options = [option] * (file.crs is None) + ["--crs"] * (grid.crs is None)
+    which = "neither has a CRS" if file.crs is None and grid.crs is None else "one has no CRS"
+    return (
+        f"{file.path} does not lie on the scene's pixels by its geotransform (it is {sizes}), and "
+        f"{which}: name it with {' and '.join(dict.fromkeys(options))}"
+    )
+
+
+def coverage(file: RasterFile, grid: Grid) -> float:
+    """Return the share of a grid's ground that a raster covers, roughly; 0 only where they part."""
+    inside = _inside(grid, file)
+    # a small raster lies between the points of the grid
+    return float(inside.mean()) or float(_inside(file, grid).any()) / inside.size
+
+
+def share_outside(file: RasterFile, grids: Iterable[Grid]) -> float:
+    """Return the share of a raster's pixels that lie within none of some grids, roughly."""
+    inside = [_inside(file, grid) for grid in grids if not is_on_grid(file, grid)]
+    return float((~np.any(inside, axis=0)).mean()) if inside else 0.0
+
+
+def _inside(points_of: Grid | RasterFile, image: Grid | RasterFile) -> NDArray[np.bool_]:
+    """Mark which of some points that are spread over one image lie within another."""
+    steps = (np.arange(SAMPLED_SIDE) + 0.5) / SAMPLED_SIDE
+    rows, cols = np.meshgrid(steps * points_of.height, steps * points_of.width)
+    places = positions(points_of.transform, cols.ravel(), rows.ravel())
+    moved = transform_positions(points_of.crs, image.crs, places)
+    inside = np.zeros(moved.shape[1], np.bool_)
+    known = np.isfinite(moved).all(axis=0)
+    # the ground at 190 degrees east is that at 170 degrees west
+    geographic = image.crs is not None and image.crs.is_geographic
+    for turn in (0.0, 360.0, -360.0) if geographic else (0.0,):
+        col, row = positions(~image.transform, moved[0, known] + turn, moved[1, known])
+        inside[known] |= (col > 0) & (col < image.width) & (row > 0) & (row < image.height)
+    return inside
+
+
+def positions(
+    transform: Any, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Apply an affine transform: x and y [2, n]."""
+    t = transform
+    return np.stack([t.c + t.a * cols + t.b * rows, t.f + t.d * cols + t.e * rows])
 
 
 def nesting(file: RasterFile, grid: Grid, chip_px: int, stride_px: int) -> int:
@@ -129,7 +225,7 @@ def nesting(file: RasterFile, grid: Grid, chip_px: int, stride_px: int) -> int:
     """
     if file.crs is None or grid.crs is None:
         return 1
-    factor = round(file.resolution / abs(grid.transform.a))
+    factor = round(file.resolution_m / (abs(grid.transform.a) * meters_per_unit(grid.crs)))
     sides = (chip_px, stride_px, grid.height, grid.width)
     if factor < 2 or any(side % factor for side in sides):
         return 1

@@ -77,6 +77,7 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
         entries = _listed(path)
     else:
         archive = open_archive(src)
+        skipped += archive.skipped
         entries = _in_folders(archive, skipped)
     if not entries:
         raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
@@ -86,7 +87,8 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
     with gdal_environment():
         images = _read_images(entries, classes, options, skipped)
     if not images:
-        raise DataError(f"{src} has no readable image: {skipped[0].reason}")
+        first = next((item for item in skipped if item.refused), skipped[0])
+        raise DataError(f"{src} has no readable image: {first.path}: {first.reason}")
     images = _alike(images, skipped)
     stop_if_strict(options.strict, skipped)
     names = list(classes.names.values())

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.foreign_errors import reading
 from data_prep.ingest.archive import ZIP_ERRORS
 from data_prep.ingest.class_list import UnknownLabelError
 from data_prep.ingest.losses import Losses
@@ -95,7 +96,7 @@ def run_job(folder: Path, job: Job) -> JobResult:
     writer = _ResultWriter(folder, job.key)
     try:
         with gdal_environment():
-            for batch in job.run():
+            for batch in _read_batches(job):
                 writer.add(batch)
         return writer.finish()
     except UnknownLabelError:
@@ -105,6 +106,17 @@ def run_job(folder: Path, job: Job) -> JobResult:
         return JobResult(job.key, error=str(error))
     finally:
         writer.close()
+
+
+def _read_batches(job: Job) -> Iterator[SampleBatch]:
+    """Run a job; other libraries' errors over its scene become DataError, those of writing not."""
+    batches = job.run()
+    while True:
+        with reading(f"scene {job.scene}"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def join_validity(

@@ -128,6 +128,14 @@ class LabelFormat(ABC):
         """Say how labels in a raster are brought to a grid: ``nearest`` or ``mode``."""
         return "nearest"
 
+    @classmethod
+    def outside_notes(
+        cls,
+        placed: Sequence[tuple[Self, Grid]],  # noqa: ARG003 - for subclasses
+    ) -> list[str]:
+        """Note what of the labels lies in no scene, given those of each scene and its grid."""
+        return []
+
     def row_step(self, width: int, unit: int) -> int:
         """Rows of ``width`` pixels to read at once, where a call asks for ``unit`` of them."""
         return LABEL_ROWS

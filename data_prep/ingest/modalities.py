@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rasterio.crs import CRS
-
-from data_prep.ingest.grid import Grid, is_on_grid
+from data_prep.crs import crs_name
+from data_prep.ingest.grid import Grid, coverage, is_on_grid, trust_note
 from data_prep.ingest.options import Nodata
 from data_prep.ingest.scene import ModalityFiles, Scene
 from data_prep.rasters import RasterFile, shared_nodata
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError, SettingError
+
+#: Share of a scene from which on a raster counts as covering it: points at the very edge may lie
+#: outside by a rounding error.
+WHOLE = 0.999
 
 _REMEDY = (
     "make the scenes alike, choose modalities with --modality NAME=GLOB, or say what file names "
@@ -110,7 +113,7 @@ def with_override(file: RasterFile, modality: str, nodata: Nodata) -> RasterFile
 def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> list[str]:
     """Return notes on how a scene's rasters are read: warped, expanded, or trusted to align."""
     # the notes do not name the scene, so that equal ones are counted
-    notes = []
+    notes: list[str] = []
     nested = {
         id(file): factors.get(modality.name, 1)
         for modality in scene.modalities
@@ -119,31 +122,15 @@ def alignment_notes(scene: Scene, grid: Grid, factors: Mapping[str, int]) -> lis
     for file in scene.rasters:
         notes += _header_notes(file)
         if not is_on_grid(file, grid.coarser(nested.get(id(file), 1))):
-            method = _resampling(file, scene, grid)
-            was = f"{_short(file.crs)} at {file.resolution:.4g}"
-            now = f"{_short(grid.crs)} at {abs(grid.transform.a):.4g}"
-            t = file.transform
-            how = "turned and warped" if t.b or t.d else "flipped" if t.e > 0 else "warped"
-            notes.append(f"{file.path.name} {how} from {was} to {now}, {method}")
-        elif (file.crs is None) != (grid.crs is None):
-            notes.append(f"{file.path.name} taken pixel by pixel: the sizes agree, one has no CRS")
-        # a narrow file is read in whole rows whatever its form
-        if not file.tiled and file.block_height < file.height and file.width > 2048:
-            notes.append(f"{file.path.name} is stored in strips: read in whole rows")
+            notes += _warp_notes(file, grid, _resampling(file, scene, grid))
+        elif trusted := trust_note(file, grid):
+            notes.append(f"{file.path.name} {trusted}")
     return notes
-
-
-def _resampling(file: RasterFile, scene: Scene, grid: Grid) -> str:
-    if any(file is raster for raster in scene.labels.rasters):
-        mode = scene.labels.resampling(grid) == "mode"
-        return "by majority, being finer" if mode else "nearest"
-    masks = any(file is mask.file for mask in scene.masks)
-    return "nearest" if file.expand or masks else "bilinear"
 
 
 def _header_notes(file: RasterFile) -> list[str]:
     """Return notes on a raster that hold on any grid."""
-    notes = []
+    notes = list(file.notes)
     if file.pieces:
         notes.append(f"{len(file.pieces)} files like {file.path.name} joined to one image")
     if file.alpha:
@@ -157,9 +144,27 @@ def _header_notes(file: RasterFile) -> list[str]:
         notes.append(f"{file.path.name} is complex, stored as {how}")
     if file.expand:
         notes.append(f"{file.path.name} has a color table, stored as red, green and blue")
+    # a narrow file is read in whole rows whatever its form
+    if not file.tiled and file.block_height < file.height and file.width > 2048:
+        notes.append(f"{file.path.name} is stored in strips: read in whole rows")
     return notes
 
 
-def _short(crs: CRS) -> str:
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code else "its own CRS"
+def _warp_notes(file: RasterFile, grid: Grid, method: str) -> list[str]:
+    was = f"{crs_name(file.crs)} at {file.resolution:.4g}"
+    now = f"{crs_name(grid.crs)} at {abs(grid.transform.a):.4g}"
+    t = file.transform
+    how = "turned and warped" if t.b or t.d else "flipped" if t.e > 0 else "warped"
+    notes = [f"{file.path.name} {how} from {was} to {now}, {method}"]
+    covered = coverage(file, grid)
+    if covered < WHOLE:
+        notes.append(f"{file.path.name} covers {covered:.0%} of the scene: the rest has no data")
+    return notes
+
+
+def _resampling(file: RasterFile, scene: Scene, grid: Grid) -> str:
+    if any(file is raster for raster in scene.labels.rasters):
+        mode = scene.labels.resampling(grid) == "mode"
+        return "by majority, being finer" if mode else "nearest"
+    masks = any(file is mask.file for mask in scene.masks)
+    return "nearest" if file.expand or masks else "bilinear"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.choices import Edge, SplitBy, Unknown
+from data_prep.crs import parse_crs
 from data_prep.ingest.label_values import LabelValue, label_value, parse_remap
 from data_prep.ingest.name_pattern import NamePattern
 from data_prep.rasters import COMPLEX_MODES
@@ -200,6 +201,9 @@ class SceneOptions(IngestOptions):
         Landsat's ``QA_PIXEL``, Sentinel-2's ``SCL``, HLS's ``Fmask``.
     aoi
         Polygons outside of which pixels count as invalid.
+    crs, label_crs
+        CRS of all images and masks, and of the labels, in place of what the files declare: an EPSG
+        code, WKT, or the path of a ``.prj`` file.
     chip_px, stride_px
         Side of a chip, and step from one to the next (default: the side).
     edge
@@ -236,6 +240,8 @@ class SceneOptions(IngestOptions):
     masks: Sequence[str] = ()
     mask_clouds: bool = False
     aoi: str | Path | None = None
+    crs: str | None = None
+    label_crs: str | None = None
     chip_px: int = 64
     stride_px: int | None = None
     edge: str = "drop"
@@ -250,6 +256,7 @@ class SceneOptions(IngestOptions):
         super().__post_init__()
         # all check what they are made of
         _ = self.name_patterns, self.rules, self.mask_rules, self.remap_table
+        _ = parse_crs(self.crs), parse_crs(self.label_crs)
         if self.label_year is not None and not 1000 <= self.label_year <= 9999:
             raise SettingError(f"--label-year is {self.label_year}: write four digits, as 2019")
         if self.buffer_px is not None and self.buffer_px < 0:

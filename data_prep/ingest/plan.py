@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from data_prep.foreign_errors import reading
 from data_prep.ingest.archive import Archive, is_raster, open_archive
 from data_prep.ingest.chips import ChipJob, chip_jobs
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
 from data_prep.ingest.description import DESCRIPTION_SUFFIXES, described_scenes
 from data_prep.ingest.discovery import find_scenes
 from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
-from data_prep.ingest.label_format import LabelRules
+from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.labels import holds_labels
 from data_prep.ingest.modalities import agree_modalities, alignment_notes
 from data_prep.ingest.options import SceneOptions
@@ -85,6 +86,8 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
         m.model_copy(update={"factor": _factor(m.name, grids, options)}) for m in modalities
     ]
     factors = {m.name: m.factor for m in plan.modalities}
+    for note in _outside_notes(grids):
+        plan.notes[note] = len(grids)
     for scene, grid in grids:
         source = SceneSource(scene, grid, tuple(plan.modalities), rules, options.nodata, area)
         plan.sources.append(source)
@@ -151,12 +154,14 @@ def _grids(
     for scene in scenes:
         grid = grid_of(scene.reference)
         try:
-            for file in scene.rasters:
-                check_alignable(file, grid)
-            plan.notes.update(scene.labels.check(grid, rules))
-            if area is not None:
-                # only to see that it can be placed on the scene: reading projects it again
-                projected(read_polygons(area), grid, area.path)
+            with reading(f"scene {scene.name}"):
+                for file in scene.rasters:
+                    is_label = any(file is other for other in scene.labels.rasters)
+                    check_alignable(file, grid, "--label-crs" if is_label else "--crs")
+                plan.notes.update(scene.labels.check(grid, rules))
+                if area is not None:
+                    # only to see that it can be placed on the scene: reading projects it again
+                    projected(read_polygons(area), grid, area.path)
         except UnknownLabelError:
             # the class list is at fault, and leaving scenes out would hide it
             raise
@@ -169,6 +174,18 @@ def _grids(
         refused = next(item for item in plan.skipped if item.refused)
         raise DataError(f"no scene can be used: {refused.path}: {refused.reason}")
     return grids
+
+
+def _outside_notes(grids: list[tuple[Scene, Grid]]) -> list[str]:
+    """Note which labels lie in no scene."""
+    by_format: dict[type[LabelFormat], list[tuple[LabelFormat, Grid]]] = defaultdict(list)
+    for scene, grid in grids:
+        by_format[type(scene.labels)].append((scene.labels, grid))
+    notes = []
+    for kind, placed in by_format.items():
+        with reading("the labels"):
+            notes += kind.outside_notes(placed)
+    return notes
 
 
 def _factor(name: str, grids: list[tuple[Scene, Grid]], options: SceneOptions) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,19 +21,12 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import (
-    DataLayerError,
-    DataSourceError,
-    FeatureError,
-    FieldError,
-    GeometryError,
-)
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
-from rasterio.warp import transform as transform_points
-from shapely.errors import GEOSException
 
+from data_prep.crs import are_related, crs_name, parse_crs, transform_positions
+from data_prep.foreign_errors import reading
 from data_prep.ingest.aligned import Band, RowSource
 from data_prep.ingest.class_list import NO_CODE, ClassList, named_classes
 from data_prep.ingest.grid import Grid
@@ -49,8 +43,6 @@ MOST_COMPARED = 20_000
 AREAL_TYPES = (3, 6)
 #: And of the one that may hold some.
 COLLECTION = 7
-#: What OGR and GEOS raise for a file or a feature that they cannot read.
-VECTOR_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,7 @@ class PolygonFile:
     layer: str | None = None  #: None for the only one of the file
     no_class: frozenset[LabelValue] = frozenset()  #: values of the class that mean no label
     changed_ns: int = 0  #: time of the last change: part of the key under which it is cached
+    crs: str | None = None  #: in place of what the file declares
 
 
 def polygon_file(
@@ -69,10 +62,11 @@ def polygon_file(
     column: str | None = None,
     layer: str | None = None,
     no_class: frozenset[LabelValue] = frozenset(),
+    crs: str | None = None,
 ) -> PolygonFile:
     """Describe a file of polygons as it is now, and check that it can be read."""
     changed_ns = path.stat().st_mtime_ns if path.exists() else 0
-    file = PolygonFile(path, column, layer, no_class, changed_ns)
+    file = PolygonFile(path, column, layer, no_class, changed_ns, crs)
     read_polygons(file)
     return file
 
@@ -93,7 +87,7 @@ class Polygons:
 def read_polygons(file: PolygonFile) -> Polygons:
     """Read a file's polygons; broken rings are repaired, and features without a class left out."""
     path = file.path
-    try:
+    with reading(path):
         with _readable_path(path) as readable:
             layer = file.layer or _only_layer(path, readable)
             fields = [str(name) for name in pyogrio.read_info(readable, layer=layer)["fields"]]
@@ -109,9 +103,8 @@ def read_polygons(file: PolygonFile) -> Polygons:
             )
         shapes = shapely.from_wkb(geometry, on_invalid="ignore")
         values = _values(file, data[0]) if columns else np.full(len(shapes), None, dtype=object)
-        return _usable(file, shapes, values, _crs_of(about["crs"]))
-    except (*VECTOR_ERRORS, GEOSException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        crs = parse_crs(file.crs) or _crs_of(about["crs"])
+        return _usable(file, shapes, values, crs)
 
 
 @contextmanager
@@ -213,19 +206,40 @@ def areal_parts(shapes: NDArray[Any]) -> NDArray[Any]:
 def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
     """Bring polygons to a grid's CRS; DataError if that cannot be done, or if none meets it."""
     if (polygons.crs is None) != (grid.crs is None):
-        which = "the scene" if grid.crs is None else path
-        raise DataError(f"{path} cannot be placed on the scene: {which} has no CRS: assign one")
+        which, option = ("the scene", "--crs") if grid.crs is None else (path, "--label-crs")
+        raise DataError(
+            f"{path} cannot be placed on the scene: {which} has no CRS: name it with {option}"
+        )
+    if not are_related(polygons.crs, grid.crs):
+        raise DataError(
+            f"{path} cannot be placed on the scene: no transformation from "
+            f"{crs_name(polygons.crs)} to {crs_name(grid.crs)} is known: name the CRS of the "
+            "polygons with --label-crs, that of the scene with --crs"
+        )
     shapes = polygons.shapes
     if grid.crs is not None and polygons.crs != grid.crs:
 
         def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            moved = transform_points(polygons.crs, grid.crs, points[:, 0], points[:, 1])
-            return np.stack([np.asarray(axis, np.float64) for axis in moved[:2]], axis=1)
+            return transform_positions(polygons.crs, grid.crs, points.T).T
 
         shapes = shapely.transform(shapes, move)
     if not shapely.intersects(shapes, shapely.box(*grid.bounds)).any():
         raise grid.no_overlap(path, shapely.total_bounds(shapes))
     return shapes
+
+
+def _outside(file: PolygonFile, grids: Sequence[Grid]) -> int:
+    """Count the polygons that meet none of some grids; their outlines are transformed, as few."""
+    polygons = read_polygons(file)
+    tree = shapely.STRtree(polygons.shapes)
+    met = np.zeros(len(polygons.shapes), np.bool_)
+    for grid in grids:
+        edge = shapely.segmentize(shapely.box(*grid.bounds), (grid.width * grid.transform.a) / 16)
+        ring = transform_positions(grid.crs, polygons.crs, shapely.get_coordinates(edge).T).T
+        if not np.isfinite(ring).all():
+            return 0  # part of the scene is off the globe
+        met[tree.query(shapely.make_valid(shapely.polygons(ring)), predicate="intersects")] = True
+    return int((~met).sum())
 
 
 class BurntPolygons:
@@ -329,7 +343,9 @@ class PolygonLabels(LabelFormat):
         if options.label_column is None:
             raise DataError(f"{path} holds polygons: name the column of the class, --label-column")
         column, layer = options.label_column, options.label_layer
-        return cls(path, polygon_file(path, column, layer, options.no_label_values))
+        return cls(
+            path, polygon_file(path, column, layer, options.no_label_values, options.label_crs)
+        )
 
     @classmethod
     def implied_classes(
@@ -356,6 +372,21 @@ class PolygonLabels(LabelFormat):
                 "wins: name the order with --priority"
             )
         return notes
+
+    @classmethod
+    def outside_notes(cls, placed: Sequence[tuple[Self, Grid]]) -> list[str]:
+        """Note how many polygons of each file lie in no scene."""
+        grids: dict[PolygonFile, list[Grid]] = defaultdict(list)
+        for labels, grid in placed:
+            grids[labels.file].append(grid)
+        counts = {
+            file.path.name: (file, _outside(file, of_file)) for file, of_file in grids.items()
+        }
+        return [
+            f"{name}: {count} of {len(read_polygons(file).shapes)} polygons lie in no scene"
+            for name, (file, count) in counts.items()
+            if count
+        ]
 
     def open(
         self, stack: ExitStack, grid: Grid, cols: tuple[int, int], rules: LabelRules

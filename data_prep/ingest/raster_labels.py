@@ -6,7 +6,7 @@ number of pixels.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from data_prep.ingest.class_list import (
     raster_classes,
     whole_codes,
 )
-from data_prep.ingest.grid import Grid, bounds_of, is_on_grid
+from data_prep.ingest.grid import Grid, bounds_of, is_on_grid, share_outside
 from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.label_values import LabelValue, hex_color, parse_color
 from data_prep.ingest.losses import counts_text
@@ -63,7 +63,7 @@ class RasterLabels(LabelFormat):
     @classmethod
     def from_file(cls, path: Path, options: SceneOptions) -> Self:
         """Read the header of a raster of one band, or of three of 8 bits."""
-        file = read_header(path)
+        file = read_header(path, crs=options.label_crs)
         if file.bands not in (1, 3) or (file.bands == 3 and file.source_dtype != "uint8"):
             raise DataError(
                 f"{path} has {file.bands} bands of {file.source_dtype}: a label raster has one of "
@@ -104,9 +104,20 @@ class RasterLabels(LabelFormat):
 
     def resampling(self, grid: Grid) -> str:
         """``mode`` where the raster is finer than the grid."""
-        if self.painted or self.file.crs is None or grid.crs is None:
+        if self.painted or self.file.crs is None or is_on_grid(self.file, grid):
             return "nearest"
         return "mode" if is_finer(self.file, grid) else "nearest"
+
+    @classmethod
+    def outside_notes(cls, placed: Sequence[tuple[Self, Grid]]) -> list[str]:
+        """Note the share of each raster that lies in no scene."""
+        grids: dict[RasterFile, list[Grid]] = defaultdict(list)
+        for labels, grid in placed:
+            grids[labels.file].append(grid)
+        shares = {file.path.name: share_outside(file, of_file) for file, of_file in grids.items()}
+        return [
+            f"{name}: {s:.0%} of it lies in no scene" for name, s in shares.items() if s > 0.005
+        ]
 
     def row_step(self, width: int, unit: int) -> int:
         """Rows of whole blocks of the file."""

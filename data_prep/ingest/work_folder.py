@@ -11,8 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data_prep.foreign_errors import writing
 from data_prep.ingest.sources import Sources
 from data_prep.staging import check_free, publish
+from data_prep.store import Store
 from rsdgc.errors import DataError
 
 KEY_FILE = "key"
@@ -36,36 +38,53 @@ def work_folder(
     and else removed. The sources are hashed meanwhile, in a thread, and recorded in the store.
     """
     target = Path(os.path.abspath(out))
-    check_free(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # beside the store: a rename publishes it only within one file system
-    folder = target.parent / f".{target.name}.ingest"
-    with _lock(target.parent / f".{target.name}.lock", target):
-        stamp = folder / KEY_FILE
-        if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == sources.key):
-            if folder.exists() and not stamp.is_file() and any(folder.iterdir()):
-                raise DataError(
-                    f"{folder} is where {target} would be made, and was not left by an ingestion: "
-                    "move it elsewhere, or choose another --out"
-                )
+    # whatever reads a source turns its errors into DataError, so that those of other libraries
+    # which come here are about the output
+    with writing(target):
+        check_free(target, overwrite=overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # beside the store: a rename publishes it only within one file system
+        folder = target.parent / f".{target.name}.ingest"
+        with _lock(target.parent / f".{target.name}.lock", target):
+            work = _prepare(folder, target, sources.key)
+            try:
+                with sources.hashing() as hashed:
+                    yield work
+                    hashed.result().write(work.store)
+                _check_readable(work.store, target)
+                publish(work.store, target)
+            except DataError:
+                # data that is refused once is refused again; after anything else, such as Ctrl-C,
+                # a full disk or a worker that died, the results of jobs stay and are used
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            stamp.write_text(sources.key, encoding="utf-8")
-        work = WorkFolder(folder / "parts", folder / "store")
-        shutil.rmtree(work.store, ignore_errors=True)
-        work.store.mkdir()
-        work.results.mkdir(exist_ok=True)
-        try:
-            with sources.hashing() as hashed:
-                yield work
-                hashed.result().write(work.store)
-            publish(work.store, target)
-        except DataError:
-            # data that is refused once is refused again; after anything else, such as Ctrl-C, a
-            # full disk or a worker that died, the results of jobs stay and are used
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+
+
+def _check_readable(store: Path, target: Path) -> None:
+    try:
+        Store.open(store)
+    except DataError as error:
+        raise DataError(f"{target} is not made, as it could not be read: {error}") from error
+
+
+def _prepare(folder: Path, target: Path, key: str) -> WorkFolder:
+    """Make the folder, or keep what a killed process left of the same work."""
+    stamp = folder / KEY_FILE
+    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == key):
+        if folder.exists() and not stamp.is_file() and any(folder.iterdir()):
+            raise DataError(
+                f"{folder} is where {target} would be made, and was not left by an ingestion: "
+                "move it elsewhere, or choose another --out"
+            )
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        stamp.write_text(key, encoding="utf-8")
+    work = WorkFolder(folder / "parts", folder / "store")
+    shutil.rmtree(work.store, ignore_errors=True)
+    work.store.mkdir()
+    work.results.mkdir(exist_ok=True)
+    return work
 
 
 @contextmanager

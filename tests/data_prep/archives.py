@@ -17,6 +17,12 @@ from rasterio.warp import transform
 
 UTM = "EPSG:32633"
 LEFT, TOP = 500_000.0, 5_000_000.0
+#: A surveyor's grid of a site, which has no place on the globe, and a map of the Moon.
+SITE_GRID = (
+    'ENGCRS["site grid",EDATUM["benchmark"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],'
+    'LENGTHUNIT["metre",1]]'
+)
+MOON = "+proj=eqc +R=1737400 +units=m +no_defs"
 
 
 def write_tif(

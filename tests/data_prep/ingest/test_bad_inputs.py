@@ -82,7 +82,9 @@ def test_no_crs_takes_equal_sizes_pixel_by_pixel_and_invents_nothing(src: Path) 
     assert {scene.crs for scene in store.meta.scenes} == {""}
     assert "geometry" not in store.manifest.column_names
     write_tif(src / "labels.tif", stripes(32, 32, 8, (1, 2)))
-    with pytest.raises(DataError, match=r"labels.tif is 32×32 px.*has no CRS: assign one"):
+    with pytest.raises(
+        DataError, match=r"labels.tif is 32×32 px.*has no CRS and no position: give it both"
+    ):
         ingest(src)
 
 

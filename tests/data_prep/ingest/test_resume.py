@@ -219,8 +219,8 @@ def test_files_are_known_by_their_xxh3(tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(2**19 + 77)
     path.write_bytes(content)
     assert hash_file(path) == xxh3_128_hexdigest(content)
-    with pytest.raises(DataError, match="cannot be read"):
-        hash_file(tmp_path / "none")
+    # whatever needs the file says why it cannot be read
+    assert not hash_file(tmp_path / "none")
 
 
 @given(
