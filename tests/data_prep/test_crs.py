@@ -47,7 +47,7 @@ def test_what_is_no_crs_is_refused_in_a_line(text: str, capfd: pytest.CaptureFix
 )
 def test_heights_are_no_part_of_a_place(compound: str, plane: int) -> None:
     assert horizontal_crs(CRS.from_user_input(compound)) == CRS.from_epsg(plane)
-    assert horizontal_crs(UTM) is UTM
+    assert horizontal_crs(UTM) == UTM
     assert horizontal_crs(None) is None
 
 
