@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from data_prep.foreign_errors import cause_of
 from data_prep.ingest.grid import Grid
 from data_prep.pictures.map_colors import class_colors
-from data_prep.rasters import one_line
 from fl_app.predict.unfinished import UnfinishedMap
 from fl_app.predict.windows import WindowAxis
 from rsdgc.durable import replace_file, replace_text
@@ -138,7 +138,7 @@ def write_maps(
             _publish(work, target, "MODE", predictor="1")
     except RasterioError as error:
         raise DataError(
-            f"{target} cannot be written: {one_line(error)}: see whether its disk is full; what is "
+            f"{target} cannot be written: {cause_of(error)}: see whether its disk is full; what is "
             "done stays, and the same command goes on"
         ) from error
     return dict(zip(legend.names, counts.tolist(), strict=True))
