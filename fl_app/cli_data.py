@@ -150,8 +150,9 @@ def ingest(
         int | None, typer.Option(help="Cut a patch of this odd size around every labeled pixel.")
     ] = None,
     split_by: Annotated[
-        SplitBy, typer.Option(help="What goes into one split as a whole.")
-    ] = SplitBy.BLOCKS,
+        SplitBy | None,
+        typer.Option(help="What goes into one split as a whole; default: blocks."),
+    ] = None,
     test: Annotated[float, typer.Option(help="Share of samples for the test.")] = 0.2,
     val: Annotated[float, typer.Option(help="Share of samples for validation.")] = 0.0,
     buffer: Annotated[
@@ -224,7 +225,7 @@ def ingest(
         "stride_px": stride,
         "edge": edge.value,
         "patch_px": patch,
-        "split_by": split_by.value,
+        "split_by": None if split_by is None else split_by.value,
         "buffer_px": buffer,
         "block_px": block,
         "min_valid": min_valid,

@@ -39,7 +39,7 @@ from data_prep.manifest import Columns, join_columns, text_column
 from data_prep.rasters import RasterFile, color_table, open_raster, shared_nodata
 from data_prep.schema import SPLITS, ModalityMeta, Skipped
 from data_prep.shards import join_shards
-from data_prep.splits import TRAIN, SplitCodes, make_report, split_names, split_stratified
+from data_prep.splits import TEST, TRAIN, SplitCodes, make_report, split_names, split_stratified
 from data_prep.statistics import ChipSums
 from data_prep.store import Store
 from data_prep.store_writer import chip_hashes, write_records
@@ -260,7 +260,14 @@ def _finish(
         class_codes=listed.codes,
         chip_px=sides[1],
         stride_px=sides[1],
-        splits=make_report(method, codes, labels, listed.classes, **options.shares),
+        splits=make_report(
+            method,
+            codes,
+            labels,
+            listed.classes,
+            notes=_split_notes(columns["hash"], codes, method),
+            **options.shares,
+        ),
         skipped=skipped,
         notes=[*_notes(listed.images, *sides), *losses.notes()],
     )
@@ -287,7 +294,7 @@ def _columns(images: Sequence[Image], read: Columns) -> Columns:
 def _split(
     columns: Columns, given: NDArray[Any], classes: int, options: ImageOptions
 ) -> tuple[SplitCodes, str]:
-    """Split as the CSV says, else class by class at each site."""
+    """Split as the CSV or the folders say, else class by class at each site."""
     if (given != "").any():
         if (given == "").any():
             lacking = columns["scene"][given == ""][0]
@@ -296,6 +303,19 @@ def _split(
     sites = np.unique(columns["folder"].astype(str), return_inverse=True)[1]
     groups = sites * classes + columns["label"]
     return split_stratified(groups, columns["hash"], **options.shares), "stratified"
+
+
+def _split_notes(hashes: NDArray[Any], codes: SplitCodes, method: str) -> list[str]:
+    """Note what a given split has against it: equal images on both sides, or nothing to test on."""
+    if method != "given":
+        return []
+    notes = []
+    both = np.intersect1d(hashes[codes == TRAIN].astype(str), hashes[codes == TEST].astype(str))
+    if len(both):
+        notes.append(f"{len(both)} images are in train and in test alike, as the split was given")
+    if not (codes == TEST).any():
+        notes.append("the given split has no test images")
+    return notes
 
 
 def _describe(images: Sequence[Image]) -> ModalityMeta:

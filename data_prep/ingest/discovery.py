@@ -11,7 +11,7 @@ and other rasters of categories: those with a color table, or named like the lab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from data_prep.foreign_errors import reading
@@ -31,6 +31,7 @@ from data_prep.ingest.pieces import join_alike, pieces_of
 from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
 from data_prep.ingest.scene import MaskFile, Scene
 from data_prep.ingest.scene_files import SceneFiles, list_scenes, same_file
+from data_prep.ingest.split_folders import split_level, without_split
 from data_prep.rasters import RasterFile, find_subdataset, natural_key, read_header
 from data_prep.schema import Skipped
 from rsdgc.errors import DataError
@@ -60,8 +61,25 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
             ]
     if not scenes:
         refused = next(item for item in skipped if item.refused)
-        raise DataError(f"{archive.src} holds no usable scene: {refused.path}: {refused.reason}")
-    return agree_on_names(scenes, named=bool(globs)), skipped
+        hint = "; for folders of images without labels use --layout class-folders"
+        raise DataError(
+            f"{archive.src} holds no usable scene: {refused.path}: {refused.reason}"
+            f"{hint if len(listed) > 1 and options.labels is None else ''}"
+        )
+    return _split_by_folders(agree_on_names(scenes, named=bool(globs))), skipped
+
+
+def _split_by_folders(scenes: Sequence[Scene]) -> list[Scene]:
+    """Give scenes the split that folders ``train`` and ``test`` above them say."""
+    paths = [PurePosixPath(scene.name).parts for scene in scenes]
+    level = split_level(paths)
+    if level is None:
+        return list(scenes)
+    given = []
+    for scene, path in zip(scenes, paths, strict=True):
+        rest, split = without_split(path, level)
+        given.append(replace(scene, folder=rest[0] if len(rest) > 1 else "", split=split))
+    return given
 
 
 @dataclass

@@ -4,21 +4,27 @@
 
     SRC/class/image.tif                     class folders
     SRC/client_0/class/image.tif            the same for each site (FedRS-Bench)
+    SRC/train/class/image.tif               with a split, also below the sites' folders
     images.csv: file,label[,folder][,split]      paths are relative to the CSV file
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
+from data_prep.ingest.labels import DEFAULT_LABELS
 from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
+from data_prep.ingest.products import by_product_reason
+from data_prep.ingest.scene_files import RESOLUTION_FOLDER
+from data_prep.ingest.sensors import split_band
+from data_prep.ingest.split_folders import split_level, without_split
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.documents import DocumentError, parse_table, read_marked_text, shorten
@@ -146,9 +152,13 @@ def common_side(images: Sequence[Image]) -> int:
 
 def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
     entries = []
-    sites = _site_folders(archive)
+    paths = {folder: PurePosixPath(folder).parts for folder in archive.files}
+    filled = [folder for folder, names in archive.files.items() if any(map(is_raster, names))]
+    level = split_level(paths[folder] for folder in filled)
+    places = {folder: without_split(parts, level) for folder, parts in paths.items()}
+    sites = _site_folders(archive, {folder: parts for folder, (parts, _) in places.items()})
     for folder, names in archive.files.items():
-        parts = PurePosixPath(folder).parts
+        parts, split = places[folder]
         depth = 1 + (bool(parts) and parts[0] in sites)
         if len(parts) < depth:
             continue
@@ -163,24 +173,65 @@ def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
             if not (is_raster(name) or is_sidecar(name) or name.endswith((".txt", ".md", ".json")))
         ]
         site = parts[0] if depth > 1 else ""
-        entries += [_Entry(name, archive.path(name), parts[-1], site) for name in rasters]
+        entries += [_Entry(name, archive.path(name), parts[-1], site, split) for name in rasters]
     if archive.src.is_dir():  # a zip file need not list empty folders
-        filled = {PurePosixPath(name).parts[0] for name in archive.files if name}
+        tops = {PurePosixPath(name).parts[0] for name in archive.files if name}
         for child in sorted(archive.src.iterdir()):
-            if child.is_dir() and not child.name.startswith(".") and child.name not in filled:
+            if child.is_dir() and not child.name.startswith(".") and child.name not in tops:
                 skipped.append(Skipped(path=child.name, reason="no image in it", refused=False))
+    _check_layout(archive, entries)
     return sorted(entries, key=lambda entry: (natural_key(entry.folder), natural_key(entry.name)))
 
 
-def _site_folders(archive: Archive) -> set[str]:
+def _site_folders(archive: Archive, places: Mapping[str, tuple[str, ...]]) -> set[str]:
     """Top folders that hold class folders, not images."""
     holders: dict[int, set[str]] = {1: set(), 2: set()}
     for folder, names in archive.files.items():
-        parts = PurePosixPath(folder).parts
+        parts = places[folder]
         if len(parts) in holders and any(map(is_raster, names)):
             holders[len(parts)].add(parts[0])
     # a folder with images of its own is a class, whatever lies deeper in it
     return holders[2] - holders[1]
+
+
+def _check_layout(archive: Archive, entries: Sequence[_Entry]) -> None:
+    """Raise DataError if the folders are scenes, of which each would become a class."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        stems[str(PurePosixPath(entry.name).parent)].append(PurePosixPath(entry.name).stem)
+    labeled = [
+        folder
+        for folder in stems
+        if any(PurePosixPath(n).stem.lower() == DEFAULT_LABELS for n in archive.files[folder])
+    ]
+    kinds = {frozenset(names) for names in stems.values()}
+    products = [folder for folder, names in stems.items() if all(map(_is_product, names))]
+    resolutions = [f for f in stems if RESOLUTION_FOLDER.match(PurePosixPath(f).name)]
+    if 2 * len(labeled) >= max(1, len(stems)):
+        evidence = f"{labeled[0]} holds labels"
+    elif 2 * len(products) > len(stems) or resolutions:
+        evidence = f"{(products or resolutions)[0]} holds the bands of a product"
+    elif len(stems) > 1 and len(kinds) == 1 and all(map(_says_what, kinds.copy().pop())):
+        names = sorted(next(iter(kinds)))
+        if len(names) < 2:
+            return
+        evidence = f"each folder holds {', '.join(names[:4])}"
+    else:
+        return
+    raise DataError(
+        f"{archive.src} looks like scenes and not like class folders ({evidence}): use --layout "
+        "scenes; if its folders are classes, list the images in a CSV file with the columns file "
+        "and label"
+    )
+
+
+def _is_product(stem: str) -> bool:
+    return bool(split_band(stem).modality or by_product_reason(stem))
+
+
+def _says_what(stem: str) -> bool:
+    """Tell whether a name says what a file shows and does not number it."""
+    return (stem.isalpha() and len(stem) > 2) or split_band(stem).band[:1].upper() == "B"
 
 
 def _listed(path: Path) -> list[_Entry]:

@@ -221,7 +221,8 @@ class SceneOptions(IngestOptions):
         whole fields are split.
     split_by
         ``blocks`` of ground, whole scenes (``scene``), the latest dates (``date``), or as a
-        description says (``given``).
+        description or folders ``train`` and ``test`` say (``given``). Default: ``given`` where
+        there are such folders, else ``blocks``.
     min_valid, min_label
         Least share of a chip's pixels that are valid in all bands, and that have a label.
     """
@@ -248,7 +249,7 @@ class SceneOptions(IngestOptions):
     patch_px: int | None = None
     buffer_px: int | None = None
     block_px: int | None = None
-    split_by: str = "blocks"
+    split_by: str | None = None
     min_valid: float = 0.5
     min_label: float = 0.5
 
@@ -263,12 +264,13 @@ class SceneOptions(IngestOptions):
             raise SettingError(f"--buffer is {self.buffer_px}: choose 0 or more")
         if self.block_px is not None and self.block_px < 1:
             raise SettingError(f"--block is {self.block_px}: choose at least the chip's side")
-        _check_choice("split-by", self.split_by, list(SplitBy))
+        if self.split_by is not None:
+            _check_choice("split-by", self.split_by, list(SplitBy))
         if self.patch_px is not None and (self.patch_px < 1 or self.patch_px % 2 == 0):
             raise SettingError(
                 f"--patch is {self.patch_px}: choose an odd number such as 3, 5 or 11"
             )
-        if self.patch_px is not None and self.split_by != "blocks":
+        if self.patch_px is not None and self.split_by not in (None, "blocks"):
             raise SettingError(
                 "--split-by does not apply to pixel mode, which splits whole fields: leave it out"
             )

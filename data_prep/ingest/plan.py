@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_clas
 from data_prep.ingest.description import DESCRIPTION_SUFFIXES, described_scenes
 from data_prep.ingest.discovery import find_scenes
 from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
+from data_prep.ingest.identity import agree_on_names
 from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.labels import holds_labels
 from data_prep.ingest.modalities import agree_modalities, alignment_notes
@@ -102,9 +103,19 @@ def scenes_of(
     """Return the archive or description at a path, its scenes, and what was skipped."""
     path = Path(src)
     if path.suffix.lower() in DESCRIPTION_SUFFIXES and path.is_file():
-        return described_scenes(path, options)
+        if options.patterns:
+            raise SettingError(
+                f"--pattern does not apply to {path}, which names files: leave it out"
+            )
+        archive, options, scenes, skipped = described_scenes(path, options)
+        scenes = agree_on_names(scenes, named=True)
+        return archive, replace(options, split_by=options.split_by or "blocks"), scenes, skipped
     archive = open_archive(src)
-    return archive, options, *find_scenes(archive, options)
+    scenes, skipped = find_scenes(archive, options)
+    # folders train and test above the scenes are a split, unless another one is asked for
+    has_split = options.patch_px is None and all(scene.split for scene in scenes)
+    method = options.split_by or ("given" if has_split else "blocks")
+    return archive, replace(options, split_by=method), scenes, skipped
 
 
 def stop_if_strict(strict: bool, skipped: list[Skipped]) -> None:
