@@ -62,7 +62,7 @@ def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     _check_trainable(codes)
     gap = least_distance(ground, codes)
     report = make_report(
-        options.split_by,
+        options.split_by or "blocks",
         codes,
         labels,
         names,
