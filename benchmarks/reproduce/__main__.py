@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.reproduce.experiments import EXPERIMENTS, Experiment, describe, experiment
 from benchmarks.reproduce.gradient_methods import METHODS, find_method
 from benchmarks.reproduce.process_group import Arguments, Case, run_node, start_nodes
+from rsdgc.errors import SettingError
 
 
 def cases(
@@ -97,9 +98,12 @@ def main() -> None:
     if args.describe:
         print("\n".join(describe(args.experiment)))
         return
-    chosen = experiment(args.experiment, dict(word.partition("=")[::2] for word in args.set))
+    try:
+        chosen = experiment(args.experiment, dict(word.partition("=")[::2] for word in args.set))
+        wanted = list(cases(args.methods, args.budgets, args.seeds, chosen))
+    except SettingError as error:
+        parser.exit(2, f"error: {error}\n")
     rows = read_results(args.out)
-    wanted = cases(args.methods, args.budgets, args.seeds, chosen)
     pending = [case for case in wanted if not has_run(case, rows)]
     if pending and not args.table:
         arguments = Arguments(args.data, args.out, args.device, args.threads, pending)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rsdgc.compression import Compression, budget_of_step
 
 from benchmarks.reproduce.experiments import Experiment
+from rsdgc.compression import Compression, budget_of_step
 from rsdgc.documents import explain_invalid
 from rsdgc.errors import SettingError
 from rsdgc.indicators import make_indicator

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from numpy.typing import NDArray
-from rsdgc.torch import NsiState, nsi_hook
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +27,7 @@ from data_prep.ingest.class_folders import ingest_class_folders
 from fl_app.models import build_model
 from fl_app.site_data import normalizations
 from rsdgc.errors import RsdgcError, RunError, SettingError
+from rsdgc.torch import NsiState, nsi_hook
 
 
 def open_images(data: Path, px: int, test_share: float, store: Path) -> Dataset:
