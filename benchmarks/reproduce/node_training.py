@@ -102,7 +102,7 @@ class Node:
                     group["lr"] = _rate(experiment.learning_rate, step, steps)
                 optimizer.zero_grad()
                 loss = F.cross_entropy(parallel(*channels_last(images)), y)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 if state is None and experiment.clip_norm:
                     nn.utils.clip_grad_norm_(model.parameters(), experiment.clip_norm)
                 optimizer.step()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from benchmarks.reproduce.experiments import Experiment
 from benchmarks.reproduce.node_training import Node, open_images
@@ -48,7 +48,7 @@ def start_nodes(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
         group_file = str(Path(folder) / "group")
         nodes = arguments.cases[0].experiment.nodes
-        multiprocessing.spawn(run_node, (arguments, group_file), nodes)  # type: ignore[no-untyped-call]
+        spawn(run_node, (arguments, group_file), nodes)  # type: ignore[no-untyped-call]
 
 
 def run_node(rank: int, arguments: Arguments, group_file: str = "") -> None:

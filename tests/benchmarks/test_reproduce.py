@@ -114,7 +114,7 @@ def test_a_warm_up_that_takes_all_bytes_is_refused() -> None:
     assert method is not None
     with pytest.raises(SettingError, match="set a smaller warm_up"):
         gradient_methods.compression(
-            method, experiment, times=100, steps=100, dense_bytes=4_000_000
+            method, experiment, times=400, steps=100, dense_bytes=4_000_000
         )
 
 
