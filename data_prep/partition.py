@@ -19,7 +19,7 @@ from data_prep.choices import PartitionScheme
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
 from data_prep.manifest import Columns, column
 from data_prep.schema import MAX_NAME_BYTES, PARTITION_FILE, PartitionMeta, write_record
-from data_prep.staging import check_free, staged_folder
+from data_prep.staging import PARTITION, check_free, staged_folder
 from data_prep.store import Store
 from rsdgc.documents import shorten
 from rsdgc.errors import DataError, SettingError
@@ -92,7 +92,7 @@ def partition(
         raise SettingError(f"scheme {scheme} needs a number of sites: set --sites")
     if sites is not None and sites < 1:
         raise SettingError(f"--sites is {sites}: choose 1 or more")
-    check_free(Path(out).absolute(), overwrite=overwrite, record=PARTITION_FILE)
+    check_free(Path(out).absolute(), overwrite=overwrite, kind=PARTITION)
     opened = Store.open(store)
     columns = {name: column(opened.manifest, name) for name in _COLUMNS}
     count = len(np.unique(columns["scene"].astype(str))) if sites is None else sites
@@ -126,7 +126,7 @@ def partition(
         dropped=int((site_of == NO_SITE).sum()),
         lacking=lacking,
     )
-    with staged_folder(out, overwrite=overwrite, record=PARTITION_FILE) as folder:
+    with staged_folder(out, overwrite=overwrite, kind=PARTITION) as folder:
         (folder / SITES_FOLDER).mkdir()
         for index, name in enumerate(names):
             rows = opened.manifest.take(np.flatnonzero(site_of == index))

@@ -7,35 +7,50 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from data_prep.foreign_errors import writing
 from data_prep.schema import PARTITION_FILE, STORE_FILE
 from rsdgc.documents import DocumentError, read_json
 from rsdgc.errors import DataError
 
-#: What a store or a partition consists of, by the name of its record; shards are ``*.npy``.
-_CONTENTS = {
-    STORE_FILE: {STORE_FILE, "manifest.parquet", "sources.json"},
-    PARTITION_FILE: {PARTITION_FILE, "sites"},
-}
-#: Keys that tell such a record from a file of the same name by another program.
-_KEYS = {STORE_FILE: {"schema_version", "splits"}, PARTITION_FILE: {"schema_version", "scheme"}}
+
+class FolderKind(NamedTuple):
+    """A kind of folder that is made as a whole, and may be replaced by another one of its kind."""
+
+    name: str
+    record: str  #: the file that tells what is in it
+    keys: frozenset[str]  #: of the record, that no other program's file of that name has
+    contents: frozenset[str]  #: names of everything in it; also suffixes, such as ``.npy``
+
+
+STORE = FolderKind(
+    "store",
+    STORE_FILE,
+    frozenset(("schema_version", "splits")),
+    frozenset((STORE_FILE, "manifest.parquet", "sources.json", ".npy")),
+)
+PARTITION = FolderKind(
+    "partition",
+    PARTITION_FILE,
+    frozenset(("schema_version", "scheme")),
+    frozenset((PARTITION_FILE, "sites")),
+)
 
 
 @contextmanager
 def staged_folder(
-    out: str | os.PathLike[str], *, overwrite: bool = False, record: str = STORE_FILE
+    out: str | os.PathLike[str], *, overwrite: bool = False, kind: FolderKind = STORE
 ) -> Iterator[Path]:
     """Yield a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
 
     On any error the sibling is removed and ``out`` stays as it was. ``out`` may be an empty folder;
-    with ``overwrite``, also a store, or a partition, whichever has the ``record``. Anything else is
-    never touched: DataError.
+    with ``overwrite``, also one of the same kind. Anything else is never touched: DataError.
     """
     target = Path(os.path.abspath(out))
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     with writing(target):
-        check_free(target, overwrite=overwrite, record=record)
+        check_free(target, overwrite=overwrite, kind=kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -46,32 +61,29 @@ def staged_folder(
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(target: Path, *, overwrite: bool, record: str = STORE_FILE) -> None:
+def check_free(target: Path, *, overwrite: bool, kind: FolderKind = STORE) -> None:
     """Raise DataError unless a folder may be made at ``target``; see :func:`staged_folder`."""
     if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file: choose another output folder")
     if not target.exists() or not any(target.iterdir()):
         return
-    kind = "store" if record == STORE_FILE else "partition"
-    if not _is_record(target / record, _KEYS[record]):
-        only = f" and not a {kind}, and --force replaces nothing else" if overwrite else ""
+    if not _is_record(target / kind.record, kind.keys):
+        only = f" and not a {kind.name}, and --force replaces nothing else" if overwrite else ""
         raise DataError(f"{target} is not empty{only}: choose another output folder")
     if not overwrite:
         raise DataError(
             f"{target} exists already: remove it, choose another output folder, or replace the "
-            f"{kind} with --force"
+            f"{kind.name} with --force"
         )
     for path in sorted(target.iterdir()):
-        if path.name not in _CONTENTS[record] and not (
-            record == STORE_FILE and path.suffix == ".npy"
-        ):
+        if not {path.name, path.suffix} & kind.contents:
             raise DataError(
-                f"{target} holds {path.name}, which is no part of a {kind}, and --force would "
+                f"{target} holds {path.name}, which is no part of a {kind.name}, and --force would "
                 "delete it: move it elsewhere, or choose another output folder"
             )
 
 
-def _is_record(path: Path, keys: set[str]) -> bool:
+def _is_record(path: Path, keys: frozenset[str]) -> bool:
     """Tell whether a file is a record of this project's, of any version, damaged or not within."""
     try:
         values = read_json(path)

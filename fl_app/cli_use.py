@@ -21,6 +21,11 @@ def add_use_commands(app: typer.Typer) -> None:
             "rsdgc predict runs/spring scene.tif --data store/ --bands B02,B03,B04 --out map.tif",
         )
     )(predict)
+    app.command(
+        epilog=examples(
+            "rsdgc export runs/mine --out model/", "rsdgc export runs/mine --best --out model/"
+        )
+    )(export)
     app.command(epilog=examples("rsdgc doctor", "rsdgc doctor --json"))(doctor)
 
 
@@ -133,6 +138,38 @@ def predict(
         shares = sorted(each.pixels.items(), key=lambda pair: -pair[1])
         shown = ", ".join(f"{name} {count / total:.1%}" for name, count in shares[:5] if count)
         typer.echo(f"{each.path}: {shown}" if total else f"{each.path}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a complete run.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Store whose statistics normalize, where each site used its own."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The model of the best round by validation.")
+    ] = False,
+    code_dir: CodeDir = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another exported model at --out.")
+    ] = False,
+) -> None:
+    """Export a run's model for others: a PyTorch program, its weights and a model card.
+
+    The program has the normalization inside and needs PyTorch alone.
+    """
+    from fl_app.runs.records import RunSummary
+
+    RunSummary.read(run)
+    typer.echo(f"loading the model of {run}", err=True)
+    from fl_app.delivered_model import load_delivered
+    from fl_app.export import export_model
+    from rsdgc.registry import add_code_dir
+
+    if code_dir is not None:
+        add_code_dir(code_dir)
+    typer.echo(export_model(load_delivered(run, data=data, best=best), out, force=force))
 
 
 def doctor(as_json: AsJson = False) -> None:

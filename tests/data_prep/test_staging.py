@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.staging import staged_folder
+from data_prep.staging import PARTITION, STORE, staged_folder
 from rsdgc.errors import DataError
 
 
@@ -25,25 +25,28 @@ RECORDS = {
 }
 
 
+KINDS = {"meta.json": STORE, "partition.json": PARTITION}
+
+
 @pytest.mark.parametrize("record", RECORDS)
 def test_a_store_is_replaced_by_a_store_and_a_partition_by_a_partition(
     tmp_path: Path, record: str
 ) -> None:
-    out, text = tmp_path / "out", RECORDS[record]
-    with staged_folder(out, record=record) as folder:
+    out, text, kind = tmp_path / "out", RECORDS[record], KINDS[record]
+    with staged_folder(out, kind=kind) as folder:
         (folder / record).write_text(text)
-    with pytest.raises(DataError, match="exists already"), staged_folder(out, record=record):
+    with pytest.raises(DataError, match="exists already"), staged_folder(out, kind=kind):
         pass
-    with pytest.raises(KeyError), staged_folder(out, overwrite=True, record=record):
+    with pytest.raises(KeyError), staged_folder(out, overwrite=True, kind=kind):
         raise KeyError
     assert (out / record).read_text() == text
     other = next(name for name in RECORDS if name != record)
     with (
         pytest.raises(DataError, match="and --force replaces nothing else"),
-        staged_folder(out, overwrite=True, record=other),
+        staged_folder(out, overwrite=True, kind=KINDS[other]),
     ):
         pass
-    with staged_folder(out, overwrite=True, record=record) as folder:
+    with staged_folder(out, overwrite=True, kind=kind) as folder:
         (folder / record).write_text(text.replace("NAME", "new"))
     assert "new" in (out / record).read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -64,7 +67,7 @@ def test_records_of_other_programs_are_not_taken_for_ours(
     (tmp_path / name).write_text(text)
     with (
         pytest.raises(DataError, match="replaces nothing else"),
-        staged_folder(tmp_path, overwrite=True, record=name),
+        staged_folder(tmp_path, overwrite=True, kind=KINDS[name]),
     ):
         pass
     assert (tmp_path / name).read_text() == text

@@ -1,0 +1,139 @@
+"""A run's model for others: a program with normalization inside, its weights, and a model card.
+
+::
+
+    FOLDER/model.pt2           torch.export: physical values (n, bands, px, px) to probabilities
+    FOLDER/model.safetensors   the weights
+    FOLDER/model.json          bands, order, statistics, chip size, classes
+    FOLDER/README.md           the model card
+
+The program takes one float32 tensor a modality, in the order of ``model.json``, and any number of
+chips. It needs PyTorch and nothing of this project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clients.normalization import stack_modalities
+from data_prep.staging import FolderKind, check_free, staged_folder
+from fl_app.delivered_model import BandStatistics, DeliveredModel
+from fl_app.model_card import write_card
+from rsdgc.errors import SettingError, describe_error
+
+PROGRAM_FILE, WEIGHTS_FILE, RECORD_FILE = "model.pt2", "model.safetensors", "model.json"
+CARD_FILE = "README.md"
+EXPORT = FolderKind(
+    "exported model",
+    RECORD_FILE,
+    frozenset(("rsdgc_version", "modalities", "classes")),
+    frozenset((PROGRAM_FILE, WEIGHTS_FILE, RECORD_FILE, CARD_FILE)),
+)
+
+
+class PhysicalModel(nn.Module):
+    """A network that takes physical values, with NaN for pixels without data."""
+
+    def __init__(self, model: DeliveredModel) -> None:
+        super().__init__()
+        self.network = model.network
+        self._stacked = not model.fusion
+        for number, statistics in enumerate(model.statistics):
+            for name, values in (("mean", statistics.mean), ("slope", _slope(statistics))):
+                tensor = torch.from_numpy(values).reshape(1, -1, 1, 1)
+                self.register_buffer(f"{name}_{number}", tensor)
+
+    def forward(self, *chips: Tensor) -> Tensor:
+        """Return probabilities (n, classes) of chips, one tensor (n, bands, px, px) a modality."""
+        normalized = [
+            torch.nan_to_num(
+                (x - self.get_buffer(f"mean_{i}")) * self.get_buffer(f"slope_{i}"), nan=0.0
+            )
+            for i, x in enumerate(chips)
+        ]
+        inputs = [stack_modalities(normalized)] if self._stacked else normalized
+        return torch.softmax(self.network(*inputs), dim=1)
+
+
+def _slope(statistics: BandStatistics) -> Any:
+    """Return 1/std of each band; 0 for a constant one, as in training."""
+    std = torch.from_numpy(statistics.std)
+    return torch.where(std > 0, 1 / torch.where(std > 0, std, 1), 0).numpy()
+
+
+def export_model(model: DeliveredModel, out: Path, *, force: bool = False) -> Path:
+    """Export a run's model into a new folder, which appears complete or not at all.
+
+    With ``force``, an earlier export in the folder is replaced.
+
+    Raises
+    ------
+    SettingError
+        PyTorch cannot export the network.
+    DataError
+        The folder holds something else.
+    """
+    check_free(out.absolute(), overwrite=force, kind=EXPORT)
+    program = _trace(model)
+    with staged_folder(out, overwrite=force, kind=EXPORT) as folder:
+        torch.export.save(program, folder / PROGRAM_FILE)
+        shutil.copy(model.file, folder / WEIGHTS_FILE)
+        digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        record = json.dumps(describe(model, digest), indent=1, ensure_ascii=False)
+        (folder / RECORD_FILE).write_text(record + "\n", encoding="utf-8")
+        write_card(folder / CARD_FILE, model, digest)
+    return out
+
+
+def describe(model: DeliveredModel, digest: str) -> dict[str, Any]:
+    """Return what ``model.json`` says."""
+    return {
+        "rsdgc_version": version("rsdgc"),
+        "model": model.name,
+        "sha256": digest,
+        "chip_px": model.chip_px,
+        "label": "central pixel" if model.centered else "chip",
+        "modalities": [
+            {
+                "name": modality.name,
+                "bands": list(modality.bands),
+                "px": modality.px,
+                "resolution": resolution or None,
+                "mean": statistics.mean.tolist(),
+                "std": statistics.std.tolist(),
+            }
+            for modality, statistics, resolution in zip(
+                model.modalities, model.statistics, model.resolutions, strict=True
+            )
+        ],
+        "classes": [
+            {"index": index, "code": code, "name": name}
+            for index, (code, name) in enumerate(zip(model.class_codes, model.classes, strict=True))
+        ],
+    }
+
+
+def _trace(model: DeliveredModel) -> torch.export.ExportedProgram:
+    physical = PhysicalModel(model).eval()
+    chips = tuple(torch.zeros(2, len(m.bands), m.px, m.px) for m in model.modalities)
+    batch = torch.export.Dim("batch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, about its internals
+            return torch.export.export(
+                physical, chips, dynamic_shapes=(tuple({0: batch} for _ in chips),)
+            )
+    except Exception as error:
+        raise SettingError(
+            f"PyTorch cannot export model {model.name} ({describe_error(error)}): use "
+            f"{model.file} with the network's code"
+        ) from None

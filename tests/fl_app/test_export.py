@@ -1,0 +1,93 @@
+"""An exported model gives what the run's network gives, and its card says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from fl_app.delivered_model import load_delivered
+from fl_app.export import export_model
+from tests.command import rsdgc
+from tests.fl_app.predict.conftest import BANDS, CODES, trained  # noqa: F401  # a fixture
+from tests.fl_app.predict.test_modalities_of_scenes import fused  # noqa: F401
+from tests.fl_app.predict.test_predict import by_hand
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    out = tmp_path_factory.mktemp("exported") / "model"
+    return export_model(load_delivered(trained), out)
+
+
+def test_the_program_gives_what_the_network_gives(trained: Path, exported: Path) -> None:  # noqa: F811
+    program = torch.export.load(exported / "model.pt2").module()
+    image = np.random.default_rng(1).integers(0, 900, (3, 32, 32)).astype(np.float32)
+    image[:, :4] = 0  # nodata of the training data
+    corners = [(0, 0), (3, 9), (24, 24), (10, 2), (8, 8)]
+    chips = np.stack([image[:, r : r + 8, c : c + 8] for r, c in corners])
+    chips[chips == 0] = np.nan
+    for count in (1, 5):
+        result = program(torch.from_numpy(chips[:count])).detach().numpy()
+        expected = by_hand(trained, image, corners[:count], 8)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_the_record_and_the_card_say_what_it_takes(trained: Path, exported: Path) -> None:  # noqa: F811
+    record = json.loads((exported / "model.json").read_text())
+    assert record["modalities"][0]["bands"] == list(BANDS)
+    assert [each["code"] for each in record["classes"]] == list(CODES)
+    assert (
+        load_file(exported / "model.safetensors").keys()
+        == load_file(trained / "model.safetensors").keys()
+    )
+    card = (exported / "README.md").read_text()
+    _, head, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["pipeline_tag"] == "image-classification"
+    summary = json.loads((trained / "summary.json").read_text())
+    (metric, *_) = metadata["model-index"][0]["results"][0]["metrics"]
+    assert metric == {"type": "accuracy", "name": "accuracy", "value": summary["accuracy"]}
+    for words in ("blue, green, red", "class 42", "## Limits", "sent by the sites", "SHA-256"):
+        assert words in body
+
+
+def test_the_snippet_of_the_card_works(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = (exported / "README.md").read_text()
+    code = card.split("```python\n", 1)[1].split("```", 1)[0]
+    monkeypatch.chdir(exported)
+    names: dict[str, torch.Tensor] = {}
+    exec(code, names)
+    assert names["probabilities"].shape == (8, len(CODES))
+    assert names["probabilities"].sum(1).allclose(torch.ones(8))
+
+
+def test_several_modalities(fused: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = export_model(load_delivered(fused), tmp_path / "model")
+    program = torch.export.load(out / "model.pt2").module()
+    result = program(torch.rand(3, 3, 8, 8) * 900, torch.rand(3, 1, 4, 4))
+    assert result.shape == (3, 3)
+
+
+def test_only_exports_are_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "model"
+    assert rsdgc(monkeypatch, "export", trained, "--out", out) == 0
+    assert rsdgc(monkeypatch, "export", trained, "--out", out) == 2
+    assert "replace the exported model with --force" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, "export", trained, "--out", out, "--force") == 0
+    (out / "notes.md").write_text("mine")
+    assert rsdgc(monkeypatch, "export", trained, "--out", out, "--force") == 2
+    assert (out / "notes.md").read_text() == "mine"
+    assert rsdgc(monkeypatch, "export", trained, "--out", trained, "--force") == 2
+    assert (trained / "summary.json").exists()
+    assert rsdgc(monkeypatch, "export", tmp_path / "nowhere", "--out", tmp_path / "x") == 2
