@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_prep.common_statistics import scaling
 from data_prep.data_page_template import TEMPLATE
 from data_prep.dataset import Dataset, open_data
-from data_prep.inspect import describe
+from data_prep.inspect import describe, nodata_text
 from data_prep.manifest import column
 from data_prep.pictures.html_page import render_page
 from data_prep.pictures.images import photo_uri, stretch
@@ -154,7 +154,8 @@ def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:
         bands = [band for band in facts["bands"] if band["modality"] == meta.name]
         for i, band in enumerate(bands[:MAX_BANDS]):
             histogram = _histogram(values[:, i][valid[:, i]])
-            rows.append(band | {"histogram": histogram, "scale": scale[i], "offset": offset[i]})
+            own = {"histogram": histogram, "scale": scale[i], "offset": offset[i]}
+            rows.append(band | {"nodata": nodata_text(band)} | own)
     return rows
 
 

@@ -122,7 +122,7 @@ a sample of them.</p>
  "pixels", "scale", "offset"], last="histogram") %}
 {% for band in bands %}
 <tr><td>{{ band.modality }}</td><th scope="row">{{ band.band }}</th><td>{{ band.dtype }}</td>
-<td class="n">{{ "" if band.nodata is none else "%g"|format(band.nodata) }}</td>
+<td class="n">{{ band.nodata }}</td>
 {% for name in ["mean", "std", "min", "max"] %}
 <td class="n">{{ "%.5g"|format(band[name]) }}</td>
 {% endfor %}

@@ -61,7 +61,15 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _band_facts(meta: ModalityMeta, i: int) -> dict[str, Any]:
     shared = meta.model_dump(include={"dtype", "nodata", "resolution"})
     own = {name: getattr(meta, name)[i] for name in ("mean", "std", "min", "max", "count")}
-    return {"modality": meta.name, "band": meta.bands[i]} | shared | own
+    layer = {"validity_layer": bool(meta.validity)}
+    return {"modality": meta.name, "band": meta.bands[i]} | shared | layer | own
+
+
+def nodata_text(band: dict[str, Any]) -> str:
+    """Say what marks a band's invalid pixels, of a record that :func:`describe` returned."""
+    if band["validity_layer"]:
+        return "validity layer"
+    return "" if band["nodata"] is None else f"{band['nodata']:g}"
 
 
 def print_description(facts: dict[str, Any], console: Console | None = None) -> None:

@@ -306,7 +306,7 @@ def shared_nodata(files: Iterable[RasterFile]) -> float | int | None:
 def _declared_nodata(source: Any, band: int) -> float | int | None:
     """Return a band's nodata value; of 64-bit integers the exact one, which rasterio rounds."""
     value: float | None = source.nodatavals[band - 1]
-    if value is None or source.dtypes[band - 1] not in ("int64", "uint64"):
+    if source.dtypes[band - 1] not in ("int64", "uint64"):
         return value
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(source, memory.name, driver="VRT")

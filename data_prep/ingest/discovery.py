@@ -1,7 +1,8 @@
 """Finding scenes in an archive: their modalities, masks and labels.
 
-Which files belong to a scene is decided in :mod:`data_prep.ingest.scene_files`, and which of them
-make which modality in :mod:`data_prep.ingest.identity`.
+Which files belong to a scene is decided in :mod:`data_prep.ingest.scene_files` (where folders of
+images lie beside one of labels, in :mod:`data_prep.ingest.paired_folders`), and which of them make
+which modality in :mod:`data_prep.ingest.identity`.
 
 Labels and masks are not modalities, and neither are by-products of known sensors, flags of quality
 and other rasters of categories: those with a color table, or named like the labels
@@ -27,6 +28,7 @@ from data_prep.ingest.identity import (
 )
 from data_prep.ingest.labels import find_labels, read_labels
 from data_prep.ingest.options import SceneOptions
+from data_prep.ingest.paired_folders import Pairs, find_pairs
 from data_prep.ingest.pieces import join_alike, pieces_of
 from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
 from data_prep.ingest.scene import MaskFile, Scene
@@ -43,9 +45,10 @@ TEXT_SUFFIXES = frozenset((".json", ".xml", ".txt", ".md", ".toml", ".csv", ".ht
 def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], list[Skipped]]:
     """List the scenes of an archive, in natural order of their names, and what was skipped."""
     globs = parse_modalities(options.modalities)
-    listed, skipped = list_scenes(archive, options)
-    scenes: list[Scene] = []
-    skipped = [*archive.skipped, *skipped]
+    pairs = Pairs() if options.patterns else find_pairs(archive, globs, options)
+    listed, skipped = list_scenes(archive, options, pairs.folders)
+    scenes = pairs.scenes
+    skipped = [*archive.skipped, *pairs.skipped, *skipped]
     for files in listed:
         try:
             with reading(archive.path(files.folder)):

@@ -137,7 +137,7 @@ def _header_notes(file: RasterFile) -> list[str]:
         notes.append(f"{file.path.name} has an alpha band, which is a mask and not a band")
     if file.gcps:
         notes.append(f"{file.path.name} placed by its ground control points")
-    if file.source_dtype == "float64":
+    if file.source_dtype == "float64" and file.dtype == "float32":
         notes.append(f"{file.path.name} is float64, stored as float32")
     if file.complex_mode:
         how = "amplitude" if file.complex_mode == "amp" else "decibels of the amplitude"

@@ -166,7 +166,8 @@ class SceneOptions(IngestOptions):
     Attributes
     ----------
     labels
-        Name of the label file in each scene folder, or the path of one for all scenes. Default:
+        Name of the label file in each scene folder (also a glob that one file matches), the path of
+        one for all scenes, or the name of a folder of labels beside folders of images. Default:
         ``labels`` with any suffix.
     label_format
         Name of a label format, or its place as ``package.module:Class``; see

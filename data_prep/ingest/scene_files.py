@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_prep.ingest.archive import Archive, is_container, is_raster, is_sidecar
-from data_prep.ingest.labels import DEFAULT_LABELS, holds_labels
+from data_prep.ingest.labels import DEFAULT_LABELS, holds_labels, shared_labels
 from data_prep.ingest.name_pattern import NameParts, first_match
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.sensors import date_of
@@ -53,25 +53,32 @@ def same_file(first: Path, second: Path) -> bool:
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
-def list_scenes(archive: Archive, options: SceneOptions) -> tuple[list[SceneFiles], list[Skipped]]:
-    """List the scenes' files, in the order of the archive, and the files that are in no scene."""
+def list_scenes(
+    archive: Archive, options: SceneOptions, apart: Collection[str] = ()
+) -> tuple[list[SceneFiles], list[Skipped]]:
+    """List the scenes' files, in the order of the archive, and the files that are in no scene.
+
+    Folders ``apart`` hold scenes that are known already.
+    """
     if options.patterns:
         return _by_patterns(archive, options)
-    return _by_folders(archive, options), []
+    return _by_folders(archive, options, apart), []
 
 
 def label_test(archive: Archive, options: SceneOptions) -> Callable[[str], bool]:
     """Return a test whether a file of the archive is the one that ``--labels`` names by a path."""
-    shared = [Path(options.labels), archive.src / options.labels] if options.labels else []
+    shared = shared_labels(archive, options)
     return lambda name: any(same_file(archive.path(name), file) for file in shared)
 
 
-def _by_folders(archive: Archive, options: SceneOptions) -> list[SceneFiles]:
+def _by_folders(
+    archive: Archive, options: SceneOptions, apart: Collection[str]
+) -> list[SceneFiles]:
     """Take every folder that holds rasters, besides labels of all scenes, for a scene."""
     folders: dict[str, list[str]] = {}
     for folder, names in archive.files.items():
         scene = _scene_folder(PurePosixPath(folder))
-        if scene is not None:
+        if scene is not None and folder not in apart:
             key = "" if scene.as_posix() == "." else scene.as_posix()
             folders.setdefault(key, []).extend(names)
     is_shared = label_test(archive, options)
@@ -82,7 +89,7 @@ def _by_folders(archive: Archive, options: SceneOptions) -> list[SceneFiles]:
     }
     filled = [folder for folder, names in images.items() if names]
     scenes = [folder for folder in filled if not all(map(is_shared, images[folder]))] or filled
-    if not scenes:
+    if not scenes and not apart:
         raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
     return [SceneFiles(folder or archive.name, folder, folders[folder]) for folder in scenes]
 

@@ -205,3 +205,80 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     assert len(read_polygons(polygon_file(path, "name")).shapes) == 1
     header = read_header(write_tif(tmp_path / "a.tif", noise((4, 4))))
     assert header.crs is not None
+
+
+def write_shapes(path: Path, shapes: list[Any], names: list[str | None], **kind: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wkb = [shape if isinstance(shape, bytes | None) else shapely.to_wkb(shape) for shape in shapes]
+    pyogrio.raw.write(
+        path,
+        np.array(wkb, object),
+        [np.array(names, object)],
+        ["name"],
+        **({"geometry_type": "Unknown", "crs": UTM} | kind),
+    )
+    return path
+
+
+def pixels(a: float, b: float, c: float, d: float) -> Any:
+    return shapely.box(LEFT + 10 * a, TOP - 10 * d, LEFT + 10 * c, TOP - 10 * b)
+
+
+LINE = shapely.LineString([(LEFT, TOP), (LEFT + 50, TOP - 50)])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        shapely.GeometryCollection([LINE, pixels(0, 0, 16, 64), pixels(16, 0, 32, 64)]),
+        shapely.GeometryCollection(
+            [shapely.GeometryCollection([pixels(0, 0, 32, 64), shapely.Point(LEFT, TOP)]), LINE]
+        ),
+        shapely.GeometryCollection([shapely.MultiPolygon([pixels(0, 0, 32, 64)])]),
+        shapely.force_3d(pixels(0, 0, 32, 64), 9.5),
+    ],
+    ids=["mixed", "nested", "multipolygon", "heights"],
+)
+def test_the_polygons_of_collections_count(src: Path, shape: Any) -> None:
+    write_shapes(src / "labels.gpkg", [shape, pixels(32, 0, 64, 64)], ["held", "plain"])
+    store = ingest(src)
+    assert store.classes == ["held", "plain"]
+    assert (np.bincount(column(store.manifest, "label")) == 32).all()
+
+
+def test_what_has_no_area_is_no_class(src: Path) -> None:
+    flat = shapely.Polygon([(LEFT, TOP), (LEFT + 90, TOP), (LEFT + 40, TOP)])
+    shapes = [pixels(0, 0, 64, 64), None, shapely.Polygon(), LINE, flat]
+    write_shapes(src / "labels.geojson", shapes, ["wood", "none", "empty", "line", "flat"])
+    store = ingest(src)
+    assert store.classes == ["wood"]
+    assert "labels.geojson: 3 feature(s) are not polygons (1 scene(s))" in store.meta.notes
+    assert "labels.geojson: 1 polygon(s) have no area (1 scene(s))" in store.meta.notes
+
+
+@pytest.mark.parametrize("name", ["v!1", "wald!.d", "a!b!c"])
+@pytest.mark.parametrize("suffix", [".shp", ".gpkg"])
+def test_names_that_look_like_addresses_are_paths(src: Path, name: str, suffix: str) -> None:
+    path = write_polygons(src.parent / "plain" / f"labels{suffix}", BOXES)
+    path.parent.rename(src.parent / name)
+    store = ingest(src, labels=str(src.parent / name / path.name))
+    assert store.classes == ["field", "wood"]
+
+
+def test_classes_are_named_in_composed_form(src: Path) -> None:
+    boxes = [
+        ((0, 0, 32, 64), "Fore\u0302t "),
+        ((32, 0, 48, 64), "For\u00eat"),
+        ((48, 0, 64, 64), "eau"),
+    ]
+    write_polygons(src / "labels.gpkg", boxes)
+    assert ingest(src).classes == ["For\u00eat", "eau"]
+    assert ingest(src, classes={1: "eau", 2: "Fore\u0302t"}).classes == ["eau", "For\u00eat"]
+
+
+def test_codes_are_matched_as_numbers_or_texts(src: Path) -> None:
+    write_polygons(src / "labels.gpkg", [((0, 0, 32, 64), "311"), ((32, 0, 64, 64), "52")])
+    assert ingest(src).meta.class_codes == [52, 311]
+    assert ingest(src, classes={52: "water", 311: "wood"}).classes == ["water", "wood"]
+    store = ingest(src, classes={52: "water"}, label_nodata=["311"])
+    assert store.meta.notes[0].startswith("labels.gpkg: 1 polygon(s) have no name")
