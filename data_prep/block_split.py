@@ -5,7 +5,8 @@ into square blocks; whole blocks become test (and validation) ground, and chips 
 come within the buffer of another split's chips are set aside as ``buffer``.
 
 Scenes that share a CRS lie in one plane, so overlapping scenes (two dates, neighboring tiles) are
-kept apart too. Scenes of different CRSs, and scenes without one, are planes of their own.
+kept apart too. Scenes of different CRSs that show the same ground are brought into one plane
+beforehand (:mod:`data_prep.common_frame`); scenes without a CRS are planes of their own.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def split_blocks(
     for side_px, blocks in candidates.items():
         for block_codes in search_assignments(blocks, labels, group_of, shares, seed):
             codes = set_buffer(ground, block_codes[blocks], buffer_px, pairs)
-            codes = separate_duplicates(codes, content_of)
+            codes = separate_duplicates(codes, content_of, labels, shares)
             cost = _cost(codes, labels, group_of, shares)
             if best is None or cost < best[0]:
                 best = (cost, BlockSplit(codes, blocks, side_px))
@@ -208,18 +209,75 @@ def _query(ground: Footprints, chips: NDArray[np.int64], trees: _Trees) -> Pairs
     return first, second
 
 
-def separate_duplicates(codes: SplitCodes, content_of: NDArray[np.int64]) -> SplitCodes:
-    """Set copies of a chip that are in another split aside: test counts before val before train.
+def separate_duplicates(
+    codes: SplitCodes,
+    content_of: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    shares: tuple[float, float],
+) -> SplitCodes:
+    """Keep the copies of a chip in one split, and set those in other splits aside.
 
-    ``content_of`` [n] is the same number for chips of the same content, from 0 without gaps.
+    Test counts before val before train. But where most copies are in another split, as of open
+    water that is one value throughout, that one counts, unless test or val still lack their share
+    of the copies' classes; and a class is trained on before it is tested.
+
+    Parameters
+    ----------
+    codes : int8 [n]
+        Splits of the chips; those in the buffer do not count.
+    content_of, labels : int64 [n]
+        The same number for chips of the same content, from 0 without gaps; classes.
+    shares
+        Of test and val.
     """
+    used = codes != BUFFER
+    copies = count_cells((content_of[used], codes[used]), (int(content_of.max()) + 1, BUFFER))
     # the codes rise from train to test, so the greatest one is the split that counts
-    rank = np.where(codes == BUFFER, -1, codes)
-    strictest = np.full(content_of.max() + 1, -1, np.int8)
-    np.maximum.at(strictest, content_of, rank.astype(np.int8))
+    split_of = np.where(copies > 0, np.arange(BUFFER), -1).max(axis=1)
+    outnumbered = copies[np.arange(len(copies)), split_of] < copies.max(axis=1)
+    outnumbered &= split_of >= 0
+    if outnumbered.any():
+        kept = used & ~outnumbered[content_of] & (codes == split_of[content_of])
+        classes = int(labels.max()) + 1
+        totals = count_cells((labels[kept], codes[kept]), (classes, BUFFER))
+        chips = np.flatnonzero(used & outnumbered[content_of])
+        chips = chips[np.argsort(content_of[chips], kind="stable")]
+        contents, starts = np.unique(content_of[chips], return_index=True)
+        groups = np.split(chips, starts[1:])
+        # contents of many copies first: the others can make up for them
+        for i in sorted(range(len(groups)), key=lambda i: (-len(groups[i]), int(groups[i][0]))):
+            group = groups[i]
+            of_group = count_cells((labels[group], codes[group]), (classes, BUFFER))
+            split = _split_of_copies(of_group, totals, shares)
+            totals[:, split] += of_group[:, split]
+            split_of[contents[i]] = split
     out = codes.copy()
-    out[(rank >= 0) & (rank < strictest[content_of])] = BUFFER
+    out[used & (codes != split_of[content_of])] = BUFFER
     return out
+
+
+def _split_of_copies(
+    copies: NDArray[np.float64], totals: NDArray[np.float64], shares: tuple[float, float]
+) -> int:
+    """Choose the split of equal chips: ``copies`` and ``totals`` so far are [classes, splits]."""
+    trained = copies[:, TRAIN] > 0
+    if (totals[trained, TRAIN] == 0).any():
+        return TRAIN
+    of_classes = totals[copies.sum(axis=1) > 0]
+    for split, share in ((TEST, shares[0]), (VAL, shares[1])):
+        if copies[:, split].any() and of_classes[:, split].sum() < share * of_classes.sum():
+            return split
+    return int(copies.sum(axis=0).argmax())
+
+
+def equal_chip_notes(codes: SplitCodes, content_of: NDArray[np.int64]) -> list[str]:
+    """Note how many chips are in the buffer although a chip of equal content is in a split."""
+    in_split = np.zeros(int(content_of.max()) + 1, np.bool_)
+    in_split[content_of[codes != BUFFER]] = True
+    count = int(((codes == BUFFER) & in_split[content_of]).sum())
+    if not count:
+        return []
+    return [f"{count} chips in the buffer equal chips of a split: equal chips stay in one split"]
 
 
 def _cost(

@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.block_split import least_distance, separate_duplicates, set_buffer, split_blocks
+from data_prep.block_split import (
+    equal_chip_notes,
+    least_distance,
+    separate_duplicates,
+    set_buffer,
+    split_blocks,
+)
+from data_prep.common_frame import common_frame
 from data_prep.field_split import least_distance_px, split_fields
 from data_prep.footprints import Footprints, footprint_polygons
 from data_prep.ingest.options import SceneOptions
@@ -58,6 +65,7 @@ def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     class_codes, names = plan.classes.settle(columns["label"])
     labels = np.searchsorted(class_codes, columns["label"]).astype(np.int64)
     ground = Footprints.of(columns, assembled.scenes, options.chip_px)
+    ground = common_frame(ground, assembled.scenes, options.chip_px, _buffer_px(options))
     codes, units, facts = _split_chips(columns, ground, labels, options, assembled.splits)
     _check_trainable(codes)
     gap = least_distance(ground, codes)
@@ -91,7 +99,8 @@ def _split_chips(
     Whatever the method, the buffer keeps chips of different splits apart, and equal chips go to
     one split. Only a split by date has no buffer: it tests the same ground at another time.
     """
-    buffer_px = options.chip_px // 2 if options.buffer_px is None else options.buffer_px
+    buffer_px = _buffer_px(options)
+    equal = np.unique(columns["hash"].astype(str), return_inverse=True)[1]
     if options.split_by == "blocks":
         result = split_blocks(
             ground,
@@ -103,22 +112,28 @@ def _split_chips(
             block_px=options.block_px,
             **options.shares,
         )
-        facts = {"buffer_px": buffer_px, "block_px": result.block_px}
+        notes = equal_chip_notes(result.codes, equal)
+        facts = {"buffer_px": buffer_px, "block_px": result.block_px, "notes": notes}
         return result.codes, result.blocks, facts
-    equal = np.unique(columns["hash"].astype(str), return_inverse=True)[1]
+    shares = (options.test_share, options.val_share)
     names, units = _units(columns, "date" if options.split_by == "date" else "scene")
     if options.split_by == "date":
         note = "train and test may show the same ground, at different dates"
-        codes = separate_duplicates(_latest(units, options), equal)
-        return codes, units, {"buffer_px": 0, "block_px": 0, "notes": [note]}
+        codes = separate_duplicates(_latest(units, options), equal, labels, shares)
+        notes = [note, *equal_chip_notes(codes, equal)]
+        return codes, units, {"buffer_px": 0, "block_px": 0, "notes": notes}
     if options.split_by == "given":
         codes = _given(names, given)[units]
     else:
-        shares = (options.test_share, options.val_share)
         codes = split_units(units, labels, columns["folder"], shares, options.seed)
     # duplicates last: a copy that the buffer has taken no longer forces the others aside
-    codes = separate_duplicates(set_buffer(ground, codes, buffer_px), equal)
-    return codes, units, {"buffer_px": buffer_px, "block_px": 0}
+    codes = separate_duplicates(set_buffer(ground, codes, buffer_px), equal, labels, shares)
+    notes = equal_chip_notes(codes, equal)
+    return codes, units, {"buffer_px": buffer_px, "block_px": 0, "notes": notes}
+
+
+def _buffer_px(options: SceneOptions) -> int:
+    return options.chip_px // 2 if options.buffer_px is None else options.buffer_px
 
 
 def _units(columns: Columns, name: str) -> tuple[list[str], NDArray[np.int64]]:

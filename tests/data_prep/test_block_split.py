@@ -143,9 +143,42 @@ def test_blocks_of_different_planes_differ() -> None:
     assert len(set(blocks[:16])) == 4
 
 
+def separated(codes: list[int], hashes: str, labels: list[int] | None = None) -> list[int]:
+    equal = np.unique(list(hashes), return_inverse=True)[1]
+    of_class = np.zeros(len(codes), np.int64) if labels is None else np.array(labels)
+    return separate_duplicates(np.array(codes, np.int8), equal, of_class, (0.2, 0.1)).tolist()
+
+
 def test_equal_chips_stay_in_the_strictest_split() -> None:
-    codes = np.array([TRAIN, VAL, TEST, BUFFER, TRAIN, TRAIN], np.int8)
-    hashes = np.array(["a", "a", "a", "a", "b", "b"], dtype=object)
     expected = [BUFFER, BUFFER, TEST, BUFFER, TRAIN, TRAIN]
-    equal = np.unique(hashes, return_inverse=True)[1]
-    assert separate_duplicates(codes, equal).tolist() == expected
+    assert separated([TRAIN, VAL, TEST, BUFFER, TRAIN, TRAIN], "aaaabb") == expected
+
+
+def test_equal_chips_that_are_most_of_a_class_are_trained_on() -> None:
+    # four of five chips of water are in train; the ground of another class is not like it
+    codes = [TRAIN] * 4 + [TEST] + [TRAIN, TEST]
+    assert separated(codes, "aaaaabc", [1, 1, 1, 1, 1, 0, 0]) == [TRAIN] * 4 + [BUFFER, TRAIN, TEST]
+    # once its class is trained on and test lacks its share, the next content is tested
+    codes = [TRAIN] * 4 + [TEST] + [TRAIN] * 3 + [TEST]
+    assert separated(codes, "aaaaabbbb") == [TRAIN] * 4 + [BUFFER] * 4 + [TEST]
+
+
+@given(
+    chips=st.lists(
+        st.tuples(st.sampled_from([TRAIN, VAL, TEST, BUFFER]), st.sampled_from("abcdefg")),
+        min_size=1,
+        max_size=60,
+    ),
+    seed=st.integers(0, 9),
+)
+def test_equal_chips_are_never_on_two_sides(chips: list[tuple[int, str]], seed: int) -> None:
+    codes, hashes = zip(*chips, strict=True)
+    labels = np.random.default_rng(seed).integers(0, 2, len(codes))
+    out = np.array(separated(list(codes), "".join(hashes), labels.tolist()))
+    assert ((out == codes) | (out == BUFFER)).all()
+    for content in set(hashes):
+        members = np.array([h == content for h in hashes])
+        assert len(set(out[members & (out != BUFFER)].tolist())) <= 1
+        # no content is lost
+        was_used = (np.array(codes)[members] != BUFFER).any()
+        assert was_used == bool((out[members] != BUFFER).any())
