@@ -31,7 +31,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from clients.state_cleanup import find_states
-from fl_app.deploy.checks import describe_data
+from fl_app.deploy.checks import check_clock, describe_data
 from fl_app.deploy.credentials import fingerprint, read_private, read_secret
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
@@ -60,6 +60,10 @@ CREATE_TIME_TOLERANCE_S = 2.0
 """Two readings of one create time differ if the clock was corrected between them."""
 _ADMITTED = b"SuperNode ID:"
 """What a SuperNode logs once the server has admitted it."""
+
+
+class ClockError(RunError):
+    """The clock of this machine or of the server is wrong."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,13 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
     with _hold_site(config):
         print(f"site {config.name}: {about}", flush=True)
         try:
-            config.server_endpoint.health()
+            _refuse_wrong_clock(config.server_endpoint.health().clock_ahead_s)
         except UntrustedServerError:
-            raise  # another server answers
+            # Another server answers, or the clock is so far off that no certificate is valid.
+            _refuse_wrong_clock(config.server_endpoint.clock_ahead_s())
+            raise
+        except ClockError:
+            raise
         except RunError as error:
             # The right server may start later, and Flower waits for it.
             print(f"{error}; retrying", flush=True)
@@ -131,6 +139,13 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
             print(f"waiting {wait_s:.0f} s: {reason}", flush=True)
             time.sleep(wait_s)
         _run(config, command(config, with_app=with_app, listen=listen), key, previous)
+
+
+def _refuse_wrong_clock(ahead_s: float | None) -> None:
+    """Raise :class:`ClockError` if Flower would refuse what this machine signs, without a word."""
+    clock = check_clock(ahead_s)
+    if clock.status == "FAILED":
+        raise ClockError(f"this machine's clock is {clock.detail}: {clock.remedy}")
 
 
 def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBACK) -> None:
@@ -296,7 +311,8 @@ def _run(config: SiteConfig, words: list[str], key: str, previous: NodeRecord | 
         return
     # Flower's exit code does not tell: it is 0 even after a refusal.
     raise RunError(
-        f"site {config.name}: the SuperNode ended by itself, see its log above"
+        f"site {config.name}: the SuperNode ended by itself, see its log above. If that names no "
+        "cause, the server has withdrawn this site's key (rsdgc server revoke): ask its operator"
         if admitted.is_set()
         else f"the server did not admit site {config.name}: check that its key is registered "
         "(rsdgc server register) and that no other machine uses it"

@@ -113,6 +113,7 @@ def test_a_revoked_site_returns_with_a_new_key_only(running: Running) -> None:
     assert "Revoking it is final" in output
     assert "rsdgc deploy renew --site site-01" in output
     assert node.end() == 1, node.log()  # refused at its next call
+    assert "the server has withdrawn this site's key" in node.log()
     code, output = federation.server("revoke", "site-01", "--yes")
     assert (code, "not registered; registered are: site-00" in output) == (2, True), output
 

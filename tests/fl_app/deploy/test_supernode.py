@@ -119,6 +119,20 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
     assert supernode.read_record(config) == before
 
 
+@pytest.mark.parametrize("ahead_s", [-400, 30, 3e8])
+def test_a_wrong_clock_is_refused_before_flower_starts(
+    node: Callable[[str], SiteConfig],
+    serve: Callable[..., int],
+    federation: Federation,
+    ahead_s: float,
+) -> None:
+    config = node(WAITS)
+    port = serve(federation.folder / "server", clock_s=-ahead_s)
+    with pytest.raises(RunError, match=r"this machine's clock is \d+ s (ahead of|behind) the serv"):
+        supernode.start(config.model_copy(update={"server": f"127.0.0.1:{port}"}))
+    assert supernode.read_record(config) is None
+
+
 def test_a_server_of_another_authority_is_refused_before_flower_starts(
     node: Callable[[str], SiteConfig], serve: Callable[..., int], tmp_path: Path
 ) -> None:
