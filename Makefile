@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := rsdgc clients strategies data_prep fl_app
+SOURCES := rsdgc clients strategies data_prep fl_app rsdgc_flower
 CHECKED := $(SOURCES) tests benchmarks
 # A file's tests share what they set up, so whole files run side by side, in the order and on the
 # number of workers that tests/conftest.py sets.

@@ -55,8 +55,11 @@ AnyArray: TypeAlias = NDArray[Any]
 
 MAGIC = b"RSDC"
 VERSION = 1
-RUNNING_NAMES = ("running_mean", "running_var")
-"""What PyTorch calls the running statistics of a normalization layer."""
+RUNNING_NAMES = ("running_mean", "running_var", "num_batches_tracked")
+"""What PyTorch calls the running statistics of a normalization layer.
+
+The last is an integer, and of floating point after it has been averaged.
+"""
 _COMPRESSED, _RUNNING, _CHANGED, _UNCHANGED = range(4)
 _HEAD = struct.Struct("<4sBI")
 _FIELDS = struct.Struct("<8sIII")
@@ -147,12 +150,9 @@ class ChangeCompressor:
         WireError
             The payload is not a change of this model.
         """
-        names = list(self._kinds)
-        kinds, update, _, _ = _split(payload, self._layout, len(names))
-        if [kinds[i] == _COMPRESSED for i in range(len(names))] != [
-            kind == _COMPRESSED for kind in self._kinds.values()
-        ]:
-            raise WireError("the change has other compressed entries than this compressor")
+        # Its layout may have other dtypes, if the model's have changed since. What counts are the
+        # compressed entries, and the update has their signature.
+        _, update, _, _ = _split(payload)
         self.compressor.roll_back(decode(update, self.compressor.spec))
 
 
@@ -176,7 +176,7 @@ def apply_change(before: Mapping[str, AnyArray], payload: bytes) -> dict[str, An
     WireError
         The payload is not a change of this model.
     """
-    kinds, update, statistics, whole = _split(payload, layout_of(before), len(before))
+    kinds, update, statistics, whole = _split(payload, before)
     by_name = dict(zip(before, kinds, strict=True))
     for name, kind in by_name.items():
         if kind > _UNCHANGED or (kind in (_COMPRESSED, _RUNNING)) != _is_float(before[name]):
@@ -223,8 +223,13 @@ def layout_of(model: Mapping[str, AnyArray]) -> bytes:
     return digest.digest()
 
 
-def _split(payload: bytes, layout: bytes, count: int) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return kinds, update, statistics and whole entries of a payload for a model's layout."""
+def _split(
+    payload: bytes, model: Mapping[str, AnyArray] | None = None
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return kinds, update, statistics and whole entries of a payload, of a model if one is given.
+
+    Raises :class:`WireError` if the payload is not valid.
+    """
     head = _HEAD.size + _FIELDS.size
     if len(payload) < head or payload[: len(MAGIC)] != MAGIC:
         raise WireError(f"{len(payload)} bytes are not a model's change")
@@ -235,7 +240,7 @@ def _split(payload: bytes, layout: bytes, count: int) -> tuple[bytes, bytes, byt
     if zlib.crc32(body) != checksum:
         raise WireError("the change arrived damaged: its checksum does not match")
     sent_layout, entries, update_bytes, statistics_bytes = _FIELDS.unpack_from(body)
-    if (sent_layout, entries) != (layout, count):
+    if model is not None and (sent_layout, entries) != (layout_of(model), len(model)):
         raise WireError(
             "the change is of a model with other names, shapes or dtypes: both ends must have the "
             "same model"

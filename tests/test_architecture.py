@@ -1,4 +1,7 @@
-"""Imports run one way: fl_app → clients, strategies, data_prep → rsdgc; rsdgc knows no Flower."""
+"""Imports run one way: fl_app → clients, strategies, data_prep → rsdgc; rsdgc knows no Flower.
+
+Beside them, rsdgc_flower puts rsdgc under other Flower apps, and knows nothing of this one.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -8,13 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("rsdgc", "clients", "strategies", "data_prep", "fl_app")
+PACKAGES = ("rsdgc", "clients", "strategies", "data_prep", "fl_app", "rsdgc_flower")
 MAY_IMPORT = {
     "rsdgc": {"rsdgc"},
     "clients": {"clients", "rsdgc"},
     "strategies": {"strategies", "rsdgc", "flwr"},
     "data_prep": {"data_prep", "rsdgc"},
-    "fl_app": {*PACKAGES, "flwr"},
+    "fl_app": {"fl_app", "clients", "strategies", "data_prep", "rsdgc", "flwr"},
+    "rsdgc_flower": {"rsdgc_flower", "rsdgc", "flwr"},
 }
 WATCHED = {*PACKAGES, "flwr"}
 MODULES = {
