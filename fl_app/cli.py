@@ -167,7 +167,11 @@ def simulate(
     cpus_per_site: Annotated[int, typer.Option(help="CPUs for each site's work.", min=1)] = 1,
     force: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue this unfinished run, with its settings.")
+        Path | None,
+        typer.Option(
+            help="Continue this unfinished run, with its settings; KEY=VALUE may change those that "
+            "do not enter its result."
+        ),
     ] = None,
 ) -> None:
     """Run a federation on this machine, through Flower's simulation."""
@@ -184,15 +188,15 @@ def simulate(
     }
     chosen = given(options)
     if resume is not None:
-        if chosen or overrides or force:
+        if chosen or force:
             from rsdgc.errors import SettingError
 
-            too_many = [f"--{key}" for key in chosen] + (overrides or []) + ["--force"] * force
+            too_many = [f"--{key}" for key in chosen] + ["--force"] * force
             raise SettingError(f"--resume takes the run's own settings: leave out {too_many[0]}")
         typer.echo(f"continuing the run in {resume}")
         from fl_app.simulation import resume_simulation
 
-        resume_simulation(resume, cpus_per_site=cpus_per_site)
+        resume_simulation(resume, overrides or [], cpus_per_site=cpus_per_site)
         return
     # Checked before PyTorch and Flower are loaded, which takes seconds.
     settings = Settings.from_mapping({**parse_overrides(overrides or []), **chosen})

@@ -300,6 +300,7 @@ def resume(
         str,
         typer.Argument(help="Name of the run's folder in runs-dir, or Flower's number of the run."),
     ],
+    overrides: Overrides = None,
     config: ServerFile = SERVER_FILE,
     min_sites: Annotated[
         int | None, typer.Option(help="Sites to wait for; default: as at the start.", min=1)
@@ -307,11 +308,12 @@ def resume(
 ) -> None:
     """Continue an unfinished run.
 
-    It continues from its last checkpoint, with its own settings.
+    It continues from its last checkpoint, with its own settings. KEY=VALUE may change those that
+    do not enter its result, such as round-timeout-s.
     """
     from fl_app.deploy import party_config, run_commands
 
-    run_commands.resume(party_config.read_server(config), out, min_sites)
+    run_commands.resume(party_config.read_server(config), out, overrides or [], min_sites)
 
 
 def start_site(

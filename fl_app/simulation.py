@@ -24,7 +24,7 @@ from fl_app.home import home
 from fl_app.interruption import explain_interruption
 from fl_app.models.code_signature import packages_that_hide_ours
 from fl_app.prepared_model import check_modalities, prepare_model
-from fl_app.runs.folder import check_resumable, in_use, read_settings
+from fl_app.runs.folder import check_resumable, in_use, settings_to_resume
 from fl_app.runs.lock import refuse_if_running
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
 from fl_app.runs.replacement import check_replaceable, replacing
@@ -113,13 +113,13 @@ def run_simulation(settings: Settings, *, cpus_per_site: int, force: bool = Fals
     return out
 
 
-def resume_simulation(run: Path, *, cpus_per_site: int) -> Path:
+def resume_simulation(run: Path, overrides: list[str], *, cpus_per_site: int) -> Path:
     """Continue an unfinished simulation in its folder ``run`` and return the folder.
 
+    ``overrides`` are ``key=value`` for what :func:`fl_app.runs.folder.settings_to_resume` allows.
     With other ``cpus_per_site`` than before, the last bits of the result can change.
     """
-    settings, _ = read_settings(run.absolute())
-    settings = settings.model_copy(update={"out": str(run.absolute()), "resume": True})
+    settings = settings_to_resume(run.absolute(), overrides)
     return run_simulation(settings, cpus_per_site=cpus_per_site)
 
 

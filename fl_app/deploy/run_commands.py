@@ -11,7 +11,7 @@ from typing import Any
 from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.server_link import connect, read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
-from fl_app.runs.folder import check_resumable, in_use, read_settings
+from fl_app.runs.folder import in_use, settings_to_resume
 from fl_app.runs.lock import lock_holder
 from fl_app.runs.records import RunConfig, RunSummary
 from fl_app.settings import Settings, parse_overrides
@@ -72,19 +72,21 @@ def _check_weights(settings: Settings) -> None:
         WeightFile(path)
 
 
-def resume(config: ServerConfig, out: str, min_sites: int | None = None) -> None:
+def resume(
+    config: ServerConfig, out: str, overrides: list[str], min_sites: int | None = None
+) -> None:
     """Continue an unfinished run from its last checkpoint and follow it to its end.
 
     ``out`` is the name of the run's folder in ``runs-dir``, its absolute path, or Flower's number
     of the run. It waits for ``min_sites`` sites, by default for as many as when it was started.
+    ``overrides`` are ``key=value`` for what :func:`fl_app.runs.folder.settings_to_resume` allows.
     """
     folder = config.runs_dir / folders_by_run(config.runs_dir).get(out, out)
-    original, _ = read_settings(folder)
-    changes: dict[str, Any] = {"out": str(folder), "resume": True, "site_names": "registered"}
+    settings = settings_to_resume(folder, overrides)
+    changes: dict[str, Any] = {"site_names": "registered"}
     if min_sites is not None:
         changes["min_sites"] = min_sites
-    settings = original.model_copy(update=changes)
-    check_resumable(settings)
+    settings = settings.model_copy(update=changes)
     flower = connect(config)
     _end_previous_attempt(flower, folder)
     _say_who_is_busy(flower, config)

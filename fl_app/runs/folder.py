@@ -25,7 +25,7 @@ from fl_app.runs.records import (
     RunConfig,
     RunData,
 )
-from fl_app.settings import Settings
+from fl_app.settings import Settings, parse_overrides
 from rsdgc import ModelSpec
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunFolderError, SettingError
@@ -200,6 +200,31 @@ def read_settings(folder: Path) -> tuple[Settings, int]:
         raise RunFolderError(
             f"{folder / CONFIG_FILE} is damaged ({error}): the run cannot be resumed"
         ) from None
+
+
+def settings_to_resume(folder: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Return the settings with which the run in a folder is resumed: its own, and ``key=value``.
+
+    Raises
+    ------
+    RunFolderError
+        The folder holds no run that can be resumed.
+    SettingError
+        A word sets what the result depends on, or is no setting.
+    """
+    first, _ = read_settings(folder)
+    changes = parse_overrides(list(overrides))
+    fixed = [key for key in changes if key not in MAY_CHANGE - {"resume", "out", "site-names"}]
+    if fixed:
+        free = ", ".join(sorted(MAY_CHANGE - FOLDERS - {"resume", "site-names"}))
+        raise SettingError(
+            f"{fixed[0]} enters the run's result, so it stays as it was: leave it out. A run that "
+            f"is resumed may change {free}, and its folders but out"
+        )
+    values = {**first.to_mapping(), **changes, "out": str(folder), "resume": True}
+    settings = Settings.from_mapping(values)
+    check_resumable(settings)
+    return settings
 
 
 def check_resumable(settings: Settings) -> tuple[Path, int]:

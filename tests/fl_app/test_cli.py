@@ -84,9 +84,8 @@ def test_a_run_that_cannot_be_resumed_is_one_line(
 ) -> None:
     assert rsdgc(monkeypatch, "simulate", "--resume", tmp_path / "none") == 2
     assert "holds no run to resume" in capsys.readouterr().err
-    for words, wrong in ((["--rounds", "9"], "--rounds"), (["seed=1"], "seed=1")):
-        assert rsdgc(monkeypatch, "simulate", "--resume", tmp_path, *words) == 2
-        assert f"leave out {wrong}" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, "simulate", "--resume", tmp_path, "--rounds", "9") == 2
+    assert "leave out --rounds" in capsys.readouterr().err
     assert rsdgc(monkeypatch, "simulate", "resume=true") == 2
     assert "resume=true needs out" in capsys.readouterr().err
 
