@@ -50,6 +50,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "values": "deadzone",
         "dense_values": "float16",
         "policy": "update",
+        "momentum": "optimizer",
         "warm_up": 0.0,
     },
 }
