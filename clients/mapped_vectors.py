@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from rsdgc.arrays import Float32
 
@@ -50,14 +51,23 @@ def open_vector(path: Path, size: int, mode: Literal["r", "c"] = "r") -> Float32
 
 
 def checksum(content: Float32 | bytes) -> int:
-    """Return the CRC-32 of a vector or of bytes.
+    """Return the XXH3 of a vector or of bytes, 64 bits.
 
     It detects accidental damage, much faster than a cryptographic hash would. A hash would not
     protect more: whoever can change a state can change the hash next to it.
     """
+    return int(xxh3_64_intdigest(_bytes_of(content)))
+
+
+def is_intact(content: Float32 | bytes, expected: int) -> bool:
+    """Return whether a vector or bytes have a checksum; states of earlier versions have CRC-32."""
+    return expected == checksum(content) or expected == zlib.crc32(_bytes_of(content))
+
+
+def _bytes_of(content: Float32 | bytes) -> bytes | memoryview:
     if isinstance(content, bytes):
-        return zlib.crc32(content)
-    return zlib.crc32(np.ascontiguousarray(content).data.cast("B"))
+        return content
+    return np.ascontiguousarray(content).data.cast("B")
 
 
 def _map(path: Path, size: int, mode: Literal["r", "r+", "c"]) -> Float32:

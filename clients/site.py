@@ -97,6 +97,10 @@ class Site:
     transformed : bool
         Whether the run's updates are transformed (:mod:`rsdgc.channel_transform`). Only then the
         transformed layers of the model before training are kept.
+    durable_every : int
+        Rounds between two states that survive a loss of power; 0: none does. In a simulation the
+        server loses power, too, and returns to a checkpoint: no state between two checkpoints is
+        of use then.
 
     Raises
     ------
@@ -119,6 +123,7 @@ class Site:
         lacking: Collection[str] = (),
         micro_batches: MicroBatches | None = None,
         transformed: bool = False,
+        durable_every: int = 1,
     ) -> None:
         for split in (train, test, val):
             if split is not None:
@@ -146,6 +151,7 @@ class Site:
         self.state_dir = state_dir
         self._initial = initial
         self._micro_batches = micro_batches or MicroBatches()
+        self._durable_every = durable_every
         #: the channel transform's reference, as this machine makes it, and its fingerprint
         self._reference: Float32 | None = None
         self._reference_fingerprint = b""
@@ -175,7 +181,9 @@ class Site:
         start = time.perf_counter()
         if not task.compressed:
             return self._work_uncompressed(task, received, start)
-        with self._transaction(task.origin) as transaction:
+        every = self._durable_every
+        durable = every > 0 and task.round % every == 0
+        with self._transaction(task.origin, durable=durable) as transaction:
             digest = task.digest(received)
             repeated = self._repeated_reply(task, digest, transaction)
             if repeated is not None:
@@ -299,8 +307,11 @@ class Site:
             scores, report, start, weights=self.parts.vector(), statistics=statistics
         )
 
-    def _transaction(self, origin: RunOrigin) -> AbstractContextManager[StateTransaction]:
-        return StateFolder(self.state_dir, origin.run, self.name, self.spec).transaction(origin)
+    def _transaction(
+        self, origin: RunOrigin, *, durable: bool = True
+    ) -> AbstractContextManager[StateTransaction]:
+        folder = StateFolder(self.state_dir, origin.run, self.name, self.spec)
+        return folder.transaction(origin, durable=durable)
 
     def _repeated_reply(
         self, task: RoundTask, digest: str, transaction: StateTransaction

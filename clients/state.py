@@ -42,7 +42,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import Field, TypeAdapter, ValidationError
 
-from clients.mapped_vectors import checksum, create_vector, open_vector
+from clients.mapped_vectors import create_vector, is_intact, open_vector
 from clients.task import RunOrigin
 from rsdgc.arrays import Float32
 from rsdgc.documents import explain_invalid, parse_json, read_text, shorten
@@ -80,8 +80,8 @@ class SiteState:
     #: name of the file of the channel transform's reference; empty if it is the site's own model
     #: before training
     reference: str = ""
-    #: residual_check and the like: CRC-32 of the files. The replica has none: every use compares
-    #: it with the server's fingerprint.
+    #: residual_check and the like: checksums of the files (:mod:`clients.mapped_vectors`). The
+    #: replica has none: every use compares it with the server's fingerprint.
     residual_check: Count = 0
     velocity_check: Count = 0
     upload_check: Count = 0
@@ -175,8 +175,12 @@ class StateFolder:
         self.spec = spec
 
     @contextmanager
-    def transaction(self, origin: RunOrigin) -> Iterator[StateTransaction]:
+    def transaction(self, origin: RunOrigin, *, durable: bool = True) -> Iterator[StateTransaction]:
         """Lock and load the state for one message; other processes of the same site wait.
+
+        A state that is not ``durable`` survives the death of a process, but perhaps not a loss of
+        power: its files are not forced to disk. ``state.json`` always is, so that earlier states
+        that were durable stay.
 
         Raises
         ------
@@ -194,7 +198,7 @@ class StateFolder:
                 _log.warning("another process works for this site: waiting for %s", self.path)
                 lock.acquire()
         try:
-            yield StateTransaction(self, origin)
+            yield StateTransaction(self, origin, durable=durable)
         finally:
             lock.release()  # the system releases the lock of a process that is killed
 
@@ -264,7 +268,7 @@ class StateFolder:
         path = self.path / name
         try:
             content = read(path)
-            if expected is not None and checksum(content) != expected:
+            if expected is not None and not is_intact(content, expected):
                 raise ValueError("its checksum does not match")
         except (OSError, ValueError) as error:
             _log.warning("%s cannot be used (%s): continuing without it", path, error)
@@ -303,9 +307,10 @@ class StateTransaction:
     :meth:`StateFolder.transaction` makes it, and the folder is locked as long as it is open.
     """
 
-    def __init__(self, folder: StateFolder, origin: RunOrigin) -> None:
+    def __init__(self, folder: StateFolder, origin: RunOrigin, *, durable: bool = True) -> None:
         self.folder = folder
         self._origin = origin
+        self._durable = durable
         self._history = folder.load()
         self._past = self._history.known_to(origin.attempt, origin.resumed_round)
         self._serial = self._history.serial + 1  # no file has this number yet
@@ -333,7 +338,9 @@ class StateTransaction:
             return name, create_vector(folder.path / name, folder.spec.size, spare)
 
     def sync(self, name: str) -> None:
-        """Force a file to the disk; raise :class:`StateError` if that fails."""
+        """Force a file of a durable state to the disk; :class:`StateError` if that fails."""
+        if not self._durable:
+            return
         with _explain_os_errors(self.folder.path, "written"):
             sync(self.folder.path / name)
 
@@ -352,9 +359,9 @@ class StateTransaction:
         return name
 
     def commit(self, state: SiteState) -> None:
-        """Replace the state; when this returns, the new one survives a loss of power.
+        """Replace the state; when this returns, a durable one survives a loss of power.
 
-        All files that the state names, but the replica's, must be on the disk already
+        All files that a durable state names, but the replica's, must be on the disk already
         (:meth:`sync`): after a loss of power ``state.json`` could else name a file without content.
 
         Raises

@@ -306,6 +306,8 @@ def _open_site(
         batch_norm=settings.batch_norm,
         micro_batches=learned,
         transformed=settings.method != "fedavg" and settings.scheme().transform != "none",
+        # Only a simulation's sites have no data of their own.
+        durable_every=1 if "data-dir" in context.node_config else settings.checkpoint_every,
     )
 
 

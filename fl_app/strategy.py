@@ -27,6 +27,9 @@ from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
 from strategies.running_statistics import RunningStatistics
 
+MANY_ROUNDS = 50
+"""Rounds of one step from which on it is a waste to score the model after each."""
+
 
 def build_strategy(
     run: ActiveRun,
@@ -123,6 +126,11 @@ def cautions(settings: Settings) -> Iterator[str]:
         yield (
             f"momentum-correction={correction:g} is for rounds of one step, not {length}: "
             "set local-steps=1 as published, or momentum-correction=0"
+        )
+    if one_step and settings.evaluate_every == 1 and settings.rounds >= MANY_ROUNDS:
+        yield (
+            "evaluate-every=1 scores whole splits after every round of one step: set "
+            f"evaluate-every={MANY_ROUNDS}"
         )
     if correction and server:
         yield (

@@ -25,7 +25,6 @@ their norms are the same there.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from xxhash import xxh3_128
 
 from rsdgc.arrays import Float32, Float64
 from rsdgc.errors import SettingError
@@ -185,7 +185,7 @@ def find_transform(spec: ModelSpec, published: Float32, reference: Float32) -> C
 
     The arguments and errors are those of :class:`ChannelTransform`.
     """
-    digest = hashlib.blake2b(spec.signature, digest_size=16)
+    digest = xxh3_128(spec.signature)  # a key in this process's memory, computed in every round
     for values in (*_transformed_views(spec, published), reference):
         digest.update(np.ascontiguousarray(values, np.float32).data)
     key = digest.digest()

@@ -45,7 +45,7 @@ from strategies.reply_objects import (
 # While replies arrive they are fetched at the faster rate. In a quiet spell the pause grows to the
 # slower one, and is never shorter than the look before it: with many sites every look is a request
 # for each outstanding id, and a round that takes minutes loses nothing by two seconds.
-FASTEST_POLL_S = 0.1
+FASTEST_POLL_S = 0.02
 SLOWEST_POLL_S = 2.0
 POLL_GROWTH = 1.3
 

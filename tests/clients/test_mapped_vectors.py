@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from clients.mapped_vectors import checksum, create_vector, open_vector
+from clients.mapped_vectors import checksum, create_vector, is_intact, open_vector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,3 +40,11 @@ def test_a_vector_and_its_bytes_have_one_checksum() -> None:
     vector = np.arange(5, dtype=np.float32)
     assert checksum(vector) == checksum(vector.tobytes())
     assert checksum(vector) != checksum(vector[::-1])
+
+
+def test_checksums_of_earlier_versions_still_hold() -> None:
+    vector = np.arange(5, dtype=np.float32)
+    for content in (vector, vector.tobytes()):
+        assert is_intact(content, checksum(content))
+        assert is_intact(content, zlib.crc32(vector.tobytes()))
+        assert not is_intact(content, checksum(content) + 1)

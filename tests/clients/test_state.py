@@ -34,10 +34,12 @@ def upload_of(number: int) -> bytes:
     return bytes([number % 256]) * (100 + number)
 
 
-def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) -> None:
+def save(
+    folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = (), *, durable: bool = True
+) -> None:
     """Keep a state whose every part tells its round."""
     origin = RunOrigin(folder.run, attempt=5, kept_rounds=kept_rounds)
-    with folder.transaction(origin) as transaction:
+    with folder.transaction(origin, durable=durable) as transaction:
         names = {}
         for kind, value in (("replica", -number), ("residual", number)):
             names[kind], target = transaction.new_vector(kind)
@@ -54,6 +56,33 @@ def save(folder: StateFolder, number: int, kept_rounds: tuple[int, ...] = ()) ->
             **names,
         )
         transaction.commit(state)
+
+
+def test_a_state_that_is_not_durable_forces_only_its_figures_to_the_disk(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("clients.state.sync", lambda path: synced.append(path.name))
+    save(folder, 1)
+    assert {name.partition("-")[0] for name in synced} == {"replica", "residual", "upload"}
+    synced.clear()
+    save(folder, 2, durable=False)
+    assert synced == []
+    assert assert_whole(folder) == 2
+
+
+def test_a_loss_of_power_between_checkpoints_leaves_the_state_of_the_checkpoint(
+    folder: StateFolder,
+) -> None:
+    """In a simulation the server, too, returns to its checkpoint of round 2."""
+    save(folder, 2)
+    save(folder, 3, kept_rounds=(2,), durable=False)
+    for name in folder.load().states[-1].files:
+        (folder.path / name).write_bytes(b"")
+    resumed = RunOrigin(folder.run, attempt=6, resumed_round=2)
+    with folder.transaction(resumed) as transaction:
+        assert transaction.state.round == 2
+    assert assert_whole(folder, at=0) == 2
 
 
 def assert_whole(folder: StateFolder, at: int = -1) -> int:

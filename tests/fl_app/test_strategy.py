@@ -32,7 +32,7 @@ from tests.federation import run, settings
 def test_settings_that_make_no_sense_are_named_in_one_line(
     given: dict[str, Any], says: str
 ) -> None:
-    (text,) = cautions(Settings.from_mapping(given))
+    (text,) = cautions(Settings.from_mapping({"evaluate-every": 50, **given}))
     assert says in text
     assert "\n" not in text
 
@@ -51,7 +51,17 @@ def test_settings_that_make_no_sense_are_named_in_one_line(
     ],
 )
 def test_settings_that_make_sense_are_not_named(given: dict[str, Any]) -> None:
-    assert not list(cautions(Settings.from_mapping(given)))
+    assert not list(cautions(Settings.from_mapping({"evaluate-every": 50, **given})))
+
+
+@pytest.mark.parametrize(("rounds", "every", "named"), [(50, 1, 1), (49, 1, 0), (5000, 2, 0)])
+def test_scoring_after_every_step_of_a_long_run_is_named(
+    rounds: int, every: int, named: int
+) -> None:
+    given = {"method": "dgc", "local-steps": 1, "rounds": rounds, "evaluate-every": every}
+    texts = list(cautions(Settings.from_mapping(given)))
+    assert len(texts) == named
+    assert all("set evaluate-every=50" in text for text in texts)
 
 
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg", "dgc", "topk", "stc"])
