@@ -117,6 +117,15 @@ class RasterFile:
         value = usable_nodata(nodata, self.source_dtype)
         return replace(self, nodatas=(value,) * len(self.indexes))
 
+    def by_nodata(self) -> list[RasterFile]:
+        """Divide a file whose bands have several nodata values: a warp takes one for all bands."""
+        if len(set(self.nodatas)) == 1:
+            return [self]
+        return [
+            replace(self, indexes=(index,), names=(name,), nodatas=(nodata,), scales=(), offsets=())
+            for index, name, nodata in zip(self.indexes, self.names, self.nodatas, strict=True)
+        ]
+
     def expanded(self) -> RasterFile:
         """Return the header of an image whose color table is replaced by its colors."""
         if not self.palette:

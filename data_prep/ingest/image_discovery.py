@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
+from data_prep.ingest.label_values import normal_name
 from data_prep.ingest.labels import DEFAULT_LABELS
 from data_prep.ingest.options import ImageOptions
 from data_prep.ingest.plan import stop_if_strict
@@ -85,6 +86,8 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
         archive = open_archive(src)
         skipped += archive.skipped
         entries = _in_folders(archive, skipped)
+    # names of folders are decomposed on some systems, and those of a class list composed
+    entries = [replace(entry, label=normal_name(entry.label)) for entry in entries]
     if not entries:
         raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
     if classes is None:

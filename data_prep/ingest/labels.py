@@ -100,15 +100,16 @@ def _default_candidates(
         if match and holds_labels(archive.path(name), options):
             by_year.setdefault(match["year"] or "", []).append(archive.path(name))
     year = "" if options.label_year is None else str(options.label_year)
-    if year not in by_year and len(by_year) > 1:
-        raise DataError(
-            f"{archive.path(folder)} has label files of the years "
-            f"{', '.join(sorted(filter(None, by_year)))}: choose one with --label-year"
-        )
+    years = ", ".join(sorted(filter(None, by_year)))
     if year and year not in by_year:
         raise DataError(
-            f"{archive.path(folder)} has no label file labels_{year}.tif: choose another "
-            "--label-year, or leave it out"
+            f"{archive.path(folder)} has no label file labels_{year}.tif"
+            + (f": choose a --label-year of {years}" if years else ": leave --label-year out")
+        )
+    if year not in by_year and len(by_year) > 1:
+        raise DataError(
+            f"{archive.path(folder)} has label files of the years {years}: choose one with "
+            "--label-year"
         )
     candidates = by_year.get(year) or next(iter(by_year.values()), [])
     # the same labels may be there as a raster and as polygons

@@ -133,8 +133,9 @@ class SceneReader:
         self._modalities = []
         for meta in source.modalities:
             files = [
-                self._raster(stack, with_override(file, meta.name, source.nodata), meta.factor)
+                self._raster(stack, part, meta.factor)
                 for file in modalities[meta.name].files
+                for part in with_override(file, meta.name, source.nodata).by_nodata()
             ]
             self._modalities.append((files, band_order(modalities[meta.name], meta.bands), meta))
         self._masks = [

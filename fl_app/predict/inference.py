@@ -17,7 +17,8 @@ from torch import Tensor
 from clients.loader import Chips, channels_last
 from clients.micro_batch import MicroBatch, Part
 from clients.normalization import ModalityNormalizer, Normalization, stack_modalities, to_native
-from data_prep.ingest.scene_reader import SceneReader
+from data_prep.ingest.scene_reader import Rows, SceneReader
+from data_prep.validity import pack
 from fl_app.delivered_model import DeliveredModel
 from fl_app.predict.scene_inputs import SceneInput
 from fl_app.predict.windows import WindowAxis
@@ -50,6 +51,8 @@ class _Band:
     valid: NDArray[np.bool_]
     first: int
     usable: NDArray[np.bool_]
+    masks: list[NDArray[np.bool_] | None]
+    """Validity of the images where no value of theirs says it; see :mod:`data_prep.validity`."""
 
 
 class SceneClassifier:
@@ -121,7 +124,8 @@ class SceneClassifier:
         usable = rows.usable[: self._rows.length - start, : self._cols.length]
         valid = (shares >= self._min_valid) & (shares > 0)
         # Copied, for the next reading may overwrite them.
-        return _Band([image.copy() for image in rows.images], valid, start, usable.copy())
+        images = [image.copy() for image in rows.images]
+        return _Band(images, valid, start, usable.copy(), self._masks(rows))
 
     def _read_patches(self, reader: SceneReader, start: int, side: int) -> _Band:
         height, width, radius = self._rows.length, self._cols.length, side // 2
@@ -132,7 +136,14 @@ class SceneClassifier:
         images = [image[:, row_of][:, :, col_of] for image in rows.images]
         centers = self._cols.starts + radius
         valid = rows.usable[start + radius - first, centers]
-        return _Band(images, valid, first, rows.usable.copy())
+        masks = [None if m is None else m[:, row_of][:, :, col_of] for m in self._masks(rows)]
+        return _Band(images, valid, first, rows.usable.copy(), masks)
+
+    def _masks(self, rows: Rows) -> list[NDArray[np.bool_] | None]:
+        return [
+            mask.copy() if mask is not None and meta.may_need_validity else None
+            for mask, meta in zip(rows.valid, self._scene.source.modalities, strict=True)
+        ]
 
     def _classify(self, band: _Band, radius: int) -> NDArray[np.float32]:
         chosen = np.flatnonzero(band.valid)
@@ -141,7 +152,7 @@ class SceneClassifier:
         with torch.inference_mode():
             for begin in range(0, len(chosen), size):
                 starts = self._cols.starts[chosen[begin : begin + size]] + radius
-                chips = self._chips(band.images, starts)
+                chips = self._chips(band, starts)
                 labels = torch.zeros(len(starts), dtype=torch.int64, device=self._device)
                 parts.append(self._micro_batch.run(self._probabilities, chips, labels).cpu())
         if not parts:  # the number of classes does not matter: nothing is said
@@ -154,16 +165,27 @@ class SceneClassifier:
         logits = [self._network(*channels_last(chips)).float() for chips, _ in parts]
         return torch.softmax(torch.cat(logits), dim=1)
 
-    def _chips(self, images: list[NDArray[Any]], starts: NDArray[np.int64]) -> Chips:
+    def _chips(self, band: _Band, starts: NDArray[np.int64]) -> Chips:
         normalized = []
-        for image, meta, normalizer in zip(
-            images, self._scene.source.modalities, self._normalizers, strict=True
+        for image, mask, meta, normalizer in zip(
+            band.images,
+            band.masks,
+            self._scene.source.modalities,
+            self._normalizers,
+            strict=True,
         ):
-            px = self._cols.side // meta.factor
-            windows = sliding_window_view(image, px, axis=-1)[..., starts // meta.factor, :]
-            native = to_native(np.ascontiguousarray(np.moveaxis(windows, -2, 0)))
-            normalized.append(normalizer.normalize(native.to(self._device)))
+            px, places = self._cols.side // meta.factor, starts // meta.factor
+            native = to_native(_windows(image, px, places)).to(self._device)
+            bits = None if mask is None else torch.from_numpy(pack(_windows(mask, px, places)))
+            validity = None if bits is None else bits.to(self._device)
+            normalized.append(normalizer.normalize(native, validity))
         if self._stacked:
             return [stack_modalities(normalized)]
         left = iter(normalized)
         return [next(left) if here else None for here in self._scene.present]
+
+
+def _windows(rows: NDArray[Any], px: int, starts: NDArray[np.int64]) -> NDArray[Any]:
+    """Copy square windows of rows (C, px, W) that begin at some columns: (n, C, px, px)."""
+    windows = sliding_window_view(rows, px, axis=-1)[..., starts, :]
+    return np.ascontiguousarray(np.moveaxis(windows, -2, 0))

@@ -22,7 +22,7 @@ from data_prep.ingest.polygons import polygon_file
 from data_prep.ingest.scene import ModalityFiles, Scene
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.ingest.sensors import date_of
-from data_prep.rasters import RASTER_SUFFIXES, read_header
+from data_prep.rasters import RASTER_SUFFIXES, read_header, shared_nodata
 from data_prep.schema import ModalityMeta
 from fl_app.delivered_model import DeliveredModel
 from rsdgc.errors import DataError
@@ -161,7 +161,7 @@ def _describe(
         name=wanted.name,
         bands=list(wanted.bands),
         dtype=rasters[0].dtype,
-        nodata=next((file.nodata for file in rasters if file.nodata is not None), None),
+        nodata=shared_nodata(rasters),
         resolution=rasters[0].resolution,
         factor=model.factor(wanted),
         scale=[scales[i] for i in order] if scales else [],

@@ -39,7 +39,7 @@ from strategies.checkpoints import FOLDER, Checkpoints, _checksum
 from strategies.reply_objects import SMALL_REPLY, listed_objects, open_reply
 from tests.clients.test_state import SPEC as STATE_SPEC
 from tests.clients.test_state import save as save_state
-from tests.data_prep.archives import LEFT, write_scene
+from tests.data_prep.archives import LEFT, noise, write_scene, write_tif
 from tests.fl_app.report.fake_run import make_run
 from tests.flower_link import Objects, identify
 from tests.fuzz.fuzzer import Format
@@ -98,7 +98,7 @@ runs-dir = "runs"
 def make_formats(folder: Path) -> dict[str, Format]:
     """Return all formats by name; their files are made in a folder."""
     identify()
-    store, divided = _make_data(folder)
+    store, divided, layered = _make_data(folder)
     makers: list[Format] = [
         _upload(),
         _patch(),
@@ -106,6 +106,7 @@ def make_formats(folder: Path) -> dict[str, Format]:
         _frozen_part(),
         _reply(),
         *_store(store),
+        *_layered_store(layered),
         _partition(divided),
         _checkpoint(folder),
         _site_state(folder),
@@ -120,7 +121,17 @@ def make_formats(folder: Path) -> dict[str, Format]:
 
 NAMES = (
     *("upload", "patch", "statistics", "frozen-part", "reply"),
-    *("meta", "manifest", "shard", "partition", "checkpoint", "site-state", "settings"),
+    *(
+        "meta",
+        "manifest",
+        "shard",
+        "meta-3",
+        "validity",
+        "partition",
+        "checkpoint",
+        "site-state",
+        "settings",
+    ),
     *("config", "summary", "history", "ledger", "weights", "party", "normalization"),
 )
 
@@ -210,13 +221,18 @@ def _reply() -> Format:
 # ---- stores and partitions ----------------------------------------------------------------------
 
 
-def _make_data(folder: Path) -> tuple[Path, Path]:
+def _make_data(folder: Path) -> tuple[Path, Path, Path]:
+    """Make a store, a partition of it, and a store with a validity layer."""
     for seed in range(2):
         target = folder / "archive" / f"agency-{seed}" / "scene"
         write_scene(target, seed=seed, size=48, left=LEFT + 5000 * seed)
     store = ingest_scenes(folder / "archive", folder / "store", chip_px=8)
     divided = partition(store.path, folder / "divided", sites=2)
-    return store.path, divided.path
+    # another nodata value than that of the other scene, which so takes a layer
+    target = folder / "archive" / "agency-1" / "scene" / "optical.tif"
+    write_tif(target, noise((4, 48, 48), 3), left=LEFT + 5000, nodata=5)
+    layered = ingest_scenes(folder / "archive", folder / "layered", chip_px=8)
+    return store.path, divided.path, layered.path
 
 
 def _replacing(path: Path, use: Callable[[], object]) -> Callable[[bytes], None]:
@@ -243,16 +259,19 @@ def _use_data(path: Path) -> None:
             assert not len(reference) or 0 <= reference.min() <= reference.max() < labels
             arrays = view.store.take(chips)
             assert all(len(array) == len(chips) for array in arrays)
+            masks = view.store.valid(chips, arrays)
+            assert [mask.shape for mask in masks] == [array.shape for array in arrays]
         view.store.band_sums(view.split("train")[0])
 
 
-def _store(store: Path) -> list[Format]:
-    def shard_mutant(rng: Rng, seed: bytes) -> bytes:
-        head = seed[:128]
-        return (changed_bytes(rng, head) if rng.random() < 0.8 else head) + (
-            seed[128:] if rng.random() < 0.7 else changed_bytes(rng, seed[128:])
-        )
+def _shard_mutant(rng: Rng, seed: bytes) -> bytes:
+    head = seed[:128]
+    return (changed_bytes(rng, head) if rng.random() < 0.8 else head) + (
+        seed[128:] if rng.random() < 0.7 else changed_bytes(rng, seed[128:])
+    )
 
+
+def _store(store: Path) -> list[Format]:
     def manifest_mutant(rng: Rng, seed: bytes) -> bytes:
         if rng.random() < 0.5:
             return changed_bytes(rng, seed)
@@ -263,8 +282,22 @@ def _store(store: Path) -> list[Format]:
     files = {
         "meta": ("meta.json", json_mutant),
         "manifest": ("manifest.parquet", manifest_mutant),
-        "shard": ("optical-000.npy", shard_mutant),
+        "shard": ("optical-000.npy", _shard_mutant),
     }
+    return _store_formats(store, files)
+
+
+def _layered_store(store: Path) -> list[Format]:
+    files = {
+        "meta-3": ("meta.json", json_mutant),
+        "validity": ("optical.valid-000.npy", _shard_mutant),
+    }
+    return _store_formats(store, files)
+
+
+def _store_formats(
+    store: Path, files: dict[str, tuple[str, Callable[[Rng, bytes], bytes]]]
+) -> list[Format]:
     return [
         Format(
             name,

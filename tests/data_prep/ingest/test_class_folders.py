@@ -129,3 +129,14 @@ def test_missing_and_empty_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable image"):
         ingest_class_folders(tmp_path / "src", tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+def test_folders_of_one_name_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "src", classes=3)
+    for old, new in (("class-0", "Fore\u0302t"), ("class-1", "For\u00eat"), ("class-2", "eau")):
+        (tmp_path / "src" / old).rename(tmp_path / "src" / new)
+    store = ingest_class_folders(tmp_path / "src", tmp_path / "store")
+    assert store.classes == ["eau", "For\u00eat"]
+    names = {1: "Fore\u0302t", 2: "eau"}
+    store = ingest_class_folders(tmp_path / "src", tmp_path / "listed", classes=names)
+    assert store.classes == ["For\u00eat", "eau"]

@@ -239,6 +239,33 @@ def test_fills_are_no_data_however_they_are_written(
     assert not any("cannot hold" in note for note in store.meta.notes)
 
 
+@pytest.mark.parametrize("nodatas", [(0, 65535), (3, None)])
+def test_a_warp_keeps_the_bands_nodata_values_apart(
+    tmp_path: Path, nodatas: tuple[int, int | None]
+) -> None:
+    src = tmp_path / "src"
+    folder = src / "raw"
+    for number, nodata in enumerate(nodatas, start=1):
+        values = np.full((SIZE, SIZE), 1000, np.uint16)
+        values[8:16] = 1000 if nodata is None else nodata
+        write_tif(folder / f"{number}.bin", values, nodata=nodata)
+    bands = [rasterio.open(folder / f"{number}.bin") for number in (1, 2)]
+    with bands[0] as first, bands[1] as second:
+        rasterio.shutil.copy(first, src / "a.vrt", driver="VRT")
+        rasterio.shutil.copy(second, folder / "b.vrt", driver="VRT")
+    text, other = (src / "a.vrt").read_text(), (folder / "b.vrt").read_text()
+    start, end = other.index("<VRTRasterBand"), other.index("</VRTDataset>")
+    band = other[start:end].replace('band="1"', 'band="2"').replace(">2.bin", ">raw/2.bin")
+    (src / "a.vrt").write_text(text.replace("</VRTDataset>", band + "</VRTDataset>"))
+    write_tif(src / "grid.tif", noise((3, SIZE, SIZE), 2), left=LEFT + 3)
+    write_labels(src)
+    store = ingest(src)
+    meta = next(m for m in store.meta.modalities if m.name == "a")
+    assert (meta.min, meta.max) == ([1000.0, 1000.0], [1000.0, 1000.0])
+    assert meta.count[0] < SIZE * 25
+    assert (meta.count[1] > meta.count[0]) == (nodatas[1] is None)
+
+
 @pytest.mark.parametrize("value", [1e39, -np.inf, 1e300])
 def test_values_past_float32_are_no_data_and_noted(tmp_path: Path, value: float) -> None:
     src = tmp_path / "src"

@@ -154,3 +154,51 @@ def test_the_class_column_says_that_polygons_are_meant(tmp_path: Path) -> None:
         (SceneOptions(label_column="name", label_format="raster"), RasterLabels),
     ):
         assert type(find_labels(archive, "", names, options)) is kind
+
+
+def write_years(src: Path, names: dict[str, tuple[int, ...]]) -> None:
+    for name, codes in names.items():
+        write_tif(src / name, stripes(SIZE, SIZE, 8, codes))
+
+
+def test_a_year_chooses_among_label_files(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    write_tif(src / "s" / "optical.tif", noise((3, SIZE, SIZE)))
+    write_years(src / "s", {"labels_2018.tif": (1, 2), "labels_2021.tif": (3, 4)})
+    with pytest.raises(DataError, match="label files of the years 2018, 2021: choose one with --l"):
+        ingest_scenes(src, tmp_path / "store", chip_px=8)
+    for year, codes in ((2018, [1, 2]), (2021, [3, 4])):
+        store = ingest_scenes(
+            src, tmp_path / "store", chip_px=8, buffer_px=0, label_year=year, overwrite=True
+        )
+        assert store.meta.class_codes == codes
+    with pytest.raises(DataError, match=r"labels_1999.tif: choose a --label-year of 2018, 2021"):
+        plan_facts(src, chip_px=8, label_year=1999)
+    with pytest.raises(SettingError, match="--label-year is 18: write four digits"):
+        plan_facts(src, chip_px=8, label_year=18)
+
+
+def test_scenes_take_the_labels_of_their_own_year(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    for i, date in enumerate(("20180704", "2021-08-01")):
+        write_tif(src / f"scene_{date}" / "optical.tif", noise((3, SIZE, SIZE), i))
+    write_years(src, {"cover2018.tif": (1, 2), "cover2021.tif": (3, 4)})
+    facts = plan_facts(src, chip_px=8, labels="cover{year}.tif", strict=True)
+    labels = {scene["name"]: Path(scene["labels"]).name for scene in facts["scenes"]}
+    assert labels == {"scene_20180704": "cover2018.tif", "scene_2021-08-01": "cover2021.tif"}
+    facts = plan_facts(src, chip_px=8, labels=str(src / "cover{year}.tif"), label_year=2021)
+    assert {Path(scene["labels"]).name for scene in facts["scenes"]} == {"cover2021.tif"}
+    (src / "scene_20180704").rename(src / "summer")
+    facts = plan_facts(src, chip_px=8, labels="cover{year}.tif")
+    assert "has no date, so {year} of --labels is unknown" in facts["skipped"][0]["reason"]
+
+
+def test_label_files_may_be_named_by_a_glob(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    for i in range(2):
+        write_tif(src / f"s{i}" / "optical.tif", noise((3, SIZE, SIZE), i))
+        write_years(src / f"s{i}", {f"area_{i}_truth.tif": (1, 2)})
+    assert len(plan_facts(src, chip_px=8, labels="*_truth.tif")["scenes"]) == 2
+    write_years(src / "s0", {"other_truth.tif": (1, 2)})
+    facts = plan_facts(src, chip_px=8, labels="*_truth.tif")
+    assert "several files like *_truth.tif" in facts["skipped"][0]["reason"]
