@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.reproduce.experiments import EXPERIMENTS, Experiment, describe, experiment
 from benchmarks.reproduce.gradient_methods import METHODS, find_method
 from benchmarks.reproduce.process_group import Arguments, Case, run_node, start_nodes
-from rsdgc.errors import SettingError
+from rsdgc.errors import RsdgcError, SettingError
 
 
 def cases(
@@ -105,12 +105,17 @@ def main() -> None:
         parser.exit(2, f"error: {error}\n")
     rows = read_results(args.out)
     pending = [case for case in wanted if not has_run(case, rows)]
-    if pending and not args.table:
-        arguments = Arguments(args.data, args.out, args.device, args.threads, pending)
-        if "RANK" in os.environ:
-            run_node(int(os.environ["RANK"]), arguments)
-        else:
-            start_nodes(arguments)
+    group = Arguments(args.data, args.out, args.device, args.threads, chosen, pending)
+    if not args.table:
+        try:
+            # Under torchrun even without a pending case, for other machines wait for what rank 0
+            # has to do.
+            if "RANK" in os.environ:
+                run_node(int(os.environ["RANK"]), group)
+            elif pending:
+                start_nodes(group)
+        except RsdgcError as error:
+            parser.exit(2, f"error: {error}\n")
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(table(read_results(args.out))))
 

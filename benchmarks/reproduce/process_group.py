@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks.reproduce.experiments import Experiment
 from benchmarks.reproduce.node_training import Node, open_images
+from rsdgc.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Arguments:
     out: Path
     device: str
     threads: int
+    experiment: Experiment
     cases: Sequence[Case]
 
 
@@ -47,29 +50,50 @@ def start_nodes(arguments: Arguments) -> None:
     """Start a process a node on this machine, and wait for the end of all runs."""
     with tempfile.TemporaryDirectory() as folder:
         group_file = str(Path(folder) / "group")
-        nodes = arguments.cases[0].experiment.nodes
-        spawn(run_node, (arguments, group_file), nodes)  # type: ignore[no-untyped-call]
+        spawn(run_node, (arguments, group_file), arguments.experiment.nodes)  # type: ignore[no-untyped-call]
 
 
 def run_node(rank: int, arguments: Arguments, group_file: str = "") -> None:
-    """Run all cases as one process of the group; rank 0 writes the results."""
+    """Run all cases as one process of the group; rank 0 decides which, and writes the results.
+
+    Raises
+    ------
+    SettingError
+        The group has more or fewer processes than the experiment has nodes.
+    """
     torch.set_num_threads(arguments.threads)
-    on_gpu = arguments.device == "cuda"
-    nodes = arguments.cases[0].experiment.nodes
+    nodes = arguments.experiment.nodes
     # Under torchrun the environment has the address, the rank and the number of processes.
     place = {"init_method": f"file://{group_file}", "rank": rank, "world_size": nodes}
-    dist.init_process_group("nccl" if on_gpu else "gloo", **(place if group_file else {}))  # type: ignore[arg-type]
-    device = (
-        torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
-    )
-    first = arguments.cases[0].experiment
-    store = arguments.out.with_suffix(f".store-{first.px}px")
-    images = (arguments.data, first.px, first.test_share, store)
-    if rank == 0:
+    backend = "nccl" if arguments.device == "cuda" else "gloo"
+    dist.init_process_group(backend, **(place if group_file else {}))  # type: ignore[arg-type]
+    try:
+        if dist.get_world_size() != nodes:
+            raise SettingError(
+                f"{dist.get_world_size()} processes for nodes={nodes}: start as many processes as "
+                f"nodes, or add --set nodes={dist.get_world_size()}"
+            )
+        _run_cases(rank, arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+def _run_cases(rank: int, arguments: Arguments) -> None:
+    on_this_machine = int(os.environ.get("LOCAL_RANK", rank))
+    device = torch.device(arguments.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", on_this_machine % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    chosen = arguments.experiment
+    suffix = f".store-{chosen.px}px-{chosen.test_share:g}"
+    images = (arguments.data, chosen.px, chosen.test_share, arguments.out.with_suffix(suffix))
+    if on_this_machine == 0:
         open_images(*images)  # ingested by one process, read by all
-    dist.barrier()
+    # Other machines may not have the results file.
+    cases: list[Sequence[Case]] = [arguments.cases]
+    dist.broadcast_object_list(cases)
     node = Node(open_images(*images), device)
-    for case in arguments.cases:
+    for case in cases[0]:
         figures = node.run(case.method, case.times, case.seed, case.experiment)
         if rank == 0:
             line = {**case.values(), **figures}
@@ -77,4 +101,3 @@ def run_node(rank: int, arguments: Arguments, group_file: str = "") -> None:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
         dist.barrier()
-    dist.destroy_process_group()
