@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -98,19 +99,20 @@ def join_shards(folder: Path, name: str, parts: Sequence[tuple[Path, int]]) -> l
     for number, group in enumerate(groups):
         target = folder / f"{name}-{number:03d}.npy"
         rows = sum(count for _, count in group)
-        if len(group) == 1:
-            group[0][0].rename(target)
-        else:
-            _concatenate(target, [path for path, _ in group], rows)
+        # the first part becomes the shard: the parts never lie there twice but for one
+        group[0][0].rename(target)
+        if len(group) > 1:
+            _append(target, [path for path, _ in group[1:]], rows)
         shards.append(ShardMeta(file=target.name, rows=rows))
     return shards
 
 
-def _concatenate(target: Path, parts: Sequence[Path], rows: int) -> None:
+def _append(target: Path, parts: Sequence[Path], rows: int) -> None:
     """Join files byte for byte: their data are not parsed, only the header is written again."""
-    dtype, shape, _ = _read_header(parts[0])
-    with target.open("wb") as file:
+    dtype, shape, _ = _read_header(target)
+    with target.open("r+b") as file:
         header = _write_header(file, (rows, *shape[1:]), dtype)
+        file.seek(0, os.SEEK_END)
         for path in parts:
             with path.open("rb") as part:
                 part.seek(header)

@@ -57,7 +57,9 @@ class Archive:
             # the root's path within the zip file
             inside = self.root.as_posix().partition("}/")[2]
             with zipfile.ZipFile(self.src) as archive:
-                member = archive.getinfo(f"{inside}/{relative}" if inside else relative)
+                wanted = f"{inside.strip('/')}/{relative}" if inside.strip("/") else relative
+                members = {_slashed(name): name for name in archive.namelist()}
+                member = archive.getinfo(members[wanted])
                 if member.file_size > MAX_BYTES:
                     raise DocumentError(f"it has {member.file_size} bytes")
                 return decode_marked(archive.read(member))
@@ -91,12 +93,18 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     prefix = inside.strip("/") + "/" if inside.strip("/") else ""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n[len(prefix) :] for n in archive.namelist() if n.startswith(prefix)]
+            listed = [_slashed(name) for name in archive.namelist()]
+        names = [name[len(prefix) :] for name in listed if name.startswith(prefix)]
     except (OSError, ValueError, *ZIP_ERRORS) as error:
         raise DataError(f"{path} is a broken zip file ({error}): copy it again") from error
     # GDAL finds by the braces where the path of the file ends and that within it begins
     root = Path(f"/vsizip/{{{path.resolve()}}}/{prefix}")
     return Archive(path, root, path.stem, _by_folder(n for n in names if n and not n.endswith("/")))
+
+
+def _slashed(name: str) -> str:
+    """Write the name of a zip file's entry as GDAL does: some programs divide it by backslashes."""
+    return name.replace("\\", "/")
 
 
 def _parse(src: str) -> tuple[Path, str]:

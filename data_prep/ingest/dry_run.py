@@ -52,6 +52,7 @@ def plan_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
         "classes": {str(code): name for code, name in plan.classes.names.items()},
         "most_samples": plan.most_samples,
         "most_bytes": plan.most_bytes,
+        "most_disk_bytes": plan.most_disk_bytes,
         "read_bytes": sum(job.bytes for job in plan.jobs),
         "skipped": [item.model_dump() for item in plan.skipped],
         "notes": note_lines(plan.notes),
@@ -136,11 +137,14 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
             show(f"{title}: {line}", soft_wrap=True)
         if len(lines) > SHOWN:
             show(f"{title}: {len(lines) - SHOWN} more")
+    disk = ""
+    if "most_disk_bytes" in facts:
+        disk = f" (while it is made, at most {facts['most_disk_bytes'] / 1e6:.1f} MB)"
     if names := facts["classes"].values():
         show(f"classes: {', '.join(names)}")
     show(
-        f"dry run: at most {facts['most_samples']} samples, {facts['most_bytes'] / 1e6:.1f} MB, "
-        f"from {facts['read_bytes'] / 1e6:.1f} MB of pixels; nothing was written"
+        f"dry run: at most {facts['most_samples']} samples, {facts['most_bytes'] / 1e6:.1f} MB"
+        f"{disk}, from {facts['read_bytes'] / 1e6:.1f} MB of pixels; nothing was written"
     )
 
 

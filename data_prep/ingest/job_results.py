@@ -227,13 +227,17 @@ def _write(folder: Path, result: JobResult) -> None:
 def read_result(folder: Path, key: str) -> JobResult | None:
     """Read the result of a job that is done; None if it is not, or if the file is damaged.
 
-    A loss of power can leave a file without its content, because results are not synced.
+    A loss of power can leave a file without its content, because results are not synced. A process
+    that was killed while it put a store together has moved samples into it.
     """
     path = folder / f"{key}.npz"
     if not path.is_file():
         return None
     try:
-        return _read(path, key)
+        result = _read(path, key)
+        if result.rows and not result_file(folder, key, 0).is_file():
+            raise FileNotFoundError(key)
+        return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError, *ZIP_ERRORS):
         path.unlink()
         return None

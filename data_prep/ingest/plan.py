@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,16 @@ from data_prep.ingest.scene import Scene
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, Skipped
+from data_prep.shards import UNCOPIED_BYTES
 from rsdgc.errors import DataError, SettingError
+
+#: Bytes of a sample, and of each of its bands, in the manifest and, while the store is made, in the
+#: results of its job; bytes of the other records.
+SAMPLE_RECORD_BYTES = 512
+BAND_RECORD_BYTES = 40
+RECORD_BYTES = 2**20
+#: A file of several layers, and one of them.
+FILE_AND_LAYER = re.compile(r"(.+\.(?:gpkg|geojson|fgb|gdb|sqlite)):([^/\\]+)", re.IGNORECASE)
 
 
 @dataclass
@@ -70,6 +80,18 @@ class Plan:
         )
         return self.most_samples * sample
 
+    @property
+    def most_disk_bytes(self) -> int:
+        """Most space that making the store takes beside the sources.
+
+        Parts are moved into the store, and only the small part that is being joined to another
+        one lies there twice. The manifest and its columns come on top.
+        """
+        bands = sum(len(modality.bands) for modality in self.modalities)
+        records = self.most_samples * (SAMPLE_RECORD_BYTES + bands * BAND_RECORD_BYTES)
+        joining = min(self.most_bytes, UNCOPIED_BYTES)
+        return self.most_bytes + joining + records + RECORD_BYTES
+
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     """Read the headers of an archive's files and decide what is done with them."""
@@ -101,7 +123,7 @@ def scenes_of(
     src: str | os.PathLike[str], options: SceneOptions
 ) -> tuple[Archive, SceneOptions, list[Scene], list[Skipped]]:
     """Return the archive or description at a path, its scenes, and what was skipped."""
-    path = Path(src)
+    path, options = Path(src), _with_label_layer(options)
     if path.suffix.lower() in DESCRIPTION_SUFFIXES and path.is_file():
         if options.patterns:
             raise SettingError(
@@ -116,6 +138,14 @@ def scenes_of(
     has_split = options.patch_px is None and all(scene.split for scene in scenes)
     method = options.split_by or ("given" if has_split else "blocks")
     return archive, replace(options, split_by=method), scenes, skipped
+
+
+def _with_label_layer(options: SceneOptions) -> SceneOptions:
+    """Read ``labels`` that also names a layer, as QGIS users write it: ``labels.gpkg:landuse``."""
+    match = FILE_AND_LAYER.fullmatch(options.labels or "")
+    if match is None or options.label_layer is not None:
+        return options
+    return replace(options, labels=match[1], label_layer=match[2])
 
 
 def stop_if_strict(strict: bool, skipped: list[Skipped]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from data_prep.ingest.scenes import ingest_scenes
 from data_prep.ingest.sources import hash_file
 from data_prep.manifest import column
 from data_prep.store import Store
+from data_prep.store_writer import write_records
 from rsdgc.durable import is_locked
 from rsdgc.errors import DataError, RunError, SettingError
 from tests.data_prep.archives import (
@@ -88,6 +90,52 @@ def test_a_killed_call_goes_on_with_what_is_left(
     assert done == [f"scene-{i}" for i in range(4)]
     assert same(out, whole.path)
     assert sorted(p.name for p in src.parent.iterdir()) == ["src", "store", "whole"]
+
+
+@pytest.mark.parametrize("joins", [1, 2, 4])
+def test_a_call_killed_while_parts_are_moved_goes_on(
+    src: Path, monkeypatch: pytest.MonkeyPatch, joins: int
+) -> None:
+    for i in range(4):
+        write_tif(src / f"scene-{i}" / "dem.tif", noise((64, 64), i), left=LEFT + 5000 * i)
+    whole = ingest_scenes(src, src.parent / "whole", chip_px=8)
+    copy, copied = shutil.copyfileobj, []
+
+    def dying(source: Any, target: Any, length: int) -> None:
+        copied.append(length)
+        if len(copied) == joins:
+            raise KeyboardInterrupt
+        copy(source, target, length)
+
+    monkeypatch.setattr(shutil, "copyfileobj", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ingest_scenes(src, src.parent / "store", chip_px=8)
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    assert same(whole.path, ingest_scenes(src, src.parent / "store", chip_px=8).path)
+
+
+@pytest.mark.parametrize("uncopied", [0, 20_000, 2**26])
+def test_a_store_is_made_within_the_space_announced(
+    src: Path, monkeypatch: pytest.MonkeyPatch, uncopied: int
+) -> None:
+    monkeypatch.setattr("data_prep.shards.UNCOPIED_BYTES", uncopied)
+    facts = plan_facts(src, chip_px=8)
+    work = src.parent / ".store.ingest"
+    taken = [0]
+
+    def weigh(*_: Any) -> None:
+        taken.append(sum(file.stat().st_size for file in work.rglob("*") if file.is_file()))
+
+    copy, run_job = shutil.copyfileobj, job_results.run_job
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *a: (copy(*a), a[1].flush(), weigh()))
+    monkeypatch.setattr(job_results, "run_job", lambda *a: (run_job(*a), weigh())[0])
+    monkeypatch.setattr(
+        "data_prep.ingest.finalize.write_records", lambda *a, **k: (write_records(*a, **k), weigh())
+    )
+    ingest_scenes(src, src.parent / "store", chip_px=8)
+    assert max(taken) <= facts["most_disk_bytes"]
+    # parts are moved: at no time is there a second copy of all
+    assert facts["most_bytes"] < max(taken) < 2 * facts["most_bytes"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", bytes(500)])
