@@ -8,7 +8,7 @@ either and reads the samples of a site.
 A store is a folder: sharded memory maps (``shards``), a Parquet manifest with one row per sample
 (``manifest``) and ``meta.json`` (``schema``). ``store_writer`` writes it in a folder that appears
 complete (``staging``); ``store`` reads it. ``statistics`` adds up bands; ``common_statistics`` is
-what sites share of the sums. ``inspect`` prints what a store holds; ``data_page`` draws it with
-``pictures``. ``choices`` are the names that functions and the command line take. Nothing here
-knows Flower or the compression method.
+what sites share of the sums. ``inspect`` prints what a store holds, in tables that fit the terminal
+(``terminal_table``); ``data_page`` draws it with ``pictures``. ``choices`` are the names that
+functions and the command line take. Nothing here knows Flower or the compression method.
 """

@@ -104,6 +104,7 @@ def _explain_error(error: Exception) -> int:
     if not isinstance(error, RsdgcError):
         raise error
     failed = isinstance(error, RunError) and not isinstance(error, RunFolderError)
+    failed = failed and not isinstance(error.__cause__, OSError)  # a file or a disk is at fault
     return _explain(str(error), 1 if failed else 2)
 
 

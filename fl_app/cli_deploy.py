@@ -23,6 +23,7 @@ from fl_app.cli_options import (
     words,
 )
 from fl_app.deploy import SERVER_DAYS, SERVER_FILE, SITE_FILE
+from fl_app.interruption import explain_interruption
 
 # Without --config, a command reads the file in the current folder, which usually is /etc/rsdgc.
 ServerFile = Annotated[Path, typer.Option("--config", help="The server's server.toml.")]
@@ -36,6 +37,7 @@ PublicKey = Annotated[
     Path | None, typer.Option(help="Public key of a pair that the site made itself.")
 ]
 
+_LEFT = "a run that was started goes on at the server; rsdgc server watch follows it"
 _EXAMPLES = {
     "init": ("rsdgc deploy init --server fl.example.org --sites oslo,porto --out federation",),
     "add_site": ("rsdgc deploy add-site quito --out federation",),
@@ -271,7 +273,9 @@ def run(
         "seed": seed,
         "min-sites": min_sites,
     }
-    run_commands.run(party_config.read_server(config), out, overrides or [], given(options))
+    server = party_config.read_server(config)
+    with explain_interruption(lambda: _LEFT):
+        run_commands.run(server, out, overrides or [], given(options))
 
 
 def watch(run: RunChoice = None, config: ServerFile = SERVER_FILE) -> None:
@@ -281,7 +285,9 @@ def watch(run: RunChoice = None, config: ServerFile = SERVER_FILE) -> None:
     """
     from fl_app.deploy import party_config, run_commands
 
-    run_commands.watch(party_config.read_server(config), run)
+    server = party_config.read_server(config)
+    with explain_interruption(lambda: _LEFT):
+        run_commands.watch(server, run)
 
 
 def stop(run: RunChoice = None, config: ServerFile = SERVER_FILE) -> None:
@@ -313,7 +319,9 @@ def resume(
     """
     from fl_app.deploy import party_config, run_commands
 
-    run_commands.resume(party_config.read_server(config), out, overrides or [], min_sites)
+    server = party_config.read_server(config)
+    with explain_interruption(lambda: _LEFT):
+        run_commands.resume(server, out, overrides or [], min_sites)
 
 
 def start_site(

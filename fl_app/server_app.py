@@ -166,6 +166,8 @@ def _num_frozen(parts: ModelParts) -> int:
 
 def _data_path(settings: Settings) -> str:
     """Return where the data are on this machine; empty if only the sites have them."""
+    if not settings.data_dir and settings.site_names == "registered":
+        return ""  # real sites, even if the built-in data happen to be here
     path = Path(settings.data_dir).absolute() if settings.data_dir else default_folder()
     return str(path) if path.exists() else ""
 

@@ -4,6 +4,7 @@
 
 - ``archive`` lists files; ``discovery`` or a ``description`` makes each ``scene`` of them, with
   ``sensors`` (what names say), ``labels`` (``label_format``, ``polygons``) and ``class_list``.
+  Scenes that a model is used on have ``no_labels``.
 - ``plan`` checks the scenes against each other (``modalities``) and against a ``grid``, and cuts
   them into jobs; ``dry_run`` prints it.
 - ``job_pool`` runs the jobs of ``chips`` or ``pixel_mode`` and reports their ``progress``. They

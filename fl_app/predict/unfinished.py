@@ -11,9 +11,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +53,8 @@ class UnfinishedMap:
             "valid": (np.bool_, (len(rows), len(cols))),
             "usable": (np.uint8, (rows.length, -(-cols.length // 8))),
         }
-        mode = "r+" if known == key else "w+"
         self._arrays = {
-            name: np.memmap(self.folder / name, dtype, mode, shape=shape)  # type: ignore[call-overload]
+            name: _map_file(self.folder / name, dtype, shape)
             for name, (dtype, shape) in shapes.items()
         }
         if known != key:
@@ -104,3 +106,14 @@ class UnfinishedMap:
         """Delete the folder: the map stands."""
         self._arrays = {}
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _map_file(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a file into memory; its content stays, and a new one is zero.
+
+    Its space is reserved, for a write to a mapped file on a full disk would kill the process.
+    """
+    path.touch()
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(path, dtype, "r+", shape=shape)

@@ -37,6 +37,8 @@ from rsdgc.errors import RunError
 
 # Settings that the command to repeat the run gives as options, whether default or not.
 _OPTIONS = ("method", "budget", "model", "rounds", "seed")
+MAX_NAMED_SITES = 6
+"""Sites that the title names; of more, it gives the number."""
 # Folders, which --data and --out name.
 _FOLDERS = ("data-dir", "out", "state-dir")
 
@@ -68,9 +70,11 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
     known = summary.method in METHODS  # not a user's own, nor one of another version
     method = METHODS[summary.method].title if known else summary.method
     missing, totals = refusals_by_round(run), site_totals(run)
+    place = _place(run)
     page = render_page(
         TEMPLATE,
-        title=f"{method} on {summary.dataset}: {number_format.percent_text(summary.accuracy)}",
+        title=f"{method} on {place}: {number_format.percent_text(summary.accuracy)}",
+        place=place,
         synthetic=run.synthetic,
         run=run,
         summary=summary,
@@ -95,6 +99,16 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error}") from None
     return path
+
+
+def _place(run: Run) -> str:
+    """Say what a run was trained on: the data, or the sites where each has data of its own."""
+    sites = run.config.data.sites
+    if run.config.data.path or len(sites) < 2:
+        return run.summary.dataset
+    # In a deployment the data's name is that of the first site's store.
+    names = f" ({', '.join(sites)})" if len(sites) <= MAX_NAMED_SITES else ""
+    return f"the archives of {len(sites)} sites{names}"
 
 
 def _lead(run: Run, method: str) -> str:

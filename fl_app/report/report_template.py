@@ -18,7 +18,7 @@ TEMPLATE = """{% macro plot(svg, caption, kind="") %}
 {% set unit = imagery.unit %}
 <header>
 <p class="kind">Federated training run{{ mark() }}</p>
-<h1>{{ method }} on {{ summary.dataset }}</h1>
+<h1>{{ method }} on {{ place }}</h1>
 <p class="lead">{{ lead }}</p>
 {% if synthetic %}
 <p class="note"><strong>Synthetic data.</strong> The imagery was generated to show and test the

@@ -6,6 +6,10 @@
     configuration, model and summary.
 ``lock``
     One server application at a time works in a run folder.
+``replacement``
+    Replacing an old run by a new one, for ``--force``.
+``inputs``
+    ``inputs.json``: what using the run's model on imagery takes beside the configuration.
 ``records``
     The schema of ``config.json`` and ``summary.json``, and :func:`~fl_app.runs.records.read_run`,
     which reads a whole folder. The records of ``rounds.jsonl`` and ``history.jsonl`` are those of

@@ -120,3 +120,17 @@ def test_a_closed_pipe_ends_quietly_with_0(tmp_path: Path) -> None:
         assert process.stderr.read() == b""
         assert process.wait() == 0
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN  # Python's own; writing raises
+
+
+def test_leaving_a_deployed_run_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press_ctrl_c(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fl_app.deploy.party_config.read_server", lambda _: None)
+    monkeypatch.setattr("fl_app.deploy.run_commands.run", press_ctrl_c)
+    monkeypatch.setattr("fl_app.deploy.run_commands.watch", press_ctrl_c)
+    for words in (["run", "--out", "spring"], ["watch"]):
+        assert rsdgc(monkeypatch, "server", *words) == ENDED_BY_CTRL_C
+        assert "rsdgc server watch follows it" in capsys.readouterr().err

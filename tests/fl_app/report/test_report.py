@@ -230,3 +230,13 @@ def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
     assert words[words.index("--out") + 1] == "runs/mine"
     assert "learning-rate=0.03" in words
     assert not any(word.startswith("augment") for word in words)  # the default
+
+
+def test_the_title_names_the_sites_where_each_has_data_of_its_own(tmp_path: Path) -> None:
+    """In a deployment the summary has the name of the first site's store."""
+    few = make_run(tmp_path / "few", data_path="", sites=["oslo", "porto", "quito"], dataset="oslo")
+    many = make_run(tmp_path / "many", data_path="", sites=[f"s{i}" for i in range(9)])
+    assert "<h1>RS-DGC on the archives of 3 sites (oslo, porto, quito)</h1>" in (
+        write_report(few).read_text()
+    )
+    assert "on the archives of 9 sites</h1>" in write_report(many).read_text()
