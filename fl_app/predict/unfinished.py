@@ -108,7 +108,9 @@ class UnfinishedMap:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _map_file(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+def _map_file(
+    path: Path, dtype: type[np.generic], shape: tuple[int, ...]
+) -> np.memmap[Any, np.dtype[Any]]:
     """Map a file into memory; its content stays, and a new one is zero.
 
     Its space is reserved, for a write to a mapped file on a full disk would kill the process.
