@@ -204,6 +204,7 @@ def _unwrapped(rings: NDArray[np.float64]) -> NDArray[np.float64]:
         around |= (np.abs(shorter) > HALF_TURN).any(axis=1)
         moves = np.concatenate([np.zeros((len(rings), 1)), np.cumsum(shorter, axis=1)], axis=1)
         moved = longitudes[:, :1] + moves
+        moved[:, -1] = moved[:, 0]  # closed to the last digit
         moved -= np.round(moved.mean(axis=1, keepdims=True) / 360) * 360
     # a ring that does not cross keeps its longitudes to the last digit
     result = np.where(crosses[:, None, None], np.dstack([moved, rings[:, :, 1]]), rings)

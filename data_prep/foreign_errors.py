@@ -66,7 +66,8 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def cannot_read(path: str | os.PathLike[str], error: BaseException) -> str:
     """Say in one line that a file cannot be read, why, and what helps."""
-    cause = cause_of(error)
+    # GDAL names the file as well
+    cause = cause_of(error).removeprefix(f"{path}: ").removeprefix(f"'{path}' ")
     return f"{path} cannot be read: {cause}: {_read_remedy(cause, error)}"
 
 

@@ -27,7 +27,7 @@ from rsdgc.errors import DataError
 #: differ in their last digits after a conversion; a real shift is of a tenth of a pixel or more.
 TOLERANCE = 1e-3
 #: Points along each side of an image at which it is seen whether another covers it.
-SAMPLED_SIDE = 33
+SAMPLED_SIDE = 32
 
 
 @dataclass(frozen=True)
