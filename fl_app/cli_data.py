@@ -274,7 +274,11 @@ def read_nodata(texts: list[str]) -> float | dict[str, float] | None:
     for text in texts:
         modality, _, value = text.rpartition("=")
         try:
-            by_modality[modality] = float(value)
+            number = float(value)
+            # no float holds some integers of 64 bits
+            whole = int(value) if value.strip().lstrip("+-").isdecimal() else None
+            exact = whole is None or int(number) == whole
+            by_modality[modality] = number if exact or whole is None else whole
         except ValueError as error:
             raise SettingError(f"--nodata {text!r} is not a number: write V or NAME=V") from error
     if "" in by_modality and len(by_modality) > 1:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from data_prep.crs import crs_name
 from data_prep.ingest.grid import Grid, coverage, is_on_grid, trust_note
 from data_prep.ingest.options import Nodata
 from data_prep.ingest.scene import ModalityFiles, Scene
-from data_prep.rasters import RasterFile, shared_nodata
+from data_prep.rasters import RasterFile, shared_nodata, usable_nodata
 from data_prep.schema import ModalityMeta
 from rsdgc.errors import DataError, SettingError
 
@@ -32,6 +33,13 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
     wanted = {modality.name: modality for modality in first.modalities}
     if isinstance(nodata, Mapping) and (unknown := set(nodata) - set(wanted)):
         raise SettingError(f"--nodata for {min(unknown)}: the modalities are {', '.join(wanted)}")
+    for name, value in nodata.items() if isinstance(nodata, Mapping) else ():
+        dtype = wanted[name].files[0].source_dtype
+        if math.isfinite(value) and usable_nodata(value, dtype) is None:
+            raise SettingError(
+                f"--nodata {name}={value:g} is not a value of {dtype}, the type of {name}'s files: "
+                "give a value that they hold, or leave it out"
+            )
     for scene in scenes[1:]:
         _check_like(first, scene)
     reference = first.reference

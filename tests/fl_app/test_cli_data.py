@@ -8,6 +8,7 @@ import rasterio
 from affine import Affine
 
 from data_prep.store import Store
+from fl_app.cli_data import read_nodata
 from tests.command import rsdgc
 from tests.data_prep.archives import (
     LEFT,
@@ -108,6 +109,21 @@ def test_options_reach_the_ingestion(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert meta.left_out["no_data"] == 8
 
 
+def test_values_of_labels_are_named_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_tif(tmp_path / "src" / "optical.tif", noise((2, 32, 32)))
+    labels = stripes(32, 32, 8, (11, 12, 255, 21)).astype("int16")
+    labels[:, 24:28] = -1
+    write_tif(tmp_path / "src" / "labels.tif", labels)
+    words = "--chip 8 --test 0 --remap water=11,12 --remap roof=21 --label-nodata 255 --nodata"
+    out = ["labels=-1", "--out", tmp_path / "store"]
+    assert rsdgc(monkeypatch, "ingest", tmp_path / "src", *words.split(), *out) == 0
+    meta = Store.open(tmp_path / "store").meta
+    assert meta.classes == ["water", "roof"]
+    assert meta.splits.class_counts["train"] == [8, 4]
+
+
 def test_class_partitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "src", classes=4)
     words = ["--layout", "class-folders", "--out", tmp_path / "store"]
@@ -143,6 +159,9 @@ def test_a_partition_without_a_modality_at_a_site(
         (["--complex", "phase"], "choose amp or db"),
         (["--mask", "SCL"], "is not GLOB=VALUES"),
         (["--layout", "class-folders", "--nodata", "a=1"], "images have one modality"),
+        (["--layout", "class-folders", "--remap", "a=1"], "class folders have no label values"),
+        (["--remap", "water"], "is neither a file nor CLASS=VALUES"),
+        (["--label-year", "19"], "--label-year is 19: write four digits"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -158,3 +177,9 @@ def test_mistakes_are_one_line(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_nodata_values_are_exact() -> None:
+    values = [read_nodata([text]) for text in ("0", "-9999.5", str(2**63 - 1), f"a={2**53 + 1}")]
+    assert values == [0.0, -9999.5, 2**63 - 1, {"a": 2**53 + 1}]
+    assert [type(value) for value in values[:3]] == [float, float, int]

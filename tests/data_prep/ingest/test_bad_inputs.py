@@ -291,6 +291,8 @@ def test_nodata_may_be_given_over_wrong_or_no_tags(src: Path) -> None:
     write_tif(src / "optical.tif", values, nodata=199)
     # a tag that the type cannot hold says nothing
     assert ingest(src, nodata=-9999).meta.modalities[0].nodata is None
+    with pytest.raises(SettingError, match="--nodata optical=-9999 is not a value of uint8"):
+        ingest(src, nodata={"optical": -9999})
     store = ingest(src, nodata={"optical": 0})
     assert store.meta.modalities[0].nodata == 0
     assert column(store.manifest, "valid")[0] == 0
