@@ -288,3 +288,21 @@ def test_pixels_of_another_size_are_noted(
     out = scene.parent / "map.tif"
     assert rsdgc(monkeypatch, "predict", trained, coarse, "--out", out) == 0
     assert "pixels are 30 CRS units wide, those of training were 10" in capsys.readouterr().err
+
+
+def test_masks_without_a_nodata_value_count_like_one(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, tmp_path: Path
+) -> None:
+    image = read(scene)
+    masked = write_named(tmp_path / "masked.tif", np.where(image == 0, 999, image), nodata=None)
+    with rasterio.open(masked, "r+") as target:
+        target.write_mask((image != 0).all(axis=0))
+    # one band alone is invalid there, which a mask of all bands cannot say
+    image[:, 50, 50] = 0
+    declared = write_named(tmp_path / "declared.tif", image, nodata=0)
+    maps = []
+    for path in (masked, declared):
+        out = path.with_name(f"{path.stem}-map.tif")
+        assert rsdgc(monkeypatch, "predict", trained, path, "--out", out, "--probabilities") == 0
+        maps.append(read(next(out.parent.glob(f"{out.stem}*prob*.tif"), out)))
+    np.testing.assert_array_equal(*maps)
