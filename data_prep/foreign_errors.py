@@ -114,7 +114,7 @@ def _cannot_write(target: Path, error: BaseException) -> RsdgcError:
             f"{target} cannot be written: {cause}: choose an output folder (--out) where you may "
             "write"
         )
-    if number in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
         return SettingError(
             f"{target} cannot be written: {cause}: choose another output folder (--out)"
         )
