@@ -24,6 +24,7 @@ def run_over_loopback(settings: Settings, *, num_sites: int, cpus_per_site: int)
     serve(grid(settings, nodes=num_sites), settings)
 
 
+@pytest.mark.slow
 def test_the_guide_to_using_a_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,10 +132,10 @@ def write_maps(
                     chances.update_tags(**tags)
                     chances.close()
             if probabilities is not None:
-                _publish(work_probabilities, probabilities, "AVERAGE", predictor="3")
+                _publish(work_probabilities, probabilities, "AVERAGE", predictor="FLOATING_POINT")
             # The names come first: where the map is, they are.
             _write_category_names(target, legend)
-            _publish(work, target, "MODE", predictor="1")
+            _publish(work, target, "MODE", predictor="NO")
     except RasterioError as error:
         raise DataError(
             f"{target} cannot be written: {cause_of(error)}: see whether its disk is full; what is "
