@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from data_prep.choices import Edge, Layout, PartitionScheme, SplitBy, Unknown
-from fl_app.cli_options import AsJson, examples, print_json
+from fl_app.cli_options import (
+    AsJson,
+    ComplexMode,
+    MaskClouds,
+    Masks,
+    ModalityFiles,
+    Nodata,
+    examples,
+    print_json,
+)
 from fl_app.interruption import explain_interruption
 
 Force = Annotated[bool, typer.Option("--force", help="Replace another store at --out.")]
@@ -106,25 +115,15 @@ def ingest(
     all_touched: Annotated[
         bool, typer.Option(help="Polygons label every pixel that they touch.")
     ] = False,
-    modality: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--modality", "--layer", help="Files of a modality as NAME=GLOB; may be repeated."
-        ),
-    ] = None,
+    modality: ModalityFiles = None,
     pattern: Annotated[
         list[str] | None,
         typer.Option(
             help="What file names mean, as {scene}_{band}.tif; also {modality}, {date}, *, ?."
         ),
     ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
-    ] = None,
-    mask_clouds: Annotated[
-        bool, typer.Option(help="Clouds are invalid, by the masks of Landsat, Sentinel-2 or HLS.")
-    ] = False,
+    mask: Masks = None,
+    mask_clouds: MaskClouds = False,
     aoi: Annotated[
         Path | None, typer.Option(help="Polygons; pixels outside count as invalid.")
     ] = None,
@@ -163,15 +162,8 @@ def ingest(
     ] = None,
     min_valid: Annotated[float, typer.Option(help="Least share of valid pixels in a chip.")] = 0.5,
     min_label: Annotated[float, typer.Option(help="Least share of labeled pixels.")] = 0.5,
-    nodata: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Nodata value in place of the files' own: V, or NAME=V; may be repeated."
-        ),
-    ] = None,
-    complex_mode: Annotated[
-        str | None, typer.Option("--complex", help="Read complex values as amp or db.")
-    ] = None,
+    nodata: Nodata = None,
+    complex_mode: ComplexMode = None,
     name: Annotated[str | None, typer.Option(help="Name of the data in reports.")] = None,
     seed: Seed = 0,
     strict: Annotated[bool, typer.Option(help="Fail on the first unusable file.")] = False,

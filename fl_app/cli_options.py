@@ -33,6 +33,27 @@ CodeDir = Annotated[
     ),
 ]
 
+ModalityFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modality", "--layer", help="Files of a modality as NAME=GLOB; may be repeated."
+    ),
+]
+Masks = Annotated[
+    list[str] | None,
+    typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
+]
+MaskClouds = Annotated[
+    bool, typer.Option(help="Clouds are invalid, by the masks of Landsat, Sentinel-2 or HLS.")
+]
+Nodata = Annotated[
+    list[str] | None,
+    typer.Option(help="Nodata value in place of the files' own: V, or NAME=V; may be repeated."),
+]
+ComplexMode = Annotated[
+    str | None, typer.Option("--complex", help="Read complex values as amp or db.")
+]
+
 
 def new_group(text: str, *, completion: bool = False) -> typer.Typer:
     """Return an empty group of commands with this help."""

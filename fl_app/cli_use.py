@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from fl_app.cli_options import AsJson, CodeDir, examples, print_json, words
+from fl_app.cli_options import (
+    AsJson,
+    CodeDir,
+    ComplexMode,
+    MaskClouds,
+    Masks,
+    ModalityFiles,
+    Nodata,
+    examples,
+    print_json,
+    words,
+)
 from fl_app.interruption import explain_interruption
 
 
@@ -53,27 +64,12 @@ def predict(
     bands: Annotated[
         str, typer.Option(help="Names of the bands of a raster that does not name them.")
     ] = "",
-    modality: Annotated[
-        list[str] | None,
-        typer.Option(help="Files of a modality as NAME=GLOB; may be repeated."),
-    ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(help="Invalid pixels: GLOB=3,8,9 or GLOB=bits:3,4; may be repeated."),
-    ] = None,
-    mask_clouds: Annotated[
-        bool, typer.Option(help="Clouds are invalid, by the masks of Landsat, Sentinel-2 or HLS.")
-    ] = False,
+    modality: ModalityFiles = None,
+    mask: Masks = None,
+    mask_clouds: MaskClouds = False,
     aoi: Annotated[Path | None, typer.Option(help="Polygons; the map ends at them.")] = None,
-    nodata: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Nodata value in place of the files' own: V, or NAME=V; may be repeated."
-        ),
-    ] = None,
-    complex_mode: Annotated[
-        str | None, typer.Option("--complex", help="Read complex values as amp or db.")
-    ] = None,
+    nodata: Nodata = None,
+    complex_mode: ComplexMode = None,
     min_valid: Annotated[
         float, typer.Option(help="Least share of valid pixels in a window.")
     ] = 0.5,
