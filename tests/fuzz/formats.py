@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ from fl_app.report.page import write_report
 from fl_app.runs.records import read_run
 from fl_app.settings import Settings
 from rsdgc import Scheme, Stamp, decode, encode
+from rsdgc.compression import Compression
 from rsdgc.documents import DocumentError, parse_json
 from rsdgc.errors import DataError, RunError, SettingError, WireError
 from rsdgc.frozen_part import FrozenPart
+from rsdgc.model_change import ChangeCompressor, apply_change
 from rsdgc.patches import apply_patches, pack_patches, unpack_patches
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from strategies.checkpoints import FOLDER, Checkpoints, _checksum
@@ -103,6 +106,7 @@ def make_formats(folder: Path) -> dict[str, Format]:
         _upload(),
         _patch(),
         _statistics(),
+        _model_change(),
         _frozen_part(),
         _reply(),
         *_store(store),
@@ -120,7 +124,7 @@ def make_formats(folder: Path) -> dict[str, Format]:
 
 
 NAMES = (
-    *("upload", "patch", "statistics", "frozen-part", "reply"),
+    *("upload", "patch", "statistics", "model-change", "frozen-part", "reply"),
     *(
         "meta",
         "manifest",
@@ -197,6 +201,47 @@ def _statistics() -> Format:
 
     seeds = [encode_statistics(after, reference), encode_statistics(some, reference)]
     return Format("statistics", seeds, read, (WireError,))
+
+
+def _model_change() -> Format:
+    rng = np.random.default_rng(0)
+    before = {
+        "weight": rng.standard_normal((8, 6)).astype(np.float32),
+        "half": rng.standard_normal(40).astype(np.float16),
+        "norm.running_mean": rng.random(5).astype(np.float32),
+        "count": np.array(7),
+        "mask": np.array([True, False, True]),
+    }
+    moved = {
+        name: array + array.dtype.type(1) if array.dtype != np.bool_ else ~array
+        for name, array in before.items()
+    }
+    compressor = ChangeCompressor(before, Compression("2x"))
+
+    def mutate(rng: Rng, seed: bytes) -> bytes:
+        begin = 29 + len(before)
+        end = begin + int.from_bytes(seed[21:25], "little")
+        if rng.random() < 0.5:  # within the update, with a checksum that fits
+            inner = sealed(changed_bytes(rng, seed[begin:end]))
+            size = len(inner).to_bytes(4, "little")
+            data = seed[:21] + size + seed[25:begin] + inner + seed[end:]
+        else:
+            data = changed_bytes(rng, seed)
+        if len(data) < 9 or rng.random() < 0.05:
+            return data
+        return data[:5] + zlib.crc32(data[9:]).to_bytes(4, "little") + data[9:]
+
+    def read(data: bytes) -> None:
+        after = apply_change(before, data)
+        assert list(after) == list(before)
+        for name, array in after.items():
+            assert (array.shape, array.dtype) == (before[name].shape, before[name].dtype)
+            assert np.isfinite(array).all()
+
+    seeds = [
+        compressor.compress(before, after) for after in (moved, before | {"count": -moved["count"]})
+    ]
+    return Format("model-change", seeds, read, (WireError,), mutate)
 
 
 def _frozen_part() -> Format:
