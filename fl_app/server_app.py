@@ -27,7 +27,7 @@ from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
 from rsdgc import ModelSpec
 from rsdgc.documents import shorten
-from rsdgc.errors import RsdgcError, RunError
+from rsdgc.errors import DataError, RsdgcError, RunError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.registry import add_code_dir
 from strategies import SiteManager, discover_sites
@@ -151,7 +151,10 @@ def _record_inputs(active: ActiveRun, sites: SiteManager) -> None:
     path = _data_path(active.settings)
     if not path:
         return
-    store = open_data(path, active.settings.modality_names).store
+    try:
+        store = open_data(path, active.settings.modality_names).store
+    except DataError:  # a server of real sites need not have data there
+        return
     own = {modality.name: modality for modality in modality_infos(store)}
     # A server of real sites may have other data by chance.
     known = all(own.get(modality.name) == modality for modality in sites.data.modalities)

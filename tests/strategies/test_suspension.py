@@ -133,7 +133,8 @@ def test_a_hostile_site_is_asked_less_often_and_the_result_is_the_same(
 
 def test_the_quorum_is_asked_all_the_same() -> None:
     grid = run(strategy(None, after=2, quorum=2), 6)
-    assert asked_in(grid, "north") == list(range(1, 7))
+    # No round reaches the quorum, so the run makes up for each.
+    assert asked_in(grid, "north") == list(range(1, 13))
 
 
 def test_a_run_without_refusals_is_the_same_with_and_without() -> None:

@@ -68,6 +68,9 @@ class FakeStore:
     def take(self, chips: np.ndarray) -> list[np.ndarray]:
         return [array[chips] for array in self.arrays]
 
+    def take_validity(self, chips: np.ndarray) -> list[np.ndarray | None]:
+        return [None for _ in self.arrays]
+
     def valid(self, chips: np.ndarray, samples: list[np.ndarray]) -> list[np.ndarray]:
         assert all(len(values) == len(chips) for values in samples)
         return [

@@ -118,7 +118,7 @@ def test_another_seed_gives_other_scenes(archive: Path, tmp_path: Path) -> None:
 )
 def test_numbers_out_of_range_are_refused(wrong: dict[str, int], tmp_path: Path) -> None:
     (name,) = wrong
-    with pytest.raises(SettingError, match=f"{name} is {wrong[name]}: choose"):
+    with pytest.raises(SettingError, match=f"{name.replace('_', '-')} is {wrong[name]}: choose"):
         write_archive(tmp_path / "a", **wrong)
     assert not list(tmp_path.iterdir())
 

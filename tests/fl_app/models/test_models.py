@@ -100,7 +100,8 @@ def test_vgg_starts_at_the_default_settings(name: str) -> None:
     torch.manual_seed(0)
     patterns, labels = torch.randn(4, 3, 4, 4), torch.arange(256) % 4
     chips = nn.functional.interpolate(patterns[labels], size=32) + torch.randn(256, 3, 32, 32)
-    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate_at(1), settings.momentum)
+    momentum = settings.resolved("momentum")
+    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate_at(1), momentum)
     for step in range(120):
         batch = torch.arange(32) + 32 * (step % 8)
         loss = nn.functional.cross_entropy(model(chips[batch]), labels[batch])

@@ -65,7 +65,7 @@ def test_nothing_changes_the_folder_of_a_run_in_progress(data: Path, tmp_path: P
         with pytest.raises(RunError, match="run 9 is at work"):
             run(settings(data, folder, resume=True), run_id=8)
         with pytest.raises(RunError, match="run 9 is at work"):
-            resume_simulation(folder, cpus_per_site=1)
+            resume_simulation(folder, [], cpus_per_site=1)
         with pytest.raises(RunError, match="run 9 is at work"):
             run_simulation(settings(data, folder), cpus_per_site=1, force=True)
     for name in (LOCK_FILE, HOLDER_FILE):
