@@ -144,7 +144,7 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
     words = ["--data", data, "--out", tmp_path / "run", *WORDS, "--model", "fragile:Net"]
     done = simulate(tmp_path, *words)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stderr.startswith("error: no round reached the quorum of 1: error at the site (9)")
+    assert done.stderr.startswith("error: no round reached the quorum of 1: error at the site (13)")
     assert done.stderr.count("\n") == 1
     assert processes_of(tmp_path) == []
 
