@@ -8,7 +8,7 @@ from rsdgc.plain_text import escape_hidden
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*(?:\[[^\]]*\])?\s*:\s*")
-_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?: |$)")
 _FLOWERS_OWN = re.compile(
     r"Using SuperLink|Starting logstream|Starting Flower Simulation|Federation `|"
     r"Since flwr \d|To change federation size|flwr federation simulation-config|"

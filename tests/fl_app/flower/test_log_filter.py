@@ -11,6 +11,7 @@ PREFIX = "\x1b[92mINFO \x1b[0m:      "
         (PREFIX + "round 1/3 | accuracy 0.1\n", "round 1/3 | accuracy 0.1"),
         ("\x1b[93mWARNING \x1b[0m:   site-01 refused\n", "warning: site-01 refused"),
         (PREFIX + "\n", None),
+        (PREFIX + "2026-11-26T13:50:02Z \n", None),
         ("\n", None),
         (PREFIX + "Starting logstream for run_id `1`\n", None),
         ("Successfully installed rsdgc to /somewhere\n", None),
