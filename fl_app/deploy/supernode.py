@@ -62,10 +62,6 @@ _ADMITTED = b"SuperNode ID:"
 """What a SuperNode logs once the server has admitted it."""
 
 
-class ClockError(RunError):
-    """The clock of this machine or of the server is wrong."""
-
-
 @dataclass(frozen=True)
 class NodeRecord:
     """The last SuperNode of a site, as ``node.json`` in the state folder describes it."""
@@ -120,16 +116,16 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
     with _hold_site(config):
         print(f"site {config.name}: {about}", flush=True)
         try:
-            _refuse_wrong_clock(config.server_endpoint.health().clock_ahead_s)
+            reply = config.server_endpoint.health()
         except UntrustedServerError:
             # Another server answers, or the clock is so far off that no certificate is valid.
             _refuse_wrong_clock(config.server_endpoint.clock_ahead_s())
             raise
-        except ClockError:
-            raise
         except RunError as error:
             # The right server may start later, and Flower waits for it.
             print(f"{error}; retrying", flush=True)
+        else:
+            _refuse_wrong_clock(reply.clock_ahead_s)
         previous = read_record(config)
         if previous is not None and previous.key not in ("", key):
             previous = None  # to the server, a node with a new key is another node
@@ -142,10 +138,10 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
 
 
 def _refuse_wrong_clock(ahead_s: float | None) -> None:
-    """Raise :class:`ClockError` if Flower would refuse what this machine signs, without a word."""
+    """Raise :class:`RunError` if Flower would refuse what this machine signs, without a word."""
     clock = check_clock(ahead_s)
     if clock.status == "FAILED":
-        raise ClockError(f"this machine's clock is {clock.detail}: {clock.remedy}")
+        raise RunError(f"this machine's clock is {clock.detail}: {clock.remedy}")
 
 
 def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBACK) -> None:

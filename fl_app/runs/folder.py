@@ -210,7 +210,7 @@ def settings_to_resume(folder: Path, overrides: Sequence[str] = ()) -> Settings:
     RunFolderError
         The folder holds no run that can be resumed.
     SettingError
-        A word sets what the result depends on, or is no setting.
+        A word names no setting, or one that the result depends on.
     """
     first, _ = read_settings(folder)
     changes = parse_overrides(list(overrides))
