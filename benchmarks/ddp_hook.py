@@ -128,8 +128,8 @@ def work(args: argparse.Namespace) -> dict[str, list[float] | str]:
         for variant in args.variants:
             measured = measure(args, variant)
             results[variant] = [measured.step_s, measured.bytes_sent]
-        if args.rank == 0:
-            results["codec"] = list(time_codec(args))
+        # Every worker: wrapping a model in DDP is a collective operation.
+        results["codec"] = list(time_codec(args))
         return results
     finally:
         dist.barrier()
