@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,20 @@ class FoundState:
     age_s: float  #: seconds since the last change
     in_use: bool  #: whether a process works for the site, or the lock cannot be read
     problem: str = ""  #: why the lock cannot be read; empty if it can
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A state or a frozen part that was listed, and what became of it."""
+
+    label: str  #: such as ``run 1, site oslo``
+    num_bytes: int
+    outcome: str  #: ``can go``, ``deleted`` or ``kept``
+    reason: str = ""  #: why it was kept
+
+    def __str__(self) -> str:
+        size = f"{self.label}: {self.num_bytes / 1e6:.1f} MB"
+        return f"{size}, {self.reason}: kept" if self.reason else f"{size}, {self.outcome}"
 
 
 def find_states(state_dir: Path) -> list[FoundState]:
@@ -71,8 +85,8 @@ def clean_states(
     site: str | None = None,
     older_than_days: float = 0.0,
     delete: bool = False,
-) -> Iterator[str]:
-    """List states and frozen parts, and delete them; yield a line for each, and a summary.
+) -> Iterator[Cleaned]:
+    """List states and frozen parts, and delete them; yield each.
 
     A state in use is never deleted. What the uploads of a deleted state held back is lost to its
     run: if the run continues, the site takes part like one that lost its disk.
@@ -93,19 +107,18 @@ def clean_states(
     StateError
         A state cannot be deleted.
     """
-    freed = 0
+    outcome = "deleted" if delete else "can go"
     for state in find_states(state_dir):
         chosen = run in (None, state.run) and site in (None, state.site)
         if not chosen or state.age_s < older_than_days * DAY_S:
             continue
-        label = f"run {state.run}, site {state.site}: {state.num_bytes / 1e6:.1f} MB"
+        label = f"run {state.run}, site {state.site}"
         if state.in_use:
-            yield f"{label}, {state.problem or 'in use'}: kept"
+            yield Cleaned(label, state.num_bytes, "kept", state.problem or "in use")
             continue
         if delete:
             _delete(state.path)
-        freed += state.num_bytes
-        yield f"{label}, {'deleted' if delete else 'can go'}"
+        yield Cleaned(label, state.num_bytes, outcome)
     # A site that works on finds its part missing and asks for it again.
     for path in sorted((state_dir / FROZEN_FOLDER).glob("*.f32")) if run == site is None else ():
         stat = path.stat()
@@ -113,10 +126,14 @@ def clean_states(
             continue
         if delete:
             _delete(path)
-        freed += stat.st_size
-        label = f"frozen part {path.stem[:8]}: {stat.st_size / 1e6:.1f} MB"
-        yield f"{label}, {'deleted' if delete else 'can go'}"
-    yield f"{freed / 1e6:.1f} MB {'freed' if delete else 'can be freed: add --yes to delete'}"
+        yield Cleaned(f"frozen part {path.stem[:8]}", stat.st_size, outcome)
+
+
+def summary(cleaned: Sequence[Cleaned], *, deleted: bool) -> str:
+    """Return the line that ends the list."""
+    num_bytes = sum(each.num_bytes for each in cleaned if each.outcome != "kept")
+    remedy = "freed" if deleted else "can be freed: add --yes to delete"
+    return f"{num_bytes / 1e6:.1f} MB {remedy}"
 
 
 def _delete(path: Path) -> None:

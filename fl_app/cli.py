@@ -21,6 +21,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -223,14 +224,22 @@ def clean(
         float, typer.Option(help="Only states unchanged for this many days.", min=0)
     ] = 0.0,
     yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it, only list.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the states that runs have left at this site, or delete them."""
-    from clients.state_cleanup import clean_states
+    from clients.state_cleanup import clean_states, summary
 
-    for line in clean_states(
+    listed = []
+    for state in clean_states(
         state_dir, run=run, site=name, older_than_days=older_than_days, delete=yes
     ):
-        typer.echo(line)
+        listed.append(state)
+        if not as_json:
+            typer.echo(str(state))
+    if as_json:
+        print_json([asdict(state) for state in listed])
+    else:
+        typer.echo(summary(listed, deleted=yes))
 
 
 @app.command(
@@ -331,12 +340,14 @@ def settings(as_json: AsJson = False, markdown: Markdown = False) -> None:
     if markdown:
         typer.echo(module.markdown_table(), nl=False)
         return
-    table = module.settings_table()
     if as_json:
-        print_json(table)
+        print_json(module.settings_table())
         return
-    rows = [[row["key"], json.dumps(row["default"]), row["meaning"]] for row in table]
-    print_table([Column("key"), Column("default"), Column("meaning")], rows)
+    for group, settings_of_group in module.settings_by_group().items():
+        rows = [
+            [row["key"], json.dumps(row["default"]), row["meaning"]] for row in settings_of_group
+        ]
+        print_table([Column("key"), Column("default"), Column("meaning")], rows, title=group)
 
 
 def _seed(word: str) -> int:

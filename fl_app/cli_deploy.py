@@ -50,7 +50,7 @@ _EXAMPLES = {
     "register": ("rsdgc server register",),
     "revoke": ("rsdgc server revoke porto",),
     "run": ("rsdgc server run --out spring --rounds 60 --budget 100x",),
-    "watch": ("rsdgc server watch",),
+    "watch": ("rsdgc server watch", "rsdgc server watch --json"),
     "stop": ("rsdgc server stop",),
     "resume": ("rsdgc server resume spring",),
     "start_site": ("rsdgc site start", "rsdgc site start --config /etc/rsdgc/site.toml"),
@@ -278,14 +278,26 @@ def run(
         run_commands.run(server, out, overrides or [], given(options))
 
 
-def watch(run: RunChoice = None, config: ServerFile = SERVER_FILE) -> None:
+def watch(
+    run: RunChoice = None,
+    config: ServerFile = SERVER_FILE,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print sites and runs as JSON, and follow none.")
+    ] = False,
+) -> None:
     """Show sites and runs, and follow a run.
 
     Follows the newest run that is active by default, and exits with 1 if it does not complete.
     """
     from fl_app.deploy import party_config, run_commands
+    from rsdgc.errors import SettingError
 
     server = party_config.read_server(config)
+    if as_json:
+        if run is not None:
+            raise SettingError(f"--json lists all runs and follows none: leave out {run}")
+        print_json(run_commands.overview(server))
+        return
     with explain_interruption(lambda: _LEFT):
         run_commands.watch(server, run)
 
@@ -362,7 +374,7 @@ def start_app(
     supernode.start_app(party_config.read_site(config), secret, node)
 
 
-def site_status(config: SiteFile = SITE_FILE) -> None:
+def site_status(config: SiteFile = SITE_FILE, as_json: AsJson = False) -> None:
     """Show this site's SuperNode, its app and its states.
 
     Exits with 1 if the SuperNode does not run, or lacks its app.
@@ -371,8 +383,11 @@ def site_status(config: SiteFile = SITE_FILE) -> None:
     from rsdgc.errors import RunError
 
     site = party_config.read_site(config)
-    for line in supernode.status(site):
-        typer.echo(line)
+    status = supernode.status(site)
+    if as_json:
+        print_json(asdict(status))
+    else:
+        typer.echo("\n".join(status.lines()))
     if not supernode.is_running(site):
         raise RunError(f"site {site.name} is not running: start it with rsdgc site start")
     if supernode.lacks_app(site):

@@ -140,6 +140,20 @@ def _parse_auto(
     return number
 
 
+GROUPS = {
+    "data_dir": "Data and folders",
+    "method": "Method and compression",
+    "aggregation": "Aggregation",
+    "dp_noise_multiplier": "Differential privacy",
+    "normalization": "Inputs",
+    "model": "Model",
+    "rounds": "Training",
+    "fraction": "Sites",
+    "evaluate_every": "Scores and checkpoints",
+    "device": "Device",
+}
+"""Groups of the settings in tables, by the first setting of each."""
+
 StepAhead = Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)]
 Momentum = Annotated[float | Literal["auto"], BeforeValidator(parse_momentum)]
 
@@ -182,6 +196,17 @@ class Settings(BaseModel):
         "200x",
         description="Size of an upload: `100x` is a hundredth of the float32 model, "
         "`50000` is bytes.",
+    )
+    budget_down: str = Field(
+        AUTO,
+        description="Size of a message to a site, as `budget`; `1x`: the whole model each round. "
+        "`auto`: `1x` for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, else `67x`.",
+    )
+    budget_final: str = Field(
+        AUTO,
+        description="Size of the last patch, which makes the published model the final one; "
+        "`1x`: the whole true model. `auto`: `1x` for `dgc`, `rs-dgc-paper` and "
+        "`rs-dgc-static`, else `10x`.",
     )
     neighborhood: Literal["auto", "kernel", "tile", "element"] = Field(
         "auto", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
@@ -227,6 +252,12 @@ class Settings(BaseModel):
         description="How the budget is shared over layers: by the paper's ranking of neurons "
         "by mean |weight|, by the aggregated update, or evenly; `whole` sends all.",
     )
+    top_share: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Global top that a layer's share is counted in; 0: the policy's own default.",
+    )
     warm_up_rounds: Annotated[int | Literal["auto"], BeforeValidator(_parse_count)] = Field(
         AUTO,
         description="Rounds at the start with larger uploads, from a quarter of the dense model "
@@ -245,17 +276,17 @@ class Settings(BaseModel):
         "most so many times as far as their last change; 0: from the received model. `auto`: the "
         "method's own.",
     )
-    server_momentum: Momentum = Field(
-        AUTO,
-        description="Part of its last step that the global model takes again (FedAvgM), from 0 to "
-        "below 1; it makes up for the rounds by which compression delays a change. `auto`: 0.4 "
-        "for `rs-dgc` where uploads are compressed, else 0.",
-    )
     aggregation: Annotated[str, AfterValidator(NameIn(AGGREGATORS))] = Field(
         "mean",
         description="How the server combines the sites' updates: `mean`, weighted by training "
         "chips; `trimmed-mean` and `sign-agreement`, against hostile sites (docs/reliability.md); "
         "or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`).",
+    )
+    server_momentum: Momentum = Field(
+        AUTO,
+        description="Part of its last step that the global model takes again (FedAvgM), from 0 to "
+        "below 1; it makes up for the rounds by which compression delays a change. `auto`: 0.4 "
+        "for `rs-dgc` where uploads are compressed, else 0.",
     )
     clip_updates: float = Field(
         DEFAULT_MULTIPLE,
@@ -274,12 +305,6 @@ class Settings(BaseModel):
         1.0, gt=0.0, description="Largest Euclidean norm of a site's update with such noise."
     )
     dp_delta: float = Field(1e-5, gt=0.0, lt=1.0, description="δ for which the run states its ε.")
-    top_share: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        description="Global top that a layer's share is counted in; 0: the policy's own default.",
-    )
 
     normalization: Literal["site", "common"] = Field(
         "site",
@@ -395,6 +420,21 @@ class Settings(BaseModel):
         description="Smallest share of a chip's area that a random crop keeps, which is resized to "
         "the chip's size; pixel patches are scaled about their center. 1: no crops.",
     )
+    jitter: float = Field(
+        0.0,
+        ge=0.0,
+        description="Random change of each band's gain and offset, in its standard deviations.",
+    )
+    band_dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Probability that a band of a chip is left out."
+    )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Probability that a modality of a batch is left out in training, of a fusion "
+        "network that works without; one always stays.",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
 
     fraction: UnitInterval = Field(1.0, description="Share of the sites that train in each round.")
@@ -435,17 +475,6 @@ class Settings(BaseModel):
         "validation splits. The last round's model is always scored.",
     )
 
-    budget_down: str = Field(
-        AUTO,
-        description="Size of a message to a site, as `budget`; `1x`: the whole model each round. "
-        "`auto`: `1x` for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, else `67x`.",
-    )
-    budget_final: str = Field(
-        AUTO,
-        description="Size of the last patch, which makes the published model the final one; "
-        "`1x`: the whole true model. `auto`: `1x` for `dgc`, `rs-dgc-paper` and "
-        "`rs-dgc-static`, else `10x`.",
-    )
     checkpoint_every: int = Field(
         10, ge=0, description="Rounds between two checkpoints of the server; 0: none."
     )
@@ -470,22 +499,6 @@ class Settings(BaseModel):
         False, description="Whether PyTorch compiles the model; takes a compiler and a minute."
     )
     threads: int = Field(0, ge=0, description="CPU threads of a site; 0: PyTorch's default.")
-
-    jitter: float = Field(
-        0.0,
-        ge=0.0,
-        description="Random change of each band's gain and offset, in its standard deviations.",
-    )
-    band_dropout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Probability that a band of a chip is left out."
-    )
-    modality_dropout: float = Field(
-        0.0,
-        ge=0.0,
-        lt=1.0,
-        description="Probability that a modality of a batch is left out in training, of a fusion "
-        "network that works without; one always stays.",
-    )
 
     # A validator sees only the fields above its own, in `info.data`.
 
@@ -682,24 +695,35 @@ def parse_overrides(words: list[str]) -> dict[str, Scalar]:
 
 
 def settings_table() -> list[dict[str, Any]]:
-    """Return key, default and meaning of all settings."""
-    return [
-        {
-            "key": _kebab(name),
-            "default": field.default,
-            "meaning": f"{field.description} {_allowed(field)}".strip(),
-        }
-        for name, field in Settings.model_fields.items()
-    ]
+    """Return group, key, default and meaning of all settings, in their order."""
+    rows = []
+    group = ""
+    for name, field in Settings.model_fields.items():
+        group = GROUPS.get(name, group)
+        meaning = f"{field.description} {_allowed(field)}".strip()
+        row = {"group": group, "key": _kebab(name), "default": field.default, "meaning": meaning}
+        rows.append(row)
+    return rows
+
+
+def settings_by_group() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of :func:`settings_table` by group."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in settings_table():
+        groups.setdefault(row["group"], []).append(row)
+    return groups
 
 
 def markdown_table() -> str:
-    """Return the table of all settings for the documentation."""
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    for row in settings_table():
-        text = row["meaning"].replace("|", "\\|")
-        rows.append(f"| `{row['key']}` | `{json.dumps(row['default'])}` | {text} |")
-    return "\n".join(rows) + "\n"
+    """Return the tables of all settings for the documentation, one a group."""
+    tables = []
+    for group, rows in settings_by_group().items():
+        lines = [f"### {group}", "", "| key | default | meaning |", "|---|---|---|"]
+        for row in rows:
+            text = row["meaning"].replace("|", "\\|")
+            lines.append(f"| `{row['key']}` | `{json.dumps(row['default'])}` | {text} |")
+        tables.append("\n".join(lines) + "\n")
+    return "\n".join(tables)
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def resume(
     _end_previous_attempt(flower, folder)
     _say_who_is_busy(flower, config)
     _submit_and_follow(flower, settings)
+
+
+def overview(config: ServerConfig) -> dict[str, Any]:
+    """Return the state of all sites and runs, the newest run first, for ``watch --json``."""
+    flower = connect(config)
+    folders = folders_by_run(config.runs_dir)
+    runs = [{**asdict(run), "folder": folders.get(run.run_id)} for run in flower.runs()]
+    return {"sites": site_states(config, flower), "runs": runs}
 
 
 def watch(config: ServerConfig, wanted: str | None = None) -> None:

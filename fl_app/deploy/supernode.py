@@ -30,7 +30,7 @@ from types import FrameType
 import psutil
 from filelock import FileLock, Timeout
 
-from clients.state_cleanup import find_states
+from clients.state_cleanup import FoundState, find_states
 from fl_app.deploy.checks import check_clock, describe_data
 from fl_app.deploy.credentials import fingerprint, read_private, read_secret
 from fl_app.deploy.endpoint import UntrustedServerError
@@ -260,25 +260,55 @@ def lacks_app(config: SiteConfig) -> bool:
     return record is not None and record.separate and not app_is_running(config)
 
 
-def status(config: SiteConfig) -> Iterator[str]:
-    """Yield lines about the SuperNode, the server, and the states of runs at this site."""
+@dataclass(frozen=True)
+class SiteStatus:
+    """The SuperNode, the server, and the states of runs at this site."""
+
+    site: str
+    running: bool
+    process: int | None  #: number of the SuperNode's process; None if it does not run
+    started: float | None  #: seconds since 1970; None if it does not run
+    #: whether the app runs in a process of its own; None if it has none
+    app_running: bool | None
+    server: str
+    server_state: str  #: how it answers, or why it does not
+    states: list[FoundState]
+
+    def lines(self) -> Iterator[str]:
+        """Yield the status as lines."""
+        if self.started is None:
+            yield f"site {self.site}: not running"
+        else:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
+            yield f"site {self.site}: running since {since}, process {self.process}"
+        if self.app_running is not None:
+            yield f"app: {'running' if self.app_running else 'not running'}"
+        yield f"server {self.server}: {self.server_state}"
+        for state in self.states:
+            worked = f"last worked {state.age_s / 60:.0f} min ago"
+            activity = state.problem or ("at work" if state.in_use else worked)
+            yield f"run {state.run}: {activity}, {state.num_bytes / 1e6:.1f} MB kept"
+
+
+def status(config: SiteConfig) -> SiteStatus:
+    """Return what goes on at this site."""
     record = read_record(config)
-    if is_running(config) and record is not None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
-        yield f"site {config.name}: running since {since}, process {record.pid}"
-    else:
-        yield f"site {config.name}: not running"
-    if record is not None and record.separate:
-        yield f"app: {'running' if app_is_running(config) else 'not running'}"
+    running = is_running(config)
+    known = record if running else None
     try:
-        reply = config.server_endpoint.health()
-        yield f"server {config.server}: answers with status {reply.status}"
+        server_state = f"answers with status {config.server_endpoint.health().status}"
     except RunError as error:
-        yield f"server {config.server}: {error}"
-    for state in find_states(config.state_dir) if config.state_dir.is_dir() else ():
-        worked = f"last worked {state.age_s / 60:.0f} min ago"
-        activity = state.problem or ("at work" if state.in_use else worked)
-        yield f"run {state.run}: {activity}, {state.num_bytes / 1e6:.1f} MB kept"
+        server_state = str(error)
+    return SiteStatus(
+        site=config.name,
+        running=running,
+        process=None if known is None else known.pid,
+        started=None if known is None else known.started,
+        app_running=app_is_running(config) if record is not None and record.separate else None,
+        server=str(config.server),
+        server_state=server_state,
+        states=find_states(config.state_dir) if config.state_dir.is_dir() else [],
+    )
 
 
 def _run(config: SiteConfig, words: list[str], key: str, previous: NodeRecord | None) -> None:

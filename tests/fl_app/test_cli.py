@@ -96,6 +96,9 @@ def test_states_at_a_site_are_listed_and_deleted(
     states = make_states(tmp_path)
     assert rsdgc(monkeypatch, "site", "clean", tmp_path) == 0
     assert "add --yes to delete" in capsys.readouterr().out
+    assert rsdgc(monkeypatch, "site", "clean", tmp_path, "--site", "a", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [state["outcome"] for state in listed] == ["can go", "can go"]
     assert rsdgc(monkeypatch, "site", "clean", tmp_path, "--run", "1", "--yes") == 0
     assert "freed" in capsys.readouterr().out
     assert [folder.path.exists() for folder in states.values()] == [False, False, True, True]

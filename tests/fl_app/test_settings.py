@@ -11,7 +11,13 @@ import pytest
 
 from clients.optimizers import OPTIMIZERS
 from fl_app.methods import METHODS, Method
-from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, parse_overrides
+from fl_app.settings import (
+    GROUPS,
+    OPTIMIZER_DEFAULTS,
+    Settings,
+    parse_overrides,
+    settings_by_group,
+)
 from rsdgc import Scheme, make_indicator
 from rsdgc.errors import SettingError
 
@@ -25,6 +31,13 @@ def test_the_app_config_holds_exactly_the_settings_and_their_defaults() -> None:
     wanted = [f"{key} = {json.dumps(defaults[key])}" for key in differing if key in defaults]
     extra = [key for key in differing if key not in defaults]
     assert not differing, f"[tool.flwr.app.config] lacks {wanted} and should not list {extra}"
+
+
+def test_every_setting_is_in_one_group() -> None:
+    assert set(GROUPS) <= set(Settings.model_fields)
+    by_group = settings_by_group()
+    assert list(by_group) == list(GROUPS.values())
+    assert [row["key"] for rows in by_group.values() for row in rows] == Settings.keys()
 
 
 def printed(command: str) -> str:

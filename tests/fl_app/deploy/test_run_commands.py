@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fl_app.deploy import party_config, run_commands
 from fl_app.deploy.run_commands import choose_run, folders_by_run, label
 from fl_app.flower.command import FlowerRun
 from fl_app.runs.lock import lock_run
 from rsdgc.errors import RunError
+from tests.command import rsdgc
 
 
 def flower_run(number: int, status: str) -> FlowerRun:
@@ -53,3 +57,27 @@ def test_the_folder_of_a_run_is_where_it_was_the_last_to_work(tmp_path: Path) ->
     (tmp_path / "file").touch()
     assert folders_by_run(tmp_path) == FOLDERS
     assert folders_by_run(tmp_path / "missing") == {}
+
+
+def test_sites_and_runs_as_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Flower:
+        def runs(self) -> list[FlowerRun]:
+            return [GOES_ON, OLDER]
+
+    config = SimpleNamespace(runs_dir=tmp_path)
+    with lock_run(tmp_path, 2):
+        pass
+    monkeypatch.setattr(run_commands, "connect", lambda _: Flower())
+    monkeypatch.setattr(run_commands, "site_states", lambda *_: {"oslo": "online"})
+    monkeypatch.setattr(party_config, "read_server", lambda _: config)
+    assert rsdgc(monkeypatch, "server", "watch", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["sites"] == {"oslo": "online"}
+    assert [(run["run_id"], run["status"]) for run in printed["runs"]] == [
+        ("2", "running"),
+        ("1", "finished:completed"),
+    ]
+    assert rsdgc(monkeypatch, "server", "watch", "2", "--json") == 2
+    assert "leave out 2" in capsys.readouterr().err

@@ -33,6 +33,7 @@ from fl_app.deploy.supernode import NOTICE_S, OFFLINE_AFTER_S, NodeRecord
 from fl_app.flower.superlink import free_ports
 from rsdgc.durable import is_locked
 from rsdgc.errors import RunError, SettingError
+from tests.command import rsdgc
 
 Configure = Callable[[int], SiteConfig]
 JOINS = "print('SuperNode ID: 7', flush=True)\n"
@@ -207,7 +208,7 @@ def test_a_node_without_its_app_is_named(node: Callable[[str], SiteConfig]) -> N
         record = NodeRecord(1, 0.0, time.time(), separate=separate)
         (config.node_folder / "node.json").write_text(json.dumps(vars(record)))
         assert supernode.lacks_app(config) is separate
-        assert ("app: not running" in list(supernode.status(config))) is separate
+        assert ("app: not running" in list(supernode.status(config).lines())) is separate
 
 
 def test_the_apps_secret_is_private_and_one_app_runs(
@@ -275,7 +276,7 @@ def test_a_node_outlives_a_killed_supervisor_and_still_counts_as_running(
     try:
         assert not is_locked(config.node_folder / "node.lock")
         assert supernode.is_running(config)
-        assert f"process {record.pid}" in next(iter(supernode.status(config)))
+        assert f"process {record.pid}" in next(supernode.status(config).lines())
         with pytest.raises(RunError, match="already runs"):
             supernode.start(config)
     finally:
@@ -295,6 +296,25 @@ def test_another_process_with_the_number_of_the_node_is_not_the_node(
         assert supernode.is_running(config) is running
 
 
+def test_the_status_as_json(
+    node: Callable[[str], SiteConfig],
+    federation: Federation,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = node("")
+    folder = config.state_dir / "7" / "alpha"
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+    site_file = federation.folder / "sites" / "alpha" / "site.toml"
+    assert rsdgc(monkeypatch, "site", "status", "--config", site_file, "--json") == 1
+    output = capsys.readouterr()
+    status = json.loads(output.out)
+    assert (status["site"], status["running"], status["process"]) == ("alpha", False, None)
+    assert [state["run"] for state in status["states"]] == ["7"]
+    assert "is not running" in output.err
+
+
 def test_a_state_whose_lock_cannot_be_read_is_not_called_at_work(
     node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +327,7 @@ def test_a_state_whose_lock_cannot_be_read_is_not_called_at_work(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("clients.state_cleanup.is_locked", refuse)
-    *_, line = supernode.status(config)
+    *_, line = supernode.status(config).lines()
     assert line == "run 7: lock cannot be read (Permission denied), 0.0 MB kept"
 
 
