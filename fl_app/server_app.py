@@ -14,6 +14,8 @@ from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from data_prep.dataset import open_data
 from fl_app.default_data import default_folder
+from fl_app.live.report_renewal import ReportRenewal
+from fl_app.live.status_file import StatusWriter
 from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import agree_on_model
@@ -33,6 +35,7 @@ from rsdgc.registry import add_code_dir
 from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
 from strategies.model_record import to_record, to_vector
+from strategies.observer import Observers
 from strategies.round_log import human_bytes, log_times
 from strategies.sites import ModelCode
 
@@ -86,15 +89,21 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     strategy = build_strategy(active, sites, parts, initial, frozen)
     if active.resumed:
         resume(strategy, spec)
+    status = StatusWriter(active.folder, settings.rounds)
+    renewal = ReportRenewal(active.folder)
+    strategy.observer = Observers(status, renewal)
     task_config = normalization_config(grid, settings, strategy, active.folder)
-    result = strategy.start(
-        grid,
-        to_record(initial, spec),
-        num_rounds=settings.rounds,
-        timeout=settings.round_timeout_s,
-        train_config=task_config,
-        evaluate_config=task_config,
-    )
+    try:
+        result = strategy.start(
+            grid,
+            to_record(initial, spec),
+            num_rounds=settings.rounds,
+            timeout=settings.round_timeout_s,
+            train_config=task_config,
+            evaluate_config=task_config,
+        )
+    finally:
+        renewal.close()
     if strategy.rounds_combined == 0:  # the untrained model must not pass for a result
         refusals = strategy.ledger.refusals.items()
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
@@ -117,6 +126,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         log(INFO, text, best.round, best.balanced_accuracy, BEST_MODEL_FILE)
     # The summary comes last: a folder that has one counts as complete.
     summary.write(active.folder)
+    status.close()
     return summary
 
 

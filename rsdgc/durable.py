@@ -20,8 +20,11 @@ PROBE_BYTES = 2**16
 """Written to see whether a disk has room at all."""
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
     """Replace a file by the one that ``write`` creates at the path that it is passed.
+
+    Without ``durable`` nothing is forced to disk, which is quicker: after a loss of power the file
+    may be empty.
 
     Raises
     ------
@@ -32,22 +35,24 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
     try:
         write(draft)
-        sync(draft)
+        if durable:
+            sync(draft)
         os.replace(draft, path)
     except Exception:
         draft.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
-def replace_bytes(path: Path, content: bytes) -> None:
+def replace_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace a file by these bytes; see :func:`replace_file`."""
-    replace_file(path, lambda draft: draft.write_bytes(content))
+    replace_file(path, lambda draft: draft.write_bytes(content), durable=durable)
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file by this text, in UTF-8; see :func:`replace_file`."""
-    replace_bytes(path, text.encode())
+    replace_bytes(path, text.encode(), durable=durable)
 
 
 def is_locked(path: Path) -> bool:

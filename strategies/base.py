@@ -47,6 +47,7 @@ from strategies.ledger import (
     SiteEntry,
 )
 from strategies.metrics import ClassCounts, sum_counts
+from strategies.observer import RunObserver
 from strategies.replies import TrainReply, count_arrival, read_train_reply, refusing
 from strategies.roll_call import SiteDiscovery
 from strategies.round_exchange import RoundExchange
@@ -143,6 +144,7 @@ class SiteStrategy(Strategy):
         #: which sites are set aside, as their replies were refused again and again
         self.suspensions = Suspensions(round_settings.suspend_after)
         self.privacy = privacy
+        self.observer = RunObserver()  #: is told of messages and rounds as they happen
         self._suspended: set[str] = set()
         self._discovery = SiteDiscovery(site_manager)
         self._exchange = RoundExchange(self, site_manager, self.running, self.initial_local, frozen)
@@ -286,7 +288,9 @@ class SiteStrategy(Strategy):
             self.prepare_round()
             config = train_config or ConfigRecord()
             train = self.configure_train(server_round, arrays, config, grid)
-            replies = self._exchange.send(grid, server_round, MessageType.TRAIN, train)
+            replies = self._exchange.send(
+                grid, server_round, MessageType.TRAIN, train, self.observer
+            )
             aggregated, metrics = self.aggregate_train(server_round, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
@@ -303,13 +307,16 @@ class SiteStrategy(Strategy):
             self._enter_left_out()
             last_round = self._last_round(num_rounds, server_round)
             log(INFO, round_log.line(last_round, *self.ledger.rounds[-2:]))
+            self.observer.round_ended(self.ledger.rounds[-1], last_round)
             if self.checkpoints is not None and self.checkpoints.due(server_round):
                 self.save(self.checkpoints, server_round)
             _evaluate_centrally(evaluate_fn, server_round, arrays, result)
         result.arrays = self.finalize_model()
         config = evaluate_config or ConfigRecord()
         evaluate = self.configure_evaluate(server_round, result.arrays, config, grid)
-        replies = self._exchange.send(grid, server_round, MessageType.EVALUATE, evaluate)
+        replies = self._exchange.send(
+            grid, server_round, MessageType.EVALUATE, evaluate, self.observer
+        )
         metrics = self.aggregate_evaluate(server_round, replies)
         if metrics is not None:
             result.evaluate_metrics_clientapp[server_round] = metrics

@@ -23,6 +23,7 @@ from strategies import messages
 from strategies.downlink import Download
 from strategies.ledger import FROZEN_GROUP, SiteEntry
 from strategies.node_answer import modality_fields
+from strategies.observer import RunObserver
 from strategies.outbox import Outbox
 from strategies.replies import is_request
 from strategies.reply_objects import ReplyLimits
@@ -119,7 +120,12 @@ class RoundExchange:
         return self._pack(message_type, site, ConfigRecord(task), self._method.download(site))
 
     def send(
-        self, grid: Grid, server_round: int, message_type: str, configured: Iterable[Message]
+        self,
+        grid: Grid,
+        server_round: int,
+        message_type: str,
+        configured: Iterable[Message],
+        observer: RunObserver,
     ) -> list[Message]:
         """Record and send the messages of a round; return the replies that came in time."""
         to_send = list(configured)
@@ -137,11 +143,19 @@ class RoundExchange:
             unchanged = message.content.get(messages.MODEL) is download.arrays
             groups = (download.groups if unchanged else {}) | self._running.groups()
             self.outbox.add(message, name, server_round, message_type, groups)
+        observer.messages_sent(message_type, server_round, list(self.entries))
+
+        def answer(index: int, reply: Message) -> Message | None:
+            message = self._answer_request(index, reply)
+            if message is None:
+                observer.site_replied(self.outbox.sent[index].site)
+            return message
+
         replies = send_and_receive(
             grid,
             to_send,
             self.timeout_s,
-            follow_up=self._answer_request,
+            follow_up=answer,
             unanswered=self.outbox.unanswered,
             limits=self._reply_limits(message_type),
         )

@@ -25,11 +25,12 @@ from fl_app.report.byte_charts import (
     site_bars,
 )
 from fl_app.report.confusion import class_scores, confusion_matrix, worst_mistakes
-from fl_app.report.imagery import show_imagery
+from fl_app.report.imagery import Imagery, show_imagery
 from fl_app.report.land_cover_map import RIGHT, WRONG
 from fl_app.report.ledger_totals import refusals_by_reason, refusals_by_round, site_totals
 from fl_app.report.outlying_sites import outlying_figures
 from fl_app.report.report_template import TEMPLATE
+from fl_app.runs.provisional import read_provisional_run
 from fl_app.runs.records import Run, read_run
 from fl_app.settings import AUTO, Settings
 from rsdgc.durable import replace_text
@@ -66,6 +67,20 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         A file is missing or damaged, or the report cannot be written.
     """
     run = read_run(run_dir)
+    return _write_page(run, show_imagery(run, data))
+
+
+def write_interim_report(run_dir: Path) -> Path:
+    """Write ``report.html`` of a run that is not complete, without pictures and classes.
+
+    Raises as :func:`write_report`; :class:`RunFolderError` if no round has been scored.
+    """
+    run = read_provisional_run(run_dir)
+    absent = "The pictures follow when the run is complete."
+    return _write_page(run, Imagery(absent=absent), interim=True)
+
+
+def _write_page(run: Run, imagery: Imagery, *, interim: bool = False) -> Path:
     summary = run.summary
     known = summary.method in METHODS  # not a user's own, nor one of another version
     method = METHODS[summary.method].title if known else summary.method
@@ -80,7 +95,8 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         summary=summary,
         method=method,
         lead=_lead(run, method),
-        imagery=show_imagery(run, data),
+        imagery=imagery,
+        interim=interim,
         right_color=hex_color(RIGHT),
         wrong_color=hex_color(WRONG),
         sites=totals,
@@ -93,7 +109,7 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         **_figures(run),
         **_class_parts(run),
     )
-    path = run_dir / "report.html"
+    path = run.folder / "report.html"
     try:
         replace_text(path, page)
     except OSError as error:

@@ -24,8 +24,13 @@ TEMPLATE = """{% macro plot(svg, caption, kind="") %}
 <p class="note"><strong>Synthetic data.</strong> The imagery was generated to show and test the
 method. The figures compare methods with one another; they say nothing about real land cover.</p>
 {% endif %}
+{% if interim %}
+<p class="note"><strong>The run is not complete.</strong> This page shows it after round
+{{ summary.rounds }} of {{ run.config.settings.rounds }}; it is renewed as the run goes on, and
+<code>rsdgc dashboard {{ run.folder }}</code> follows it.</p>
+{% endif %}
 <div class="headline">
-<div><h2>Final model, test chips of all sites</h2><dl>
+<div><h2>{{ "Latest model" if interim else "Final model" }}, test chips of all sites</h2><dl>
 {{ fact("accuracy", summary.accuracy|percent, "first") }}
 {{ fact("balanced accuracy", summary.balanced_accuracy|percent) }}
 {{ fact("kappa", summary.kappa|decimal) }}
@@ -167,6 +172,7 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 <td class="n">{{ score.precision|percent }}</td><td class="n">{{ score.f1|decimal }}</td></tr>
 {% endfor %}
 {% endcall %}</details>
+{% elif interim %}<p class="quiet">The classes follow when the run is complete.</p>
 {% else %}<p class="quiet">The run recorded no confusion matrix.</p>{% endif %}
 </section>
 

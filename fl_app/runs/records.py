@@ -322,6 +322,11 @@ def _parse_object(text: str, where: str) -> dict[str, Any]:
     return value
 
 
+def parse_record(adapter: TypeAdapter[Record], text: str, where: str) -> Record:
+    """Return the record of a JSON text; RunFolderError names ``where`` it is wrong."""
+    return _to_record(adapter, _parse_object(text, where), where)
+
+
 def _to_record(adapter: TypeAdapter[Record], value: dict[str, Any], where: str) -> Record:
     """Check a JSON object against a record type; unknown keys are ignored.
 
@@ -381,5 +386,5 @@ def _read_lines(kind: type[Record], path: Path) -> list[Record]:
         for number, line in enumerate(read_lines(path), start=1):
             if line.strip():
                 where = f"{path} line {number}"
-                records.append(_to_record(adapter, _parse_object(line, where), where))
+                records.append(parse_record(adapter, line, where))
     return records

@@ -24,7 +24,7 @@ RUN_ENTRIES = frozenset(
         *(CONFIG_FILE, SUMMARY_FILE, LOCK_FILE, HOLDER_FILE),
         *("history.jsonl", "rounds.jsonl", "privacy.jsonl", "normalization.json"),
         *("model.safetensors", "best.safetensors", "adapters.safetensors", "init-weights.json"),
-        *("inputs.json", "report.html", "checkpoints", "state"),
+        *("inputs.json", "report.html", "progress.json", "checkpoints", "state", "tracking"),
     )
 )
 """Names of everything that a run leaves in its folder."""
