@@ -28,6 +28,13 @@ from data_prep.statistics import Moments
 from rsdgc.documents import parse_json, shorten
 from rsdgc.errors import DataError
 
+#: No measurement has a larger value: ingestion takes such pixels for fills.
+MOST = 1e30
+#: A site's values are at most so many times as large as those of the median site. Sites measure in the
+#: same physical units, so that larger factors are mistakes or attacks.
+MOST_TIMES_MEDIAN = 1e4
+#: Sites from which on a median says what is usual.
+SITES_FOR_MEDIAN = 3
 Item = TypeVar("Item", str, int)
 
 
@@ -93,6 +100,9 @@ def _modality_sums(values: Mapping[str, Any], name: str) -> ModalitySums:
     count, mean, m2 = _read_numbers(values, keys, len(bands), np.float64)
     if (count < 0).any() or (m2 < 0).any() or m2[count == 0].any():
         raise ValueError(f"modality {name} has negative sums, or squares of no pixels")
+    spread = np.sqrt(m2 / np.maximum(count, 1))
+    if max(np.abs(mean).max(initial=0), spread.max(initial=0)) >= MOST:
+        raise ValueError(f"modality {name} has a mean or a deviation beyond {MOST:g}")
     return ModalitySums(count, mean, m2, bands)
 
 
@@ -180,6 +190,30 @@ def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
             modalities[name] = sums if known is None else known.merge(sums)
         counts = counts + np.array(site.class_counts)
     return SiteSums(modalities, first.classes, tuple(counts.tolist()))
+
+
+def outlying_sites(sites: Mapping[str, SiteSums]) -> dict[str, str]:
+    """Return why sites' sums are far off all others', by the names of these sites.
+
+    Of each band the magnitude (mean and deviation) is compared with that of the median site, where
+    there are at least three.
+    """
+    reasons: dict[str, str] = {}
+    names = {name for sums in sites.values() for name in sums.modalities}
+    for modality in sorted(names):
+        of_sites = {n: s.modalities[modality] for n, s in sites.items() if modality in s.modalities}
+        if len(of_sites) < SITES_FOR_MEDIAN:
+            continue
+        size = {site: np.abs(sums.mean) + sums.std for site, sums in of_sites.items()}
+        usual = np.median(list(size.values()), axis=0)
+        for site, sums in of_sites.items():
+            for band in np.flatnonzero((usual > 0) & (size[site] > MOST_TIMES_MEDIAN * usual)):
+                reasons.setdefault(
+                    site,
+                    f"band {sums.bands[band]} of modality {modality} has the mean "
+                    f"{sums.mean[band]:.3g}, and that of the median site is about {usual[band]:.3g}",
+                )
+    return reasons
 
 
 def scaling(modality: ModalityMeta) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -77,6 +77,7 @@ class Dataset:
         self.partition = partition
         #: names, in order
         self.sites: list[str] = list(partition.sites) if partition else [WHOLE_SITE]
+        self._views: dict[str, SiteView] = {}
 
     @property
     def name(self) -> str:
@@ -84,12 +85,20 @@ class Dataset:
         return self.store.meta.name
 
     def site(self, which: int | str) -> SiteView:
-        """Return a site by its number from 0, or by its name; DataError if there is no such."""
+        """Return a site by its number from 0, or by its name; DataError if there is no such.
+
+        A site's manifest is read at the first call.
+        """
         if isinstance(which, int) and 0 <= which < len(self.sites):
             which = self.sites[which]
         if which not in self.sites:
             raise DataError(f"{self.path} has no site {which}: it has {', '.join(self.sites)}")
         name = str(which)
+        if name not in self._views:
+            self._views[name] = self._read_site(name)
+        return self._views[name]
+
+    def _read_site(self, name: str) -> SiteView:
         if self.partition is None:
             return SiteView(name, self.store.manifest, self.store)
         lacking = self.partition.lacking.get(name, [])

@@ -14,7 +14,12 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from data_prep.common_statistics import CommonStatistics, SiteSums, merge_sites
+from data_prep.common_statistics import (
+    CommonStatistics,
+    SiteSums,
+    merge_sites,
+    outlying_sites,
+)
 from fl_app.settings import Settings
 from rsdgc.documents import DocumentError, read_text
 from rsdgc.durable import replace_text
@@ -82,6 +87,12 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
         with refusing(entry):
             sums[site.name] = _read_sums(site, data, reply, entry)
             entry.accepted = True
+    for name, reason in outlying_sites(sums).items():
+        entry = next(entry for entry in entries if entry.site == name)
+        with refusing(entry):
+            entry.accepted = False
+            del sums[name]
+            raise ReplyRefused("not valid statistics", reason)
     strategy.ledger.record(entries)
     needed = max(1, settings.min_sites)
     if len(sums) < needed:

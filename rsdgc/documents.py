@@ -15,7 +15,7 @@ import json
 import math
 import stat
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +160,7 @@ def _parse(parser: Callable[[str], Any], kind: str, text: str) -> Any:
         raise DocumentError(f"it is not {kind}: {error}") from None
 
 
-def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:
+def parse_table(text: str, needed: Sequence[str] = ()) -> tuple[set[str], list[dict[str, str]]]:
     """Return the columns of a CSV text, and its rows by column; a cell that is missing is empty.
 
     Cells are divided by commas, or by the semicolons or tabs that a header without commas has.
@@ -168,7 +168,8 @@ def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:
     Raises
     ------
     DocumentError
-        The text is not CSV, as with a quote that is never closed, or not valid Unicode.
+        The text is not CSV, as with a quote that is never closed, or not valid Unicode; or it lacks
+        one of the columns ``needed``.
     """
     if not is_text(text) or "\0" in text:
         raise DocumentError("it is not a table of text")
@@ -179,7 +180,10 @@ def parse_table(text: str) -> tuple[set[str], list[dict[str, str]]]:
         rows = [{key: value for key, value in row.items() if key} for row in reader]
     except csv.Error as error:
         raise DocumentError(f"it is not a table: line {reader.line_num}: {error}") from None
-    return set(reader.fieldnames or ()), rows
+    columns = set(reader.fieldnames or ())
+    if missing := [name for name in needed if name not in columns]:
+        raise DocumentError(f"it has no column {missing[0]}: it needs {', '.join(needed)}")
+    return columns, rows
 
 
 def is_text(text: str) -> bool:

@@ -32,7 +32,7 @@ READ_BYTES = 8 * 2**20
 #: Largest error, in pixels, of the positions that a warp reads. With GDAL's default, an eighth,
 #: values depend on the window that is read; with this one they do not.
 WARP_TOLERANCE_PX = 1e-6
-#: No measurement has larger values: such a nodata value is a fill.
+#: No measurement has larger values: they are fills, declared as nodata or not.
 FILL = 1e30
 #: Values (C, h, w), and which of them are data; None where all are.
 Band = tuple[NDArray[Any], NDArray[np.bool_] | None]
@@ -75,7 +75,7 @@ class AlignedRaster:
             set(file.nodatas) == {None} and file.source_dtype[0] not in "fc"
         )
         self._buffer = np.zeros(0, file.source_dtype)
-        #: Largest value in magnitude that the stored type cannot hold, of those read so far; or 0.
+        #: Of the values read so far that are no measurements, the largest in magnitude; or 0.
         self.overflow = 0.0
 
     def _open(self, stack: ExitStack, grid: Grid, *, nearest: bool, mode: bool) -> Any:
@@ -135,38 +135,51 @@ class AlignedRaster:
             values = self._source.read(indexes, window=window, out=out)
             if self._all_valid:
                 return real_values(values, self.file), None
-            valid = own_valid(values, self.file.nodatas)
+            mask = None
             if self._alpha:
-                valid &= self._source.read(self._alpha, window=window) > 0
+                mask = np.broadcast_to(self._source.read(self._alpha, window=window) > 0, shape)
             elif self._masked:
-                valid &= self._source.read_masks(indexes, window=window) > 0
+                mask = self._source.read_masks(indexes, window=window) > 0
         if self._colors is not None:
-            return expand_colors(values, valid, self._colors)
-        stored, valid, lost = stored_values(values, valid, self.file)
+            return expand_colors(values, mask, self.file, self._colors)
+        stored, valid, lost = stored_values(values, mask, self.file)
         self.overflow = max(self.overflow, lost, key=abs)
         return stored, valid
 
 
 def stored_values(
-    values: NDArray[Any], valid: NDArray[np.bool_], file: RasterFile
+    values: NDArray[Any], mask: NDArray[np.bool_] | None, file: RasterFile
 ) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
     """Convert values (C, h, w) to the stored type, which may not hold all of them.
+
+    ``mask`` is what the file itself says of them, or None.
 
     Returns
     -------
     tuple
         The values; which are data, also as they are stored; and of the others the largest in
-        magnitude that was data, or 0.
+        magnitude that nothing declares to be no data, or 0.
     """
+    valid = own_valid(values, file.nodatas)
+    lost = 0.0 if valid.all() else _largest_undeclared(values, mask, file)
+    if mask is not None:
+        valid &= mask
     stored = real_values(values, file)
-    if stored.dtype == values.dtype:
-        return stored, valid, 0.0
-    lost = valid & ~np.isfinite(stored)
-    valid = valid & own_valid(stored, file.stored_nodatas)
-    if values.dtype.kind != "f" or not lost.any():
-        return stored, valid, 0.0
-    outside = values[lost]
-    return stored, valid, float(outside[np.abs(outside).argmax()])
+    if stored.dtype != values.dtype:
+        valid &= own_valid(stored, file.stored_nodatas)
+    return stored, valid, lost
+
+
+def _largest_undeclared(
+    values: NDArray[Any], mask: NDArray[np.bool_] | None, file: RasterFile
+) -> float:
+    """Return the value beyond :data:`FILL` that no nodata value explains; 0 if there is none."""
+    fills = any(nodata is not None and abs(nodata) >= FILL for nodata in file.nodatas)
+    if fills or values.dtype.kind != "f":
+        return 0.0
+    beyond = np.isfinite(values) & (np.abs(values) >= FILL)
+    outside = values[beyond if mask is None else beyond & mask]
+    return float(outside[np.abs(outside).argmax()]) if outside.size else 0.0
 
 
 def fill_invalid(
@@ -185,23 +198,34 @@ def fill_invalid(
 def own_valid(values: NDArray[Any], nodatas: tuple[float | int | None, ...]) -> NDArray[np.bool_]:
     """Mark the usable values of each band by that band's own nodata value.
 
-    Where that is a fill beyond :data:`FILL`, such as −3.4e38, all values beyond it are nodata:
-    files declare it with fewer digits than their pixels have, and a warp mixes it with others.
+    Values beyond :data:`FILL`, such as −3.4e38, are fills whatever a file declares: it may not, or
+    with fewer digits than its pixels have, and a warp mixes them with others.
     """
     if len(set(nodatas)) > 1:
         return np.stack(
             [own_valid(band, (nodata,)) for band, nodata in zip(values, nodatas, strict=True)]
         )
-    valid = valid_mask(values, nodatas[0])
-    if nodatas[0] is not None and abs(nodatas[0]) >= FILL and values.dtype.kind in "fc":
-        valid &= np.abs(values) < FILL
+    if values.dtype.kind not in "fc":
+        return valid_mask(values, nodatas[0])
+    valid: NDArray[np.bool_] = np.abs(values) < FILL  # not so NaN and infinity
+    if nodatas[0] is not None:
+        valid &= values != values.dtype.type(nodatas[0])
     return valid
 
 
 def expand_colors(
-    values: NDArray[Any], valid: NDArray[np.bool_], colors: NDArray[np.uint8]
+    values: NDArray[Any],
+    mask: NDArray[np.bool_] | None,
+    file: RasterFile,
+    colors: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Replace indices (1, h, w) by their colors (3, h, w); transparent ones are invalid."""
+    """Replace indices (1, h, w) by their colors (3, h, w); transparent ones are invalid.
+
+    ``mask`` is what the file itself says of the indices, or None.
+    """
+    valid = own_valid(values, file.nodatas)
+    if mask is not None:
+        valid &= mask
     rgba = np.moveaxis(colors[values[0]], -1, 0)
     opaque = valid & (rgba[3:] > 0)
     return rgba[:3], np.repeat(opaque, 3, axis=0)

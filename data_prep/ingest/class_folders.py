@@ -17,7 +17,6 @@ from data_prep.ingest.aligned import (
     expand_colors,
     fill_invalid,
     has_own_mask,
-    own_valid,
     stored_values,
 )
 from data_prep.ingest.image_discovery import Image, ImageList, common_side, plan_images
@@ -165,7 +164,7 @@ def read_chip(
 ) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
     """Read an image as a square chip (C, side, side), and which of its values are data.
 
-    The last is the largest value in magnitude that the stored type cannot hold, or 0.
+    The last is the largest value in magnitude that is no measurement, or 0.
 
     The image is cropped or padded to ``common`` of its own pixels a side, and then resampled.
     """
@@ -186,15 +185,12 @@ def read_chip(
             values = source.read(indexes, window=window, out_shape=shape, resampling=averaging)
             if masked:
                 mask = source.read_masks(indexes, window=window, out_shape=shape) > 0
-    valid = own_valid(values, file.nodatas)
-    if mask is not None:
-        valid &= mask
     if colors is not None:
-        values, valid = expand_colors(values, valid, colors)
+        values, valid = expand_colors(values, mask, file, colors)
         if side != common:
             values, valid = _resized(values, side, common), _resized(valid, side, common)
         return _pad(values, side), _pad(valid, side), 0.0
-    values, valid, lost = stored_values(values, valid, file)
+    values, valid, lost = stored_values(values, mask, file)
     return _pad(values, side), _pad(valid, side), lost
 
 

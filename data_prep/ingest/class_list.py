@@ -307,9 +307,7 @@ def _parse(text: str, where: object) -> dict[int, Any]:
 
 
 def _parse_csv(text: str) -> dict[int, Any]:
-    columns, rows = parse_table(text)
-    if missing := {"code", "name"} - columns:
-        raise ValueError(f"it has no column {min(missing)}")
+    _, rows = parse_table(text, ("code", "name"))
     entries: dict[int, Any] = {}
     for row in rows:
         code = whole_number(row["code"])

@@ -137,7 +137,7 @@ def described_scenes(
 def _read(path: Path) -> Description:
     try:
         text = read_marked_text(path)
-        values = parse_toml(text) if path.suffix.lower() == ".toml" else _table(text, path)
+        values = parse_toml(text) if path.suffix.lower() == ".toml" else _table(text)
         description = Description.model_validate(values)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its path") from error
@@ -152,12 +152,12 @@ def _read(path: Path) -> Description:
     return description
 
 
-def _table(text: str, path: Path) -> dict[str, Any]:
-    columns, rows = parse_table(text)
+def _table(text: str) -> dict[str, Any]:
+    columns, rows = parse_table(text, ("scene", "file"))
     # the former name of the column still reads
     modality_column = "layer" if "layer" in columns else "modality"
-    if missing := {"scene", modality_column, "file"} - columns:
-        raise DataError(f"{path} has no column {min(missing)}: it needs scene, modality and file")
+    if modality_column not in columns:
+        raise DocumentError("it has no column modality: it needs scene, modality, file")
     scenes: dict[str, dict[str, Any]] = {}
     for row in rows:
         scene = scenes.setdefault(row["scene"], {"name": row["scene"], "modalities": {}})

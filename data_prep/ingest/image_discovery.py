@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
+from data_prep.ingest.csv_rows import read_rows
 from data_prep.ingest.label_values import normal_name
 from data_prep.ingest.labels import DEFAULT_LABELS
 from data_prep.ingest.options import ImageOptions
@@ -28,7 +29,7 @@ from data_prep.ingest.sensors import split_band
 from data_prep.ingest.split_folders import split_level, without_split
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
-from rsdgc.documents import DocumentError, parse_table, read_marked_text, shorten
+from rsdgc.documents import shorten
 from rsdgc.errors import DataError
 
 
@@ -238,22 +239,13 @@ def _says_what(stem: str) -> bool:
 
 
 def _listed(path: Path) -> list[_Entry]:
-    try:
-        columns, rows = parse_table(read_marked_text(path))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its path") from error
-    except DocumentError as error:
-        raise DataError(f"{path} cannot be used: {error}: correct the list") from error
-    if missing := {"file", "label"} - columns:
-        raise DataError(f"{path} has no column {min(missing)}: it needs file and label")
+    needed = ("file", "label")
     entries = []
-    for line, row in enumerate(rows, start=2):
-        if not row["file"] or not row["label"]:
-            raise DataError(f"{path}, line {line}: file or label is empty: fill it in")
+    for place, row in read_rows(path, needed, filled=needed, remedy="correct the list"):
         split = row.get("split") or ""
         if split not in ("", *SPLITS[:3]):
             raise DataError(
-                f"{path}, line {line}: split {shorten(split)} is not one of {', '.join(SPLITS[:3])}"
+                f"{place}: split {shorten(split)} is not one of {', '.join(SPLITS[:3])}"
             )
         folder = row.get("folder") or ""
         entries.append(_Entry(row["file"], path.parent / row["file"], row["label"], folder, split))

@@ -16,8 +16,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsdgc.documents import DocumentError, parse_table, read_marked_text
-from rsdgc.errors import DataError, SettingError
+from data_prep.ingest.csv_rows import read_rows
+from rsdgc.errors import SettingError
 
 #: A value of labels: a code, or a text. A color is the text ``#rrggbb``.
 LabelValue = str | int
@@ -127,19 +127,5 @@ def _table(path: Path) -> list[tuple[LabelValue, str]]:
             f"--remap {str(path)!r} is neither a file nor CLASS=VALUES: write water=11,12, or name "
             "a CSV file with the columns value and class"
         )
-    try:
-        columns, rows = parse_table(read_marked_text(path))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): correct --remap") from error
-    except DocumentError as error:
-        raise DataError(f"{path} cannot be used: {error}") from error
-    if missing := {"value", "class"} - columns:
-        raise DataError(
-            f"{path} has no column {min(missing)}: a remapping has the columns value and class"
-        )
-    entries = []
-    for line, row in enumerate(rows, start=2):
-        if not row["value"].strip():
-            raise DataError(f"{path}, line {line}: the value is empty: fill it in")
-        entries.append((label_value(row["value"]), normal_name(row["class"])))
-    return entries
+    rows = read_rows(path, ("value", "class"), filled=("value",), remedy="correct --remap")
+    return [(label_value(row["value"]), normal_name(row["class"])) for _, row in rows]

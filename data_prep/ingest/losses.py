@@ -17,13 +17,13 @@ KEPT = 1000
 class Losses:
     """Losses by the name of a file, which many scenes share."""
 
-    #: Of values that the stored type cannot hold, the largest in magnitude.
+    #: Of values that are no measurements, and not declared as nodata, the largest in magnitude.
     overflows: dict[str, float] = field(default_factory=dict)
     #: Pixels of the values of labels that have no class and are ignored.
     unknown: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add_overflow(self, name: str, value: float) -> None:
-        """Record a value of a file that the stored type cannot hold."""
+        """Record a value of a file that is no measurement."""
         self.overflows[name] = max(self.overflows.get(name, 0.0), value, key=abs)
 
     def add_unknown(self, name: str, counts: Mapping[str, int]) -> None:
@@ -54,8 +54,8 @@ class Losses:
     def notes(self) -> list[str]:
         """Return a line for each file."""
         lines = [
-            f"{name} has values that the stored type cannot hold, such as {value:g}: they count as "
-            "no data"
+            f"{name} has values beyond 1e30, such as {value:g}, which it does not declare: they "
+            "count as no data"
             for name, value in self.overflows.items()
         ]
         return lines + [

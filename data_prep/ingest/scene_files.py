@@ -62,7 +62,7 @@ def list_scenes(
     """
     if options.patterns:
         return _by_patterns(archive, options)
-    return _by_folders(archive, options, apart), []
+    return _by_folders(archive, options, apart), _by_products(archive)
 
 
 def label_test(archive: Archive, options: SceneOptions) -> Callable[[str], bool]:
@@ -92,6 +92,15 @@ def _by_folders(
     if not scenes and not apart:
         raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
     return [SceneFiles(folder or archive.name, folder, folders[folder]) for folder in scenes]
+
+
+def _by_products(archive: Archive) -> list[Skipped]:
+    """List the folders of products that hold rasters which are no bands."""
+    return [
+        Skipped(path=folder, reason="by-products of a Sentinel product, not bands", refused=False)
+        for folder, names in archive.files.items()
+        if _scene_folder(PurePosixPath(folder)) is None and any(map(is_raster, names))
+    ]
 
 
 def _scene_folder(folder: PurePosixPath) -> PurePosixPath | None:

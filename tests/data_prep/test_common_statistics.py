@@ -20,6 +20,7 @@ from data_prep.common_statistics import (
     SiteSums,
     merge_sites,
     normalization_of,
+    outlying_sites,
     site_sums,
 )
 from data_prep.dataset import open_data
@@ -256,3 +257,19 @@ def test_common_statistics_override_the_store_s_own(scenes_store: Store) -> None
     np.testing.assert_allclose((mean, std), normalization_of(meta), rtol=1e-6)
     with pytest.raises(DataError, match="do not have modality optical"):
         normalization_of(meta, CommonStatistics({}))
+
+
+def test_sums_far_off_all_others_are_named() -> None:
+    def sums(mean: float, m2: float = 100.0) -> SiteSums:
+        bands = ModalitySums(np.array([10.0]), np.array([mean]), np.array([m2]), ("B1",))
+        return SiteSums({"optical": bands}, ("a",), (1,))
+
+    usual = {"north": sums(0.2), "south": sums(0.3), "west": sums(1000.0)}
+    assert outlying_sites(usual) == {}
+    assert list(outlying_sites(usual | {"east": sums(-1e8)})) == ["east"]
+    assert list(outlying_sites(usual | {"east": sums(0.2, 1e20)})) == ["east"]
+    # of two sites nobody knows which one is wrong
+    assert outlying_sites({"north": sums(0.2), "east": sums(1e9)}) == {}
+    huge = sums(1e31).to_mapping()
+    with pytest.raises(DataError, match="a mean or a deviation beyond 1e\\+30"):
+        SiteSums.from_mapping(huge)

@@ -280,6 +280,8 @@ HOSTILE = {
     "too many pixels": (spoil("dark", image_count=[1e12] * 3), "not valid statistics"),
     "too many samples": (spoil("dark", **{"class-counts": [9, 9, 99]}), "not valid statistics"),
     "beyond float32": (spoil("dark", image_mean=[1e39] * 3), "not valid statistics"),
+    "beyond measurement": (spoil("dark", image_mean=[1.0, 1e38, 1.0]), "not valid statistics"),
+    "far off the others": (spoil("dark", image_m2=[1.0, 1.0, 1e25]), "not valid statistics"),
     "a field more": (spoil("dark", more=[1.0]), "not valid statistics"),
     "infinite samples": (spoil("dark", **{"class-counts": [1e300] * 3}), "not valid statistics"),
     "empty values": (spoil("dark", image_bands=[], more=""), "not valid statistics"),

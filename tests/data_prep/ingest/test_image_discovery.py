@@ -40,7 +40,7 @@ def test_a_csv_of_files_and_labels(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("file\na.tif", "no column label"),
-        ("file,label\na.tif,\n", "line 2: file or label is empty"),
+        ("file,label\na.tif,\n", "line 2: label is empty"),
         ("file,label,split\na.tif,x,tset\n", "line 2: split 'tset' is not one of"),
         ("file,label\n", "no class folders"),
     ],

@@ -80,7 +80,7 @@ def test_remappings_that_mean_nothing_are_refused(texts: list[str], message: str
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("value,name\n1,a\n", "no column class"), ("value,class\n,a\n", "line 2: the value is empty")],
+    [("value,name\n1,a\n", "no column class"), ("value,class\n,a\n", "line 2: value is empty")],
 )
 def test_tables_without_what_they_need_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "legend.csv").write_text(text)

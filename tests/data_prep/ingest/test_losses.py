@@ -16,8 +16,8 @@ def test_losses_add_up_and_outlast_the_process() -> None:
     again = Losses.from_mapping(json.loads(json.dumps(losses.to_mapping())))
     assert again.notes() == losses.notes()
     assert losses.notes() == [
-        "dem.tif has values that the stored type cannot hold, such as -4e+40: they count as no "
-        "data",
+        "dem.tif has values beyond 1e30, such as -4e+40, which it does not declare: they count as "
+        "no data",
         "labels.tif: pixels of no class: 9 (6 px), 7 (3 px)",
     ]
 

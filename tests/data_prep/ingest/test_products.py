@@ -93,6 +93,8 @@ def test_safe_folders_are_scenes_without_previews(tmp_path: Path) -> None:
     assert [(m.name, m.bands) for m in store.meta.modalities] == [("s1", ["VH", "VV"])]
     assert {scene.name[-5:] for scene in store.meta.scenes} == {".SAFE"}
     assert not any(scene.folder for scene in store.meta.scenes)
+    said = {Path(item.path).name: item.reason for item in store.meta.skipped}
+    assert said["preview"] == "by-products of a Sentinel product, not bands"
 
 
 def test_a_cloud_mask_that_is_not_there_is_asked_for(tmp_path: Path) -> None:
