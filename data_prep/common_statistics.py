@@ -30,8 +30,8 @@ from rsdgc.errors import DataError
 
 #: No measurement has a larger value: ingestion takes such pixels for fills.
 MOST = 1e30
-#: A site's values are at most so many times as large as those of the median site. Sites measure in the
-#: same physical units, so that larger factors are mistakes or attacks.
+#: A site's values are at most so many times as large as those of the median site: sites measure in
+#: the same physical units, so that larger factors are mistakes or attacks.
 MOST_TIMES_MEDIAN = 1e4
 #: Sites from which on a median says what is usual.
 SITES_FOR_MEDIAN = 3
@@ -210,8 +210,8 @@ def outlying_sites(sites: Mapping[str, SiteSums]) -> dict[str, str]:
             for band in np.flatnonzero((usual > 0) & (size[site] > MOST_TIMES_MEDIAN * usual)):
                 reasons.setdefault(
                     site,
-                    f"band {sums.bands[band]} of modality {modality} has the mean "
-                    f"{sums.mean[band]:.3g}, and that of the median site is about {usual[band]:.3g}",
+                    f"band {sums.bands[band]} of modality {modality} is of the size "
+                    f"{size[site][band]:.3g}, at the median site {usual[band]:.3g}",
                 )
     return reasons
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from data_prep.foreign_errors import writing
 from data_prep.schema import PARTITION_FILE, STORE_FILE
 from rsdgc.documents import DocumentError, read_json
-from rsdgc.errors import DataError
+from rsdgc.errors import DataError, RunError
 
 
 class FolderKind(NamedTuple):
@@ -81,6 +81,21 @@ def check_free(target: Path, *, overwrite: bool, kind: FolderKind = STORE) -> No
                 f"{target} holds {path.name}, which is no part of a {kind.name}, and --force would "
                 "delete it: move it elsewhere, or choose another output folder"
             )
+
+
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Raise RunError if a folder cannot grow to so many bytes, all that it holds included."""
+    if not needed_bytes:
+        return
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > held + free:
+        raise RunError(
+            f"{folder.parent} has {free / 1e6:.1f} MB free, and at most "
+            f"{(needed_bytes - held) / 1e6:.1f} MB are needed: free space there, choose another "
+            "output folder (--out), or try with --no-check-space, as windows without labels or "
+            "data take none"
+        )
 
 
 def _is_record(path: Path, keys: frozenset[str]) -> bool:

@@ -75,7 +75,33 @@ def indian_pines(
     typer.echo(f"{write_indian_pines(out)}: Indian Pines, 145×145 px, 200 bands, 16 classes")
 
 
+#: Parameters of ``rsdgc ingest`` that say how scenes are read, and nothing about single images.
+SCENE_PARAMETERS = frozenset(
+    (
+        *("labels", "label_format", "label_year", "label_nodata", "remap", "label_column"),
+        *("label_layer", "priority", "all_touched", "modality", "pattern", "mask", "mask_clouds"),
+        *("aoi", "crs", "label_crs", "stride", "edge", "patch", "split_by", "buffer", "block"),
+        *("min_valid", "min_label"),
+    )
+)
+
+
+def _check_images_options(context: typer.Context) -> None:
+    """Raise SettingError for an option that was given and does not apply to class folders."""
+    from rsdgc.errors import SettingError
+
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in SCENE_PARAMETERS and source is not None and source.name == "COMMANDLINE":
+            raise SettingError(
+                f"{parameter.opts[0]} does not apply to class folders, whose images have a class "
+                "each and no place: leave it out, or use --layout scenes"
+            )
+
+
 def ingest(
+    context: typer.Context,
     src: Annotated[
         str, typer.Argument(help="Folder or zip file with imagery; a TOML or CSV description.")
     ],
@@ -170,6 +196,9 @@ def ingest(
     processes: Annotated[
         int | None, typer.Option(help="Jobs in parallel; default: one per CPU.", min=1)
     ] = None,
+    check_space: Annotated[
+        bool, typer.Option(help="Begin only if the disk has room for a sample of every window.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option(help="Show what would be written, and write nothing.")
     ] = False,
@@ -227,8 +256,8 @@ def ingest(
     options = common | ({"chip_px": chip} if images else scenes)
     if images and isinstance(options["nodata"], dict):
         raise SettingError("images have one modality: give --nodata as a number")
-    if images and (remap or label_nodata or of_labels):
-        raise SettingError("class folders have no label values: leave --remap, --label-nodata out")
+    if images:
+        _check_images_options(context)
     if dry_run:
         _show_plan(src, images, options, as_json)
         return
@@ -242,7 +271,7 @@ def ingest(
     with explain_interruption(
         lambda: f"{out} was not written; what is done stays beside it, and the same command goes on"
     ):
-        make(src, out, processes=processes, overwrite=force, **options)
+        make(src, out, processes=processes, overwrite=force, check_space=check_space, **options)
     _show(describe(out), print_description, as_json)
 
 

@@ -88,6 +88,7 @@ def ingest_class_folders(
     *,
     processes: int | None = None,
     overwrite: bool = False,
+    check_space: bool = True,
     progress: Callback | None = None,
     **options: Any,
 ) -> Store:
@@ -103,7 +104,7 @@ def ingest_class_folders(
     src
         The archive, which is only read: a folder or zip file of class folders, the same for each
         site (``SRC/site/class/image.tif``), or a CSV file with the columns ``file`` and ``label``.
-    out, processes, overwrite, progress
+    out, processes, overwrite, check_space, progress
         As in :func:`data_prep.ingest.scenes.ingest_scenes`.
     **options
         Fields of :class:`data_prep.ingest.options.ImageOptions`.
@@ -119,6 +120,8 @@ def ingest_class_folders(
         No class folder, no readable image, or nothing left to train on.
     SettingError
         An option is out of range.
+    RunError
+        The disk is full.
     """
     chosen = ImageOptions(**options)
     listed = plan_images(src, chosen)
@@ -131,7 +134,8 @@ def ingest_class_folders(
     common = common_side(listed.images)
     side = chosen.chip_px or common
     jobs = _jobs(listed.images, common, side)
-    with work_folder(out, sources, overwrite=overwrite) as work:
+    needed = listed.most_disk_bytes(side) if check_space else 0
+    with work_folder(out, sources, overwrite=overwrite, needed_bytes=needed) as work:
         # one thread: with small files, threads mostly wait for the interpreter
         results = run_jobs(jobs, work.results, processes=processes, progress=progress)
         _finish(listed, [results[job.key] for job in jobs], work, chosen, (common, side))

@@ -97,7 +97,8 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
         ],
         "classes": dict(zip(map(str, listed.codes), listed.classes, strict=True)),
         "most_samples": len(listed.images),
-        "most_bytes": len(listed.images) * first.bands * side**2 * item,
+        "most_bytes": listed.most_bytes(side),
+        "most_disk_bytes": listed.most_disk_bytes(side),
         "read_bytes": sum(i.file.height * i.file.width * first.bands for i in listed.images) * item,
         "skipped": [item.model_dump() for item in listed.skipped],
         "notes": [f"chips of {side} px from images of {common} px"],
@@ -137,9 +138,7 @@ def print_plan(facts: dict[str, Any], console: Console | None = None) -> None:
             show(f"{title}: {line}", soft_wrap=True)
         if len(lines) > SHOWN:
             show(f"{title}: {len(lines) - SHOWN} more")
-    disk = ""
-    if "most_disk_bytes" in facts:
-        disk = f" (while it is made, at most {facts['most_disk_bytes'] / 1e6:.1f} MB)"
+    disk = f" (while it is made, at most {facts['most_disk_bytes'] / 1e6:.1f} MB)"
     if names := facts["classes"].values():
         show(f"classes: {', '.join(names)}")
     show(

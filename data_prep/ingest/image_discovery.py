@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
 from data_prep.ingest.csv_rows import read_rows
@@ -27,6 +29,7 @@ from data_prep.ingest.products import by_product_reason
 from data_prep.ingest.scene_files import RESOLUTION_FOLDER
 from data_prep.ingest.sensors import split_band
 from data_prep.ingest.split_folders import split_level, without_split
+from data_prep.ingest.work_folder import disk_bytes
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.documents import shorten
@@ -64,6 +67,16 @@ class ImageList:
     codes: list[int]
     images: list[Image]
     skipped: list[Skipped]
+
+    def most_bytes(self, side: int) -> int:
+        """Size of the array of chips of a side, if all images can be read."""
+        first = self.images[0].file
+        return len(self.images) * first.bands * side**2 * np.dtype(first.dtype).itemsize
+
+    def most_disk_bytes(self, side: int) -> int:
+        """Most space that making the store takes beside the images."""
+        count, bands = len(self.images), self.images[0].file.bands
+        return disk_bytes(count, bands, self.most_bytes(side))
 
 
 def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList:

@@ -26,16 +26,11 @@ from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
 from data_prep.ingest.polygons import PolygonFile, polygon_file, projected, read_polygons
 from data_prep.ingest.scene import Scene
 from data_prep.ingest.scene_reader import SceneSource
+from data_prep.ingest.work_folder import disk_bytes
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, Skipped
-from data_prep.shards import UNCOPIED_BYTES
 from rsdgc.errors import DataError, SettingError
 
-#: Bytes of a sample, and of each of its bands, in the manifest and, while the store is made, in the
-#: results of its job; bytes of the other records.
-SAMPLE_RECORD_BYTES = 512
-BAND_RECORD_BYTES = 40
-RECORD_BYTES = 2**20
 #: A file of several layers, and one of them.
 FILE_AND_LAYER = re.compile(r"(.+\.(?:gpkg|geojson|fgb|gdb|sqlite)):([^/\\]+)", re.IGNORECASE)
 
@@ -82,15 +77,9 @@ class Plan:
 
     @property
     def most_disk_bytes(self) -> int:
-        """Most space that making the store takes beside the sources.
-
-        Parts are moved into the store, and only the small part that is being joined to another
-        one lies there twice. The manifest and its columns come on top.
-        """
+        """Most space that making the store takes beside the sources."""
         bands = sum(len(modality.bands) for modality in self.modalities)
-        records = self.most_samples * (SAMPLE_RECORD_BYTES + bands * BAND_RECORD_BYTES)
-        joining = min(self.most_bytes, UNCOPIED_BYTES)
-        return self.most_bytes + joining + records + RECORD_BYTES
+        return disk_bytes(self.most_samples, bands, self.most_bytes)
 
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:

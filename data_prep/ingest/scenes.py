@@ -34,6 +34,7 @@ def ingest_scenes(
     *,
     processes: int | None = None,
     overwrite: bool = False,
+    check_space: bool = True,
     progress: Callback | None = None,
     **options: Any,
 ) -> Store:
@@ -53,6 +54,8 @@ def ingest_scenes(
         store does not depend on it.
     overwrite
         Replace another store at ``out``.
+    check_space
+        Begin only if the disk has room for a sample of every window.
     progress
         Called with what is done, how much is done, and of how much.
     **options
@@ -69,12 +72,15 @@ def ingest_scenes(
         No scene can be used, scenes differ in modalities, or a label is not in the class list.
     SettingError
         An option is out of range.
+    RunError
+        The disk is full.
     """
     chosen = SceneOptions(**options)
     plan = plan_scenes(src, chosen)
-    sources = sources_of([*plan.paths, *_companions(Path(src), chosen)], chosen)
+    sources = sources_of([*plan.paths, *_companions(Path(src), plan.options)], chosen)
     if not sources.made(Path(out)):
-        with work_folder(out, sources, overwrite=overwrite) as work:
+        needed = plan.most_disk_bytes if check_space else 0
+        with work_folder(out, sources, overwrite=overwrite, needed_bytes=needed) as work:
             _ingest(plan, work, processes, progress)
     return Store.open(out)
 

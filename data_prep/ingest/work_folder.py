@@ -13,11 +13,17 @@ from filelock import FileLock, Timeout
 
 from data_prep.foreign_errors import writing
 from data_prep.ingest.sources import Sources
-from data_prep.staging import check_free, publish
+from data_prep.shards import UNCOPIED_BYTES
+from data_prep.staging import check_free, check_space, publish
 from data_prep.store import Store
-from rsdgc.errors import DataError
+from rsdgc.errors import DataError, RunError
 
 KEY_FILE = "key"
+#: Bytes of a sample, and of each of its bands, in the manifest and, while the store is made, in the
+#: results of its job; bytes of the other records.
+SAMPLE_RECORD_BYTES = 512
+BAND_RECORD_BYTES = 40
+RECORD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,30 @@ class WorkFolder:
     store: Path
 
 
+def disk_bytes(samples: int, bands: int, array_bytes: int) -> int:
+    """Return the most space that making a store of some samples takes.
+
+    Parts are moved into the store, and only the small part that is being joined to another one
+    lies there twice. The manifest and its columns come on top.
+    """
+    records = samples * (SAMPLE_RECORD_BYTES + bands * BAND_RECORD_BYTES)
+    return array_bytes + min(array_bytes, UNCOPIED_BYTES) + records + RECORD_BYTES
+
+
 @contextmanager
 def work_folder(
-    out: str | os.PathLike[str], sources: Sources, *, overwrite: bool = False
+    out: str | os.PathLike[str],
+    sources: Sources,
+    *,
+    overwrite: bool = False,
+    needed_bytes: int = 0,
 ) -> Iterator[WorkFolder]:
     """Yield a folder to make a store in; rename the store to ``out`` at the end.
 
     What a killed process left is used again if its options and files (``sources``) are the same,
     and else removed. The sources are hashed meanwhile, in a thread, and recorded in the store.
+
+    RunError if ``needed_bytes`` are not free there, with what is left of a killed process.
     """
     target = Path(os.path.abspath(out))
     # whatever reads a source turns its errors into DataError, so that those of other libraries
@@ -47,6 +69,12 @@ def work_folder(
         folder = target.parent / f".{target.name}.ingest"
         with _lock(target.parent / f".{target.name}.lock", target):
             work = _prepare(folder, target, sources.key)
+            try:
+                check_space(folder, needed_bytes)
+            except RunError:
+                if not any(work.results.iterdir()):
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
             try:
                 with sources.hashing() as hashed:
                     yield work

@@ -159,7 +159,19 @@ def test_a_partition_without_a_modality_at_a_site(
         (["--complex", "phase"], "choose amp or db"),
         (["--mask", "SCL"], "is not GLOB=VALUES"),
         (["--layout", "class-folders", "--nodata", "a=1"], "images have one modality"),
-        (["--layout", "class-folders", "--remap", "a=1"], "class folders have no label values"),
+        (
+            ["--layout", "class-folders", "--remap", "a=1"],
+            "--remap does not apply to class folders",
+        ),
+        (
+            ["--layout", "class-folders", "--crs", "EPSG:4326"],
+            "--crs does not apply to class folders",
+        ),
+        (
+            ["--layout", "class-folders", "--buffer", "0"],
+            "--buffer does not apply to class folders",
+        ),
+        (["--layout", "class-folders", "--layer", "a=*"], "--modality does not apply to class"),
         (["--remap", "water"], "is neither a file nor CLASS=VALUES"),
         (["--label-year", "19"], "--label-year is 19: write four digits"),
     ],

@@ -21,7 +21,8 @@ from data_prep.ingest.dry_run import plan_facts
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
 from data_prep.rasters import read_header
-from rsdgc.errors import DataError, SettingError
+from data_prep.staging import check_space
+from rsdgc.errors import DataError, RunError, SettingError
 from tests.data_prep.archives import noise, stripes, write_class_folders, write_scene, write_tif
 
 NOBODY = 65534
@@ -135,6 +136,33 @@ def test_a_store_that_does_not_fit_leaves_nothing_and_goes_on_later(tmp_path: Pa
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "store").exists()
     assert len(ingest_scenes(tmp_path / "src", tmp_path / "store", chip_px=16)) > 0
+
+
+def test_a_store_is_not_begun_on_a_disk_without_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scene(tmp_path / "src", size=64)
+    write_class_folders(tmp_path / "images")
+    room = shutil.disk_usage(tmp_path)._replace(free=50_000)
+    monkeypatch.setattr("data_prep.staging.shutil.disk_usage", lambda _: room)
+    for make, src in ((ingest_scenes, "src"), (ingest_class_folders, "images")):
+        with pytest.raises(RunError, match=r"0\.1 MB free, and at most 1\.. MB .*--no-check-space"):
+            make(tmp_path / src, tmp_path / "store")
+        assert not list(tmp_path.glob(".store*")) + list(tmp_path.glob("store"))
+        assert len(make(tmp_path / src, tmp_path / f"{src}-store", check_space=False)) > 0
+
+
+def test_what_a_killed_call_left_counts_as_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "done.npy").write_bytes(bytes(1000))
+    room = shutil.disk_usage(tmp_path)._replace(free=500)
+    monkeypatch.setattr("data_prep.staging.shutil.disk_usage", lambda _: room)
+    check_space(tmp_path, 1500)
+    check_space(tmp_path, 0)
+    with pytest.raises(RunError, match="are needed: free space there"):
+        check_space(tmp_path, 1501)
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
