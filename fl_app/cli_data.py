@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,8 +155,11 @@ def ingest(
         Path | None, typer.Option(help="Polygons; pixels outside count as invalid.")
     ] = None,
     crs: Annotated[
-        str | None,
-        typer.Option(help="CRS of the images in place of the files' own, such as EPSG:32633."),
+        list[str] | None,
+        typer.Option(
+            help="CRS of images in place of the files' own: EPSG:32633, or NAME=EPSG:32633; may be "
+            "repeated."
+        ),
     ] = None,
     label_crs: Annotated[
         str | None, typer.Option(help="CRS of the labels in place of the file's own.")
@@ -240,7 +244,7 @@ def ingest(
         "masks": mask or (),
         "mask_clouds": mask_clouds,
         "aoi": aoi,
-        "crs": crs,
+        "crs": read_crs(crs or []),
         "label_crs": label_crs,
         "chip_px": chip or 64,
         "stride_px": stride,
@@ -307,6 +311,23 @@ def read_nodata(texts: list[str]) -> float | dict[str, float] | None:
             "--nodata is given for all modalities and for one: choose one of the two"
         )
     return by_modality.get("", by_modality or None)
+
+
+def read_crs(texts: list[str]) -> str | dict[str, str] | None:
+    """Read ``CRS`` and ``NAME=CRS`` texts, NAME being a modality; PROJ's texts have ``=`` too."""
+    from rsdgc.errors import SettingError
+
+    by_modality: dict[str, str] = {}
+    for text in texts:
+        match = re.fullmatch(r"(?!proj=|init=)([\w-]+)=(.+)", text, re.DOTALL)
+        name, crs = (match[1], match[2]) if match else ("", text)
+        if by_modality.setdefault(name, crs) != crs:
+            which = f"for {name} " if name else ""
+            raise SettingError(
+                f"--crs is given twice {which}({by_modality[name]} and {crs}): choose one, or name "
+                "the modality of each, as in --crs dem=EPSG:4326"
+            )
+    return by_modality[""] if list(by_modality) == [""] else by_modality or None
 
 
 def partition(

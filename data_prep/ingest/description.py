@@ -3,7 +3,9 @@
 ``scenes.toml``; paths are relative to it, everything but ``modalities`` may be left out::
 
     labels = "landuse.gpkg"              # for all scenes that name none
-    label_column = "fclass"
+    label-column = "fclass"
+    label-nodata = ["unknown"]
+    remap = { forest = ["Laubwald", "Nadelwald"], water = "See" }
 
     [[scene]]
     name = "zion"
@@ -17,6 +19,10 @@
     landsat = ["landsat_b2.tif", "landsat_b3.tif"]
     srtm = { files = ["srtm.tif"], bands = ["elevation"], nodata = 65535, scale = 0.1, offset = 0 }
 
+Keys that hold for all scenes are the options of ``rsdgc ingest`` that say what the data are, and an
+option that is given counts in place of its key (:class:`Description`). Names may be written with
+``-`` or ``_``.
+
 ``scenes.csv``: one line a file, with the columns ``scene``, ``modality``, ``file`` and, where they
 are needed, ``labels``, ``folder``, ``date`` and ``split``.
 """
@@ -26,12 +32,20 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from data_prep.foreign_errors import reading
 from data_prep.ingest.archive import Archive
+from data_prep.ingest.label_values import whole_number
 from data_prep.ingest.labels import DEFAULT_LABELS, formats_for, read_labels
 from data_prep.ingest.options import SceneOptions, parse_mask
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
@@ -45,19 +59,46 @@ from rsdgc.documents import (
     parse_toml,
     read_marked_text,
 )
-from rsdgc.errors import DataError
+from rsdgc.errors import DataError, SettingError
 
 DESCRIPTION_SUFFIXES = (".toml", ".csv")
 
 
-class ModalityEntry(Record):
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | dict) else [value]
+
+
+def _as_texts(value: Any) -> Any:
+    items = value if isinstance(value, list) else [value]
+    numbers = all(isinstance(item, str | int | float) for item in items)
+    return [str(item) for item in items] if numbers else value
+
+
+#: A text or a list of them, and values of labels: texts, numbers, or a list of both.
+Texts = Annotated[list[str], BeforeValidator(_as_list)]
+LabelValues = Annotated[list[str], BeforeValidator(_as_texts)]
+
+
+class _Entry(Record):
+    """Keys may be written with hyphens, as the options are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _underscored(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+class ModalityEntry(_Entry):
     """A modality of a description: its files, and values in place of those that they declare."""
 
-    files: list[str] = Field(min_length=1)
+    files: Texts = Field(min_length=1)
     bands: list[str] | None = None
-    nodata: float | None = None
+    nodata: float | int | None = None
     scale: float | None = None
     offset: float | None = None
+    crs: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -67,7 +108,7 @@ class ModalityEntry(Record):
         return {"files": files} if isinstance(files, list) else value
 
 
-class SceneEntry(Record):
+class SceneEntry(_Entry):
     """A scene of a description."""
 
     name: str = Field(min_length=1)
@@ -76,6 +117,10 @@ class SceneEntry(Record):
         min_length=1, validation_alias=AliasChoices("modalities", "layers")
     )
     labels: str | None = None
+    label_column: str | None = None
+    label_layer: str | None = None
+    label_nodata: LabelValues = Field(default_factory=list)
+    label_crs: str | None = None
     folder: str = ""
     date: str = ""
     split: str = ""
@@ -95,15 +140,80 @@ class SceneEntry(Record):
         return split
 
 
-class Description(Record):
-    """All scenes of a description, and what holds for those that say nothing else."""
+class Description(_Entry):
+    """All scenes of a description, and what holds for those that say nothing else.
+
+    The other fields are those of :class:`data_prep.ingest.options.SceneOptions`. ``remap`` may be a
+    table of the values of each class, ``classes`` one of the codes, and ``crs`` and ``nodata``
+    tables by modality.
+    """
 
     scene: list[SceneEntry] = Field(min_length=1)
     labels: str | None = None
     label_format: str | None = None
     label_column: str | None = None
     label_layer: str | None = None
-    nodata: float | None = None
+    label_year: int | None = None
+    label_nodata: LabelValues = Field(default_factory=list)
+    label_crs: str | None = None
+    remap: Texts | dict[str, LabelValues] = Field(default_factory=list)
+    classes: str | dict[str, Any] | None = None
+    priority: Texts = Field(default_factory=list)
+    all_touched: bool = False
+    masks: Texts = Field(default_factory=list)
+    mask_clouds: bool = False
+    aoi: str | None = None
+    crs: str | dict[str, str] | None = None
+    nodata: float | int | dict[str, float | int] | None = None
+    complex_mode: str | None = Field(None, validation_alias=AliasChoices("complex", "complex_mode"))
+    name: str | None = None
+
+    def complete(self, options: SceneOptions, root: Path) -> SceneOptions:
+        """Return options with what the description in a folder says in place of their defaults."""
+        values: dict[str, Any] = self.model_dump(exclude={"scene"})
+        if isinstance(self.remap, dict):
+            values["remap"] = [
+                f"{name}={','.join(of_class)}" for name, of_class in self.remap.items()
+            ]
+        else:
+            # what is not CLASS=VALUES is a file
+            values["remap"] = [t if "=" in t else str(root / t) for t in self.remap]
+        if isinstance(self.classes, dict):
+            values["classes"] = _by_code(self.classes)
+        elif self.classes is not None:
+            values["classes"] = root / self.classes
+        if self.aoi is not None:
+            values["aoi"] = root / self.aoi
+        if isinstance(self.crs, dict):
+            values["crs"] = {name: _crs_text(root, text) for name, text in self.crs.items()}
+        else:
+            values["crs"] = _crs_text(root, self.crs)
+        values["label_crs"] = _crs_text(root, self.label_crs)
+        lacking = {
+            name: value
+            for name, value in values.items()
+            if not _is_empty(value) and _is_empty(getattr(options, name))
+        }
+        return replace(options, **lacking)
+
+
+def _is_empty(value: Any) -> bool:
+    # a nodata value of 0 is one
+    return value is None or value is False or (hasattr(value, "__len__") and not len(value))
+
+
+def _by_code(classes: dict[str, Any]) -> dict[int, Any]:
+    codes = {key: whole_number(key) for key in classes}
+    wrong = next((key for key, code in codes.items() if code is None), None)
+    if wrong is not None:
+        raise DataError(f"classes: code {wrong!r} is not a whole number: correct the description")
+    return {code: classes[key] for key, code in codes.items() if code is not None}
+
+
+def _crs_text(root: Path, text: str | None) -> str | None:
+    """Return a CRS of a description: the path of a file is relative to it."""
+    is_file = text is not None and text.lower().endswith((".prj", ".wkt"))
+    return str(root / text) if text is not None and is_file else text
 
 
 def described_scenes(
@@ -118,9 +228,10 @@ def described_scenes(
         what the description says of all scenes; the scenes, and those that cannot be used.
     """
     description = _read(path)
-    names = ("labels", "label_format", "label_column", "label_layer", "nodata")
-    missing = [name for name in names if getattr(options, name) in (None, "")]
-    options = replace(options, **{name: getattr(description, name) for name in missing})
+    try:
+        options = description.complete(options, path.parent)
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
     scenes: list[Scene] = []
     skipped: list[Skipped] = []
     for entry in description.scene:
@@ -172,19 +283,27 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
     modalities = [
         _modality(root, name, modality, options) for name, modality in entry.modalities.items()
     ]
+    own: dict[str, Any] = {
+        "label_column": entry.label_column,
+        "label_layer": entry.label_layer,
+        "label_nodata": entry.label_nodata,
+        "label_crs": _crs_text(root, entry.label_crs),
+    }
+    options = replace(options, **{name: value for name, value in own.items() if value})
     labels = entry.labels or options.labels
     if labels is None and not formats_for(options)[0].in_file:
         labels = DEFAULT_LABELS
     if labels is None:
         raise DataError("no labels: name them in the description or with --labels")
     named = [parse_mask(text) for text in entry.masks]
-    masks = [MaskFile(read_header(root / rule.pattern, crs=options.crs), rule) for rule in named]
+    crs = options.crs_of()
+    masks = [MaskFile(read_header(root / rule.pattern, crs=crs), rule) for rule in named]
     for rule in options.mask_rules:
         files = {f.path.parent for modality in modalities for f in modality.files}
         matching = [p for folder in files for p in folder.iterdir() if rule.matches(p.name)]
         if not matching:
             raise DataError(f"no mask like {rule.pattern}: add it, or leave --mask out")
-        masks.append(MaskFile(read_header(sorted(matching)[0], crs=options.crs), rule))
+        masks.append(MaskFile(read_header(sorted(matching)[0], crs=crs), rule))
     # labels on the command line are relative to the working folder, else to the description
     label_path = Path(labels) if entry.labels is None and Path(labels).is_file() else root / labels
     return Scene(
@@ -199,8 +318,9 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
 
 
 def _modality(root: Path, name: str, entry: ModalityEntry, options: SceneOptions) -> ModalityFiles:
+    crs = _crs_text(root, entry.crs) or options.crs_of(name)
     files = [
-        _with_tags(read_header(path, options.complex_mode, options.crs).expanded(), entry)
+        _with_tags(read_header(path, options.complex_mode, crs).expanded(), entry)
         for pattern in entry.files
         for path in _matching(root, pattern)
     ]

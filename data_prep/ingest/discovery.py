@@ -31,7 +31,7 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.paired_folders import Pairs, find_pairs
 from data_prep.ingest.pieces import join_alike, pieces_of
 from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
-from data_prep.ingest.scene import MaskFile, Scene
+from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.scene_files import SceneFiles, list_scenes, same_file
 from data_prep.ingest.split_folders import split_level, without_split
 from data_prep.rasters import RasterFile, find_subdataset, natural_key, read_header
@@ -69,7 +69,29 @@ def find_scenes(archive: Archive, options: SceneOptions) -> tuple[list[Scene], l
             f"{archive.src} holds no usable scene: {refused.path}: {refused.reason}"
             f"{hint if len(listed) > 1 and options.labels is None else ''}"
         )
-    return _split_by_folders(agree_on_names(scenes, named=bool(globs))), skipped
+    agreed = _with_crs(agree_on_names(scenes, named=bool(globs)), options)
+    return _split_by_folders(agreed), skipped
+
+
+def _with_crs(scenes: Sequence[Scene], options: SceneOptions) -> list[Scene]:
+    """Read the headers again where a modality, which only now has a name, is given its own CRS."""
+    if not options.crs_modalities:
+        return list(scenes)
+    return [
+        replace(scene, modalities=[_modality_with_crs(m, options) for m in scene.modalities])
+        for scene in scenes
+    ]
+
+
+def _modality_with_crs(modality: ModalityFiles, options: SceneOptions) -> ModalityFiles:
+    if modality.name not in options.crs_modalities:
+        return modality
+    files = []
+    for file in modality.files:
+        crs = options.crs_of(modality.name)
+        header = read_header(file.path, options.complex_mode, crs, opened=file.opened)
+        files.append(replace(header.expanded() if file.expand else header, pieces=file.pieces))
+    return replace(modality, files=tuple(files))
 
 
 def _split_by_folders(scenes: Sequence[Scene]) -> list[Scene]:
@@ -157,10 +179,10 @@ def _sort_files(
             continue
         flags = quality_rule(path.stem, clouds=options.mask_clouds)
         if flags is not None:
-            by_kind.qualities.append(MaskFile(read_header(path, crs=options.crs), flags))
+            by_kind.qualities.append(MaskFile(read_header(path, crs=options.crs_of()), flags))
         rule = next((rule for rule in rules if rule.matches(name)), None)
         if rule is not None:
-            by_kind.masks.append(MaskFile(read_header(path, crs=options.crs), rule))
+            by_kind.masks.append(MaskFile(read_header(path, crs=options.crs_of()), rule))
         elif not globs and (reason := by_product_reason(path.stem)):
             by_kind.left_out[name] = reason
         else:
@@ -218,11 +240,12 @@ def _read_images(
             left_out[name] = "not in any modality"
             continue
         subdatasets = [g.subdataset for g in globs if g.matches(path.name)] or [""]
+        crs = options.crs_of(glob.modality if glob else "")
         for subdataset in subdatasets:
             # an error leaves out the whole scene: without the file, it would lack bands that the
             # other scenes have
             opened = find_subdataset(path, subdataset) if subdataset else ""
-            header = read_header(path, options.complex_mode, options.crs, opened=opened)
+            header = read_header(path, options.complex_mode, crs, opened=opened)
             file = header.expanded()
             if not globs and (reason := _category_reason(file, label_path)):
                 left_out[name] = reason

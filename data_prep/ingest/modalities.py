@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.crs import crs_name
 from data_prep.ingest.grid import Grid, coverage, is_on_grid, trust_note
@@ -31,8 +31,7 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
     """
     first = scenes[0]
     wanted = {modality.name: modality for modality in first.modalities}
-    if isinstance(nodata, Mapping) and (unknown := set(nodata) - set(wanted)):
-        raise SettingError(f"--nodata for {min(unknown)}: the modalities are {', '.join(wanted)}")
+    check_modality_names("--nodata", nodata if isinstance(nodata, Mapping) else (), first)
     for name, value in nodata.items() if isinstance(nodata, Mapping) else ():
         dtype = wanted[name].files[0].source_dtype
         if math.isfinite(value) and usable_nodata(value, dtype) is None:
@@ -45,6 +44,13 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
     reference = first.reference
     order = sorted(first.modalities, key=lambda modality: reference not in modality.files)
     return [_describe(modality.name, scenes, nodata) for modality in order]
+
+
+def check_modality_names(option: str, names: Iterable[str], scene: Scene) -> None:
+    """Raise SettingError if an option names a modality that scenes do not have."""
+    known = [modality.name for modality in scene.modalities]
+    if unknown := set(names) - set(known):
+        raise SettingError(f"{option} for {min(unknown)}: the modalities are {', '.join(known)}")
 
 
 def _check_like(first: Scene, scene: Scene) -> None:

@@ -204,7 +204,8 @@ class SceneOptions(IngestOptions):
         Polygons outside of which pixels count as invalid.
     crs, label_crs
         CRS of all images and masks, and of the labels, in place of what the files declare: an EPSG
-        code, WKT, or the path of a ``.prj`` file.
+        code, WKT, or the path of a ``.prj`` file. Of images also by modality, under the empty name
+        for all others.
     chip_px, stride_px
         Side of a chip, and step from one to the next (default: the side).
     edge
@@ -242,7 +243,7 @@ class SceneOptions(IngestOptions):
     masks: Sequence[str] = ()
     mask_clouds: bool = False
     aoi: str | Path | None = None
-    crs: str | None = None
+    crs: str | Mapping[str, str] | None = None
     label_crs: str | None = None
     chip_px: int = 64
     stride_px: int | None = None
@@ -258,7 +259,8 @@ class SceneOptions(IngestOptions):
         super().__post_init__()
         # all check what they are made of
         _ = self.name_patterns, self.rules, self.mask_rules, self.remap_table
-        _ = parse_crs(self.crs), parse_crs(self.label_crs)
+        for text in (*self._crs_texts.values(), self.label_crs):
+            parse_crs(text)
         if self.label_year is not None and not 1000 <= self.label_year <= 9999:
             raise SettingError(f"--label-year is {self.label_year}: write four digits, as 2019")
         if self.buffer_px is not None and self.buffer_px < 0:
@@ -281,6 +283,21 @@ class SceneOptions(IngestOptions):
         """Which windows become chips."""
         stride = self.chip_px if self.stride_px is None else self.stride_px
         return ChipRules(self.chip_px, stride, self.min_valid, self.min_label, self.edge)
+
+    def crs_of(self, modality: str = "") -> str | None:
+        """Return the CRS that replaces that of a modality's files; by default of other files."""
+        return self._crs_texts.get(modality, self._crs_texts.get(""))
+
+    @property
+    def crs_modalities(self) -> list[str]:
+        """Modalities that are given a CRS of their own."""
+        return [name for name in self._crs_texts if name]
+
+    @property
+    def _crs_texts(self) -> Mapping[str, str]:
+        if self.crs is None:
+            return {}
+        return {"": self.crs} if isinstance(self.crs, str) else self.crs
 
     @property
     def no_label_values(self) -> frozenset[LabelValue]:

@@ -157,7 +157,7 @@ def _scene(
         path = archive.path(file)
         rule = next((rule for rule in options.mask_rules if rule.matches(path.name)), None)
         if rule is not None:
-            masks.append(MaskFile(read_header(path), rule))
+            masks.append(MaskFile(read_header(path, crs=options.crs_of()), rule))
             continue
         modality = "image" if IMAGE_FOLDER.match(own) else re.sub(r"[^\w-]+", "_", own)
         if globs:
@@ -166,7 +166,7 @@ def _scene(
             if not chosen:
                 continue
             modality = chosen[0]
-        header = read_header(path, options.complex_mode).expanded()
+        header = read_header(path, options.complex_mode, options.crs_of(modality)).expanded()
         # a single band is named like its modality: its file has another name in every scene
         given = (modality,) if header.bands == 1 else ()
         modalities.append(ModalityFiles(modality, (header,), given))

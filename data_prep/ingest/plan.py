@@ -20,7 +20,7 @@ from data_prep.ingest.grid import Grid, check_alignable, grid_of, nesting
 from data_prep.ingest.identity import agree_on_names
 from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.labels import holds_labels
-from data_prep.ingest.modalities import agree_modalities, alignment_notes
+from data_prep.ingest.modalities import agree_modalities, alignment_notes, check_modality_names
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
 from data_prep.ingest.polygons import PolygonFile, polygon_file, projected, read_polygons
@@ -89,6 +89,7 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     stop_if_strict(options.strict, skipped)
     classes = _classes(archive, options, scenes)
     modalities = agree_modalities(scenes, options.nodata)
+    check_modality_names("--crs", options.crs_modalities, scenes[0])
     area = None if options.aoi is None else polygon_file(Path(options.aoi))
     plan = Plan(archive, options, [], modalities, classes, skipped)
     rules = LabelRules(classes, _priority(options, classes), options.all_touched)

@@ -8,7 +8,7 @@ import rasterio
 from affine import Affine
 
 from data_prep.store import Store
-from fl_app.cli_data import read_nodata
+from fl_app.cli_data import read_crs, read_nodata
 from tests.command import rsdgc
 from tests.data_prep.archives import (
     LEFT,
@@ -173,6 +173,12 @@ def test_a_partition_without_a_modality_at_a_site(
         ),
         (["--layout", "class-folders", "--layer", "a=*"], "--modality does not apply to class"),
         (["--remap", "water"], "is neither a file nor CLASS=VALUES"),
+        (
+            ["--crs", "EPSG:4326", "--crs", "EPSG:3857"],
+            "--crs is given twice (EPSG:4326 and EPSG:3857)",
+        ),
+        (["--crs", "dem=EPSG:0"], "'EPSG:0' is not a CRS"),
+        (["--crs", "dem=EPSG:4326"], "--crs for dem: the modalities are optical"),
         (["--label-year", "19"], "--label-year is 19: write four digits"),
     ],
 )
@@ -195,3 +201,12 @@ def test_nodata_values_are_exact() -> None:
     values = [read_nodata([text]) for text in ("0", "-9999.5", str(2**63 - 1), f"a={2**53 + 1}")]
     assert values == [0.0, -9999.5, 2**63 - 1, {"a": 2**53 + 1}]
     assert [type(value) for value in values[:3]] == [float, float, int]
+
+
+def test_a_crs_is_given_to_all_images_or_to_a_modality() -> None:
+    utm = "+proj=utm +zone=33 +datum=WGS84"
+    assert read_crs([]) is None
+    assert read_crs([utm]) == utm
+    assert read_crs(["proj=utm zone=33"]) == "proj=utm zone=33"
+    assert read_crs(["EPSG:1", f"dem={utm}"]) == {"": "EPSG:1", "dem": utm}
+    assert read_crs(["s2_10m=EPSG:1"]) == {"s2_10m": "EPSG:1"}

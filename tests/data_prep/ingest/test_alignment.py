@@ -23,7 +23,7 @@ from data_prep.ingest.grid import coverage, grid_of, is_on_grid, nesting
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import read_header
 from data_prep.store import Store
-from rsdgc.errors import DataError
+from rsdgc.errors import DataError, SettingError
 from tests.data_prep.archives import (
     LEFT,
     MOON,
@@ -276,3 +276,27 @@ def test_footprints_at_a_pole_never_span_the_globe(
         )
     )
     np.testing.assert_allclose(area, 64e6, rtol=0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"modalities": ["dem=dem.tif", "optical=optical.tif"]}])
+def test_a_modality_is_given_a_crs_of_its_own(tmp_path: Path, options: dict[str, Any]) -> None:
+    src = tmp_path / "src"
+    write_tif(src / "optical.tif", noise((2, 32, 32)), transform=PLACE)
+    write_tif(src / "dem.tif", noise((32, 32)), transform=PLACE, crs="EPSG:32632")
+    write_tif(src / "labels.tif", stripes(32, 32, 8, (1, 2)), transform=PLACE)
+    with pytest.raises(DataError, match=r"dem.tif does not overlap .*--crs"):
+        ingest(src, **options)
+    store = ingest(src, crs={"dem": "EPSG:32633"}, **options)
+    assert not any("warped" in note for note in store.meta.notes)
+    with pytest.raises(SettingError, match="--crs for elevation: the modalities are"):
+        ingest(src, crs={"elevation": "EPSG:32633", "": "EPSG:32633"}, **options)
+
+
+def test_a_modality_of_pieces_is_given_a_crs_of_its_own(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    for i in range(2):
+        place = Affine(10, 0, LEFT + 320 * i, 0, -10, TOP)
+        write_tif(src / f"tile{i}.tif", noise((32, 32), i), transform=place, crs="EPSG:32632")
+    write_tif(src / "labels.tif", stripes(32, 64, 8, (1, 2)), transform=PLACE)
+    store = ingest(src, crs={"tile": "EPSG:32633"})
+    assert [(s.width, s.crs) for s in store.meta.scenes] == [(64, "EPSG:32633")]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.ingest.sensors import date_of, modality_name, split_band
@@ -213,6 +214,73 @@ def test_scenes_are_split_by_date_and_as_wholes(described: Path) -> None:
         "{'train'}",
         "{'test'}",
     }
+
+
+def test_keys_of_a_description_are_options_that_say_what_the_data_are(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    write_tif(home / "a.tif", noise((2, 32, 32)))
+    write_tif(home / "labels.tif", stripes(32, 32, 8, (11, 12, 21, 255)))
+    scene = '[[scene]]\nname = "a"\nmodalities = {image = "a.tif"}\n'
+    keys = 'labels = "labels.tif"\nnodata = 0\n'
+    command = {"remap": ["water=11,12", "roof=21"], "label_nodata": ["255"], "labels": "labels.tif"}
+    small: dict[str, Any] = {"chip_px": 8, "buffer_px": 0, "overwrite": True}
+    expected = ingest(home, **command, **small)
+    (home / "legend.csv").write_text("value,class\n11,water\n12,water\n21,roof\n")
+    for remap, marks in (
+        ("remap = {water = [11, 12], roof = 21}", "label-nodata = 255"),
+        ('remap = ["water=11,12", "roof=21"]', 'label_nodata = ["255"]'),
+        ('remap = "legend.csv"', "label-nodata = [255]"),
+    ):
+        (home / "scenes.toml").write_text(f"{remap}\n{marks}\n{keys}{scene}")
+        store = ingest(home / "scenes.toml", **small)
+        assert store.classes == ["water", "roof"]
+        assert store.meta.modalities[0].nodata == 0
+        for name in ("label", "split"):
+            values = column(store.manifest, name).tolist()
+            assert values == column(expected.manifest, name).tolist()
+        # an option that is given counts in place of the key
+        other = ingest(home / "scenes.toml", **small, remap=["a=11,12,21"])
+        assert other.classes == ["a"]
+    # a file that a description names is one that the store was made of
+    (home / "legend.csv").write_text("value,class\n11,water\n12,water\n21,street\n")
+    assert ingest(home / "scenes.toml", **small).classes == ["water", "street"]
+
+
+def test_a_description_says_more_of_each_scene_and_modality(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    for i, name in enumerate("ab"):
+        place = {"left": LEFT + 5000 * i}
+        write_tif(home / f"{name}.tif", noise((2, 32, 32), i), **place)
+        dem = write_tif(home / f"{name}_dem.tif", noise((32, 32), i), **place)
+        with rasterio.open(dem, "r+") as file:
+            file.crs = "EPSG:3857"
+        labels = stripes(32, 32, 8, (1, 2, 9 - i))
+        write_tif(home / f"{name}_labels.tif", labels, crs="EPSG:32632", **place)
+    text = 'classes = {1 = "water", 2 = {name = "roof", color = "#ff0000"}}\n'
+    for i, name in enumerate("ab"):
+        text += (
+            f'[[scene]]\nname = "{name}"\nlabels = "{name}_labels.tif"\nlabel-crs = "utm.prj"\n'
+            f'label-nodata = {9 - i}\n[scene.modalities]\nimage = "{name}.tif"\n'
+            f'dem = {{files = "{name}_dem.tif", crs = "EPSG:32633"}}\n'
+        )
+    (home / "utm.prj").write_text(CRS.from_epsg(32633).to_wkt())
+    (home / "scenes.toml").write_text(text)
+    store = ingest(home / "scenes.toml", chip_px=8)
+    assert store.classes == ["water", "roof"]
+    assert not [note for note in store.meta.notes if "warped" in note]
+    assert {scene.name for scene in store.meta.scenes} == {"a", "b"}
+
+
+def test_a_wrong_key_of_a_description_is_named_with_its_file(described: Path) -> None:
+    for key, message in (
+        ("label-year = 19", r"scenes.toml: --label-year is 19"),
+        ('crs = "EPSG:0"', r"scenes.toml: 'EPSG:0' is not a CRS"),
+        ('classes = {one = "a"}', r"classes: code 'one' is not a whole number"),
+        ("label-nodat = 1", "label_nodat: Extra inputs"),
+    ):
+        (described / "scenes.toml").write_text(f"{key}\n{TOML}")
+        with pytest.raises((DataError, SettingError), match=message):
+            ingest(described / "scenes.toml")
 
 
 @pytest.mark.parametrize("key", ["modality", "layer"])

@@ -95,3 +95,15 @@ def test_a_folder_of_labels_is_chosen_by_name_or_year(tmp_path: Path) -> None:
         ingest(src)
     assert ingest(src, label_year=2019).meta.class_codes == [5, 6]
     assert ingest(src, labels="labels_2018").meta.class_codes == [1, 2]
+
+
+def test_folders_are_given_a_crs_as_scenes_are(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    for i in range(2):
+        place = {"left": LEFT + 1000 * i, "crs": "EPSG:32632"}
+        write_pair(src / "images" / f"{i}.tif", src / "masks" / f"{i}.tif", i, **place)
+        write_tif(src / "dem" / f"{i}.tif", noise((32, 32), i), **place | {"crs": "EPSG:3857"})
+    crs = {"": "EPSG:32633", "dem": "EPSG:32633"}
+    store = ingest(src, crs=crs, label_crs="EPSG:32633")
+    assert set(column(store.manifest, "crs")) == {"EPSG:32633"}
+    assert not store.meta.notes
