@@ -1,4 +1,4 @@
-"""The commands around a run: predict and export use its model; doctor checks the machine."""
+"""The commands around a run: its dashboard, its model, and the machine's doctor."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ from fl_app.interruption import explain_interruption
 def add_use_commands(app: typer.Typer) -> None:
     """Add the commands, in the order of ``rsdgc --help``."""
     app.command(
+        epilog=examples("rsdgc dashboard runs/mine", "rsdgc dashboard runs/mine --port 8080")
+    )(dashboard)
+    app.command(
         epilog=examples(
             "rsdgc predict runs/mine scene.tif --out map.tif",
             "rsdgc predict runs/mine archive/ --out maps/ --stride 16 --probabilities",
@@ -38,6 +41,22 @@ def add_use_commands(app: typer.Typer) -> None:
         )
     )(export)
     app.command(epilog=examples("rsdgc doctor", "rsdgc doctor --json"))(doctor)
+
+
+def dashboard(
+    run: Annotated[Path, typer.Argument(help="Run folder, of a run that goes on or has ended.")],
+    port: Annotated[
+        int, typer.Option(help="Port on this machine; 0: a free one.", min=0, max=65535)
+    ] = 0,
+) -> None:
+    """Serve a page that follows a run, to browsers on this machine, until Ctrl-C.
+
+    It reads the run's folder, in a simulation and at the server of a deployment alike. To see it
+    from elsewhere: ssh -L 8080:127.0.0.1:PORT SERVER
+    """
+    from fl_app.live.dashboard_server import serve
+
+    serve(run, port)
 
 
 def predict(

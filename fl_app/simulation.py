@@ -22,6 +22,7 @@ from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, superlink
 from fl_app.home import home
 from fl_app.interruption import explain_interruption
+from fl_app.live.terminal_view import run_display
 from fl_app.models.code_signature import packages_that_hide_ours
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.runs.folder import check_resumable, in_use, settings_to_resume
@@ -39,10 +40,11 @@ from strategies.checkpoints import Checkpoints
 from strategies.sites import SiteManager
 
 
-def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
+def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int, title: str = "") -> None:
     """Run the simulation and wait for its end; the log goes to standard output.
 
-    As many sites work in parallel as there are CPUs, and shares of a GPU, for them.
+    As many sites work in parallel as there are CPUs, and shares of a GPU, for them. A terminal
+    shows the run as a table, with ``title`` before its name.
     """
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     gpus_per_site = _gpus_per_site(settings.sites_per_gpu) if on_gpu else 0.0
@@ -60,12 +62,16 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
     )
     with (
         tempfile.TemporaryDirectory(prefix="rsdgc-", ignore_cleanup_errors=True) as flower_home,
-        superlink(Path(flower_home), simulation=True, variables=threads) as (environment, _),
+        run_display(title) as display,
     ):
-        flower = FlowerCli(environment, CONNECTION)
-        run_id = flower.submit(settings, ["--federation-config", resources])
-        log = flower.follow(run_id)
-        run = flower.outcome(run_id)
+        display.stage("starting Flower's server")
+        with superlink(Path(flower_home), simulation=True, variables=threads) as (variables, _):
+            flower = FlowerCli(variables, CONNECTION)
+            display.stage("handing the run to Flower")
+            run_id = flower.submit(settings, ["--federation-config", resources])
+            display.stage("starting the server application and Ray's workers")
+            log = flower.follow(run_id, show=display.show)
+            run = flower.outcome(run_id)
     if not run.complete:
         raise RunError(log.error or f"the run ended as {run.description}")
     print(log.headline, flush=True)  # the command's last line
@@ -76,11 +82,14 @@ def _gpus_per_site(sites_per_gpu: int) -> float:
     return (10_000 // sites_per_gpu) / 10_000
 
 
-def run_simulation(settings: Settings, *, cpus_per_site: int, force: bool = False) -> Path:
+def run_simulation(
+    settings: Settings, *, cpus_per_site: int, force: bool = False, title: str = ""
+) -> Path:
     """Simulate and return the run folder.
 
     Nothing is written before the settings, the folders, the data and the model are known to be
-    usable. With ``force`` an earlier run in the folder is replaced.
+    usable. With ``force`` an earlier run in the folder is replaced. ``title`` stands before the
+    name of the run where a terminal shows it.
     """
     _check_machine(settings, cpus_per_site)
     # At once, because a run to resume or to compare with has recorded the absolute path.
@@ -107,7 +116,8 @@ def run_simulation(settings: Settings, *, cpus_per_site: int, force: bool = Fals
     )
     place = replacing(out) if force and not settings.resume else nullcontext()
     with place, explain_interruption(lambda: what_stands(out, settings.rounds)):
-        simulate(settings, num_sites=len(dataset.sites), cpus_per_site=cpus_per_site)
+        num_sites = len(dataset.sites)
+        simulate(settings, num_sites=num_sites, cpus_per_site=cpus_per_site, title=title)
         if not (out / SUMMARY_FILE).exists():
             raise RunError(f"the run left no summary in {out}; see the log above")
     return out

@@ -10,14 +10,15 @@ from markupsafe import Markup
 from data_prep.pictures import number_format
 from data_prep.pictures.page_style import STYLE
 
-# The policy lets the page fetch and run nothing, whatever names from the data it shows.
+# The policy lets a page fetch and run nothing, whatever names from the data it shows.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="{{ policy }}">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{{ title }}</title>
@@ -49,12 +50,15 @@ _FOOT = """
 """
 
 
-def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -> str:
+def render_page(
+    template: str, *, title: str, synthetic: bool, policy: str = _POLICY, **context: Any
+) -> str:
     """Return a page; everything that comes from the data is escaped.
 
     ``template`` is the Jinja source of what is inside ``<body>``. Besides what ``context`` names,
     it may use the frame's macros ``mark`` (a badge if the data are synthetic), ``fact``, ``key``
     and ``table``, and the filters below. Both pages write numbers with them.
+    ``policy`` is the page's Content-Security-Policy.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -70,4 +74,4 @@ def render_page(template: str, *, title: str, synthetic: bool, **context: Any) -
     )
     page = environment.from_string(_HEAD + template + _FOOT)
     style = Markup(STYLE)  # noqa: S704  our own constant
-    return page.render(title=title, synthetic=synthetic, style=style, **context)
+    return page.render(title=title, synthetic=synthetic, style=style, policy=policy, **context)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_app.compare.pace import Pace
 from fl_app.compare.results import write_results
 from fl_app.compare.trials import Trial, trials_of
 from fl_app.interruption import explain_interruption
@@ -53,11 +54,13 @@ def compare(
         if in_use(out / trial.folder):
             check_replaceable(out / trial.folder)
     with explain_interruption(lambda: _what_stands(out, all_settings)):
+        pace = Pace(len(left))
         for number, (trial, settings) in enumerate(all_settings.items(), start=1):
             if trial in left:
-                # the log of the run follows
-                print(f"run {number} of {len(trials)}: {trial.folder}", flush=True)
-                run_simulation(settings, cpus_per_site=cpus_per_site, force=True)
+                place = f"run {number} of {len(trials)}{pace.left_text()}"
+                print(f"{place}: {trial.folder}", flush=True)  # the log of the run follows
+                with pace.run():
+                    run_simulation(settings, cpus_per_site=cpus_per_site, force=True, title=place)
             _refuse_lost_uploads(out / trial.folder)
             write_results(out, _complete(out, all_settings))
     return out / "compare.md"

@@ -12,6 +12,7 @@ from typing import Any
 from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.server_link import connect, read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
+from fl_app.live.terminal_view import run_display
 from fl_app.runs.folder import in_use, settings_to_resume
 from fl_app.runs.lock import lock_holder
 from fl_app.runs.records import RunConfig, RunSummary
@@ -235,7 +236,9 @@ def _submit_and_follow(flower: FlowerCli, settings: Settings) -> None:
 
 def _follow(flower: FlowerCli, run_id: str) -> None:
     """Print a run's log to its end, and raise :class:`RunError` if it did not complete."""
-    log = flower.follow(run_id, times=True)
+    with run_display() as display:
+        display.stage(f"following run {run_id}")
+        log = flower.follow(run_id, times=True, show=display.show)
     # A run that ends early has no folder, and so nothing to continue.
     name = Path(log.folder).name
     how_to_resume = f"; continue it with rsdgc server resume {name}" if log.folder else ""

@@ -11,12 +11,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_app.flower.log_filter import LogFilter
+from fl_app.flower.log_filter import LogFilter, print_line
 from fl_app.flower.superlink import tool
 from fl_app.settings import Settings
 from rsdgc.errors import RunError
@@ -81,8 +81,10 @@ class FlowerCli:
             raise RunError(f"Flower refused the run: {error_summary(answer.get('error-message'))}")
         return str(run_id)
 
-    def follow(self, run_id: str, *, times: bool = False) -> LogFilter:
-        """Print a run's log until it ends, with times or without; return the filter."""
+    def follow(
+        self, run_id: str, *, times: bool = False, show: Callable[[str], None] = print_line
+    ) -> LogFilter:
+        """Show a run's log until it ends, with times or without; return the filter."""
         log = LogFilter(times=times)
         command = [tool("flwr"), "log", run_id, self.connection, "--stream"]
         with subprocess.Popen(  # noqa: S603  # our own command, no shell
@@ -98,7 +100,7 @@ class FlowerCli:
                 for line in process.stdout:
                     shown = log.show(line)
                     if shown is not None:
-                        print(shown, flush=True)  # the log is what the command prints
+                        show(shown)
                 process.wait()
             finally:  # on an exception or a signal, the command would follow the log for ever
                 process.kill()

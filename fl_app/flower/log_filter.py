@@ -22,6 +22,11 @@ def clean_log_line(raw: str) -> str:
     return escape_hidden(_COLOR.sub("", raw).rstrip().expandtabs(4))
 
 
+def print_line(line: str) -> None:
+    """Print a line at once: a run's log is what a command prints."""
+    print(line, flush=True)
+
+
 class LogFilter:
     """Turns raw lines into those that are shown, and remembers what they report.
 

@@ -1,0 +1,44 @@
+"""How long the runs of a comparison take, and so how long the rest of them will."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from strategies.round_log import human_seconds
+
+_WHOLE_MINUTES_S = 120.0
+"""An estimate of more seconds is given in whole minutes: it is no better."""
+
+
+class Pace:
+    """Estimates the time left from the runs that this command has finished.
+
+    Parameters
+    ----------
+    num_runs : int
+        Runs that are left at the start.
+    """
+
+    def __init__(self, num_runs: int) -> None:
+        self._num_runs = num_runs
+        self._seconds: list[float] = []
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Time a run; one that fails does not count."""
+        start_time = time.monotonic()
+        yield
+        self._seconds.append(time.monotonic() - start_time)
+
+    def left_text(self) -> str:
+        """Return the estimate, as ``, 12 min left``; nothing before the first run has ended."""
+        if not self._seconds:
+            return ""
+        left = statistics.fmean(self._seconds) * (self._num_runs - len(self._seconds))
+        if left > _WHOLE_MINUTES_S:
+            minutes = round(left / 60)
+            return f", {minutes} min left" if minutes < 60 else f", {human_seconds(left)} left"
+        return f", {human_seconds(left)} left"
