@@ -369,9 +369,9 @@ def start_app(
     It runs the code that the server sends, so it should be another user than the SuperNode. It
     needs no network and no key.
     """
-    from fl_app.deploy import party_config, supernode
+    from fl_app.deploy import party_config, site_app
 
-    supernode.start_app(party_config.read_site(config), secret, node)
+    site_app.start_app(party_config.read_site(config), secret, node)
 
 
 def site_status(config: SiteFile = SITE_FILE, as_json: AsJson = False) -> None:

@@ -461,8 +461,8 @@ class Settings(BaseModel):
     suspend_after: int = Field(
         3,
         ge=0,
-        description="Refused replies in a row after which a site is set aside, for 2 rounds at "
-        "first and for up to 32 if it goes on; 0: never.",
+        description="Replies in a row that are refused or do not come, after which a site is set "
+        "aside, for 2 rounds at first and for up to 32 if it goes on; 0: never.",
     )
     round_timeout_s: float = Field(
         3600.0, gt=0.0, description="Longest wait for a round's replies, seconds."

@@ -77,7 +77,7 @@ class RoundSettings:
     seed: int
     learning_rate_at: Callable[[int], float]
     evaluate_every: int = 1
-    #: refused replies in a row after which a site is set aside; 0: never
+    #: refused or missing replies in a row after which a site is set aside; 0: never
     suspend_after: int = 0
     clip_updates: float = DEFAULT_MULTIPLE
     #: whether sites multiply their largest gradient norm by 1/√N, for N sites of a round
@@ -324,7 +324,7 @@ class SiteStrategy(Strategy):
         entries = self._exchange.outbox.end()
         self.ledger.refusals.update(e.reason for e in entries if e.reason)
         self.ledger.count(entries)
-        self.ledger.score_round(server_round, self.final.scores, self.final.val)
+        self.ledger.score_round(server_round, self.final.scores, self.final.val, entries)
         return result
 
     def _last_round(self, num_rounds: int, server_round: int) -> int:
@@ -388,7 +388,7 @@ class SiteStrategy(Strategy):
         accepted = [entry for _, entry in entries if entry.accepted]
         scores = sum_counts(test for test, _ in counts)
         val = sum_counts(val for _, val in counts)
-        self.ledger.score_round(server_round - 1, scores, val)
+        self.ledger.score_round(server_round - 1, scores, val, accepted)
         # Before the step: the sites have scored the model that they received.
         self.best.offer(server_round - 1, val, self._sent_model)
         quorum = self.round_settings.quorum
@@ -432,7 +432,7 @@ class SiteStrategy(Strategy):
         started = self.suspensions.observe(server_round, self._exchange.entries, by_site)
         for entry in started:
             refused = self.suspensions.records[entry.site].refused
-            text = "%s is %s (%d refused replies in a row)"
+            text = "%s is %s (%d replies in a row were refused or did not come)"
             log(WARNING, text, entry.site, entry.reason, refused)
         return started
 

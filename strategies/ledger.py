@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,8 +128,9 @@ class SiteEntry:
 class RoundEntry:
     """One round of all sites: a line of ``history.jsonl``, once its model has been scored.
 
-    ``sites`` is the number of those whose upload was accepted, of ``asked`` ones. ``time`` is the
-    end of the round, in UTC (ISO 8601).
+    ``sites`` is the number of those whose upload was accepted, of ``asked`` ones. ``by_site`` has
+    the accuracy on the test split of each site that scored the model. ``time`` is the end of the
+    round, in UTC (ISO 8601).
     """
 
     round: int
@@ -155,6 +156,7 @@ class RoundEntry:
     val_loss: float | None = None
     num_test: int = 0  #: test chips that the scores stand on
     num_val: int = 0
+    by_site: dict[str, float] = field(default_factory=dict)
     time: str = ""
 
 
@@ -232,13 +234,20 @@ class Ledger:
             self._append("rounds.jsonl", entry)
 
     def score_round(
-        self, round_number: int, scores: Scores | None, val: Scores | None = None
+        self,
+        round_number: int,
+        scores: Scores | None,
+        val: Scores | None = None,
+        sites: Iterable[SiteEntry] = (),
     ) -> None:
         """Write the line of a round, with the scores of the model after it.
 
         They are those on the test splits, and on the validation splits if sites have some.
+        ``sites`` are the entries of the messages whose replies brought them.
         """
         entry = self.rounds[round_number]
+        scored = {site.site: site.accuracy for site in sites if site.accuracy is not None}
+        entry.by_site = {name: round(scored[name], 6) for name in sorted(scored)}
         if scores is not None and scores.num_examples:
             entry.accuracy = scores.accuracy
             entry.balanced_accuracy = scores.balanced_accuracy

@@ -21,7 +21,7 @@ from rsdgc.errors import RunError
 from rsdgc.plain_text import MAX_NAME, is_plain, plain_line
 from strategies.transport import PendingReplies, expected_replies
 
-REFUSED_POLL_S = 60.0
+REFUSED_POLL_S = 20.0
 """A refused node is asked again after this time: in a deployment that costs it a process."""
 
 

@@ -1,10 +1,11 @@
-"""Sites whose replies are refused again and again are asked less often.
+"""Sites that answer again and again with nothing of use are asked less often.
 
-A site of which :attr:`Suspensions.after` replies in a row were refused, or were errors, is set
-aside for some rounds and then asked again. If that reply is refused, too, it is set aside for twice
-as long, up to a bound; an accepted one clears it. A hostile site costs the others little this way,
-and so does one with a full disk, which comes back by itself. A site whose replies are accepted is
-never set aside; replies that did not arrive do not count for or against it.
+A site of which :attr:`Suspensions.after` replies in a row were refused, were errors, or did not
+come in time, is set aside for some rounds and then asked again. If that reply is of no use, too, it
+is set aside for twice as long, up to a bound; an accepted one clears it. A hostile site costs the
+others little this way. So does one with a full disk, which comes back by itself, and one that is
+connected and never replies, which costs each round its time-out. A site whose replies are accepted
+is never set aside. Flower's error for a node that is gone does not count for or against it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from flwr.app import Message
 
 from strategies.checkpoints import State
 from strategies.ledger import SUSPENDED, SiteEntry
-from strategies.transport import INCOMPLETE_REPLY, RefusedReply
+from strategies.transport import RefusedReply
 
 FIRST_ROUNDS = 2
 """Rounds of a site's first suspension."""
@@ -24,14 +25,15 @@ MOST_ROUNDS = 32
 """Rounds of the longest suspension."""
 
 NO_REPLY_CODES = (3, 4, 5)
-"""Errors that Flower itself answers with for a node that is gone."""
+"""Errors that Flower itself answers with for a node that is gone, some before the time-out."""
 
 
 @dataclass
 class Record:
-    """What is held against a site: refused replies since the last accepted one, and suspensions.
+    """What is held against a site: failures since the last accepted reply, and suspensions.
 
-    ``until`` is the last round of the present or the last suspension, ``rounds`` its length.
+    ``refused`` counts replies that were refused, were errors, or did not come in time. ``until`` is
+    the last round of the present or the last suspension, ``rounds`` its length.
     """
 
     refused: int = 0
@@ -43,7 +45,7 @@ class Record:
 class Suspensions:
     """Decides which sites are not asked in a round.
 
-    ``after`` is the number of refused replies in a row that suspends a site; 0: none is suspended.
+    ``after`` is the number of failures in a row that suspends a site; 0: none is suspended.
     """
 
     after: int = 0
@@ -75,7 +77,7 @@ class Suspensions:
             reply = replies.get(name)
             if entry.accepted:
                 self.records.pop(name, None)
-            elif reply is not None and not _is_missing(reply) and self.after:
+            elif self.after and not _is_gone(reply):
                 record = self.records.setdefault(name, Record())
                 record.refused += 1
                 if record.refused >= self.after:
@@ -104,7 +106,8 @@ class Suspensions:
         }
 
 
-def _is_missing(reply: Message) -> bool:
-    if isinstance(reply, RefusedReply):
-        return reply.reason == INCOMPLETE_REPLY
+def _is_gone(reply: Message | None) -> bool:
+    """Return whether Flower says that it has lost the node."""
+    if reply is None or isinstance(reply, RefusedReply):
+        return False
     return reply.has_error() and reply.error.code in NO_REPLY_CODES

@@ -20,7 +20,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, InMemoryGrid
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 
-from fl_app.deploy import supernode
+from fl_app.deploy import site_app, supernode
 from fl_app.deploy.party_config import SiteConfig
 from strategies import DenseFedAvg, RsDgc
 from strategies.reply_objects import LEVELS, MIB
@@ -126,9 +126,9 @@ def test_supernode_and_app_still_start_apart(tmp_path: Path) -> None:
         server="fl.example.org:443",
         data_dir=tmp_path,
     )
-    node = supernode_parser().parse_args(supernode.command(config, with_app=False)[1:])
-    app = superexec_parser().parse_args(supernode.app_command(config, tmp_path / "s")[1:])
+    node = supernode_parser().parse_args(supernode.command(config, tmp_path / "s")[1:])
+    app = superexec_parser().parse_args(site_app.app_command(config, tmp_path / "s")[3:])
     assert node.isolation == "process"
     assert f"{node.host}:{node.port}" == app.runtime_api_address
-    assert node.superexec_auth_secret_file == str(config.app_secret)
+    assert node.superexec_auth_secret_file == str(tmp_path / "s")
     assert app.superexec_auth_secret_file == str(tmp_path / "s")

@@ -1,9 +1,8 @@
-"""A site's two processes: its SuperNode, and the app, which runs the server's code.
+"""A site's SuperNode, which has the site's key and speaks to the server.
 
-:func:`start` runs the SuperNode, which has the site's key and speaks to the server. It starts the
-app as its child, which can read the key; or :func:`start_app` runs the app beside it, as another
-user: it sees neither key nor network, only the data. Both meet on the loopback, where the site's
-``app-secret`` admits the app alone.
+:func:`start` runs it, and beside it the app (:mod:`fl_app.deploy.site_app`), which can then read
+the key; or the app runs on its own, as another user: it sees neither key nor network, only the
+data.
 
 The SuperNode is started once the server can have noticed the end of the one before. Flower admits
 a node only while it considers the site offline: at once after an orderly end, but a minute after
@@ -16,16 +15,14 @@ records the last sign of life, and starts the next node when the server has seen
 from __future__ import annotations
 
 import json
-import os
-import signal
+import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import psutil
 from filelock import FileLock, Timeout
@@ -35,18 +32,24 @@ from fl_app.deploy.checks import check_clock, describe_data
 from fl_app.deploy.credentials import fingerprint, read_private, read_secret
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
+from fl_app.deploy.site_app import (
+    LOCK_TIMEOUT_S,
+    LOOPBACK,
+    app_command,
+    app_is_running,
+    app_secret,
+    not_writable,
+    on_stop,
+)
 from fl_app.flower.log_filter import clean_log_line
 from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.documents import read_json
 from rsdgc.durable import is_locked, replace_text
-from rsdgc.errors import RunError, SettingError
+from rsdgc.errors import RunError
 
-LOOPBACK = "127.0.0.1"
 RECORD_FILE = "node.json"
 LOCK_FILE = "node.lock"
-APP_LOCK_FILE = "app.lock"
-OFFLINE_AFTER_S = 60.0
-"""Flower considers a SuperNode offline this long after its last sign of life."""
+APP_SECRET_FILE = "app.secret"  # noqa: S105  # a file's name
 NOTICE_S = 5.0
 """Time for the server to notice that a node is offline: it looks every two seconds."""
 RECORD_INTERVAL_S = 2.0
@@ -54,8 +57,6 @@ RECORD_INTERVAL_S = 2.0
 for it."""
 STOP_TIMEOUT_S = 20.0
 """For an orderly stop. The systemd unit kills everything after 30 s."""
-LOCK_TIMEOUT_S = 1.0
-"""A probe (:func:`rsdgc.durable.is_locked`) holds the lock for an instant; this outlasts it."""
 CREATE_TIME_TOLERANCE_S = 2.0
 """Two readings of one create time differ if the clock was corrected between them."""
 _ADMITTED = b"SuperNode ID:"
@@ -80,7 +81,7 @@ class NodeRecord:
 
     def wait_s(self, now: float) -> float:
         """Return how many seconds to wait before another SuperNode may start."""
-        longest = NOTICE_S + OFFLINE_AFTER_S
+        longest = NOTICE_S + offline_after_s()
         due = self.seen + (NOTICE_S if self.orderly else longest)
         # No longer than the longest wait, even if the clock has been set back since.
         return min(max(0.0, due - now), longest)
@@ -97,13 +98,23 @@ class NodeRecord:
             return False
 
 
+def offline_after_s() -> float:
+    """Return how long after its last sign of life Flower considers a SuperNode offline."""
+    from flwr.common.constant import (  # noqa: PLC0415  # imports all of Flower
+        HEARTBEAT_DEFAULT_INTERVAL,
+        HEARTBEAT_PATIENCE,
+    )
+
+    return float(HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE)
+
+
 def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) -> None:
     """Run this site's SuperNode until it is told to stop, and print its log.
 
     Parameters
     ----------
     with_app : bool
-        Whether the SuperNode starts the app itself. Otherwise :func:`start_app` must run, too.
+        Whether to run the app, too. Otherwise :func:`fl_app.deploy.site_app.start_app` must.
     listen : str
         Address on which the SuperNode serves the app.
     """
@@ -111,7 +122,7 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
     if with_app:
         about = describe_data(config)
     else:
-        read_secret(_app_secret(config))
+        read_secret(app_secret(config))
         about = "the app is a process of its own (rsdgc site start-app)"
     with _hold_site(config):
         print(f"site {config.name}: {about}", flush=True)
@@ -134,7 +145,11 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
             reason = "the server must notice that the last node is gone"
             print(f"waiting {wait_s:.0f} s: {reason}", flush=True)
             time.sleep(wait_s)
-        _run(config, command(config, with_app=with_app, listen=listen), key, previous)
+        secret = _make_secret(config) if with_app else app_secret(config)
+        words = command(config, secret, listen)
+        node = LOOPBACK if listen in ("0.0.0.0", "::") else listen  # noqa: S104
+        app_words = app_command(config, secret, node) if with_app else None
+        _run(config, words, app_words, key, previous)
 
 
 def _refuse_wrong_clock(ahead_s: float | None) -> None:
@@ -144,82 +159,30 @@ def _refuse_wrong_clock(ahead_s: float | None) -> None:
         raise RunError(f"this machine's clock is {clock.detail}: {clock.remedy}")
 
 
-def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBACK) -> None:
-    """Run the process that starts the app for every message, until it is told to stop.
-
-    Parameters
-    ----------
-    secret : Path, optional
-        This process's copy of ``app-secret``; by default the file itself.
-    node : str
-        Address at which the SuperNode serves the app.
-
-    Raises
-    ------
-    SettingError
-        The site has no ``app-secret``, it cannot be read, or the data cannot be used.
-    RunError
-        The app already runs, or its process ended by itself.
-    """
-    if secret is None:
-        secret = _app_secret(config)
-        read_secret(secret)
-    elif not os.access(secret, os.R_OK):  # systemd's copy has an access list, not mode 0600
-        raise SettingError(f"--secret {secret} cannot be read: name a copy of app-secret")
-    print(f"site {config.name}: {describe_data(config)}", flush=True)
-    if os.access(config.private_key, os.R_OK):
-        print(
-            f"warning: the app can read {config.private_key}: run this command as another user, "
-            "as rsdgc-site-app.service does",
-            flush=True,
-        )
-    environment = flower_environment(config.state_dir / "flower")
-    lock = FileLock(config.state_dir / APP_LOCK_FILE, timeout=LOCK_TIMEOUT_S)
-    try:
-        Path(environment["FLWR_HOME"]).mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"the app of site {config.name} already runs with {config.state_dir}") from (
-            None
-        )
-    except OSError as error:
-        raise _not_writable("state-dir", config.state_dir, error) from None
-    with lock:
-        starter = subprocess.Popen(app_command(config, secret, node), env=environment)  # noqa: S603
-        with _on_stop(starter.terminate) as stop_requested:
-            starter.wait()
-    if not stop_requested.is_set():
-        raise RunError(f"site {config.name}: the app's process ended by itself, see its log above")
-
-
-def app_command(config: SiteConfig, secret: Path, node: str = LOOPBACK) -> list[str]:
-    """Return the command that starts the app for every message."""
-    return [
-        tool("flower-superexec"),
-        *("--insecure", "--runtime-api-address", f"{node}:{config.port}"),
-        *("--superexec-auth-secret-file", str(secret)),
-    ]
-
-
-def command(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) -> list[str]:
-    """Return the command that runs the SuperNode."""
+def command(config: SiteConfig, secret: Path, listen: str = LOOPBACK) -> list[str]:
+    """Return the command that runs the SuperNode, which serves an app that has the secret."""
     node = (
         f'site-name="{config.name}" data-dir="{config.data_dir}" state-dir="{config.state_dir}" '
         f'code-dir="{config.code_dir}"'
     )
     if config.init_weights is not None:
         node += f' init-weights="{config.init_weights}"'
-    isolation = []
-    if not with_app:
-        isolation = ["--isolation", "process"]
-        isolation += ["--superexec-auth-secret-file", str(_app_secret(config))]
     return [
         tool("flower-supernode"),
         *("--superlink", config.server, "--root-certificates", str(config.ca_certificate)),
         *("--auth-supernode-private-key", str(config.private_key)),
         *("--host", listen, "--port", str(config.port), "--node-config", node),
-        *isolation,
+        *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
     ]
+
+
+def _make_secret(config: SiteConfig) -> Path:
+    """Write a secret that is good for one start of SuperNode and app; return its file."""
+    path = config.node_folder / APP_SECRET_FILE
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32), encoding="ascii")
+    return path
 
 
 def read_record(config: SiteConfig) -> NodeRecord | None:
@@ -247,11 +210,6 @@ def read_record(config: SiteConfig) -> NodeRecord | None:
 def is_running(config: SiteConfig) -> bool:
     """Return whether a SuperNode of this site runs on this machine, or is about to."""
     return is_locked(config.node_folder / LOCK_FILE) or _recorded_node_is_alive(config)
-
-
-def app_is_running(config: SiteConfig) -> bool:
-    """Return whether the app's own process runs, which starts it for every message."""
-    return is_locked(config.state_dir / APP_LOCK_FILE)
 
 
 def lacks_app(config: SiteConfig) -> bool:
@@ -311,84 +269,111 @@ def status(config: SiteConfig) -> SiteStatus:
     )
 
 
-def _run(config: SiteConfig, words: list[str], key: str, previous: NodeRecord | None) -> None:
+def _run(
+    config: SiteConfig,
+    words: list[str],
+    app_words: list[str] | None,
+    key: str,
+    previous: NodeRecord | None,
+) -> None:
     """Run the SuperNode to its end; raise :class:`RunError` if nobody told it to stop."""
     environment = flower_environment(config.node_folder / "flower")
     Path(environment["FLWR_HOME"]).mkdir(exist_ok=True)
-    node = subprocess.Popen(  # noqa: S603  # our own command, no shell
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    node = _start_process(words, environment)
     record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time())
-    record = replace(record, separate="--isolation" in words, key=key)
+    record = replace(record, separate=app_words is None, key=key)
+    app = None
+    if app_words is not None:
+        app = _start_process([*app_words, "--parent-pid", str(node.pid)], environment)
     admitted = threading.Event()
-    # A thread of its own: the log must be read on while the record is kept.
-    log = threading.Thread(target=_forward_log, args=(node, admitted), daemon=True)
-    log.start()
-    with _on_stop(node.terminate) as stop_requested:
-        _keep_record(config, node, record, stop_requested)
-    log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log open a little longer
-    orderly = stop_requested.is_set() and node.returncode == 0
+    # Threads of their own: the logs must be read on while the record is kept.
+    logs = [_forward_log(process, admitted) for process in (node, app) if process is not None]
+    with on_stop(node.terminate) as stop_requested:
+        app_ended = _keep_record(config, node, app, record, stop_requested)
+    if app is not None:
+        _end(app)
+    for log in logs:
+        log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log open a little longer
+    told_to_stop = stop_requested.is_set()
+    orderly = (told_to_stop or app_ended) and node.returncode == 0
     ended = replace(record, seen=time.time(), orderly=orderly)
     if not admitted.is_set():
         # The server never saw this node. A gap that it must notice began with the previous one.
         ended = previous or replace(ended, orderly=True)
     _write_record(config, ended)
-    if stop_requested.is_set():
+    if told_to_stop:
         return
     # Flower's exit code does not tell: it is 0 even after a refusal.
+    if not admitted.is_set():
+        raise RunError(
+            f"the server did not admit site {config.name}: check that its key is registered "
+            "(rsdgc server register) and that no other machine uses it"
+        )
+    if app_ended:
+        raise RunError(f"site {config.name}: the app's process ended by itself, see its log above")
     raise RunError(
         f"site {config.name}: the SuperNode ended by itself, see its log above. If that names no "
         "cause, the server has withdrawn this site's key (rsdgc server revoke): ask its operator"
-        if admitted.is_set()
-        else f"the server did not admit site {config.name}: check that its key is registered "
-        "(rsdgc server register) and that no other machine uses it"
     )
 
 
-@contextmanager
-def _on_stop(stop: Callable[[], None]) -> Iterator[threading.Event]:
-    """On SIGTERM or SIGINT, set the event that this yields and call ``stop``."""
-    stop_requested = threading.Event()
+def _start_process(words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  # our own command, no shell
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
-    def handle(_: int, __: FrameType | None) -> None:
-        stop_requested.set()
-        stop()
 
-    handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
     try:
-        yield stop_requested
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
-def _forward_log(node: subprocess.Popen[bytes], admitted: threading.Event) -> None:
-    """Print the SuperNode's log; set the event once the server has admitted the node."""
-    assert node.stdout is not None
-    with node.stdout as log:
-        for line in log:
-            if _ADMITTED in line:
-                admitted.set()
-            print(clean_log_line(line.decode(errors="replace")), flush=True)
+def _forward_log(process: subprocess.Popen[bytes], admitted: threading.Event) -> threading.Thread:
+    """Print a process's log; set the event once the server has admitted the node."""
+
+    def forward() -> None:
+        assert process.stdout is not None
+        with process.stdout as log:
+            for line in log:
+                if _ADMITTED in line:
+                    admitted.set()
+                print(clean_log_line(line.decode(errors="replace")), flush=True)
+
+    thread = threading.Thread(target=forward, daemon=True)
+    thread.start()
+    return thread
 
 
 def _keep_record(
     config: SiteConfig,
     node: subprocess.Popen[bytes],
+    app: subprocess.Popen[bytes] | None,
     record: NodeRecord,
     stop_requested: threading.Event,
-) -> None:
-    """Keep the record up to date until the node ends; kill a node that does not stop in time."""
+) -> bool:
+    """Keep the record up to date until the node ends; return whether the app ended before it.
+
+    A node without its app is told to stop, and one that does not stop in time is killed.
+    """
     kill_at: float | None = None
+    app_ended = False
     while node.poll() is None:
         now = time.time()
         _write_record(config, replace(record, seen=now))
-        if stop_requested.is_set():
+        if app is not None and app.poll() is not None and not app_ended:
+            app_ended = not stop_requested.is_set()
+            node.terminate()
+        stopping = app_ended or stop_requested.is_set()
+        if stopping:
             kill_at = kill_at or now + STOP_TIMEOUT_S
             if now > kill_at:
                 node.kill()
         with suppress(subprocess.TimeoutExpired):
-            node.wait(0.2 if stop_requested.is_set() else RECORD_INTERVAL_S)
+            node.wait(0.2 if stopping else RECORD_INTERVAL_S)
+    return app_ended
 
 
 @contextmanager
@@ -406,7 +391,7 @@ def _hold_site(config: SiteConfig) -> Iterator[None]:
         raise _already_running(config) from None
     except OSError as error:
         name = "state-dir" if config.node_dir is None else "node-dir"
-        raise _not_writable(name, config.node_folder, error) from None
+        raise not_writable(name, config.node_folder, error) from None
     try:
         if _recorded_node_is_alive(config):
             raise _already_running(config)
@@ -418,22 +403,6 @@ def _hold_site(config: SiteConfig) -> Iterator[None]:
 def _recorded_node_is_alive(config: SiteConfig) -> bool:
     record = read_record(config)
     return record is not None and record.is_alive()
-
-
-def _app_secret(config: SiteConfig) -> Path:
-    if config.app_secret is None:
-        raise SettingError(
-            "site.toml has no app-secret, which an app in a process of its own needs: run rsdgc "
-            "site start alone, or see docs/operate.md for how to separate the two"
-        )
-    return config.app_secret
-
-
-def _not_writable(setting: str, folder: Path, error: OSError) -> SettingError:
-    return SettingError(
-        f"cannot write to {setting} {folder} ({error.strerror}): make the user that runs rsdgc its "
-        "owner"
-    )
 
 
 def _already_running(config: SiteConfig) -> RunError:

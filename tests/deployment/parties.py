@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from unittest.mock import patch
 from fl_app import cli
 from fl_app.deploy.party_config import read_server
 from fl_app.flower.processes import managed_process
-from fl_app.flower.superlink import free_ports
+from fl_app.flower.superlink import free_ports, tool
 from rsdgc.errors import RunError
 from tests.federation import make_data
 
 ROOT = Path(__file__).parents[2]
 COMMON = ("batch-size=8", "learning-rate=0.02", "device=cpu")
+QUICK_HEARTBEATS = Path(__file__).with_name("quick_heartbeats")
 STEP_TIMEOUT_S = 900.0
 """For steps that take a minute at most on a quiet machine."""
 
@@ -51,12 +52,21 @@ def rsdgc(*words: str | Path) -> tuple[int, str]:
 
 
 class Process:
-    """A command in a process of its own, and its log."""
+    """A command in a process of its own, and its log; ``variables`` are added to its environment.
 
-    def __init__(self, stack: ExitStack, log: Path, *words: str | Path) -> None:
+    A site's sends signs of life more often (``quick_heartbeats``).
+    """
+
+    def __init__(
+        self, stack: ExitStack, log: Path, *words: str | Path, variables: Mapping[str, str] = {}
+    ) -> None:
         self.log_path = log
-        command = [sys.executable, "-m", "fl_app.cli", *map(str, words)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        plain = words[0] == "flower-supernode"
+        command = [tool("flower-supernode")] if plain else [sys.executable, "-m", "fl_app.cli"]
+        command += map(str, words[plain:])
+        folders = [ROOT, QUICK_HEARTBEATS] if words[0] == "site" else [ROOT]
+        path = os.pathsep.join(map(str, folders))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
         self.popen = stack.enter_context(managed_process(command, environment, log))
 
     def log(self) -> str:
@@ -122,10 +132,11 @@ class Loopback:
     def site_file(self, site: str) -> Path:
         return self.made / "sites" / site / "site.toml"
 
-    def start(self, name: str, *words: str | Path) -> Process:
+    def start(self, name: str, *words: str | Path, **variables: str) -> Process:
         """Start a command in a process of its own, with a log of its own."""
         self._logs += 1
-        return Process(self.stack, self.folder / f"{name}-{self._logs}.log", *words)
+        log = self.folder / f"{name}-{self._logs}.log"
+        return Process(self.stack, log, *words, variables=variables)
 
     def start_server(self) -> Process:
         server = self.start("server", "server", "start", "--config", self.server_file)
@@ -134,8 +145,13 @@ class Loopback:
 
     def start_site(self, site: str) -> Process:
         """Start a site's SuperNode, with its app if that is not a process of its own."""
-        words = () if self.is_whole(site) else ("--no-app",)
-        return self.start(site, "site", "start", *words, "--config", self.site_file(site))
+        no_app = () if self.is_whole(site) else ("--no-app",)
+        words = ("site", "start", *no_app, "--config", self.site_file(site))
+        return self.start(site, *words, RSDGC_TEST_SLOW=str(self.slow(site)))
+
+    def slow(self, site: str) -> Path:
+        """Return the file that makes a site's app slow to start while it exists."""
+        return self.folder / f"slow-{site}"
 
     def is_whole(self, site: str) -> bool:
         """Return whether a site's SuperNode starts the app itself; the first site's does not."""

@@ -17,23 +17,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flwr.common.constant import (
-    HEARTBEAT_DEFAULT_INTERVAL,
-    HEARTBEAT_PATIENCE,
-    SYSTEM_TIME_TOLERANCE,
-    TIMESTAMP_TOLERANCE,
-)
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 from fl_app.deploy import supernode
 from fl_app.deploy.checks import MAX_AHEAD_S, MAX_BEHIND_S
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.deploy.provision import Federation, init_federation
-from fl_app.deploy.supernode import NOTICE_S, OFFLINE_AFTER_S, NodeRecord
+from fl_app.deploy.supernode import NOTICE_S, NodeRecord
 from fl_app.flower.superlink import free_ports
 from rsdgc.durable import is_locked
-from rsdgc.errors import RunError, SettingError
-from tests.command import rsdgc
+from fl_app.deploy.supernode import NOTICE_S, NodeRecord, status_lines
 
 Configure = Callable[[int], SiteConfig]
 JOINS = "print('SuperNode ID: 7', flush=True)\n"
@@ -42,14 +36,17 @@ import sys
 from pathlib import Path
 from fl_app.deploy import party_config, supernode
 supernode.describe_data = lambda config: "no data"
-supernode.command = lambda config, **_: [sys.executable, "-c", sys.argv[2]]
+supernode.command = lambda *_: [sys.executable, "-c", sys.argv[2]]
+supernode.app_command = lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"]
 supernode.start(party_config.read_site(Path(sys.argv[1])))
 """
+OFFLINE_AFTER_S = 60.0
+APP = "import time; time.sleep(600)"
 WAITS = "import time; open(READY, 'w').close(); time.sleep(600)"
 
 
 def test_flowers_constants_are_what_is_built_on() -> None:
-    assert HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE == OFFLINE_AFTER_S
+    assert supernode.offline_after_s() == OFFLINE_AFTER_S
     assert MAX_AHEAD_S < SYSTEM_TIME_TOLERANCE
     assert MAX_BEHIND_S < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
 
@@ -80,7 +77,8 @@ def node(
     def configure(script: str) -> SiteConfig:
         config = site(free_ports(1)[0])
         script = script.replace("READY", repr(str(config.node_folder / "ready")))
-        monkeypatch.setattr(supernode, "command", lambda *_, **__: [sys.executable, "-c", script])
+        monkeypatch.setattr(supernode, "command", lambda *_: [sys.executable, "-c", script])
+        monkeypatch.setattr(supernode, "app_command", lambda *_: [sys.executable, "-c", APP])
         return config
 
     return configure
@@ -106,6 +104,23 @@ def test_a_node_that_ends_by_itself_is_an_error(node: Callable[[str], SiteConfig
     record = supernode.read_record(config)
     assert record is not None
     assert record.wait_s(time.time()) > OFFLINE_AFTER_S - 10
+
+
+def test_a_node_without_its_app_stops_in_order(
+    node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = node(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + JOINS + WAITS
+    )
+    app = f"import os, time\nwhile not os.path.exists({str(config.node_folder / 'ready')!r}):\n"
+    app += "    time.sleep(0.05)\nraise SystemExit('error: too busy')"
+    monkeypatch.setattr(supernode, "app_command", lambda *_: [sys.executable, "-c", app])
+    with pytest.raises(RunError, match="the app's process ended by itself"):
+        supernode.start(config)
+    record = supernode.read_record(config)
+    assert record is not None
+    assert record.orderly
 
 
 def test_a_node_that_was_refused_leaves_the_record_as_it_was(
@@ -184,23 +199,6 @@ def test_a_node_with_a_new_key_does_not_wait_for_the_old_one(
     assert ended.key != record.key
 
 
-def test_the_app_is_a_process_of_its_own(site: Configure) -> None:
-    config = site(7)
-    words = supernode.command(config, with_app=False)
-    assert words[words.index("--isolation") + 1] == "process"
-    app = supernode.app_command(config, config.app_secret or Path())
-    for command in (words, app):
-        secret = Path(command[command.index("--superexec-auth-secret-file") + 1])
-        assert secret == config.app_secret
-    assert not any("node.key" in word for word in app)
-    assert "--isolation" not in supernode.command(config)
-    alone = config.model_copy(update={"app_secret": None})
-    with pytest.raises(SettingError, match="has no app-secret"):
-        supernode.start_app(alone)
-    with pytest.raises(SettingError, match="has no app-secret"):
-        supernode.start(alone, with_app=False)
-
-
 def test_a_node_without_its_app_is_named(node: Callable[[str], SiteConfig]) -> None:
     config = node("")
     config.node_folder.mkdir(parents=True)
@@ -209,38 +207,6 @@ def test_a_node_without_its_app_is_named(node: Callable[[str], SiteConfig]) -> N
         (config.node_folder / "node.json").write_text(json.dumps(vars(record)))
         assert supernode.lacks_app(config) is separate
         assert ("app: not running" in list(supernode.status(config).lines())) is separate
-
-
-def test_the_apps_secret_is_private_and_one_app_runs(
-    node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    config = node("")
-    assert config.app_secret is not None
-    with pytest.raises(SettingError, match=r"--secret .* cannot be read"):
-        supernode.start_app(config, tmp_path / "nothing")
-    config.app_secret.chmod(0o644)
-    with pytest.raises(SettingError, match="open to other users"):
-        supernode.start_app(config)
-    config.app_secret.chmod(0o600)
-    failures: list[BaseException] = []
-
-    def second() -> None:
-        until(lambda: supernode.app_is_running(config))
-        try:
-            supernode.start_app(config)
-        except RunError as error:
-            failures.append(error)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(
-        supernode, "app_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"]
-    )
-    thread = threading.Thread(target=second, daemon=True)
-    thread.start()
-    supernode.start_app(config)
-    thread.join()
-    assert "already runs" in str(failures[0])
-    assert not supernode.app_is_running(config)
 
 
 def test_a_damaged_record_counts_as_a_kill(node: Callable[[str], SiteConfig]) -> None:

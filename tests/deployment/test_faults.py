@@ -1,0 +1,229 @@
+"""What an operator sees of each fault, and what is lost: the table in docs/operate.md.
+
+One federation for all of them, in the order of this file. Three sites are sound; the others have
+something that does not fit. ``test_restarts.py`` kills SuperNodes and the SuperLink.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import rasterio
+
+from data_prep.ingest.class_folders import ingest_class_folders
+from fl_app.deploy.party_config import read_site
+from fl_app.flower.superlink import flower_environment, free_ports
+from fl_app.runs.lock import lock_holder
+from tests.deployment.parties import COMMON, Loopback, Process, Running, edit, kill, rsdgc, until
+from tests.deployment.relay import Relay
+from tests.federation import write_class_folders, write_image
+from tests.test_own_network import write_files
+
+SOUND = ("site-00", "site-01", "site-02")
+PLAIN = "plain"
+REASONS = {
+    "bands": "other bands: it has modality image with the bands ",
+    "classes": "other classes: it has another class list (lake, water)",
+    "code": "other code: its code of model 'mynet:build' is mynet ",
+    "named": "name of another site: it calls itself 'site-02', and its key is registered as",
+    PLAIN: "error at the site: ",
+    "store": "error at the site: ",
+}
+SITES = (*SOUND, *REASONS)
+MODEL = ("--model", "mynet:build", "--budget", "20x", *COMMON)
+RUN = "faults"
+
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def relay(running: Running) -> Iterator[Relay]:
+    """Put a relay between site-02 and the server, and start all sites."""
+    federation = running.federation
+    for party in (federation.server_file, *map(federation.site_file, SITES)):
+        write_code(party.parent / "code")
+    site_code(federation).write_text(site_code(federation).read_text().replace("ReLU", "GELU"))
+    server_port = int(read_site(federation.site_file("site-02")).server.rpartition(":")[2])
+    relay = Relay(free_ports(1)[0], server_port)
+    edit(federation.site_file("site-02"), server=f"127.0.0.1:{relay.port}")
+    edit(federation.site_file("named"), name="site-02")
+    for name in ("bands", "classes", "store"):
+        edit(federation.site_file(name), data_dir=str(make_store(federation, name)))
+    for site in SITES:
+        if site != PLAIN:
+            running.start(site)
+    running.nodes[PLAIN] = start_plain(federation)
+    for node in running.nodes.values():
+        node.wait_for("SuperNode ID:")
+    (federation.folder / "store" / "manifest.parquet").write_bytes(b"damaged")
+    yield relay
+    relay.cut()
+
+
+def test_whoever_does_not_fit_is_left_out_by_name(running: Running, relay: Relay) -> None:
+    federation = running.federation
+    signatures = [
+        code_line(federation, party)
+        for party in (federation.server_file, *map(federation.site_file, ("site-00", "code")))
+    ]
+    assert signatures[0] == signatures[1] != signatures[2]
+    words = ["--out", "too-few", "--min-sites", "4", "join-timeout-s=30", *MODEL]
+    code, output = federation.server("run", *words)
+    assert code == 1, output
+    last = output.splitlines()[-1]
+    assert "3 of at least 4 sites joined within 30 s; left out: " in last
+    for site, reason in REASONS.items():
+        assert f"warning: site {site} is left out: {reason}" in output
+        assert f"site {site} ({reason.partition(':')[0]}" in last
+    assert "is damaged" in next(line for line in output.splitlines() if "site store is" in line)
+    assert "versions differ" not in output
+
+
+def test_a_second_node_with_a_sites_key_is_refused(running: Running, relay: Relay) -> None:
+    federation = running.federation
+    folder = federation.made / "sites" / "twin"
+    shutil.copytree(federation.site_file("site-01").parent, folder)
+    federation.configure_site("twin", running.data, free_ports(1)[0])
+    code, output = rsdgc("site", "start", "--config", folder / "site.toml")
+    assert code == 1, output
+    assert "that no other machine uses it" in output
+    assert running.nodes["site-01"].popen.poll() is None
+
+
+def test_a_run_goes_on_through_faults_at_its_sites(running: Running, relay: Relay) -> None:
+    """Two sites are mended; one is cut off, one has no disk space, one is too slow, one revoked."""
+    federation, nodes = running.federation, running.nodes
+    slow = federation.slow("store")
+    words = ["--out", RUN, "--rounds", "12", "--min-sites", "3", "quorum=2", "checkpoint-every=1"]
+    words += ["suspend-after=0", *MODEL]
+    run = federation.start("run", "server", "run", "--config", federation.server_file, *words)
+    run.wait_for("round  1/12")
+
+    # Sites that are mended join; their SuperNodes need not be started again.
+    write_code(federation.site_file("code").parent / "code")
+    store = federation.folder / "store"
+    shutil.copy(store / "manifest.parquet.sound", store / "manifest.parquet")
+    until(lambda: {"code", "store"} <= accepted(federation), "both join", run)
+
+    # Three faults at once. The full disk is a limit on the size of the app's files.
+    relay.cut()
+    limit_files(nodes["site-01"], 4096)
+    slow.touch()
+    nodes["store"].wait_for("was not ready for its message within 10 s; it is ended and started")
+    assert len(forks(nodes["store"])) <= 1
+    slow.unlink()
+    run.wait_for("site-02: gone; 4 of 5 sites are connected")
+    until(lambda: bool(refusals(federation, "site-01")), "site-01 has no space", run)
+    code, output = federation.server("revoke", "code", "--yes")
+    assert code == 0, output
+    assert nodes["code"].end() == 1
+    assert "the server has withdrawn this site's key" in nodes["code"].log()
+
+    # They come back without being started again.
+    limit_files(nodes["site-01"], resource.RLIM_INFINITY)
+    relay.mend()
+    run.wait_for("site-02: back; 4 of 5 sites are connected")
+    done = last_round(federation)
+    for site in (*SOUND, "store"):
+        until(lambda site=site: site in accepted(federation, done), f"{site} trains again", run)
+    assert any("File too large" in reason for reason in refusals(federation, "site-01"))
+
+
+def test_a_run_whose_process_is_killed_is_resumed(running: Running, relay: Relay) -> None:
+    federation = running.federation
+    holder = lock_holder(federation.runs / RUN)
+    assert holder is not None
+    assert holder.at_work
+    kill(int(holder.pid))
+    code, output = federation.server("resume", RUN)
+    assert code == 0, output
+    summary = federation.summary(RUN)
+    assert summary["rounds"] == 12
+    rows = [row for row in federation.rows(RUN) if row["phase"] == "train"]
+    history = (federation.runs / RUN / "history.jsonl").read_text().splitlines()
+    last = json.loads(history[-1])
+    assert set(last["by_site"]) == {*SOUND, "store"}
+    assert all(row["accepted"] for row in rows if row["round"] == 12)
+
+
+def write_code(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    write_files(folder)
+
+
+def site_code(federation: Loopback) -> Path:
+    return federation.site_file("code").parent / "code" / "mylayers.py"
+
+
+def code_line(federation: Loopback, party: Path) -> str:
+    """Return the signature of the network that ``rsdgc deploy check`` names."""
+    # In a process of its own, for a module is imported once.
+    check = federation.start("check", "deploy", "check", "--config", party)
+    check.end()
+    line = re.search(r"^ok +code +.*mynet (\w+ \(2 files\))", check.log(), re.MULTILINE)
+    assert line is not None, check.log()
+    return line[1]
+
+
+def make_store(federation: Loopback, name: str) -> Path:
+    """Make a store of a site's own: with other bands, with other classes, or like the others'."""
+    images, store = federation.folder / f"{name}-images", federation.folder / name
+    write_class_folders(images, per_class=8)
+    if name == "classes":
+        (images / "water").rename(images / "lake")
+    if name == "bands":
+        for path in images.glob("*/*.tif"):
+            with rasterio.open(path) as image:
+                pixels = image.read()
+            write_image(path, np.concatenate([pixels, pixels[:1]]))
+    ingest_class_folders(images, store)
+    if name == "store":
+        shutil.copy(store / "manifest.parquet", store / "manifest.parquet.sound")
+    return store
+
+
+def start_plain(federation: Loopback) -> Process:
+    """Start Flower's own SuperNode, which knows nothing of this package's settings."""
+    config = read_site(federation.site_file(PLAIN))
+    words = ["flower-supernode", "--superlink", config.server, "--port", str(config.port)]
+    words += ["--root-certificates", str(config.ca_certificate)]
+    words += ["--auth-supernode-private-key", str(config.private_key)]
+    home = federation.folder / "plain-home"
+    home.mkdir()
+    return federation.start(PLAIN, *words, **flower_environment(home))
+
+
+def limit_files(node: Process, num_bytes: int) -> None:
+    """Let the app of a site write no file that is larger, as if its disk were full."""
+    for process in psutil.Process(node.popen.pid).children(recursive=True):
+        if "multiprocessing.forkserver" in " ".join(process.cmdline()):
+            limits = (num_bytes, resource.RLIM_INFINITY)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+
+
+def forks(node: Process) -> list[psutil.Process]:
+    """Return the processes of a site that work on a message: each is a fork of its parent."""
+    tree = psutil.Process(node.popen.pid).children(recursive=True)
+    parents = {process.pid: process for process in tree}
+    return [p for p in tree if p.ppid() in parents and p.cmdline() == parents[p.ppid()].cmdline()]
+
+
+def accepted(federation: Loopback, after: int = 0) -> set[str]:
+    return {r["site"] for r in federation.rows(RUN) if r["accepted"] and r["round"] > after}
+
+
+def refusals(federation: Loopback, site: str) -> list[str]:
+    rows = federation.rows(RUN)
+    return [r["reason"] for r in rows if r["site"] == site and not r["accepted"]]
+
+
+def last_round(federation: Loopback) -> int:
+    return max(row["round"] for row in federation.rows(RUN))
