@@ -69,7 +69,10 @@ def start_superlink(config: ServerConfig) -> NoReturn:
         *("--enable-supernode-auth", "--database", str(config.state_dir / "superlink.db")),
         "--disable-runtime-dependency-installation",
     ]
-    os.execvpe(command[0], command, flower_environment(home))  # noqa: S606
+    environment = flower_environment(home)
+    # A service has no home folder: without one, matplotlib lists the fonts anew in each run.
+    environment.setdefault("MPLCONFIGDIR", str(config.state_dir / "matplotlib"))
+    os.execvpe(command[0], command, environment)  # noqa: S606
 
 
 def connect(config: ServerConfig) -> FlowerCli:

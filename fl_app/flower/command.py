@@ -6,8 +6,10 @@ status read afterwards.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -25,6 +27,8 @@ from strategies.transport import error_summary
 _OUTCOME_TIMEOUT_S = 10.0
 """Flower enters the end of a run some seconds after the end of its log."""
 _POLL_S = 0.5
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class FlowerCli:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  # calls the system once, no Python locks
         ) as process:
             assert process.stdout is not None
             try:
@@ -156,6 +161,11 @@ class FlowerCli:
         if not answer.get("success"):
             raise RunError(f"Flower refused: {error_summary(answer.get('error-message'))}")
         return answer
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when its parent is gone, even if that was killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def app_folder(workspace: Path) -> Path:

@@ -32,6 +32,14 @@ def test_totals_compare_with_what_dense_fedavg_would_have_sent(tmp_path: Path) -
     assert first["refused"] == 1
 
 
+def test_a_round_has_the_accuracy_of_each_site_that_scored_its_model(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, dense_bytes=1000)
+    scored = [SiteEntry(1, "b", accuracy=0.5), SiteEntry(1, "c"), SiteEntry(1, "a", accuracy=1 / 3)]
+    ledger.score_round(0, None, None, scored)
+    (line,) = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert json.loads(line)["by_site"] == {"a": 0.333333, "b": 0.5}
+
+
 def test_a_content_is_its_records_and_their_names() -> None:
     content = RecordDict({"c": ConfigRecord({"ab": 1}), "mm": MetricRecord({"x": [1.0, 2.0]})})
     assert content_bytes(content) == 1 + (2 + 8) + 2 + (1 + 16)

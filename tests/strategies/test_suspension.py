@@ -125,11 +125,25 @@ def test_a_hostile_site_is_asked_less_often_and_the_result_is_the_same(
     assert made.ledger.suspensions == {"north": 3}
     assert made.ledger.refusals == {"not a valid upload": 4}
     assert [e.suspended for e in made.ledger.rounds] == [0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1]
-    text = "north is set aside for 2 rounds: not a valid upload (2 replies in a row were refused or did not come)"
+    text = "north is set aside for 2 rounds: not a valid upload (2 replies in a row were refused"
+
     assert text in caplog.text
     assert "| 1 set aside" in caplog.text
     ledger = (tmp_path / "rounds.jsonl").read_text()
     assert ledger.count('"phase": "suspended"') == 3
+
+
+def test_a_site_that_never_replies_costs_few_rounds_their_time_out() -> None:
+    grid = loopback(FakeSites())
+    grid.fault = lambda message, reply: (
+        None if message.content["task"].get(messages.SITE) == "north" else reply
+    )
+    made = strategy(None, after=2)
+    made.start(grid, to_record(initial_weights(), SPEC), num_rounds=12, timeout=0.05)
+    assert asked_in(grid, "north") == [1, 2, 5, 10]
+    assert made.ledger.refusals["no reply"] >= 4
+    last = made.ledger.rounds[-2]
+    assert list(last.by_site) == ["south"]
 
 
 def test_the_quorum_is_asked_all_the_same() -> None:

@@ -27,7 +27,8 @@ from fl_app.deploy.provision import Federation, init_federation
 from fl_app.deploy.supernode import NOTICE_S, NodeRecord
 from fl_app.flower.superlink import free_ports
 from rsdgc.durable import is_locked
-from fl_app.deploy.supernode import NOTICE_S, NodeRecord, status_lines
+from rsdgc.errors import RunError
+from tests.command import rsdgc
 
 Configure = Callable[[int], SiteConfig]
 JOINS = "print('SuperNode ID: 7', flush=True)\n"
