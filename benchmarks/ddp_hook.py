@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 def run(args: argparse.Namespace, model: str, rate: float | None) -> list[dict[str, list[float]]]:
     """Run one process for each worker; return their answers by rank."""
-    with network([rate] * args.workers) as net:
+    with network([rate] * args.workers) as net, ExitStack() as started:
         _route_between(net)
         address = net.links[0].server.rpartition(".")[0] + ".2"
         processes = []
@@ -99,13 +100,22 @@ def run(args: argparse.Namespace, model: str, rate: float | None) -> list[dict[s
                 "OMP_NUM_THREADS": "1",
             }
             with inside(link.namespace):
-                processes.append(
-                    subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+                process = subprocess.Popen(
+                    command, env=environment, stdout=subprocess.PIPE, text=True
                 )
+            started.callback(end_process, process)
+            processes.append(process)
         answers = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RunError("a worker failed: its message is above")
     return [json.loads(answer.splitlines()[-1]) for answer in answers]
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """End a worker that still runs: this program was interrupted, or another worker failed."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
 
 
 def _route_between(net: Network) -> None:

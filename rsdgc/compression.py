@@ -50,7 +50,10 @@ class Compression:
         Part of the budget for small layers that are sent whole, 0 to 1 (:func:`rsdgc.fit_ratios`).
     momentum : float
         Momentum correction, 0 to below 1 (DGC, section 3.2); 0 for none. The optimizer's own
-        momentum must then be 0.
+        momentum must then be 0. Meant for ``float32`` and other values that are sent almost
+        exactly. With the default's dead-zone levels it does badly: a coarse level counts as sent,
+        and masking then stops the momentum of most of the update. Leave the momentum to the
+        optimizer there (accuracy .438 against .305, docs/results.md).
     factor_masking : bool
         Whether the velocity is set to zero where it is sent (DGC, section 3.3).
     clip_norm : float

@@ -4,6 +4,8 @@ Beside them, rsdgc_flower puts rsdgc under other Flower apps, and knows nothing 
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -57,3 +59,11 @@ def test_no_imports_run_in_a_circle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"these modules import each other: {' ← '.join(error.args[1])}")
+
+
+def test_the_method_alone_imports_neither_pytorch_nor_flower() -> None:
+    code = "import sys, rsdgc; print(*sys.modules.keys() & {'torch', 'flwr', 'pandas', 'ray'})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -104,3 +104,22 @@ GOLDEN = {
         "3f0afd07060b0004200000ff20ce01206700000120000000000000803f000000c000004040"
     ),
 }
+
+MODEL_CHANGE = (
+    "5253444301b876f83f7950794f15a6f4c204000000590000000e00000000010203525344470200030000"
+    "000000000000000000000000000000000080741798b3fb99720100000001000000000000000e46103900"
+    "012000008040000000c00000803f0000003f00004040000080bf0000004000000040000000c152534442"
+    "0100000001f3007000f40800000000000000"
+)
+"""A model's change (RSDC, version 1), with float32 values, of :func:`model_state` 0 to 1."""
+
+
+def model_state(step):
+    weight = np.arange(36, dtype=np.float32).reshape(2, 2, 3, 3)
+    weight[1, 0] += step * np.array([[4, -2, 1], [0.5, 3, -1], [2, 2, -8]], np.float32)
+    return {
+        "conv.weight": weight,
+        "norm.running_mean": np.array([0.5, -1.0], np.float32) * (1 + step),
+        "norm.num_batches_tracked": np.array(7 + step, np.int64),
+        "flag": np.array([True, False]),
+    }

@@ -12,6 +12,7 @@ from rsdgc import (
     WireError,
     apply_change,
 )
+from tests.rsdgc.golden import MODEL_CHANGE, model_state
 
 SETTINGS = Compression("4x")
 
@@ -135,3 +136,14 @@ def test_hostile_bytes_raise_one_kind_of_error(body):
         payload = b"RSDC\x01" + zlib.crc32(content).to_bytes(4, "little") + content
         with pytest.raises(WireError):
             apply_change(model(), payload)
+
+
+def test_golden_bytes_are_read_and_written_for_ever():
+    before, after = model_state(0), model_state(1)
+    arrived = apply_change(before, bytes.fromhex(MODEL_CHANGE))
+    for name, array in after.items():
+        np.testing.assert_array_equal(arrived[name], array, strict=True)
+    scheme = Scheme(values="float32", dense_values="float32")
+    compression = Compression("1.5x", scheme=scheme, ratios={"conv.weight": 0.25})
+    payload = ChangeCompressor(before, compression).compress(before, after)
+    assert payload.hex() == MODEL_CHANGE
