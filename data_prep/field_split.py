@@ -2,7 +2,8 @@
 
 A pixel's patch covers its neighbors, so a random split of pixels shows the network its test
 pixels in training. Here a field (a connected region of one label) is kept in one split, and
-pixels near another split's are set aside.
+pixels near another split's are set aside. Where scenes overlap, fields of one class that show the
+same ground count as one, and distances are kept across the scenes, too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.pixel_overlap import Overlap
 from data_prep.splits import BUFFER, TEST, TRAIN, VAL, SplitCodes, check_shares
 
 #: Random choices of fields that are rated with their buffer, which dilates every scene twice: a
@@ -80,8 +82,30 @@ class FieldImage:
     fields: NDArray[np.int64]  #: field numbers, unique over all scenes
 
 
+def join_fields(images: Sequence[FieldImage], overlaps: Sequence[Overlap]) -> list[FieldImage]:
+    """Give fields of one class that show the same ground in several scenes one number."""
+    edges = [np.zeros((2, 0), np.int64)]
+    for overlap in overlaps:
+        ours, theirs = images[overlap.image], images[overlap.other]
+        inside = overlap.inside(theirs.fields.shape)
+        pixels, place = overlap.pixels[inside], (overlap.rows[inside], overlap.cols[inside])
+        fields, labels = theirs.fields[place], theirs.labels[place]
+        same = (fields >= 0) & (labels == ours.labels.reshape(-1)[pixels])
+        pairs = np.stack([ours.fields.reshape(-1)[pixels[same]], fields[same]])
+        edges.append(np.unique(pairs, axis=1))
+    joined = np.concatenate(edges, axis=1)
+    if not joined.size:
+        return list(images)
+    root = _components(joined, 1 + max(int(image.fields.max()) for image in images))
+    return [
+        FieldImage(image.labels, np.where(image.fields >= 0, root[image.fields], -1))
+        for image in images
+    ]
+
+
 def split_fields(
     images: Sequence[FieldImage],
+    overlaps: Sequence[Overlap] = (),
     *,
     buffer_px: int,
     test_share: float = 0.2,
@@ -92,7 +116,19 @@ def split_fields(
 
     Of several random choices of fields, the one is kept that comes closest to the shares of every
     class and loses least to the buffer. A class with a single field is trained on and never
-    tested. Pixels of different splits are farther apart than ``buffer_px``, along rows or columns.
+    tested. Pixels of different splits are farther apart than ``buffer_px``, along rows or columns,
+    also those of several scenes.
+
+    Parameters
+    ----------
+    images
+        Labeled pixels of the scenes.
+    overlaps
+        Pixels that come close to another scene.
+    buffer_px
+        Distance that pixels of different splits exceed.
+    test_share, val_share, seed
+        Shares of each class, and the seed of the choice.
 
     Returns
     -------
@@ -109,7 +145,9 @@ def split_fields(
     best: tuple[float, list[SplitCodes]] | None = None
     for _ in range(TRIALS):
         field_codes = _assign_fields(labels[first], sizes, test_share, val_share, rng)
-        codes = [_set_buffer(image, field_codes[lookup], buffer_px) for image in images]
+        by_field = field_codes[lookup]
+        codes = [np.where(i.fields >= 0, by_field[i.fields], np.int8(-1)) for i in images]
+        codes = set_pixel_buffer(codes, overlaps, buffer_px)
         inside = np.concatenate([c[i.fields >= 0] for c, i in zip(codes, images, strict=True)])
         cost = _cost(inside, labels, test_share, val_share)
         if best is None or cost < best[0]:
@@ -158,16 +196,26 @@ def _take_fields(
     return np.array(taken or [order[np.argmin(sizes[order])]], np.int64)
 
 
-def _set_buffer(image: FieldImage, codes_by_field: SplitCodes, buffer_px: int) -> SplitCodes:
-    """Give pixels the splits of their fields; those too close to another split's go to none."""
-    codes = np.full(image.fields.shape, -1, np.int8)
-    labeled = image.fields >= 0
-    codes[labeled] = codes_by_field[image.fields[labeled]]
+def set_pixel_buffer(
+    codes: Sequence[SplitCodes], overlaps: Sequence[Overlap], buffer_px: int
+) -> list[SplitCodes]:
+    """Set aside pixels that come too close to another split's: train yields to all, val to test.
+
+    ``codes`` are int8 [H, W] of each scene, -1 where a pixel has no label.
+    """
+    out = [image.copy() for image in codes]
     # val first: pixels that it loses to test no longer push train pixels aside
-    codes[(codes == VAL) & dilate(codes == TEST, buffer_px)] = BUFFER
-    held_out = (codes == TEST) | (codes == VAL)
-    codes[(codes == TRAIN) & dilate(held_out, buffer_px)] = BUFFER
-    return codes
+    for code, rival_codes in ((VAL, (TEST,)), (TRAIN, (TEST, VAL))):
+        rivals = [np.isin(image, rival_codes) for image in out]
+        # contiguous, so that the flattened form is the same memory
+        close = [np.ascontiguousarray(dilate(rival, buffer_px)) for rival in rivals]
+        for overlap in overlaps:
+            reach = overlap.reach
+            grown = dilate(np.pad(rivals[overlap.other], reach), reach)
+            close[overlap.image].reshape(-1)[overlap.near(grown)] = True
+        for image, too_close in zip(out, close, strict=True):
+            image[(image == code) & too_close] = BUFFER
+    return out
 
 
 def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
@@ -184,13 +232,27 @@ def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return mask
 
 
-def least_distance_px(codes: Sequence[SplitCodes]) -> float | None:
-    """Return the least distance, up to :data:`REACH_PX`, of train and test on the longer axis."""
-    masks = [(image == TRAIN, image == TEST) for image in codes]
-    masks = [(train, test) for train, test in masks if train.any() and test.any()]
-    for distance in range(1, REACH_PX + 1):
-        masks = [(train, dilate(reached, 1)) for train, reached in masks]
-        if any((train & reached).any() for train, reached in masks):
+def least_distance_px(
+    codes: Sequence[SplitCodes], overlaps: Sequence[Overlap] = ()
+) -> float | None:
+    """Return the least distance, up to :data:`REACH_PX`, of train and test on the longer axis.
+
+    Those of an overlapping scene count in that scene's pixels, and as far as ``overlaps`` reach.
+    """
+    train = [image == TRAIN for image in codes]
+    reached = [image == TEST for image in codes]
+    # of each scene that others come close to, its test pixels with room around them
+    across = []
+    for overlap in overlaps:
+        own = train[overlap.image].reshape(-1)[overlap.pixels]
+        if own.any() and reached[overlap.other].any():
+            place = overlap.rows[own] + overlap.reach, overlap.cols[own] + overlap.reach
+            across.append((np.pad(reached[overlap.other], overlap.reach), place))
+    pairs = [(t, r) for t, r in zip(train, reached, strict=True) if t.any() and r.any()]
+    for distance in range(1, REACH_PX + 1 if pairs or across else 1):
+        pairs = [(own, dilate(mask, 1)) for own, mask in pairs]
+        across = [(dilate(mask, 1), place) for mask, place in across]
+        if any((own & mask).any() for own, mask in pairs) or any(m[at].any() for m, at in across):
             return float(distance)
     return None
 

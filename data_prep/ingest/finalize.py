@@ -24,18 +24,27 @@ from data_prep.block_split import (
     split_blocks,
 )
 from data_prep.common_frame import common_frame
-from data_prep.field_split import least_distance_px, split_fields
+from data_prep.field_split import (
+    join_fields,
+    least_distance_px,
+    set_pixel_buffer,
+    split_fields,
+)
 from data_prep.footprints import Footprints, footprint_polygons
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelScene
 from data_prep.ingest.plan import Plan, note_lines
 from data_prep.manifest import Columns, join_columns
+from data_prep.pixel_overlap import find_overlaps
 from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped, SplitReport
 from data_prep.shards import ShardedArray, band_sums
 from data_prep.splits import TEST, TRAIN, VAL, SplitCodes, make_report, split_names, split_units
 from data_prep.statistics import BandSums, ChipSums
 from data_prep.store_writer import write_records
 from rsdgc.errors import DataError
+
+#: Pixels beyond the buffer at which the least distance of pixels of two scenes is still measured.
+SEEN_PX = 16
 
 
 @dataclass
@@ -67,7 +76,7 @@ def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     ground = Footprints.of(columns, assembled.scenes, options.chip_px)
     ground = common_frame(ground, assembled.scenes, options.chip_px, _buffer_px(options))
     codes, units, facts = _split_chips(columns, ground, labels, options, assembled.splits)
-    _check_trainable(codes)
+    _check_trainable(codes, "--chip, --stride, --buffer or --test")
     gap = least_distance(ground, codes)
     report = make_report(
         options.split_by or "blocks",
@@ -188,7 +197,20 @@ def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
         images.append(image)
     # no patch in training may contain a test pixel
     buffer_px = max(patch_px // 2, options.buffer_px or 0)
-    splits = split_fields(images, buffer_px=buffer_px, **options.shares)
+    labeled = [image.fields >= 0 for image in images]
+    overlaps = find_overlaps(assembled.scenes, labeled, buffer_px)
+    wider = find_overlaps(assembled.scenes, labeled, buffer_px + SEEN_PX)
+    images = join_fields(images, overlaps)
+    is_given = options.split_by == "given"
+    if is_given:
+        scene_codes = _given([scene.name for scene in assembled.scenes], assembled.splits)
+        whole = [
+            np.where(mask, code, np.int8(-1))
+            for mask, code in zip(labeled, scene_codes, strict=True)
+        ]
+        splits = set_pixel_buffer(whole, overlaps, buffer_px)
+    else:
+        splits = split_fields(images, overlaps, buffer_px=buffer_px, **options.shares)
     parts = []
     for scene, image, split in zip(scenes, images, splits, strict=True):
         rows, cols = np.nonzero(image.fields >= 0)
@@ -200,19 +222,19 @@ def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
         parts.append(scene.columns(rows, cols) | own)
     columns = join_columns(parts)
     codes: SplitCodes = columns.pop("code")
-    _check_trainable(codes)
+    _check_trainable(codes, "--patch, --buffer or --test")
     notes = []
-    for label, name in enumerate(names):
+    for label, name in enumerate(() if is_given else names):
         if len(np.unique(columns["block"][columns["label"] == label].astype(str))) == 1:
             notes.append(f"{name} has a single field, which is not tested on")
     report = make_report(
-        "fields",
+        "given" if is_given else "fields",
         codes,
         columns["label"],
         names,
         buffer_px=buffer_px,
         blocks=len(np.unique(columns["block"].astype(str))),
-        least_distance_px=least_distance_px(splits),
+        least_distance_px=least_distance_px(splits, wider),
         notes=notes,
         **options.shares,
     )
@@ -236,11 +258,11 @@ def _numbered(name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
     return np.array([f"{name}-{number:05d}" for number in numbers], dtype=object)
 
 
-def _check_trainable(codes: SplitCodes) -> None:
+def _check_trainable(codes: SplitCodes, options: str) -> None:
     if not (codes == TRAIN).any():
         raise DataError(
             f"no train sample is left ({int((codes == TEST).sum())} test samples): choose a "
-            "smaller --chip, --stride, --buffer or --test"
+            f"smaller {options}"
         )
 
 

@@ -224,7 +224,7 @@ class SceneOptions(IngestOptions):
     split_by
         ``blocks`` of ground, whole scenes (``scene``), the latest dates (``date``), or as a
         description or folders ``train`` and ``test`` say (``given``). Default: ``given`` where
-        there are such folders, else ``blocks``.
+        there are such folders, else ``blocks``, which in pixel mode are whole fields.
     min_valid, min_label
         Least share of a chip's pixels that are valid in all bands, and that have a label.
     """
@@ -273,9 +273,10 @@ class SceneOptions(IngestOptions):
             raise SettingError(
                 f"--patch is {self.patch_px}: choose an odd number such as 3, 5 or 11"
             )
-        if self.patch_px is not None and self.split_by not in (None, "blocks"):
+        if self.patch_px is not None and self.split_by not in (None, "blocks", "given"):
             raise SettingError(
-                "--split-by does not apply to pixel mode, which splits whole fields: leave it out"
+                f"--split-by {self.split_by} does not apply to --patch, which splits whole fields: "
+                "leave it out, or use given"
             )
 
     @property

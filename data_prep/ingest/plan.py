@@ -125,7 +125,7 @@ def scenes_of(
     archive = open_archive(src)
     scenes, skipped = find_scenes(archive, options)
     # folders train and test above the scenes are a split, unless another one is asked for
-    has_split = options.patch_px is None and all(scene.split for scene in scenes)
+    has_split = all(scene.split for scene in scenes)
     method = options.split_by or ("given" if has_split else "blocks")
     return archive, replace(options, split_by=method), scenes, skipped
 
