@@ -30,6 +30,7 @@ from data_prep.ingest.labels import find_labels, read_labels
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.paired_folders import Pairs, find_pairs
 from data_prep.ingest.pieces import join_alike, pieces_of
+from data_prep.ingest.product_metadata import find_radiometry
 from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.scene_files import SceneFiles, list_scenes, same_file
@@ -152,7 +153,7 @@ def _read_scene(
         labels=labels,
         masks=[*by_kind.masks, *by_kind.qualities],
         date=sensors.date_of([*dates, *places, *stems]),
-        baseline=_find_baseline(archive, files.folder),
+        radiometry=find_radiometry(archive, files.folder, stems),
     )
     return scene, by_kind.left_out
 
@@ -287,14 +288,3 @@ def _coarser_twins(names: Sequence[str]) -> list[str]:
         for name, band in parsed.items()
         if band.resolution_m and band.resolution_m > finest[band.prefix, band.band]
     ]
-
-
-def _find_baseline(archive: Archive, folder: str) -> sensors.Baseline | None:
-    """Read the Sentinel-2 product metadata in a scene's folder, or in one above it."""
-    scene = PurePosixPath(folder)
-    for place in [scene, *scene.parents]:
-        key = "" if place.as_posix() == "." else place.as_posix()
-        for name in archive.files.get(key, ()):
-            if sensors.PRODUCT_METADATA.search(name):
-                return sensors.read_baseline(archive.text(name) or "", archive.path(name))
-    return None

@@ -26,8 +26,8 @@ _REMEDY = (
 def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:
     """Describe the modalities, in order: the reference modality's first, then by name.
 
-    A DataError names the first scene that differs in modalities, bands, types, scaling or
-    Sentinel-2 baseline.
+    A DataError names the first scene that differs in modalities, bands, types or scaling, or in
+    the metadata of its product.
     """
     first = scenes[0]
     wanted = {modality.name: modality for modality in first.modalities}
@@ -63,13 +63,10 @@ def _check_like(first: Scene, scene: Scene) -> None:
         )
     for name, modality in ours.items():
         other = theirs[name]
-        scaling, other_scaling = modality.scaling(scene.baseline), other.scaling(first.baseline)
-        if scaling != other_scaling and scene.baseline and first.baseline:
-            raise DataError(
-                f"scene {scene.name} is of processing baseline {scene.baseline.number} but "
-                f"{first.name} of {first.baseline.number}, with other offsets: ingest them apart, "
-                "or get all of one baseline"
-            )
+        scaling = modality.scaling(scene.radiometry)
+        other_scaling = other.scaling(first.radiometry)
+        if scaling != other_scaling:
+            _check_metadata(first, scene)
         band_order(modality, other.bands, scene.name, first.name)
         for what, value, expected in (
             ("type", modality.files[0].dtype, other.files[0].dtype),
@@ -80,6 +77,22 @@ def _check_like(first: Scene, scene: Scene) -> None:
                     f"modality {name} of scene {scene.name} has {what} {value} but that of "
                     f"{first.name} has {expected}: {_REMEDY}"
                 )
+
+
+def _check_metadata(first: Scene, scene: Scene) -> None:
+    """Raise DataError if scales or offsets differ because of the products' metadata."""
+    ours, theirs = scene.radiometry, first.radiometry
+    if ours is not None and theirs is not None:
+        raise DataError(
+            f"scene {scene.name} is of {ours.source} but {first.name} of {theirs.source}, with "
+            "other scales or offsets: ingest them apart, or get all of one kind"
+        )
+    if ours is not None or theirs is not None:
+        lacking, having = (first, scene) if theirs is None else (scene, first)
+        raise DataError(
+            f"scene {having.name} has its product's metadata, with scales and offsets, and "
+            f"{lacking.name} has none: add its MTD_MSIL2A.xml or MTL.txt, or leave them out of all"
+        )
 
 
 def band_order(
@@ -106,7 +119,7 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
         for file in modality.files
     ]
     modality = next(modality for modality in scenes[0].modalities if modality.name == name)
-    scales, offsets = modality.scaling(scenes[0].baseline)
+    scales, offsets = modality.scaling(scenes[0].radiometry)
     return ModalityMeta(
         name=name,
         bands=modality.bands,

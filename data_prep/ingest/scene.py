@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data_prep.ingest.label_format import LabelFormat
 from data_prep.ingest.options import MaskRule
-from data_prep.ingest.sensors import Baseline, split_band
+from data_prep.ingest.product_metadata import Radiometry, Scaling
+from data_prep.ingest.sensors import split_band
 from data_prep.rasters import RasterFile, natural_key
 
 
@@ -50,16 +51,16 @@ class ModalityFiles:
             for name in file.names
         ]
 
-    def scaling(self, baseline: Baseline | None) -> tuple[list[float], list[float]]:
-        """Scale and offset of each band; both empty where nothing is declared."""
+    def scaling(self, radiometry: Radiometry | None) -> Scaling:
+        """Scale and offset of each band; both empty where nothing is declared.
+
+        What the files say counts before the metadata of their product.
+        """
         if any(file.scales for file in self.files):
             scales = [s for f in self.files for s in (f.scales or (1.0,) * f.bands)]
             offsets = [o for f in self.files for o in (f.offsets or (0.0,) * f.bands)]
             return scales, offsets
-        # other modalities beside a product's, such as an elevation model, have no counts
-        if baseline is not None and self.name.startswith("s2"):
-            return baseline.scaling(self.bands)
-        return [], []
+        return ([], []) if radiometry is None else radiometry.scaling(self.name, self.bands)
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Scene:
     masks: list[MaskFile] = field(default_factory=list)
     date: str = ""  #: ``YYYY-MM-DD``, or empty
     split: str = ""  #: split that all its samples go to, or empty
-    baseline: Baseline | None = None  #: of a Sentinel-2 product that came with its metadata
+    radiometry: Radiometry | None = None  #: of a product that came with its metadata
 
     @property
     def reference(self) -> RasterFile:

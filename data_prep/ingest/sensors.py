@@ -1,4 +1,4 @@
-"""What file names and product metadata say: band, modality, date, Sentinel-2's offset.
+"""What file names say: band, modality, date.
 
 Names of known products are those of :mod:`data_prep.ingest.products`.
 """
@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data_prep.ingest.products import product_band
-from rsdgc.errors import DataError
 
 #: A stem that ends in a band's number, with ``b`` or ``band`` before it or not; Sentinel-2's bands
 #: have a resolution after it.
@@ -33,13 +31,6 @@ NAMED_BAND = re.compile(
 DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20)\d{2})([0-3]\d{2})T\d{6}(?!\d)")
 #: Digits beside a date make it a part of another number.
 DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
-PRODUCT_METADATA = re.compile(r"(?:^|/)MTD_MSIL(?:1C|2A)\.xml$", re.IGNORECASE)
-#: Bands by their number in product metadata.
-SENTINEL_BANDS = (
-    *(f"B{number:02d}" for number in range(1, 9)),
-    "B8A",
-    *(f"B{number:02d}" for number in range(9, 13)),
-)
 
 
 @dataclass(frozen=True)
@@ -97,53 +88,3 @@ def date_of(names: Iterable[str]) -> str:
             day = dt.date(int(match[1]), 1, 1) + dt.timedelta(days=int(match[2]) - 1)
             return day.isoformat()
     return ""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Radiometry of a Sentinel-2 product: ``(value + offset of the band) / quantification``.
-
-    Offsets are 0 before baseline 04.00.
-    """
-
-    number: str  #: processing baseline, such as ``04.00``
-    quantification: float  #: counts for a reflectance of 1
-    offsets: dict[str, float]  #: band (``B02``) to its offset in counts
-
-    def scaling(self, bands: Sequence[str]) -> tuple[list[float], list[float]]:
-        """Return scales and offsets of bands, in the form of GeoTIFF tags."""
-        scale = 1 / self.quantification
-        offsets = [self.offsets.get(_canonical(band), 0.0) * scale for band in bands]
-        return [scale] * len(bands), offsets
-
-
-def read_baseline(text: str, where: object) -> Baseline:
-    """Read the text of ``MTD_MSIL2A.xml`` or ``MTD_MSIL1C.xml``."""
-    try:
-        root = ET.fromstring(text)  # noqa: S314 - the site's own file; expat caps expansion
-        values = {node.tag.rpartition("}")[2]: node for node in root.iter()}
-        quantification = next(
-            float(values[tag].text or "")
-            for tag in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")
-            if tag in values
-        )
-        offsets = {
-            SENTINEL_BANDS[int(node.get("band_id", "0"))]: float(node.text or "0")
-            for node in root.iter()
-            if node.tag.rpartition("}")[2] in ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
-        }
-    except (ET.ParseError, StopIteration, ValueError, IndexError) as error:
-        raise DataError(
-            f"{where} is not Sentinel-2 product metadata: correct or remove it"
-        ) from error
-    number = values.get("PROCESSING_BASELINE")
-    return Baseline((number.text if number is not None else "") or "", quantification, offsets)
-
-
-def _canonical(band: str) -> str:
-    """Write a band's name, such as ``band2`` or ``8a``, as Sentinel-2's metadata does."""
-    match = re.search(r"(\d+)(a?)$", band, re.IGNORECASE)
-    if match is None:
-        return band
-    number, letter = int(match[1]), match[2].upper()
-    return f"B{number}{letter}" if letter else f"B{number:02d}"

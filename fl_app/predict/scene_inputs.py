@@ -155,7 +155,7 @@ def _describe(
             "its files with --modality NAME=GLOB"
         )
     order = [own.index(band) for band in wanted.bands]
-    scales, offsets = files.scaling(scene.baseline)
+    scales, offsets = files.scaling(scene.radiometry)
     rasters = [with_override(file, wanted.name, options.nodata) for file in files.files]
     return ModalityMeta(
         name=wanted.name,

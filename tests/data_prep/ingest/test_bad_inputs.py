@@ -565,7 +565,7 @@ def test_sentinel_2_offsets_are_read_and_baselines_not_mixed(tmp_path: Path) -> 
     assert meta.offset == pytest.approx([-0.1] * 3)
     assert store.meta.scenes[0].date == "2022-07-02"
     write_product(src / "old", "03.01", None, LEFT + 5000)
-    with pytest.raises(DataError, match=r"old is of processing baseline 03.01 but new of 04.00"):
+    with pytest.raises(DataError, match=r"old is of processing baseline 03.01 but new of"):
         ingest(src)
 
 
