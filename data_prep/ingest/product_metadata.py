@@ -1,7 +1,7 @@
 """What a product's metadata say of its values: ``value * scale + offset`` is physical.
 
-Sentinel-2 has ``MTD_MSIL2A.xml`` (or 1C), Landsat's Collection 2 ``…_MTL`` with the suffix ``.txt``,
-``.json`` or ``.xml``.
+Sentinel-2 has ``MTD_MSIL2A.xml`` (or 1C), Landsat's Collection 2 ``…_MTL`` with the suffix
+``.txt``, ``.json`` or ``.xml``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from data_prep.ingest.archive import Archive
@@ -41,8 +41,12 @@ class Radiometry(Protocol):
     """What metadata say of the values of a product."""
 
     @property
+    def path(self) -> Path:
+        """The file of the metadata."""
+
+    @property
     def source(self) -> str:
-        """Where it was read, for messages."""
+        """What tells its values from others, for messages."""
 
     def scaling(self, modality: str, bands: Sequence[str]) -> Scaling:
         """Return scales and offsets of a modality's bands."""
@@ -63,7 +67,7 @@ def find_radiometry(archive: Archive, folder: str, stems: Sequence[str]) -> Radi
             if match and any(stem.upper().startswith(match["product"].upper()) for stem in stems):
                 factors = read_landsat_factors(archive.text(name) or "")
                 if factors:
-                    return LandsatFactors(PurePosixPath(name).name, factors)
+                    return LandsatFactors(archive.path(name), factors)
     return None
 
 
@@ -74,6 +78,7 @@ class Baseline:
     Offsets are 0 before baseline 04.00.
     """
 
+    path: Path
     number: str  #: processing baseline, such as ``04.00``
     quantification: float  #: counts for a reflectance of 1
     offsets: dict[str, float]  #: band (``B02``) to its offset in counts
@@ -92,7 +97,7 @@ class Baseline:
         return [scale] * len(bands), offsets
 
 
-def read_baseline(text: str, where: object) -> Baseline:
+def read_baseline(text: str, path: Path) -> Baseline:
     """Read the text of ``MTD_MSIL2A.xml`` or ``MTD_MSIL1C.xml``."""
     try:
         root = ET.fromstring(text)  # noqa: S314 - the site's own file; expat caps expansion
@@ -109,10 +114,11 @@ def read_baseline(text: str, where: object) -> Baseline:
         }
     except (ET.ParseError, StopIteration, ValueError, IndexError) as error:
         raise DataError(
-            f"{where} is not Sentinel-2 product metadata: correct or remove it"
+            f"{path} is not Sentinel-2 product metadata: correct or remove it"
         ) from error
     number = values.get("PROCESSING_BASELINE")
-    return Baseline((number.text if number is not None else "") or "", quantification, offsets)
+    text_of = (number.text if number is not None else "") or ""
+    return Baseline(path, text_of, quantification, offsets)
 
 
 def _canonical(band: str) -> str:
@@ -132,8 +138,13 @@ class LandsatFactors:
     height of the sun, and of thermal bands the radiance.
     """
 
-    source: str
+    path: Path
     factors: dict[tuple[str, str], tuple[float, float]]  #: by kind and band
+
+    @property
+    def source(self) -> str:
+        """The product."""
+        return self.path.stem.removesuffix("_MTL")
 
     def scaling(self, modality: str, bands: Sequence[str]) -> Scaling:
         """Return scales and offsets; both empty for a modality of another sensor."""

@@ -105,4 +105,5 @@ class Scene:
     def paths(self) -> list[Path]:
         """Every file that is read."""
         paths = [path for file in self.rasters for path in (file.path, *file.pieces)]
+        paths += [] if self.radiometry is None else [self.radiometry.path]
         return [*dict.fromkeys([*paths, self.labels.path])]
