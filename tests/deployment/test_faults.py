@@ -35,7 +35,7 @@ REASONS = {
     "code": "other code: its code of model 'mynet:build' is mynet ",
     "named": "name of another site: it calls itself 'site-02', and its key is registered as",
     PLAIN: "error at the site: ",
-    "store": "error at the site: ",
+    "damaged": "error at the site: ",
 }
 SITES = (*SOUND, *REASONS)
 MODEL = ("--model", "mynet:build", "--budget", "20x", *COMMON)
@@ -55,7 +55,7 @@ def relay(running: Running) -> Iterator[Relay]:
     relay = Relay(free_ports(1)[0], server_port)
     edit(federation.site_file("site-02"), server=f"127.0.0.1:{relay.port}")
     edit(federation.site_file("named"), name="site-02")
-    for name in ("bands", "classes", "store"):
+    for name in ("bands", "classes", "damaged"):
         edit(federation.site_file(name), data_dir=str(make_store(federation, name)))
     for site in SITES:
         if site != PLAIN:
@@ -63,7 +63,7 @@ def relay(running: Running) -> Iterator[Relay]:
     running.nodes[PLAIN] = start_plain(federation)
     for node in running.nodes.values():
         node.wait_for("SuperNode ID:")
-    (federation.folder / "store" / "manifest.parquet").write_bytes(b"damaged")
+    (federation.folder / "damaged-store" / "manifest.parquet").write_bytes(b"damaged")
     yield relay
     relay.cut()
 
@@ -83,7 +83,7 @@ def test_whoever_does_not_fit_is_left_out_by_name(running: Running, relay: Relay
     for site, reason in REASONS.items():
         assert f"warning: site {site} is left out: {reason}" in output
         assert f"site {site} ({reason.partition(':')[0]}" in last
-    assert "is damaged" in next(line for line in output.splitlines() if "site store is" in line)
+    assert "is damaged" in next(line for line in output.splitlines() if "site damaged is" in line)
     assert "versions differ" not in output
 
 
@@ -101,7 +101,7 @@ def test_a_second_node_with_a_sites_key_is_refused(running: Running, relay: Rela
 def test_a_run_goes_on_through_faults_at_its_sites(running: Running, relay: Relay) -> None:
     """Two sites are mended; one is cut off, one has no disk space, one is too slow, one revoked."""
     federation, nodes = running.federation, running.nodes
-    slow = federation.slow("store")
+    slow = federation.slow("damaged")
     words = ["--out", RUN, "--rounds", "12", "--min-sites", "3", "quorum=2", "checkpoint-every=1"]
     words += ["suspend-after=0", *MODEL]
     run = federation.start("run", "server", "run", "--config", federation.server_file, *words)
@@ -109,16 +109,16 @@ def test_a_run_goes_on_through_faults_at_its_sites(running: Running, relay: Rela
 
     # Sites that are mended join; their SuperNodes need not be started again.
     write_code(federation.site_file("code").parent / "code")
-    store = federation.folder / "store"
+    store = federation.folder / "damaged-store"
     shutil.copy(store / "manifest.parquet.sound", store / "manifest.parquet")
-    until(lambda: {"code", "store"} <= accepted(federation), "both join", run)
+    until(lambda: {"code", "damaged"} <= accepted(federation), "both join", run)
 
     # Three faults at once. The full disk is a limit on the size of the app's files.
     relay.cut()
     limit_files(nodes["site-01"], 4096)
     slow.touch()
-    nodes["store"].wait_for("was not ready for its message within 10 s; it is ended and started")
-    assert len(forks(nodes["store"])) <= 1
+    nodes["damaged"].wait_for("was not ready for its message within 10 s; it is ended and started")
+    assert len(forks(nodes["damaged"])) <= 1
     slow.unlink()
     run.wait_for("site-02: gone; 4 of 5 sites are connected")
     until(lambda: bool(refusals(federation, "site-01")), "site-01 has no space", run)
@@ -132,7 +132,7 @@ def test_a_run_goes_on_through_faults_at_its_sites(running: Running, relay: Rela
     relay.mend()
     run.wait_for("site-02: back; 4 of 5 sites are connected")
     done = last_round(federation)
-    for site in (*SOUND, "store"):
+    for site in (*SOUND, "damaged"):
         until(lambda site=site: site in accepted(federation, done), f"{site} trains again", run)
     assert any("File too large" in reason for reason in refusals(federation, "site-01"))
 
@@ -150,7 +150,7 @@ def test_a_run_whose_process_is_killed_is_resumed(running: Running, relay: Relay
     rows = [row for row in federation.rows(RUN) if row["phase"] == "train"]
     history = (federation.runs / RUN / "history.jsonl").read_text().splitlines()
     last = json.loads(history[-1])
-    assert set(last["by_site"]) == {*SOUND, "store"}
+    assert set(last["by_site"]) == {*SOUND, "damaged"}
     assert all(row["accepted"] for row in rows if row["round"] == 12)
 
 
@@ -175,7 +175,7 @@ def code_line(federation: Loopback, party: Path) -> str:
 
 def make_store(federation: Loopback, name: str) -> Path:
     """Make a store of a site's own: with other bands, with other classes, or like the others'."""
-    images, store = federation.folder / f"{name}-images", federation.folder / name
+    images, store = federation.folder / f"{name}-images", federation.folder / f"{name}-store"
     write_class_folders(images, per_class=8)
     if name == "classes":
         (images / "water").rename(images / "lake")
@@ -185,7 +185,7 @@ def make_store(federation: Loopback, name: str) -> Path:
                 pixels = image.read()
             write_image(path, np.concatenate([pixels, pixels[:1]]))
     ingest_class_folders(images, store)
-    if name == "store":
+    if name == "damaged":
         shutil.copy(store / "manifest.parquet", store / "manifest.parquet.sound")
     return store
 
