@@ -34,9 +34,9 @@ from clients.normalization import Normalization, to_native
 from clients.optimizers import OPTIMIZERS
 from clients.training import TrainSettings, train
 from clients.transfers import BatchCopier
-from fl_app.client_app import train_settings
 from fl_app.models import build_model
 from fl_app.settings import Settings
+from fl_app.task_records import train_settings
 from rsdgc import (
     NSI,
     Compressor,

@@ -5,32 +5,26 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from functools import partial
 from logging import WARNING
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
-from numpy.typing import NDArray
 
 from clients.acceleration import compile_model
 from clients.device_memory import MemoryPlan, free_bytes
-from clients.evaluation import Score, SiteScores
 from clients.frozen_cache import FrozenPartMissing, load_frozen_part
 from clients.micro_batch import MicroBatch, MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import ReferenceMissing, ReplicaOutOfSync
 from clients.site import Site
-from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
-from clients.training import TrainSettings, choose_device
+from clients.training import choose_device
 from data_prep.common_statistics import CommonStatistics, site_sums
 from fl_app.gpu_memory import plan_gpu
 from fl_app.home import home
@@ -46,17 +40,23 @@ from fl_app.site_data import (
     modality_infos,
     node_data,
 )
-from rsdgc import ModelSpec
-from rsdgc.channel_transform import transformed_size
-from rsdgc.errors import RsdgcError, RunError, SettingError, WireError
-from rsdgc.patches import unpack_patches
+from fl_app.task_records import (
+    read_value,
+    received_by,
+    received_frozen_part,
+    request_reply,
+    round_task,
+    run_origin,
+    train_metrics,
+    validation_metrics,
+)
+from rsdgc.errors import RsdgcError, RunError, SettingError
 from rsdgc.registry import add_code_dir
 from strategies import messages
-from strategies.model_record import received_model, to_record
+from strategies.model_record import to_record
 from strategies.node_answer import read_modalities, site_record
-from strategies.received_arrays import received_bytes, received_floats
 from strategies.sites import ModalityInfo
-from strategies.transport import chunk_upload, join_upload
+from strategies.transport import chunk_upload
 
 Value = TypeVar("Value", bytes, int, float)
 
@@ -109,22 +109,22 @@ def train(message: Message, context: Context) -> Message:
     """Work one round at the site that the task names."""
     settings = _settings(context)
     task = message.content.config_records[messages.TASK]
-    origin = _origin(context, task)
+    origin = run_origin(context, task)
     try:
         site = _site(context, message)
-        received = _received_model(message, task, site.spec)
-        result = site.work(_round_task(settings, origin, task), received)
+        received = received_by(message, task, site.spec)
+        result = site.work(round_task(settings, origin, task), received)
     except ReferenceMissing as reason:
-        return _request_reply(message, messages.TRANSFORM, reason)
+        return request_reply(message, messages.TRANSFORM, reason)
     except ReplicaOutOfSync as reason:
-        return _request_reply(message, messages.RESYNC, reason)
+        return request_reply(message, messages.RESYNC, reason)
     except FrozenPartMissing as reason:
-        return _request_reply(message, messages.FROZEN, reason)
+        return request_reply(message, messages.FROZEN, reason)
     if result.weights is None:
         update = chunk_upload(result.payload)
     else:
         update = to_record(result.weights, site.spec, site.present)
-    content = RecordDict({messages.UPDATE: update, messages.METRICS: _train_metrics(result)})
+    content = RecordDict({messages.UPDATE: update, messages.METRICS: train_metrics(result)})
     if result.statistics:
         content[messages.RUNNING] = chunk_upload(result.statistics)
     return Message(content, reply_to=message)
@@ -136,14 +136,14 @@ def evaluate(message: Message, context: Context) -> Message:
     task = message.content.config_records[messages.TASK]
     try:
         site = _site(context, message)
-        received = _received_model(message, task, site.spec)
-        scores, local = site.evaluate(_origin(context, task), received)
+        received = received_by(message, task, site.spec)
+        scores, local = site.evaluate(run_origin(context, task), received)
     except ReferenceMissing as reason:
-        return _request_reply(message, messages.TRANSFORM, reason)
+        return request_reply(message, messages.TRANSFORM, reason)
     except ReplicaOutOfSync as reason:
-        return _request_reply(message, messages.RESYNC, reason)
+        return request_reply(message, messages.RESYNC, reason)
     except FrozenPartMissing as reason:
-        return _request_reply(message, messages.FROZEN, reason)
+        return request_reply(message, messages.FROZEN, reason)
     metrics = MetricRecord(
         {
             messages.NUM_EXAMPLES: scores.test.samples,
@@ -151,37 +151,11 @@ def evaluate(message: Message, context: Context) -> Message:
             messages.CONFUSION: scores.test.confusion.reshape(-1).tolist(),
         }
     )
-    metrics.update(_validation_metrics(scores))
+    metrics.update(validation_metrics(scores))
     content = RecordDict({messages.METRICS: metrics})
     if local:
         content[messages.LOCAL] = chunk_upload(local)
     return Message(content, reply_to=message)
-
-
-def train_settings(
-    settings: Settings, learning_rate: float, clip_scale: float = 1.0
-) -> TrainSettings:
-    """Return how a site trains in a round of this learning rate, and scale of `clip-norm`."""
-    return TrainSettings(
-        optimizer=settings.optimizer,
-        lr=learning_rate,
-        momentum=settings.resolved("momentum"),
-        weight_decay=settings.resolved("weight_decay"),
-        batch_size=settings.batch_size,
-        epochs=settings.local_epochs,
-        steps=settings.local_steps,
-        clip_norm=settings.clip_norm * clip_scale,
-        augment=settings.augment,
-        crop=settings.crop,
-        amp=settings.amp,
-        jitter=settings.jitter,
-        band_dropout=settings.band_dropout,
-        modality_dropout=settings.modality_dropout,
-        label_smoothing=settings.label_smoothing,
-        balanced_loss=settings.class_weights == "balanced",
-        balanced_batches=settings.sampling == "balanced",
-        proximal=settings.proximal,
-    )
 
 
 # ---- the node and its sites -------------------------------------------------------------------
@@ -209,9 +183,9 @@ def _local_name(node: NodeData, name: str) -> str:
 def _site(context: Context, message: Message) -> Site:
     """Return the site that a task names, opened now or by an earlier message."""
     task = message.content.config_records[messages.TASK]
-    name, statistics = str(task[messages.SITE]), _value(task, messages.NORMALIZATION, b"")
+    name, statistics = str(task[messages.SITE]), read_value(task, messages.NORMALIZATION, b"")
     modalities = read_modalities(task) if messages.MODALITIES in task else ()
-    frozen = _value(task, messages.FROZEN, b"")
+    frozen = read_value(task, messages.FROZEN, b"")
     configs = (sorted(context.node_config.items()), sorted(context.run_config.items()))
     # Everything that a site is made from: a change of any of it opens the site again.
     key = (context.run_id, name, statistics, modalities, frozen, repr(configs))
@@ -266,7 +240,7 @@ def _open_site(
     model = make_model()
     if frozen:  # before the chips are read: the machine may lack it
         parts = ModelParts(model, settings.batch_norm)
-        load_frozen_part(parts, frozen, state_dir, _received_frozen_part(message))
+        load_frozen_part(parts, frozen, state_dir, received_frozen_part(message))
     common = None
     if packed_statistics:
         common = CommonStatistics.unpack(packed_statistics, modalities)
@@ -352,167 +326,3 @@ def _state_dir(context: Context, settings: Settings) -> Path:
     if state_dir:
         return Path(str(state_dir))
     return (Path(settings.out) if settings.out else home()) / "state"
-
-
-# ---- what a task says --------------------------------------------------------------------------
-
-
-def _value(task: ConfigRecord, key: str, default: Value) -> Value:
-    """Return a field of a task, of the type of its default."""
-    value = task.get(key, default)
-    if isinstance(default, float) and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, type(default)):
-        raise RunError(
-            f"the server's task has {key}={value!r} where a value such as {default!r} is expected: "
-            "install the same version at the server and at all sites"
-        )
-    return value
-
-
-def _learning_rate(task: ConfigRecord) -> float:
-    rate = _value(task, messages.LEARNING_RATE, 0.0)
-    if not 0 < rate < math.inf:
-        raise RunError(
-            f"the server's task has {messages.LEARNING_RATE}={rate}, and it must be above 0: "
-            "install the same version at the server and at all sites"
-        )
-    return rate
-
-
-def _clip_scale(task: ConfigRecord) -> float:
-    scale = _value(task, messages.CLIP_SCALE, 1.0)
-    if not 0 < scale <= 1:
-        raise RunError(
-            f"the server's task has {messages.CLIP_SCALE}={scale}, and it must be above 0, up to "
-            "1: install the same version at the server and at all sites"
-        )
-    return scale
-
-
-def _origin(context: Context, task: ConfigRecord) -> RunOrigin:
-    """Return the run that asks. A resumed run keeps its number, but Flower gives it a new one."""
-    # Bytes, for Flower's run numbers have 64 bits and its records hold signed integers.
-    run = _value(task, messages.RUN, b"")
-    kept_rounds = _value(task, messages.KEPT_ROUNDS, b"")
-    return RunOrigin(
-        run=int.from_bytes(run, "little") if run else context.run_id,
-        attempt=context.run_id,
-        resumed_round=_value(task, messages.RESUMED_ROUND, 0),
-        kept_rounds=messages.unpack_rounds(kept_rounds) if kept_rounds else (),
-    )
-
-
-def _received_model(message: Message, task: ConfigRecord, spec: ModelSpec) -> ReceivedModel:
-    version = _value(task, messages.VERSION, 0)
-    fingerprint = _value(task, messages.FINGERPRINT, b"")
-    running = message.content.array_records.get(messages.RUNNING)
-    try:
-        statistics = b"" if running is None else join_upload(running)
-    except WireError as error:
-        raise RunError(f"the running statistics arrived damaged: {error}") from None
-    transform = _value(task, messages.TRANSFORM, b"")
-    received = ReceivedModel(
-        version, fingerprint, statistics=statistics, reference_fingerprint=transform
-    )
-    record = message.content.array_records.get(messages.MODEL)
-    if record is None:
-        return received
-    if messages.PATCHES in record:
-        try:
-            patches = unpack_patches(bytes(received_bytes(record[messages.PATCHES])))
-        except WireError as error:
-            raise ReplicaOutOfSync(str(error)) from None
-        return replace(received, patches=tuple(patches))
-    try:
-        whole = received_model(record, spec)
-    except WireError as error:
-        raise RunError(
-            f"the server's model is not this site's, float32[{spec.size}] ({error}): use the same "
-            "version and data at all sites"
-        ) from None
-    return replace(received, whole=whole, reference=_received_reference(message, spec))
-
-
-def _received_reference(message: Message, spec: ModelSpec) -> NDArray[np.float32] | None:
-    record = message.content.array_records.get(messages.TRANSFORM)
-    if record is None:
-        return None
-    try:
-        return received_floats(record[messages.PACKED], (transformed_size(spec),))
-    except (KeyError, WireError) as error:
-        raise RunError(f"the reference of the transform arrived damaged: {error}") from None
-
-
-def _received_frozen_part(message: Message) -> bytes | None:
-    record = message.content.array_records.get(messages.FROZEN)
-    if record is None:
-        return None
-    try:
-        return join_upload(record)
-    except WireError as error:
-        raise RunError(f"the frozen part of the model arrived damaged: {error}") from None
-
-
-def _round_task(settings: Settings, origin: RunOrigin, task: ConfigRecord) -> RoundTask:
-    number = _value(task, messages.ROUND, 0)
-    return RoundTask(
-        origin=origin,
-        round=number,
-        score=messages.is_scored(number, settings.evaluate_every),
-        train=train_settings(settings, _learning_rate(task), _clip_scale(task)),
-        compressed=settings.method != "fedavg",
-        seed=settings.seed,
-        scheme=settings.scheme(),
-        indicator=settings.resolved("indicator"),
-        mean_weight=settings.nsi_mean_weight,
-        std_weight=settings.nsi_std_weight,
-        ratios=np.asarray(task.get(messages.RATIOS, []), dtype=np.float64),
-        budget_bytes=_value(task, messages.BUDGET_BYTES, 0.0),
-        momentum_correction=settings.resolved("momentum_correction"),
-        step_ahead=settings.resolved("step_ahead"),
-        accepted_round=_value(task, messages.ACCEPTED_ROUND, 0),
-        accepted_share=_value(task, messages.ACCEPTED_SHARE, 1.0),
-    )
-
-
-# ---- what a site replies -----------------------------------------------------------------------
-
-
-def _train_metrics(result: RoundResult) -> MetricRecord:
-    metrics = MetricRecord(
-        {
-            messages.NUM_EXAMPLES: result.num_examples,
-            messages.TRAIN_LOSS: result.train_loss,
-            messages.SECONDS: result.seconds,
-        }
-    )
-    if result.scores is not None:
-        metrics[messages.SCORE_LOSS] = result.scores.test.loss
-        metrics.update(_class_counts(result.scores.test, messages.CLASS_COUNTS))
-        metrics.update(_validation_metrics(result.scores))
-    if result.weights is None:
-        metrics[messages.VERSION] = result.version
-    return metrics
-
-
-def _validation_metrics(scores: SiteScores) -> dict[str, float | list[int]]:
-    """Return the fields of the validation split; none without one."""
-    if scores.val is None:
-        return {}
-    counts = _class_counts(scores.val, messages.VAL_CLASS_COUNTS)
-    return {messages.VAL_LOSS: scores.val.loss, **counts}
-
-
-def _class_counts(score: Score, keys: Sequence[str]) -> dict[str, list[int]]:
-    """Return samples by reference class, by predicted class, and those that are right."""
-    confusion = score.confusion
-    counts = (confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal())
-    return {key: count.tolist() for key, count in zip(keys, counts, strict=True)}
-
-
-def _request_reply(message: Message, request: str, reason: Exception) -> Message:
-    """Ask the server for the whole model, and with another request than ``resync`` for more."""
-    log(WARNING, "asking the server for the whole model: %s", reason)
-    metrics = MetricRecord({request: 1})
-    return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)

@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +9,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from data_prep.common_statistics import SiteSums, merge_sites
 from data_prep.dataset import open_data
 from fl_app import client_app
-from fl_app.client_app import train_settings
 from fl_app.settings import Settings
-from rsdgc.errors import RunError
 from strategies import messages
 from tests.loopback import LoopbackGrid
 
@@ -54,35 +51,6 @@ def test_the_least_recently_used_site_is_closed_first(opened: list[str]) -> None
 def test_a_site_of_other_settings_or_another_run_is_opened_again(opened: list[str]) -> None:
     assert len({site("a"), site("a", seed=1), site("a", run_id=2)}) == 3
     assert opened == ["a"] * 3
-
-
-@pytest.mark.parametrize(("value", "default"), [("7", 0), (7, b""), (b"7", 0.0)])
-def test_a_field_of_another_type_is_refused(value: Any, default: Any) -> None:
-    with pytest.raises(RunError, match=r"round=.*install the same version"):
-        client_app._value(ConfigRecord({"round": value}), "round", default)
-
-
-def test_a_whole_number_may_stand_for_a_float() -> None:
-    value = client_app._value(ConfigRecord({"budget-bytes": 500}), "budget-bytes", 0.0)
-    assert (value, type(value)) == (500.0, float)
-
-
-def test_sites_train_as_the_run_s_settings_say() -> None:
-    settings = Settings.from_mapping({"local-epochs": 3, "batch-size": 7, "jitter": 0.5})
-    chosen = train_settings(settings, learning_rate=0.25)
-    assert (chosen.lr, chosen.epochs, chosen.batch_size, chosen.jitter) == (0.25, 3, 7, 0.5)
-    assert not chosen.balanced_loss
-    assert not chosen.balanced_batches
-    for setting in ("class-weights", "sampling"):
-        chosen = train_settings(Settings.from_mapping({setting: "balanced"}), learning_rate=0.25)
-        assert chosen.balanced_loss == (setting == "class-weights")
-        assert chosen.balanced_batches == (setting == "sampling")
-
-
-@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
-def test_a_task_without_a_usable_learning_rate_is_refused(rate: float) -> None:
-    with pytest.raises(RunError, match=r"learning-rate=.*install the same version"):
-        client_app._learning_rate(ConfigRecord({"learning-rate": rate}))
 
 
 def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
