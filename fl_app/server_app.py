@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
@@ -22,11 +26,20 @@ from fl_app.prepared_model import agree_on_model
 from fl_app.report import write_report
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
 from fl_app.runs.inputs import RunInputs
-from fl_app.runs.records import BestRound, FrozenRecord, ModalityScores, PrivacySpent, RunSummary
+from fl_app.runs.records import (
+    SUMMARY_FILE,
+    BestRound,
+    FrozenRecord,
+    ModalityScores,
+    PrivacySpent,
+    RunSummary,
+)
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
 from fl_app.statistics_round import normalization_config
 from fl_app.strategy import build_strategy
+from fl_app.tracking import check_installed
+from fl_app.tracking.run_tracking import RunTracking
 from rsdgc import ModelSpec
 from rsdgc.documents import shorten
 from rsdgc.errors import DataError, RsdgcError, RunError
@@ -56,6 +69,7 @@ def main(grid: Grid, context: Context) -> None:
 def run(grid: Grid, context: Context) -> Path:
     """Run the federation, write its report and return its run folder."""
     settings = Settings.from_mapping(context.run_config)
+    check_installed(settings.trackers)
     with open_run(settings, context.run_id) as active:
         summary = run_federation(grid, active)
         log(INFO, "%s", headline(summary, write_report(active.folder)))
@@ -75,7 +89,6 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         registered_only=settings.site_names == "registered",
     )
     model, match = agree_on_model(sites, settings)
-    data = sites.data
     parts = ModelParts(model, settings.batch_norm)
     spec, initial = parts.spec, parts.vector()
     frozen = _compared_part(parts, settings)
@@ -89,21 +102,45 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     strategy = build_strategy(active, sites, parts, initial, frozen)
     if active.resumed:
         resume(strategy, spec)
-    status = StatusWriter(active.folder, settings.rounds)
-    renewal = ReportRenewal(active.folder)
+    with showing(strategy, active):
+        return _train_and_deliver(grid, active, strategy, parts, initial)
+
+
+@contextmanager
+def showing(strategy: SiteStrategy, active: ActiveRun) -> Iterator[None]:
+    """Show the run while the block lasts: progress, a renewed report, trackers."""
+    folder, settings = active.folder, active.settings
+    status = StatusWriter(folder, settings.rounds)
+    renewal = ReportRenewal(folder)
+    tracking = RunTracking(folder, settings.trackers, strategy.resumed_round)
     strategy.observer = Observers(status, renewal)
-    task_config = normalization_config(grid, settings, strategy, active.folder)
     try:
-        result = strategy.start(
-            grid,
-            to_record(initial, spec),
-            num_rounds=settings.rounds,
-            timeout=settings.round_timeout_s,
-            train_config=task_config,
-            evaluate_config=task_config,
-        )
+        yield
+        status.close()
     finally:
         renewal.close()
+        tracking.close(complete=(folder / SUMMARY_FILE).exists())
+
+
+def _train_and_deliver(
+    grid: Grid,
+    active: ActiveRun,
+    strategy: SiteStrategy,
+    parts: ModelParts,
+    initial: NDArray[np.float32],
+) -> RunSummary:
+    """Run the rounds, and write the model and the summary."""
+    settings, spec, model = active.settings, parts.spec, parts.model
+    modalities = strategy.site_manager.data.modalities
+    task_config = normalization_config(grid, settings, strategy, active.folder)
+    result = strategy.start(
+        grid,
+        to_record(initial, spec),
+        num_rounds=settings.rounds,
+        timeout=settings.round_timeout_s,
+        train_config=task_config,
+        evaluate_config=task_config,
+    )
     if strategy.rounds_combined == 0:  # the untrained model must not pass for a result
         refusals = strategy.ledger.refusals.items()
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
@@ -112,7 +149,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     parts.load_vector(to_vector(result.arrays, spec))
     parts.load_arrays(strategy.running.current | strategy.final.local)
     summary = summarize(settings, strategy)
-    bands = [band for part in data.modalities for band in part.bands]
+    bands = [band for part in modalities for band in part.bands]
     active.write_model(model, bands)
     if settings.adapters != "none":
         active.write_adapters(model)
@@ -126,7 +163,6 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         log(INFO, text, best.round, best.balanced_accuracy, BEST_MODEL_FILE)
     # The summary comes last: a folder that has one counts as complete.
     summary.write(active.folder)
-    status.close()
     return summary
 
 

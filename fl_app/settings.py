@@ -32,6 +32,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from fl_app.methods import METHODS, find_method
+from fl_app.tracking import NONE as TRACK_NOTHING
+from fl_app.tracking import parse_tracking
 from rsdgc import AGGREGATORS, Scheme
 from rsdgc.budget import parse_budget
 from rsdgc.clipping import DEFAULT_MULTIPLE
@@ -153,6 +155,11 @@ GROUPS = {
     "device": "Device",
 }
 """Groups of the settings in tables, by the first setting of each."""
+
+
+def _check_tracking(value: str) -> str:
+    return ",".join(parse_tracking(value)) or TRACK_NOTHING
+
 
 StepAhead = Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)]
 Momentum = Annotated[float | Literal["auto"], BeforeValidator(parse_momentum)]
@@ -482,6 +489,12 @@ class Settings(BaseModel):
     resume: bool = Field(
         False, description="Continue the unfinished run in `out` from its last checkpoint."
     )
+    tracking: Annotated[str, AfterValidator(_check_tracking)] = Field(
+        TRACK_NOTHING,
+        description="Where the run is tracked: `none`, `tensorboard`, `mlflow`, `wandb`, or "
+        "several with commas between; each is an extra (docs/tracking.md). One of your own as "
+        "`package.module:Class` (`fl_app/tracking/tracker.py`).",
+    )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
     sites_per_gpu: int = Field(
@@ -642,6 +655,11 @@ class Settings(BaseModel):
             return "none"  # factor masking sets to zero what was sent, element by element
         own = OPTIMIZER_DEFAULTS[self.optimizer]
         return own[name] if name in own else getattr(find_method(self.method), name)
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Trackers of the run, see :mod:`fl_app.tracking`."""
+        return parse_tracking(self.tracking)
 
     def weight_rules(self) -> WeightRules:
         """Return the limits of what a site counts for in the mean."""

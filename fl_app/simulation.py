@@ -31,6 +31,7 @@ from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
 from fl_app.runs.replacement import check_replaceable, replacing
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, describe_sites
+from fl_app.tracking import check_installed
 from rsdgc import fit_ratios, uniform_shares
 from rsdgc.budget import parse_budget
 from rsdgc.durable import probe_folder
@@ -146,6 +147,7 @@ def what_stands(out: Path, rounds: int) -> str:
 
 def _check_machine(settings: Settings, cpus_per_site: int) -> None:
     """Raise :class:`SettingError` if this machine or the current folder cannot do the run."""
+    check_installed(settings.trackers)
     cpus = os.cpu_count() or 1
     if cpus_per_site > cpus:
         raise SettingError(

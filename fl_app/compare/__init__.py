@@ -81,8 +81,9 @@ def _is_complete(folder: Path, settings: Settings) -> bool:
     if not (folder / SUMMARY_FILE).exists():
         return False
     old, new = read_settings(folder)[0].to_mapping(), settings.to_mapping()
-    # The simulation sets these for each run.
-    differing = [key for key in new.keys() - FOLDERS - {"min-sites"} if old[key] != new[key]]
+    # The simulation sets these for each run, or they change nothing in it.
+    own = FOLDERS | {"min-sites", "tracking"}
+    differing = [key for key in new.keys() - own if old[key] != new[key]]
     if differing:
         key = min(differing)
         raise SettingError(

@@ -17,6 +17,7 @@ from fl_app.runs.folder import in_use, settings_to_resume
 from fl_app.runs.lock import lock_holder
 from fl_app.runs.records import RunConfig, RunSummary
 from fl_app.settings import Settings, parse_overrides
+from fl_app.tracking import check_installed
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir
@@ -39,6 +40,7 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     given = {**own, **parse_overrides(overrides), **options}
     settings = Settings.from_mapping({**given, "out": str(folder)})
     _check_model(settings)
+    check_installed(settings.trackers)
     settings = settings.with_absolute_weights()
     _check_weights(settings)
     if in_use(folder):
@@ -85,6 +87,7 @@ def resume(
     """
     folder = config.runs_dir / folders_by_run(config.runs_dir).get(out, out)
     settings = settings_to_resume(folder, overrides)
+    check_installed(settings.trackers)
     changes: dict[str, Any] = {"site_names": "registered"}
     if min_sites is not None:
         changes["min_sites"] = min_sites

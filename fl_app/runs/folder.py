@@ -38,7 +38,7 @@ FOLDERS = frozenset({"data-dir", "out", "state-dir", "code-dir"})
 MAY_CHANGE = FOLDERS | {
     *("resume", "device", "sites-per-gpu", "gpu-share", "threads"),
     *("min-sites", "join-timeout-s", "round-timeout-s", "checkpoint-every", "checkpoint-keep"),
-    "site-names",
+    *("site-names", "tracking"),
 }
 """Settings that a resumed run may change: they do not enter its result."""
 
