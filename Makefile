@@ -10,13 +10,13 @@ CHECKED := $(SOURCES) tests benchmarks
 # number of workers that tests/conftest.py sets.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo demo-real test check lint types clean
+.PHONY: install demo demo-real test check lint docs types clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" $(EXTRA_PIP_ARGS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,docs]" $(EXTRA_PIP_ARGS)
 	touch $(STAMP)
 
 # Four sites with synthetic land cover train one model at a ninetieth of the traffic.
@@ -33,8 +33,9 @@ demo-real: $(STAMP)
 	$(BIN)/rsdgc simulate --data runs/indian-pines/data --model hyper-cnn --method fedavg --out runs/indian-pines/fedavg
 	$(BIN)/rsdgc simulate --data runs/indian-pines/data --model hyper-cnn --method rs-dgc --out runs/indian-pines/rs-dgc
 
-# Everything that must be green: style, types, all tests.
-test: lint types
+# Everything that must be green, in this order: style, documentation, types, all tests. A broken page is
+# seen before the types are checked, and pytest's own closing line is the last.
+test: lint docs types
 	$(PYTEST)
 
 # The part to run at every change.
@@ -42,8 +43,14 @@ check: lint types
 	$(PYTEST) -m "not slow and not deployment"
 
 lint: $(STAMP)
-	$(BIN)/ruff check $(CHECKED)
-	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED) docs/site_hooks.py
+	$(BIN)/ruff format --check $(CHECKED) docs/site_hooks.py
+
+# The site in build/site, and the quick tests of its pages. A broken link or anchor, a page that requests
+# something from elsewhere, a command or an option that does not exist: each is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -n 0 -m "not slow" tests/documentation
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -30,7 +30,7 @@ LONGEST = (
     "fl_app/test_simulation.py",
     "deployment/test_deployed_runs.py",
     "fl_app/compare/test_trials.py",
-    "test_own_network.py",
+    "documentation/test_own_network.py",
     "fl_app/test_resume.py",
     "fl_app/test_server_app.py",
     "fl_app/test_faults.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.parties import COMMON, Loopback, Running
-from tests.test_own_network import write_files
+from tests.documentation.test_own_network import write_files
 
 SITES = ("site-00", "site-01")
 REASON = "other code: its code of model 'mynet:build' is mynet "

@@ -15,7 +15,7 @@ import pytest
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, flower_environment, superlink
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "own-network.md").read_text(encoding="utf-8")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

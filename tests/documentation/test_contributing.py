@@ -16,7 +16,7 @@ from fl_app.models import build_model
 from rsdgc import AGGREGATORS, Compressor, ModelSpec, Scheme, Stamp, decode, make_indicator
 from tests.data_prep.archives import noise, write_tif
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPEC = ModelSpec.from_shapes({"conv.weight": (8, 4, 3, 3), "fc.weight": (5, 32)})
 
 
