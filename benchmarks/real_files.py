@@ -7,8 +7,8 @@ users have reported: unpacked copies of rasterio, rio-tiler, rioxarray, ….
 
 Each file becomes an archive of one scene with labels on its own grid. The outcome is ``right`` (all
 valid values are those that rasterio reads), ``warped`` (rotated, south-up or placed by control
-points: ingested, but there is no plain read to compare with), ``refused`` in one line,
-``traceback``, or ``wrong``. Exit status 1 if there is any of the last two.
+points, and the values are those of :func:`rasterio.warp.reproject` on the same grid), ``refused``
+in one line, ``traceback``, or ``wrong``. Exit status 1 if there is any of the last two.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.warp import reproject
 
 from data_prep.foreign_errors import is_foreign
 from data_prep.ingest.archive import is_raster
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import RasterFile, open_raster, read_header, real_values
+from data_prep.schema import SceneMeta
 from data_prep.store import Store
 from rsdgc.errors import RsdgcError
 
@@ -40,6 +43,9 @@ from rsdgc.errors import RsdgcError
 MOST_BYTES = 64 * 2**20
 MOST_PIXELS = 3500 * 3500
 CHIP_PX = 16
+#: Two warps that approximate positions differently, by an eighth of a pixel at most, agree if all
+#: but this share of the values is within this share of the range of the image, or within a count.
+ASTRAY, TOLERANCE = 0.01, 0.02
 
 
 def rasters(folder: Path) -> Iterator[Path]:
@@ -101,6 +107,63 @@ def plain_read(header: RasterFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     return np.moveaxis(colors[values[0]], -1, 0), np.repeat(valid & opaque, 3, axis=0)
 
 
+def plain_warp(
+    header: RasterFile, scene: SceneMeta
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Warp all values to a scene's grid with rasterio alone (C, H, W), and mark which are data."""
+    values, valid = plain_read(header)
+    with open_raster(header.path) as source:
+        place = {"gcps": source.gcps[0]} if header.gcps else {"src_transform": source.transform}
+        raw = source.read(list(header.indexes)) if header.complex_mode else values
+    place |= {
+        "src_crs": header.crs,
+        "dst_crs": scene.crs,
+        "dst_transform": Affine(*scene.transform),
+    }
+    shape = (len(values), scene.height, scene.width)
+    # what data and others are mixed to is neither
+    shares = warped(valid.astype(np.float64), shape, Resampling.bilinear, place)
+    filled = np.where(valid, raw, 0)
+    method = Resampling.nearest if header.expand else Resampling.bilinear
+    parts = [filled.real, filled.imag] if header.complex_mode else [filled]
+    # complex numbers become amplitudes once they are warped
+    moved = [warped(part.astype(np.float64), shape, method, place) for part in parts]
+    return np.hypot(*moved) if len(moved) > 1 else moved[0], shares > 1 - 1e-6
+
+
+def warped(
+    values: NDArray[np.float64], shape: tuple[int, ...], method: Resampling, place: dict[str, Any]
+) -> NDArray[np.float64]:
+    """Call :func:`rasterio.warp.reproject`."""
+    out = np.zeros(shape)
+    reproject(values, out, resampling=method, **place)
+    return out
+
+
+def differing_warp(store: Store, header: RasterFile) -> str:
+    """Say how a store of a warped file differs from a plain warp; empty if it does not."""
+    expected, valid = plain_warp(header, store.meta.scenes[0])
+    (chips,) = store.take(np.arange(len(store)))
+    (masks,) = store.valid(np.arange(len(store)), [chips])
+    table = store.manifest.to_pydict()
+    gaps = []
+    for number, (row, col) in enumerate(zip(table["row"], table["col"], strict=True)):
+        window = np.s_[:, row : row + CHIP_PX, col : col + CHIP_PX]
+        wanted = expected[window]
+        inside = np.s_[:, : wanted.shape[1], : wanted.shape[2]]
+        both = valid[window] & masks[number][inside]
+        gaps.append(np.abs(chips[number][inside].astype(np.float64) - wanted)[both])
+    gap = np.concatenate(gaps)
+    known = expected[valid]
+    if not len(gap) or len(gap) < 0.9 * valid.sum():
+        return f"{len(gap)} values are data, and of a plain warp {valid.sum()}"
+    allowed = max(1.0, TOLERANCE * float(np.ptp(known)))
+    astray = float((gap > allowed).mean())
+    if astray > ASTRAY:
+        return f"{astray:.1%} of the values differ from a plain warp by more than {allowed:g}"
+    return ""
+
+
 def differing(store: Store, header: RasterFile) -> str:
     """Say in which chip a store differs from a plain read; empty if it does not."""
     expected, valid = plain_read(header)
@@ -140,10 +203,9 @@ def outcome(path: Path) -> tuple[str, str]:
                 complex_mode="amp",
             )
             notes = " | ".join(store.meta.notes)
-            if is_warped(header):
-                return "warped", notes
-            fault = differing(store, header)
-            return ("wrong", fault) if fault else ("right", notes)
+            kind = "warped" if is_warped(header) else "right"
+            fault = (differing_warp if kind == "warped" else differing)(store, header)
+            return ("wrong", fault) if fault else (kind, notes)
         except RsdgcError as error:
             text = str(error)
             return ("refused", text) if "\n" not in text else ("wrong", "more than one line")

@@ -317,11 +317,24 @@ def _declared_nodata(source: Any, band: int) -> float | int | None:
     value: float | None = source.nodatavals[band - 1]
     if source.dtypes[band - 1] not in ("int64", "uint64"):
         return value
-    with MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(source, memory.name, driver="VRT")
-        root = ET.fromstring(memory.read())  # noqa: S314 - GDAL wrote it
+    root = ET.fromstring(_vrt_text(source))  # noqa: S314 - GDAL wrote it
     text = root.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
     return int(text) if text and re.fullmatch(r"[+-]?\d+", text.strip()) else value
+
+
+def _vrt_text(source: Any) -> str:
+    """Describe a raster in GDAL's XML."""
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(source, memory.name, driver="VRT")
+        return str(memory.read().decode())
+
+
+def without_geotransform(source: Any) -> str:
+    """Return what GDAL opens to read a raster without its geotransform: control points stay."""
+    text = _vrt_text(source)
+    for tag in ("SRS", "GeoTransform"):
+        text = re.sub(rf"<{tag}\b.*?</{tag}>", "", text, count=1, flags=re.DOTALL)
+    return text
 
 
 def usable_nodata(nodata: float | int | None, dtype: str) -> float | int | None:

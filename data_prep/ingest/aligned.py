@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
@@ -22,7 +23,13 @@ from rasterio.windows import Window
 
 from data_prep.foreign_errors import reading
 from data_prep.ingest.grid import Grid, check_alignable, is_on_grid
-from data_prep.rasters import RasterFile, color_table, open_dataset, real_values
+from data_prep.rasters import (
+    RasterFile,
+    color_table,
+    open_dataset,
+    real_values,
+    without_geotransform,
+)
 from data_prep.statistics import valid_mask
 from rsdgc.errors import DataError
 
@@ -93,10 +100,7 @@ class AlignedRaster:
         if file.gcps:
             # warped to the north-up image that the points describe, which is read like any other;
             # rasterio uses the points only where it chooses the grid itself
-            vrt = WarpedVRT(
-                source, src_crs=file.crs, crs=file.crs, resampling=resampling, **marking
-            )
-            source = stack.enter_context(vrt)
+            source = _warped_by_points(stack, source, file, resampling, marking)
             marking.pop("add_alpha", None)  # the band that was added is warped like the others
         self._masked = has_own_mask(source, file)
         if not on_grid:
@@ -235,6 +239,19 @@ def has_own_mask(source: Any, file: RasterFile) -> bool:
     """Tell whether a file marks invalid pixels by an alpha band or a mask band."""
     flags = source.mask_flag_enums[file.indexes[0] - 1]
     return MaskFlags.alpha in flags or MaskFlags.per_dataset in flags
+
+
+def _warped_by_points(
+    stack: ExitStack, source: Any, file: RasterFile, resampling: Resampling, marking: dict[str, Any]
+) -> Any:
+    """Return what warps a file by its control points to the grid that its header says."""
+    options = {"src_crs": file.crs, "crs": file.crs, "resampling": resampling, **marking}
+    vrt = stack.enter_context(WarpedVRT(source, **options))
+    if vrt.transform.almost_equals(file.transform, 1e-6 * abs(file.transform.a)):
+        return vrt
+    # an identity that is declared as geotransform counts for GDAL, and not for the header
+    points_alone = stack.enter_context(rasterio.open(without_geotransform(source)))
+    return stack.enter_context(WarpedVRT(points_alone, **options))
 
 
 def _marking(file: RasterFile) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rasterio.warp import transform
 
 from data_prep.crs import parse_crs
 from data_prep.ingest.grid import coverage, grid_of, is_on_grid, nesting
+from data_prep.ingest.pieces import GDAL_TYPES
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import read_header
 from data_prep.store import Store
@@ -188,6 +189,36 @@ def test_control_points_place_a_file_also_beside_a_crs(tmp_path: Path, declared:
     store = ingest(src, **options)
     assert "image.tif placed by its ground control points" in notes_of(store)
     np.testing.assert_array_equal(store.take(np.array([0]))[0][0], values[:, :8, :8])
+
+
+def test_control_points_count_beside_an_identity_that_is_declared(tmp_path: Path) -> None:
+    """GDAL takes an identity for a geotransform where a VRT writes one, and ignores the points."""
+    src = write_pair(tmp_path / "src", "EPSG:32633", "EPSG:32633")
+    with rasterio.open(src / "image.tif") as source:
+        values = source.read()
+    write_tif(src / "image.tif", values, crs=None)
+    (src / "image.tif").rename(src / "image.bin")
+    for srs in ("EPSG:32633", "EPSG:4326"):
+        points = [
+            f'<GCP Pixel="{col}" Line="{row}" X="{LEFT + 10 * col}" Y="{TOP - 10 * row}" Z="80"/>'
+            for row, col in ((0, 0), (0, 64), (64, 0), (64, 64))
+        ]
+        bands = [
+            f'<VRTRasterBand dataType="{{}}" band="{i}"><SimpleSource><SourceFilename '
+            f'relativeToVRT="1">image.bin</SourceFilename><SourceBand>{i}</SourceBand>'
+            "</SimpleSource></VRTRasterBand>"
+            for i in range(1, len(values) + 1)
+        ]
+        kind = GDAL_TYPES[values.dtype.name]
+        (src / "image.vrt").write_text(
+            f'<VRTDataset rasterXSize="32" rasterYSize="32"><SRS>{srs}</SRS>'
+            "<GeoTransform>0, 1, 0, 0, 0, 1</GeoTransform>"
+            f'<GCPList Projection="EPSG:32633">{"".join(points)}</GCPList>'
+            f"{''.join(bands).format(*[kind] * len(bands))}</VRTDataset>"
+        )
+        store = ingest(src)
+        assert "image.vrt placed by its ground control points" in notes_of(store)
+        np.testing.assert_array_equal(store.take(np.array([0]))[0][0], values[:, :8, :8])
 
 
 def test_rational_polynomials_are_named_and_not_applied(tmp_path: Path) -> None:
