@@ -70,7 +70,7 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int, title: s
             flower = FlowerCli(variables, CONNECTION)
             display.stage("handing the run to Flower")
             run_id = flower.submit(settings, ["--federation-config", resources])
-            display.stage("starting the server application and Ray's workers")
+            display.stage("starting the server and Ray's workers")
             log = flower.follow(run_id, show=display.show)
             run = flower.outcome(run_id)
     if not run.complete:

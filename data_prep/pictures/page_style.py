@@ -85,6 +85,7 @@ td:last-child, th:last-child { padding-right: 0; }
 .bar { display: inline-block; width: 84px; height: 7px; margin-left: 10px; border-radius: 4px;
   background: var(--tint); vertical-align: middle; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--up); border-radius: 4px; }
+.note-line a { color: var(--up); }
 .bar-text { margin: 14px 0 0; max-width: none; color: var(--muted); font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 progress { display: block; width: 100%; height: 10px; margin-top: 4px; border: 0; appearance: none;

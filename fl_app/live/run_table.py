@@ -128,14 +128,18 @@ def _bars(progress: Progress) -> Table:
     done = progress.ended[-1].round if progress.ended else 0
     words = [f"{done} of {progress.last_round} rounds", left]
     share = progress.share
-    grid.add_row("run", ProgressBar(1.0, share), " · ".join(filter(None, words)))
+    grid.add_row("run", _bar(share), " · ".join(filter(None, words)))
     if progress.status is not None and progress.waits_for:
         replied = len(progress.status.asked) - len(progress.waits_for)
         words = [f"{replied} of {len(progress.status.asked)} sites"]
         if progress.seconds_in_round is not None:
             words.append(human_seconds(progress.seconds_in_round))
-        grid.add_row("round", ProgressBar(1.0, progress.share_of_round), " · ".join(words))
+        grid.add_row("round", _bar(progress.share_of_round), " · ".join(words))
     return grid
+
+
+def _bar(share: float) -> ProgressBar:
+    return ProgressBar(1.0, share, complete_style="cyan", finished_style="green")
 
 
 def _site_lines(

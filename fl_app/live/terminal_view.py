@@ -27,6 +27,8 @@ from rsdgc.errors import RsdgcError
 from strategies.round_log import human_seconds
 
 REFRESHES_PER_S = 2
+SPINNER_WIDTH = 2
+"""The spinner and a space, before what is being started."""
 _ROUND_LINE = re.compile(r"^(\S+Z )?round +\d+/\d+ \|")
 _FOLDER_LINE = re.compile(r"^(\S+Z )?run folder: (.+)$")
 
@@ -104,8 +106,9 @@ class TableDisplay:
         if self.ended:
             return Text("")
         seconds = human_seconds(time.monotonic() - self._since)
-        words = [self._title, self._stage, seconds]
-        self._spinner.update(text=Text(" · ".join(filter(None, words)), no_wrap=True))
+        words = Text(" · ".join(filter(None, (self._title, self._stage, seconds))))
+        words.truncate(self._console.width - SPINNER_WIDTH, overflow="ellipsis")
+        self._spinner.update(text=words)
         return self._spinner
 
 
