@@ -74,6 +74,7 @@ class AlignedRaster:
         check_alignable(file, grid)
         self.file = file
         self._first, self._width = (0, grid.width) if cols is None else (cols[0], cols[1] - cols[0])
+        self._measured = not nearest and not mode
         self._colors: NDArray[np.uint8] | None = None
         self._alpha = 0
         with reading(file.path):
@@ -146,17 +147,21 @@ class AlignedRaster:
                 mask = self._source.read_masks(indexes, window=window) > 0
         if self._colors is not None:
             return expand_colors(values, mask, self.file, self._colors)
-        stored, valid, lost = stored_values(values, mask, self.file)
+        stored, valid, lost = stored_values(values, mask, self.file, measured=self._measured)
         self.overflow = max(self.overflow, lost, key=abs)
         return stored, valid
 
 
 def stored_values(
-    values: NDArray[Any], mask: NDArray[np.bool_] | None, file: RasterFile
+    values: NDArray[Any],
+    mask: NDArray[np.bool_] | None,
+    file: RasterFile,
+    *,
+    measured: bool = True,
 ) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
     """Convert values (C, h, w) to the stored type, which may not hold all of them.
 
-    ``mask`` is what the file itself says of them, or None.
+    ``mask`` is what the file itself says of them, or None; ``measured`` is as in :func:`own_valid`.
 
     Returns
     -------
@@ -164,13 +169,13 @@ def stored_values(
         The values; which are data, also as they are stored; and of the others the largest in
         magnitude that nothing declares to be no data, or 0.
     """
-    valid = own_valid(values, file.nodatas)
+    valid = own_valid(values, file.nodatas, measured=measured)
     lost = 0.0 if valid.all() else _largest_undeclared(values, mask, file)
     if mask is not None:
         valid &= mask
     stored = real_values(values, file)
     if stored.dtype != values.dtype:
-        valid &= own_valid(stored, file.stored_nodatas)
+        valid &= own_valid(stored, file.stored_nodatas, measured=measured)
     return stored, valid, lost
 
 
@@ -199,17 +204,24 @@ def fill_invalid(
     return np.where(valid, values, np.float32("nan")) if floats else values
 
 
-def own_valid(values: NDArray[Any], nodatas: tuple[float | int | None, ...]) -> NDArray[np.bool_]:
+def own_valid(
+    values: NDArray[Any], nodatas: tuple[float | int | None, ...], *, measured: bool = True
+) -> NDArray[np.bool_]:
     """Mark the usable values of each band by that band's own nodata value.
 
-    Values beyond :data:`FILL`, such as −3.4e38, are fills whatever a file declares: it may not, or
-    with fewer digits than its pixels have, and a warp mixes them with others.
+    Measured values beyond :data:`FILL`, such as −3.4e38, are fills whatever a file declares: it may
+    not, or with fewer digits than its pixels have, and a warp mixes them with others. Of labels,
+    which are not measured, only where the nodata value is such a fill.
     """
     if len(set(nodatas)) > 1:
         return np.stack(
-            [own_valid(band, (nodata,)) for band, nodata in zip(values, nodatas, strict=True)]
+            [
+                own_valid(band, (nodata,), measured=measured)
+                for band, nodata in zip(values, nodatas, strict=True)
+            ]
         )
-    if values.dtype.kind not in "fc":
+    fills = measured or (nodatas[0] is not None and abs(nodatas[0]) >= FILL)
+    if values.dtype.kind not in "fc" or not fills:
         return valid_mask(values, nodatas[0])
     valid: NDArray[np.bool_] = np.abs(values) < FILL  # not so NaN and infinity
     if nodatas[0] is not None:

@@ -28,6 +28,7 @@ from data_prep.ingest.class_list import (
 )
 from data_prep.ingest.grid import Grid, bounds_of, is_on_grid, share_outside
 from data_prep.ingest.label_format import LabelFormat, LabelRules
+from data_prep.ingest.label_majority import MajorityRows, covered
 from data_prep.ingest.label_values import LabelValue, hex_color, parse_color
 from data_prep.ingest.losses import counts_text
 from data_prep.ingest.options import SceneOptions
@@ -44,7 +45,7 @@ class RasterLabels(LabelFormat):
     """Label codes in the only band of a raster, or colors of classes in three.
 
     Off the grid, a pixel takes the nearest one's code. Where the raster is finer than the grid, it
-    takes the commonest code of those that it covers; of colors still the nearest.
+    takes the commonest class of those that it covers.
     """
 
     file: RasterFile
@@ -104,7 +105,7 @@ class RasterLabels(LabelFormat):
 
     def resampling(self, grid: Grid) -> str:
         """``mode`` where the raster is finer than the grid."""
-        if self.painted or self.file.crs is None or is_on_grid(self.file, grid):
+        if self.file.crs is None or is_on_grid(self.file, grid):
             return "nearest"
         return "mode" if is_finer(self.file, grid) else "nearest"
 
@@ -129,8 +130,27 @@ class RasterLabels(LabelFormat):
     ) -> RowSource:
         """Open the raster on the grid."""
         mode = self.resampling(grid) == "mode"
+        if mode and self._counts_classes(rules.classes):
+            return self._majority(stack, grid, cols, rules)
         raster = AlignedRaster(stack, self.file, grid, nearest=True, mode=mode, cols=cols)
         return CodedRows(raster, self, rules.classes, exact=is_on_grid(self.file, grid))
+
+    def _counts_classes(self, classes: ClassList) -> bool:
+        """Tell whether classes have to be counted, because values of a pixel do not say enough."""
+        unlabeled = {float(value) for value in _numbers(self.no_label)}
+        return _table(self, classes) is not None or not unlabeled <= set(self.file.nodatas)
+
+    def _majority(
+        self, stack: ExitStack, grid: Grid, cols: tuple[int, int], rules: LabelRules
+    ) -> MajorityRows:
+        file = self.file
+        fine = Grid(file.crs, file.transform, file.height, file.width)
+        _, fine_cols = covered(fine, grid, (0, grid.height), cols)
+        if fine_cols[1] <= fine_cols[0]:
+            fine_cols = (0, 1)  # nothing of it is read
+        raster = AlignedRaster(stack, file, fine, nearest=True, cols=fine_cols)
+        coded = CodedRows(raster, self, rules.classes, exact=True)
+        return MajorityRows(coded, fine, grid, cols, fine_cols[0])
 
 
 def is_finer(file: RasterFile, grid: Grid) -> bool:

@@ -24,6 +24,7 @@ from data_prep.ingest.aligned import (
 from data_prep.ingest.class_list import whole_codes
 from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LABEL_ROWS, LabelRules
+from data_prep.ingest.label_majority import MajorityRows
 from data_prep.ingest.losses import Losses
 from data_prep.ingest.modalities import band_order, with_override
 from data_prep.ingest.options import Nodata
@@ -203,7 +204,7 @@ class SceneReader:
     def take_losses(self) -> Losses:
         """Return what was lost since the last call."""
         losses, self._losses = self._losses, Losses()
-        if isinstance(self._label_source, CodedRows):
+        if isinstance(self._label_source, (CodedRows, MajorityRows)):
             losses.add_unknown(self.scene.labels.path.name, self._label_source.unknown)
             self._label_source.unknown.clear()
         for raster in self._rasters:
