@@ -18,20 +18,26 @@ from data_prep.data_page_template import TEMPLATE
 from data_prep.dataset import Dataset, open_data
 from data_prep.inspect import describe, nodata_text
 from data_prep.manifest import column
+from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.html_page import render_page
-from data_prep.pictures.images import photo_uri, stretch
+from data_prep.pictures.images import photo_uri
 from data_prep.pictures.map_colors import SPLIT_COLORS, class_colors, hex_color, site_colors
-from data_prep.pictures.mosaic import THUMB_PX, chip_pictures, mosaic
+from data_prep.pictures.map_frame import frame
+from data_prep.pictures.modality_picture import ModalityPicture, picture
+from data_prep.pictures.mosaic import THUMB_PX, chip_pictures
 from data_prep.pictures.scene_grid import SceneGrid, lay_out, outline_path, samples_by_scene
+from data_prep.pictures.site_overview import overview
+from data_prep.rasters import natural_key
 from data_prep.schema import SPLITS
 from data_prep.store import Store
 from rsdgc.durable import replace_text
 from rsdgc.errors import DataError
 
-#: Scenes that are drawn, of all those with most samples, and modalities of each. A scene takes
-#: about half a megabyte of the page.
-MAX_SCENES = 6
+#: Scenes that are drawn, of all those with most samples, and modalities of each.
+MAX_SCENES = 24
 MAX_MODALITIES = 4
+#: Bytes of the mosaics in a page. Of many scenes, mosaics have fewer pixels.
+MAX_MOSAIC_BYTES = 1_300_000
 #: Bands of a modality that are listed: a spectrometer has hundreds.
 MAX_BANDS = 60
 #: Samples of a class that are shown.
@@ -39,8 +45,9 @@ EXAMPLES = 8
 #: Train samples whose pixels make the histograms: their shape does not change with more.
 HISTOGRAM_SAMPLES = 400
 HISTOGRAM_BINS = 48
-#: Longest side of a mosaic in the page, which shows it at about 360 px, on fine screens 720.
-MOSAIC_PX = 720
+#: Longest side of a mosaic in the page, which shows it at about 480 px, on fine screens 960; and
+#: with very many scenes.
+MOSAIC_PX, LEAST_PX = 720, 220
 #: Opacity of splits and sites over imagery: both the color and the ground stay visible.
 _OVERLAY_ALPHA = 125
 
@@ -64,12 +71,13 @@ def write_data_page(
     store = data.store
     colors = {
         "splits": np.array([SPLIT_COLORS[split] for split in SPLITS], np.uint8),
-        "sites": site_colors(len(data.sites)),
+        "sites": site_colors(len(data.sites), store.classes),
         "classes": class_colors(store.classes),
     }
     page = render_page(
         TEMPLATE,
         title=f"{facts['name']}: data",
+        stem=facts["name"],
         synthetic=facts["synthetic"],
         facts=facts,
         splits=[split for split in SPLITS if facts["splits"]["counts"].get(split)],
@@ -78,6 +86,9 @@ def write_data_page(
         class_colors=dict(zip(store.classes, map(hex_color, colors["classes"]), strict=True)),
         scenes=_scenes(data, colors),
         more_scenes=max(0, len(store.meta.scenes) - MAX_SCENES),
+        overview=overview(data),
+        class_table=_class_table(facts),
+        band_table=_band_table(facts),
         # of the largest class of any site, whose bar is the longest
         most_samples=max(1, *(np.sum(list(c.values()), 0).max() for c in facts["sites"].values())),
         bands=_bands(store, facts),
@@ -95,30 +106,44 @@ def write_data_page(
 
 
 def _scenes(data: Dataset, colors: dict[str, NDArray[np.uint8]]) -> list[dict[str, Any]]:
+    """Draw the scenes with most samples, in the order of their names."""
     if not data.store.meta.scenes:
         return []  # single images
     site_of = np.full(len(data.store), -1, np.int64)
     for number, name in enumerate(data.sites):
         site_of[column(data.site(name).manifest, "chip").astype(np.int64)] = number
     groups = sorted(samples_by_scene(data.store).items(), key=lambda item: -len(item[1]))
-    grids = [lay_out(data.store, name, samples) for name, samples in groups[:MAX_SCENES]]
+    shown = sorted(groups[:MAX_SCENES], key=lambda item: natural_key(item[0]))
+    grids = [lay_out(data.store, name, samples) for name, samples in shown]
+    photos = _photos(data.store, grids)
     return [
-        {"number": number} | _draw_scene(data.store, grid, site_of[grid.samples], colors)
+        _draw_scene(data.store, grid, site_of[grid.samples], colors)
+        | {"number": number, "photos": photos[number], "frame": frame(data.store, grid)}
         for number, grid in enumerate(grids)
     ]
+
+
+def _photos(store: Store, grids: list[SceneGrid]) -> list[list[ModalityPicture]]:
+    """Draw the modalities of scenes, with as many pixels as :data:`MAX_MOSAIC_BYTES` allow."""
+    numbers = range(min(MAX_MODALITIES, len(store.meta.modalities)))
+    side = MOSAIC_PX
+    if len(grids) > 1:
+        # some scenes tell how many bytes all of them will take
+        some = grids[:: -(-len(grids) // 3)]
+        drawn = [len(picture(store, grid, i, side).uri) for grid in some for i in numbers]
+        expected = sum(drawn) / len(some) * len(grids)
+        side = min(side, max(LEAST_PX, round(side * (MAX_MOSAIC_BYTES / expected) ** 0.5)))
+    return [[picture(store, grid, i, side) for i in numbers] for grid in grids]
 
 
 def _draw_scene(
     store: Store, grid: SceneGrid, site: NDArray[np.int64], colors: dict[str, NDArray[np.uint8]]
 ) -> dict[str, Any]:
-    """Draw the modalities and labels of a scene, and what lies over them, in cells of one grid."""
+    """Draw the labels of a scene, and what lies over its imagery, in cells of one grid."""
     split, label, block = (
         column(store.manifest, name)[grid.samples] for name in ("split", "label", "block")
     )
-    photos = [
-        (meta.name, photo_uri(stretch(mosaic(store, grid, i)), MOSAIC_PX))
-        for i, meta in enumerate(store.meta.modalities[:MAX_MODALITIES])
-    ]
+    labels = label.astype(np.int64)
     codes = {"splits": np.array([SPLITS.index(name) for name in split])}
     if len(colors["sites"]) > 1:
         codes["sites"] = site
@@ -129,9 +154,8 @@ def _draw_scene(
         "samples": len(grid.samples),
         "width": grid.shape[1],
         "height": grid.shape[0],
-        "cell_px": grid.cell_px,
-        "photos": photos,
-        "labels": grid.paint(colors["classes"][label.astype(np.int64)]),
+        "labels": grid.paint(colors["classes"][labels]),
+        "classes": np.bincount(labels, minlength=len(store.classes)).tolist(),
         # Samples at no site have the number -1 and stay transparent.
         "overlays": [
             (name, grid.paint(colors[name][code], _OVERLAY_ALPHA * (code >= 0)))
@@ -139,6 +163,22 @@ def _draw_scene(
         ],
         "blocks": outline_path(grid.fill(blocks)),
     }
+
+
+def _class_table(facts: dict[str, Any]) -> CsvTable:
+    rows = [
+        [name, site, split, counts[i]]
+        for i, name in enumerate(facts["classes"])
+        for site, splits in facts["sites"].items()
+        for split, counts in splits.items()
+        if any(counts)
+    ]
+    return CsvTable(["class", "site", "split", "samples"], rows)
+
+
+def _band_table(facts: dict[str, Any]) -> CsvTable:
+    columns = ("modality", "band", "dtype", "nodata", "mean", "std", "min", "max", "count")
+    return CsvTable(columns, [[band[name] for name in columns] for band in facts["bands"]])
 
 
 def _bands(store: Store, facts: dict[str, Any]) -> list[dict[str, Any]]:

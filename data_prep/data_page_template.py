@@ -6,17 +6,14 @@ It is a Python string because a Flower app bundle carries ``.py`` files only.
 from __future__ import annotations
 
 TEMPLATE = """
-{% macro map(caption, scene, photo="", overlay="", kind="") %}
-<figure>
-<figcaption>{{ caption }}</figcaption>
-<svg viewBox="0 0 {{ scene.width }} {{ scene.height }}" role="img"
- aria-label="{{ caption }} of {{ scene.name }}">
+{% macro map(caption, scene, photo="", overlay="", kind="", bar=none, scale=false) %}
+{% call map_panel(scene.frame, scene.width, scene.height, caption, caption ~ " of " ~ scene.name,
+ bar=bar, scale=scale) %}
 {% if photo %}<use href="#{{ photo }}"/>{% endif %}
 {% if overlay %}<image href="{{ overlay }}" width="{{ scene.width }}" height="{{ scene.height }}"
  preserveAspectRatio="none" class="cells {{ kind }}"/>{% endif %}
 {% if kind %}<use href="#blocks-{{ scene.number }}" class="blocks"/>{% endif %}
-</svg>
-</figure>
+{% endcall %}
 {% endmacro %}
 <header>
 <p class="kind">Data set{{ mark() }}</p>
@@ -56,40 +53,57 @@ TEMPLATE = """
 {% if scenes %}
 <section id="maps">
 <h2>Maps{{ mark() }}</h2>
+<p class="toggles">Show
+{% for name in ["splits", "sites", "blocks"] if name != "sites" or facts.sites|length > 1 %}
+<label><input type="checkbox" id="show-{{ name }}" checked> {{ name }}</label>
+{% endfor %}</p>
+<div class="scenes" role="radiogroup" aria-label="Scene">
+{% for scene in scenes %}
+<div class="choice"><input type="radio" name="scene" id="scene-{{ loop.index }}"
+{%- if loop.first %} checked{% endif %}>
+<label for="scene-{{ loop.index }}">{{ scene.name }}</label>
+<div class="scene">
+<h3>{{ scene.name }}</h3>
+<p class="sub">{{ scene.samples|exact }} samples. {{ place_line(scene.frame) }}</p>
+<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
+<path id="blocks-{{ scene.number }}" vector-effect="non-scaling-stroke" d="{{ scene.blocks }}"/>
+{% for photo in scene.photos %}
+<image id="photo-{{ scene.number }}-{{ loop.index }}" href="{{ photo.uri }}"
+ width="{{ scene.width }}" height="{{ scene.height }}" preserveAspectRatio="none"/>
+{% endfor %}
+</defs></svg>
+<div class="maps">
+{% for photo in scene.photos %}
+{{ map(photo.caption, scene, photo="photo-%d-%d"|format(scene.number, loop.index), bar=photo.bar,
+ scale=loop.first) }}
+{% endfor %}
+{{ map("labels", scene, overlay=scene.labels) }}
+{% for name, uri in scene.overlays %}
+{{ map("%s and blocks over %s"|format(name, facts.bands[0].modality), scene,
+ photo="photo-%d-1"|format(scene.number), overlay=uri, kind="over-" ~ name) }}
+{% endfor %}
+</div>
 <ul class="legend" aria-label="Classes">
-{% for name, color in class_colors.items() %}{{ key(name, color) }}{% endfor %}
+{% for name, color in class_colors.items() %}{% if scene.classes[loop.index0] %}
+{{ key(name, color) }}
+{% endif %}{% endfor %}
+</ul>
+</div></div>
+{% endfor %}
+</div>
+<ul class="legend" aria-label="Splits">
+{% for split in splits %}{{ key(split, split_colors[split]) }}{% endfor %}
 </ul>
 {% if facts.sites|length > 1 %}
 <ul class="legend" aria-label="Sites">
 {% for name, color in site_colors.items() %}{{ key(name, color) }}{% endfor %}
 </ul>
 {% endif %}
-<p class="toggles">Show
-{% for name in ["splits", "sites", "blocks"] if name != "sites" or facts.sites|length > 1 %}
-<label><input type="checkbox" id="show-{{ name }}" checked> {{ name }}</label>
-{% endfor %}</p>
-{% for scene in scenes %}
-<h3>{{ scene.name }}</h3>
-<p class="sub">{{ scene.samples|exact }} samples; a cell is {{ scene.cell_px }} px.</p>
-<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
-<path id="blocks-{{ scene.number }}" vector-effect="non-scaling-stroke" d="{{ scene.blocks }}"/>
-{% for name, uri in scene.photos %}
-<image id="photo-{{ scene.number }}-{{ loop.index }}" href="{{ uri }}" width="{{ scene.width }}"
- height="{{ scene.height }}" preserveAspectRatio="none"/>
-{% endfor %}
-</defs></svg>
-<div class="maps thirds">
-{% for name, _ in scene.photos %}
-{{ map(name, scene, photo="photo-%d-%d"|format(scene.number, loop.index)) }}
-{% endfor %}
-{{ map("labels", scene, overlay=scene.labels) }}
-{% for name, uri in scene.overlays %}
-{{ map("%s and blocks over %s"|format(name, scene.photos[0][0]), scene,
- photo="photo-%d-1"|format(scene.number), overlay=uri, kind="over-" ~ name) }}
-{% endfor %}
-</div>
-{% endfor %}
 {% if more_scenes %}<p class="sub">{{ more_scenes|exact }} more scenes are not drawn.</p>{% endif %}
+{% if overview %}
+<h3>Where the sites are</h3>
+{{ plot(overview, "The ground of each site’s samples, in longitude and latitude.") }}
+{% endif %}
 </section>
 {% endif %}
 
@@ -98,7 +112,7 @@ TEMPLATE = """
 <p class="sub">Samples by site; the colors of the bars are those of the splits above.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Samples of each class by site">
 <table><thead><tr><th scope="col">class</th>
-{% for site in facts.sites %}<th scope="col">{{ site }}</th><th class="n"></th>{% endfor %}
+{% for site in facts.sites %}<th scope="col">{{ site }}</th><th class="n">samples</th>{% endfor %}
 </tr></thead><tbody>
 {% for name, color in class_colors.items() %}{% set label = loop.index0 %}
 <tr><th scope="row"><span class="named"><span class="swatch"
@@ -112,6 +126,7 @@ background:{{ split_colors[split] }}" title="{{ split }} {{ counts[split][label]
 {% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
+<p class="sub">{{ files("classes", class_table) }}</p>
 </section>
 
 <section id="bands">
@@ -132,6 +147,7 @@ a sample of them.</p>
 <td class="quiet">{{ band.histogram }}</td></tr>
 {% endfor %}
 {% endcall %}
+<p class="sub">{{ files("bands", band_table) }}</p>
 {% if more_bands %}<p class="sub">{{ more_bands|exact }} more bands are not listed.</p>{% endif %}
 </section>
 

@@ -250,7 +250,9 @@ def clean(
 )
 def compare(
     data: Annotated[Path, typer.Argument(help="Store or partition.")],
-    out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the runs, the table, the plot and the page.")
+    ],
     overrides: Overrides = None,
     methods: Annotated[
         str, typer.Option(help="Methods, separated by commas; METHOD+key=value is a variant.")
@@ -274,19 +276,34 @@ def compare(
 
     table = run_all(data, out, trials, common, cpus_per_site=cpus_per_site)
     typer.echo(f"{table.read_text(encoding='utf-8')}table: {table}")
+    typer.echo(f"page: {table.with_suffix('.html')}")
 
 
 @app.command(
-    epilog=examples("rsdgc report runs/mine", "rsdgc report runs/mine --data /mnt/archive/data")
+    epilog=examples(
+        "rsdgc report runs/mine --data /mnt/archive/data",
+        "rsdgc report runs/mine --baseline runs/dense --figures paper/figures",
+    )
 )
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[
         Path | None, typer.Option(help="Its data, if they have moved since the run.")
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="A run folder whose curves stand beside, such as one of dense FedAvg."),
+    ] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(help="Scenes to draw; without it, those that take some seconds.", min=1),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for every figure as SVG, PNG and CSV.")
+    ] = None,
     code_dir: CodeDir = None,
 ) -> None:
-    """Write a run's report again."""
+    """Write a run's report again, with a baseline, more scenes or files of its figures."""
     from data_prep.dataset import open_data
     from fl_app.report import write_report
     from rsdgc.registry import add_code_dir
@@ -295,7 +312,10 @@ def report(
         add_code_dir(code_dir)
     if data is not None:
         open_data(data)  # a report without pictures would hide that they cannot be used
-    typer.echo(f"report: {write_report(run, data)}")
+    page = write_report(run, data, baseline=baseline, scenes=scenes, figures=figures)
+    typer.echo(f"report: {page}")
+    if figures is not None:
+        typer.echo(f"figures: {figures}")
 
 
 @app.command(epilog=examples("rsdgc models", "rsdgc models --json"))

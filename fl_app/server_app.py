@@ -33,6 +33,7 @@ from fl_app.runs.records import (
     ModalityScores,
     PrivacySpent,
     RunSummary,
+    SiteScores,
 )
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
@@ -47,6 +48,7 @@ from rsdgc.frozen_part import FrozenPart
 from rsdgc.registry import add_code_dir
 from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
+from strategies.metrics import Scores
 from strategies.model_record import to_record, to_vector
 from strategies.observer import Observers
 from strategies.round_log import human_bytes, log_times
@@ -284,6 +286,7 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         classes=list(sites.data.classes),
         confusion=[] if confusion is None else confusion.tolist(),
         by_modalities=_scores_by_modalities(strategy),
+        by_site=_scores_by_site(strategy),
         refused=dict(ledger.refusals),
         suspended=dict(ledger.suspensions),
         left_out=sites.nodes.names_left_out(),
@@ -307,6 +310,26 @@ def _scores_by_modalities(strategy: SiteStrategy) -> list[ModalityScores]:
         )
         for modalities, scores in strategy.final.by_modalities.items()
     ]
+
+
+def _scores_by_site(strategy: SiteStrategy) -> list[SiteScores]:
+    records = []
+    for name, counts in strategy.final.by_site.items():
+        parts = (counts.reference, counts.predicted, counts.correct)
+        scores = Scores.from_counts(*parts, counts.loss)
+        reference, predicted, correct = (part.tolist() for part in parts)
+        records.append(
+            SiteScores(
+                site=name,
+                accuracy=round(scores.accuracy, 6),
+                balanced_accuracy=round(scores.balanced_accuracy, 6),
+                kappa=round(scores.kappa, 6),
+                reference=reference,
+                predicted=predicted,
+                correct=correct,
+            )
+        )
+    return records
 
 
 def _best_round(strategy: SiteStrategy) -> BestRound | None:

@@ -301,8 +301,8 @@ class SiteStrategy(Strategy):
                     self.replace_model(aggregated)
                 arrays = aggregated
             suspended = self._suspend(server_round, replies)
-            seconds = time.monotonic() - start_time
-            self.ledger.close_round(self._exchange.outbox.end(), self.ratios(), seconds)
+            times = time.monotonic() - start_time, self._exchange.sent_at - start_time
+            self.ledger.close_round(self._exchange.outbox.end(), self.ratios(), *times)
             self.ledger.suspend(suspended, len(self._suspended))
             self._enter_left_out()
             last_round = self._last_round(num_rounds, server_round)

@@ -38,6 +38,8 @@ class FinalEvaluation:
     confusion: Int64 | None = None
     scores: Scores | None = None
     val: Scores | None = None  #: scores on the validation splits
+    #: what each site counted on its test split, by name
+    by_site: dict[str, ClassCounts] = field(default_factory=dict)
     #: scores at the sites that have these modalities and no others
     by_modalities: dict[tuple[str, ...], Scores] = field(default_factory=dict)
 
@@ -72,6 +74,7 @@ class FinalEvaluation:
                 vals.append(reply.val)
         self.local = {**self.initial_local, **mean_arrays(received, self.initial_local)}
         self.val = sum_counts(vals)
+        self.by_site = {name: part for name, part in counts.items() if part.samples}
         self.scores = sum_counts(counts.values())
         if self.scores is None:
             return

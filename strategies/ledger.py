@@ -85,6 +85,9 @@ class SiteEntry:
     resynced: bool = False
     bytes_resync: int = 0
     accepted_share: float | None = None
+    #: from the moment the message was sent until its reply was here, on the server's clock; the
+    #: transfers, the wait for a free processor and the site's work are in it
+    reply_seconds: float | None = None
     time: str = ""
 
     @property
@@ -157,6 +160,8 @@ class RoundEntry:
     num_test: int = 0  #: test chips that the scores stand on
     num_val: int = 0
     by_site: dict[str, float] = field(default_factory=dict)
+    #: until the tasks were sent: for sites, and to pack the tasks
+    wait_seconds: float | None = None
     time: str = ""
 
 
@@ -191,7 +196,11 @@ class Ledger:
         self.count(entries)
 
     def close_round(
-        self, entries: list[SiteEntry], ratios: dict[str, float], seconds: float
+        self,
+        entries: list[SiteEntry],
+        ratios: dict[str, float],
+        seconds: float,
+        wait_seconds: float | None = None,
     ) -> None:
         """Add a round with its messages; its score follows with :meth:`score_round`."""
         # Five digits: the file has a line of all layers per round.
@@ -203,6 +212,7 @@ class Ledger:
                 sites=sum(accepted),
                 asked=len(accepted),
                 seconds=round(seconds, 3),
+                wait_seconds=None if wait_seconds is None else round(wait_seconds, 3),
                 ratios=digits,
                 time=utc_time(),
             )

@@ -7,6 +7,7 @@ for that. Each is answered within the same round, once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from logging import WARNING
 from typing import Any, Protocol
@@ -95,6 +96,7 @@ class RoundExchange:
     ) -> None:
         self.outbox = Outbox()
         self.timeout_s = 3600.0
+        self.sent_at = 0.0  #: when the messages of the present round were sent, monotonic
         self._method = method
         self._site_manager = site_manager
         self._running = running
@@ -151,6 +153,7 @@ class RoundExchange:
                 observer.site_replied(self.outbox.sent[index].site)
             return message
 
+        self.sent_at = time.monotonic()
         replies = send_and_receive(
             grid,
             to_send,
@@ -196,7 +199,9 @@ class RoundExchange:
         the channel transform.
         """
         sent = self.outbox.sent[index]
-        if self.entries[sent.site].resynced:
+        entry = self.entries[sent.site]
+        entry.reply_seconds = round(time.monotonic() - self.sent_at, 3)
+        if entry.resynced:
             return None
         part, download = messages.FROZEN, self._requested_frozen_part(reply)
         if download is None and is_request(reply, messages.TRANSFORM):

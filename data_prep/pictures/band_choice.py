@@ -13,6 +13,8 @@ from data_prep.schema import ModalityMeta
 _FAMILIAR = (("red", "green", "blue"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))
 #: Wavelengths of a display's red, green and blue, roughly.
 _VISIBLE_NM = (650.0, 550.0, 470.0)
+#: How far a band may be from these and still show natural colors.
+_VISIBLE_TOLERANCE_NM = 50.0
 #: From this many unnamed bands on, the first three are too close together to show any color.
 _HYPERSPECTRAL = 24
 #: Where red, green and blue lie among the bands of a spectrometer from 400 to 2500 nm.
@@ -46,6 +48,26 @@ def picture_bands(names: Sequence[str]) -> tuple[int, int, int]:
         red, green, blue = (round(share * len(names)) for share in _SPECTRUM_SHARES)
         return red, green, blue
     return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)
+
+
+def composite_name(names: Sequence[str]) -> str:
+    """Say which bands :func:`picture_bands` shows, and as which colors.
+
+    ``natural color (B4, B3, B2)``, ``false color (nir, red, green)``, or the name of a single band.
+    """
+    red, green, blue = (names[band] for band in picture_bands(names))
+    if red == green == blue:
+        return red
+    lower = [name.lower().strip() for name in names]
+    bands = picture_bands(names)
+    visible = any(
+        tuple(_position(lower, word) for word in words) == bands for words in _FAMILIAR
+    ) or all(
+        abs(_wavelength_nm(lower[band]) - nm) < _VISIBLE_TOLERANCE_NM
+        for band, nm in zip(bands, _VISIBLE_NM, strict=True)
+    )
+    kind = "natural color" if visible else "false color"
+    return f"{kind} ({red}, {green}, {blue})"
 
 
 def _position(names: list[str], word: str) -> int | None:

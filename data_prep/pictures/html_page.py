@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -33,6 +34,44 @@ _HEAD = """<!doctype html>
 {% macro key(name, color) %}
 <li><span class="swatch" style="background:{{ color }}"></span>{{ name }}</li>
 {% endmacro %}
+{% macro files(name, table=none, figure=none) %}
+<span class="files">{% if figure %}<a download="{{ stem }}-{{ figure.key }}.svg"
+ href="{{ figure.svg_uri }}" aria-label="{{ name }} as SVG">SVG</a>{% endif %}
+{% if table and table.rows %}<a download="{{ stem }}-{{ name|replace(" ", "-") }}.csv"
+ href="{{ table.uri }}" aria-label="{{ name }} as CSV">CSV</a>{% endif %}</span>
+{% endmacro %}
+{% macro plot(figure, caption, kind="") %}
+<figure>
+<div class="plot {{ kind }}" tabindex="0" role="group" aria-label="{{ caption }}">{{ figure }}</div>
+<figcaption>{{ caption }} {{ files(figure.key, figure.table, figure) }}</figcaption>
+</figure>
+{% endmacro %}
+{% macro map_panel(place, width, height, caption, alt, bar=none, scale=false) %}
+<figure>
+<figcaption>{{ caption }}</figcaption>
+<div class="map" style="--ratio:{{ "%.4f"|format(width / height) }}">
+<div class="ground">
+<svg viewBox="-0.06 -0.06 {{ width + 0.12 }} {{ height + 0.12 }}" role="img"
+ aria-label="{{ alt }}">{{ caller() }}</svg>
+{% if scale and place.scale_share %}
+<span class="scale-bar" style="width:{{ place.scale_share }}%">{{ place.scale_text }}</span>
+<span class="north">N</span>
+{% endif %}
+</div>
+<div class="x-ticks">{% for tick in place.x_ticks %}<span style="left:{{ tick.at }}%">
+{{- tick.text }}</span>{% endfor %}</div>
+<div class="y-ticks">{% for tick in place.y_ticks %}<span style="top:{{ tick.at }}%">
+{{- tick.text }}</span>{% endfor %}</div>
+</div>
+{% if bar %}<p class="color-bar"><span>{{ bar.low }}</span><i style="background:
+{{- bar.gradient }}"></i><span>{{ bar.high }}</span> <span>{{ bar.unit }}</span></p>{% endif %}
+</figure>
+{% endmacro %}
+{% macro place_line(place) %}
+{% if place.crs %}{{ place.crs }}, coordinates in {{ place.unit }}.
+{% if place.center %}Center: {{ place.center }}. {% endif %}North is up.
+{% else %}No CRS: coordinates are pixels of the scene.{% endif %} A cell is {{ place.cell }} wide.
+{% endmacro %}
 {% macro table(label, texts, numbers=(), last="", kind="") %}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ label }}">
 <table{% if kind %} class="{{ kind }}"{% endif %}><thead><tr>
@@ -51,13 +90,21 @@ _FOOT = """
 
 
 def render_page(
-    template: str, *, title: str, synthetic: bool, policy: str = _POLICY, **context: Any
+    template: str,
+    *,
+    title: str,
+    synthetic: bool,
+    stem: str = "rsdgc",
+    policy: str = _POLICY,
+    **context: Any,
 ) -> str:
     """Return a page; everything that comes from the data is escaped.
 
     ``template`` is the Jinja source of what is inside ``<body>``. Besides what ``context`` names,
-    it may use the frame's macros ``mark`` (a badge if the data are synthetic), ``fact``, ``key``
-    and ``table``, and the filters below. Both pages write numbers with them.
+    it may use the frame's macros ``mark`` (a badge if the data are synthetic), ``fact``, ``key``,
+    ``table``, ``plot`` (a figure with its files), ``map_panel`` and ``place_line`` (a picture with
+    coordinates, and where it is), and the filters below. All pages write numbers with them.
+    ``stem`` begins the names of files that readers keep.
     ``policy`` is the page's Content-Security-Policy.
     """
     environment = Environment(
@@ -70,8 +117,18 @@ def render_page(
         decimal=number_format.decimal_text,
         count=number_format.count_text,
         exact="{:,}".format,
+        limits=_limits_text,
         seconds=number_format.seconds_text,
     )
     page = environment.from_string(_HEAD + template + _FOOT)
-    style = Markup(STYLE)  # noqa: S704  our own constant
-    return page.render(title=title, synthetic=synthetic, style=style, policy=policy, **context)
+    facts = {"title": title, "synthetic": synthetic, "stem": stem}
+    own = {"style": Markup(STYLE), "policy": Markup(policy)}  # noqa: S704  constants
+    return page.render(**facts, **own, **context)
+
+
+def _limits_text(interval: Sequence[float] | None) -> str:
+    """Write the limits of a share: ``85.6–92.4 %``."""
+    if interval is None:
+        return number_format.MISSING
+    low, high = (100 * limit for limit in interval)
+    return f"{low:.1f}–{high:.1f}\u00a0%"

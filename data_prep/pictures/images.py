@@ -41,16 +41,21 @@ def photo_uri(rgba: NDArray[np.uint8], max_px: int) -> str:
     image.thumbnail((max_px, max_px), Image.Resampling.BOX, reducing_gap=None)
     # A tenth of the PNG's size and, unlike JPEG, with transparency; not every Pillow has it.
     if features.check("webp"):
-        return _data_uri(image, "webp", quality=_WEBP_QUALITY, method=4)
-    return _data_uri(image, "png", optimize=True)
+        return _image_uri(image, "webp", quality=_WEBP_QUALITY, method=4)
+    return _image_uri(image, "png", optimize=True)
 
 
 def cells_uri(rgba: NDArray[np.uint8]) -> str:
     """Return a map of one pixel per cell, [H, W, 4], as a data URI with exact colors."""
-    return _data_uri(Image.fromarray(np.ascontiguousarray(rgba)), "png", optimize=True)
+    return _image_uri(Image.fromarray(np.ascontiguousarray(rgba)), "png", optimize=True)
 
 
-def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
+def _image_uri(image: Image.Image, kind: str, **options: object) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format=kind.upper(), **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(f"image/{kind}", buffer.getvalue())
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """Return a file's content as a URI that needs no file."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

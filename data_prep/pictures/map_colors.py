@@ -10,9 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.pictures.color_vision import least_difference
-
-Color = tuple[int, int, int]
+from data_prep.pictures.color_vision import least_difference, simulate, to_lab
+from data_prep.pictures.official_palettes import Color, official_colors
 
 # By pattern of the class name; the first that matches counts. The colors look like those of
 # land-cover maps, and annealing has moved them until any two differ by at least ΔE 10 (CIEDE2000)
@@ -42,18 +41,32 @@ _COVER: tuple[tuple[str, Color], ...] = (
     (r"bare|barren|soil|sand|rock|desert|beach", (212, 198, 177)),
 )
 
-#: Colors of the splits, which lie over imagery: one dark, one light, one vivid, and gray.
+#: Colors of the splits, which lie over imagery: dark, light, vivid, and gray. No land cover has
+#: them.
 SPLIT_COLORS: dict[str, Color] = {
-    "train": (0, 90, 181),
-    "val": (240, 228, 66),
-    "test": (220, 80, 0),
-    "buffer": (150, 150, 150),
+    "train": (106, 27, 154),
+    "val": (128, 222, 234),
+    "test": (255, 64, 129),
+    "buffer": (60, 60, 60),
 }
 
 # ΔE*ab below which a color would be taken for that of another class on the map.
 _LEAST_DIFFERENCE = 10.0
+# ΔE*ab that two colors of a product should have, of few and of many classes, and the most that one
+# is changed to have it.
+_CLEAR_DIFFERENCE, _MOST_CHANGE = (18.0, 8.0), 40.0
+_MANY_CLASSES = 20
+# How many times the difference to a color of another map counts, for that of a site.
+_APART = 2.0
 # Colors that all differ; less than the pool of 72.
 _MAX_DISTINCT = 60
+# What colors of a product may give way to: ten steps of each channel.
+_GRID: list[Color] = [
+    (red, green, blue)
+    for red in range(0, 256, 28)
+    for green in range(0, 256, 28)
+    for blue in range(0, 256, 28)
+]
 # Hues are equal steps; the lightnesses carry the contrast that is left to color-blind readers.
 _POOL_HUES, _POOL_LIGHTNESS, _POOL_SATURATION = 18, (0.5, 0.7, 0.3, 0.86), 0.55
 
@@ -61,10 +74,14 @@ _POOL_HUES, _POOL_LIGHTNESS, _POOL_SATURATION = 18, (0.5, 0.7, 0.3, 0.86), 0.55
 def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     """Return RGB colors of K classes, [K, 3], each different while there are no more than 60.
 
-    A name that says a land cover gets that cover's color on maps, or a shade of it if another
-    class has that color or one too like it. Any other name gets the color that differs most from
-    those in use.
+    Classes of ESA WorldCover or CORINE get the colors of that product. Any other name that says a
+    land cover gets that cover's color on maps. A color that another class has, or one too like it,
+    gives way: to the most similar one that differs enough for a product's, else to another shade.
+    A name that says no land cover gets the color that differs most from those in use.
     """
+    official = official_colors(names)
+    if official is not None:
+        return _told_apart(official)
     covers = [
         next((color for words, color in _COVER if re.search(words, name.lower())), None)
         for name in names
@@ -81,17 +98,47 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     return np.array(colors, np.uint8).reshape(len(names), 3)
 
 
-def site_colors(count: int) -> NDArray[np.uint8]:
-    """Return colors of sites, uint8 [count, 3]; each differs most from the 60 before it."""
+def site_colors(count: int, classes: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Return colors of sites, uint8 [count, 3]; each differs most from the 60 before it.
+
+    None is that of a split or of one of the ``classes``, while the pool has others.
+    """
+    taken = [*SPLIT_COLORS.values(), *map(_color, class_colors(classes).tolist())]
+    # A site must differ from other sites more than from what is on other maps.
+    apart = _APART * _nearest(_pool(), taken[-_MAX_DISTINCT // 2 :])
     colors: list[Color] = []
     for _ in range(count):
-        colors.append(_free_color(None, colors))
+        nearest = np.minimum(_nearest(_pool(), colors[-_MAX_DISTINCT:]), apart)
+        colors.append(_pool()[int(nearest.argmax())])
     return np.array(colors, np.uint8).reshape(count, 3)
 
 
 def hex_color(color: Sequence[int] | NDArray[np.uint8]) -> str:
     """Write an RGB color for CSS: ``#4e79a7``."""
     return "#" + bytes(int(channel) for channel in color).hex()
+
+
+def _color(rgb: Sequence[int]) -> Color:
+    red, green, blue = rgb
+    return red, green, blue
+
+
+def _told_apart(colors: Sequence[Color]) -> NDArray[np.uint8]:
+    """Return colors of which each differs from those before it, changed as little as that takes.
+
+    None is changed by more than :data:`_MOST_CHANGE`, so that a product's map is recognized; of its
+    many classes, some are then alike to color-blind readers.
+    """
+    lab = to_lab(simulate(np.array(_GRID, np.uint8), "normal"))
+    kept: list[Color] = []
+    for color in colors:
+        own = to_lab(simulate(np.array([color], np.uint8), "normal"))
+        change = np.linalg.norm(lab - own, axis=-1)
+        choice = [color, *(_GRID[i] for i in np.argsort(change) if change[i] <= _MOST_CHANGE)]
+        nearest = _nearest(choice, kept)
+        enough = min(_CLEAR_DIFFERENCE[len(colors) > _MANY_CLASSES], float(nearest.max()))
+        kept.append(choice[int((nearest >= enough).argmax())])
+    return np.array(kept, np.uint8).reshape(len(colors), 3)
 
 
 def _free_color(cover: Color | None, used: list[Color]) -> Color:

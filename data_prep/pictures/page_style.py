@@ -1,12 +1,17 @@
-"""The style sheet of both pages: light and dark, narrow screens, print."""
+"""The style sheet of all pages: light and dark, narrow screens, print."""
 
 from __future__ import annotations
+
+import re
 
 _LIGHT = """
 --page:#f4f5f2; --card:#ffffff; --ink:#18222b; --muted:#5a6872; --grid:#dde2e1; --line:#e2e6e4;
 --up:#17738a; --down:#c27320; --bad:#b8352f; --quiet:#b4bec0; --tint:#eef4f4; --note:#fbf3e2;
 --note-ink:#6b4a0c; --shade:0 1px 2px rgb(24 34 43 / 6%), 0 6px 20px rgb(24 34 43 / 4%);
 """
+
+#: Colors of the light page by the name of their CSS variable, for files that follow no page.
+LIGHT_COLORS = dict(re.findall(r"--([\w-]+):(#\w+);", _LIGHT))
 
 _DARK = """
 --page:#0f1519; --card:#171f25; --ink:#e4eaed; --muted:#98a6af; --grid:#2a363e; --line:#27323a;
@@ -53,6 +58,7 @@ section { padding: 26px 28px; margin: 22px 0; scroll-margin-top: 12px; }
 .headline dl { margin: 10px 0 0; display: flex; flex-wrap: wrap; gap: 12px 26px; }
 .headline dl > div { display: flex; flex-direction: column-reverse; }
 .headline dt { font-size: .8rem; color: var(--muted); }
+.headline .interval { font-size: .8rem; color: var(--muted); flex-basis: 100%; margin: -6px 0 0; }
 .headline dd { margin: 0; font-size: 1.36rem; line-height: 1.2; font-weight: 640;
   letter-spacing: -.012em; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .headline .first dd { font-size: 2.5rem; line-height: 1.05; }
@@ -81,9 +87,12 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 td:last-child, th:last-child { padding-right: 0; }
 .compact { width: auto; }
 .compact th:not(:last-child), .compact td:not(:last-child) { padding-right: 40px; }
+.scroll + .sub, figure + .sub { margin: 12px 0 0; }
 .matrix h3 { margin-top: 6px; }
 .bar { display: inline-block; width: 84px; height: 7px; margin-left: 10px; border-radius: 4px;
   background: var(--tint); vertical-align: middle; overflow: hidden; }
+.bar { position: relative; }
+.bar b { position: absolute; top: 2.5px; height: 2px; background: var(--ink); opacity: .75; }
 .bar i { display: block; height: 100%; background: var(--up); border-radius: 4px; }
 .note-line a { color: var(--up); }
 .bar-text { margin: 14px 0 0; max-width: none; color: var(--muted); font-size: .9rem;
@@ -106,8 +115,45 @@ pre { margin: 12px 0; padding: 14px 16px; background: var(--tint); border-radius
   white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; line-height: 1.5; }
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .maps { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 22px; }
-.maps svg { display: block; width: 100%; height: auto; max-height: 560px; background: var(--tint);
-  border-radius: 6px; }
+.map { position: relative; max-width: calc(560px * var(--ratio)); padding: 0 0 19px 17px; }
+.ground { position: relative; }
+.ground svg { display: block; width: 100%; height: auto; background: var(--tint); }
+.x-ticks, .y-ticks { position: absolute; font-size: .66rem; line-height: 1.1; color: var(--muted);
+  font-variant-numeric: tabular-nums; }
+.x-ticks { left: 17px; right: 0; bottom: 0; height: 16px; }
+.y-ticks { left: 0; top: 0; bottom: 19px; width: 13px; }
+.x-ticks span, .y-ticks span { position: absolute; white-space: nowrap; }
+.x-ticks span { bottom: 0; transform: translateX(-50%); }
+.y-ticks span { writing-mode: vertical-rl; transform: translateY(-50%) rotate(180deg); }
+.x-ticks span::before { content: ""; position: absolute; left: 50%; bottom: 100%; width: 1px;
+  height: 4px; background: var(--muted); }
+.y-ticks span::before { content: ""; position: absolute; top: 50%; right: 100%; height: 1px;
+  width: 4px; background: var(--muted); }
+.scale-bar, .north { position: absolute; color: #10181d; background: rgb(255 255 255 / 82%);
+  font-size: .7rem; line-height: 1.25; font-weight: 600; }
+.scale-bar { left: 3%; bottom: 3%; border: solid #10181d; border-width: 0 2px 3px; padding: 1px 0;
+  text-align: center; white-space: nowrap; }
+.north { right: 2.5%; top: 2.5%; padding: 1px 6px 3px; border-radius: 4px; text-align: center; }
+.north::before { content: "↑"; display: block; font-size: .9rem; line-height: 1; }
+.color-bar { display: flex; gap: 8px; align-items: center; margin: 4px 0 0 17px;
+  font-size: .78rem; color: var(--muted); font-variant-numeric: tabular-nums; }
+.color-bar i { flex: 0 1 130px; height: 9px; border-radius: 3px; }
+.files { white-space: nowrap; }
+.files a { display: inline-block; padding: 1px 7px; margin: 0 2px; border: 1px solid var(--line);
+  border-radius: 99px; font-size: .72rem; color: var(--up); text-decoration: none; }
+.files a:hover { background: var(--tint); }
+.scenes { display: flex; flex-wrap: wrap; gap: 6px 8px; }
+.choice { display: contents; }
+.choice input { position: absolute; opacity: 0; pointer-events: none; }
+.choice > label { order: 1; padding: 3px 12px; border: 1px solid var(--line); border-radius: 99px;
+  font-size: .84rem; cursor: pointer; overflow-wrap: anywhere; }
+.choice > label:hover { background: var(--tint); }
+.choice input:checked + label { background: var(--up); border-color: var(--up);
+  color: var(--card); font-weight: 600; }
+.choice input:focus-visible + label { outline: 2px solid var(--up); outline-offset: 2px; }
+.scene { order: 2; display: none; flex-basis: 100%; min-width: 0; }
+.scene h3 { margin-top: 12px; }
+.choice input:checked ~ .scene { display: block; }
 .maps figcaption { margin: 0 0 6px; color: var(--ink); font-weight: 560; }
 .thirds { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 .cells { image-rendering: pixelated; }
@@ -118,7 +164,7 @@ code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospac
 body:has(#show-splits:not(:checked)) .over-splits,
 body:has(#show-sites:not(:checked)) .over-sites,
 body:has(#show-blocks:not(:checked)) .blocks { display: none; }
-.toggles { margin: 16px 0 0; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .9rem; }
+.toggles { margin: 10px 0 14px; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .9rem; }
 .maps + .legend + .sub { margin: 10px 0 0; }
 .legend { list-style: none; margin: 18px 0 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: 5px 20px; font-size: .9rem; }
@@ -144,13 +190,14 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
   header { padding-top: 30px; }
   section { padding: 20px 16px; border-radius: 12px; }
   .headline > div { padding: 16px 18px; }
-  .maps { gap: 14px 10px; }
-  .thirds { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .maps, .thirds { grid-template-columns: minmax(0, 1fr); gap: 18px; }
   .bar { width: 44px; }
+  .compact th:not(:last-child), .compact td:not(:last-child) { padding-right: 16px; }
 }
 @media print {
   body { font-size: 10.5pt; }
-  nav { display: none; }
+  nav, .files, .choice > label { display: none; }
+  .scenes { display: block; }
   main, header, footer { max-width: none; padding: 0; }
   section, .headline { border-color: #ccc; break-inside: auto; }
   figure, tr, .thumbs li, .headline { break-inside: avoid; }

@@ -3,7 +3,8 @@
 Every run (:mod:`~fl_app.compare.trials` lists them) is a whole simulation in a folder of its own. A
 run that is complete, with the same settings, is not repeated: a comparison that was interrupted
 continues where it stopped, and one with more methods, budgets or seeds than before runs only the
-new ones. :mod:`~fl_app.compare.results` writes their figures as a CSV file, a table and a plot.
+new ones. :mod:`~fl_app.compare.results` writes their figures as a CSV file, a table and a plot,
+:mod:`~fl_app.compare.compare_page` as a page with curves and paired tests.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_app.compare.compare_page import write_page
+from fl_app.compare.method_pairs import SharedChips
 from fl_app.compare.pace import Pace
-from fl_app.compare.results import write_results
+from fl_app.compare.results import read_rows, write_results
 from fl_app.compare.trials import Trial, trials_of
 from fl_app.interruption import explain_interruption
 from fl_app.runs.folder import FOLDERS, in_use, read_settings
@@ -37,9 +40,10 @@ def compare(
 ) -> Path:
     """Run all trials on ``data`` and write their figures and a plot into the folder ``out``.
 
-    ``compare.csv``, ``compare.md`` and ``compare.svg`` are written again after every run, from the
-    runs that are complete; the path of the table in Markdown is returned. ``common`` are the
-    settings of all trials, by hyphenated key. If a run fails, those before it are kept.
+    ``compare.csv``, ``compare.md``, ``compare.svg`` and ``compare.html`` are written again after
+    every run, from the runs that are complete; the path of the table in Markdown is returned.
+    ``common`` are the settings of all trials, by hyphenated key. If a run fails, those before it
+    are kept.
     """
     all_settings = {
         trial: Settings.from_mapping(
@@ -53,6 +57,7 @@ def compare(
     for trial in left:
         if in_use(out / trial.folder):
             check_replaceable(out / trial.folder)
+    chips = SharedChips(data)
     with explain_interruption(lambda: _what_stands(out, all_settings)):
         pace = Pace(len(left))
         for number, (trial, settings) in enumerate(all_settings.items(), start=1):
@@ -62,7 +67,11 @@ def compare(
                 with pace.run():
                     run_simulation(settings, cpus_per_site=cpus_per_site, force=True, title=place)
             _refuse_lost_uploads(out / trial.folder)
-            write_results(out, _complete(out, all_settings))
+            complete = read_rows(out, _complete(out, all_settings))
+            write_results(out, complete)
+            # Of runs that were complete before, one page is enough.
+            if trial in left or number == len(all_settings):
+                write_page(out / "compare.html", complete, len(all_settings), chips)
     return out / "compare.md"
 
 

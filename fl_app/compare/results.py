@@ -7,6 +7,7 @@ import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -17,6 +18,19 @@ from rsdgc.durable import replace_text
 from strategies.round_log import human_bytes
 
 Rows = Sequence[tuple[Trial, Run]]
+
+
+class MethodName(NamedTuple):
+    """What the runs of a comparison that differ in their seeds alone have in common."""
+
+    label: str
+    budget: str
+
+    @property
+    def text(self) -> str:
+        """The method, its settings and its budget in one line."""
+        return " ".join(filter(None, [self.label, self.budget.replace("x", "×")]))
+
 
 COLUMNS = (
     "accuracy",
@@ -39,9 +53,13 @@ QUARTERS = (0.25, 0.5, 0.75)
 MARKERS = "osD^vP*X<>"
 
 
-def write_results(out: Path, trials: Sequence[Trial]) -> None:
+def read_rows(out: Path, trials: Sequence[Trial]) -> Rows:
+    """Read the runs of trials that are complete."""
+    return [(trial, read_run(out / trial.folder)) for trial in trials]
+
+
+def write_results(out: Path, rows: Rows) -> None:
     """Write ``compare.csv``, ``compare.md`` and ``compare.svg`` of complete runs."""
-    rows = [(trial, read_run(out / trial.folder)) for trial in trials]
     write_csv(out / "compare.csv", rows)
     write_markdown(out / "compare.md", rows)
     write_plot(out / "compare.svg", rows)
@@ -68,7 +86,8 @@ def write_markdown(path: Path, rows: Rows) -> None:
         "| fewer up | in total | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for (label, budget), runs in _by_method(rows).items():
+    for (label, budget), seeds in by_method(rows).items():
+        runs = list(seeds.values())
         accuracy = [run.summary.accuracy or 0.0 for run in runs]
         means = {
             name: statistics.fmean(getattr(run.summary, name) for run in runs)
@@ -95,8 +114,8 @@ def write_markdown(path: Path, rows: Rows) -> None:
 def _modality_lines(rows: Rows) -> list[str]:
     """Return a line a method, budget and the sites with the same modalities; none if all have."""
     groups: dict[tuple[str, str, str], list[ModalityScores]] = {}
-    for (label, budget), runs in _by_method(rows).items():
-        for run in runs:
+    for (label, budget), seeds in by_method(rows).items():
+        for run in seeds.values():
             for group in run.summary.by_modalities:
                 key = label, budget, ", ".join(group.modalities)
                 groups.setdefault(key, []).append(group)
@@ -123,7 +142,8 @@ def write_plot(path: Path, rows: Rows) -> None:
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.add_subplot()
     series: dict[str, list[tuple[float, float, float]]] = {}
-    for (label, _), runs in _by_method(rows).items():
+    for (label, _), seeds in by_method(rows).items():
+        runs = list(seeds.values())
         accuracy = [100 * (run.summary.accuracy or 0.0) for run in runs]
         spread = statistics.stdev(accuracy) if len(runs) > 1 else 0.0
         sent = statistics.fmean(run.summary.bytes_up + run.summary.bytes_down for run in runs)
@@ -145,12 +165,12 @@ def write_plot(path: Path, rows: Rows) -> None:
     replace_text(path, text.getvalue())
 
 
-def _by_method(rows: Rows) -> dict[tuple[str, str], list[Run]]:
-    """Return the scored runs of each method and budget, in the order of the rows."""
-    runs: dict[tuple[str, str], list[Run]] = {}
+def by_method(rows: Rows) -> dict[MethodName, dict[int, Run]]:
+    """Return the scored runs of each method and budget, by seed, in the order of the rows."""
+    runs: dict[MethodName, dict[int, Run]] = {}
     for trial, run in rows:
         if run.summary.accuracy is not None:
-            runs.setdefault((trial.label, trial.budget), []).append(run)
+            runs.setdefault(MethodName(trial.label, trial.budget), {})[trial.seed] = run
     return runs
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from data_prep.pictures.html_page import render_page
 from fl_app.live.progress import Progress, ProgressReader
 from fl_app.methods import METHODS
-from fl_app.report.accuracy_curves import accuracy_by_bytes, accuracy_by_round
+from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round
 from rsdgc.errors import RunFolderError
 
 POLICY = (
@@ -279,7 +279,7 @@ class DashboardPage:
                 "Against the bytes sent. The dotted line marks what dense FedAvg would have sent."
             )
             figures = ((accuracy_by_round(run), by_round), (accuracy_by_bytes(run), by_bytes))
-            self._curves = [(figure, text) for figure, text in figures if figure is not None]
+            self._curves = [(figure.svg, text) for figure, text in figures if figure is not None]
             self._curves_of = drawn
         return self._curves
 

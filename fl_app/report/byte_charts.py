@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.number_format import bytes_text, bytes_tick, plural
+from data_prep.pictures.plot import DOWN, INK, MUTED, QUIET, Plot, draw, tidy
 from fl_app.report.ledger_totals import SiteTotal, site_totals
-from fl_app.report.svg import DOWN, INK, MUTED, QUIET, draw, tidy
 from fl_app.runs.records import Run
 
 #: Rows with which the heat map of ratios stays legible; the largest layers are kept.
@@ -34,7 +34,7 @@ def compressed_layers(run: Run) -> list[str]:
     return [name for name in names if any(line.ratios.get(name, 1.0) < 1.0 for line in run.history)]
 
 
-def ratio_heat_map(run: Run) -> Markup | None:
+def ratio_heat_map(run: Run) -> Plot | None:
     """Draw the share of each layer sent up, over the rounds; None if all were sent whole."""
     names = compressed_layers(run)
     if not names:
@@ -69,10 +69,12 @@ def ratio_heat_map(run: Run) -> Markup | None:
         bar.outline.set_visible(False)
 
     label = f"Share sent of {plural(len(names), 'layer')} over {plural(len(lines), 'round')}"
-    return draw("ratios", label, (10.2, 1.0 + 0.185 * len(names)), paint)
+    rows = [[line.round, *(line.ratios.get(name) for name in names)] for line in lines]
+    table = CsvTable(["round", *names], rows)
+    return draw("ratios", label, (10.2, 1.0 + 0.185 * len(names)), paint, table)
 
 
-def site_bars(run: Run) -> Markup | None:
+def site_bars(run: Run) -> Plot | None:
     """Draw the bytes of each site, up by group of layers and down; None if nothing was sent."""
     totals = sorted(site_totals(run), key=lambda total: -total.bytes_up - total.bytes_down)
     kept = {total.site for total in totals[:MAX_SITES]}
@@ -95,7 +97,14 @@ def site_bars(run: Run) -> Markup | None:
         f"{total.site} {bytes_text(total.bytes_up)} up and {bytes_text(total.bytes_down)} down"
         for total in totals
     )
-    return draw("sites", label, (10.2, 1.35 + 0.26 * len(totals)), paint)
+    groups = list(dict.fromkeys(group for total in totals for group in total.up_by_group))
+    columns = ["site", "bytes_up", "bytes_down", *(f"up_{group}" for group in groups)]
+    rows = [
+        [t.site, t.bytes_up, t.bytes_down, *(t.up_by_group.get(g, 0) for g in groups)]
+        for t in totals
+    ]
+    table = CsvTable(columns, rows)
+    return draw("sites", label, (10.2, 1.35 + 0.26 * len(totals)), paint, table)
 
 
 def _stack_up(axes: Axes, totals: list[SiteTotal]) -> None:

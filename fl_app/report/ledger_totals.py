@@ -66,3 +66,14 @@ def refusals_by_reason(run: Run) -> list[tuple[str, int]]:
             if entry.refused
         )
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def train_losses(run: Run) -> dict[int, float]:
+    """Return, by round, the mean loss of training over the chips of the sites that reported one."""
+    sums: dict[int, tuple[float, int]] = {}
+    for entry in run.site_entries:
+        if entry.accepted and entry.phase == "train" and entry.train_loss is not None:
+            loss, chips = sums.get(entry.round, (0.0, 0))
+            weight = max(1, entry.num_examples)
+            sums[entry.round] = (loss + entry.train_loss * weight, chips + weight)
+    return {number: loss / chips for number, (loss, chips) in sums.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from data_prep.pictures import number_format
+from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.html_page import render_page
 from data_prep.pictures.map_colors import hex_color
+from data_prep.pictures.plot import Plot
 from fl_app.methods import METHODS
-from fl_app.report.accuracy_curves import accuracy_by_bytes, accuracy_by_round
 from fl_app.report.byte_charts import (
     MAX_LAYERS,
     MAX_SITES,
@@ -25,11 +26,22 @@ from fl_app.report.byte_charts import (
     site_bars,
 )
 from fl_app.report.confusion import class_scores, confusion_matrix, worst_mistakes
+from fl_app.report.confusion import score_table as score_table_of_classes
+from fl_app.report.figure_files import write_figures
 from fl_app.report.imagery import Imagery, show_imagery
+from fl_app.report.intervals import Interval, bootstrap, wilson
 from fl_app.report.land_cover_map import RIGHT, WRONG
+from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round, loss_by_round
 from fl_app.report.ledger_totals import refusals_by_reason, refusals_by_round, site_totals
 from fl_app.report.outlying_sites import outlying_figures
 from fl_app.report.report_template import TEMPLATE
+from fl_app.report.site_scores import (
+    accuracy_by_site,
+    recall_by_site_and_class,
+    score_table,
+    site_scores,
+)
+from fl_app.report.time_split import run_time, time_by_round
 from fl_app.runs.provisional import read_provisional_run
 from fl_app.runs.records import Run, read_run
 from fl_app.settings import AUTO, Settings
@@ -44,7 +56,14 @@ MAX_NAMED_SITES = 6
 _FOLDERS = ("data-dir", "out", "state-dir")
 
 
-def write_report(run_dir: Path, data: Path | None = None) -> Path:
+def write_report(
+    run_dir: Path,
+    data: Path | None = None,
+    *,
+    baseline: Path | None = None,
+    scenes: int | None = None,
+    figures: Path | None = None,
+) -> Path:
     """Write ``report.html`` into a run folder; an older one is replaced as a whole.
 
     Parameters
@@ -55,6 +74,12 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
     data : Path or None
         Store or partition for the pictures; None for the one that the run was trained on. Where
         it is not on this machine the report says so and is complete otherwise.
+    baseline : Path or None
+        Another run folder, whose curves and scores stand beside the run's: dense FedAvg, say.
+    scenes : int or None
+        Scenes that are drawn; None for as many as are predicted within seconds.
+    figures : Path or None
+        Folder that gets every figure as SVG, PNG and CSV; made if it is missing.
 
     Returns
     -------
@@ -67,7 +92,8 @@ def write_report(run_dir: Path, data: Path | None = None) -> Path:
         A file is missing or damaged, or the report cannot be written.
     """
     run = read_run(run_dir)
-    return _write_page(run, show_imagery(run, data))
+    other = None if baseline is None else read_run(baseline)
+    return _write_page(run, show_imagery(run, data, scenes), baseline=other, figures=figures)
 
 
 def write_interim_report(run_dir: Path) -> Path:
@@ -80,41 +106,105 @@ def write_interim_report(run_dir: Path) -> Path:
     return _write_page(run, Imagery(absent=absent), interim=True)
 
 
-def _write_page(run: Run, imagery: Imagery, *, interim: bool = False) -> Path:
+def _write_page(
+    run: Run,
+    imagery: Imagery,
+    *,
+    interim: bool = False,
+    baseline: Run | None = None,
+    figures: Path | None = None,
+) -> Path:
     summary = run.summary
-    known = summary.method in METHODS  # not a user's own, nor one of another version
-    method = METHODS[summary.method].title if known else summary.method
+    method = method_title(summary.method)
     missing, totals = refusals_by_round(run), site_totals(run)
     place = _place(run)
+    plots, classes = _figures(run, baseline), _class_parts(run)
+    scores_by_site = site_scores(run)
     page = render_page(
         TEMPLATE,
         title=f"{method} on {place}: {number_format.percent_text(summary.accuracy)}",
         place=place,
         synthetic=run.synthetic,
         run=run,
+        stem=run.folder.resolve().name,
         summary=summary,
         method=method,
         lead=_lead(run, method),
+        accuracy_interval=_accuracy_interval(run),
+        banded=any(line.num_test for line in run.history),
+        baseline=baseline,
+        beside=[] if baseline is None else list(_beside(run, baseline)),
         imagery=imagery,
         interim=interim,
         right_color=hex_color(RIGHT),
         wrong_color=hex_color(WRONG),
         sites=totals,
+        site_scores=scores_by_site,
+        site_table=score_table(scores_by_site),
+        time=run_time(run),
         rounds=[(line, missing.get(line.round, [])) for line in run.history],
+        rounds_table=_rounds_table(run),
         refusals=refusals_by_reason(run),
         outliers=outlying_figures(run),
         clipped=", ".join(f"{total.site} {total.clipped}×" for total in totals if total.clipped),
         settings=list(_settings(run)),
         command=command_text(run),
-        **_figures(run),
-        **_class_parts(run),
+        **plots,
+        **classes,
     )
     path = run.folder / "report.html"
     try:
         replace_text(path, page)
+        if figures is not None:
+            shown = [*plots.values(), classes["confusion"], imagery.overview]
+            write_figures(figures, [plot for plot in shown if isinstance(plot, Plot)], imagery.maps)
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error}") from None
+        where = error.filename or path
+        raise RunError(f"{where} cannot be written ({error.strerror}): choose another") from None
     return path
+
+
+def method_title(method: str) -> str:
+    """Return the name of a method as a title has it; a user's own method has its name alone."""
+    # nor is one of another version known here
+    return METHODS[method].title if method in METHODS else method
+
+
+def _accuracy_interval(run: Run) -> Interval | None:
+    """Return Wilson's interval of the final accuracy, if the count of test chips is known."""
+    summary = run.summary
+    count = summary.num_test or sum(map(sum, summary.confusion))
+    return None if summary.accuracy is None else wilson(summary.accuracy * count, count)
+
+
+def _beside(run: Run, baseline: Run) -> Iterator[tuple[str, str, str]]:
+    """Yield the name of a figure, and its text for the run and for the baseline."""
+    rows: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "accuracy": ("accuracy", number_format.percent_text),
+        "balanced accuracy": ("balanced_accuracy", number_format.percent_text),
+        "kappa": ("kappa", number_format.decimal_text),
+        "sent by the sites": ("bytes_up", number_format.bytes_text),
+        "sent to the sites": ("bytes_down", number_format.bytes_text),
+        "rounds": ("rounds", number_format.count_text),
+        "seed": ("seed", str),
+        "time": ("seconds", number_format.seconds_text),
+    }
+    for name, (field, text) in rows.items():
+        yield name, text(getattr(run.summary, field)), text(getattr(baseline.summary, field))
+    ours, theirs = (
+        next((e.loss for e in reversed(each.history) if e.loss is not None), None)
+        for each in (run, baseline)
+    )
+    yield "test loss", number_format.decimal_text(ours), number_format.decimal_text(theirs)
+
+
+def _rounds_table(run: Run) -> CsvTable:
+    columns = (
+        *("round", "accuracy", "balanced_accuracy", "kappa", "loss", "num_test"),
+        *("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down"),
+        *("sites", "asked", "refused", "seconds", "time"),
+    )
+    return CsvTable(columns, [[getattr(line, name) for name in columns] for line in run.history])
 
 
 def _place(run: Run) -> str:
@@ -179,8 +269,8 @@ def _budget_text(budget: str) -> str:
     return number_format.bytes_text(float(number)) if is_number else budget
 
 
-def _figures(run: Run) -> dict[str, Any]:
-    """Draw all charts but the confusion matrix, as inline SVG."""
+def _figures(run: Run, baseline: Run | None) -> dict[str, Any]:
+    """Draw all charts but the confusion matrix, with what their captions need."""
     compressed = len(compressed_layers(run))
     uncompressed = max(0, len(run.config.layers) - compressed)
     caption = "Color: share sent, on a logarithmic scale."
@@ -190,8 +280,12 @@ def _figures(run: Run) -> dict[str, Any]:
         layers = number_format.plural(uncompressed, "small layer")
         caption += f" Not shown: {layers}, sent whole in every round."
     return {
-        "curve_rounds": accuracy_by_round(run),
-        "curve_bytes": accuracy_by_bytes(run),
+        "curve_rounds": accuracy_by_round(run, baseline),
+        "curve_bytes": accuracy_by_bytes(run, baseline),
+        "curve_loss": loss_by_round(run, baseline),
+        "time_plot": time_by_round(run),
+        "site_accuracy": accuracy_by_site(run),
+        "site_recall": recall_by_site_and_class(run),
         "ratio_plot": ratio_heat_map(run),
         "ratio_caption": caption,
         "site_plot": site_bars(run),
@@ -203,11 +297,15 @@ def _class_parts(run: Run) -> dict[str, Any]:
     """Return the confusion matrix and what follows from it."""
     confusion = np.array(run.summary.confusion, dtype=np.int64)
     if not confusion.size or not confusion.sum():
-        return {"confusion": None, "confused": [], "scores": [], "num_scored": 0}
+        none: dict[str, Any] = {"confusion": None, "confused": [], "scores": [], "num_scored": 0}
+        return none | {"class_table": None, "intervals": {}}
+    scores = class_scores(confusion, run.classes)
     return {
         "confusion": confusion_matrix(confusion, run.classes),
         "confused": worst_mistakes(confusion, run.classes),
-        "scores": class_scores(confusion, run.classes),
+        "scores": scores,
+        "class_table": score_table_of_classes(scores),
+        "intervals": bootstrap(confusion),
         "num_scored": int(confusion.sum()),
     }
 

@@ -5,16 +5,14 @@ It is a Python string because a Flower app bundle carries ``.py`` files only.
 
 from __future__ import annotations
 
-TEMPLATE = """{% macro plot(svg, caption, kind="") %}
-<figure>
-<div class="plot {{ kind }}" tabindex="0" role="group" aria-label="{{ caption }}">{{ svg }}</div>
-<figcaption>{{ caption }}</figcaption>
-</figure>
-{% endmacro %}
+TEMPLATE = """{% macro bar(share, interval) %}<span class="bar" aria-hidden="true"><i
+ style="width:{{ "%.1f"|format(100 * (share or 0)) }}%"></i>{% if interval %}<b
+ style="left:{{ "%.1f"|format(100 * interval.low) }}%;width:
+{{- "%.1f"|format(100 * (interval.high - interval.low)) }}%"></b>{% endif %}</span>{% endmacro %}
 {% macro fewer(dense, sent) %}{{ (dense / sent if sent and dense else none)|times }}{% endmacro %}
 {% set sent = summary.bytes_up + summary.bytes_down %}
 {% set dense = summary.dense_bytes_up + summary.dense_bytes_down %}
-{% set imagery_title = "Test chips" if imagery.gallery else "Land-cover map" %}
+{% set imagery_title = "Test chips" if imagery.gallery else "Maps" %}
 {% set unit = imagery.unit %}
 <header>
 <p class="kind">Federated training run{{ mark() }}</p>
@@ -31,7 +29,8 @@ method. The figures compare methods with one another; they say nothing about rea
 {% endif %}
 <div class="headline">
 <div><h2>{{ "Latest model" if interim else "Final model" }}, test chips of all sites</h2><dl>
-{{ fact("accuracy", summary.accuracy|percent, "first") }}
+{{ fact("accuracy" ~ (" (95 %: " ~ accuracy_interval|limits ~ ")" if accuracy_interval else ""),
+ summary.accuracy|percent, "first") }}
 {{ fact("balanced accuracy", summary.balanced_accuracy|percent) }}
 {{ fact("kappa", summary.kappa|decimal) }}
 {% if summary.best %}
@@ -50,14 +49,15 @@ method. The figures compare methods with one another; they say nothing about rea
 </dl></div>
 </div>
 <nav aria-label="Sections">
-<a href="#accuracy">Accuracy</a><a href="#map">{{ imagery_title }}</a><a href="#classes">Classes</a>
-<a href="#sites">Bytes per site</a><a href="#ratios">Layer ratios</a><a href="#refused">Refused
-replies</a><a href="#each-round">Rounds</a><a href="#settings">Settings</a>
+<a href="#accuracy">Accuracy and loss</a><a href="#map">{{ imagery_title }}</a>
+<a href="#classes">Classes</a><a href="#site-scores">Sites</a><a href="#sites">Bytes</a>
+<a href="#ratios">Layer ratios</a><a href="#time">Time</a><a href="#refused">Refused replies</a>
+<a href="#each-round">Rounds</a><a href="#settings">Settings</a>
 </nav>
 </header>
 <main>
 <section id="accuracy">
-<h2>Accuracy{{ mark() }}</h2>
+<h2>Accuracy and loss{{ mark() }}</h2>
 <p class="sub">The sites score the global model on their test chips. Byte counts include indices,
 headers, and layers sent whole.{% if summary.best %} The model of round
 {{ summary.best.round }} has the best balanced accuracy on their validation chips,
@@ -71,38 +71,84 @@ multiplier {{ summary.privacy.noise_multiplier }}, clip {{ summary.privacy.clip 
 bytes and the choice of the best round, which this page shows, are not covered.</p>
 {% endif %}
 <div class="pair">
-{{ plot(curve_rounds, "After each round; round 0 is the model before training.") }}
+{{ plot(curve_rounds, "After each round; round 0 is the model before training."
+ ~ (" Band: 95 % of the accuracy (Wilson)." if banded else "")) }}
 {% if curve_bytes %}
-{{ plot(curve_bytes, "Against the bytes sent, on a logarithmic axis. The dotted line marks what"
- ~ " float32 FedAvg would have sent both ways, in the same rounds and with the same sites: "
- ~ dense|bytes ~ ".") }}
+{{ plot(curve_bytes, "Against the bytes sent, on a logarithmic axis."
+ ~ ("" if baseline else " The dotted line marks what float32 FedAvg would have sent both ways, in"
+ ~ " the same rounds and with the same sites: " ~ dense|bytes ~ ".")) }}
 {% else %}<p class="quiet">No bytes were sent.</p>{% endif %}
+{% if curve_loss %}
+{{ plot(curve_loss, "Cross-entropy. Test and validation: of the global model after each round."
+ ~ " Training: mean over the chips that the sites trained on in the round, while their models"
+ ~ " changed.") }}
+{% endif %}
+<div>
+{% if baseline %}
+<h3>Beside {{ baseline.folder.resolve().name }}</h3>
+{% call table("The run beside its baseline", ["figure"], [method, baseline.summary.method],
+ kind="compact") %}
+{% for name, ours, theirs in beside %}
+<tr><th scope="row">{{ name }}</th><td class="n">{{ ours }}</td><td class="n">{{ theirs }}</td></tr>
+{% endfor %}
+{% endcall %}
+{% if baseline.summary.dataset != summary.dataset or baseline.summary.rounds != summary.rounds %}
+<p class="sub">The two runs have other data or other rounds, so that more than the method
+differs.</p>
+{% endif %}
+{% endif %}
+{% if intervals %}
+<h3>How certain the scores are</h3>
+{% call table("Intervals of the scores", ["score"], ["value", "95 %"], last="by", kind="compact") %}
+<tr><th scope="row">accuracy</th><td class="n">{{ summary.accuracy|percent }}</td>
+<td class="n">{{ accuracy_interval|limits }}</td><td>Wilson</td></tr>
+<tr><th scope="row">balanced accuracy</th><td class="n">{{ summary.balanced_accuracy|percent }}</td>
+<td class="n">{{ intervals.balanced_accuracy|limits }}</td><td>bootstrap</td></tr>
+<tr><th scope="row">kappa</th><td class="n">{{ summary.kappa|decimal }}</td>
+<td class="n">{{ intervals.kappa.low|decimal }}–{{ intervals.kappa.high|decimal }}</td>
+<td>bootstrap</td></tr>
+{% endcall %}
+<p class="sub">The intervals say what other test chips would change, if chips were independent.
+Neighbors resemble each other, so that the true ones are wider. What another seed would change is
+not in them: <code>rsdgc compare</code> shows it.</p>
+{% endif %}
+</div>
 </div>
 </section>
 
 <section id="map">
 <h2>{{ imagery_title }}{{ mark() }}</h2>
-{% if imagery.map %}{% set m = imagery.map %}
-<p class="sub">Scene {{ m.scene }}: {{ m.num_test|count }} test {{ unit }} and
-{{ m.num_train|count }} train {{ unit }}, one cell each. <strong>The frame encloses the test
-{{ unit }}</strong>: the model is right for {{ m.test_accuracy|percent }} of them. It is right for
-{{ m.train_accuracy|percent }} of the train {{ unit }}, which it was trained on.
-{% if m.num_other %}
+{% if imagery.maps %}
+<p class="sub">The model of this run on scenes that have test {{ unit }}. <strong>The frame encloses
+the test {{ unit }}</strong>; the model was trained on the train {{ unit }}, so that to be right
+there proves little.{% if imagery.maps|length < imagery.num_scenes %}
+ Drawn: {{ imagery.maps|length }} of {{ imagery.num_scenes }} scenes, those with most classes first;
+ <code>rsdgc report RUN --scenes {{ imagery.num_scenes }}</code> draws all.{% endif %}</p>
+<div class="scenes" role="radiogroup" aria-label="Scene">
+{% for m in imagery.maps %}{% set scene_number = loop.index %}
+<div class="choice"><input type="radio" name="scene" id="scene-{{ loop.index }}"
+{%- if m.scene == imagery.first %} checked{% endif %}>
+<label for="scene-{{ loop.index }}">{{ m.scene }}</label>
+<div class="scene">
+<h3>{{ m.scene }}</h3>
+<p class="sub">{{ m.num_test|count }} test {{ unit }} and {{ m.num_train|count }} train {{ unit }},
+ one cell each. The model is right for {{ m.test_accuracy|percent }} of the test {{ unit }}
+ (95 %: {{ m.interval|limits }}, Wilson) and for {{ m.train_accuracy|percent }} of the train
+ {{ unit }}.{% if m.num_other %}
  The other {{ m.num_other|count }} {{ unit }} are in the validation split or in the buffer between
  the splits.{% endif %}</p>
 <svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>
-<path id="test-area" vector-effect="non-scaling-stroke" d="{{ m.outline }}"/></defs></svg>
+<path id="test-area-{{ loop.index }}" vector-effect="non-scaling-stroke"
+ d="{{ m.outline }}"/></defs></svg>
 <div class="maps">
-{% for panel in m.panels %}
-<figure>
-<figcaption>{{ panel.title }}</figcaption>
-<svg viewBox="-0.06 -0.06 {{ m.width + 0.12 }} {{ m.height + 0.12 }}" role="img"
- aria-label="{{ panel.alt }}">
-<image href="{{ panel.uri }}" width="{{ m.width }}" height="{{ m.height }}"
- preserveAspectRatio="none"{% if panel.cells %} class="cells"{% endif %}/>
-<use href="#test-area" class="halo"/><use href="#test-area" class="edge"/>
-</svg>
-</figure>
+{% for each in m.panels %}
+{% call map_panel(m.frame, m.width, m.height, each.title, each.alt, bar=each.bar,
+ scale=loop.first) %}
+<image href="{{ each.uri }}" width="{{ m.width }}" height="{{ m.height }}"
+ preserveAspectRatio="none"{% if each.cells %} class="cells"{% endif %}/>
+<use href="#test-area-{{ scene_number }}" class="halo"/>
+<use href="#test-area-{{ scene_number }}" class="edge"/>
+{% endcall %}
 {% endfor %}
 </div>
 <ul class="legend" aria-label="Legend">
@@ -115,7 +161,12 @@ bytes and the choice of the best round, which this page shows, are not covered.<
 <li><span class="swatch" style="background:{{ wrong_color }}"></span>wrong
 <span class="quiet">(faded: trained on)</span></li>
 </ul>
-<p class="sub">Counts after the class names: {{ unit }} in the reference → predicted.</p>
+<p class="sub">Counts after the class names: {{ unit }} in the reference → predicted.
+{{ place_line(m.frame) }}
+{% if m.table.rows|length <= 2000 %}{{ files("map " ~ loop.index, m.table) }}{% endif %}</p>
+</div></div>
+{% endfor %}
+</div>
 {% elif imagery.gallery %}{% set g = imagery.gallery %}
 <p class="sub">The model is right for {{ g.num_right|count }} of
 {{ (g.num_right + g.num_wrong)|count }} test chips and wrong for {{ g.num_wrong|count }}. The chips
@@ -131,6 +182,10 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 </ul>
 {% endfor %}
 {% else %}<p class="quiet">{{ imagery.absent }}</p>{% endif %}
+{% if imagery.overview %}
+<h3>Where the sites are</h3>
+{{ plot(imagery.overview, "The ground of each site’s samples, in longitude and latitude.") }}
+{% endif %}
 </section>
 
 <section id="classes">
@@ -163,17 +218,49 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 {% endcall %}
 {% endif %}
 <details{% if scores|length <= 24 %} open{% endif %}><summary>Accuracy per class</summary>
-{% call table("Accuracy per class", ["class"], ["test chips",
- "recall (producer’s accuracy)", "precision (user’s accuracy)", "F1"]) %}
+{% call table("Accuracy per class", ["class"], ["test chips", "recall (producer’s accuracy)",
+ "95 %", "precision (user’s accuracy)", "95 %", "F1"]) %}
 {% for score in scores %}
 <tr><th scope="row">{{ score.name }}</th><td class="n">{{ score.reference|count }}</td>
-<td class="n">{{ score.recall|percent }}<span class="bar" aria-hidden="true"><i
- style="width:{{ (100 * (score.recall or 0))|round(1) }}%"></i></span></td>
-<td class="n">{{ score.precision|percent }}</td><td class="n">{{ score.f1|decimal }}</td></tr>
+<td class="n">{{ score.recall|percent }}{{ bar(score.recall, score.recall_interval) }}</td>
+<td class="n quiet">{{ score.recall_interval|limits }}</td>
+<td class="n">{{ score.precision|percent }}</td>
+<td class="n quiet">{{ score.precision_interval|limits }}</td>
+<td class="n">{{ score.f1|decimal }}</td></tr>
 {% endfor %}
-{% endcall %}</details>
+{% endcall %}
+<p class="sub">95 %: Wilson&rsquo;s interval. {{ files("classes", class_table) }}</p></details>
 {% elif interim %}<p class="quiet">The classes follow when the run is complete.</p>
 {% else %}<p class="quiet">The run recorded no confusion matrix.</p>{% endif %}
+</section>
+
+<section id="site-scores">
+<h2>Sites{{ mark() }}</h2>
+{% if site_scores|selectattr("accuracy", "number")|list %}
+<p class="sub">The final model on each site&rsquo;s own test chips.{% if summary.by_site %}
+ 95 %: Wilson&rsquo;s interval of the accuracy.{% else %}
+ This run did not record the counts behind the accuracies, so that they have no intervals.
+{% endif %}</p>
+<div class="pair">
+{% if site_accuracy %}
+{{ plot(site_accuracy, "Accuracy at each site, with its interval and the count of test chips."
+ ~ " Dotted: all sites.") }}
+{% endif %}
+<div>{% call table("Scores of each site", ["site"], ["test chips", "accuracy", "95 %", "balanced",
+ "kappa"]) %}
+{% for row in site_scores %}
+<tr><th scope="row">{{ row.site }}</th><td class="n">{{ row.num_test|count }}</td>
+<td class="n">{{ row.accuracy|percent }}</td><td class="n quiet">{{ row.interval|limits }}</td>
+<td class="n">{{ row.balanced_accuracy|percent }}</td>
+<td class="n">{{ row.kappa|decimal }}</td></tr>
+{% endfor %}
+{% endcall %}
+<p class="sub">{{ files("site scores", site_table) }}</p></div></div>
+{% if site_recall %}
+{{ plot(site_recall, "Recall of each class at each site, in percent; – where a site has no test"
+ ~ " chip of the class.", "wide") }}
+{% endif %}
+{% else %}<p class="quiet">No site has scored the final model.</p>{% endif %}
 </section>
 
 <section id="sites">
@@ -223,6 +310,25 @@ for each round within one budget.</p>
 {% else %}
 <p class="quiet">Every layer was sent whole in every round: {{ method }} has no ratios.</p>
 {% endif %}
+</section>
+
+<section id="time">
+<h2>Time</h2>
+{% call table("Time of the run", [], ["whole run", "before the first round", "rounds",
+ "final evaluation", "a site’s work in a round, median"], kind="compact") %}
+<tr><td class="n">{{ time.total|seconds }}</td><td class="n">{{ time.start|seconds }}</td>
+<td class="n">{{ time.rounds|seconds }}</td><td class="n">{{ time.end|seconds }}</td>
+<td class="n">{{ time.site_work|seconds }}</td></tr>
+{% endcall %}
+{% if time_plot %}
+{{ plot(time_plot, "A round lasts until its slowest reply is here, and is split along that site."
+ ~ " Its work: apply the download, score, train, compress. Transfers and waits: both ways, and the"
+ ~ " wait for a free processor, where sites share a machine.", "wide") }}
+{% endif %}
+<p class="sub">A site reports one time for its work, because each number takes bytes of every
+reply.{% if time.start is none %}
+ This run did not record when replies arrived, so that rounds are split at the longest work of a
+ site.{% endif %}</p>
 </section>
 
 <section id="refused">
@@ -278,7 +384,8 @@ out: {{ clipped }}.</p>
 ({{ visit.reason or "no reply" }}){% if not loop.last %}, {% endif %}{% else %}<span
  class="quiet">&ndash;</span>{% endfor %}</td></tr>
 {% endfor %}
-{% endcall %}</details>
+{% endcall %}
+<p class="sub">{{ files("each round", rounds_table) }}</p></details>
 </section>
 
 <section id="settings">

@@ -145,6 +145,26 @@ class ModalityScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiteScores:
+    """Scores of the final model on one site's test samples, and what they are made of."""
+
+    site: str
+    accuracy: float
+    balanced_accuracy: float
+    kappa: float
+    #: reference, predicted, correct: samples of each class, those that the model assigned to it,
+    #: and those of it that the model assigned correctly
+    reference: list[int]
+    predicted: list[int]
+    correct: list[int]
+
+    @property
+    def num_test(self) -> int:
+        """Test samples of the site."""
+        return sum(self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrivacySpent:
     """What the published models reveal of a site, see :mod:`strategies.differential_privacy`."""
 
@@ -191,6 +211,8 @@ class RunSummary:
     confusion: list[list[int]] = field(default_factory=list)
     #: by the modalities that sites have; empty if all have the same
     by_modalities: list[ModalityScores] = field(default_factory=list)
+    #: of the sites that have test samples; folders of older versions list none
+    by_site: list[SiteScores] = field(default_factory=list)
     #: replies that were refused or lost, by reason
     refused: dict[str, int] = field(default_factory=dict)
     #: times that a site was set aside for some rounds, by site
@@ -289,6 +311,14 @@ def read_run(folder: Path) -> Run:
             f"{folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × {num_classes}, "
             "the count of classes; run `rsdgc simulate` again"
         )
+    for scores in summary.by_site:
+        counts = (scores.reference, scores.predicted, scores.correct)
+        pairs = zip(scores.correct, scores.reference, strict=False)
+        if set(map(len, counts)) != {num_classes} or any(c > r for c, r in pairs):
+            raise RunFolderError(
+                f"{folder / SUMMARY_FILE} is damaged: the counts of site {scores.site} are not "
+                f"those of {num_classes} classes"
+            )
     return run
 
 

@@ -65,7 +65,10 @@ def test_a_partition_s_page_shows_maps_classes_bands_and_refusals(tmp_path: Path
     tags = Tags()
     tags.feed(page)
     assert not tags.open
-    assert all(re.match(r"data:(image/(png|webp);base64)?,|#", link) for link in tags.sources)
+    assert all(
+        re.match(r"data:((image/(png|webp|svg\+xml)|text/csv);base64)?,|#", link)
+        for link in tags.sources
+    )
     assert {link[1:] for link in tags.sources if link.startswith("#")} <= set(tags.ids)
     assert len(set(tags.ids)) == len(tags.ids)
     assert "http" not in page.replace("http-equiv", "")
@@ -74,7 +77,9 @@ def test_a_partition_s_page_shows_maps_classes_bands_and_refusals(tmp_path: Path
     assert "<b>broken" not in page
     assert "&lt;b&gt;broken" in page
     assert "cannot be read" in page
-    assert page.count('<path d="') == 5  # histograms
+    assert page.count('fill="currentColor"') == 5  # histograms
+    assert "UTM zone" in page
+    assert "natural color" not in page  # of bands without names
 
 
 def test_images_and_pixels_have_pages_too(

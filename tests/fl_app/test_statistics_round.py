@@ -239,7 +239,7 @@ def test_a_resumed_run_keeps_the_normalization_that_was_agreed_on(
     assert (whole / FILE).read_bytes() == (resumed / FILE).read_bytes()
     for name in ("rounds.jsonl", "history.jsonl"):
         one, two = lines(whole / name), lines(resumed / name)
-        timeless = {"seconds": 0, "time": ""}
+        timeless = {"seconds": 0, "reply_seconds": 0, "wait_seconds": 0, "time": ""}
         assert [{**v, **timeless} for v in one] == [{**v, **timeless} for v in two]
 
 

@@ -40,7 +40,9 @@ class FakeStore:
         nodata: float | None = None,
     ) -> None:
         self.path = Path("store")
-        self.manifest = pa.table(manifest)
+        count = len(next(iter(manifest.values())))
+        places = {"x": [float("nan")] * count, "y": [float("nan")] * count, "crs": [""] * count}
+        self.manifest = pa.table(places | manifest)
         self.arrays = arrays
         self.classes = classes
         self.num_bands = sum(array.shape[1] for array in arrays)
@@ -59,7 +61,9 @@ class FakeStore:
             )
             for number, (names, array) in enumerate(zip(bands, arrays, strict=True))
         ]
-        self.meta = SimpleNamespace(modalities=modalities, kind=kind, stride_px=stride_px)
+        self.meta = SimpleNamespace(
+            modalities=modalities, kind=kind, stride_px=stride_px, scenes=[]
+        )
 
     def with_modalities(self, names: list[str]) -> FakeStore:
         assert names == [modality.name for modality in self.meta.modalities]
@@ -77,6 +81,17 @@ class FakeStore:
             valid_mask(values, meta.nodata)
             for values, meta in zip(samples, self.meta.modalities, strict=True)
         ]
+
+
+class FakeData:
+    """What pictures need of a data set whose samples have no place on the globe."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
+        self.sites = ["site-00"]
+
+    def site(self, _name: str) -> SimpleNamespace:
+        return SimpleNamespace(manifest=self.store.manifest)
 
 
 def scene_store(

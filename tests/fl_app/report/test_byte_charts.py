@@ -27,11 +27,11 @@ def test_many_layers_are_cut_to_the_largest(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps(line) for line in lines))
     figure = ratio_heat_map(read_run(folder))
     assert figure is not None
-    assert figure.count(".weight") == 60
+    assert figure.svg.count(".weight") == 60
 
 
 def test_uploads_are_stacked_by_group_of_layers_in_the_order_of_uploads(run_folder: Path) -> None:
     figure = site_bars(read_run(run_folder))
     assert figure is not None
-    places = [figure.index(f">{group}<") for group in ("header", "stem", "stage1", "head")]
+    places = [figure.svg.index(f">{group}<") for group in ("header", "stem", "stage1", "head")]
     assert places == sorted(places)

@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,14 +7,20 @@ from fl_app.report import imagery
 from fl_app.report.imagery import EACH, draw_gallery, show_imagery
 from fl_app.runs.records import read_run
 from rsdgc.errors import DataError
-from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store, scene_store
+from tests.data_prep.pictures.fake_store import (
+    CLASSES,
+    FakeData,
+    FakeStore,
+    folder_store,
+    scene_store,
+)
 from tests.fl_app.report.fake_run import make_run
 
 
 def use(monkeypatch: pytest.MonkeyPatch, store: FakeStore) -> None:
     """Let the store stand for whatever is opened, and the labels for the predictions."""
     labels = store.manifest.column("label").to_numpy()
-    monkeypatch.setattr(imagery, "open_data", lambda _path: SimpleNamespace(store=store))
+    monkeypatch.setattr(imagery, "open_data", lambda _path: FakeData(store))
     monkeypatch.setattr(imagery, "predict", lambda _run, _store, chips: labels[chips])
 
 
@@ -24,8 +29,9 @@ def test_scenes_become_a_map(
 ) -> None:
     use(monkeypatch, scene_store(chip_px=8))
     shown = show_imagery(read_run(run_folder), tmp_path)
-    assert shown.map is not None
-    assert shown.map.test_accuracy == 1.0
+    (drawn,) = shown.maps
+    assert drawn.test_accuracy == 1.0
+    assert shown.first == drawn.scene
     assert shown.unit == "chips"
 
 

@@ -9,7 +9,7 @@ from data_prep.pictures.color_vision import VISIONS, simulate, to_lab
 from data_prep.pictures.map_colors import class_colors
 from data_prep.pictures.scene_grid import SceneGrid
 from fl_app.report import land_cover_map
-from fl_app.report.land_cover_map import RIGHT, WRONG, choose_scene, draw_map
+from fl_app.report.land_cover_map import RIGHT, WRONG, draw_map, lay_out_tested, rank_scenes
 from tests.data_prep.pictures.ciede2000 import ciede2000
 from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store, scene_store
 
@@ -17,6 +17,11 @@ from tests.data_prep.pictures.fake_store import CLASSES, FakeStore, folder_store
 def cells(uri: str) -> np.ndarray:
     data = base64.b64decode(uri.partition(";base64,")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def choose_scene(store: FakeStore) -> SceneGrid | None:
+    ranked = rank_scenes(store)
+    return lay_out_tested(store, *ranked[0]) if ranked else None
 
 
 def truth(store: FakeStore, scene: SceneGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +12,12 @@ from fl_app.report import imagery, write_report
 from fl_app.report.page import command_text
 from fl_app.runs.records import read_run
 from rsdgc.errors import RunError
-from tests.data_prep.pictures.fake_store import FakeStore, folder_store, scene_store
+from tests.data_prep.pictures.fake_store import FakeData, FakeStore, folder_store, scene_store
 from tests.fl_app.report.fake_run import make_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-SECTIONS = ["accuracy", "map", "classes", "sites", "ratios", "refused", "each-round", "settings"]
+SECTIONS = ["accuracy", "map", "classes", "site-scores", "sites", "ratios", "time", "refused"]
+SECTIONS += ["each-round", "settings"]
 
 
 class Page(HTMLParser):
@@ -65,7 +65,7 @@ def use(monkeypatch: pytest.MonkeyPatch, store: FakeStore) -> None:
     def predict(_run, _store, chips: np.ndarray) -> np.ndarray:
         return np.where(chips % 7 == 0, (labels[chips] + 1) % 10, labels[chips])
 
-    monkeypatch.setattr(imagery, "open_data", lambda _path: SimpleNamespace(store=store))
+    monkeypatch.setattr(imagery, "open_data", lambda _path: FakeData(store))
     monkeypatch.setattr(imagery, "predict", predict)
 
 

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 from data_prep.pictures.number_format import bytes_text
-from fl_app.report.accuracy_curves import accuracy_by_bytes, accuracy_by_round
+from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round
 from fl_app.runs.records import read_run
 
 
@@ -10,9 +10,9 @@ def test_bytes_end_at_the_summary_and_dense_bytes_are_marked(run_folder: Path) -
     run = read_run(run_folder)
     figure = accuracy_by_bytes(run)
     assert figure is not None
-    assert "dense FedAvg" in figure
+    assert "dense FedAvg" in figure.svg
     sent = bytes_text(run.summary.bytes_up + run.summary.bytes_down)
-    assert f"axis: {sent} in both directions at the end" in figure
+    assert f"axis: {sent} in both directions at the end" in figure.svg
 
 
 def test_rounds_without_a_score_are_left_out(run_folder: Path) -> None:
