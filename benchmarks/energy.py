@@ -4,13 +4,23 @@ Trains a federation densely for some rounds, without Flower, and then encodes th
 updates with every scheme. This measures what a byte buys before error feedback acts.
 
     python -m benchmarks.energy data/ --rounds 12 --budgets 50 100 200
+
+NNCodec (ISO/IEC 15938-17; a rival, not a dependency) is measured at quantization parameters of its
+own, beside ``rs-dgc`` at the same bytes, if it is installed. It is licensed without patent rights:
+
+    pip install nncodec==2.1.3
+    python -m benchmarks.energy data/ --nncodec -38 -36 -34 -32 -30
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -113,6 +123,36 @@ def indicators(updates: Updates, budget: float) -> Iterator[str]:
         yield f"| {name} | {cells[0]:.4f} | {cells[1]:.4f} |"
 
 
+def nncodec(updates: Updates, parameters: list[int]) -> Iterator[str]:
+    """Yield a table of NNCodec's quantization parameters, one for all tensors, and of rs-dgc."""
+    codec = importlib.import_module("nncodec.nn")
+    yield "| NNCodec, QP | fewer bytes | its energy | s | rs-dgc | s |"
+    yield "|---|---|---|---|---|---|"
+    spec = updates.spec
+    for qp in parameters:
+        rows = []
+        for update in updates.sites:
+            views = zip(spec.layers, spec.views(update), strict=True)
+            tensors = {layer.name: view.reshape(layer.shape) for layer, view in views}
+            start = time.process_time()
+            with tempfile.TemporaryDirectory() as folder:  # it writes the bitstream there, too
+                options = {"qp": qp, "nonweight_qp": qp, "verbose": False, "results": folder}
+                payload = codec.encode(tensors, options, incremental=True)
+            seconds = time.process_time() - start
+            decoded = codec.decode(payload)
+            error = sum(float(np.square(tensors[name] - decoded[name]).sum()) for name in tensors)
+            rows.append((len(payload), 1.0 - error / float(np.square(update).sum()), seconds))
+        num_bytes, energy, seconds = np.mean(rows, axis=0)
+        times = spec.dense_bytes / num_bytes
+        start = time.process_time()
+        ours, _ = captured(updates, Scheme(), NSI(), "update", times)
+        own_seconds = (time.process_time() - start) / len(updates.sites)
+        yield (
+            f"| {qp} | {times:.0f}× | {energy:.3f} | {seconds:.2f} | {ours:.3f} "
+            f"| {own_seconds:.2f} |"
+        )
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -120,13 +160,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--budgets", type=float, nargs="+", default=[50.0, 100.0, 200.0])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--nncodec", type=int, nargs="+", metavar="QP", help="its table instead of the others"
+    )
     options = parser.parse_args()
+    if options.nncodec and find_spec("nncodec") is None:
+        parser.error("--nncodec needs NNCodec: pip install nncodec==2.1.3")
     updates = real_updates(open_data(options.data), options.rounds, options.seed)
-    for table in (
-        methods(updates, options.budgets),
-        schemes(updates, options.budgets),
-        indicators(updates, 100.0),
-    ):
+    tables = (
+        [nncodec(updates, options.nncodec)]
+        if options.nncodec
+        else [
+            methods(updates, options.budgets),
+            schemes(updates, options.budgets),
+            indicators(updates, 100.0),
+        ]
+    )
+    for table in tables:
         print()
         for line in table:
             print(line, flush=True)

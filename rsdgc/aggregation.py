@@ -7,8 +7,8 @@ An aggregation rule is a subclass of :class:`Aggregator` with one method::
         def aggregate(self) -> Float32:
             return np.median([update.to_dense() for update, _ in self.updates()], axis=0)
 
-The base class checks and keeps the uploads and decodes them again, so a rule sees valid updates
-only, always in the same order.
+The base class checks and keeps the uploads, so a rule sees valid updates only, always in the same
+order.
 
 A site that lacks a modality does not have the layers of its branch. Its update of them is absent,
 which is not the same as zero. So :meth:`Aggregator.combine` applies the rule to one group of layers
@@ -46,8 +46,9 @@ class Aggregator(ABC):
     """Base of aggregation rules: collects the encoded updates of one round.
 
     Uploads are kept encoded, so memory grows with the bytes that arrived and not with the number
-    of sites times the model. A rule implements :meth:`aggregate`, and reads the uploads with
-    :meth:`updates`.
+    of sites times the model. As many as take the memory of one model are also kept decoded; the
+    others are decoded again where they are needed. A rule implements :meth:`aggregate`, and reads
+    the uploads with :meth:`updates`.
 
     Parameters
     ----------
@@ -64,6 +65,8 @@ class Aggregator(ABC):
         self.last_step: Float32 | None = None
         # Encoded, and as they are only if they were not sent in the wire format.
         self._uploads: dict[str, tuple[bytes | SparseUpdate, float]] = {}
+        self._decoded: dict[str, SparseUpdate] = {}
+        self._room_bytes = spec.dense_bytes  # for more decoded ones
         self._norms: dict[str, float] = {}
         # Only of senders whose update does not count whole.
         self._shares: dict[str, float] = {}
@@ -122,8 +125,11 @@ class Aggregator(ABC):
         update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
         if update.spec.signature != self.spec.signature:
             raise WireError(f"the update of {key!r} is for another model")
-        # The decoded update is dropped: it may be as large as the model.
         self._uploads[key] = (update.payload or update, float(weight))
+        # The decoded update is dropped without room for it: it may be as large as the model.
+        if update.payload and update.memory_bytes <= self._room_bytes:
+            self._room_bytes -= update.memory_bytes
+            self._decoded[key] = update
         if present is not None and not present.all():
             self._present[key] = present
             update = update.restricted(present)
@@ -237,8 +243,8 @@ class Aggregator(ABC):
 
     def _read(self, key: str) -> SparseUpdate:
         """Return an update, by the share that it counts by."""
-        payload = self._uploads[key][0]
-        update = payload if isinstance(payload, SparseUpdate) else decode(payload, self.spec)
+        kept = self._decoded.get(key, self._uploads[key][0])
+        update = kept if isinstance(kept, SparseUpdate) else decode(kept, self.spec)
         if key in self._present:
             update = update.restricted(self._present[key])
         share = self._shares.get(key, 1.0)

@@ -153,6 +153,12 @@ class SparseUpdate:
         return len(self.payload) - int(self.layer_bytes.sum())
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes of ids and values in memory."""
+        ids = (layer.ids for layer in self.layers if layer.ids is not None)
+        return sum(array.nbytes for array in (*ids, *(layer.values for layer in self.layers)))
+
+    @property
     def densities(self) -> Float64:
         """Share of each layer's neighborhoods that was kept, float64 [num_layers]."""
         return np.array([layer.kept / layer.grid.count for layer in self.layers])

@@ -16,6 +16,7 @@ from rsdgc import (
     Stamp,
     WeightedMean,
     WireError,
+    aggregation,
     decode,
     make_indicator,
 )
@@ -209,3 +210,20 @@ def test_complete_sites_are_combined_as_before():
     assert mean.combine().tobytes() == mean.aggregate().tobytes()
     with pytest.raises(RunError, match="no update"):
         WeightedMean(MIXED).combine()
+
+
+@pytest.mark.parametrize(("room_bytes", "again"), [(10**9, 0), (0, 4), (None, None)])
+def test_what_memory_holds_is_decoded_once(monkeypatch, room_bytes, again):
+    expected = mean_of((str(i), upload(i), 1.0 + i) for i in range(4)).tobytes()
+    calls = []
+    monkeypatch.setattr(aggregation, "decode", lambda *words: calls.append(words) or decode(*words))
+    mean = WeightedMean(MIXED)
+    if room_bytes is not None:
+        mean._room_bytes = room_bytes
+    for i in range(4):
+        mean.add(str(i), decode(upload(i), MIXED), 1.0 + i)
+    assert mean.aggregate().tobytes() == expected
+    if again is not None:
+        assert len(calls) == again
+    held = sum(update.memory_bytes for update in mean._decoded.values())
+    assert held <= (MIXED.dense_bytes if room_bytes is None else room_bytes)
