@@ -242,7 +242,9 @@ class Run:
                 moment / np.float32(1 - beta**number)
                 for moment, beta in zip((self._mean, self._square), ADAM_BETAS, strict=True)
             )
-            return np.float32(variant.adam) * mean / (np.sqrt(square) + np.float32(ADAM_TAU))
+            step = np.float32(variant.adam) * mean
+            step /= np.sqrt(square) + np.float32(ADAM_TAU)
+            return step
         velocity = self._momentum.step(step)
         if variant.nesterov:
             return step + np.float32(variant.server_momentum) * velocity

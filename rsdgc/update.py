@@ -155,8 +155,8 @@ class SparseUpdate:
     @property
     def memory_bytes(self) -> int:
         """Bytes of ids and values in memory."""
-        ids = (layer.ids for layer in self.layers if layer.ids is not None)
-        return sum(array.nbytes for array in (*ids, *(layer.values for layer in self.layers)))
+        ids = sum(layer.ids.nbytes for layer in self.layers if layer.ids is not None)
+        return ids + sum(layer.values.nbytes for layer in self.layers)
 
     @property
     def densities(self) -> Float64:
