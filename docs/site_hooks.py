@@ -125,7 +125,7 @@ def _record(parameter: click.Parameter, context: click.Context) -> tuple[str, st
     if record is None:
         return None
     name, text = record
-    return name.replace("|", "\\|"), text.replace("<", "&lt;").strip()
+    return name, text.replace("<", "&lt;").strip()
 
 
 def api_reference() -> Iterator[str]:

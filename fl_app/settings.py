@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -31,16 +31,13 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+import rsdgc
 from fl_app.methods import METHODS, find_method
 from fl_app.tracking import NONE as TRACK_NOTHING
 from fl_app.tracking import parse_tracking
-from rsdgc import AGGREGATORS, Scheme
 from rsdgc.budget import parse_budget
-from rsdgc.clipping import DEFAULT_MULTIPLE
-from rsdgc.codec.values import VALUE_CODINGS
 from rsdgc.documents import DocumentError, check_values, shorten
 from rsdgc.errors import SettingError
-from rsdgc.indicators import INDICATORS
 from rsdgc.plain_text import plain_line
 from rsdgc.registry import Registry
 from rsdgc.site_weights import WeightRules, parse_chip_limits
@@ -75,20 +72,21 @@ class NameIn:
     A path ``package.module:name`` is accepted as it is: it is imported where it is used.
     """
 
-    registry: Registry[Any]
+    #: returns the registry; called late, because :mod:`rsdgc` imports NumPy with its registries
+    find: Callable[[], Registry[Any]]
     auto: bool = False
 
     @property
     def names(self) -> list[str]:
         """All names that are accepted, for the documentation."""
-        return [AUTO] * self.auto + list(self.registry)
+        return [AUTO] * self.auto + list(self.find())
 
     def __call__(self, value: str) -> str:
         """Return the value, or raise :class:`ValueError` if it is not accepted."""
-        if ":" in value or value in self.names:
+        if ":" in value or (self.auto and value == AUTO):
             return value
         try:
-            self.registry[value]
+            self.find()[value]
         except SettingError as error:  # names the nearest name; pydantic wants a ValueError
             raise ValueError(str(error)) from None
         return value
@@ -194,7 +192,7 @@ class Settings(BaseModel):
         "deployment.",
     )
 
-    method: Annotated[str, AfterValidator(NameIn(METHODS))] = Field(
+    method: Annotated[str, AfterValidator(NameIn(lambda: METHODS))] = Field(
         "rs-dgc",
         description="How updates travel; it decides every setting that is left at `auto`. One of "
         "your own as `package.module:NAME` (`fl_app/methods.py`).",
@@ -219,7 +217,7 @@ class Settings(BaseModel):
         "auto", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
     )
     tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows about p² long.")
-    indicator: Annotated[str, AfterValidator(NameIn(INDICATORS, auto=True))] = Field(
+    indicator: Annotated[str, AfterValidator(NameIn(lambda: rsdgc.INDICATORS, auto=True))] = Field(
         AUTO,
         description="What ranks neighborhoods; a class of your own as `package.module:Class` "
         "(`rsdgc/indicators.py`).",
@@ -228,7 +226,7 @@ class Settings(BaseModel):
     nsi_std_weight: float = Field(
         0.2, ge=0.0, description="Weight of the standard deviation in NSI."
     )
-    values: Annotated[str, AfterValidator(NameIn(VALUE_CODINGS, auto=True))] = Field(
+    values: Annotated[str, AfterValidator(NameIn(lambda: rsdgc.VALUE_CODINGS, auto=True))] = Field(
         AUTO,
         description="Coding of the kept neighborhoods' values: levels of one step, entropy coded "
         "(`deadzone`), int8, signs (`ternary`), floats, or a class of your own as "
@@ -283,7 +281,7 @@ class Settings(BaseModel):
         "most so many times as far as their last change; 0: from the received model. `auto`: the "
         "method's own.",
     )
-    aggregation: Annotated[str, AfterValidator(NameIn(AGGREGATORS))] = Field(
+    aggregation: Annotated[str, AfterValidator(NameIn(lambda: rsdgc.AGGREGATORS))] = Field(
         "mean",
         description="How the server combines the sites' updates: `mean`, weighted by training "
         "chips; `trimmed-mean` and `sign-agreement`, against hostile sites (docs/reliability.md); "
@@ -296,7 +294,7 @@ class Settings(BaseModel):
         "for `rs-dgc` where uploads are compressed, else 0.",
     )
     clip_updates: float = Field(
-        DEFAULT_MULTIPLE,
+        3.0,
         ge=0.0,
         description="Norm clipping: an update that is more than so many times as long as the "
         "median of the round's and of earlier rounds' counts by a share of its length only; at "
@@ -579,7 +577,8 @@ class Settings(BaseModel):
     @field_validator("dense_values")
     @classmethod
     def _coding_takes_whole_layers(cls, value: str) -> str:
-        names = [name for name in VALUE_CODINGS if VALUE_CODINGS[name].for_whole_layers]
+        codings = rsdgc.VALUE_CODINGS
+        names = [name for name in codings if codings[name].for_whole_layers]
         if ":" not in value and value not in (AUTO, *names):
             raise ValueError(f"choose {', '.join(names)}")
         return value
@@ -676,10 +675,10 @@ class Settings(BaseModel):
         absolute = "" if weights is None else str(weights.absolute())
         return self.model_copy(update={"init_weights": absolute})
 
-    def scheme(self) -> Scheme:
+    def scheme(self) -> rsdgc.Scheme:
         """Return how updates are cut and coded."""
         names = ("neighborhood", "values", "dense_values", "indices", "transform")
-        return Scheme(tile_px=self.tile_px, **{name: self.resolved(name) for name in names})
+        return rsdgc.Scheme(tile_px=self.tile_px, **{name: self.resolved(name) for name in names})
 
     def learning_rate_at(self, round_number: int) -> float:
         """Learning rate of a round, counted from 1."""

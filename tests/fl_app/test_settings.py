@@ -19,6 +19,7 @@ from fl_app.settings import (
     settings_by_group,
 )
 from rsdgc import Scheme, make_indicator
+from rsdgc.clipping import DEFAULT_MULTIPLE
 from rsdgc.errors import SettingError
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,24 @@ def test_the_app_config_holds_exactly_the_settings_and_their_defaults() -> None:
     wanted = [f"{key} = {json.dumps(defaults[key])}" for key in differing if key in defaults]
     extra = [key for key in differing if key not in defaults]
     assert not differing, f"[tool.flwr.app.config] lacks {wanted} and should not list {extra}"
+
+
+def test_a_wrong_setting_is_refused_before_numpy_is_loaded() -> None:
+    """Importing it takes as long as all the rest of the command."""
+    code = (
+        "import sys; from fl_app import cli; sys.argv = ['rsdgc', 'simulate', 'budgt=3'];\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: sys.exit(stop.code + 10 * ('numpy' in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "did you mean 'budget'?" in done.stderr
+
+
+def test_the_limit_of_clipping_is_that_of_the_clipping() -> None:
+    assert Settings().clip_updates == DEFAULT_MULTIPLE
 
 
 def test_every_setting_is_in_one_group() -> None:
