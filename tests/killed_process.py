@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
+PRELOADED = ["fl_app.server_app", "fl_app.client_app", "tests.federation"]
 TIMEOUT_S = 240.0
 """For processes that take seconds on a quiet machine."""
 
@@ -19,7 +20,7 @@ TIMEOUT_S = 240.0
 def forkserver() -> ForkServerContext:
     """Return the way to start processes that have the app imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fl_app.server_app", "fl_app.client_app", "tests.federation"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 

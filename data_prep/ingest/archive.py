@@ -67,16 +67,30 @@ class Archive:
             raise DataError(f"{self.path(relative)} cannot be read: {error}") from error
 
     def is_synthetic(self) -> bool:
-        """Tell whether ``archive.json`` at the root has ``"synthetic": true``."""
+        """Tell whether ``archive.json`` at the root has ``"synthetic": true``.
+
+        A site's folder of a synthetic archive has none, if it is ingested alone: it is among the
+        ``sites`` of the one beside it.
+        """
         text = self.text(ARCHIVE_FILE)
         if text is None:
-            return False
+            return self.root == self.src and _is_synthetic_site(self.src.resolve())
         try:
             return bool(parse_json(text).get("synthetic", False))
         except (ValueError, AttributeError) as error:
             raise DataError(
                 f"{self.path(ARCHIVE_FILE)} is not a JSON object: correct or remove it"
             ) from error
+
+
+def _is_synthetic_site(folder: Path) -> bool:
+    """Tell whether a folder is a site of the synthetic archive around it."""
+    try:
+        about = parse_json(read_marked_text(folder.parent / ARCHIVE_FILE))
+        names = {site["name"] for site in about["sites"]}
+        return bool(about["synthetic"]) and folder.name in names
+    except (OSError, ValueError, TypeError, LookupError):
+        return False  # none, or one of something else
 
 
 def open_archive(src: str | os.PathLike[str]) -> Archive:

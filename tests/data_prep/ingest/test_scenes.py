@@ -332,6 +332,18 @@ def test_archives_say_that_they_are_synthetic(tmp_path: Path) -> None:
     assert ingest(src, overwrite=True, name="made up").meta.synthetic
 
 
+def test_a_site_of_a_synthetic_archive_that_is_ingested_alone_says_so(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    for site in ("oslo", "porto"):
+        write_scene(archive / site)
+    about = {"synthetic": True, "sites": [{"name": "oslo"}]}
+    (archive / "archive.json").write_text(json.dumps(about))
+    assert ingest(archive / "oslo").meta.synthetic
+    assert not ingest(archive / "porto", overwrite=True).meta.synthetic
+    (archive / "archive.json").write_text('{"synthetic": true, "sites": 7}')
+    assert not ingest(archive / "oslo", overwrite=True).meta.synthetic
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -15,6 +15,7 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec
 
 from fl_app.deploy import warm_start
 from fl_app.deploy.warm_start import MAX_STARTS, WarmExecutor
+from tests.killed_process import PRELOADED
 
 OWN = {"rsdgc", "clients", "strategies", "data_prep", "fl_app"}
 PRINT_LATE = """
@@ -38,7 +39,7 @@ def end_at_once(spec: ExecutionSpec) -> None:
 
 @pytest.fixture
 def executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmExecutor]:
-    monkeypatch.setattr(warm_start, "PRELOADED", ())
+    monkeypatch.setattr(warm_start, "PRELOADED", PRELOADED)
     monkeypatch.setattr(warm_start, "END_TIMEOUT_S", 0.2)
     monkeypatch.setattr(warm_start, "_work", sleep_for_ever)
     executor = WarmExecutor()

@@ -55,7 +55,7 @@ def relay(running: Running) -> Iterator[Relay]:
     relay = Relay(free_ports(1)[0], server_port)
     edit(federation.site_file("site-02"), server=f"127.0.0.1:{relay.port}")
     edit(federation.site_file("named"), name="site-02")
-    for name in ("bands", "classes", "damaged"):
+    for name in ("bands", "classes", "code", "damaged"):
         edit(federation.site_file(name), data_dir=str(make_store(federation, name)))
     for site in SITES:
         if site != PLAIN:
@@ -152,6 +152,17 @@ def test_a_run_whose_process_is_killed_is_resumed(running: Running, relay: Relay
     last = json.loads(history[-1])
     assert set(last["by_site"]) == {*SOUND, "damaged"}
     assert all(row["accepted"] for row in rows if row["round"] == 12)
+    assert {row["site"] for row in rows} == {*SOUND, "code", "damaged"}
+    left_out = {(left["name"], left["reason"]) for left in summary["left_out"]}
+    assert ("site named", "name of another site") in left_out
+    settings = json.loads((federation.runs / RUN / "config.json").read_text())
+    assert settings["site-names"] == "registered"
+
+
+def test_a_run_of_a_network_that_the_server_lacks_does_not_start(running: Running) -> None:
+    code, output = running.federation.server("run", "--out", "none", "--model", "no_such_net:build")
+    assert code == 2, output
+    assert "there is no module 'no_such_net' among the installed packages or in " in output
 
 
 def write_code(folder: Path) -> None:
