@@ -24,9 +24,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 TESTS = Path(__file__).parent
 LONGEST = (
     "deployment/test_restarts.py",
-    "deployment/test_code_of_sites.py",
+    "deployment/test_fault_table.py",
     "deployment/test_hostile_node.py",
-    "deployment/test_names_of_sites.py",
     "fl_app/test_simulation.py",
     "deployment/test_deployed_runs.py",
     "fl_app/compare/test_trials.py",

@@ -55,6 +55,8 @@ NOTICE_S = 5.0
 RECORD_INTERVAL_S = 2.0
 """Between two updates of the record. A killed node may have lived so much longer; NOTICE_S allows
 for it."""
+APP_STOP_TIMEOUT_S = 8.0
+"""For an app to end in order: its work on a message is ended, too, which may take 5 s."""
 STOP_TIMEOUT_S = 20.0
 """For an orderly stop. The systemd unit kills everything after 30 s."""
 CREATE_TIME_TOLERANCE_S = 2.0
@@ -323,12 +325,13 @@ def _start_process(words: list[str], environment: dict[str, str]) -> subprocess.
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def _end(app: subprocess.Popen[bytes]) -> None:
+    """Wait until the app has noticed that its SuperNode has ended; end it if it does not."""
+    for stop in (app.terminate, app.kill):
+        try:
+            app.wait(APP_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            stop()
 
 
 def _forward_log(process: subprocess.Popen[bytes], admitted: threading.Event) -> threading.Thread:

@@ -13,7 +13,7 @@ _FLOWERS_OWN = re.compile(
     r"Using SuperLink|Starting logstream|Starting Flower Simulation|Federation `|"
     r"Since flwr \d|To change federation size|flwr federation simulation-config|"
     r"Successfully installed|Starting local SuperLink|aggregate_train: Received|"
-    r"Manually terminating ClientAppActor"
+    r"Manually terminating ClientAppActor|Start `flwr-\w+` process"
 )
 
 

@@ -9,14 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from flwr.supercore import logger
+
 from fl_app import cli
 from fl_app.deploy.party_config import read_server
+from fl_app.flower import command
 from fl_app.flower.processes import managed_process
 from fl_app.flower.superlink import free_ports, tool
 from rsdgc.errors import RunError
@@ -32,7 +38,7 @@ STEP_TIMEOUT_S = 900.0
 def rsdgc(*words: str | Path) -> tuple[int, str]:
     """Run a command to its end; return its exit code and its output.
 
-    It runs in this process, which has imported PyTorch already.
+    It runs in this process, which has imported PyTorch already, and so does Flower's command.
     """
     output = io.StringIO()
     handler = signal.getsignal(signal.SIGTERM)
@@ -40,6 +46,9 @@ def rsdgc(*words: str | Path) -> tuple[int, str]:
         redirect_stdout(output),
         redirect_stderr(output),
         patch.object(sys, "argv", ["rsdgc", *map(str, words)]),
+        patch.object(
+            command, "subprocess", SimpleNamespace(**vars(subprocess) | {"run": run_flwr})
+        ),
     ):
         try:
             cli.main()
@@ -49,6 +58,25 @@ def rsdgc(*words: str | Path) -> tuple[int, str]:
         finally:
             signal.signal(signal.SIGTERM, handler)
     return code, output.getvalue()
+
+
+def run_flwr(words: list[str], *, env: Mapping[str, str], **_: Any) -> CompletedProcess[str]:
+    """Run Flower's command in this process, in place of :func:`subprocess.run`."""
+    output = io.StringIO()
+    with (
+        patch.dict(os.environ, env, clear=True),
+        patch.object(sys, "__stdout__", output),
+        patch.object(sys, "__stderr__", output),
+        patch.object(logger.console_handler, "stream", output),
+        redirect_stdout(output),
+        redirect_stderr(output),
+        suppress(SystemExit),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        from flwr.cli.app import app  # noqa: PLC0415  # which warns when it is imported
+
+        app(words[1:])
+    return CompletedProcess(words, 0, output.getvalue(), "")
 
 
 class Process:
@@ -195,6 +223,7 @@ class Running:
         assert code == 0, output
         self.nodes: dict[str, Process] = {}
         self.apps: dict[str, Process] = {}
+        self.runs: dict[str, Process] = {}
 
     def start(self, site: str) -> Process:
         """Start a site's SuperNode, and its app unless that runs already."""

@@ -74,6 +74,7 @@ def node(
 ) -> Callable[[str], SiteConfig]:
     """Return the configuration of a site whose SuperNode is a script."""
     monkeypatch.setattr(supernode, "NOTICE_S", 0.0)
+    monkeypatch.setattr(supernode, "APP_STOP_TIMEOUT_S", 0.2)  # ours does not notice
 
     def configure(script: str) -> SiteConfig:
         config = site(free_ports(1)[0])

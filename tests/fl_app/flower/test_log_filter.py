@@ -14,6 +14,7 @@ PREFIX = "\x1b[92mINFO \x1b[0m:      "
         (PREFIX + "2026-11-26T13:50:02Z \n", None),
         ("\n", None),
         (PREFIX + "Starting logstream for run_id `1`\n", None),
+        (PREFIX + "Start `flwr-serverapp` process\n", None),
         ("Successfully installed rsdgc to /somewhere\n", None),
         ("(ClientAppActor pid=7) WARNING :   Manually terminating ClientAppActor\n", None),
         (
