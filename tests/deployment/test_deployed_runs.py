@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from fl_app.deploy.credentials import make_pair
 from fl_app.flower.superlink import free_ports
+from fl_app.live.dashboard_page import DashboardPage
 from fl_app.models import build_model
 from tests.deployment.parties import COMMON, Loopback, Running, rsdgc
 
@@ -62,6 +63,7 @@ def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     assert summary["num_sites"] == len(SITES)
     assert summary["rounds"] == 2
     assert summary["refused"] == {}
+    assert "2 of 2 rounds" in DashboardPage(federation.runs / "first").html()
     traffic = json.loads((federation.runs / "first" / "traffic.json").read_text(encoding="utf-8"))
     for way in ("up", "down"):
         ledger, wire = traffic[f"ledger_{way}"], traffic[f"wire_{way}"]

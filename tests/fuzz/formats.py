@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from flwr.app import Message
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import save, save_file
 
@@ -26,8 +27,12 @@ from data_prep.dataset import open_data
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
 from fl_app.deploy.party_config import read_party
+from fl_app.live.progress import ProgressReader
+from fl_app.live.run_table import run_view
+from fl_app.live.status_file import STATUS_FILE, StatusWriter
 from fl_app.models.weight_file import WeightFile
 from fl_app.report.page import write_report
+from fl_app.runs.lock import lock_run
 from fl_app.runs.records import read_run
 from fl_app.settings import Settings
 from rsdgc import Scheme, Stamp, decode, encode
@@ -39,6 +44,7 @@ from rsdgc.model_change import ChangeCompressor, apply_change
 from rsdgc.patches import apply_patches, pack_patches, unpack_patches
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from strategies.checkpoints import FOLDER, Checkpoints, _checksum
+from strategies.ledger import RoundEntry
 from strategies.reply_objects import SMALL_REPLY, listed_objects, open_reply
 from tests.clients.test_state import SPEC as STATE_SPEC
 from tests.clients.test_state import save as save_state
@@ -116,6 +122,7 @@ def make_formats(folder: Path) -> dict[str, Format]:
         _site_state(folder),
         _settings(),
         *_records(folder),
+        _progress(folder),
         _weights(folder),
         _party(folder),
         _normalization(),
@@ -137,6 +144,7 @@ NAMES = (
         "settings",
     ),
     *("config", "summary", "history", "ledger", "weights", "party", "normalization"),
+    "progress",
 )
 
 
@@ -502,6 +510,29 @@ def _records(folder: Path) -> list[Format]:
         )
         for name, (file, mutate) in files.items()
     ]
+
+
+def _progress(folder: Path) -> Format:
+    run = make_run(folder / "going-on", rounds=3)
+    (run / "summary.json").unlink()
+    writer = StatusWriter(run, 20)
+    with lock_run(run, 8):
+        latest = RoundEntry(4, 10**6, 10**6, 10**7, 10**7, 4, 4, seconds=2.5)
+        writer.round_ended(latest, 20)
+        writer.messages_sent("train", 5, ["site-00", "site-01"])
+        writer.site_replied("site-01")
+    path = run / STATUS_FILE
+
+    def use() -> None:
+        with lock_run(run, 8):
+            progress = ProgressReader(run).read()
+        assert progress.state == "running"
+        assert 0 <= progress.share <= 1
+        Console(width=80, file=io.StringIO()).print(run_view(progress, 80, 24))
+
+    return Format(
+        "progress", [path.read_bytes()], _replacing(path, use), (RunError,), json_mutant, few=20
+    )
 
 
 def _weights(folder: Path) -> Format:
