@@ -170,7 +170,7 @@ body:has(#show-blocks:not(:checked)) .blocks { display: none; }
   gap: 5px 20px; font-size: .9rem; }
 .legend li { display: inline-flex; align-items: center; gap: 8px; }
 .swatch { width: 15px; height: 15px; border-radius: 4px; flex: none;
-  box-shadow: inset 0 0 0 1px rgb(0 0 0 / 14%); }
+  box-shadow: inset 0 0 0 1px rgb(128 128 128 / 45%); }
 .framed { background: #fff; border: 2px solid #10181d; box-shadow: 0 0 0 1px #fff; }
 .thumbs { list-style: none; margin: 0; padding: 0; display: grid; gap: 16px 14px;
   grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
@@ -198,6 +198,12 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
   body { font-size: 10.5pt; }
   nav, .files, .choice > label { display: none; }
   .scenes { display: block; }
+  .headline { grid-template-columns: 1fr 1fr 1.12fr; }
+  .pair { grid-template-columns: 1fr 1fr; }
+  table { font-size: 8pt; }
+  th, td { padding: 3px 7px 3px 0; }
+  .compact th:not(:last-child), .compact td:not(:last-child) { padding-right: 18px; }
+  .bar { display: none; }
   main, header, footer { max-width: none; padding: 0; }
   section, .headline { border-color: #ccc; break-inside: auto; }
   figure, tr, .thumbs li, .headline { break-inside: avoid; }
