@@ -153,7 +153,7 @@ sites</h2><dl>
 <td>{% if site.name in at_work %}at work{% else %}{{ site.outcome or "–" }}{% endif %}</td>
 <td class="n">{{ site.accuracy|percent }}</td><td class="n">{{ site.train_loss|decimal }}</td>
 <td class="n">{{ site.bytes_up|bytes }}</td><td class="n">{{ site.bytes_down|bytes }}</td>
-<td class="n">{{ site.ratio(progress.dense_bytes)|times }}</td>
+<td class="n">{{ site.compression(progress.dense_bytes)|times }}</td>
 <td class="n">{{ site.seconds|seconds }}</td></tr>
 {% endfor %}
 {% endcall %}

@@ -54,7 +54,7 @@ class SiteProgress:
             self.train_loss = entry.train_loss if entry.accepted else self.train_loss
             self.seconds = entry.seconds if entry.accepted else self.seconds
 
-    def ratio(self, dense_bytes: float) -> float | None:
+    def compression(self, dense_bytes: float) -> float | None:
         """Return how many times fewer bytes it has sent and received than dense FedAvg would."""
         sent = self.bytes_up + self.bytes_down
         return (self.replies + self.tasks) * dense_bytes / sent if sent and dense_bytes else None

@@ -42,7 +42,7 @@ class LiveColumn(Generic[Row]):
     style: Callable[[Row], str] = field(default=lambda _: "")
 
 
-def _ratio(dense: float, sent: float) -> str:
+def _times(dense: float, sent: float) -> str:
     return f"{dense / sent:.1f}×" if sent and dense else MISSING
 
 
@@ -62,20 +62,20 @@ ROUND_COLUMNS: Sequence[LiveColumn[RoundEntry]] = (
     LiveColumn("balanced", lambda entry: _decimal(entry.balanced_accuracy), 8),
     LiveColumn("loss", lambda entry: _decimal(entry.loss), 2),
     LiveColumn("up", lambda entry: human_bytes(entry.bytes_up), 7),
-    LiveColumn("ratio", lambda entry: _ratio(entry.dense_bytes_up, entry.bytes_up), 7),
+    LiveColumn("fewer", lambda entry: _times(entry.dense_bytes_up, entry.bytes_up), 7),
     LiveColumn("down", lambda entry: human_bytes(entry.bytes_down), 6),
-    LiveColumn("ratio", lambda entry: _ratio(entry.dense_bytes_down, entry.bytes_down), 6),
+    LiveColumn("fewer", lambda entry: _times(entry.dense_bytes_down, entry.bytes_down), 6),
     LiveColumn("sent", lambda entry: human_bytes(entry.bytes_up + entry.bytes_down), 1),
     LiveColumn(
-        "ratio",
-        lambda entry: _ratio(
+        "fewer",
+        lambda entry: _times(
             entry.dense_bytes_up + entry.dense_bytes_down, entry.bytes_up + entry.bytes_down
         ),
         1,
     ),
     LiveColumn("time", lambda entry: human_seconds(entry.seconds), 3),
 )
-"""Of the table of rounds; a ``ratio`` is that of dense FedAvg's bytes to those at its left."""
+"""Of the table of rounds; ``fewer`` is dense FedAvg's bytes over those at its left."""
 
 
 def run_view(
@@ -168,7 +168,7 @@ def _site_lines(
         LiveColumn("up", lambda site: human_bytes(site.bytes_up), 6),
         LiveColumn("down", lambda site: human_bytes(site.bytes_down), 6),
         LiveColumn("sent", lambda site: human_bytes(site.bytes_up + site.bytes_down), 1),
-        LiveColumn("ratio", lambda site: _times(site.ratio(progress.dense_bytes)), 1),
+        LiveColumn("fewer", lambda site: _factor(site.compression(progress.dense_bytes)), 1),
         LiveColumn("work", lambda site: _seconds(site.seconds), 4),
     )
     lines: list[RenderableType] = [Text(""), _table(columns, sites, width)]
@@ -177,8 +177,8 @@ def _site_lines(
     return lines
 
 
-def _times(ratio: float | None) -> str:
-    return MISSING if ratio is None else f"{ratio:.1f}×"
+def _factor(factor: float | None) -> str:
+    return MISSING if factor is None else f"{factor:.1f}×"
 
 
 def _seconds(seconds: float | None) -> str:

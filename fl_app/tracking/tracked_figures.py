@@ -19,15 +19,15 @@ def round_figures(entry: RoundEntry) -> dict[str, float]:
     """Return the figures of a line of ``history.jsonl``.
 
     Scores are in ``score`` and ``validation``, bytes in ``bytes``, dense bytes over them in
-    ``ratio``, durations in ``time``, the shares of layers that were sent in ``layer_share``, and
-    counts in ``round``.
+    ``compression``, durations in ``time``, the shares of layers that were sent in ``layer_share``,
+    and counts in ``round``.
     """
     figures = {_round_name(name): value for name, value in _numbers(entry) if name not in _PLACE}
     for words in _DIRECTIONS:
         sent = sum(getattr(entry, f"bytes_{word}") for word in words)
         dense = sum(getattr(entry, f"dense_bytes_{word}") for word in words)
         if sent and dense:
-            figures[f"ratio/{'total' if len(words) > 1 else words[0]}"] = dense / sent
+            figures[f"compression/{'total' if len(words) > 1 else words[0]}"] = dense / sent
     figures |= {f"layer_share/{name}": share for name, share in entry.ratios.items()}
     return figures
 

@@ -51,8 +51,8 @@ def test_a_complete_run_has_the_figures_of_its_summary(watched: tuple[Path, list
     sites = progress.sites.values()
     assert sum(site.bytes_up for site in sites) == summary.bytes_up
     assert sum(site.bytes_down for site in sites) == summary.bytes_down
-    ratios = [site.ratio(progress.dense_bytes) for site in sites]
-    assert min(ratios) <= summary.compression_total <= max(ratios)
+    factors = [site.compression(progress.dense_bytes) for site in sites]
+    assert min(factors) <= summary.compression_total <= max(factors)
     assert {site.outcome for site in sites} == {"accepted"}
 
 

@@ -59,7 +59,7 @@ def test_rounds_sites_and_bars_fit_the_width(midway: Progress, width: int) -> No
 
 def test_a_narrow_terminal_has_fewer_columns(midway: Progress) -> None:
     wide, narrow = drawn(midway, 120), drawn(midway, 60)
-    assert re.search(r"up +ratio +down +ratio +sent +ratio", "\n".join(wide))
+    assert re.search(r"up +fewer +down +fewer +sent +fewer", "\n".join(wide))
     assert "down" not in "\n".join(narrow)
     assert "sent" in "\n".join(narrow)
     assert "accuracy" in "\n".join(drawn(midway, 36))

@@ -52,7 +52,7 @@ def test_a_tracked_run_has_the_same_result(data: Path, untracked: Path, tmp_path
     summary = read_run(out).summary
     assert rounds[4]["score/accuracy"] == pytest.approx(summary.accuracy, abs=1e-6)
     assert sum(figures["bytes/up"] for figures in rounds.values()) == summary.bytes_up
-    assert rounds[2]["ratio/total"] > 5
+    assert rounds[2]["compression/total"] > 5
     assert rounds[2]["time/seconds"] > 0
     for site in ("site-00", "site-01", "site-02"):
         assert {f"site_{what}/{site}" for what in ("accuracy", "bytes_up", "seconds")} <= set(

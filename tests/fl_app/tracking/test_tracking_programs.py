@@ -63,7 +63,7 @@ def test_tensorboard_has_the_run_that_the_ledger_has(data: Path, tmp_path: Path)
     names = set(read.Tags()["scalars"])
     for site in SITES:
         assert {f"site_train_loss/{site}", f"site_bytes_up/{site}"} <= names
-    assert {"ratio/total", "time/seconds", "final/accuracy"} <= names
+    assert {"compression/total", "time/seconds", "final/accuracy"} <= names
 
 
 def test_tensorboard_replaces_rounds_that_are_run_again(opened: Any, tmp_path: Path) -> None:
