@@ -54,7 +54,7 @@ SPLIT_COLORS: dict[str, Color] = {
 _LEAST_DIFFERENCE = 10.0
 # ΔE*ab that two colors of a product should have, of few and of many classes, and the most that one
 # is changed to have it.
-_CLEAR_DIFFERENCE, _MOST_CHANGE = (18.0, 8.0), 40.0
+_CLEAR_DIFFERENCE, _MOST_CHANGE = (20.0, 8.0), 40.0
 _MANY_CLASSES = 20
 # How many times the difference to a color of another map counts, for that of a site.
 _APART = 2.0

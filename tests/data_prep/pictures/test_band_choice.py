@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from data_prep.pictures.band_choice import picture_bands, picture_modality
+from data_prep.pictures.band_choice import composite_name, picture_bands, picture_modality
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,17 @@ def test_the_first_modality_with_three_bands_is_shown() -> None:
     sar, dem, optical = (SimpleNamespace(bands=["x"] * count) for count in (2, 1, 4))
     assert picture_modality([sar, dem, optical]) == 2
     assert picture_modality([sar, dem]) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["B2", "B3", "B4", "B8"], "natural color (B4, B3, B2)"),
+        (["450 nm", "550 nm", "650 nm", "860 nm"], "natural color (650 nm, 550 nm, 450 nm)"),
+        (["nir", "swir1", "swir2"], "false color (nir, swir1, swir2)"),
+        (["vv"], "vv"),
+        (["vv", "vh"], "vv"),
+    ],
+)
+def test_a_picture_says_which_bands_it_shows(names: list[str], text: str) -> None:
+    assert composite_name(names) == text

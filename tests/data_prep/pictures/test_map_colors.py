@@ -110,3 +110,11 @@ def test_colors_of_many_sites_are_used_again_in_turn() -> None:
     colors, counts = np.unique(site_colors(200), axis=0, return_counts=True)
     assert len(colors) >= 60
     assert counts.max() <= 4
+
+
+def test_sites_have_no_color_of_a_class_or_a_split() -> None:
+    names = ["water", "grassland", "cropland", "built-up", "conifer forest"]
+    others = [*SPLIT_COLORS.values(), *class_colors(names)]
+    for site in site_colors(4, names):
+        for other in others:
+            assert difference(site, np.array(other), "normal") >= 5
