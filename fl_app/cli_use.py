@@ -37,7 +37,8 @@ def add_use_commands(app: typer.Typer) -> None:
     )(predict)
     app.command(
         epilog=examples(
-            "rsdgc export runs/mine --out model/", "rsdgc export runs/mine --best --out model/"
+            "rsdgc export runs/mine --out model/",
+            "rsdgc export runs/mine --best --format onnx --out model/",
         )
     )(export)
     app.command(epilog=examples("rsdgc doctor", "rsdgc doctor --json"))(doctor)
@@ -165,26 +166,32 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="The model of the best round by validation.")
     ] = False,
+    program: Annotated[
+        str,
+        typer.Option("--format", help="Of the program: torch, or onnx (needs rsdgc[onnx])."),
+    ] = "torch",
     code_dir: CodeDir = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace another exported model at --out.")
     ] = False,
 ) -> None:
-    """Export a run's model for others: a PyTorch program, its weights and a model card.
+    """Export a run's model for others: a program, its weights and a model card.
 
-    The program has the normalization inside and needs PyTorch alone.
+    The program has the normalization inside. It needs PyTorch alone, or a runtime of ONNX.
     """
     from fl_app.runs.records import RunSummary
 
     RunSummary.read(run)
     typer.echo(f"loading the model of {run}", err=True)
     from fl_app.delivered_model import load_delivered
-    from fl_app.export import export_model
+    from fl_app.export import check_format, export_model
     from rsdgc.registry import add_code_dir
 
     if code_dir is not None:
         add_code_dir(code_dir)
-    typer.echo(export_model(load_delivered(run, data=data, best=best), out, force=force))
+    check_format(program)
+    model = load_delivered(run, data=data, best=best)
+    typer.echo(export_model(model, out, program=program, force=force))
 
 
 def doctor(as_json: AsJson = False) -> None:

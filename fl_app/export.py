@@ -2,13 +2,14 @@
 
 ::
 
-    FOLDER/model.pt2           torch.export: physical values (n, bands, px, px) to probabilities
+    FOLDER/model.pt2           torch.export: physical values (n, bands, px, px) to probabilities;
+                               or model.onnx, the same in ONNX
     FOLDER/model.safetensors   the weights
     FOLDER/model.json          bands, order, statistics, chip size, classes
     FOLDER/README.md           the model card
 
 The program takes one float32 tensor a modality, in the order of ``model.json``, and any number of
-chips. It needs PyTorch and nothing of this project.
+chips. It needs PyTorch, or a runtime of ONNX, and nothing of this project.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import shutil
 import warnings
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,16 @@ from fl_app.delivered_model import BandStatistics, DeliveredModel
 from fl_app.model_card import write_card
 from rsdgc.errors import SettingError, describe_error
 
-PROGRAM_FILE, WEIGHTS_FILE, RECORD_FILE = "model.pt2", "model.safetensors", "model.json"
+PROGRAM_FILES = {"torch": "model.pt2", "onnx": "model.onnx"}
+"""By the format of the program."""
+
+WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "model.json"
 CARD_FILE = "README.md"
 EXPORT = FolderKind(
     "exported model",
     RECORD_FILE,
     frozenset(("rsdgc_version", "modalities", "classes")),
-    frozenset((PROGRAM_FILE, WEIGHTS_FILE, RECORD_FILE, CARD_FILE)),
+    frozenset((*PROGRAM_FILES.values(), WEIGHTS_FILE, RECORD_FILE, CARD_FILE)),
 )
 
 
@@ -70,27 +75,45 @@ def _slope(statistics: BandStatistics) -> Any:
     return torch.where(std > 0, 1 / torch.where(std > 0, std, 1), 0).numpy()
 
 
-def export_model(model: DeliveredModel, out: Path, *, force: bool = False) -> Path:
+def check_format(name: str) -> None:
+    """Raise :class:`SettingError` for an unknown format, or one whose packages are missing."""
+    if name not in PROGRAM_FILES:
+        raise SettingError(f"--format is {name!r}: choose {' or '.join(PROGRAM_FILES)}")
+    if name == "onnx" and not all(map(find_spec, ("onnx", "onnxscript"))):
+        raise SettingError(
+            "--format onnx needs the packages onnx and onnxscript: install them with "
+            "pip install 'rsdgc[onnx]'"
+        )
+
+
+def export_model(
+    model: DeliveredModel, out: Path, *, program: str = "torch", force: bool = False
+) -> Path:
     """Export a run's model into a new folder, which appears complete or not at all.
 
-    With ``force``, an earlier export in the folder is replaced.
+    ``program`` is its format, ``torch`` or ``onnx``. With ``force``, an earlier export in the
+    folder is replaced.
 
     Raises
     ------
     SettingError
-        PyTorch cannot export the network.
+        PyTorch cannot export the network, or a package of the format is missing.
     DataError
         The folder holds something else.
     """
+    check_format(program)
     check_free(out.absolute(), overwrite=force, kind=EXPORT)
-    program = _trace(model)
+    traced = _trace(model)
     with staged_folder(out, overwrite=force, kind=EXPORT) as folder:
-        torch.export.save(program, folder / PROGRAM_FILE)
+        if program == "onnx":
+            _write_onnx(model, traced, folder / PROGRAM_FILES[program])
+        else:
+            torch.export.save(traced, folder / PROGRAM_FILES[program])
         shutil.copy(model.file, folder / WEIGHTS_FILE)
         digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
         record = json.dumps(describe(model, digest), indent=1, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(record + "\n", encoding="utf-8")
-        write_card(folder / CARD_FILE, model, digest)
+        write_card(folder / CARD_FILE, model, digest, program)
     return out
 
 
@@ -137,3 +160,24 @@ def _trace(model: DeliveredModel) -> torch.export.ExportedProgram:
             f"PyTorch cannot export model {model.name} ({describe_error(error)}): use "
             f"{model.file} with the network's code"
         ) from None
+
+
+def _write_onnx(model: DeliveredModel, traced: torch.export.ExportedProgram, path: Path) -> None:
+    """Write the program in ONNX; its inputs are named like the modalities."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, about its internals
+            program = torch.onnx.export(
+                traced,
+                input_names=[modality.name for modality in model.modalities],
+                output_names=["probabilities"],
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:
+        raise SettingError(
+            f"PyTorch cannot write model {model.name} in ONNX ({describe_error(error)}): use "
+            "--format torch"
+        ) from None
+    assert program is not None
+    program.save(path)

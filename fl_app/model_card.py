@@ -33,19 +33,28 @@ model-index: {{ index }}
 
 | file | what it is |
 |---|---|
-| `model.pt2` | the program (`torch.export`), with normalization inside |
-| `model.safetensors` | the weights alone |
+{% if onnx %}| `model.onnx` | the program (ONNX), with normalization inside |
+{% else %}| `model.pt2` | the program (`torch.export`), with normalization inside |
+{% endif %}| `model.safetensors` | the weights alone |
 | `model.json` | bands, order, statistics, chip size, classes and their codes |
 
 ## Use
 
 ```python
-import torch
+{% if onnx %}import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+chips = {
+{% for name, shape in shapes %}    {{ name }}: np.zeros({{ shape }}, "float32"),
+{% endfor %}}
+(probabilities,) = session.run(None, chips)  # (n, {{ classes|length }}), rows sum to 1
+{% else %}import torch
 
 model = torch.export.load("model.pt2").module()
 {% for line in inputs %}{{ line }}
 {% endfor %}probabilities = model({{ arguments }})  # (n, {{ classes|length }}), rows sum to 1
-```
+{% endif %}```
 
 Values are physical: a file's scale and offset are applied. NaN marks pixels without data.
 `rsdgc predict RUN scene.tif --out map.tif` maps whole scenes.
@@ -92,8 +101,8 @@ Values are physical: a file's scale and offset are applied. NaN marks pixels wit
 """
 
 
-def write_card(path: Path, model: DeliveredModel, digest: str) -> None:
-    """Write the card of a run's model whose weights have this SHA-256."""
+def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "torch") -> None:
+    """Write the card of a run's model whose weights have this SHA-256, for this format."""
     config, summary = RunConfig.read(model.folder), RunSummary.read(model.folder)
     environment = Environment(  # noqa: S701  # Markdown, not HTML; names are made plain on reading
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -106,6 +115,8 @@ def write_card(path: Path, model: DeliveredModel, digest: str) -> None:
         title=f"{model.name} for {summary.dataset}",
         lead=_lead(model, summary),
         synthetic=model.synthetic,
+        onnx=program == "onnx",
+        shapes=[(json.dumps(m.name), (8, len(m.bands), m.px, m.px)) for m in model.modalities],
         inputs=[
             f"{_variable(m.name)} = torch.rand(8, {len(m.bands)}, {m.px}, {m.px})"
             for m in model.modalities

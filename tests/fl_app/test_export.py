@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from fl_app.delivered_model import load_delivered
-from fl_app.export import export_model
+from fl_app.export import PhysicalModel, export_model
 from tests.command import rsdgc
 from tests.fl_app.predict.conftest import BANDS, CODES, trained  # noqa: F401  # a fixture
 from tests.fl_app.predict.test_modalities_of_scenes import fused  # noqa: F401
@@ -65,6 +65,48 @@ def test_the_snippet_of_the_card_works(exported: Path, monkeypatch: pytest.Monke
     exec(code, names)
     assert names["probabilities"].shape == (8, len(CODES))
     assert names["probabilities"].sum(1).allclose(torch.ones(8))
+
+
+@pytest.mark.slow
+def test_the_program_in_onnx_gives_what_the_network_gives(
+    fused: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = load_delivered(fused)
+    out = export_model(model, tmp_path / "model", program="onnx")
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("README.md", "model.json", "model.onnx", "model.safetensors")
+    ]
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    for count in (1, 5):
+        chips = [torch.rand(count, len(m.bands), m.px, m.px) * 900 for m in model.modalities]
+        chips[0][:, :, :2] = torch.nan
+        named = {m.name: c.numpy() for m, c in zip(model.modalities, chips, strict=True)}
+        (result,) = session.run(None, named)
+        expected = PhysicalModel(model).eval()(*chips).detach().numpy()
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+    code = (out / "README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
+    monkeypatch.chdir(out)
+    names: dict[str, np.ndarray] = {}
+    exec(code, names)
+    assert names["probabilities"].shape == (8, len(model.classes))
+
+
+def test_formats_that_cannot_be_written(
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("export", trained, "--out", tmp_path / "model", "--format")
+    assert rsdgc(monkeypatch, *words, "tflite") == 2
+    assert "--format is 'tflite': choose torch or onnx" in capsys.readouterr().err
+    monkeypatch.setattr("fl_app.export.find_spec", lambda name: None)
+    assert rsdgc(monkeypatch, *words, "onnx") == 2
+    assert "pip install 'rsdgc[onnx]'" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 def test_several_modalities(fused: Path, tmp_path: Path) -> None:  # noqa: F811
