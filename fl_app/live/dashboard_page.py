@@ -15,7 +15,7 @@ from markupsafe import Markup
 from data_prep.pictures.html_page import render_page
 from fl_app.live.progress import Progress, ProgressReader
 from fl_app.methods import METHODS
-from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round
+from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round, loss_by_round
 from rsdgc.errors import RunFolderError
 
 POLICY = (
@@ -131,7 +131,7 @@ sites</h2><dl>
 </div>
 </header>
 <main>
-<section><h2>Accuracy{{ mark() }}</h2>
+<section><h2>Accuracy and loss{{ mark() }}</h2>
 <div id="curves" data-live>
 {% if curves %}
 <div class="pair">
@@ -274,11 +274,15 @@ class DashboardPage:
             return []
         drawn = (len(progress.history), scored.round, progress.state)
         if drawn != self._curves_of:
-            by_round = "After each round; round 0 is the model before training."
-            by_bytes = (
-                "Against the bytes sent. The dotted line marks what dense FedAvg would have sent."
+            figures = (
+                (accuracy_by_round(run), "After each round; round 0 is the model before training."),
+                (loss_by_round(run), "Cross-entropy of the model, and of the sites' training."),
+                (
+                    accuracy_by_bytes(run),
+                    "Against the bytes sent. The dotted line marks what dense FedAvg would have "
+                    "sent.",
+                ),
             )
-            figures = ((accuracy_by_round(run), by_round), (accuracy_by_bytes(run), by_bytes))
             self._curves = [(figure.svg, text) for figure, text in figures if figure is not None]
             self._curves_of = drawn
         return self._curves

@@ -56,7 +56,7 @@ def test_the_page_its_script_and_the_report_are_served(server: DashboardServer) 
     assert page.status == 200
     assert "20 of 20 rounds" in text
     assert "<h1" in text
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 3
     assert ask(server, "/dashboard.js").read().decode() == SCRIPT
     assert ask(server, "/report.html").read() == b"<p>the report</p>"
     assert ask(server, "/", "HEAD").read() == b""
