@@ -120,14 +120,14 @@ class SiteDiscovery:
             if answer is None:
                 continue
             names = [site.name for site in answer.sites]
+            # One that is known comes back with another node, or has answered twice.
+            new = [name for name in names if name not in manager.sites]
             try:
                 manager.register(answer.data, answer.sites, connected)
             except JoinRefused as refusal:
                 nodes.refuse(node, nodes.label(node, names, manager.sites), refusal)
                 continue
             nodes.admit(node)
-            # One that is known comes back with another node.
-            new = [name for name in names if name not in self._away]
             if new:
                 log(INFO, "%s joined", ", ".join(new[:10]))
             _log_versions([answer])

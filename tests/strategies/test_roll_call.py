@@ -339,6 +339,29 @@ def test_a_site_joins_once_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [entry.reason for entry in manager.nodes.news] == ["other classes"]
 
 
+def test_a_site_that_answers_twice_joins_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A slow one is asked again before its first answer arrives."""
+    late: list[Message] = []
+    grid = LoopbackGrid(site, [{}, {messages.NAMES: ["b"], **OTHER_CLASSES}], {})
+    manager = discover_sites(grid, 1, join_timeout_s=0.2)
+    discovery = SiteDiscovery(manager)
+    monkeypatch.setattr(node_book, "REFUSED_POLL_S", 0.0)
+    discovery.poll(grid)
+    grid.contexts[102].node_config.update({messages.CLASSES: REPORT[messages.CLASSES]})
+    pull = grid.pull_messages
+    monkeypatch.setattr(grid, "pull_messages", lambda ids: late)
+    clock = time.monotonic()
+    for seconds in (60.0, 120.0):
+        monkeypatch.setattr(time, "monotonic", lambda now=clock + seconds: now)
+        discovery.poll(grid)
+    monkeypatch.setattr(grid, "pull_messages", pull)
+    discovery.poll(grid)
+    assert list(manager.sites) == ["a", "b"]
+    assert caplog.messages.count("b joined") == 1
+
+
 def test_sites_may_have_different_modalities() -> None:
     """The order of the modalities is that of the sites' names, not of their arrival."""
     both = {messages.NAMES: ["c", "b"], messages.NUM_TRAIN: [1, 1], messages.NUM_TEST: [1, 1]}
