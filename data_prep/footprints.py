@@ -177,6 +177,8 @@ def _rings(
     places = np.stack([c + a * (corners % grid_width), f + e * (corners // grid_width)])
     crs = CRS.from_user_input(scene.crs)
     degrees = transform_positions(crs, LONGITUDE_LATITUDE, places).T
+    # a grid of degrees may go on beyond a pole
+    degrees = np.where(np.abs(degrees[:, 1:]) > 90 + 1e-6, np.inf, degrees)
     rings: NDArray[np.float64] = degrees[corner_of.reshape(keys.shape)]
     return rings
 

@@ -49,7 +49,9 @@ def cause_of(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = _PROJJSON.sub(lambda match: f"{match[2]} ({match[1]})", str(error)).strip()
+    # what GDAL's own programs would be told to do
+    error_text = str(error).partition("; It might help")[0]
+    text = _PROJJSON.sub(lambda match: f"{match[2]} ({match[1]})", error_text).strip()
     return plain_line(text.split("\n", maxsplit=1)[0], MAX_CAUSE) or type(error).__name__
 
 
@@ -76,7 +78,10 @@ _READ_REMEDIES = (
     (("permission denied",), "give this user the right to read it"),
     (("no such file", "not found"), "copy the missing file there"),
     (("coordinate operation", "projection", "proj:"), "name its CRS with --crs or --label-crs"),
-    (("not recognized", "supported file format"), "convert it to GeoTIFF, or remove it"),
+    (
+        ("not recognized", "supported file format"),
+        "convert it to GeoTIFF (polygons: to GeoPackage), or remove it",
+    ),
     (("memory", "unable to allocate"), "leave it out, or use fewer --processes"),
 )
 

@@ -28,6 +28,7 @@ from rasterio.warp import calculate_default_transform
 from data_prep.crs import horizontal_crs, meters_per_unit, parse_crs
 from data_prep.foreign_errors import reading
 from rsdgc.errors import DataError
+from rsdgc.plain_text import MAX_NAME, plain_line
 
 #: Suffixes of files that are read as rasters.
 RASTER_SUFFIXES = frozenset(
@@ -190,13 +191,16 @@ def read_header(
             notes.append("has band names that are not UTF-8: bands are named by number")
         scales = tuple(float(source.scales[i - 1]) for i in indexes)
         offsets = tuple(float(source.offsets[i - 1]) for i in indexes)
+        if not np.isfinite((*scales, *offsets)).all() or 0 in scales:
+            scales = offsets = ()
+            notes.append("declares a scale of 0 or one that is no number: values are as stored")
         # GDAL has 1 and 0 where a file declares nothing
         if all(scale == 1 for scale in scales) and not any(offsets):
             scales = offsets = ()
         return RasterFile(
             path=path,
             indexes=indexes,
-            names=tuple(str(descriptions[i - 1] or f"band{i}") for i in indexes),
+            names=tuple(_band_name(descriptions[i - 1], i) for i in indexes),
             source_dtype=native,
             dtype="float32" if is_complex or native == "float64" else native,
             nodatas=tuple(usable_nodata(_declared_nodata(source, i), native) for i in indexes),
@@ -294,6 +298,11 @@ def _has_color_table(source: Any) -> bool:
         return bool(source.colormap(1))
     except ValueError:  # "NULL color table"
         return False
+
+
+def _band_name(description: str | None, number: int) -> str:
+    """Name a band as records do, which hold a short line."""
+    return plain_line(description or "", MAX_NAME) or f"band{number}"
 
 
 def _descriptions(source: Any) -> tuple[str | None, ...] | None:

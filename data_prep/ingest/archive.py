@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,10 @@ ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)
 CONTAINER_SUFFIXES = frozenset((".nc", ".nc4", ".h5", ".hdf5", ".he5", ".hdf"))
 #: Ends of names of files that accompany rasters; reports do not list them.
 SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", ".j2w")
+
+
+#: Suffixes of files that hold other files.
+PACKED_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 
 
 @dataclass(frozen=True)
@@ -162,13 +167,38 @@ def _walk(root: Path) -> tuple[list[str], list[Skipped]]:
                 skipped.append(Skipped(path=relative.as_posix(), reason=reason, refused=False))
                 children.clear()
                 continue
+            unusable = {name: why for name in files if (why := _unusable(Path(folder, name)))}
+            for name, reason in unusable.items():
+                path = (relative / name).as_posix()
+                skipped.append(Skipped(path=path, reason=reason, refused=False))
             # hidden folders, such as .git, can hold more files than the archive
             children[:] = [child for child in children if not child.startswith(".")]
             # links after all folders, so that a folder keeps its own name
             below = [Path(folder, child) for child in children]
             waiting += [path for path in below if path.is_symlink()]
-            names += ((relative / name).as_posix() for name in files)
+            names += ((relative / name).as_posix() for name in files if name not in unusable)
     return names, skipped
+
+
+def listed_path(root: Path, text: str) -> Path:
+    """Return the path of a file that a list names; one made on Windows has backslashes."""
+    path = root / text
+    if "\\" in text and not path.exists():
+        return root / text.replace("\\", "/")
+    return path
+
+
+def _unusable(path: Path) -> str:
+    """Say why a file is not listed; empty if it is."""
+    if path.suffix.lower() in PACKED_SUFFIXES:
+        return "packed files: unpack them, or ingest a zip file by itself"
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        # what reads a raster says why it cannot; a folder that a link leads to would be missing
+        return "" if is_raster(path.name) or not path.is_symlink() else "a link to nothing"
+    # reading a pipe or a device may wait for ever
+    return "" if stat.S_ISREG(mode) else "not a regular file"
 
 
 def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:

@@ -265,7 +265,10 @@ def _finish(
             codes,
             labels,
             listed.classes,
-            notes=_split_notes(columns["hash"], codes, method),
+            notes=[
+                *_split_notes(columns["hash"], codes, method),
+                *_class_notes(columns["hash"], labels, listed.classes),
+            ],
             **options.shares,
         ),
         skipped=skipped,
@@ -316,6 +319,20 @@ def _split_notes(hashes: NDArray[Any], codes: SplitCodes, method: str) -> list[s
     if not (codes == TEST).any():
         notes.append("the given split has no test images")
     return notes
+
+
+def _class_notes(
+    hashes: NDArray[Any], labels: NDArray[np.int64], classes: Sequence[str]
+) -> list[str]:
+    """Note images of equal content that have different classes."""
+    _, content_of = np.unique(hashes.astype(str), return_inverse=True)
+    pairs = np.unique(np.stack([content_of, labels]), axis=1)
+    contents, counts = np.unique(pairs[0], return_counts=True)
+    several = contents[counts > 1]
+    if not len(several):
+        return []
+    of_first = [classes[label] for label in pairs[1][pairs[0] == several[0]].tolist()]
+    return [f"{len(several)} images are in several classes, the first in {', '.join(of_first)}"]
 
 
 def _describe(images: Sequence[Image]) -> ModalityMeta:

@@ -44,7 +44,7 @@ from pydantic import (
 )
 
 from data_prep.foreign_errors import reading
-from data_prep.ingest.archive import Archive
+from data_prep.ingest.archive import Archive, listed_path
 from data_prep.ingest.label_values import whole_number
 from data_prep.ingest.labels import DEFAULT_LABELS, formats_for, read_labels
 from data_prep.ingest.options import SceneOptions, parse_mask
@@ -305,7 +305,8 @@ def _scene(root: Path, entry: SceneEntry, options: SceneOptions) -> Scene:
             raise DataError(f"no mask like {rule.pattern}: add it, or leave --mask out")
         masks.append(MaskFile(read_header(sorted(matching)[0], crs=crs), rule))
     # labels on the command line are relative to the working folder, else to the description
-    label_path = Path(labels) if entry.labels is None and Path(labels).is_file() else root / labels
+    is_own = entry.labels is None and Path(labels).is_file()
+    label_path = Path(labels) if is_own else listed_path(root, labels)
     return Scene(
         name=entry.name,
         folder=entry.folder,
@@ -339,7 +340,7 @@ def _matching(root: Path, pattern: str) -> list[Path]:
     if pattern.startswith("/vsi"):
         return [Path(pattern)]
     if not any(sign in pattern for sign in "*?["):
-        return [root / pattern]
+        return [listed_path(root, pattern)]
     folder = root / PurePosixPath(pattern).parent
     last = PurePosixPath(pattern).name
     paths = folder.iterdir() if folder.is_dir() else ()

@@ -31,7 +31,7 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.paired_folders import Pairs, find_pairs
 from data_prep.ingest.pieces import join_alike, pieces_of
 from data_prep.ingest.product_metadata import find_radiometry
-from data_prep.ingest.products import by_product_reason, is_quality, quality_rule
+from data_prep.ingest.products import by_product_reason, is_preview, is_quality, quality_rule
 from data_prep.ingest.scene import MaskFile, ModalityFiles, Scene
 from data_prep.ingest.scene_files import SceneFiles, list_scenes, same_file
 from data_prep.ingest.split_folders import split_level, without_split
@@ -260,6 +260,8 @@ def _read_images(
 
 def _category_reason(file: RasterFile, label_path: Path) -> str:
     """Say why a raster holds categories and not measurements; empty if it does not."""
+    if not file.is_placed and file.crs is None and is_preview(file.path.stem):
+        return "a preview without a position, not a modality: name it with --modality"
     if file.palette:
         return "a raster of categories (it has a color table), not a modality"
     # without the year of a land-cover map: nlcd2011 beside nlcd; two letters would match by chance

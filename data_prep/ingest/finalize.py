@@ -38,7 +38,16 @@ from data_prep.manifest import Columns, join_columns
 from data_prep.pixel_overlap import find_overlaps
 from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped, SplitReport
 from data_prep.shards import ShardedArray, band_sums
-from data_prep.splits import TEST, TRAIN, VAL, SplitCodes, make_report, split_names, split_units
+from data_prep.splits import (
+    BUFFER,
+    TEST,
+    TRAIN,
+    VAL,
+    SplitCodes,
+    make_report,
+    split_names,
+    split_units,
+)
 from data_prep.statistics import BandSums, ChipSums
 from data_prep.store_writer import write_records
 from rsdgc.errors import DataError
@@ -76,7 +85,7 @@ def finish_chips(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
     ground = Footprints.of(columns, assembled.scenes, options.chip_px)
     ground = common_frame(ground, assembled.scenes, options.chip_px, _buffer_px(options))
     codes, units, facts = _split_chips(columns, ground, labels, options, assembled.splits)
-    _check_trainable(codes, "--chip, --stride, --buffer or --test")
+    _check_trainable(codes, options.split_by, "--chip, --stride, --buffer or --test")
     gap = least_distance(ground, codes)
     report = make_report(
         options.split_by or "blocks",
@@ -222,7 +231,7 @@ def finish_pixels(store: Path, plan: Plan, assembled: AssembledScenes) -> None:
         parts.append(scene.columns(rows, cols) | own)
     columns = join_columns(parts)
     codes: SplitCodes = columns.pop("code")
-    _check_trainable(codes, "--patch, --buffer or --test")
+    _check_trainable(codes, options.split_by, "--patch, --buffer or --test")
     notes = []
     for label, name in enumerate(() if is_given else names):
         if len(np.unique(columns["block"][columns["label"] == label].astype(str))) == 1:
@@ -258,12 +267,15 @@ def _numbered(name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
     return np.array([f"{name}-{number:05d}" for number in numbers], dtype=object)
 
 
-def _check_trainable(codes: SplitCodes, options: str) -> None:
-    if not (codes == TRAIN).any():
-        raise DataError(
-            f"no train sample is left ({int((codes == TEST).sum())} test samples): choose a "
-            f"smaller {options}"
-        )
+def _check_trainable(codes: SplitCodes, split_by: str | None, options: str) -> None:
+    if (codes == TRAIN).any():
+        return
+    remedy = f"choose a smaller {options}"
+    if split_by in ("given", "scene") and (codes == BUFFER).any():
+        remedy = "scenes of train show the ground of others, so use --split-by blocks"
+    raise DataError(
+        f"no train sample is left ({int((codes == TEST).sum())} test samples): {remedy}"
+    )
 
 
 def _write(

@@ -18,7 +18,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_prep.ingest.archive import Archive, is_raster, is_sidecar, open_archive
+from data_prep.ingest.archive import (
+    Archive,
+    is_raster,
+    is_sidecar,
+    listed_path,
+    open_archive,
+)
 from data_prep.ingest.class_list import ClassList, UnknownLabelError, given_classes
 from data_prep.ingest.csv_rows import read_rows
 from data_prep.ingest.label_values import normal_name
@@ -261,5 +267,6 @@ def _listed(path: Path) -> list[_Entry]:
                 f"{place}: split {shorten(split)} is not one of {', '.join(SPLITS[:3])}"
             )
         folder = row.get("folder") or ""
-        entries.append(_Entry(row["file"], path.parent / row["file"], row["label"], folder, split))
+        file = listed_path(path.parent, row["file"])
+        entries.append(_Entry(row["file"], file, row["label"], folder, split))
     return entries

@@ -21,8 +21,10 @@ from data_prep.ingest.label_values import LabelValue, label_value, parse_remap
 from data_prep.ingest.name_pattern import NamePattern
 from data_prep.rasters import COMPLEX_MODES
 from data_prep.splits import check_shares
-from rsdgc.errors import SettingError
+from rsdgc.errors import DataError, SettingError
 
+#: Highest bit of a mask: the one above it is the sign of 64-bit integers.
+MAX_BIT = 62
 Nodata = float | Mapping[str, float] | None
 
 
@@ -43,6 +45,11 @@ class MaskRule:
         """Mark the pixels that the mask leaves."""
         if not self.bits:
             return ~np.isin(codes, self.values)
+        if codes.dtype.kind == "f" and (codes != np.round(codes)).any():
+            raise DataError(
+                f"the mask {self.pattern} has fractions, which have no bits: name its values, as "
+                f"in --mask {self.pattern}=1"
+            )
         flags = sum(1 << bit for bit in self.values)
         clear: NDArray[np.bool_] = (codes.astype(np.int64) & flags) == 0
         return clear
@@ -54,6 +61,10 @@ def parse_mask(text: str) -> MaskRule:
     if match is None:
         raise SettingError(f"--mask {text!r} is not GLOB=VALUES: write *_SCL=3,8,9 or *QA=bits:3,4")
     values = tuple(int(number) for number in match[3].split(","))
+    if match[2] is not None and max(values) > MAX_BIT:
+        raise SettingError(
+            f"--mask {text!r} has the bit {max(values)}: bits are numbered from 0 to {MAX_BIT}"
+        )
     return MaskRule(match[1], values, bits=match[2] is not None)
 
 

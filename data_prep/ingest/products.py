@@ -41,6 +41,13 @@ QUALITY = re.compile(
 )
 
 
+#: Names of small pictures of an image.
+PREVIEW = re.compile(
+    r"(?:^|[_\-. ])(?:preview|thumb(?:nail)?|quick[_-]?look|browse|ql)(?:[_-]\w{1,8}|\d+)?$",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class ProductBand:
     """A band of a known sensor: its product's name, its own, and that of its modality."""
@@ -90,6 +97,11 @@ def by_product_reason(stem: str) -> str:
     else:
         return ""
     return f"a {sensor} by-product, not a band: name it with --modality or --mask"
+
+
+def is_preview(stem: str) -> bool:
+    """Tell by its name whether a file is a small picture of an image."""
+    return PREVIEW.search(stem) is not None
 
 
 def is_quality(stem: str) -> bool:

@@ -84,6 +84,8 @@ class Scene:
         reference = min(
             self.modalities,
             key=lambda modality: (
+                # a picture without a position does not say where the others lie
+                modality.files[0].crs is None,
                 len(modality.bands) < 2,
                 modality.files[0].resolution_m,
                 natural_key(modality.name),

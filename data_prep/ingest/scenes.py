@@ -187,9 +187,11 @@ def _fault(results: list[JobResult], plan: Plan, source: SceneSource) -> str:
             return "no pixel is labeled and valid"
     elif not any(result.rows for result in results):
         grid = source.grid
+        lost = sum((result.left_out for result in results), Counter[str]())
         return (
             f"no chip of {plan.options.chip_px} px in {grid.height}×{grid.width} px: no window "
-            "has enough valid and labeled pixels"
+            f"has enough valid and labeled pixels ({lost['no_data']} lack data, see --min-valid "
+            f"and --nodata; {lost['no_label']} lack labels, see --min-label and --label-nodata)"
         )
     return ""
 
