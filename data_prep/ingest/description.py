@@ -30,6 +30,7 @@ are needed, ``labels``, ``folder``, ``date`` and ``split``.
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -125,6 +126,15 @@ class SceneEntry(_Entry):
     date: str = ""
     split: str = ""
     masks: list[str] = Field(default_factory=list)
+
+    @field_validator("modalities")
+    @classmethod
+    def _file_names(cls, modalities: dict[str, ModalityEntry]) -> dict[str, ModalityEntry]:
+        for name in modalities:
+            # files of a store are named so, and its validity layers with .valid
+            if not re.fullmatch(r"\w[\w .-]*", name) or name.endswith(".valid"):
+                raise ValueError(f"modality {name!r} cannot name a file: use letters and digits")
+        return modalities
 
     @field_validator("date", mode="before")
     @classmethod

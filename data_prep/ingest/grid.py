@@ -62,9 +62,11 @@ class Grid:
 
     def no_overlap(self, path: Path, bounds: Iterable[float]) -> DataError:
         """Return the error for a file whose bounds do not meet the grid's."""
-        theirs, ours = (", ".join(f"{v:.6g}" for v in box) for box in (bounds, self.bounds))
+        box = list(bounds)
+        theirs, ours = (", ".join(f"{v:.6g}" for v in corners) for corners in (box, self.bounds))
+        covered = f"it covers ({theirs})" if np.isfinite(box).all() else "it has no place there"
         return DataError(
-            f"{path} does not overlap the scene: it covers ({theirs}), the scene ({ours}) in "
+            f"{path} does not overlap the scene: {covered}, the scene ({ours}) in "
             f"{self.crs_text or 'pixels'}: check its position and CRS (--crs, --label-crs)"
         )
 

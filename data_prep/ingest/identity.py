@@ -59,6 +59,11 @@ def parse_modalities(texts: Sequence[str] | None) -> list[ModalityGlob]:
             )
         match = SUBDATASET.match(glob)
         globs.append(ModalityGlob(name, *match.groups()) if match else ModalityGlob(name, glob))
+        if [other.modality for other in globs].count(name) > 1:
+            raise SettingError(
+                f"--modality names {name} twice: write one glob for all its files, as in "
+                f"{name}='*_[ab].tif'"
+            )
     return globs
 
 
@@ -70,7 +75,10 @@ def by_globs(
     for glob in globs:
         chosen = [file for file in files if glob.includes(file)]
         if not chosen:
-            raise DataError(f"{folder} has no file like {glob.glob} for modality {glob.modality}")
+            raise DataError(
+                f"{folder} has no file like {glob.glob} for modality {glob.modality}: correct "
+                "--modality, or leave it out"
+            )
         if len({file.dtype for file in chosen}) > 1:
             raise DataError(f"{folder}: files like {glob.glob} differ in type: split the modality")
         if are_pieces(chosen):

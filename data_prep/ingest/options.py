@@ -127,6 +127,8 @@ class IngestOptions:
 
     def __post_init__(self) -> None:
         check_shares(self.test_share, self.val_share)
+        if self.seed < 0:
+            raise SettingError(f"--seed is {self.seed}: choose 0 or more")
         _check_choice("unknown", self.unknown, list(Unknown))
         if self.complex_mode is not None:
             _check_choice("complex", self.complex_mode, COMPLEX_MODES)

@@ -173,7 +173,8 @@ def _priority(options: SceneOptions, classes: ClassList) -> tuple[int, ...]:
             codes.append(int(name))
         else:
             names = ", ".join(classes.names.values())
-            raise SettingError(f"--priority {name!r} is not a class: choose from {names}")
+            remedy = f"choose from {names}" if names else "give codes, as the labels name none"
+            raise SettingError(f"--priority {name!r} is not a class: {remedy}")
     return tuple(codes)
 
 

@@ -89,7 +89,7 @@ def read_polygons(file: PolygonFile) -> Polygons:
     path = file.path
     with reading(path):
         with _readable_path(path) as readable:
-            layer = file.layer or _only_layer(path, readable)
+            layer = _layer(file, readable)
             fields = [str(name) for name in pyogrio.read_info(readable, layer=layer)["fields"]]
             if file.column is not None and file.column not in fields:
                 raise DataError(
@@ -127,8 +127,16 @@ def _crs_of(text: str | None) -> CRS | None:
         return None
 
 
-def _only_layer(path: Path, readable: Path) -> str:
+def _layer(file: PolygonFile, readable: Path) -> str:
+    """Return the layer that is read: the one that is named, or the only one."""
+    path = file.path
     layers = [str(name) for name in pyogrio.list_layers(readable)[:, 0]]
+    if file.layer is not None:
+        if file.layer not in layers:
+            raise DataError(
+                f"{path} has no layer {file.layer}: choose a --label-layer from {', '.join(layers)}"
+            )
+        return file.layer
     if len(layers) != 1:
         raise DataError(
             f"{path} has the layers {', '.join(layers)}: choose one with --label-layer (an --aoi "

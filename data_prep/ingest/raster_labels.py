@@ -117,7 +117,9 @@ class RasterLabels(LabelFormat):
             grids[labels.file].append(grid)
         shares = {file.path.name: share_outside(file, of_file) for file, of_file in grids.items()}
         return [
-            f"{name}: {s:.0%} of it lies in no scene" for name, s in shares.items() if s > 0.005
+            f"{name}: {min(s, 0.99):.0%} of it lies in no scene"
+            for name, s in shares.items()
+            if s > 0.005
         ]
 
     def row_step(self, width: int, unit: int) -> int:

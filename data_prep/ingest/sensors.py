@@ -84,7 +84,8 @@ def date_of(names: Iterable[str]) -> str:
     for name in names:
         if match := DATE.search(name):
             return "-".join(match.groups())
-        if match := DAY_OF_YEAR.search(name):
+        match = DAY_OF_YEAR.search(name)
+        if match and 1 <= int(match[2]) <= 366:
             day = dt.date(int(match[1]), 1, 1) + dt.timedelta(days=int(match[2]) - 1)
             return day.isoformat()
     return ""

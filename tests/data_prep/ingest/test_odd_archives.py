@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -18,7 +19,15 @@ from data_prep.ingest.scenes import ingest_scenes
 from data_prep.manifest import column
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
-from tests.data_prep.archives import LEFT, TOP, noise, stripes, write_class_folders, write_tif
+from tests.data_prep.archives import (
+    LEFT,
+    TOP,
+    noise,
+    stripes,
+    write_class_folders,
+    write_polygons,
+    write_tif,
+)
 
 SIZE = 32
 
@@ -195,3 +204,59 @@ def test_odd_names_are_kept(tmp_path: Path) -> None:
     store = ingest(src)
     assert len(store.meta.scenes) == 6
     assert len(store) == 6 * 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modalities": ["x=img.tif", "x=other.tif"]}, "names x twice: write one glob"),
+        ({"modalities": ["x=*.jp2"]}, r"no file like \*.jp2 for modality x: correct --modality"),
+        ({"priority": ["zzz"]}, "'zzz' is not a class: give codes"),
+        ({"seed": -1}, "--seed is -1: choose 0 or more"),
+    ],
+)
+def test_slips_are_named_with_what_helps(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    src = write(tmp_path / "src")
+    write_tif(src / "other.tif", noise((3, SIZE, SIZE), 1))
+    with pytest.raises((DataError, SettingError), match=message):
+        ingest(src, **options)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "x.valid", ".x", ""])
+def test_modalities_that_cannot_name_a_file_are_refused(tmp_path: Path, name: str) -> None:
+    src = write(tmp_path / "src")
+    text = f'[[scene]]\nname = "a"\nlabels = "labels.tif"\nmodalities = {{"{name}" = "img.tif"}}\n'
+    (src / "s.toml").write_text(text)
+    with pytest.raises(DataError, match="cannot name a file: use letters and digits"):
+        ingest(src / "s.toml")
+    assert not list(tmp_path.glob("*.tif"))
+
+
+def test_layers_and_places_of_polygons_are_named(tmp_path: Path) -> None:
+    src = write(tmp_path / "src")
+    box = ((0, 0, SIZE, SIZE), "a")
+    write_polygons(src / "land.gpkg", [box])
+    with pytest.raises(DataError, match="has no layer nope: choose a --label-layer from land"):
+        ingest(src, labels="land.gpkg", label_column="name", label_layer="nope")
+    # GeoJSON without a CRS is in degrees, where these numbers are no place
+    ring = [[LEFT + 320 * x, TOP - 320 * y] for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))]
+    feature = {
+        "type": "Feature",
+        "properties": {"name": "a"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    collection = {"type": "FeatureCollection", "features": [feature]}
+    (src / "land.geojson").write_text(json.dumps(collection))
+    with pytest.raises(DataError, match=r"it has no place there.*--label-crs"):
+        ingest(src, labels="land.geojson", label_column="name")
+    options = {"label_column": "name", "label_crs": "EPSG:32633"}  # the remedy
+    assert len(ingest(src, labels="land.geojson", **options)) == 16
+
+
+def test_labels_of_which_a_little_is_used_are_not_outside_altogether(tmp_path: Path) -> None:
+    src = write(tmp_path / "src")
+    wide = {"left": LEFT - 2000, "top": TOP + 2000}
+    write_tif(src / "labels.tif", stripes(600, 600, 8, (1, 2)), **wide)
+    assert any("labels.tif: 99% of it lies in no scene" in n for n in ingest(src).meta.notes)

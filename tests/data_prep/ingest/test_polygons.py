@@ -76,7 +76,7 @@ def test_what_cannot_be_used_is_named(src: Path) -> None:
             {"label_column": "fclass"},
             r"labels.gpkg has no column fclass: choose a --label-column from name",
         ),
-        ({"label_layer": "other"}, r"labels.gpkg cannot be read"),
+        ({"label_layer": "other"}, r"has no layer other: choose a --label-layer from labels"),
     ):
         with pytest.raises(DataError, match=message):
             ingest(src, **options)

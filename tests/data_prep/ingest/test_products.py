@@ -150,3 +150,9 @@ def test_names_that_only_look_like_products() -> None:
     assert split_band("S2A_MSIL2A_20170613T101031_87_48_B8A").modality == "s2"
     assert split_band("S2A_MSIL2A_20170613T101031_87_48").modality == ""
     assert date_of(["HLS.L30.T15SYD.2020366T165901.v2.0.B02"]) == "2020-12-31"
+
+
+def test_a_day_that_no_year_has_is_no_date() -> None:
+    assert date_of(["HLS.L30.T33UUP.2020366T100011.v2.0"]) == "2020-12-31"
+    for day in ("000", "367", "399"):
+        assert date_of([f"HLS.L30.T33UUP.2021{day}T100011.v2.0"]) == ""
