@@ -6,7 +6,9 @@ application: a round must not wait for it. A process a renewal leaves nothing be
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +27,8 @@ LEAST_INTERVAL_S = 30.0
 PATIENCE = 30
 """Times the duration of a renewal that lie between two of them: 3 % of a CPU at most."""
 LOWEST_PRIORITY = 19
+_COMMAND = (sys.executable, "-m", "fl_app.live.report_renewal")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ReportRenewal(RunObserver):
@@ -56,7 +60,7 @@ class ReportRenewal(RunObserver):
         self._began = now
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own command, no shell
-                [sys.executable, "-m", "fl_app.live.report_renewal", str(self._folder)],
+                [*_COMMAND, str(self._folder), str(os.getpid())],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # as in Flower's app
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -76,7 +80,6 @@ class ReportRenewal(RunObserver):
 
 def main(folder: Path) -> int:
     """Write the report of a run that goes on; return the exit code."""
-    os.nice(LOWEST_PRIORITY)  # before the imports that take a second
     from fl_app.report.page import write_interim_report  # noqa: PLC0415
 
     try:
@@ -86,5 +89,14 @@ def main(folder: Path) -> int:
     return 0
 
 
+def _live_and_die_with(run_pid: int) -> None:
+    """End with the run if it is killed: this must not write over the report of a resumed one."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != run_pid:  # it was killed before this line
+        sys.exit(1)
+
+
 if __name__ == "__main__":
+    os.nice(LOWEST_PRIORITY)  # before the imports that take a second
+    _live_and_die_with(int(sys.argv[2]))
     sys.exit(main(Path(sys.argv[1])))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fl_app.live import report_renewal
@@ -61,6 +64,25 @@ def test_a_renewal_at_work_is_ended_with_the_run(
     renewal = ReportRenewal(run_folder)
     renewal.round_ended(RoundEntry(5), 20)
     renewal.close()
+    assert not (run_folder / "report.html").exists()
+
+
+def test_a_run_that_is_killed_takes_its_renewal_with_it(run_folder: Path) -> None:
+    begin(run_folder, 5)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from fl_app.live import report_renewal as module\n"
+        "from strategies.ledger import RoundEntry\n"
+        "module.FIRST_S = 0.0; renewal = module.ReportRenewal(Path(sys.argv[1]))\n"
+        "renewal.round_ended(RoundEntry(5), 20); print(renewal._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(run_folder)], capture_output=True, text=True, check=False
+    )
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(int(killed.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not (run_folder / "report.html").exists()
 
 
