@@ -85,7 +85,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     _off_the_globe: "projection domain: name its CRS with --crs or --label-crs",
     _missing_color_table: "NULL color table: copy it again",
     _not_a_raster: "not recognized .*: convert it to GeoTIFF",
-    _not_polygons: "convert it to GeoTIFF, or remove it|copy it again",
+    _not_polygons: "convert it to GeoTIFF|copy it again",
     _other_layer: "Layer 'roads' could not be opened",
     _bad_wkb: "ParseException",
     _bad_arrow: "copy it again",
