@@ -29,7 +29,7 @@ DETERMINISTIC = ("synth", "ingest", "partition")
 """Commands whose output is the same on every machine, so that the page has to show it."""
 
 
-def run_over_loopback(settings: Settings, *, num_sites: int, cpus_per_site: int) -> None:
+def run_over_loopback(settings: Settings, *, num_sites: int, **_: object) -> None:
     """Stand in for Flower's processes, which take a minute to start."""
     serve(grid(settings, nodes=num_sites), settings)
 
