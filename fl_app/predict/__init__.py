@@ -2,7 +2,8 @@
 
 ``scene_inputs`` finds scenes and chooses the bands that the model takes. ``windows`` says where the
 network looks and how what it says is blended. ``inference`` reads and classifies a row of windows
-at a time, ``unfinished`` keeps the results on disk, and ``map_file`` makes the map of them.
+at a time, ``value_check`` compares its values with those of training, ``unfinished`` keeps the
+results on disk, and ``map_file`` makes the map of them.
 """
 
 from __future__ import annotations
@@ -151,6 +152,8 @@ def _predict(
                 print(f"row {finished} of {total}, {left:.0f} s left", file=sys.stderr)
     finally:
         unfinished.save()
+    for note in classifier.values.notes():
+        print(f"note: {scene.name}: {note}", file=sys.stderr)
     legend = MapLegend(model.class_codes, model.classes)
     tags = {
         TAG: key,

@@ -21,6 +21,7 @@ from data_prep.ingest.scene_reader import Rows, SceneReader
 from data_prep.validity import pack
 from fl_app.delivered_model import DeliveredModel
 from fl_app.predict.scene_inputs import SceneInput
+from fl_app.predict.value_check import ValueCheck
 from fl_app.predict.windows import WindowAxis
 
 BATCH_PIXELS = 2**18
@@ -92,6 +93,7 @@ class SceneClassifier:
             for meta, statistics in zip(scene.source.modalities, own, strict=True)
         ]
         self._micro_batch = MicroBatch()
+        self.values = ValueCheck(scene.source.modalities)
 
     def rows(self, first: int = 0) -> Iterator[RowOfWindows]:
         """Yield the rows of windows from number ``first`` on; a thread reads one ahead."""
@@ -152,7 +154,7 @@ class SceneClassifier:
         with torch.inference_mode():
             for begin in range(0, len(chosen), size):
                 starts = self._cols.starts[chosen[begin : begin + size]] + radius
-                chips = self._chips(band, starts)
+                chips = self._chips(band, starts, check=begin == 0)
                 labels = torch.zeros(len(starts), dtype=torch.int64, device=self._device)
                 parts.append(self._micro_batch.run(self._probabilities, chips, labels).cpu())
         if not parts:  # the number of classes does not matter: nothing is said
@@ -165,7 +167,7 @@ class SceneClassifier:
         logits = [self._network(*channels_last(chips)).float() for chips, _ in parts]
         return torch.softmax(torch.cat(logits), dim=1)
 
-    def _chips(self, band: _Band, starts: NDArray[np.int64]) -> Chips:
+    def _chips(self, band: _Band, starts: NDArray[np.int64], *, check: bool) -> Chips:
         normalized = []
         for image, mask, meta, normalizer in zip(
             band.images,
@@ -179,6 +181,8 @@ class SceneClassifier:
             bits = None if mask is None else torch.from_numpy(pack(_windows(mask, px, places)))
             validity = None if bits is None else bits.to(self._device)
             normalized.append(normalizer.normalize(native, validity))
+            if check:
+                self.values.add(len(normalized) - 1, normalized[-1])
         if self._stacked:
             return [stack_modalities(normalized)]
         left = iter(normalized)
