@@ -36,7 +36,8 @@ def _other_planet(folder: Path) -> None:
 
 
 def _off_the_globe(folder: Path) -> None:
-    transform("+proj=geos +h=35785831", "EPSG:4326", [7e6], [7e6])
+    # GDAL is silent after 20 errors of one pair of systems, which other tests may have made.
+    transform("+proj=geos +h=35785831 +lon_0=12.34", "EPSG:4326", [7e6], [7e6])
 
 
 def _not_a_raster(folder: Path) -> None:

@@ -187,7 +187,8 @@ def test_a_program_takes_its_arguments(
     monkeypatch.setattr(sys, "argv", [words[2], *given])
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
     # Another test may have imported the module, of which Python warns.
-    monkeypatch.delitem(sys.modules, words[2], raising=False)
+    for name in (words[2], f"{words[2]}.__main__"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises((ParsedError, SystemExit)) as ended:
         runpy.run_module(words[2], run_name="__main__")
     assert ended.type is ParsedError or (given, ended.value.code) == (["--help"], 0)  # type: ignore[attr-defined]

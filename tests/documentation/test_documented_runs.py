@@ -91,6 +91,7 @@ def test_a_guide_runs_as_it_stands(
 ) -> None:
     if "--data data/" in PAGES[page] and "rsdgc partition" not in PAGES[page]:
         prepare_data()
+    monkeypatch.setenv("COLUMNS", "200")  # whatever the terminal of the tests is
     printed, ran = "", 0
     for block in blocks(page):
         if block.language == "text":

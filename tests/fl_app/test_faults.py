@@ -97,6 +97,9 @@ class Watch:
         """Make a system call that may be the site's last."""
 
         def call(*arguments: Any) -> Any:
+            paths = [each for each in arguments if isinstance(each, Path)]
+            if any(self.state_dir not in path.parents for path in paths):
+                return inner(*arguments)  # the server's
             self.kill_in -= 1
             if self.kill_in == 0:
                 client_app.opened_sites.clear()

@@ -308,7 +308,8 @@ def test_a_run_in_which_nothing_arrives_fails(data: Path, tmp_path: Path) -> Non
     def lose(message: Message, reply: Message) -> Message | None:
         return None if message.metadata.message_type == "train" else reply
 
-    chosen = settings(data, tmp_path / "run", rounds=2, round_timeout_s=0.1)
+    # otherwise they would be set aside after three rounds
+    chosen = settings(data, tmp_path / "run", rounds=2, round_timeout_s=0.1, suspend_after=0)
     with pytest.raises(RunError, match=r"no round reached the quorum of 1: no reply \(12\)"):
         run(chosen, fault=lose)
 

@@ -180,7 +180,9 @@ def test_names_from_the_data_are_escaped(run_folder: Path) -> None:
 
 
 def test_ctrl_c_is_its_ordinary_end(run_folder: Path) -> None:
-    command = [sys.executable, "-m", "fl_app.cli", "dashboard", str(run_folder)]
+    # A shell ignores SIGINT for what it runs in the background: these tests, for instance.
+    command = ["env", "--default-signal=INT", sys.executable]
+    command += ["-m", "fl_app.cli", "dashboard", str(run_folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
