@@ -22,6 +22,8 @@ import numpy as np
 from benchmarks.both_directions import DENSE, Variant, read_results
 
 MARKERS = "osD^vP*Xdh<>"
+LABELED = ("rs-dgc", "dense FedAvg")
+"""Methods of which the plot says how many times fewer bytes a point has."""
 NEAR_DENSE = 0.95
 """Part of dense FedAvg's final accuracy that the table gives rounds and bytes to."""
 
@@ -49,6 +51,12 @@ class Point:
     def column(self, name: str) -> list[float]:
         """Return a value of every seed."""
         return [row[name] for row in self.rows]
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the accuracy between seeds (of the sample); 0 with one seed."""
+        accuracies = self.column("accuracy")
+        return float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
 
     @property
     def megabytes(self) -> float:
@@ -92,7 +100,7 @@ def table(all_points: Sequence[Point]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for point in all_points:
         accuracies = point.column("accuracy")
-        mean, deviation = np.mean(accuracies), np.std(accuracies)
+        mean, deviation = np.mean(accuracies), point.deviation
         seeds = ", ".join(str(seed) for seed in sorted(point.column("seed")))
         near = point.until(targets)
         ends = f"{near[0]:.0f} | {near[1]:.1f}" if near else "– | –"
@@ -121,13 +129,22 @@ def plot(all_points: Sequence[Point], path: Path) -> None:
         axes.errorbar(
             [point.megabytes for point in line],
             [np.mean(point.column("accuracy")) for point in line],
-            [np.std(point.column("accuracy")) for point in line],
+            [point.deviation for point in line],
             marker=MARKERS[number % len(MARKERS)],
             capsize=3,
             label=name,
             linewidth=2.5 if name == "rs-dgc" else 1.2,
         )
+        for point in line if name in LABELED else []:
+            axes.annotate(
+                f"{point.times_fewer:.0f}×",
+                (point.megabytes, float(np.mean(point.column("accuracy")))),
+                xytext=(5, 5),
+                textcoords="offset points",
+                fontsize="x-small",
+            )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("MB a site, both directions, all rounds")
     axes.set_ylabel("test accuracy")
     axes.grid(alpha=0.3)
