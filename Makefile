@@ -16,7 +16,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,docs]" $(EXTRA_PIP_ARGS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,docs,browser]" $(EXTRA_PIP_ARGS)
 	touch $(STAMP)
 
 # Four sites with synthetic land cover train one model at a ninetieth of the traffic.
