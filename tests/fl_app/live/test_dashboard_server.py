@@ -187,12 +187,15 @@ def test_ctrl_c_is_its_ordinary_end(run_folder: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
     ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            assert b"20 of 20 rounds" in answer.read()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            url = re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                assert b"20 of 20 rounds" in answer.read()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # nothing, where it has ended
     assert (process.returncode, err) == (0, "")
     assert out.endswith("the dashboard has ended\n")
