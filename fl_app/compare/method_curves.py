@@ -16,7 +16,7 @@ from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.number_format import percent_text
 from data_prep.pictures.plot import INK, Plot, draw, tidy
 from fl_app.compare.results import MethodName
-from fl_app.report.learning_curves import byte_axis, byte_ticks
+from fl_app.report.learning_curves import byte_ticks, round_axis
 from fl_app.runs.records import Run
 
 Methods = Mapping[MethodName, Mapping[int, Run]]
@@ -57,8 +57,7 @@ def by_round(methods: Methods, field: str, key: str, title: str) -> Plot | None:
         axes = figure.add_subplot()
         for number, (name, each) in enumerate(curves.items()):
             _band(axes, each.rounds, each.values, name.text, number)
-        axes.set_xlabel("round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        round_axis(axes)
         _finish(axes, field, title)
 
     return draw(key, f"{title} against rounds", _SIZE_IN, paint, _table(curves, field))
@@ -73,7 +72,7 @@ def by_bytes(methods: Methods) -> Plot | None:
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        byte_axis(axes)
+        axes.set_xscale("log")
         for number, (name, each) in enumerate(curves.items()):
             sent = each.sent.mean(axis=0)
             shown = sent > 0  # the axis has no place for 0 bytes

@@ -101,7 +101,7 @@ def accuracy_by_round(run: Run, baseline: Run | None = None) -> Plot:
                 label="upload refused or missing",
                 transform=axes.get_xaxis_transform(),
             )
-        _round_axis(axes)
+        round_axis(axes)
         _percent_axis(axes)
         _legend(axes)
 
@@ -135,7 +135,7 @@ def loss_by_round(run: Run, baseline: Run | None = None) -> Plot | None:
         axes = figure.add_subplot()
         for curve in [*other, *curves]:
             curve.plot(axes, rounds)
-        _round_axis(axes)
+        round_axis(axes)
         axes.set_ylabel("cross-entropy, nats")
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -173,7 +173,7 @@ def accuracy_by_bytes(run: Run, baseline: Run | None = None) -> Plot | None:
             marker = "o" if len(x) <= _MANY_ROUNDS else ""
             axes.plot(x, y, color=color, label=name, marker=marker, markersize=3.5)
             axes.plot(x[-1:], y[-1:], "o", color=color, markersize=5)
-        byte_axis(axes)
+        axes.set_xscale("log")
         _percent_axis(axes)
         if dense > 0 and baseline is None:
             _mark_dense(axes, dense)
@@ -201,11 +201,6 @@ def accuracy_by_bytes(run: Run, baseline: Run | None = None) -> Plot | None:
 def name_of(run: Run) -> str:
     """Name a run in a legend: its method, and the run folder."""
     return f"{run.summary.method} ({run.folder.resolve().name})"
-
-
-def byte_axis(axes: Axes) -> None:
-    """Let bytes increase by factors along x."""
-    axes.set_xscale("log")
 
 
 def byte_ticks(axes: Axes) -> None:
@@ -238,7 +233,8 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _round_axis(axes: Axes) -> None:
+def round_axis(axes: Axes) -> None:
+    """Let x be the number of a round."""
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
