@@ -93,8 +93,8 @@ def check_settings(words: list[str]) -> None:
         key, separator, value = word.partition("=")
         if PLACEHOLDER.search(key):
             continue
-        assert separator, f"{word} is no setting"
-        assert key in SETTINGS, f"{key} is no setting"
+        assert separator, f"{word} is not a setting"
+        assert key in SETTINGS, f"{key} is not a setting"
         if not PLACEHOLDER.search(value):
             parse_overrides([word])
 
