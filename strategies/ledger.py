@@ -36,12 +36,22 @@ from strategies.checkpoints import State
 from strategies.metrics import Scores
 from strategies.transport import RefusedReply
 
-FILES = ("rounds.jsonl", "history.jsonl")
+SITES_FILE = "rounds.jsonl"
+"""A line for each message: :class:`SiteEntry`."""
+HISTORY_FILE = "history.jsonl"
+"""A line for each round: :class:`RoundEntry`."""
+FILES = (SITES_FILE, HISTORY_FILE)
 BYTES = ("bytes_up", "bytes_down", "dense_bytes_up", "dense_bytes_down")
 
 WHOLE_MODEL = "whole model"
 """Group of the bytes of a model that is sent whole, which has no parts to tell apart."""
 
+TRAIN = "train"
+"""Phase of the entry of a round's task and its reply."""
+LATE = "late"
+"""Phase of the entry of a reply to the task of a round that has ended."""
+EVALUATE = "evaluate"
+"""Phase of the entry of the final evaluation."""
 ROLL_CALL = "roll-call"
 """Phase of the entry of a node that takes no part."""
 SUSPENDED = "suspended"
@@ -81,7 +91,7 @@ class SiteEntry:
     seconds: float = 0.0
     up_by_group: dict[str, int] = field(default_factory=dict)
     down_by_group: dict[str, int] = field(default_factory=dict)
-    phase: str = "train"
+    phase: str = TRAIN
     resynced: bool = False
     bytes_resync: int = 0
     accepted_share: float | None = None
@@ -100,7 +110,17 @@ class SiteEntry:
         """Whether an upload, or scores of the final model, were requested and not used."""
         if self.phase in (ROLL_CALL, SUSPENDED):
             return False
-        return not self.accepted and (self.phase != "evaluate" or bool(self.reason))
+        return not self.accepted and (self.phase != EVALUATE or bool(self.reason))
+
+    @property
+    def dense_up(self) -> bool:
+        """Whether dense FedAvg would have received a model: with every reply to a round's task."""
+        return self.bytes_up > 0 and self.phase in (TRAIN, LATE) and not self.failed
+
+    @property
+    def dense_down(self) -> bool:
+        """Whether dense FedAvg would have sent a model: with every task, none to resynchronize."""
+        return self.phase in (TRAIN, EVALUATE)
 
     @property
     def silent(self) -> bool:
@@ -205,7 +225,7 @@ class Ledger:
         """Add a round with its messages; its score follows with :meth:`score_round`."""
         # Five digits: the file has a line of all layers per round.
         digits = {name: float(f"{ratio:.5g}") for name, ratio in ratios.items()}
-        accepted = [entry.accepted for entry in entries if entry.phase == "train"]
+        accepted = [entry.accepted for entry in entries if entry.phase == TRAIN]
         self.rounds.append(
             RoundEntry(
                 len(self.rounds),
@@ -226,22 +246,17 @@ class Ledger:
         self.count(entries)
 
     def count(self, entries: list[SiteEntry]) -> None:
-        """Add messages to the last round's bytes, and write their lines.
-
-        Dense FedAvg would have sent one model for every message to a site (but none for a
-        resynchronization), and received one for every reply to a round's task.
-        """
+        """Add messages to the last round's bytes, and write their lines."""
         total = self.rounds[-1]
         for entry in entries:
-            replied = entry.bytes_up > 0 and entry.phase in ("train", "late") and not entry.failed
             total.bytes_up += entry.bytes_up
             total.bytes_down += entry.bytes_down
-            total.dense_bytes_up += self.dense_bytes * replied
-            total.dense_bytes_down += self.dense_bytes * (entry.phase in ("train", "evaluate"))
+            total.dense_bytes_up += self.dense_bytes * entry.dense_up
+            total.dense_bytes_down += self.dense_bytes * entry.dense_down
             total.resyncs += entry.resynced
             total.bytes_resync += entry.bytes_resync
             entry.time = utc_time()
-            self._append("rounds.jsonl", entry)
+            self._append(SITES_FILE, entry)
 
     def score_round(
         self,
@@ -269,7 +284,7 @@ class Ledger:
             entry.val_balanced_accuracy = val.balanced_accuracy
             entry.val_loss = val.loss
             entry.num_val = val.num_examples
-        self._append("history.jsonl", entry)
+        self._append(HISTORY_FILE, entry)
         self._scored = round_number + 1
 
     def totals(self) -> dict[str, Any]:
@@ -322,7 +337,7 @@ class Ledger:
             if not path.is_file() or path.stat().st_size < lengths[name]:
                 raise RunError(f"{path} is shorter than at the checkpoint: the folder is damaged")
         # Rounds in memory are those of the file, and those that were not scored at the checkpoint.
-        path = self.folder / "history.jsonl"
+        path = self.folder / HISTORY_FILE
         with path.open("rb") as file:
             scored = file.read(lengths[path.name]).splitlines()
         pending = state.values.get("pending")

@@ -9,7 +9,7 @@ from logging import WARNING
 from flwr.app import Message
 from flwr.common import log
 
-from strategies.ledger import SiteEntry, content_bytes, error_bytes
+from strategies.ledger import LATE, SiteEntry, content_bytes, error_bytes
 from strategies.transport import PendingReplies
 
 LATE_REPLY = "late reply"
@@ -94,7 +94,7 @@ class Outbox:
             sent = self._earlier.pop(reply.metadata.reply_to_message_id, None)
             if sent is None:
                 continue
-            entry = SiteEntry(sent.round, sent.site, phase="late", reason=LATE_REPLY)
+            entry = SiteEntry(sent.round, sent.site, phase=LATE, reason=LATE_REPLY)
             if reply.has_error():
                 entry.receive_error(error_bytes(reply))
                 if not entry.bytes_up:

@@ -12,7 +12,7 @@ from fl_app.compare.compare_template import TEMPLATE
 from fl_app.compare.method_curves import Methods, by_bytes, by_round, final_accuracies, style
 from fl_app.compare.method_pairs import SharedChips, method_pairs
 from fl_app.compare.results import Rows, by_method
-from fl_app.runs.records import Run
+from fl_app.runs.records import REPORT_FILE, Run
 from rsdgc.durable import replace_text
 
 
@@ -43,7 +43,7 @@ def write_page(path: Path, rows: Rows, total: int, chips: SharedChips) -> None:
         balanced=by_round(methods, "balanced_accuracy", "balanced", "balanced accuracy"),
         loss=by_round(methods, "loss", "loss", "test loss, nats"),
         sent=by_bytes(methods),
-        runs=[(trial, run, (run.folder / "report.html").exists()) for trial, run in rows],
+        runs=[(trial, run, (run.folder / REPORT_FILE).exists()) for trial, run in rows],
     )
     replace_text(path, page)
 

@@ -16,6 +16,7 @@ from data_prep.pictures.html_page import render_page
 from fl_app.live.progress import Progress, ProgressReader
 from fl_app.methods import METHODS
 from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round, loss_by_round
+from fl_app.runs.records import REPORT_FILE
 from rsdgc.errors import RunFolderError
 
 POLICY = (
@@ -26,7 +27,6 @@ POLICY = (
 
 SCRIPT_PATH = "/dashboard.js"
 REPORT_PATH = "/report.html"
-REPORT_FILE = "report.html"
 
 ROUNDS_SHOWN = 30
 SITES_SHOWN = 200

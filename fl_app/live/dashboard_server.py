@@ -14,14 +14,13 @@ from typing import Any
 
 from fl_app.live.dashboard_page import (
     POLICY,
-    REPORT_FILE,
     REPORT_PATH,
     SCRIPT,
     SCRIPT_PATH,
     DashboardPage,
 )
 from fl_app.runs.lock import LOCK_FILE
-from fl_app.runs.records import CONFIG_FILE
+from fl_app.runs.records import CONFIG_FILE, REPORT_FILE
 from rsdgc.documents import DocumentError, read_bytes
 from rsdgc.errors import RunFolderError, SettingError
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from fl_app.live.status_file import EVALUATE, RunStatus, read_status
-from fl_app.runs.growing_records import GrowingRecords
+from fl_app.live.status_file import RunStatus, read_status
+from fl_app.runs.growing_records import growing_ledger
 from fl_app.runs.lock import lock_holder
 from fl_app.runs.provisional import provisional_summary
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, Run, RunConfig, RunSummary
-from strategies.ledger import ROLL_CALL, SUSPENDED, RoundEntry, SiteEntry
+from strategies.ledger import EVALUATE, ROLL_CALL, SUSPENDED, TRAIN, RoundEntry, SiteEntry
 
 RunState = Literal["starting", "running", "complete", "interrupted"]
 
@@ -28,8 +28,7 @@ class SiteProgress:
     name: str
     bytes_up: int = 0
     bytes_down: int = 0
-    replies: int = 0  #: uploads that came back
-    tasks: int = 0  #: messages that carried the model
+    dense_models: int = 0  #: models that dense FedAvg would have sent and received
     accuracy: float | None = None  #: of the last model that it scored, on its test split
     train_loss: float | None = None
     seconds: float | None = None  #: of its last work
@@ -45,11 +44,10 @@ class SiteProgress:
             return
         self.bytes_up += entry.bytes_up
         self.bytes_down += entry.bytes_down
-        self.tasks += entry.phase in ("train", EVALUATE)
-        self.replies += entry.phase in ("train", "late") and entry.bytes_up > 0
+        self.dense_models += entry.dense_up + entry.dense_down
         if entry.accuracy is not None:
             self.accuracy = entry.accuracy
-        if entry.phase == "train":
+        if entry.phase == TRAIN:
             self.outcome = "accepted" if entry.accepted else entry.reason
             self.train_loss = entry.train_loss if entry.accepted else self.train_loss
             self.seconds = entry.seconds if entry.accepted else self.seconds
@@ -57,7 +55,7 @@ class SiteProgress:
     def compression(self, dense_bytes: float) -> float | None:
         """Return how many times fewer bytes it has sent and received than dense FedAvg would."""
         sent = self.bytes_up + self.bytes_down
-        return (self.replies + self.tasks) * dense_bytes / sent if sent and dense_bytes else None
+        return self.dense_models * dense_bytes / sent if sent and dense_bytes else None
 
 
 @dataclass
@@ -102,10 +100,9 @@ class Progress:
         """Whether the messages of the status are those of a round that has not ended."""
         assert self.status is not None
         ended = self.status.latest.round if self.status.latest else 0
-        return bool(self.status.asked) and (self.status.phase == EVALUATE or self._newer(ended))
-
-    def _newer(self, ended: int) -> bool:
-        return self.status is not None and self.status.round > ended
+        return bool(self.status.asked) and (
+            self.status.phase == EVALUATE or self.status.round > ended
+        )
 
     @property
     def stage(self) -> str:
@@ -201,8 +198,7 @@ class ProgressReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._history = GrowingRecords(RoundEntry, folder / "history.jsonl")
-        self._visits = GrowingRecords(SiteEntry, folder / "rounds.jsonl")
+        self._history, self._visits = growing_ledger(folder)
         self._holder = ""
         self._clear()
 

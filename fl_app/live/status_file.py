@@ -16,12 +16,10 @@ from fl_app.runs.records import parse_record
 from rsdgc.documents import DocumentError, read_text
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunFolderError
-from strategies.ledger import RoundEntry, utc_time
+from strategies.ledger import TRAIN, RoundEntry, utc_time
 from strategies.observer import RunObserver
 
 STATUS_FILE = "progress.json"
-EVALUATE = "evaluate"
-"""Phase of the final evaluation; that of a round is ``train``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ class StatusWriter(RunObserver):
 
     def __init__(self, folder: Path, rounds: int, first_round: int = 1) -> None:
         self._path = folder / STATUS_FILE
-        self._status = RunStatus(phase="train", round=first_round, last_round=rounds)
+        self._status = RunStatus(phase=TRAIN, round=first_round, last_round=rounds)
         self._start_time = time.monotonic()
         self._ended = 0
         self._failed = False

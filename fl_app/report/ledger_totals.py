@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fl_app.runs.records import Run
-from strategies.ledger import ROLL_CALL, SiteEntry
+from strategies.ledger import ROLL_CALL, TRAIN, SiteEntry
 
 
 @dataclass
@@ -31,7 +31,7 @@ class SiteTotal:
         self.bytes_up += entry.bytes_up
         self.bytes_down += entry.bytes_down
         self.up_by_group.update(entry.up_by_group)
-        self.accepted += entry.accepted and entry.phase == "train"
+        self.accepted += entry.accepted and entry.phase == TRAIN
         self.silent += entry.silent
         self.clipped += entry.clipped
         self.refused += entry.refused and not entry.silent
@@ -72,7 +72,7 @@ def train_losses(run: Run) -> dict[int, float]:
     """Return, by round, the mean loss of training over the chips of the sites that reported one."""
     sums: dict[int, tuple[float, int]] = {}
     for entry in run.site_entries:
-        if entry.accepted and entry.phase == "train" and entry.train_loss is not None:
+        if entry.accepted and entry.phase == TRAIN and entry.train_loss is not None:
             loss, chips = sums.get(entry.round, (0.0, 0))
             weight = max(1, entry.num_examples)
             sums[entry.round] = (loss + entry.train_loss * weight, chips + weight)

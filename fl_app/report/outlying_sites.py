@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from fl_app.runs.records import Run
-from strategies.ledger import SiteEntry
+from strategies.ledger import EVALUATE, TRAIN, SiteEntry
 
 FIGURES = {"accuracy": 0.05, "train_loss": 0.25, "seconds": 0.5}
 """The figures compared, and the least spread of each: absolute, or relative to the median.
@@ -69,7 +69,7 @@ def _last_reported(run: Run, figure: str) -> Mapping[str, float | None]:
 
 
 def _phases(figure: str) -> tuple[str, ...]:
-    return ("train", "evaluate") if figure == "accuracy" else ("train",)
+    return (TRAIN, EVALUATE) if figure == "accuracy" else (TRAIN,)
 
 
 def _figure(entry: SiteEntry, figure: str) -> float | None:

@@ -43,7 +43,7 @@ from fl_app.report.site_scores import (
 )
 from fl_app.report.time_split import run_time, time_by_round
 from fl_app.runs.provisional import read_provisional_run
-from fl_app.runs.records import Run, read_run
+from fl_app.runs.records import REPORT_FILE, Run, read_run
 from fl_app.settings import AUTO, Settings
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
@@ -152,7 +152,7 @@ def _write_page(
         **plots,
         **classes,
     )
-    path = run.folder / "report.html"
+    path = run.folder / REPORT_FILE
     try:
         replace_text(path, page)
         if figures is not None:

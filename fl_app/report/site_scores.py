@@ -14,6 +14,7 @@ from data_prep.pictures.number_format import percent_text
 from data_prep.pictures.plot import GRID, INK, MUTED, UP, Plot, draw, tidy
 from fl_app.report.intervals import Interval, wilson
 from fl_app.runs.records import Run
+from strategies.ledger import EVALUATE
 
 #: Sites that are drawn; those with the most test chips are kept.
 MAX_SITES = 40
@@ -44,7 +45,7 @@ def site_scores(run: Run) -> list[SiteScore]:
     final = {
         entry.site: entry.accuracy
         for entry in run.site_entries
-        if entry.phase == "evaluate" and entry.accepted
+        if entry.phase == EVALUATE and entry.accepted
     }
     rows = []
     for site in run.sites:

@@ -18,7 +18,7 @@ from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.number_format import seconds_text
 from data_prep.pictures.plot import DOWN, GRID, MUTED, QUIET, UP, Plot, draw, tidy
 from fl_app.runs.records import Run
-from strategies.ledger import RoundEntry, SiteEntry
+from strategies.ledger import EVALUATE, TRAIN, RoundEntry, SiteEntry
 
 #: Parts of a round, in their order, with the color of their bars.
 PARTS = {
@@ -60,7 +60,7 @@ def round_times(run: Run) -> list[RoundTime]:
     """Return the time of each round, ascending."""
     trained: dict[int, list[SiteEntry]] = {}
     for entry in run.site_entries:
-        if entry.phase == "train" and entry.accepted:
+        if entry.phase == TRAIN and entry.accepted:
             trained.setdefault(entry.round, []).append(entry)
     return [_split(line, trained.get(line.round, [])) for line in run.history if line.round]
 
@@ -68,10 +68,8 @@ def round_times(run: Run) -> list[RoundTime]:
 def run_time(run: Run) -> RunTime:
     """Return the time of the run, split as far as its records tell."""
     rounds = sum(line.seconds for line in run.history)
-    work = [e.seconds for e in run.site_entries if e.phase == "train" and e.accepted and e.seconds]
-    finals = [
-        e.reply_seconds for e in run.site_entries if e.phase == "evaluate" and e.reply_seconds
-    ]
+    work = [e.seconds for e in run.site_entries if e.phase == TRAIN and e.accepted and e.seconds]
+    finals = [e.reply_seconds for e in run.site_entries if e.phase == EVALUATE and e.reply_seconds]
     end, total = max(finals, default=None), run.summary.seconds
     start = None if total is None or end is None else max(0.0, total - rounds - end)
     return RunTime(total, start, rounds, end, median(work) if work else None)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from fl_app.runs.records import Record, parse_record
 from rsdgc.documents import MAX_LINE_BYTES, DocumentError
 from rsdgc.errors import RunFolderError
+from strategies.ledger import HISTORY_FILE, SITES_FILE, RoundEntry, SiteEntry
 
 
 class GrowingRecords(Generic[Record]):
@@ -70,3 +71,11 @@ class GrowingRecords(Generic[Record]):
             return self._path.stat().st_size
         except OSError:
             return 0
+
+
+def growing_ledger(folder: Path) -> tuple[GrowingRecords[RoundEntry], GrowingRecords[SiteEntry]]:
+    """Return the rounds and the messages in a run's ledger, to be read as they come."""
+    return (
+        GrowingRecords(RoundEntry, folder / HISTORY_FILE),
+        GrowingRecords(SiteEntry, folder / SITES_FILE),
+    )

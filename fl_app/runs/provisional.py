@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_app.runs.growing_records import GrowingRecords
+from fl_app.runs.growing_records import growing_ledger
 from fl_app.runs.records import Run, RunConfig, RunSummary
 from rsdgc.errors import RunFolderError
-from strategies.ledger import Ledger, RoundEntry, SiteEntry
+from strategies.ledger import Ledger, RoundEntry
 
 
 def provisional_summary(config: RunConfig, history: Sequence[RoundEntry]) -> RunSummary:
@@ -43,8 +43,8 @@ def read_provisional_run(folder: Path) -> Run:
     """
     config = RunConfig.read(folder)
     # A line that is being written is left for the next time.
-    history = GrowingRecords(RoundEntry, folder / "history.jsonl").read_new()
-    entries = GrowingRecords(SiteEntry, folder / "rounds.jsonl").read_new()
+    rounds, messages = growing_ledger(folder)
+    history, entries = rounds.read_new(), messages.read_new()
     if not history:
         raise RunFolderError(f"{folder} has no round yet: wait for the first one")
     history.sort(key=lambda entry: entry.round)

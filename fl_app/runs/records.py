@@ -23,11 +23,12 @@ from rsdgc.documents import DocumentError, explain_invalid, parse_json, read_lin
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunFolderError
 from rsdgc.plain_text import plain_line
-from strategies.ledger import ROLL_CALL, RoundEntry, SiteEntry
+from strategies.ledger import HISTORY_FILE, ROLL_CALL, SITES_FILE, RoundEntry, SiteEntry
 from strategies.node_book import LeftOut
 from strategies.sites import ModalityInfo
 
 CONFIG_FILE = "config.json"
+REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
 
 MOST = 2**48
@@ -291,9 +292,9 @@ def read_run(folder: Path) -> Run:
             f"{folder} is not a run folder; name one that `rsdgc simulate` has written"
         )
     config, summary = RunConfig.read(folder), RunSummary.read(folder)
-    history = sorted(_read_lines(RoundEntry, folder / "history.jsonl"), key=lambda e: e.round)
+    history = sorted(_read_lines(RoundEntry, folder / HISTORY_FILE), key=lambda e: e.round)
     site_entries = sorted(
-        _read_lines(SiteEntry, folder / "rounds.jsonl"), key=lambda e: (e.round, e.site)
+        _read_lines(SiteEntry, folder / SITES_FILE), key=lambda e: (e.round, e.site)
     )
     if not history:
         raise RunFolderError(

@@ -15,16 +15,17 @@ from pathlib import Path
 
 from fl_app.runs.folder import in_use
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, refuse_if_running
-from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, RunConfig
+from fl_app.runs.records import CONFIG_FILE, REPORT_FILE, SUMMARY_FILE, RunConfig
 from rsdgc.durable import DRAFT
 from rsdgc.errors import RunFolderError, SettingError
+from strategies.ledger import FILES as LEDGER_FILES
 
 RUN_ENTRIES = frozenset(
     (
         *(CONFIG_FILE, SUMMARY_FILE, LOCK_FILE, HOLDER_FILE),
-        *("history.jsonl", "rounds.jsonl", "privacy.jsonl", "normalization.json"),
+        *(*LEDGER_FILES, "privacy.jsonl", "normalization.json"),
         *("model.safetensors", "best.safetensors", "adapters.safetensors", "init-weights.json"),
-        *("inputs.json", "report.html", "progress.json", "checkpoints", "state", "tracking"),
+        *("inputs.json", REPORT_FILE, "progress.json", "checkpoints", "state", "tracking"),
     )
 )
 """Names of everything that a run leaves in its folder."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from flwr.common import log
 from pydantic import TypeAdapter
 
-from fl_app.runs.growing_records import GrowingRecords
+from fl_app.runs.growing_records import growing_ledger
 from fl_app.runs.records import SUMMARY_FILE, RunConfig, RunSummary, parse_record
 from fl_app.tracking import TRACKERS
 from fl_app.tracking.tracked_figures import (
@@ -32,7 +32,6 @@ from rsdgc.durable import replace_text
 from rsdgc.errors import describe_error
 from rsdgc.plain_text import plain_line
 from rsdgc.registry import Registry
-from strategies.ledger import RoundEntry, SiteEntry
 
 FOLDER = "tracking"
 POLL_S = 2.0
@@ -87,8 +86,7 @@ class _TrackerThread(threading.Thread):
         self.tracker_name = name
         self._run_folder = folder
         self._resumed_round = resumed_round
-        self._history = GrowingRecords(RoundEntry, folder / "history.jsonl")
-        self._visits = GrowingRecords(SiteEntry, folder / "rounds.jsonl")
+        self._history, self._visits = growing_ledger(folder)
         self._ended = threading.Event()
         self._complete = False
         self._so_far = TrackedSoFar()

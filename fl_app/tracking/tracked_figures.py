@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from fl_app.runs.records import RunConfig, RunSummary
 from fl_app.tracking.tracker import Fact
-from strategies.ledger import ROLL_CALL, SUSPENDED, RoundEntry, SiteEntry
+from strategies.ledger import ROLL_CALL, SUSPENDED, TRAIN, RoundEntry, SiteEntry
 
 _SCORES = ("accuracy", "balanced_accuracy", "kappa", "loss")
 _PLACE = ("round", "num_examples")
@@ -45,7 +45,7 @@ def site_figures(entry: SiteEntry) -> Iterator[tuple[int, dict[str, float]]]:
         if name not in (*_PLACE, "accuracy")
     }
     # The final evaluation completes the last round, whose upload has these names already.
-    if entry.phase == "train":
+    if entry.phase == TRAIN:
         yield entry.round, figures
     else:
         what = entry.phase.replace("-", "_")
@@ -55,7 +55,7 @@ def site_figures(entry: SiteEntry) -> Iterator[tuple[int, dict[str, float]]]:
             {f"site_{what}_{name}/{entry.site}": float(getattr(entry, name)) for name in names},
         )
     if entry.accuracy is not None:
-        scored = entry.round - (entry.phase == "train")
+        scored = entry.round - (entry.phase == TRAIN)
         yield scored, {f"site_accuracy/{entry.site}": entry.accuracy}
 
 
