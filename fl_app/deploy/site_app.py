@@ -10,8 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -71,11 +70,11 @@ def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBA
         )
     except OSError as error:
         raise not_writable("state-dir", config.state_dir, error) from None
-    with lock:
+    with lock, on_stop() as stop:
         starter = subprocess.Popen(app_command(config, secret, node), env=environment)  # noqa: S603
-        with on_stop(starter.terminate) as stop_requested:
-            starter.wait()
-    if not stop_requested.is_set():
+        stop.pass_on_to(starter)
+        starter.wait()
+    if not stop.received:
         raise RunError(f"site {config.name}: the app's process ended by itself, see its log above")
 
 
@@ -103,18 +102,38 @@ def app_secret(config: SiteConfig) -> Path:
     return config.app_secret
 
 
+class StopRequest:
+    """Whether SIGTERM or SIGINT has asked this process to end, and the process to pass it on to."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def handle(self, _: int, __: FrameType | None) -> None:
+        """Note the signal, and end the process that it is passed on to."""
+        self.received = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
+        """End this process on a signal, and at once if one was received while it started."""
+        self._process = process
+        if self.received:
+            process.terminate()
+
+
 @contextmanager
-def on_stop(stop: Callable[[], None]) -> Iterator[threading.Event]:
-    """On SIGTERM or SIGINT, set the event that this yields and call ``stop``."""
-    stop_requested = threading.Event()
+def on_stop() -> Iterator[StopRequest]:
+    """Note SIGTERM and SIGINT; to be entered before the process starts that they are for.
 
-    def handle(_: int, __: FrameType | None) -> None:
-        stop_requested.set()
-        stop()
-
-    handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    A signal between the two would end this process alone, and leave the new one behind.
+    """
+    request = StopRequest()
+    handlers = {
+        number: signal.signal(number, request.handle) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
-        yield stop_requested
+        yield request
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -35,6 +35,7 @@ from fl_app.deploy.party_config import SiteConfig
 from fl_app.deploy.site_app import (
     LOCK_TIMEOUT_S,
     LOOPBACK,
+    StopRequest,
     app_command,
     app_is_running,
     app_secret,
@@ -281,29 +282,29 @@ def _run(
     """Run the SuperNode to its end; raise :class:`RunError` if nobody told it to stop."""
     environment = flower_environment(config.node_folder / "flower")
     Path(environment["FLWR_HOME"]).mkdir(exist_ok=True)
-    node = _start_process(words, environment)
-    record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time())
-    record = replace(record, separate=app_words is None, key=key)
-    app = None
-    if app_words is not None:
-        app = _start_process([*app_words, "--parent-pid", str(node.pid)], environment)
     admitted = threading.Event()
-    # Threads of their own: the logs must be read on while the record is kept.
-    logs = [_forward_log(process, admitted) for process in (node, app) if process is not None]
-    with on_stop(node.terminate) as stop_requested:
-        app_ended = _keep_record(config, node, app, record, stop_requested)
+    with on_stop() as stop:
+        node = _start_process(words, environment)
+        stop.pass_on_to(node)
+        record = NodeRecord(node.pid, psutil.Process(node.pid).create_time(), time.time())
+        record = replace(record, separate=app_words is None, key=key)
+        app = None
+        if app_words is not None:
+            app = _start_process([*app_words, "--parent-pid", str(node.pid)], environment)
+        # Threads of their own: the logs must be read on while the record is kept.
+        logs = [_forward_log(process, admitted) for process in (node, app) if process is not None]
+        app_ended = _keep_record(config, node, app, record, stop)
     if app is not None:
         _end(app)
     for log in logs:
         log.join(STOP_TIMEOUT_S)  # processes of a killed node may hold its log open a little longer
-    told_to_stop = stop_requested.is_set()
-    orderly = (told_to_stop or app_ended) and node.returncode == 0
+    orderly = (stop.received or app_ended) and node.returncode == 0
     ended = replace(record, seen=time.time(), orderly=orderly)
     if not admitted.is_set():
         # The server never saw this node. A gap that it must notice began with the previous one.
         ended = previous or replace(ended, orderly=True)
     _write_record(config, ended)
-    if told_to_stop:
+    if stop.received:
         return
     # Flower's exit code does not tell: it is 0 even after a refusal.
     if not admitted.is_set():
@@ -355,7 +356,7 @@ def _keep_record(
     node: subprocess.Popen[bytes],
     app: subprocess.Popen[bytes] | None,
     record: NodeRecord,
-    stop_requested: threading.Event,
+    stop: StopRequest,
 ) -> bool:
     """Keep the record up to date until the node ends; return whether the app ended before it.
 
@@ -367,9 +368,9 @@ def _keep_record(
         now = time.time()
         _write_record(config, replace(record, seen=now))
         if app is not None and app.poll() is not None and not app_ended:
-            app_ended = not stop_requested.is_set()
+            app_ended = not stop.received
             node.terminate()
-        stopping = app_ended or stop_requested.is_set()
+        stopping = app_ended or stop.received
         if stopping:
             kill_at = kill_at or now + STOP_TIMEOUT_S
             if now > kill_at:

@@ -99,6 +99,25 @@ def test_an_orderly_end(node: Callable[[str], SiteConfig]) -> None:
     assert not supernode.is_running(config)
 
 
+def test_a_stop_while_the_node_starts_leaves_no_process_behind(
+    node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = node(JOINS + WAITS)
+    started = []
+    start_process = supernode._start_process
+
+    def start_and_stop(words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        process = start_process(words, environment)
+        started.append(process)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(supernode, "_start_process", start_and_stop)
+    supernode.start(config)
+    assert [process.poll() is not None for process in started] == [True, True]
+    assert not supernode.is_running(config)
+
+
 def test_a_node_that_ends_by_itself_is_an_error(node: Callable[[str], SiteConfig]) -> None:
     config = node(JOINS)
     with pytest.raises(RunError, match="ended by itself"):
