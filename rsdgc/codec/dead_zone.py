@@ -50,7 +50,7 @@ class DeadZone(JointCoding):
     bits_per_value = 2.0
     """What ratios allow for; the step makes up for what values really take. With fewer bits the
     budget carries more neighborhoods of coarser values: on real updates 2.0 captures the most
-    energy at 50× to 1000× (docs/results.md)."""
+    energy at 50× to 1000× (docs/experiments.md)."""
 
     def encode(
         self, layers: Sequence[KeptNeighborhoods], room_bytes: float, indices: IndexKind
