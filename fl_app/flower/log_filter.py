@@ -16,6 +16,9 @@ _FLOWERS_OWN = re.compile(
     r"Manually terminating ClientAppActor|Start `flwr-\w+` process"
 )
 
+_RAY_TOO_SLOW = re.compile(r"^Exception: The current node timed out during startup")
+"""Ray waits 30 s for its own processes, which is not a setting."""
+
 
 def clean_log_line(raw: str) -> str:
     """Return a line of a log as a terminal may show it: without colors, what is hidden escaped."""
@@ -52,6 +55,12 @@ class LogFilter:
         text = text.removeprefix(time)
         if level == "ERROR" and text.startswith("error: "):
             self.error = text.removeprefix("error: ")
+            return None
+        if _RAY_TOO_SLOW.search(text) and not self.error:
+            self.error = (
+                "Ray's processes did not start within its 30 s, because this machine is busy: "
+                "try again when it has less to do"
+            )
             return None
         if level == "INFO" and text.startswith("report: "):
             self.headline = text

@@ -36,6 +36,14 @@ def test_an_error_is_kept_and_its_traceback_is_not_shown() -> None:
     assert view.error == "no site joined"
 
 
+def test_a_machine_too_busy_for_ray_is_an_error_that_says_so() -> None:
+    view = LogFilter()
+    line = "Exception: The current node timed out during startup. This could happen because "
+    assert view.show(line + "some of the raylet failed to startup.") is None
+    assert view.show("RuntimeError: Simulation Runtime crashed.") is None
+    assert "this machine is busy" in view.error
+
+
 def test_the_headline_is_kept_for_the_end() -> None:
     view = LogFilter()
     assert view.show(PREFIX + "report: /runs/a/report.html | accuracy 0.9\n") is None
