@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.federated_training import Federation, Flat
+from benchmarks.federated_training import MODEL, Federation, Flat
 from benchmarks.rivals import RIVALS, Rival
 from data_prep.dataset import open_data
 from fl_app.methods import METHODS
@@ -365,12 +365,13 @@ class Case:
     rounds: int
     seed: int
     variant: str
+    model: str = MODEL
 
     def result(self, path: Path, *, course: bool) -> dict[str, Any]:
         """Run it; return the case with accuracy, loss, and bytes of a site in all rounds."""
         start, variant = time.monotonic(), Variant.parse(self.variant)
         epochs = int(variant.epochs)
-        federation = Federation(open_data(path), self.seed, rounds=self.rounds, epochs=epochs)
+        federation = Federation(open_data(path), self.seed, self.model, self.rounds, epochs)
         run = Run(federation, variant)
         accuracy, loss = run.train(self.rounds, course=course)
         return vars(self) | {
@@ -389,7 +390,8 @@ def read_results(path: Path) -> dict[Case, dict[str, Any]]:
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {Case(**{item.name: row[item.name] for item in fields(Case)}): row for row in rows}
+    names = [item.name for item in fields(Case)]
+    return {Case(**{name: row[name] for name in names if name in row}): row for row in rows}
 
 
 def _checked(text: str) -> str:
@@ -407,6 +409,7 @@ def main() -> None:
     parser.add_argument(
         "--variants", type=_checked, nargs="+", default=list(VARIANTS), metavar="NAME=VALUE,…"
     )
+    parser.add_argument("--model", default=MODEL, help="see rsdgc models")
     parser.add_argument("--out", type=Path, help="results, a JSON line each")
     parser.add_argument(
         "--name", help="of the archive in the results, for partitions by seed; default: the folder"
@@ -417,7 +420,7 @@ def main() -> None:
     print("| variant | accuracy | test loss | fewer bytes in total |")
     print("|---|---|---|---|", flush=True)
     for text in args.variants:
-        case = Case(args.name or args.data.name, args.rounds, args.seed, text)
+        case = Case(args.name or args.data.name, args.rounds, args.seed, text, args.model)
         if case not in results:
             results[case] = case.result(args.data, course=args.out is not None)
             if args.out:

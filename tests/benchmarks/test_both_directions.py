@@ -35,6 +35,13 @@ def test_every_run_is_a_line_and_the_table_and_the_plot_are_made_from_them(
     for row in (ours, topk, sparseloco):
         assert row["bytes_up"] == pytest.approx(dense["bytes_up"] / 40, rel=0.1)
     assert sparseloco["bytes_down"] == sparseloco["bytes_up"]  # one other site
+    other = [*words, "up=40,down=20", "--model", "hyper-cnn"]
+    monkeypatch.setattr(sys, "argv", ["both_directions", *other])
+    both_directions.main()
+    *same, last = [json.loads(line) for line in results.read_text().splitlines()]
+    assert same == rows  # a run of another model is another run
+    assert last["dense_bytes"] < ours["dense_bytes"]
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert dense["course"][-1][1:3] == [dense["dense_bytes"], dense["accuracy"]]
 
     capsys.readouterr()
