@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +52,10 @@ def start_nodes(arguments: Arguments) -> None:
     """Start a process a node on this machine, and wait for the end of all runs."""
     with tempfile.TemporaryDirectory() as folder:
         group_file = str(Path(folder) / "group")
-        spawn(run_node, (arguments, group_file), arguments.experiment.nodes)  # type: ignore[no-untyped-call]
+        # Python ends its daemons on an exit, but not when a signal ends it.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        nodes = arguments.experiment.nodes
+        spawn(run_node, (arguments, group_file), nodes, daemon=True)  # type: ignore[no-untyped-call]
 
 
 def run_node(rank: int, arguments: Arguments, group_file: str = "") -> None:
