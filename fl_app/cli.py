@@ -355,7 +355,7 @@ def methods(as_json: AsJson = False, markdown: Markdown = False) -> None:
 def settings(as_json: AsJson = False, markdown: Markdown = False) -> None:
     """Show every setting with its default."""
     from data_prep.terminal_table import Column, print_table
-    from fl_app import settings as module
+    from fl_app import settings_table as module
 
     if markdown:
         typer.echo(module.markdown_table(), nl=False)

@@ -12,9 +12,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from data_prep.ingest.scenes import ingest_scenes
-from data_prep.partition import partition
-from data_prep.synth import write_archive
 from fl_app.home import home
 
 SITES = 4
@@ -43,6 +40,11 @@ def default_data() -> Path:
 
 
 def _generate(folder: Path) -> None:
+    # Most runs have data, and need not load GDAL.
+    from data_prep.ingest.scenes import ingest_scenes  # noqa: PLC0415
+    from data_prep.partition import partition  # noqa: PLC0415
+    from data_prep.synth import write_archive  # noqa: PLC0415
+
     work = Path(tempfile.mkdtemp(prefix="generating-", dir=folder.parent))
     try:
         write_archive(work / "archive", sites=SITES, seed=SEED)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flwr.app import Context
@@ -23,18 +22,10 @@ from fl_app.live.status_file import StatusWriter
 from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import agree_on_model
-from fl_app.report import write_report
+from fl_app.run_summary import headline, summarize
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
 from fl_app.runs.inputs import RunInputs
-from fl_app.runs.records import (
-    SUMMARY_FILE,
-    BestRound,
-    FrozenRecord,
-    ModalityScores,
-    PrivacySpent,
-    RunSummary,
-    SiteScores,
-)
+from fl_app.runs.records import SUMMARY_FILE, FrozenRecord, RunSummary
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
 from fl_app.statistics_round import normalization_config
@@ -48,10 +39,9 @@ from rsdgc.frozen_part import FrozenPart
 from rsdgc.registry import add_code_dir
 from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
-from strategies.metrics import Scores
 from strategies.model_record import to_record, to_vector
 from strategies.observer import Observers
-from strategies.round_log import human_bytes, log_times
+from strategies.round_log import log_times
 from strategies.sites import ModelCode
 
 app = ServerApp()
@@ -74,6 +64,8 @@ def run(grid: Grid, context: Context) -> Path:
     check_installed(settings.trackers)
     with open_run(settings, context.run_id) as active:
         summary = run_federation(grid, active)
+        from fl_app.report import write_report  # noqa: PLC0415  # loads Matplotlib
+
         log(INFO, "%s", headline(summary, write_report(active.folder)))
     return active.folder
 
@@ -263,118 +255,3 @@ def _check_layers(strategy: SiteStrategy, spec: ModelSpec) -> None:
     if restored != expected:
         differing = dict(restored.items() ^ expected.items())
         raise RunError(f"its model is not the run's, which differs in {shorten(min(differing))}")
-
-
-def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
-    """Return the record of a run whose final model has been scored."""
-    sites, ledger, scores = strategy.site_manager, strategy.ledger, strategy.final.scores
-    confusion = strategy.final.confusion
-    names = () if scores is None else ("accuracy", "balanced_accuracy", "kappa")
-    figures: dict[str, Any] = {name: round(getattr(scores, name), 6) for name in names}
-    return RunSummary(
-        method=settings.method,
-        dataset=sites.data.dataset,
-        synthetic=sites.data.synthetic,
-        model=settings.model,
-        num_sites=len(sites.sites),
-        rounds=len(ledger.rounds) - 1,
-        seed=settings.seed,
-        **figures,
-        **ledger.totals(),
-        seconds=round(strategy.seconds(), 1),
-        num_test=0 if scores is None else scores.num_examples,
-        classes=list(sites.data.classes),
-        confusion=[] if confusion is None else confusion.tolist(),
-        by_modalities=_scores_by_modalities(strategy),
-        by_site=_scores_by_site(strategy),
-        refused=dict(ledger.refusals),
-        suspended=dict(ledger.suspensions),
-        left_out=sites.nodes.names_left_out(),
-        best=_best_round(strategy),
-        privacy=_privacy_spent(strategy),
-    )
-
-
-def _scores_by_modalities(strategy: SiteStrategy) -> list[ModalityScores]:
-    groups = strategy.site_manager.sites_by_modalities()
-    if len(groups) == 1:
-        return []
-    return [
-        ModalityScores(
-            modalities=list(modalities),
-            sites=groups[modalities],
-            num_test=scores.num_examples,
-            accuracy=round(scores.accuracy, 6),
-            balanced_accuracy=round(scores.balanced_accuracy, 6),
-            kappa=round(scores.kappa, 6),
-        )
-        for modalities, scores in strategy.final.by_modalities.items()
-    ]
-
-
-def _scores_by_site(strategy: SiteStrategy) -> list[SiteScores]:
-    records = []
-    for name, counts in strategy.final.by_site.items():
-        parts = (counts.reference, counts.predicted, counts.correct)
-        scores = Scores.from_counts(*parts, counts.loss)
-        reference, predicted, correct = (part.tolist() for part in parts)
-        records.append(
-            SiteScores(
-                site=name,
-                accuracy=round(scores.accuracy, 6),
-                balanced_accuracy=round(scores.balanced_accuracy, 6),
-                kappa=round(scores.kappa, 6),
-                reference=reference,
-                predicted=predicted,
-                correct=correct,
-            )
-        )
-    return records
-
-
-def _best_round(strategy: SiteStrategy) -> BestRound | None:
-    best = strategy.best
-    if best.round is None:
-        return None
-    entry = strategy.ledger.rounds[best.round]
-    names = ("accuracy", "balanced_accuracy", "kappa")
-    scores = {name: getattr(entry, name) for name in names}
-    rounded: dict[str, Any] = {
-        n: None if score is None else round(score, 6) for n, score in scores.items()
-    }
-    return BestRound(
-        round=best.round,
-        val_balanced_accuracy=round(best.balanced_accuracy, 6),
-        val_loss=None if best.loss is None else round(best.loss, 6),
-        **rounded,
-    )
-
-
-def _privacy_spent(strategy: SiteStrategy) -> PrivacySpent | None:
-    privacy = strategy.privacy
-    if privacy is None:
-        return None
-    return PrivacySpent(
-        epsilon=privacy.epsilon(),
-        delta=privacy.delta,
-        releases=privacy.releases,
-        noise_multiplier=privacy.noise_multiplier,
-        clip=privacy.clip,
-    )
-
-
-def headline(summary: RunSummary, report: Path) -> str:
-    """Return the last line of a run's log: the report, the accuracy, the bytes."""
-    accuracy = "not scored" if summary.accuracy is None else f"{summary.accuracy:.3f}"
-    synthetic = " (synthetic data)" if summary.synthetic else ""
-    lost = sum(summary.refused.values())
-    missing = f" | {lost} replies refused or lost" if lost else ""
-    if summary.privacy is not None:
-        missing += f" | ε = {summary.privacy.epsilon:.3g} at δ = {summary.privacy.delta:.2g}"
-    return (
-        f"report: {report} | accuracy {accuracy}{synthetic} | "
-        f"up {human_bytes(summary.bytes_up)}, down {human_bytes(summary.bytes_down)} | "
-        f"fewer bytes than dense FedAvg: {summary.compression_up:.1f}× up, "
-        f"{summary.compression_down:.1f}× down, {summary.compression_total:.1f}× in total"
-        f"{missing}"
-    )

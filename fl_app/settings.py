@@ -12,44 +12,45 @@ names the key, its value and what would be right.
 from __future__ import annotations
 
 import difflib
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic.fields import FieldInfo
 
 import rsdgc
 from fl_app.methods import METHODS, find_method
+from fl_app.setting_values import (
+    AUTO,
+    CountOrAuto,
+    FromZeroOrAuto,
+    MomentumOrAuto,
+    NameIn,
+    RateOrAuto,
+    ShareOrAuto,
+    UnitInterval,
+)
 from fl_app.tracking import NONE as TRACK_NOTHING
 from fl_app.tracking import parse_tracking
 from rsdgc.budget import parse_budget
 from rsdgc.documents import DocumentError, check_values, shorten
 from rsdgc.errors import SettingError
 from rsdgc.plain_text import plain_line
-from rsdgc.registry import Registry
 from rsdgc.site_weights import WeightRules, parse_chip_limits
 
 Scalar = bool | int | float | str
-UnitInterval = Annotated[float, Field(gt=0.0, le=1.0)]
 
 MAX_SHOWN = 200
 """Characters of a wrong value that an error message shows."""
-
-AUTO: Final = "auto"
-"""Value of a setting that the method decides, the optimizer or the model."""
 
 DEFAULT_MOMENTUM = 0.9
 
@@ -65,105 +66,12 @@ SGD_LEARNING_RATES = {"vgg16": 0.01, "vgg19": 0.01}
 """In place of SGD's, for models without normalization: at 0.05 training collapses."""
 
 
-@dataclass(frozen=True)
-class NameIn:
-    """Accepts the names of a registry, and ``auto`` if the method may decide.
-
-    A path ``package.module:name`` is accepted as it is: it is imported where it is used.
-    """
-
-    #: returns the registry; called late, because :mod:`rsdgc` imports NumPy with its registries
-    find: Callable[[], Registry[Any]]
-    auto: bool = False
-
-    @property
-    def names(self) -> list[str]:
-        """All names that are accepted, for the documentation."""
-        return [AUTO] * self.auto + list(self.find())
-
-    def __call__(self, value: str) -> str:
-        """Return the value, or raise :class:`ValueError` if it is not accepted."""
-        if ":" in value or (self.auto and value == AUTO):
-            return value
-        try:
-            self.find()[value]
-        except SettingError as error:  # names the nearest name; pydantic wants a ValueError
-            raise ValueError(str(error)) from None
-        return value
-
-
-def parse_momentum(value: object) -> float | str:
-    """Return a momentum from 0 to below 1, or ``auto``.
-
-    Run folders of earlier versions have -1 for ``auto``.
-    """
-    automatic = value in (-1, "-1", "-1.0")
-    return _parse_auto(AUTO if automatic else value, "a number from 0 to below 1", below=1.0)
-
-
-def _parse_rate(value: object) -> float | str:
-    return _parse_auto(value, "a number above 0", above=0.0)
-
-
-def _parse_share(value: object) -> float | str:
-    return _parse_auto(value, "a number above 0, up to 1", above=0.0, below=math.nextafter(1, 2))
-
-
-def _parse_from_zero(value: object) -> float | str:
-    return _parse_auto(value, "a number from 0")
-
-
-def _parse_count(value: object) -> int | str:
-    count = _parse_auto(value, "a whole number from 0")
-    if count == AUTO:
-        return AUTO
-    if int(count) != count:
-        raise ValueError("write a whole number from 0, or 'auto'")
-    return int(count)
-
-
-def _parse_auto(
-    value: object, expected: str, *, above: float = -math.ulp(0.0), below: float = math.inf
-) -> float | str:
-    """Return a number between the limits, by default one from 0, or ``auto``.
-
-    In ``pyproject.toml`` the default is a text, so that the number may come as a text, too.
-    """
-    if value == AUTO:
-        return AUTO
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not above < number < below:
-        raise ValueError(f"write {expected}, or 'auto'")
-    return number
-
-
-GROUPS = {
-    "data_dir": "Data and folders",
-    "method": "Method and compression",
-    "aggregation": "Aggregation",
-    "dp_noise_multiplier": "Differential privacy",
-    "normalization": "Inputs",
-    "model": "Model",
-    "rounds": "Training",
-    "fraction": "Sites",
-    "evaluate_every": "Scores and checkpoints",
-    "device": "Device",
-}
-"""Groups of the settings in tables, by the first setting of each."""
-
-
 def _check_tracking(value: str) -> str:
     return ",".join(parse_tracking(value)) or TRACK_NOTHING
 
 
-StepAhead = Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)]
-Momentum = Annotated[float | Literal["auto"], BeforeValidator(parse_momentum)]
-
-
-def _kebab(name: str) -> str:
+def hyphenated(name: str) -> str:
+    """Return a field's name as it is spelled in files and on command lines."""
     return name.replace("_", "-")
 
 
@@ -173,7 +81,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        alias_generator=_kebab,
+        alias_generator=hyphenated,
         validate_by_name=True,
         allow_inf_nan=False,
     )
@@ -263,19 +171,19 @@ class Settings(BaseModel):
         le=1.0,
         description="Global top that a layer's share is counted in; 0: the policy's own default.",
     )
-    warm_up_rounds: Annotated[int | Literal["auto"], BeforeValidator(_parse_count)] = Field(
+    warm_up_rounds: CountOrAuto = Field(
         AUTO,
         description="Rounds at the start with larger uploads, from a quarter of the dense model "
         "down; the rounds after them make up for it. `auto`: four epochs for `dgc`, "
         "`rs-dgc-paper` and `rs-dgc-static`, else 0.",
     )
-    momentum_correction: Momentum = Field(
+    momentum_correction: MomentumOrAuto = Field(
         AUTO,
         description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
         "step, from 0 to below 1; `auto`: 0.9 for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, "
         "else 0.",
     )
-    step_ahead: StepAhead = Field(
+    step_ahead: FromZeroOrAuto = Field(
         AUTO,
         description="Sites start local training ahead of the received model by their residual, at "
         "most so many times as far as their last change; 0: from the received model. `auto`: the "
@@ -287,7 +195,7 @@ class Settings(BaseModel):
         "chips; `trimmed-mean` and `sign-agreement`, against hostile sites (docs/reliability.md); "
         "or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`).",
     )
-    server_momentum: Momentum = Field(
+    server_momentum: MomentumOrAuto = Field(
         AUTO,
         description="Part of its last step that the global model takes again (FedAvgM), from 0 to "
         "below 1; it makes up for the rounds by which compression delays a change. `auto`: 0.4 "
@@ -370,7 +278,7 @@ class Settings(BaseModel):
     optimizer: Literal["sgd", "sgd-nesterov", "adamw"] = Field(
         "sgd", description="Optimizer at the sites, new in each round."
     )
-    learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_parse_rate)] = Field(
+    learning_rate: RateOrAuto = Field(
         AUTO,
         description="Largest learning rate, above 0; `auto`: 0.05 for SGD (0.01 for `vgg16` and "
         "`vgg19`, which have no normalization), 0.001 for `adamw`.",
@@ -384,12 +292,12 @@ class Settings(BaseModel):
         description="Rounds in which the learning rate rises linearly to its largest value; the "
         "schedule starts after them.",
     )
-    momentum: Momentum = Field(
+    momentum: MomentumOrAuto = Field(
         AUTO,
         description="Momentum within a round; β₁ of `adamw`. `auto`: 0.9, but 0 for SGD with "
         "`momentum-correction`, which takes its place.",
     )
-    weight_decay: Annotated[float | Literal["auto"], BeforeValidator(_parse_from_zero)] = Field(
+    weight_decay: FromZeroOrAuto = Field(
         AUTO,
         description="L2 penalty of SGD; decoupled decay of `adamw`, which leaves biases and "
         "normalization out. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",
@@ -453,7 +361,7 @@ class Settings(BaseModel):
         description="Names under which a site may come: any, or only that of its registered key, "
         "which `rsdgc server run` sets.",
     )
-    max_site_share: Annotated[float | Literal["auto"], BeforeValidator(_parse_share)] = Field(
+    max_site_share: ShareOrAuto = Field(
         AUTO,
         description="Largest share of all training chips that a site may count for in the mean; "
         "1: no limit; `auto`: 20 times the median of the other sites.",
@@ -627,7 +535,7 @@ class Settings(BaseModel):
     @classmethod
     def keys(cls) -> list[str]:
         """Return all keys, hyphenated, in their documented order."""
-        return [_kebab(name) for name in cls.model_fields]
+        return [hyphenated(name) for name in cls.model_fields]
 
     def to_mapping(self) -> dict[str, Scalar]:
         """Return hyphenated keys and plain values, as Flower's run config takes them."""
@@ -709,49 +617,6 @@ def parse_overrides(words: list[str]) -> dict[str, Scalar]:
         values[key.strip()] = text.strip()
     # Only the keys that were named: the others may come from options or from the command.
     return Settings.from_mapping(values).model_dump(by_alias=True, exclude_unset=True)
-
-
-def settings_table() -> list[dict[str, Any]]:
-    """Return group, key, default and meaning of all settings, in their order."""
-    rows = []
-    group = ""
-    for name, field in Settings.model_fields.items():
-        group = GROUPS.get(name, group)
-        meaning = f"{field.description} {_allowed(field)}".strip()
-        row = {"group": group, "key": _kebab(name), "default": field.default, "meaning": meaning}
-        rows.append(row)
-    return rows
-
-
-def settings_by_group() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of :func:`settings_table` by group."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in settings_table():
-        groups.setdefault(row["group"], []).append(row)
-    return groups
-
-
-def markdown_table() -> str:
-    """Return the tables of all settings for the documentation, one a group."""
-    tables = []
-    for group, rows in settings_by_group().items():
-        lines = [f"### {group}", "", "| key | default | meaning |", "|---|---|---|"]
-        for row in rows:
-            text = row["meaning"].replace("|", "\\|")
-            lines.append(f"| `{row['key']}` | `{json.dumps(row['default'])}` | {text} |")
-        tables.append("\n".join(lines) + "\n")
-    return "\n".join(tables)
-
-
-def _allowed(field: FieldInfo) -> str:
-    """Return the names that a setting accepts, in parentheses; empty for numbers and texts."""
-    options = list(getattr(field.annotation, "__args__", ()))
-    for rule in field.metadata:
-        if isinstance(rule, AfterValidator) and isinstance(rule.func, NameIn):
-            options = rule.func.names
-    if not options or not all(isinstance(option, str) for option in options):
-        return ""
-    return "(" + ", ".join(f"`{option}`" for option in options) + ")"
 
 
 def _explain(error: ValidationError) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from clients.model_parts import ModelParts
 from fl_app.methods import find_method
 from fl_app.runs.folder import ActiveRun
-from fl_app.settings import AUTO, DEFAULT_MOMENTUM, Settings
+from fl_app.setting_values import AUTO
+from fl_app.settings import DEFAULT_MOMENTUM, Settings
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
 from rsdgc.budget import parse_budget
 from rsdgc.errors import SettingError

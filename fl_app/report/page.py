@@ -44,7 +44,8 @@ from fl_app.report.site_scores import (
 from fl_app.report.time_split import run_time, time_by_round
 from fl_app.runs.provisional import read_provisional_run
 from fl_app.runs.records import REPORT_FILE, Run, read_run
-from fl_app.settings import AUTO, Settings
+from fl_app.setting_values import AUTO
+from fl_app.settings import Settings
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError
 

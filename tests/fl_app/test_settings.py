@@ -11,13 +11,8 @@ import pytest
 
 from clients.optimizers import OPTIMIZERS
 from fl_app.methods import METHODS, Method
-from fl_app.settings import (
-    GROUPS,
-    OPTIMIZER_DEFAULTS,
-    Settings,
-    parse_overrides,
-    settings_by_group,
-)
+from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, parse_overrides
+from fl_app.settings_table import GROUPS, settings_by_group
 from rsdgc import Scheme, make_indicator
 from rsdgc.clipping import DEFAULT_MULTIPLE
 from rsdgc.errors import SettingError
