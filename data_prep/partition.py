@@ -85,13 +85,7 @@ def partition(
     DataError
         A site would have no train samples, or the label skew is infeasible.
     """
-    schemes = list(PartitionScheme)
-    if scheme not in schemes:
-        raise SettingError(f"scheme {scheme!r} is not one of {', '.join(schemes)}")
-    if sites is None and scheme not in ("folder", "scene"):
-        raise SettingError(f"scheme {scheme} needs a number of sites: set --sites")
-    if sites is not None and sites < 1:
-        raise SettingError(f"--sites is {sites}: choose 1 or more")
+    _check_options(scheme, sites, seed)
     check_free(Path(out).absolute(), overwrite=overwrite, kind=PARTITION)
     opened = Store.open(store)
     columns = {name: column(opened.manifest, name) for name in _COLUMNS}
@@ -133,6 +127,18 @@ def partition(
             pq.write_table(rows, folder / SITES_FOLDER / f"{name}.parquet", compression="zstd")
         write_record(folder / PARTITION_FILE, record)
     return open_data(out)
+
+
+def _check_options(scheme: str, sites: int | None, seed: int) -> None:
+    schemes = list(PartitionScheme)
+    if scheme not in schemes:
+        raise SettingError(f"--scheme is {scheme!r}: choose {', '.join(schemes)}")
+    if sites is None and scheme not in ("folder", "scene"):
+        raise SettingError(f"--scheme {scheme} needs a number of sites: set --sites")
+    if sites is not None and sites < 1:
+        raise SettingError(f"--sites is {sites}: choose 1 or more")
+    if seed < 0:
+        raise SettingError(f"--seed is {seed}: choose 0 or more")
 
 
 def _check_trainable(site_of: SiteNumbers, names: list[str], splits: NDArray[Any]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+import struct
 import threading
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,23 @@ from data_prep.foreign_errors import reading
 from rsdgc.errors import DataError
 from rsdgc.plain_text import MAX_NAME, plain_line
 
-#: Suffixes of files that are read as rasters.
+#: Suffixes of files that are read as rasters without being named.
 RASTER_SUFFIXES = frozenset(
-    (".tif", ".tiff", ".jp2", ".j2k", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".bil", ".nc")
+    (
+        *(".tif", ".tiff", ".jp2", ".j2k", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".nc"),
+        *(".bil", ".bip", ".bsq", ".asc", ".hgt", ".dt0", ".dt1", ".dt2", ".ers", ".pix"),
+    )
 )
+#: And of pictures that may be samples of a class, but are no band of a scene.
+PICTURE_SUFFIXES = frozenset((".bmp", ".gif", ".webp"))
 #: How complex numbers become real ones: amplitude, or 20·log10 of it.
 COMPLEX_MODES = ("amp", "db")
 #: Names of the bands that a color table is expanded to.
 EXPANDED_NAMES = ("red", "green", "blue")
 #: Bytes of decoded blocks that GDAL keeps in one process; its own default is a share of the RAM.
 CACHE_BYTES = 64 * 2**20
+#: Number of the tag in which GDAL writes a GeoTIFF's nodata value, as text.
+NODATA_TAG = 42113
 _OPENING = threading.Lock()
 
 
@@ -118,6 +126,11 @@ class RasterFile:
         value = usable_nodata(nodata, self.source_dtype)
         return replace(self, nodatas=(value,) * len(self.indexes))
 
+    def as_amplitudes(self) -> RasterFile:
+        """Return the header of a complex file that is read as its amplitudes, to be warped."""
+        nodatas = tuple(None if value is None else abs(value) for value in self.nodatas)
+        return replace(self, source_dtype="float32", nodatas=nodatas)
+
     def by_nodata(self) -> list[RasterFile]:
         """Divide a file whose bands have several nodata values: a warp takes one for all bands."""
         if len(set(self.nodatas)) == 1:
@@ -173,7 +186,10 @@ def read_header(
         indexes = tuple(i for i in source.indexes if colors[i - 1] != ColorInterp.alpha)
         dtypes = {source.dtypes[i - 1] for i in indexes}
         if len(dtypes) != 1:
-            raise DataError(f"{path} has bands of types {sorted(dtypes)}: one type is needed")
+            raise DataError(
+                f"{path} has bands of types {sorted(dtypes)}: write them in one type, as with rio "
+                "convert --dtype"
+            )
         dtype = dtypes.pop()
         is_complex = dtype.startswith("complex")
         if is_complex and complex_mode is None:
@@ -326,21 +342,72 @@ def _declared_nodata(source: Any, band: int) -> float | int | None:
     value: float | None = source.nodatavals[band - 1]
     if source.dtypes[band - 1] not in ("int64", "uint64"):
         return value
-    root = ET.fromstring(_vrt_text(source))  # noqa: S314 - GDAL wrote it
+    written = _nodata_tag(source.name)
+    if re.search(r"[.eE]", written):
+        # rasterio writes the least int64 as -9.22e+18, of which GDAL reads -9
+        limits = np.iinfo(source.dtypes[band - 1])
+        return min(max(int(float(written)), int(limits.min)), int(limits.max))
+    root = ET.fromstring(vrt_text(source))  # noqa: S314 - GDAL wrote it
     text = root.findtext(f"VRTRasterBand[@band='{band}']/NoDataValue")
     return int(text) if text and re.fullmatch(r"[+-]?\d+", text.strip()) else value
 
 
-def _vrt_text(source: Any) -> str:
+def _nodata_tag(path: str) -> str:
+    """Return the text of a GeoTIFF's nodata tag if it is a long one; empty for other files."""
+    with suppress(OSError, struct.error, UnicodeError, ValueError), Path(path).open("rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        is_big = bool(order) and struct.unpack(f"{order}H", head[2:4]) == (43,)
+        start, number, entry = (
+            (head[8:16], f"{order}Q", f"{order}HHQQ")
+            if is_big
+            else (head[4:8], f"{order}H", f"{order}HHII")
+        )
+        if order:
+            file.seek(*struct.unpack(f"{order}{'Q' if is_big else 'I'}", start))
+            (count,) = struct.unpack(number, file.read(struct.calcsize(number)))
+            table = file.read(count * struct.calcsize(entry))
+            for tag, _, length, place in struct.iter_unpack(entry, table):
+                # shorter texts stand in the place of their own position
+                if tag == NODATA_TAG and length > struct.calcsize(f"{entry[:1]}{entry[-1]}"):
+                    file.seek(place)
+                    text = file.read(min(length, 64)).decode("ascii").strip("\0 ")
+                    return text if math.isfinite(float(text)) else ""
+    return ""
+
+
+def vrt_text(source: Any) -> str:
     """Describe a raster in GDAL's XML."""
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(source, memory.name, driver="VRT")
         return str(memory.read().decode())
 
 
+def with_geotransform(text: str, transform: Any) -> str:
+    """Return a description of a raster, as :func:`vrt_text` gives it, with another geotransform."""
+    numbers = ", ".join(f"{value:.17g}" for value in transform.to_gdal())
+    element = f"<GeoTransform>{numbers}</GeoTransform>"
+    return re.sub(r"<GeoTransform>.*?</GeoTransform>", element, text, count=1, flags=re.DOTALL)
+
+
+def amplitude_text(source: Any) -> str:
+    """Return what GDAL opens to read the amplitudes of a complex raster, float32 as its bands.
+
+    A warp of complex numbers would average their phases, which differ from pixel to pixel.
+    """
+    band = (
+        r'<VRTRasterBand dataType="Float32"\1 subClass="VRTDerivedRasterBand">'
+        "<PixelFunctionType>mod</PixelFunctionType><SourceTransferType>CFloat32"
+        "</SourceTransferType>"
+    )
+    text = re.sub(r'<VRTRasterBand dataType="C\w+"([^>]*)>', band, vrt_text(source))
+    # the amplitude of a nodata value is no data
+    return re.sub(r"<NoDataValue>-", "<NoDataValue>", text)
+
+
 def without_geotransform(source: Any) -> str:
     """Return what GDAL opens to read a raster without its geotransform: control points stay."""
-    text = _vrt_text(source)
+    text = vrt_text(source)
     for tag in ("SRS", "GeoTransform"):
         text = re.sub(rf"<{tag}\b.*?</{tag}>", "", text, count=1, flags=re.DOTALL)
     return text

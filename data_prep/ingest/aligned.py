@@ -23,8 +23,10 @@ from rasterio.windows import Window
 
 from data_prep.foreign_errors import reading
 from data_prep.ingest.grid import Grid, check_alignable, is_on_grid
+from data_prep.ingest.turned import JoinedRasters, open_turned, turns
 from data_prep.rasters import (
     RasterFile,
+    amplitude_text,
     color_table,
     open_dataset,
     real_values,
@@ -72,6 +74,8 @@ class AlignedRaster:
         cols: tuple[int, int] | None = None,
     ) -> None:
         check_alignable(file, grid)
+        if file.complex_mode and (file.gcps or not is_on_grid(file, grid)):
+            file = file.as_amplitudes()
         self.file = file
         self._first, self._width = (0, grid.width) if cols is None else (cols[0], cols[1] - cols[0])
         self._measured = not nearest and not mode
@@ -90,6 +94,8 @@ class AlignedRaster:
         """Open the file, or what warps it to the grid."""
         file = self.file
         source = stack.enter_context(open_dataset(file.path, file.opened))
+        if file.complex_mode and not file.source_dtype.startswith("complex"):
+            source = stack.enter_context(rasterio.open(amplitude_text(source)))
         if file.expand:
             self._colors = color_table(source)
         # colors of a table are categories as well: between two indices lies nothing
@@ -105,18 +111,25 @@ class AlignedRaster:
             marking.pop("add_alpha", None)  # the band that was added is warped like the others
         self._masked = has_own_mask(source, file)
         if not on_grid:
-            warped = WarpedVRT(
-                source,
-                src_crs=file.crs,
-                resampling=resampling,
-                crs=grid.crs,
-                transform=grid.transform,
-                height=grid.height,
-                width=grid.width,
-                tolerance=WARP_TOLERANCE_PX,
-                **marking,
-            )
-            source = stack.enter_context(warped)
+            warped = [
+                stack.enter_context(
+                    WarpedVRT(
+                        open_turned(stack, source, degrees),
+                        src_crs=file.crs,
+                        resampling=resampling,
+                        crs=grid.crs,
+                        transform=grid.transform,
+                        height=grid.height,
+                        width=grid.width,
+                        tolerance=WARP_TOLERANCE_PX,
+                        **marking,
+                    )
+                )
+                for degrees in ([0.0] if file.gcps else turns(file, grid))
+            ]
+            source = warped[0]
+            if len(warped) > 1:
+                source = JoinedRasters(warped, has_alpha=adds_alpha or file.alpha)
         if adds_alpha:
             self._alpha = source.count
         return source

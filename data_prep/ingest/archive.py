@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_prep.foreign_errors import cannot_read, reading
-from data_prep.rasters import RASTER_SUFFIXES, natural_key
+from data_prep.rasters import PICTURE_SUFFIXES, RASTER_SUFFIXES, natural_key
 from data_prep.schema import Skipped
 from rsdgc.documents import (
     MAX_BYTES,
@@ -26,14 +26,18 @@ from rsdgc.errors import DataError
 ARCHIVE_FILE = "archive.json"
 #: What Python raises for a zip file that is broken, encrypted or packed in a way it cannot read.
 ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)
-#: Suffixes of files that hold several rasters (HDF5, netCDF).
-CONTAINER_SUFFIXES = frozenset((".nc", ".nc4", ".h5", ".hdf5", ".he5", ".hdf"))
 #: Ends of names of files that accompany rasters; reports do not list them.
-SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", ".jgw", ".pgw", ".j2w")
-
+SIDECARS = (
+    *(".aux.xml", ".ovr", ".msk", ".prj", ".hdr", ".stx", ".clr"),
+    *(".wld", ".tfw", ".jgw", ".pgw", ".j2w", ".blw", ".bpw", ".bqw", ".gfw"),
+)
 
 #: Suffixes of files that hold other files.
 PACKED_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
+#: Why packed files in an archive are not read.
+PACKED = "packed files: unpack them, or ingest a zip file by itself"
+#: Why a file or a folder is not read whose name no record could hold.
+NOT_UTF8 = "its name is not UTF-8: rename it"
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,9 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     if not path.is_file():
         raise DataError(f"{path} is not a folder: name the archive's folder, or a zip file")
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is neither a folder nor a zip file: name the archive's folder")
+        packed = path.suffix.lower() in PACKED_SUFFIXES - {".zip"}
+        remedy = "unpack it, and name the folder" if packed else "name the archive's folder"
+        raise DataError(f"{path} is neither a folder nor a zip file: {remedy}")
     prefix = inside.strip("/") + "/" if inside.strip("/") else ""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -118,7 +124,10 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
         raise DataError(f"{path} is a broken zip file ({error}): copy it again") from error
     # GDAL finds by the braces where the path of the file ends and that within it begins
     root = Path(f"/vsizip/{{{path.resolve()}}}/{prefix}")
-    return Archive(path, root, path.stem, _by_folder(n for n in names if n and not n.endswith("/")))
+    files = [name for name in names if name and not name.endswith("/")]
+    kept_out = [Skipped(path=n, reason=PACKED, refused=False) for n in files if _is_packed(n)]
+    usable = [name for name in files if not _is_packed(name)]
+    return Archive(path, root, path.stem, _by_folder(usable), kept_out)
 
 
 def _slashed(name: str) -> str:
@@ -168,11 +177,12 @@ def _walk(root: Path) -> tuple[list[str], list[Skipped]]:
                 children.clear()
                 continue
             unusable = {name: why for name in files if (why := _unusable(Path(folder, name)))}
+            unusable |= {name: NOT_UTF8 for name in (*files, *children) if not _is_utf8(name)}
             for name, reason in unusable.items():
                 path = (relative / name).as_posix()
-                skipped.append(Skipped(path=path, reason=reason, refused=False))
+                skipped.append(Skipped(path=path, reason=reason, refused=reason == NOT_UTF8))
             # hidden folders, such as .git, can hold more files than the archive
-            children[:] = [child for child in children if not child.startswith(".")]
+            children[:] = [c for c in children if not c.startswith(".") and _is_utf8(c)]
             # links after all folders, so that a folder keeps its own name
             below = [Path(folder, child) for child in children]
             waiting += [path for path in below if path.is_symlink()]
@@ -188,10 +198,19 @@ def listed_path(root: Path, text: str) -> Path:
     return path
 
 
+def _is_packed(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in PACKED_SUFFIXES
+
+
+def _is_utf8(name: str) -> bool:
+    """Tell whether a name can stand in a record; Python stands surrogates for other bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def _unusable(path: Path) -> str:
     """Say why a file is not listed; empty if it is."""
-    if path.suffix.lower() in PACKED_SUFFIXES:
-        return "packed files: unpack them, or ingest a zip file by itself"
+    if _is_packed(path.name):
+        return PACKED
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -218,9 +237,9 @@ def is_raster(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES
 
 
-def is_container(name: str) -> bool:
-    """Tell by its name whether a file may hold several rasters, of which one must be named."""
-    return PurePosixPath(name).suffix.lower() in CONTAINER_SUFFIXES
+def is_image(name: str) -> bool:
+    """Tell by its name whether a file is read as a single image with a class."""
+    return is_raster(name) or PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
 def is_sidecar(name: str) -> bool:

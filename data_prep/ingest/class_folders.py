@@ -272,7 +272,7 @@ def _finish(
             **options.shares,
         ),
         skipped=skipped,
-        notes=[*_notes(listed.images, *sides), *losses.notes()],
+        notes=[*listed.notes, *_notes(listed.images, *sides), *losses.notes()],
     )
 
 

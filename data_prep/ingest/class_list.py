@@ -134,7 +134,10 @@ def whole_codes(
     if values.dtype.kind != "f":
         counted = values if valid is None or values.dtype != np.uint64 else values[valid]
         if values.dtype == np.uint64 and counted.size and counted.max() >= 2**63:
-            raise DataError(f"{where} has the label {counted.max()}, which does not fit 63 bits")
+            raise DataError(
+                f"{where} has the label {counted.max()}, which does not fit 63 bits: mark it with "
+                f"--label-nodata {counted.max()}"
+            )
         return values.astype(np.int64) if values.dtype == np.uint64 else values
     numbers = values if valid is None else np.where(valid, values, 0)
     small = np.abs(numbers) < 2.0**63
@@ -197,7 +200,9 @@ def given_classes(
         try:
             entries = _parse(read_marked_text(Path(classes)), classes)
         except DocumentError as error:
-            raise DataError(f"{Path(classes)} cannot be used: {error}") from error
+            raise DataError(
+                f"{Path(classes)} cannot be used: {error}: correct --classes"
+            ) from error
         except OSError as error:
             raise DataError(
                 f"{Path(classes)} cannot be read ({error.strerror}): correct --classes"

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.foreign_errors import reading
 from data_prep.ingest import sensors
-from data_prep.ingest.archive import Archive, is_container, is_raster, is_sidecar
+from data_prep.ingest.archive import Archive, is_raster, is_sidecar
 from data_prep.ingest.identity import (
     ModalityGlob,
     agree_on_names,
@@ -140,8 +140,10 @@ def _read_scene(
     else:
         modalities = by_names(folder, join_alike([file for _, file in images]))
     if not modalities:
+        others = ", ".join(PurePosixPath(name).name for name in list(by_kind.left_out)[:3])
         raise DataError(
-            f"{folder} has no image beside its labels: add one, or name modalities with --modality"
+            f"{folder} has no image beside its labels{f' but {others}' if others else ''}: add "
+            "one, or name what is an image with --modality, as in --modality 'image=*.dat'"
         )
     stems = [file.path.stem for _, file in images]
     places = reversed(PurePosixPath(files.folder).parts)
@@ -171,7 +173,9 @@ def _sort_files(
     rules = options.mask_rules
     for name in files.files:
         path = archive.path(name)
-        is_named = is_container(name) and any(glob.subdataset for glob in globs)
+        is_named = any(glob.says_format(path.name) for glob in globs) or any(
+            pattern.says_format(name) for pattern in options.name_patterns
+        )
         if not (is_raster(name) or is_named):
             if not (is_sidecar(name) or _is_known(name, archive, used)):
                 by_kind.left_out[name] = "not a raster"

@@ -101,7 +101,7 @@ def plan_image_facts(src: str | os.PathLike[str], **options: Any) -> dict[str, A
         "most_disk_bytes": listed.most_disk_bytes(side),
         "read_bytes": sum(i.file.height * i.file.width * first.bands for i in listed.images) * item,
         "skipped": [item.model_dump() for item in listed.skipped],
-        "notes": [f"chips of {side} px from images of {common} px"],
+        "notes": [*listed.notes, f"chips of {side} px from images of {common} px"],
     }
 
 

@@ -159,7 +159,10 @@ def _units(columns: Columns, name: str) -> tuple[list[str], NDArray[np.int64]]:
     names, units = np.unique(columns[name].astype(str), return_inverse=True)
     if "" in names:
         lacking = columns["scene"][units == 0][0]
-        raise DataError(f"scene {lacking} has no {name}: describe it in a TOML or CSV file")
+        raise DataError(
+            f"scene {lacking} has no {name}: give it one in a description (TOML or CSV), or use "
+            "another --split-by"
+        )
     if len(names) < 2:
         raise DataError(f"all samples are of one {name} ({names[0]}): use --split-by blocks")
     return names.tolist(), units.astype(np.int64)
@@ -168,7 +171,10 @@ def _units(columns: Columns, name: str) -> tuple[list[str], NDArray[np.int64]]:
 def _given(names: list[str], given: Mapping[str, str]) -> SplitCodes:
     lacking = next((name for name in names if not given.get(name)), None)
     if lacking is not None:
-        raise DataError(f"scene {lacking} has no split: give it one in the description")
+        raise DataError(
+            f"scene {lacking} has no split: give it one in a description (TOML or CSV), lay all "
+            "scenes in folders train and test, or use another --split-by"
+        )
     return np.array([SPLITS.index(given[name]) for name in names], np.int8)
 
 

@@ -196,17 +196,26 @@ def share_outside(file: RasterFile, grids: Iterable[Grid]) -> float:
 
 def _inside(points_of: Grid | RasterFile, image: Grid | RasterFile) -> NDArray[np.bool_]:
     """Mark which of some points that are spread over one image lie within another."""
+    joined: NDArray[np.bool_] = np.any(list(inside_by_turn(points_of, image).values()), axis=0)
+    return joined
+
+
+def inside_by_turn(
+    points_of: Grid | RasterFile, image: Grid | RasterFile
+) -> dict[float, NDArray[np.bool_]]:
+    """Mark the points within an image if their longitudes are raised by 0, 360 or -360 degrees."""
     steps = (np.arange(SAMPLED_SIDE) + 0.5) / SAMPLED_SIDE
     rows, cols = np.meshgrid(steps * points_of.height, steps * points_of.width)
     places = positions(points_of.transform, cols.ravel(), rows.ravel())
     moved = transform_positions(points_of.crs, image.crs, places)
-    inside = np.zeros(moved.shape[1], np.bool_)
     known = np.isfinite(moved).all(axis=0)
     # the ground at 190 degrees east is that at 170 degrees west
     geographic = image.crs is not None and image.crs.is_geographic
+    inside = {}
     for turn in (0.0, 360.0, -360.0) if geographic else (0.0,):
+        inside[turn] = np.zeros(moved.shape[1], np.bool_)
         col, row = positions(~image.transform, moved[0, known] + turn, moved[1, known])
-        inside[known] |= (col > 0) & (col < image.width) & (row > 0) & (row < image.height)
+        inside[turn][known] = (col > 0) & (col < image.width) & (row > 0) & (row < image.height)
     return inside
 
 

@@ -42,6 +42,15 @@ class ModalityGlob:
         """Tell whether a file name is one of the modality's."""
         return fnmatch.fnmatch(name, self.glob)
 
+    def says_format(self, name: str) -> bool:
+        """Tell whether a file is one of the modality's, and the glob has its suffix.
+
+        ``*.dat`` says so of files that are not rasters by their names alone.
+        """
+        suffix = PurePosixPath(self.glob).suffix
+        literal = bool(suffix) and not any(sign in suffix for sign in "*?[")
+        return self.matches(name) and (literal or name == self.glob)
+
     def includes(self, file: RasterFile) -> bool:
         """Tell whether a file, or the raster of it that was opened, is one of the modality's."""
         opened = subdataset_name(file.opened) if file.opened and not file.pieces else ""

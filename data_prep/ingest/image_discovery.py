@@ -20,7 +20,7 @@ import numpy as np
 
 from data_prep.ingest.archive import (
     Archive,
-    is_raster,
+    is_image,
     is_sidecar,
     listed_path,
     open_archive,
@@ -34,12 +34,13 @@ from data_prep.ingest.plan import stop_if_strict
 from data_prep.ingest.products import by_product_reason
 from data_prep.ingest.scene_files import RESOLUTION_FOLDER
 from data_prep.ingest.sensors import split_band
-from data_prep.ingest.split_folders import split_level, without_split
+from data_prep.ingest.split_folders import mixed_split_note, split_level, without_split
 from data_prep.ingest.work_folder import disk_bytes
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.documents import shorten
 from rsdgc.errors import DataError
+from rsdgc.plain_text import plain_line
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class ImageList:
     codes: list[int]
     images: list[Image]
     skipped: list[Skipped]
+    notes: list[str]
 
     def most_bytes(self, side: int) -> int:
         """Size of the array of chips of a side, if all images can be read."""
@@ -99,6 +101,7 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
         classes = given_classes(no_files, options.classes, ignore_unknown=ignore)
     path = Path(src)
     skipped: list[Skipped] = []
+    notes: list[str] = []
     if path.suffix.lower() == ".csv":
         archive = Archive(path.parent, path.parent, path.stem)
         entries = _listed(path)
@@ -106,10 +109,17 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
         archive = open_archive(src)
         skipped += archive.skipped
         entries = _in_folders(archive, skipped)
+        folders = dict.fromkeys(PurePosixPath(entry.name).parent.parts for entry in entries)
+        notes += filter(None, [mixed_split_note(folders)])
     # names of folders are decomposed on some systems, and those of a class list composed
     entries = [replace(entry, label=normal_name(entry.label)) for entry in entries]
     if not entries:
-        raise DataError(f"{src} has no class folders with images: expected SRC/class/image.tif")
+        kept_out = next((f": {item.path}: {item.reason}" for item in skipped), "")
+        raise DataError(
+            f"{src} has no class folders with images{kept_out}: arrange them as "
+            "SRC/class/image.tif, or list images of any format in a CSV file with the columns "
+            "file and label"
+        )
     if classes is None:
         names = sorted({entry.label for entry in entries}, key=natural_key)
         classes = ClassList(dict(enumerate(names)), closed=True, zero_is_unlabeled=False)
@@ -121,7 +131,7 @@ def plan_images(src: str | os.PathLike[str], options: ImageOptions) -> ImageList
     images = _alike(images, skipped)
     stop_if_strict(options.strict, skipped)
     names = list(classes.names.values())
-    return ImageList(archive, names, list(classes.names), images, skipped)
+    return ImageList(archive, names, list(classes.names), images, skipped, notes)
 
 
 def _read_images(
@@ -176,7 +186,7 @@ def common_side(images: Sequence[Image]) -> int:
 def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
     entries = []
     paths = {folder: PurePosixPath(folder).parts for folder in archive.files}
-    filled = [folder for folder, names in archive.files.items() if any(map(is_raster, names))]
+    filled = [folder for folder, names in archive.files.items() if any(map(is_image, names))]
     level = split_level(paths[folder] for folder in filled)
     places = {folder: without_split(parts, level) for folder, parts in paths.items()}
     sites = _site_folders(archive, {folder: parts for folder, (parts, _) in places.items()})
@@ -185,7 +195,7 @@ def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
         depth = 1 + (bool(parts) and parts[0] in sites)
         if len(parts) < depth:
             continue
-        rasters = [name for name in names if is_raster(name)]
+        rasters = [name for name in names if is_image(name)]
         if len(parts) > depth and rasters:
             reason = f"deeper than class folders, of which {parts[depth - 1]} is one"
             skipped.append(Skipped(path=folder, reason=reason))
@@ -193,14 +203,17 @@ def _in_folders(archive: Archive, skipped: list[Skipped]) -> list[_Entry]:
         skipped += [
             Skipped(path=name, reason="not an image", refused=False)
             for name in names
-            if not (is_raster(name) or is_sidecar(name) or name.endswith((".txt", ".md", ".json")))
+            if not (is_image(name) or is_sidecar(name) or name.endswith((".txt", ".md", ".json")))
         ]
         site = parts[0] if depth > 1 else ""
         entries += [_Entry(name, archive.path(name), parts[-1], site, split) for name in rasters]
     if archive.src.is_dir():  # a zip file need not list empty folders
         tops = {PurePosixPath(name).parts[0] for name in archive.files if name}
+        named = {item.path for item in archive.skipped}
         for child in sorted(archive.src.iterdir()):
             if child.is_dir() and not child.name.startswith(".") and child.name not in tops:
+                if plain_line(child.name) in named:
+                    continue
                 skipped.append(Skipped(path=child.name, reason="no image in it", refused=False))
     _check_layout(archive, entries)
     return sorted(entries, key=lambda entry: (natural_key(entry.folder), natural_key(entry.name)))
@@ -211,7 +224,7 @@ def _site_folders(archive: Archive, places: Mapping[str, tuple[str, ...]]) -> se
     holders: dict[int, set[str]] = {1: set(), 2: set()}
     for folder, names in archive.files.items():
         parts = places[folder]
-        if len(parts) in holders and any(map(is_raster, names)):
+        if len(parts) in holders and any(map(is_image, names)):
             holders[len(parts)].add(parts[0])
     # a folder with images of its own is a class, whatever lies deeper in it
     return holders[2] - holders[1]
@@ -264,7 +277,8 @@ def _listed(path: Path) -> list[_Entry]:
         split = row.get("split") or ""
         if split not in ("", *SPLITS[:3]):
             raise DataError(
-                f"{place}: split {shorten(split)} is not one of {', '.join(SPLITS[:3])}"
+                f"{place}: split {shorten(split)} is not one of {', '.join(SPLITS[:3])}: correct "
+                "the list"
             )
         folder = row.get("folder") or ""
         file = listed_path(path.parent, row["file"])

@@ -23,6 +23,11 @@ _REMEDY = (
 )
 
 
+_APART = "leave it out with --modality NAME=GLOB, or ingest the scenes apart"
+_ONE_TYPE = f"write them in one type, as with rio convert --dtype, {_APART}"
+_ONE_SCALE = f"write them with one scale, as with gdal_translate -unscale, {_APART}"
+
+
 def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMeta]:
     """Describe the modalities, in order: the reference modality's first, then by name.
 
@@ -50,7 +55,9 @@ def check_modality_names(option: str, names: Iterable[str], scene: Scene) -> Non
     """Raise SettingError if an option names a modality that scenes do not have."""
     known = [modality.name for modality in scene.modalities]
     if unknown := set(names) - set(known):
-        raise SettingError(f"{option} for {min(unknown)}: the modalities are {', '.join(known)}")
+        raise SettingError(
+            f"{option} for {min(unknown)}: choose from the modalities, {', '.join(known)}"
+        )
 
 
 def _check_like(first: Scene, scene: Scene) -> None:
@@ -68,14 +75,14 @@ def _check_like(first: Scene, scene: Scene) -> None:
         if scaling != other_scaling:
             _check_metadata(first, scene)
         band_order(modality, other.bands, scene.name, first.name)
-        for what, value, expected in (
-            ("type", modality.files[0].dtype, other.files[0].dtype),
-            ("scale and offset", scaling, other_scaling),
+        for what, value, expected, remedy in (
+            ("type", modality.files[0].dtype, other.files[0].dtype, _ONE_TYPE),
+            ("scale and offset", scaling, other_scaling, _ONE_SCALE),
         ):
             if value != expected:
                 raise DataError(
                     f"modality {name} of scene {scene.name} has {what} {value} but that of "
-                    f"{first.name} has {expected}: {_REMEDY}"
+                    f"{first.name} has {expected}: {remedy}"
                 )
 
 

@@ -83,6 +83,12 @@ class NamePattern:
             return None
         return NameParts("/".join(parts[:-depth]), **match.groupdict())
 
+    def says_format(self, name: str) -> bool:
+        """Tell whether a file is matched, and the pattern has its suffix, whatever that means."""
+        suffix = PurePosixPath(self.text).suffix
+        literal = bool(suffix) and not any(sign in suffix for sign in "*?{}")
+        return literal and self.match(name) is not None
+
     @property
     def has_date(self) -> bool:
         """Whether files of several dates are of several scenes."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -23,9 +23,16 @@ from data_prep.ingest.labels import holds_labels
 from data_prep.ingest.modalities import agree_modalities, alignment_notes, check_modality_names
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelJob, pixel_jobs
-from data_prep.ingest.polygons import PolygonFile, polygon_file, projected, read_polygons
+from data_prep.ingest.polygons import (
+    WRITE_CRS,
+    PolygonFile,
+    polygon_file,
+    projected,
+    read_polygons,
+)
 from data_prep.ingest.scene import Scene
 from data_prep.ingest.scene_reader import SceneSource
+from data_prep.ingest.split_folders import mixed_split_note
 from data_prep.ingest.work_folder import disk_bytes
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, Skipped
@@ -84,6 +91,7 @@ class Plan:
 
 def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
     """Read the headers of an archive's files and decide what is done with them."""
+    asked = options.split_by
     with gdal_environment():
         archive, options, scenes, skipped = scenes_of(src, options)
     stop_if_strict(options.strict, skipped)
@@ -99,7 +107,8 @@ def plan_scenes(src: str | os.PathLike[str], options: SceneOptions) -> Plan:
         m.model_copy(update={"factor": _factor(m.name, grids, options)}) for m in modalities
     ]
     factors = {m.name: m.factor for m in plan.modalities}
-    for note in _outside_notes(grids):
+    mixed = mixed_split_note(PurePosixPath(scene.name).parts for scene in scenes)
+    for note in [*_outside_notes(grids), *([mixed] if mixed and not asked else [])]:
         plan.notes[note] = len(grids)
     for scene, grid in grids:
         source = SceneSource(scene, grid, tuple(plan.modalities), rules, options.nodata, area)
@@ -193,7 +202,7 @@ def _grids(
                 plan.notes.update(scene.labels.check(grid, rules))
                 if area is not None:
                     # only to see that it can be placed on the scene: reading projects it again
-                    projected(read_polygons(area), grid, area.path)
+                    projected(read_polygons(area), grid, area.path, remedy=WRITE_CRS)
         except UnknownLabelError:
             # the class list is at fault, and leaving scenes out would hide it
             raise

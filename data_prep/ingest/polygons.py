@@ -155,7 +155,7 @@ def _values(file: PolygonFile, raw: NDArray[Any]) -> NDArray[Any]:
             if not value.is_integer():
                 raise DataError(
                     f"{file.path} has the class {value} in {file.column}: use names or whole "
-                    "numbers"
+                    "numbers, or choose another --label-column"
                 )
         if isinstance(value, (bool, int, float)):
             values[i] = int(value)
@@ -173,7 +173,10 @@ def _usable(
     shapes = areal_parts(shapes)
     areal = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if not areal.any():
-        raise DataError(f"{path} holds no polygon: choose a file or --label-layer of polygons")
+        raise DataError(
+            f"{path} holds no polygon: choose another file with --labels, or a --label-layer of "
+            "polygons"
+        )
     if not areal.all():
         notes.append(f"{path.name}: {int((~areal).sum())} feature(s) are not polygons")
     known = np.array([value is not None for value in values]) | (file.column is None)
@@ -211,18 +214,39 @@ def areal_parts(shapes: NDArray[Any]) -> NDArray[Any]:
     return parts
 
 
-def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
-    """Bring polygons to a grid's CRS; DataError if that cannot be done, or if none meets it."""
+#: How polygons are given a CRS: labels, and an area of interest.
+NAME_LABEL_CRS = "name it with --label-crs"
+WRITE_CRS = "write it with a CRS, as with ogr2ogr -a_srs EPSG:4326"
+
+
+def _turned(shapes: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """Add the parts of polygons that a grid's longitudes show a turn farther east or west."""
+    left, right = grid.bounds[::2]
+    low, high = shapely.total_bounds(shapes)[::2]
+    for degrees in (360.0, -360.0):
+        if low + degrees < right and high + degrees > left:
+            east = np.array((degrees, 0.0))
+            moved = shapely.transform(shapes, lambda places, east=east: places + east)
+            meets = shapely.intersects(moved, shapely.box(*grid.bounds))
+            shapes = np.where(meets, shapely.union(shapes, moved), shapes)
+    return shapes
+
+
+def projected(
+    polygons: Polygons, grid: Grid, path: Path, *, remedy: str = NAME_LABEL_CRS
+) -> NDArray[Any]:
+    """Bring polygons to a grid's CRS; DataError if that cannot be done, or if none meets it.
+
+    ``remedy`` says how to give the polygons another CRS.
+    """
     if (polygons.crs is None) != (grid.crs is None):
-        which, option = ("the scene", "--crs") if grid.crs is None else (path, "--label-crs")
-        raise DataError(
-            f"{path} cannot be placed on the scene: {which} has no CRS: name it with {option}"
-        )
+        which, how = ("the scene", "name it with --crs") if grid.crs is None else (path, remedy)
+        raise DataError(f"{path} cannot be placed on the scene: {which} has no CRS: {how}")
     if not are_related(polygons.crs, grid.crs):
         raise DataError(
             f"{path} cannot be placed on the scene: no transformation from "
-            f"{crs_name(polygons.crs)} to {crs_name(grid.crs)} is known: name the CRS of the "
-            "polygons with --label-crs, that of the scene with --crs"
+            f"{crs_name(polygons.crs)} to {crs_name(grid.crs)} is known: for the polygons, "
+            f"{remedy}; for the scene, name it with --crs"
         )
     shapes = polygons.shapes
     if grid.crs is not None and polygons.crs != grid.crs:
@@ -231,6 +255,8 @@ def projected(polygons: Polygons, grid: Grid, path: Path) -> NDArray[Any]:
             return transform_positions(polygons.crs, grid.crs, points.T).T
 
         shapes = shapely.transform(shapes, move)
+    if grid.crs is not None and grid.crs.is_geographic:
+        shapes = _turned(shapes, grid)
     if not shapely.intersects(shapes, shapely.box(*grid.bounds)).any():
         raise grid.no_overlap(path, shapely.total_bounds(shapes))
     return shapes
@@ -246,7 +272,14 @@ def _outside(file: PolygonFile, grids: Sequence[Grid]) -> int:
         ring = transform_positions(grid.crs, polygons.crs, shapely.get_coordinates(edge).T).T
         if not np.isfinite(ring).all():
             return 0  # part of the scene is off the globe
-        met[tree.query(shapely.make_valid(shapely.polygons(ring)), predicate="intersects")] = True
+        turns = [0.0]
+        if polygons.crs is not None and polygons.crs.is_geographic:
+            # a ring across the antimeridian goes on beyond 180 degrees
+            ring[:, 0] -= 360 * np.round((ring[:, 0] - ring[0, 0]) / 360)
+            turns = [0.0, 360.0, -360.0]
+        for degrees in turns:
+            scene = shapely.make_valid(shapely.polygons(ring + np.array((degrees, 0.0))))
+            met[tree.query(scene, predicate="intersects")] = True
     return int((~met).sum())
 
 
@@ -314,7 +347,10 @@ def label_codes(polygons: Polygons, classes: ClassList, path: Path) -> NDArray[n
     """Codes of the polygons' classes; :data:`NO_CODE` for those that the class list ignores."""
     code_of = {value: classes.code_of(value, path) for value in dict.fromkeys(polygons.values)}
     if wrong := [code for code in code_of.values() if abs(code) >= 2**63]:
-        raise DataError(f"{path} has the class code {wrong[0]}, which does not fit 64 bits")
+        raise DataError(
+            f"{path} has the class code {wrong[0]}, which does not fit 64 bits: "
+            f"leave it out with --label-nodata {wrong[0]}"
+        )
     return np.array([code_of[value] for value in polygons.values], np.int64)
 
 

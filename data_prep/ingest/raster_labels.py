@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
@@ -29,10 +30,11 @@ from data_prep.ingest.class_list import (
 from data_prep.ingest.grid import Grid, bounds_of, is_on_grid, share_outside
 from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.label_majority import MajorityRows, covered
-from data_prep.ingest.label_values import LabelValue, hex_color, parse_color
+from data_prep.ingest.label_values import Color, LabelValue, hex_color, parse_color
 from data_prep.ingest.losses import counts_text
 from data_prep.ingest.options import SceneOptions
-from data_prep.rasters import RasterFile, read_header
+from data_prep.ingest.turned import turns
+from data_prep.rasters import RasterFile, open_raster, read_header
 from rsdgc.errors import DataError
 
 #: How many times as wide as a label's pixel one of the grid is, from which on labels are brought to
@@ -50,6 +52,8 @@ class RasterLabels(LabelFormat):
 
     file: RasterFile
     no_label: frozenset[LabelValue] = frozenset()  #: values that mean no label
+    #: Indices and their colors, of a raster with a color table.
+    palette: tuple[tuple[int, Color], ...] = ()
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -67,8 +71,9 @@ class RasterLabels(LabelFormat):
         file = read_header(path, crs=options.label_crs)
         if file.bands not in (1, 3) or (file.bands == 3 and file.source_dtype != "uint8"):
             raise DataError(
-                f"{path} has {file.bands} bands of {file.source_dtype}: a label raster has one of "
-                "codes, or three of uint8 with the classes' colors"
+                f"{path} has {file.bands} bands of {file.source_dtype}, and a label raster has one "
+                "of codes, or three of uint8 with the classes' colors: choose another file with "
+                "--labels"
             )
         # codes are not measurements: float32 would not hold one such as 20000001
         file = replace(file, dtype=file.source_dtype)
@@ -76,7 +81,7 @@ class RasterLabels(LabelFormat):
         if len(values) == 1 and file.nodatas == (None,):
             # as the file's own: a warp then marks with it what the raster does not cover
             file = file.with_nodata(next(iter(_numbers(values)), None))
-        return cls(path, file, values)
+        return cls(path, file, values, _palette(file))
 
     @classmethod
     def implied_classes(cls, files: Sequence[Self], *, pixels: bool) -> ClassList:
@@ -94,13 +99,18 @@ class RasterLabels(LabelFormat):
         return self.file.bands == 3
 
     def check(self, grid: Grid, rules: LabelRules) -> list[str]:
-        """Check that colors have classes."""
+        """Check that colors have classes; note whether they or the codes decide."""
         if self.painted and not _color_codes(rules.classes):
             raise UnknownLabelError(
                 f"{self.path} has 3 bands, colors of classes: give each class its color in the "
                 'file of --classes, {"1": {"name": "water", "color": "#0000ff"}, …}, or with '
                 "--remap 'water=#0000ff'"
             )
+        if rules.classes.remap is None and _by_color(self, rules.classes):
+            return [
+                f"{self.path.name} has a color table: classes are those of its colors, as the "
+                "class list has the same colors under other codes"
+            ]
         return []
 
     def resampling(self, grid: Grid) -> str:
@@ -146,7 +156,9 @@ class RasterLabels(LabelFormat):
         self, stack: ExitStack, grid: Grid, cols: tuple[int, int], rules: LabelRules
     ) -> MajorityRows:
         file = self.file
-        fine = Grid(file.crs, file.transform, file.height, file.width)
+        # where it lies by the longitudes of the grid
+        place = Affine.translation(turns(file, grid)[0], 0.0) @ file.transform
+        fine = Grid(file.crs, place, file.height, file.width)
         _, fine_cols = covered(fine, grid, (0, grid.height), cols)
         if fine_cols[1] <= fine_cols[0]:
             fine_cols = (0, 1)  # nothing of it is read
@@ -179,11 +191,13 @@ class CodedRows:
         self._classes = classes
         self._exact = exact
         self._table = _table(labels, classes)
+        self._by_color = labels.painted or bool(_by_color(labels, classes))
         if labels.painted:
             colors = [parse_color(str(v)) for v in labels.no_label if str(v).startswith("#")]
             self._no_label: list[float] = [_packed(color) for color in colors]
         else:
-            self._no_label = _numbers(labels.no_label)
+            of_colors = (i for i, c in labels.palette if hex_color(c) in labels.no_label)
+            self._no_label = [*_numbers(labels.no_label), *of_colors]
 
     def read(self, start: int, stop: int) -> Band:
         """Read codes (1, h, W) of rows [start, stop), and which pixels have one."""
@@ -224,9 +238,13 @@ class CodedRows:
 
     def _counted(self, values: NDArray[np.integer[Any]]) -> Counter[str]:
         distinct_values, counts = np.unique(values, return_counts=True)
-        painted = self._labels.painted
-        texts = [f"#{v:06x}" if painted else str(v) for v in distinct_values.tolist()]
-        return Counter(dict(zip(texts, counts.tolist(), strict=True)))
+        colors = {index: hex_color(color) for index, color in self._labels.palette}
+        total: Counter[str] = Counter()
+        for value, count in zip(distinct_values.tolist(), counts.tolist(), strict=True):
+            text = f"#{value:06x}" if self._labels.painted else str(value)
+            # several indices may have one color
+            total[colors.get(value, text) if self._by_color else text] += count
+        return total
 
     def _unknown_error(self) -> UnknownLabelError:
         """Count the values without a class over the whole file."""
@@ -242,11 +260,11 @@ class CodedRows:
                 values, valid = self._values(raster, start, min(start + step, file.height))
                 unknown = ~np.isin(values, table[0])
                 total.update(self._counted(values[unknown if valid is None else unknown & valid]))
-        what = "colors that no class has" if labels.painted else "codes that no --remap names"
+        what = "colors that no class has" if self._by_color else "codes that no --remap names"
         first = total.most_common(1)[0][0]
         return UnknownLabelError(
             f"{labels.path} has {what}: {counts_text(total)}: give them a class with "
-            f"{'--classes or ' if labels.painted else ''}--remap, mark them with "
+            f"{'--classes or ' if self._by_color else ''}--remap, mark them with "
             f"--label-nodata '{first}', or use --unknown ignore"
         )
 
@@ -257,15 +275,40 @@ def _table(
     """Return the values that have a class, rising, and their codes; None where values are codes."""
     if labels.painted:
         codes = _color_codes(classes)
-    elif classes.remap is not None:
-        codes = {value: code for value, code in classes.remap.items() if isinstance(value, int)}
+    else:
+        codes = _by_color(labels, classes)
+        if not codes and classes.remap is None:
+            return None
+        given = (classes.remap or {}).items()
+        codes |= {value: code for value, code in given if isinstance(value, int)}
         if classes.zero_is_unlabeled:
             codes.setdefault(0, NO_CODE)
-    else:
-        return None
     pairs = sorted(codes.items()) or [(NO_CODE, NO_CODE)]
     keys, values = zip(*pairs, strict=True)
     return np.array(keys, np.int64), np.array(values, np.int64)
+
+
+def _palette(file: RasterFile) -> tuple[tuple[int, Color], ...]:
+    """Read the color table of a label raster; empty without one."""
+    if not file.palette:
+        return ()
+    with open_raster(file.path, file.opened) as source:
+        return tuple((i, (r, g, b)) for i, (r, g, b, _) in sorted(source.colormap(1).items()))
+
+
+def _by_color(labels: RasterLabels, classes: ClassList) -> dict[int, int]:
+    """Return the codes of a color table's indices, where colors decide and not the indices.
+
+    They do where ``--remap`` names colors, and where the class list has the table's colors under
+    other codes than the table: programs number the colors of a picture as they like.
+    """
+    codes = _color_codes(classes)
+    of_index = {i: codes[_packed(c)] for i, c in labels.palette if _packed(c) in codes}
+    if classes.remap is not None:
+        return of_index
+    is_whole = set(of_index.values()) == set(classes.names)
+    differ = any(of_index.get(code) != code for code in classes.names)
+    return of_index if is_whole and differ else {}
 
 
 def _color_codes(classes: ClassList) -> dict[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_prep.ingest.archive import Archive, is_container, is_raster, is_sidecar
+from data_prep.ingest.archive import Archive, is_raster, is_sidecar
+from data_prep.ingest.identity import parse_modalities
 from data_prep.ingest.labels import DEFAULT_LABELS, holds_labels, shared_labels
 from data_prep.ingest.name_pattern import NameParts, first_match
 from data_prep.ingest.options import SceneOptions
@@ -82,15 +83,23 @@ def _by_folders(
             key = "" if scene.as_posix() == "." else scene.as_posix()
             folders.setdefault(key, []).extend(names)
     is_shared = label_test(archive, options)
-    containers = bool(options.modalities)
+    globs = parse_modalities(options.modalities)
     images = {
-        folder: [n for n in names if is_raster(n) or (containers and is_container(n))]
+        folder: [
+            name
+            for name in names
+            if is_raster(name) or any(g.says_format(PurePosixPath(name).name) for g in globs)
+        ]
         for folder, names in folders.items()
     }
     filled = [folder for folder, names in images.items() if names]
     scenes = [folder for folder in filled if not all(map(is_shared, images[folder]))] or filled
     if not scenes and not apart:
-        raise DataError(f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))})")
+        kept_out = next((f"{item.path}: {item.reason}; " for item in archive.skipped), "")
+        raise DataError(
+            f"{archive.src} holds no rasters ({', '.join(sorted(RASTER_SUFFIXES))}): {kept_out}"
+            "name files of another suffix with --modality, as in --modality 'image=*.dat'"
+        )
     return [SceneFiles(folder or archive.name, folder, folders[folder]) for folder in scenes]
 
 
@@ -123,12 +132,14 @@ def _by_patterns(archive: Archive, options: SceneOptions) -> tuple[list[SceneFil
     others: list[str] = []
     for name in (name for names in archive.files.values() for name in names):
         path = PurePosixPath(name)
-        if is_sidecar(name) or not (is_raster(name) or holds_labels(archive.path(name), options)):
+        named = any(pattern.says_format(name) for pattern in patterns)
+        usable = is_raster(name) or named or holds_labels(archive.path(name), options)
+        if is_sidecar(name) or not usable:
             continue
         if path.name == options.labels or path.stem.lower() == DEFAULT_LABELS or is_shared(name):
             labels.append(name)
         elif (parts := first_match(patterns, name)) is None:
-            others += [name] if is_raster(name) else []
+            others += [name] if is_raster(name) or named else []
         else:
             scene = _scene_name(archive, parts, dated)
             folder = "" if path.parent.as_posix() == "." else path.parent.as_posix()

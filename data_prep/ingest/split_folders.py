@@ -31,6 +31,25 @@ def split_level(folders: Iterable[tuple[str, ...]]) -> int | None:
     return None
 
 
+def mixed_split_note(folders: Iterable[tuple[str, ...]]) -> str:
+    """Note folders ``train`` and ``test`` that are no split, because others lie beside them."""
+    paths = list(folders)
+    if split_level(paths) is not None:
+        return ""
+    for level in (0, 1):
+        names = sorted({path[level] for path in paths if len(path) > level + 1})
+        splits = [name for name in names if name.lower() in SPLIT_FOLDERS]
+        if len({SPLIT_FOLDERS[name.lower()] for name in splits}) < 2:
+            continue
+        others = [name for name in names if name not in splits]
+        others += ["/".join(path) for path in paths if 0 < len(path) <= level + 1]
+        return (
+            f"folders {' and '.join(splits)} are not the split, because {others[0]} lies beside "
+            "them: to split as they say, move it elsewhere"
+        )
+    return ""
+
+
 def without_split(path: tuple[str, ...], level: int | None) -> tuple[tuple[str, ...], str]:
     """Return a path without the folder at the level of :func:`split_level`, and its split.
 

@@ -98,7 +98,7 @@ def test_infeasible_skew_names_a_feasible_alpha(images_store: Store, tmp_path: P
     [
         ({"scheme": "iid", "sites": 0}, "sites is 0"),
         ({"scheme": "iid"}, "needs a number of sites"),
-        ({"scheme": "random", "sites": 2}, "'random' is not one of iid"),
+        ({"scheme": "random", "sites": 2}, "scheme is 'random': choose iid"),
     ],
 )
 def test_wrong_settings_are_refused(
@@ -199,3 +199,8 @@ def test_a_site_may_lack_a_modality(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingError, match=message):
             partition(store, tmp_path / "other", sites=2, lacking=lacking)
+
+
+def test_a_negative_seed_is_refused(scenes_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="--seed is -1: choose 0 or more"):
+        partition(scenes_store.path, tmp_path / "data", sites=2, seed=-1)

@@ -178,7 +178,7 @@ def test_a_partition_without_a_modality_at_a_site(
             "--crs is given twice (EPSG:4326 and EPSG:3857)",
         ),
         (["--crs", "dem=EPSG:0"], "'EPSG:0' is not a CRS"),
-        (["--crs", "dem=EPSG:4326"], "--crs for dem: the modalities are optical"),
+        (["--crs", "dem=EPSG:4326"], "--crs for dem: choose from the modalities, optical"),
         (["--label-year", "19"], "--label-year is 19: write four digits"),
     ],
 )

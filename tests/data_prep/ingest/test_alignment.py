@@ -319,7 +319,7 @@ def test_a_modality_is_given_a_crs_of_its_own(tmp_path: Path, options: dict[str,
         ingest(src, **options)
     store = ingest(src, crs={"dem": "EPSG:32633"}, **options)
     assert not any("warped" in note for note in store.meta.notes)
-    with pytest.raises(SettingError, match="--crs for elevation: the modalities are"):
+    with pytest.raises(SettingError, match="--crs for elevation: choose from the modalities"):
         ingest(src, crs={"elevation": "EPSG:32633", "": "EPSG:32633"}, **options)
 
 

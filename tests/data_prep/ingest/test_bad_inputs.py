@@ -797,3 +797,28 @@ def test_an_archive_whose_note_is_encrypted_or_huge_is_refused(src: Path) -> Non
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"archive.json cannot be read: .*encrypted"):
         ingest(path)
+
+
+@pytest.mark.parametrize("mode", ["amp", "db"])
+@pytest.mark.parametrize("by_points", [False, True])
+def test_amplitudes_are_taken_before_a_warp(src: Path, mode: str, by_points: bool) -> None:
+    rows, cols = np.mgrid[:SIZE, :SIZE]
+    # of one amplitude, but phases that cancel out in the mean of two pixels
+    values = (10 * np.exp(1j * (2.0 * cols + rows))).astype("complex64")
+    values[:8, :8] = -5
+    if by_points:
+        points = [
+            GroundControlPoint(r, c, LEFT + 10 * c + 4, TOP - 10 * r - 3)
+            for r, c in [(0, 0), (0, SIZE), (SIZE, 0), (SIZE, SIZE)]
+        ]
+        write_gcps(src / "sar.tif", values[None], points)
+        with rasterio.open(src / "sar.tif", "r+") as target:
+            target.nodata = -5
+    else:
+        write_tif(src / "sar.tif", values[None], left=LEFT + 4, top=TOP - 3, nodata=-5)
+    store = ingest(src, complex_mode=mode, min_label=0.0)
+    sar = mosaic(store, 1)[0, 10:-2, 10:-2]
+    np.testing.assert_allclose(sar, 10 if mode == "amp" else 20, rtol=1e-4)
+    valid = column(store.manifest, "valid").reshape(8, 8)
+    assert valid[0, 0] == 0
+    assert (valid[1:-1, 1:-1] > 0.7).all()

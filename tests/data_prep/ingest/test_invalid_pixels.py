@@ -354,3 +354,21 @@ def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(original | {"schema_version": 2}))
     with pytest.raises(DataError, match="has a validity layer, which version 2 does not have"):
         open_data(store.path)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("int64", -(2**63)), ("int64", -(2**62))])
+@pytest.mark.parametrize("bigtiff", ["YES", "NO"])
+def test_nodata_of_64_bits_that_rasterio_wrote_as_a_float(
+    tmp_path: Path, dtype: str, nodata: int, bigtiff: str
+) -> None:
+    src = tmp_path / "src"
+    values = noise((1, SIZE, SIZE), dtype=dtype) + 2**60
+    values[:, :8, :8] = nodata
+    values[:, 8, 8] = int(str(nodata)[:2])  # what GDAL reads of -9.22e+18
+    write_tif(src / "dem.tif", values, nodata=nodata, bigtiff=bigtiff)
+    write_labels(src)
+    store = ingest(src)
+    assert store.meta.modalities[0].nodata == nodata
+    valid = column(store.manifest, "valid")
+    assert valid[0] == 0
+    assert (valid[1:] == 1).all()

@@ -260,3 +260,71 @@ def test_labels_of_which_a_little_is_used_are_not_outside_altogether(tmp_path: P
     wide = {"left": LEFT - 2000, "top": TOP + 2000}
     write_tif(src / "labels.tif", stripes(600, 600, 8, (1, 2)), **wide)
     assert any("labels.tif: 99% of it lies in no scene" in n for n in ingest(src).meta.notes)
+
+
+def test_zip_files_within_a_zip_file_are_named(tmp_path: Path) -> None:
+    src = write(tmp_path / "src")
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as file:
+        file.write(src / "img.tif", "img.tif")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
+        for path in (src / "img.tif", src / "labels.tif", tmp_path / "inner.zip"):
+            file.write(path, f"a/{path.name}")
+    assert "unpack them" in skipped(ingest(tmp_path / "outer.zip"))["a/inner.zip"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "LC08_L2SP.tar"])
+def test_an_archive_of_packed_files_alone_says_how_to_unpack(tmp_path: Path, name: str) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=rf"holds no rasters.*{name}: packed files: unpack them"):
+        ingest(tmp_path / "src")
+    with pytest.raises(DataError, match=rf"no class folders.*{name}: packed files: unpack them"):
+        ingest_class_folders(tmp_path / "src", tmp_path / "store")
+
+
+def test_names_that_are_not_utf8_cost_their_scene(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    write(src / "good")
+    odd = os.fsencode(write(src / "bad", 1, left=LEFT + 5000))
+    os.rename(odd, os.path.join(os.path.dirname(odd), b"\xff\xe4"))
+    (src / "good" / "note").touch()
+    os.rename(os.fsencode(src / "good" / "note"), os.fsencode(src / "good") + b"/\xe4.txt")
+    reasons = skipped(ingest(src))
+    assert list(reasons.values()) == ["its name is not UTF-8: rename it"] * 2
+    with pytest.raises(DataError, match=r"its name is not UTF-8: rename it \(--strict"):
+        ingest(src, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("img.dat", {"modalities": ["img=*.dat"]}),
+        ("cube", {"modalities": ["img=cube"]}),
+        ("s_img.dat", {"patterns": ["{scene}_{modality}.dat"]}),
+    ],
+)
+def test_rasters_of_any_suffix_are_read_where_they_are_named(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    values = noise((3, SIZE, SIZE))
+    src = tmp_path / "src"
+    write_tif(src / name, values, driver="ENVI")
+    write_tif(src / "labels.tif", stripes(SIZE, SIZE, 8, (1, 2)))
+    with pytest.raises(DataError, match=rf"(no image beside its labels but {name}|no rasters)"):
+        ingest(src)
+    store = ingest(src, **options)
+    assert [modality.name for modality in store.meta.modalities] == ["img"]
+    np.testing.assert_array_equal(store.take(np.array([0]))[0][0], values[:, :8, :8])
+
+
+@pytest.mark.parametrize(("suffix", "driver"), [("gif", "GIF"), ("bmp", "BMP"), ("webp", "WEBP")])
+def test_class_folders_hold_pictures_of_other_formats(
+    tmp_path: Path, suffix: str, driver: str
+) -> None:
+    for name, seed in (("a", 0), ("b", 10)):
+        for i in range(3):
+            bands = 1 if driver == "GIF" else 3
+            image = noise((bands, 8, 8), seed + i, 0, 255, "uint8")
+            write_tif(tmp_path / "src" / name / f"{i}.{suffix}", image, driver=driver, crs=None)
+    store = ingest_class_folders(tmp_path / "src", tmp_path / "store")
+    assert len(store) == 6

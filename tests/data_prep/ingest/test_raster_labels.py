@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 
 from data_prep.ingest.scenes import ingest_scenes
@@ -197,3 +198,45 @@ def test_majorities_leave_out_what_has_no_label(src: Path) -> None:
     place = Affine(2.5, 0, LEFT, 0, -2.5, TOP)
     write_tif(src / "labels.tif", fine, transform=place, nodata=200)
     assert by_column(ingest(src)) == ["class 1", "class 2"] * 2
+
+
+def write_table(path: Path, indices: np.ndarray, table: dict[int, tuple[int, int, int]]) -> None:
+    write_tif(path, indices.astype(np.uint8))
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {index: (*color, 255) for index, color in table.items()})
+
+
+@pytest.mark.parametrize("pixel", [10, 5])
+def test_colors_of_a_color_table_are_remapped(src: Path, pixel: int) -> None:
+    indices = codes(3, 9, 7, 3).repeat(10 // pixel, axis=0).repeat(10 // pixel, axis=1)
+    write_tif(src / "labels.tif", indices.astype(np.uint8), pixel=pixel)
+    with rasterio.open(src / "labels.tif", "r+") as file:
+        table = {3: BLUE, 7: RED, 9: PINK}
+        file.write_colormap(1, {index: (*color, 255) for index, color in table.items()})
+    remap = ["water=#0000ff", "roof=#ff0000"]
+    with pytest.raises(DataError, match=r"colors that no class has: #ff00ff .*'#ff00ff'"):
+        ingest(src, remap=remap)
+    store = ingest(src, remap=remap, label_nodata=["#ff00ff"])
+    assert by_column(store) == ["water", "roof", "water"]
+    assert by_column(ingest(src, remap=[*remap, "other=9"])) == ["water", "other", "roof", "water"]
+
+
+@pytest.mark.parametrize(
+    ("table", "expected", "noted"),
+    [
+        ({1: RED, 2: BLUE}, ["roof", "water"] * 2, True),
+        ({1: BLUE, 2: RED}, ["water", "roof"] * 2, False),
+        ({1: BLUE, 2: PINK}, ["water", "roof"] * 2, False),
+    ],
+)
+def test_colors_of_the_class_list_decide_where_a_table_has_all_of_them(
+    src: Path, table: dict[int, tuple[int, int, int]], expected: list[str], noted: bool
+) -> None:
+    write_table(src / "labels.tif", codes(1, 2, 1, 2), table)
+    classes = {
+        1: {"name": "water", "color": "#0000ff"},
+        2: {"name": "roof", "color": "#ff0000"},
+    }
+    store = ingest(src, classes=classes)
+    assert by_column(store) == expected
+    assert noted == any("classes are those of its colors" in note for note in store.meta.notes)

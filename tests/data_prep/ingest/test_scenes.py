@@ -199,7 +199,7 @@ def test_nodata_may_be_overridden(tmp_path: Path) -> None:
     store = ingest(src, nodata={"optical": 7}, overwrite=True)
     assert len(store) == 56
     assert store.meta.modalities[0].nodata == 7
-    with pytest.raises(SettingError, match="nodata for dem: the modalities are optical"):
+    with pytest.raises(SettingError, match="nodata for dem: choose from the modalities, optical"):
         ingest(src, nodata={"dem": 7}, overwrite=True)
 
 

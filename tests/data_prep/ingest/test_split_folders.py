@@ -105,3 +105,34 @@ def test_levels() -> None:
     assert split_level([("train", "a"), ("train", "b")]) is None
     assert split_level([("train",), ("test",)]) is None
     assert without_split(("x", "Train", "a"), 1) == (("x", "a"), "train")
+
+
+@pytest.mark.parametrize(
+    ("folders", "other"),
+    [
+        (("train", "test", "extra"), "extra"),
+        (("site-0/train", "site-0/test", "site-1/more"), "more"),
+    ],
+)
+def test_split_folders_beside_others_are_noted(
+    tmp_path: Path, folders: tuple[str, ...], other: str
+) -> None:
+    note = f"are not the split, because {other} lies beside them"
+    for seed, folder in enumerate(folders):
+        write_class_folders(tmp_path / "images" / folder, classes=2, images=3, seed=1000 * seed)
+        place = {"size": 32, "bands": 2, "seed": seed, "left": 500_000 + 5000 * seed}
+        write_scene(tmp_path / "scenes" / folder / "a", **place)
+    stores = [
+        ingest_scenes(tmp_path / "scenes", tmp_path / "of-scenes", chip_px=8),
+        ingest_scenes(tmp_path / "scenes", tmp_path / "of-pixels", patch_px=3),
+    ]
+    if "/" not in folders[0]:  # else they are too deep for class folders
+        stores += [ingest_class_folders(tmp_path / "images", tmp_path / "of-images")]
+    for store in stores:
+        assert any(note in text for text in store.meta.notes), store.path
+    asked = ingest_scenes(tmp_path / "scenes", tmp_path / "asked", chip_px=8, split_by="scene")
+    assert not any(note in text for text in asked.meta.notes)
+    # the remedy
+    (tmp_path / "scenes" / folders[2]).rename(tmp_path / "elsewhere")
+    store = ingest_scenes(tmp_path / "scenes", tmp_path / "given", chip_px=8)
+    assert store.meta.splits.method == "given"
