@@ -7,12 +7,14 @@ from typing import Any
 
 from fl_app.runs.records import BestRound, ModalityScores, PrivacySpent, RunSummary, SiteScores
 from fl_app.settings import Settings
+from fl_app.strategy import server_momentum
+from rsdgc import ModelSpec
 from strategies.base import SiteStrategy
 from strategies.metrics import Scores
 from strategies.round_log import human_bytes
 
 
-def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
+def summarize(settings: Settings, strategy: SiteStrategy, spec: ModelSpec) -> RunSummary:
     """Return the record of a run whose final model has been scored."""
     sites, ledger, scores = strategy.site_manager, strategy.ledger, strategy.final.scores
     confusion = strategy.final.confusion
@@ -26,6 +28,7 @@ def summarize(settings: Settings, strategy: SiteStrategy) -> RunSummary:
         num_sites=len(sites.sites),
         rounds=len(ledger.rounds) - 1,
         seed=settings.seed,
+        server_momentum=server_momentum(settings, spec),
         **figures,
         **ledger.totals(),
         seconds=round(strategy.seconds(), 1),

@@ -142,7 +142,7 @@ def _train_and_deliver(
 
     parts.load_vector(to_vector(result.arrays, spec))
     parts.load_arrays(strategy.running.current | strategy.final.local)
-    summary = summarize(settings, strategy)
+    summary = summarize(settings, strategy, spec)
     bands = [band for part in modalities for band in part.bands]
     active.write_model(model, bands)
     if settings.adapters != "none":

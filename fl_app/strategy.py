@@ -64,7 +64,7 @@ def build_strategy(
         scale_clip=settings.resolved("clip_scale") == "sites",
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
-    momentum = _server_momentum(settings, spec)
+    momentum = server_momentum(settings, spec)
     privacy = _private_mean(settings, model, run.folder)
     if settings.method == "fedavg":
         return DenseFedAvg(
@@ -174,7 +174,7 @@ def _private_mean(settings: Settings, model: ModelParts, folder: Path) -> Privat
     return private
 
 
-def _server_momentum(settings: Settings, spec: ModelSpec) -> float:
+def server_momentum(settings: Settings, spec: ModelSpec) -> float:
     """Return the momentum of the global model.
 
     A method's own momentum makes up for the rounds by which compression delays a change, so it is

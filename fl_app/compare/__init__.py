@@ -17,7 +17,7 @@ from fl_app.compare.compare_page import write_page
 from fl_app.compare.method_pairs import SharedChips
 from fl_app.compare.pace import Pace
 from fl_app.compare.results import read_rows, write_results
-from fl_app.compare.trials import Trial, trials_of
+from fl_app.compare.trials import Trial, trials_of, with_equal_momentum
 from fl_app.interruption import explain_interruption
 from fl_app.runs.folder import FOLDERS, in_use, read_settings
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
@@ -45,12 +45,14 @@ def compare(
     ``common`` are the settings of all trials, by hyphenated key. If a run fails, those before it
     are kept.
     """
-    all_settings = {
-        trial: Settings.from_mapping(
-            {**common, **trial.settings, "data-dir": str(data), "out": str(out / trial.folder)}
-        ).with_absolute_weights()
-        for trial in trials
-    }
+    all_settings = with_equal_momentum(
+        {
+            trial: Settings.from_mapping(
+                {**common, **trial.settings, "data-dir": str(data), "out": str(out / trial.folder)}
+            ).with_absolute_weights()
+            for trial in trials
+        }
+    )
     # Before the first run: a folder that cannot be replaced must not end a comparison of hours.
     probe_folder(out)
     left = [t for t, s in all_settings.items() if not _is_complete(out / t.folder, s)]

@@ -11,7 +11,7 @@ from data_prep.pictures.number_format import percent_text
 from fl_app.compare.compare_template import TEMPLATE
 from fl_app.compare.method_curves import Methods, by_bytes, by_round, final_accuracies, style
 from fl_app.compare.method_pairs import SharedChips, method_pairs
-from fl_app.compare.results import Rows, by_method
+from fl_app.compare.results import Rows, by_method, momentum_text
 from fl_app.runs.records import REPORT_FILE, Run
 from rsdgc.durable import replace_text
 
@@ -56,6 +56,7 @@ def _method_rows(methods: Methods) -> Any:
         yield {
             "name": name,
             "color": style(number)["color"],
+            "momentum": momentum_text(runs),
             "accuracy": fmean(accuracy),
             "spread": f" ± {100 * stdev(accuracy):.1f}" if len(runs) > 1 else "",
             "range": f"{percent_text(min(accuracy))} to {percent_text(max(accuracy))}",

@@ -30,11 +30,12 @@ method. The figures compare methods with one another; they say nothing about rea
 standard deviation between seeds, in points{% else %}. One seed says nothing about the spread
 between
 seeds: add some with <code>--seeds 0,1,2</code>{% endif %}.</p>
-{% call table("Scores by method", ["method"], ["accuracy", "balanced", "kappa", "up", "down",
- "fewer in total", "time", "seeds"]) %}
+{% call table("Scores by method", ["method"], ["server momentum", "accuracy", "balanced", "kappa",
+ "up", "down", "fewer in total", "time", "seeds"]) %}
 {% for row in methods %}
 <tr><th scope="row"><span class="named"><span class="swatch" style="background:{{ row.color }}">
 </span>{{ row.name.text }}</span></th>
+<td class="n">{{ row.momentum }}</td>
 <td class="n">{{ row.accuracy|percent }}{{ row.spread }}</td>
 <td class="n">{{ row.balanced|percent }}</td><td class="n">{{ row.kappa|decimal }}</td>
 <td class="n">{{ row.up|bytes }}</td><td class="n">{{ row.down|bytes }}</td>

@@ -42,6 +42,7 @@ COLUMNS = (
     "compression_down",
     "compression_total",
     "rounds",
+    "server_momentum",
     "num_sites",
     "seconds",
     "dataset",
@@ -82,9 +83,9 @@ def write_markdown(path: Path, rows: Rows) -> None:
     If sites have different modalities, a second table has the scores by modality.
     """
     lines = [
-        "| method | budget | accuracy after ¼, ½, ¾ and all rounds | balanced | up | down "
-        "| fewer up | in total | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | budget | server momentum | accuracy after ¼, ½, ¾ and all rounds | balanced "
+        "| up | down | fewer up | in total | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (label, budget), seeds in by_method(rows).items():
         runs = list(seeds.values())
@@ -102,7 +103,8 @@ def write_markdown(path: Path, rows: Rows) -> None:
         )
         spread = f" ± {statistics.stdev(accuracy):.3f}" if len(runs) > 1 else ""
         lines.append(
-            f"| {label} | {budget} | {curve} **{statistics.fmean(accuracy):.3f}**{spread} "
+            f"| {label} | {budget} | {momentum_text(runs)} "
+            f"| {curve} **{statistics.fmean(accuracy):.3f}**{spread} "
             f"| {means['balanced_accuracy']:.3f} "
             f"| {human_bytes(means['bytes_up'])} | {human_bytes(means['bytes_down'])} "
             f"| {means['compression_up']:.1f}× | {means['compression_total']:.2f}× "
@@ -163,6 +165,12 @@ def write_plot(path: Path, rows: Rows) -> None:
     with mpl.rc_context({"svg.hashsalt": "rsdgc"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     replace_text(path, text.getvalue())
+
+
+def momentum_text(runs: Sequence[Run]) -> str:
+    """Return the server momentum that runs had in common; empty where it was not recorded."""
+    known = {run.summary.server_momentum for run in runs} - {None}
+    return ", ".join(sorted(f"{momentum:g}" for momentum in known))
 
 
 def by_method(rows: Rows) -> dict[MethodName, dict[int, Run]]:

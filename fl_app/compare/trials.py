@@ -2,17 +2,19 @@
 
 A method may carry settings of its own after plus signs, so that variants of one method can be
 compared: ``rs-dgc+ratio-policy=weight``. A budget of its own replaces the common ones:
-``rs-dgc+budget=300x``.
+``rs-dgc+budget=300x``. Methods differ in what is sent, not in how the server steps: those that say
+nothing of it have the same server momentum (:func:`with_equal_momentum`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fl_app.methods import find_method
-from fl_app.settings import Scalar, parse_overrides
+from fl_app.setting_values import AUTO
+from fl_app.settings import Scalar, Settings, parse_overrides
 from rsdgc.errors import SettingError
 
 
@@ -66,3 +68,30 @@ def _budgets(method: str, own: Scalar, common: Sequence[str]) -> Sequence[str]:
     if method == "fedavg" or find_method(method).ratio_policy == "whole":
         return [""]
     return [str(own)] if own else common
+
+
+def with_equal_momentum(settings: Mapping[Trial, Settings]) -> dict[Trial, Settings]:
+    """Return the settings of each trial, with the same server momentum where it is ``auto``.
+
+    It is the largest default of the methods, which is that of ``rs-dgc`` if it takes part; dense
+    training beside variants that all name their own has the largest of these. Methods with
+    momentum correction keep theirs: both would multiply the length of steps.
+    """
+    open_trials = [
+        trial
+        for trial, chosen in settings.items()
+        if chosen.server_momentum == AUTO and not _corrects_momentum(chosen)
+    ]
+    compressed = [trial for trial in settings if settings[trial].method != "fedavg"]
+    deciding = [trial for trial in compressed if trial in open_trials] or compressed
+    momentum = max((settings[trial].resolved("server_momentum") for trial in deciding), default=0.0)
+    return {
+        trial: chosen.model_copy(update={"server_momentum": momentum})
+        if trial in open_trials and chosen.resolved("server_momentum") != momentum
+        else chosen
+        for trial, chosen in settings.items()
+    }
+
+
+def _corrects_momentum(settings: Settings) -> bool:
+    return settings.method != "fedavg" and bool(settings.resolved("momentum_correction"))

@@ -187,6 +187,8 @@ class RunSummary:
     num_sites: int
     rounds: int
     seed: int
+    #: of the global model; None in folders of older versions
+    server_momentum: float | None = None
     #: accuracy, balanced_accuracy, kappa: of the final model on all test samples; None if no
     #: site has any
     accuracy: float | None = None

@@ -15,6 +15,7 @@ def run(accuracy: float | None, times: float) -> Run:
         num_sites=3,
         rounds=4,
         seed=0,
+        server_momentum=0.4,
         accuracy=accuracy,
         balanced_accuracy=accuracy,
         bytes_up=round(1e6 / times),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fl_app.compare import compare, trials_of
+from fl_app.compare.trials import with_equal_momentum
 from fl_app.runs.records import RunConfig, RunData, RunSummary
 from fl_app.settings import Settings
 from rsdgc.errors import RunError, SettingError
@@ -32,6 +33,29 @@ def test_a_variant_carries_its_settings_and_its_own_budget() -> None:
     assert trial.budget == "50x"
     assert trial.settings["ratio-policy"] == "weight"
     assert trial.folder == "rs-dgc+ratio-policy-weight_50x_seed0"
+
+
+@pytest.mark.parametrize(
+    ("methods", "common", "momenta"),
+    [
+        (["fedavg", "rs-dgc", "topk"], {}, [0.4, 0.4, 0.4]),
+        (["fedavg", "topk"], {}, [0.0, 0.0]),
+        (["fedavg", "rs-dgc"], {"server-momentum": 0}, [0.0, 0.0]),
+        (["fedavg+server-momentum=0", "rs-dgc"], {}, [0.0, 0.4]),
+        (["fedavg", "rs-dgc+server-momentum=0.7"], {}, [0.7, 0.7]),
+        (["fedavg", "rs-dgc", "rs-dgc+server-momentum=0.9"], {}, [0.4, 0.4, 0.9]),
+        (["fedavg", "dgc", "rs-dgc-paper"], {}, [0.0, 0.0, 0.0]),
+        (["fedavg", "dgc", "rs-dgc"], {}, [0.4, 0.0, 0.4]),
+        (["fedavg"], {}, [0.0]),
+    ],
+)
+def test_methods_that_say_nothing_of_it_have_the_same_server_momentum(
+    methods: list[str], common: dict[str, float], momenta: list[float]
+) -> None:
+    trials = trials_of(methods, ["100x"], [0])
+    settings = {trial: Settings.from_mapping({**common, **trial.settings}) for trial in trials}
+    equal = with_equal_momentum(settings)
+    assert [equal[trial].resolved("server_momentum") for trial in trials] == momenta
 
 
 @pytest.mark.parametrize(
