@@ -34,8 +34,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,21 @@ from rsdgc.statistics_codec import decode_statistics, encode_statistics
 from rsdgc.update import Stamp
 
 _log = logging.getLogger(__name__)
+
+
+class _WorkClock:
+    """Wall-clock seconds since a task has come, and of the steps of its work."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.steps: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure what is done within."""
+        start = time.perf_counter()
+        yield
+        self.steps[name] = time.perf_counter() - start
 
 
 class Site:
@@ -178,9 +193,9 @@ class Site:
         SettingError
             The model has another size, or the scheme or indicator is unknown.
         """
-        start = time.perf_counter()
+        clock = _WorkClock()
         if not task.compressed:
-            return self._work_uncompressed(task, received, start)
+            return self._work_uncompressed(task, received, clock)
         every = self._durable_every
         durable = every > 0 and task.round % every == 0
         with self._transaction(task.origin, durable=durable) as transaction:
@@ -196,23 +211,22 @@ class Site:
             ahead = 0.0
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
-            scores, report = self._score_and_train(task, held, ahead)
+            scores, report = self._score_and_train(task, clock, held, ahead)
             stamp = Stamp(task.origin.run, task.round, received.version)
             seed = self._seed(task.seed, 0)
             transform = None
-            if task.scheme.transform != "none":
-                if reference is None:
-                    raise RunError("the task has no reference for the transform of its scheme")
-                transform = find_transform(self.spec, replica.weights, reference)
-            upload = make_upload(
-                *(self.parts, replica, held, ahead, task, stamp, transaction, seed, self.present),
-                transform=transform,
-            )
+            with clock.step("compress_seconds"):
+                if task.scheme.transform != "none":
+                    if reference is None:
+                        raise RunError("the task has no reference for the transform of its scheme")
+                    transform = find_transform(self.spec, replica.weights, reference)
+                given = (self.parts, replica, held, ahead, task, stamp, transaction, seed)
+                upload = make_upload(*given, self.present, transform=transform)
             statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
                 scores,
                 report,
-                start,
+                clock,
                 payload=upload.payload,
                 version=replica.version,
                 statistics=statistics,
@@ -283,28 +297,28 @@ class Site:
             return self._score(), encode_statistics(local, self._initial_local)
 
     def _work_uncompressed(
-        self, task: RoundTask, received: ReceivedModel, start: float
+        self, task: RoundTask, received: ReceivedModel, clock: _WorkClock
     ) -> RoundResult:
         """Work a round of FedAvg: no replica, no residual, and no state but local entries."""
         weights = _whole_model(received)
         if not self.parts.local:
             self._load(weights, received, {})
-            return self._uncompressed_result(task, received, start)
+            return self._uncompressed_result(task, received, clock)
         with self._transaction(task.origin) as transaction:
             self._check_not_past(task, transaction.state)
             self._load(weights, received, self._local(transaction))
-            result, local = self._uncompressed_result(task, received, start), self._packed_local()
+            result, local = self._uncompressed_result(task, received, clock), self._packed_local()
             name = transaction.write_bytes("local", local)
             transaction.commit(SiteState(round=task.round, local=name, local_check=checksum(local)))
         return result
 
     def _uncompressed_result(
-        self, task: RoundTask, received: ReceivedModel, start: float
+        self, task: RoundTask, received: ReceivedModel, clock: _WorkClock
     ) -> RoundResult:
-        scores, report = self._score_and_train(task)
+        scores, report = self._score_and_train(task, clock)
         statistics = self._changed_statistics(received)
         return self._result(
-            scores, report, start, weights=self.parts.vector(), statistics=statistics
+            scores, report, clock, weights=self.parts.vector(), statistics=statistics
         )
 
     def _transaction(
@@ -411,15 +425,22 @@ class Site:
         return safetensors.numpy.save(arrays) if arrays else b""
 
     def _score_and_train(
-        self, task: RoundTask, held: Float32 | None = None, ahead: float = 0.0
+        self,
+        task: RoundTask,
+        clock: _WorkClock,
+        held: Float32 | None = None,
+        ahead: float = 0.0,
     ) -> tuple[SiteScores | None, TrainReport]:
         """Score the loaded model if the task asks for it, then train it from a step ahead."""
         # Scored before training: the server wants the accuracy of the model that it sent.
-        scores = self._score() if task.score else None
+        with clock.step("score_seconds"):
+            scores = self._score() if task.score else None
         if held is not None and ahead:
             self.parts.add(held, ahead)
         seed = self._seed(task.seed, task.round)
-        return scores, train(self.model, self.train, task.train, seed, self._micro_batches.train)
+        with clock.step("train_seconds"):
+            micro_batch = self._micro_batches.train
+            return scores, train(self.model, self.train, task.train, seed, micro_batch)
 
     def _score(self) -> SiteScores:
         test = self._score_split(self.test)
@@ -438,7 +459,7 @@ class Site:
         self,
         scores: SiteScores | None,
         report: TrainReport,
-        start: float,
+        clock: _WorkClock,
         *,
         payload: bytes = b"",
         weights: Float32 | None = None,
@@ -451,7 +472,8 @@ class Site:
             num_examples=len(self.train),
             scores=scores,
             train_loss=report.loss,
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - clock.start,
+            **clock.steps,
             version=version,
             statistics=statistics,
         )

@@ -114,6 +114,8 @@ class RoundTask:
 
 FIGURES = ("num_examples", "train_loss", "seconds")
 """Fields of a result that a site's state holds as they are."""
+STEP_SECONDS = ("score_seconds", "train_seconds", "compress_seconds")
+"""More of them, which states of earlier versions lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,11 @@ class RoundResult:
     num_examples: int  #: chips in the training split: the update's weight in the mean
     scores: SiteScores | None  #: of the model **as received**; None if the task asks for none
     train_loss: float  #: mean cross-entropy over the samples trained on, in nats
-    seconds: float  #: wall clock of the round's work at the site
+    seconds: float  #: wall clock of the round's work at the site, and of that the steps
+    score_seconds: float = 0.0
+    train_seconds: float = 0.0
+    #: with the residual, momentum correction and the channel transform
+    compress_seconds: float = 0.0
     version: int = 0  #: version of the site's replica; 0 for FedAvg
     #: encoded running statistics after training, relative to those received; empty if unchanged
     statistics: bytes = b""
@@ -134,7 +140,8 @@ class RoundResult:
         """Return all but payload, weights, version and statistics as JSON values."""
         scored = {} if self.scores is None else {"test": self.scores.test, "val": self.scores.val}
         scores = {name: score.figures() for name, score in scored.items() if score is not None}
-        return {"scores": scores} | {name: getattr(self, name) for name in FIGURES}
+        names = (*FIGURES, *STEP_SECONDS)
+        return {"scores": scores} | {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_figures(
@@ -151,4 +158,5 @@ class RoundResult:
             version=version,
             statistics=statistics,
             **{name: figures[name] for name in FIGURES},
+            **{name: figures.get(name, 0.0) for name in STEP_SECONDS},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -237,7 +238,7 @@ def revoke(
     key = registered_site(server, site).key
     typer.echo(
         f"site {site} has the key {key}. Revoking it is final: the server never admits this key "
-        f"again. To return, the site needs a new one: rsdgc deploy renew --site {site}"
+        f"again. To return, the site needs a new one: rsdgc deploy renew --site {shlex.quote(site)}"
     )
     if not yes and not typer.confirm(f"Revoke the key of {site}?"):
         raise RunError(f"nothing was changed: site {site} keeps its key")

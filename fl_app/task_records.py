@@ -190,7 +190,7 @@ def train_metrics(result: RoundResult) -> MetricRecord:
         {
             messages.NUM_EXAMPLES: result.num_examples,
             messages.TRAIN_LOSS: result.train_loss,
-            messages.SECONDS: result.seconds,
+            messages.SECONDS: messages.pack_seconds(_work_parts(result)),
         }
     )
     if result.scores is not None:
@@ -200,6 +200,12 @@ def train_metrics(result: RoundResult) -> MetricRecord:
     if result.weights is None:
         metrics[messages.VERSION] = result.version
     return metrics
+
+
+def _work_parts(result: RoundResult) -> list[float]:
+    """Return the seconds of each of :data:`messages.WORK_STEPS`."""
+    steps = [result.score_seconds, result.train_seconds, result.compress_seconds]
+    return [*steps, max(0.0, result.seconds - sum(steps))]
 
 
 def validation_metrics(scores: SiteScores) -> dict[str, float | list[int]]:

@@ -474,7 +474,8 @@ class SiteStrategy(Strategy):
             self.running.add(name, running, checked.num_examples)
             entry.accepted = True
             entry.num_examples = checked.num_examples
-            entry.train_loss, entry.seconds = checked.train_loss, checked.seconds
+            entry.train_loss = checked.train_loss
+            entry.record_work(checked.seconds)
             entry.accuracy = None if checked.test is None else checked.test.accuracy
             if running_bytes:
                 entry.up_by_group["report"] -= running_bytes

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +88,10 @@ class SiteEntry:
     train_loss: float | None = None
     #: of the model that the site received, on its test split; None if it did not score it
     accuracy: float | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  #: of the site's work, by its clock, and of that the steps
+    score_seconds: float | None = None
+    train_seconds: float | None = None
+    compress_seconds: float | None = None
     up_by_group: dict[str, int] = field(default_factory=dict)
     down_by_group: dict[str, int] = field(default_factory=dict)
     phase: str = TRAIN
@@ -131,6 +134,12 @@ class SiteEntry:
     def failed(self) -> bool:
         """Whether an error came back, or something that could not be opened."""
         return ERROR_GROUP in self.up_by_group
+
+    def record_work(self, parts: Sequence[float]) -> None:
+        """Record the seconds of each of :data:`messages.WORK_STEPS`."""
+        self.seconds = round(sum(parts), 4)
+        steps = [float(f"{part:.3g}") for part in parts]
+        self.score_seconds, self.train_seconds, self.compress_seconds, _ = steps
 
     def receive_error(self, num_bytes: int) -> None:
         """Count the bytes of a reply without content, if the site sent any."""

@@ -38,7 +38,8 @@ train →    ``model`` (arrays)              the ``patches`` that the site lacks
                                            (:mod:`rsdgc.channel_transform`)
 train ←    ``update`` (arrays)             one encoded upload, or the whole model (FedAvg)
            ``running`` (arrays)            the site's running statistics, if they have changed
-           ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``seconds``, and with
+           ``metrics`` (metrics)           ``num-examples``, ``train-loss``, ``seconds`` (packed,
+                                           see :func:`pack_seconds`), and with
                                            a compressed method ``version``; in a scored round
                                            ``score-loss``, ``reference``, ``predicted`` and
                                            ``correct``, and the same four as ``val-loss``,
@@ -69,6 +70,8 @@ the test split travels once, in the final evaluation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 MODEL = "model"
 TASK = "task"
@@ -142,6 +145,8 @@ NUM_EXAMPLES = "num-examples"
 TRAIN_LOSS = "train-loss"
 SCORE_LOSS = "score-loss"
 SECONDS = "seconds"
+WORK_STEPS = ("score", "train", "compress", "other")
+"""Parts of a site's work on a round's task, in the order of :func:`pack_seconds`."""
 REFERENCE = "reference"
 PREDICTED = "predicted"
 CORRECT = "correct"
@@ -175,3 +180,20 @@ def unpack_rounds(packed: bytes) -> tuple[int, ...]:
         int.from_bytes(packed[start : start + 4], "little")
         for start in range(0, len(packed) - 3, 4)
     )
+
+
+def pack_seconds(parts: Sequence[float]) -> int:
+    """Pack the seconds of :data:`WORK_STEPS` into one number, which takes eight bytes of a report.
+
+    Each is a float32 rounded to its upper half (bfloat16, three digits), the first in the lowest
+    bits. All four are as long as the total was alone: a longer report would leave an upload less
+    of its budget.
+    """
+    halves = (np.asarray(parts, "<f4").view("<u4").astype("<u8") + 0x8000) >> 16
+    return int(halves.astype("<u2").view("<i8")[0])
+
+
+def unpack_seconds(packed: int) -> tuple[float, ...]:
+    """Return the seconds that :func:`pack_seconds` packed; any number may come out of another."""
+    halves = np.array([packed], "<i8").view("<u2").astype("<u4")
+    return tuple((halves << 16).astype("<u4").view("<f4").tolist())

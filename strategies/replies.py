@@ -68,7 +68,7 @@ class TrainReply:
     running: ArrayRecord | None
     num_examples: int  #: weight of the upload, 1 to the chips that the site trains on
     train_loss: float | None  #: None if it was not finite
-    seconds: float
+    seconds: tuple[float, ...]  #: of each of :data:`messages.WORK_STEPS`
     version: int  #: of the replica on the site's disk; 0 with a dense method
     test: ClassCounts | None  #: of the received model; None in a round without scores
     val: ClassCounts | None  #: the same on the validation split

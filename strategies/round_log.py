@@ -10,6 +10,7 @@ import time
 
 from flwr.common.logger import FLOWER_LOGGER
 
+from rsdgc.time_text import time_left
 from strategies.ledger import RoundEntry, utc_time
 
 
@@ -58,7 +59,7 @@ class RoundLog:
             f"up {human_bytes(now.bytes_up)} {_times(now.dense_bytes_up, now.bytes_up)}",
             f"down {human_bytes(now.bytes_down)} {_times(now.dense_bytes_down, now.bytes_down)}",
             f"{now.seconds:.1f} s",
-            f"left {human_seconds(left)}",
+            time_left(left),
         ]
         if now.resyncs:
             parts.append(f"{now.resyncs} resynchronized")
@@ -78,16 +79,6 @@ def human_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a duration in words: '42 s', '3 min 5 s', '2 h 10 min'."""
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    return f"{total // 3600} h {total % 3600 // 60} min"
 
 
 def _times(dense: int, real: int) -> str:

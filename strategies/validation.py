@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from rsdgc.arrays import Int64
 from rsdgc.plain_text import plain_line
+from strategies import messages
 from strategies.transport import RefusedReply, error_summary
 
 MAX_COUNT = 2**40
@@ -93,12 +94,13 @@ class Report:
             raise ReplyRefused(reason, f"{key} is {short_repr(value)}, not in {least}…{limit}")
         return value
 
-    def seconds(self, key: str) -> float:
-        """Read a duration."""
+    def seconds(self, key: str) -> tuple[float, ...]:
+        """Read the durations of the steps of a site's work (:func:`messages.pack_seconds`)."""
         value = self._take(key)
-        if type(value) not in (int, float) or not 0 <= value <= MAX_SECONDS:
-            raise ReplyRefused(MALFORMED, f"{key} is {short_repr(value)}, not a duration")
-        return float(value)
+        parts = messages.unpack_seconds(value) if type(value) is int and 0 <= value < 2**63 else ()
+        if not parts or any(not 0 <= part <= MAX_SECONDS for part in parts):
+            raise ReplyRefused(MALFORMED, f"{key} is {short_repr(value)}, not durations")
+        return parts
 
     def loss(self, key: str) -> float | None:
         """Read a mean loss; None for one that is not finite or above :data:`MAX_LOSS`."""

@@ -15,6 +15,7 @@ and the like.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -100,7 +101,7 @@ def _groups(archive: Archive, options: SceneOptions) -> dict[str, list[str]]:
             if used.setdefault(other, folder) != folder:
                 raise DataError(
                     f"{archive.path(other)} has labels in {used[other]} and in {folder}: choose "
-                    f"one with --labels {parts[place]}"
+                    f"one with --labels {shlex.quote(parts[place])}"
                 )
         if beside:
             groups[folder] = beside

@@ -17,6 +17,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from rsdgc.time_text import time_left
+
 #: Called as ``callback(what, done, total)``, in bytes.
 Callback = Callable[[str, int, int], None]
 #: Seconds between two lines where there is no terminal: logs of an hour stay short.
@@ -54,6 +56,6 @@ def _line_writer() -> Callback:
         rate = done / (now - begin)
         left = (total - done) / rate
         amount = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
-        print(f"{what}: {amount}, {rate / 1e6:.1f}/s, {left:.0f} s left", file=sys.stderr)
+        print(f"{what}: {amount}, {rate / 1e6:.1f}/s, {time_left(left)}", file=sys.stderr)
 
     return report

@@ -7,10 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from strategies.round_log import human_seconds
-
-_WHOLE_MINUTES_S = 120.0
-"""An estimate of more seconds is given in whole minutes: it is no better."""
+from rsdgc.time_text import time_left
 
 
 class Pace:
@@ -38,7 +35,4 @@ class Pace:
         if not self._seconds:
             return ""
         left = statistics.fmean(self._seconds) * (self._num_runs - len(self._seconds))
-        if left > _WHOLE_MINUTES_S:
-            minutes = round(left / 60)
-            return f", {minutes} min left" if minutes < 60 else f", {human_seconds(left)} left"
-        return f", {human_seconds(left)} left"
+        return f", {time_left(left)}"

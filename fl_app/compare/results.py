@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import statistics
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from data_prep.pictures.csv_table import CsvTable
 from fl_app.compare.trials import Trial
 from fl_app.runs.records import ModalityScores, Run, read_run
 from rsdgc.durable import replace_text
@@ -68,13 +68,12 @@ def write_results(out: Path, rows: Rows) -> None:
 
 def write_csv(path: Path, rows: Rows) -> None:
     """Write one line a run."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "budget", "seed", *COLUMNS])
-    for trial, run in rows:
-        figures = [getattr(run.summary, column) for column in COLUMNS]
-        writer.writerow([trial.label, trial.budget, trial.seed, *figures])
-    replace_text(path, text.getvalue())
+    lines = [
+        [trial.label, trial.budget, trial.seed]
+        + [getattr(run.summary, column) for column in COLUMNS]
+        for trial, run in rows
+    ]
+    replace_text(path, CsvTable(["method", "budget", "seed", *COLUMNS], lines).text)
 
 
 def write_markdown(path: Path, rows: Rows) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def add_site(federation: Federation, site: str, public_key: Path | None = None) 
     if key is not None and server_copy.exists() and read_public(server_copy) != key:
         raise SettingError(
             f"site {site} already has another key: replace it with rsdgc deploy renew --site "
-            f"{site} --public-key {public_key}"
+            f"{shlex.join([site, '--public-key', str(public_key)])}"
         )
     for path in (folder.parent, folder, folder / "state", folder / "node-state"):
         _make_private_folder(path)

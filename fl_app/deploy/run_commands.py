@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -46,7 +47,7 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     if in_use(folder):
         raise SettingError(
             f"run folder {folder} is not empty: choose another --out, or continue that run with "
-            f"rsdgc server resume {out}"
+            f"rsdgc server resume {shlex.quote(out)}"
         )
     flower = connect(config)
     sites = read_registered(config)
@@ -243,7 +244,7 @@ def _follow(flower: FlowerCli, run_id: str) -> None:
         display.stage(f"following run {run_id}")
         log = flower.follow(run_id, times=True, show=display.show)
     # A run that ends early has no folder, and so nothing to continue.
-    name = Path(log.folder).name
+    name = shlex.quote(Path(log.folder).name)
     how_to_resume = f"; continue it with rsdgc server resume {name}" if log.folder else ""
     try:
         ended = flower.outcome(run_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
@@ -124,11 +125,12 @@ def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
         yield f"{site}: registered as node {node_id}"
     for site in sorted(registered.keys() - keys.keys() - refused.keys()):
         yield (
-            f"{site}: its public key is gone, but it stays registered; rsdgc server revoke {site} "
-            "removes it"
+            f"{site}: its public key is gone, but it stays registered; rsdgc server revoke "
+            f"{shlex.quote(site)} removes it"
         )
     for site, reason in refused.items():
-        yield f"{site}: REFUSED, {reason}; make a new key with rsdgc deploy renew --site {site}"
+        renew = f"rsdgc deploy renew --site {shlex.quote(site)}"
+        yield f"{site}: REFUSED, {reason}; make a new key with {renew}"
     if refused:
         raise RunError(f"not registered: {', '.join(refused)}; all others are")
 

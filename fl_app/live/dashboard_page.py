@@ -18,6 +18,7 @@ from fl_app.methods import METHODS
 from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round, loss_by_round
 from fl_app.runs.records import REPORT_FILE
 from rsdgc.errors import RunFolderError
+from rsdgc.time_text import time_left
 
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'self'; "
@@ -90,7 +91,7 @@ TEMPLATE = """{% macro fewer(dense, sent) %}{{ (dense / sent if sent and dense e
 <h1 id="name" data-live>{{ name }}</h1>
 <p id="lost" class="note" role="alert" hidden></p>
 <div id="state" data-live data-state="{{ progress.state }}">
-<p class="lead" role="status"><strong>{{ stage }}</strong>{% if left %} · {{ left }} left{% endif %}
+<p class="lead" role="status"><strong>{{ stage }}</strong>{% if left %} · {{ left }}{% endif %}
 </p>
 {% if error %}<p class="note">{{ error }}</p>{% endif %}
 {% if progress.last_round %}
@@ -254,7 +255,7 @@ class DashboardPage:
             progress=progress,
             run=run,
             scored=progress.scored,
-            left="" if seconds is None else _left_text(seconds),
+            left="" if seconds is None else time_left(seconds),
             done=rounds[0].round if rounds else 0,
             asked=len(progress.status.asked) if progress.status else 0,
             waits=len(at_work),
@@ -286,11 +287,3 @@ class DashboardPage:
             self._curves = [(figure.svg, text) for figure, text in figures if figure is not None]
             self._curves_of = drawn
         return self._curves
-
-
-def _left_text(seconds: float) -> str:
-    """Return the time that is left, no finer than it is known."""
-    if seconds < 60:
-        return f"{max(5, 5 * round(seconds / 5))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_app.live.progress import Progress, SiteProgress
+from rsdgc.time_text import human_seconds, time_left
 from strategies.ledger import RoundEntry
-from strategies.round_log import human_bytes, human_seconds
+from strategies.round_log import human_bytes
 
 LEAST_NAME = 8
 """Characters of a site's name, or of its state, that stay on the narrowest terminal."""
@@ -124,7 +125,7 @@ def _bars(progress: Progress) -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True, justify="right")
-    left = "" if progress.seconds_left is None else f"{human_seconds(progress.seconds_left)} left"
+    left = "" if progress.seconds_left is None else time_left(progress.seconds_left)
     done = progress.ended[-1].round if progress.ended else 0
     words = [f"{done} of {progress.last_round} rounds", left]
     share = progress.share

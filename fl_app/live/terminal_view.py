@@ -24,7 +24,7 @@ from fl_app.flower.log_filter import print_line
 from fl_app.live.progress import ProgressReader
 from fl_app.live.run_table import run_view
 from rsdgc.errors import RsdgcError
-from strategies.round_log import human_seconds
+from rsdgc.time_text import human_seconds
 
 REFRESHES_PER_S = 2
 SPINNER_WIDTH = 2

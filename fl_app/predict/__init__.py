@@ -31,6 +31,7 @@ from fl_app.predict.unfinished import UnfinishedMap
 from fl_app.predict.windows import WindowAxis
 from rsdgc.durable import make_folder, probe_folder
 from rsdgc.errors import DataError, SettingError
+from rsdgc.time_text import time_left
 
 MAP_SUFFIXES = (".tif", ".tiff")
 LINE_INTERVAL_S = 10.0
@@ -149,7 +150,7 @@ def _predict(
                 last = now
                 finished = row.number + 1
                 left = (now - begin) / (finished - done) * (total - finished)
-                print(f"row {finished} of {total}, {left:.0f} s left", file=sys.stderr)
+                print(f"row {finished} of {total}, {time_left(left)}", file=sys.stderr)
     finally:
         unfinished.save()
     for note in classifier.values.notes():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -27,6 +28,8 @@ from rsdgc.errors import DataError
 
 BLOCK_BYTES = 48 * 2**20
 """Of blended probabilities that are held at once."""
+CACHE_BYTES = 2**21
+"""Of sums of probabilities that are formed at once: what a processor's cache holds."""
 TAG = "RSDGC_PREDICTION"
 """Tag of a map that this program has written; its value identifies model, scene and options."""
 
@@ -58,29 +61,97 @@ class MapLegend:
         return {self.nodata: (0, 0, 0, 0), **table}
 
 
+@dataclass(frozen=True, eq=False)
+class BlendedRows:
+    """Some rows of a scene, for which the windows over each pixel have been averaged."""
+
+    first: int
+    best: NDArray[np.unsignedinteger[Any]]
+    """Of each pixel, the number of its most probable class, or K where nothing is known: [h, w]."""
+    probabilities: NDArray[np.float32] | None
+    """Of each class and pixel, NaN where nothing is known: [K, h, w]; None if not asked for."""
+
+
 def blend(
-    unfinished: UnfinishedMap, axes: tuple[WindowAxis, WindowAxis]
-) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.bool_]]]:
-    """Yield first row, probabilities [K, h, width], and known pixels [h, width], row by row."""
+    unfinished: UnfinishedMap, axes: tuple[WindowAxis, WindowAxis], *, probabilities: bool
+) -> Iterator[BlendedRows]:
+    """Average the windows over each pixel, and yield the result from top to bottom."""
     rows, cols = axes
     classes = unfinished.probabilities.shape[2]
     height = max(1, min(256, BLOCK_BYTES // (4 * (classes + 1) * cols.length)))
+    at_once = max(1, CACHE_BYTES // (4 * (classes + 1) * cols.length))
     spread: dict[int, NDArray[np.float32]] = {}
     for first in range(0, rows.length, height):
         stop = min(first + height, rows.length)
-        sums = np.zeros((classes + 1, stop - first, cols.length), np.float32)
         covering = rows.covering(first, stop)
-        spread = {i: values for i, values in spread.items() if i in covering}
-        for i in covering:
-            if i not in spread:
-                spread[i] = cols.spread(unfinished.probabilities[i], unfinished.valid[i])
-            begin, end = rows.spans[i]
-            own = slice(max(first, begin) - first, min(stop, end) - first)
-            weights = rows.weights(i)[max(first, begin) - begin : min(stop, end) - begin]
-            sums[:, own] += weights[None, :, None] * spread[i][:, None]
-        known = (sums[-1] > 0) & unfinished.usable(first, stop)
-        np.divide(sums[:-1], sums[-1:], out=sums[:-1], where=known[None])
-        yield first, sums[:-1], known
+        spread = {
+            i: spread[i] if i in spread else cols.spread(*unfinished.row(i)) for i in covering
+        }
+        best = np.empty((stop - first, cols.length), np.min_scalar_type(classes))
+        chances = None
+        if probabilities:
+            chances = np.empty((classes, stop - first, cols.length), np.float32)
+        for begin, end, over in _bands(rows, first, stop, at_once):
+            part = slice(begin - first, end - first)
+            if not over:  # a stride of more than a window leaves gaps
+                best[part] = classes
+                continue
+            # Under a single row of windows, one line stands for all.
+            lines = 1 if len(over) == 1 else end - begin
+            weights = [rows.weights(i)[begin - rows.spans[i, 0] :][:lines] for i in over]
+            sums = _weighted_sum([spread[i] for i in over], weights)
+            best[part] = _largest(sums)
+            if chances is not None:
+                np.divide(sums[:-1], sums[-1:], out=sums[:-1], where=sums[-1:] > 0)
+                chances[:, part] = sums[:-1]
+        usable = unfinished.usable(first, stop)
+        if not usable.all():
+            np.copyto(best, classes, where=~usable)
+        if chances is not None:
+            chances[:, best == classes] = np.nan
+        yield BlendedRows(first, best, chances)
+
+
+def _bands(
+    rows: WindowAxis, first: int, stop: int, at_once: int
+) -> Iterator[tuple[int, int, range]]:
+    """Divide rows of pixels into bands under the same rows of windows, and yield these, too.
+
+    Under two or more, the weights differ from pixel to pixel: then ``at_once`` rows are a band.
+    """
+    edges = np.unique(np.clip(rows.spans, first, stop))
+    for begin, end in pairwise(np.union1d(edges, [first, stop]).tolist()):
+        over = rows.covering(begin, end)
+        step = at_once if len(over) > 1 else end - begin
+        for start in range(begin, end, step):
+            yield start, min(start + step, end), over
+
+
+def _weighted_sum(
+    lines: Sequence[NDArray[np.float32]], weights: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Add lines (K + 1, w), each times a weight in every one of h rows: (K + 1, h, w)."""
+    total = lines[0][:, None] * weights[0][:, None]
+    product = np.empty_like(total)
+    for line, weight in zip(lines[1:], weights[1:], strict=True):
+        np.multiply(line[:, None], weight[:, None], out=product)
+        total += product
+    return total
+
+
+def _largest(sums: NDArray[np.float32]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the first of the largest of K sums (K + 1, h, w); K where the last, the weight, is 0.
+
+    Class by class, which takes a third of the time of ``argmax`` over an axis that is not the last.
+    """
+    classes = len(sums) - 1
+    best = np.zeros(sums.shape[1:], np.min_scalar_type(classes))
+    largest = sums[0].copy()
+    for number in range(1, classes):
+        np.copyto(best, number, where=sums[number] > largest)
+        np.maximum(largest, sums[number], out=largest)
+    np.copyto(best, classes, where=sums[-1] <= 0)
+    return best
 
 
 def write_maps(
@@ -96,8 +167,8 @@ def write_maps(
 
     Each file appears complete, under its name, or not at all.
     """
-    codes = np.array(legend.codes)
-    counts = np.zeros(len(codes), np.int64)
+    values = np.array([*legend.codes, legend.nodata], legend.dtype)
+    counts = np.zeros(len(legend.codes), np.int64)
     shape = {"height": axes[0].length, "width": axes[1].length}
     place = {} if grid.crs is None else {"crs": grid.crs, "transform": grid.transform}
     work = unfinished.folder / "classes.tif"
@@ -111,17 +182,18 @@ def write_maps(
             ) as file:
                 chances = None
                 if probabilities is not None:
-                    options = {"count": len(codes), "dtype": "float32", "nodata": float("nan")}
+                    options = {
+                        "count": len(legend.codes),
+                        "dtype": "float32",
+                        "nodata": float("nan"),
+                    }
                     chances = rasterio.open(work_probabilities, "w", **options, **profile)
-                for first, values, known in blend(unfinished, axes):
-                    best = values.argmax(axis=0)
-                    counts += np.bincount(best[known], minlength=len(codes))
-                    window = Window(0, first, shape["width"], len(best))
-                    classes = np.where(known, codes[best], legend.nodata).astype(legend.dtype)
-                    file.write(classes, 1, window=window)
+                for rows in blend(unfinished, axes, probabilities=chances is not None):
+                    counts += np.bincount(rows.best.ravel(), minlength=len(values))[:-1]
+                    window = Window(0, rows.first, shape["width"], len(rows.best))
+                    file.write(values[rows.best], 1, window=window)
                     if chances is not None:
-                        values[:, ~known] = np.nan
-                        chances.write(values, window=window)
+                        chances.write(rows.probabilities, window=window)
                 if legend.dtype == "uint8":
                     file.write_colormap(1, legend.colors)
                 file.set_band_description(1, "class")

@@ -73,11 +73,9 @@ class UnfinishedMap:
         result: NDArray[np.float32] = self._arrays["probabilities"]
         return result
 
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Windows that were classified, by row and number."""
-        result: NDArray[np.bool_] = self._arrays["valid"]
-        return result
+    def row(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return what the windows of a row say, [n, K], and which of them were classified."""
+        return self._arrays["probabilities"][number], self._arrays["valid"][number]
 
     def usable(self, first: int, stop: int) -> NDArray[np.bool_]:
         """Return which pixels of some rows the map has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def show_imagery(run: Run, data: Path | None = None, scenes: int | None = None) 
         named = f"The data folder {folder}" if data or recorded else "The run's data"
         return Imagery(
             absent=f"{named} is not on this machine; "
-            f"`rsdgc report {run.folder} --data FOLDER` adds the pictures."
+            f"`rsdgc report {shlex.quote(str(run.folder))} --data FOLDER` adds the pictures."
         )
     try:
         return _draw(run, open_data(folder), scenes)

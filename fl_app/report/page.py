@@ -41,7 +41,7 @@ from fl_app.report.site_scores import (
     score_table,
     site_scores,
 )
-from fl_app.report.time_split import run_time, time_by_round
+from fl_app.report.time_split import part_totals, round_times, run_time, time_by_round
 from fl_app.runs.provisional import read_provisional_run
 from fl_app.runs.records import REPORT_FILE, Run, read_run
 from fl_app.setting_values import AUTO
@@ -150,6 +150,8 @@ def _write_page(
         clipped=", ".join(f"{total.site} {total.clipped}×" for total in totals if total.clipped),
         settings=list(_settings(run)),
         command=command_text(run),
+        follow_command=shlex.join(["rsdgc", "dashboard", str(run.folder)]),
+        report_command=shlex.join(["rsdgc", "report", str(run.folder)]),
         **plots,
         **classes,
     )
@@ -285,6 +287,7 @@ def _figures(run: Run, baseline: Run | None) -> dict[str, Any]:
         "curve_bytes": accuracy_by_bytes(run, baseline),
         "curve_loss": loss_by_round(run, baseline),
         "time_plot": time_by_round(run),
+        "time_parts": part_totals(round_times(run)),
         "site_accuracy": accuracy_by_site(run),
         "site_recall": recall_by_site_and_class(run),
         "ratio_plot": ratio_heat_map(run),

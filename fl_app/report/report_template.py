@@ -25,7 +25,7 @@ method. The figures compare methods with one another; they say nothing about rea
 {% if interim %}
 <p class="note"><strong>The run is not complete.</strong> This page shows it after round
 {{ summary.rounds }} of {{ run.config.settings.rounds }}; it is renewed as the run goes on, and
-<code>rsdgc dashboard {{ run.folder }}</code> follows it.</p>
+<code>{{ follow_command }}</code> follows it.</p>
 {% endif %}
 <div class="headline">
 <div><h2>{{ "Latest model" if interim else "Final model" }}, test chips of all sites</h2><dl>
@@ -123,7 +123,7 @@ not in them: <code>rsdgc compare</code> shows it.</p>
 the test {{ unit }}</strong>; the model was trained on the train {{ unit }}, so that to be right
 there proves little.{% if imagery.maps|length < imagery.num_scenes %}
  Drawn: {{ imagery.maps|length }} of {{ imagery.num_scenes }} scenes, those with most classes first;
- <code>rsdgc report RUN --scenes {{ imagery.num_scenes }}</code> draws all.{% endif %}</p>
+ <code>{{ report_command }} --scenes {{ imagery.num_scenes }}</code> draws all.{% endif %}</p>
 <div class="scenes" role="radiogroup" aria-label="Scene">
 {% for m in imagery.maps %}{% set scene_number = loop.index %}
 <div class="choice"><input type="radio" name="scene" id="scene-{{ loop.index }}"
@@ -322,13 +322,21 @@ for each round within one budget.</p>
 {% endcall %}
 {% if time_plot %}
 {{ plot(time_plot, "A round lasts until its slowest reply is here, and is split along that site."
- ~ " Its work: apply the download, score, train, compress. Transfers and waits: both ways, and the"
- ~ " wait for a free processor, where sites share a machine.", "wide") }}
+ ~ " Its work: score the model, train it, compress the change; other work: apply the download, keep"
+ ~ " the state. Transfer: both ways, with the wait for a free processor where sites share a"
+ ~ " machine.", "wide") }}
 {% endif %}
-<p class="sub">A site reports one time for its work, because each number takes bytes of every
-reply.{% if time.start is none %}
- This run did not record when replies arrived, so that rounds are split at the longest work of a
- site.{% endif %}</p>
+{% if time_parts %}
+{% call table("Where the time of the rounds went", ["part"], ["time", "share"], kind="compact") %}
+{% for name, seconds, share in time_parts %}
+<tr><th scope="row">{{ name }}</th><td class="n">{{ seconds|seconds }}</td>
+<td class="n">{{ share|percent }}</td></tr>
+{% endfor %}
+{% endcall %}
+{% endif %}
+{% if time.start is none %}
+<p class="sub">This run did not record when replies arrived, so that rounds are split at the longest
+work of a site.</p>{% endif %}
 </section>
 
 <section id="refused">

@@ -1,12 +1,14 @@
 """Where the time of a run went: before the rounds, in each round, and after them.
 
 A round is as long as its slowest reply. So its time is split along the site that answered last:
-the wait until tasks were sent, that site's work, the rest until its reply was here (both transfers,
-and in a simulation the wait for a free processor), and the server's work afterwards.
+the wait until tasks were sent, the steps of that site's work, the rest until its reply was here
+(both transfers, and in a simulation the wait for a free processor), and the server's work
+afterwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,17 +18,25 @@ from matplotlib.ticker import MaxNLocator
 
 from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.number_format import seconds_text
-from data_prep.pictures.plot import DOWN, GRID, MUTED, QUIET, UP, Plot, draw, tidy
+from data_prep.pictures.plot import DOWN, GRID, INK, MUTED, QUIET, UP, Plot, draw, tidy
 from fl_app.runs.records import Run
 from strategies.ledger import EVALUATE, TRAIN, RoundEntry, SiteEntry
 
-#: Parts of a round, in their order, with the color of their bars.
 PARTS = {
-    "wait": (MUTED, "waiting for sites"),
-    "work": (UP, "work of the last site"),
-    "transfer": (DOWN, "its transfers and waits"),
-    "server": (QUIET, "server"),
+    "wait": (MUTED, 1.0, "wait"),
+    "work": (UP, 1.0, "work of the last site"),
+    "score": (UP, 0.45, "score"),
+    "train": (UP, 1.0, "train"),
+    "compress": (INK, 0.75, "compress"),
+    "other": (UP, 0.2, "other work"),
+    "transfer": (DOWN, 1.0, "transfer"),
+    "server": (QUIET, 1.0, "server"),
 }
+"""Parts of a round, in their order: color and opacity of their bars, and name.
+
+A site's work is split into score, train, compress and the rest, in which the download is applied;
+runs of earlier versions recorded one time for all of it.
+"""
 UNSPLIT = (GRID, "not split")
 
 _SIZE_IN = (10.2, 2.5)
@@ -40,6 +50,10 @@ class RoundTime:
     total: float
     wait: float | None = None
     work: float | None = None
+    score: float | None = None
+    train: float | None = None
+    compress: float | None = None
+    other: float | None = None
     transfer: float | None = None
     server: float | None = None
     last_site: str = ""  #: the site that answered last
@@ -85,10 +99,12 @@ def time_by_round(run: Run) -> Plot | None:
         axes = figure.add_subplot()
         x = np.array([time.round for time in times])
         bottom = np.zeros(len(times))
-        for part, (color, name) in PARTS.items():
+        for part, (color, opacity, name) in PARTS.items():
             heights = np.array([getattr(time, part) or 0.0 for time in times])
             if heights.any():
-                axes.bar(x, heights, 0.82, bottom=bottom, color=color, label=name)
+                bars = axes.bar(x, heights, 0.82, bottom=bottom, color=color, label=name)
+                for bar in bars:
+                    bar.set_alpha(opacity)
             bottom += heights
         rest = np.array([time.total for time in times]) - bottom
         if (rest > 0.01 * bottom.max(initial=1e-9)).any() and not bottom.any():
@@ -99,7 +115,7 @@ def time_by_round(run: Run) -> Plot | None:
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlim(x.min() - 0.6, x.max() + 0.6)
         tidy(axes)
-        figure.legend(loc="outside upper left", ncols=5, fontsize=8, handlelength=1.0)
+        figure.legend(loc="outside upper left", ncols=7, fontsize=8, handlelength=1.0)
 
     median_s = seconds_text(median(time.total for time in times))
     label = f"Time of {len(times)} rounds, {median_s} each in the median"
@@ -120,5 +136,24 @@ def _split(line: RoundEntry, entries: list[SiteEntry]) -> RoundTime:
     reply = last.reply_seconds or 0.0
     work = min(last.seconds, reply)
     wait = line.wait_seconds or 0.0
-    server = max(0.0, line.seconds - wait - reply)
-    return RoundTime(line.round, line.seconds, wait, work, reply - work, server, last.site)
+    rest = {"transfer": reply - work, "server": max(0.0, line.seconds - wait - reply)}
+    recorded = (last.score_seconds, last.train_seconds, last.compress_seconds)
+    steps: dict[str, float] = {"work": work}
+    if any(recorded):
+        # A site's clock is its own, and may say more than the server's.
+        shrink = work / last.seconds if last.seconds else 1.0
+        score, train, compress = ((step or 0.0) * shrink for step in recorded)
+        other = max(0.0, work - score - train - compress)
+        steps = {"score": score, "train": train, "compress": compress, "other": other}
+    return RoundTime(line.round, line.seconds, wait, **steps, **rest, last_site=last.site)
+
+
+def part_totals(times: Sequence[RoundTime]) -> list[tuple[str, float, float]]:
+    """Return name, seconds and share of each part over all rounds; none where nothing is split."""
+    sums = {
+        name: sum(getattr(time, part) or 0.0 for time in times)
+        for part, (*_, name) in PARTS.items()
+        if any(getattr(time, part) is not None for time in times)
+    }
+    total = sum(sums.values())
+    return [(name, seconds, seconds / total) for name, seconds in sums.items()] if total else []

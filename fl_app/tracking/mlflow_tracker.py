@@ -22,8 +22,10 @@ class MlflowTracker:
     """Logs to one run of an experiment, which a resumed run continues.
 
     The experiment is ``MLFLOW_EXPERIMENT_NAME``, by default ``rsdgc``. MLflow keeps every value
-    that it was given, so the rounds that a resumed run repeats are there twice.
+    that it was given.
     """
+
+    replaces = False
 
     def __init__(self, run: TrackedRun) -> None:
         address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.folder / 'mlflow.db'}"

@@ -1,8 +1,10 @@
 """Tracking in the background: each tracker has a thread that reads the run's ledger.
 
 What is in the ledger's files reaches a tracker once, whenever that is: a tracker that was named
-only when the run was resumed gets the rounds before, too. ``tracking/NAME.json`` in the run folder
-says up to which round that has happened.
+only when the run was resumed gets the rounds before, too. A round is logged when its scores are
+known. ``tracking/NAME.json`` in the run folder says up to which round that has happened. A run that
+is resumed from a checkpoint repeats rounds: a tracker that cannot replace what it has is not given
+them again.
 """
 
 from __future__ import annotations
@@ -90,6 +92,8 @@ class _TrackerThread(threading.Thread):
         self._ended = threading.Event()
         self._complete = False
         self._so_far = TrackedSoFar()
+        self._waiting: dict[int, dict[str, float]] = {}
+        """Figures by round, of rounds that are not scored yet."""
 
     def end(self, *, complete: bool) -> None:
         self._complete = complete
@@ -110,11 +114,13 @@ class _TrackerThread(threading.Thread):
         state_path = place.with_name(f"{safe_name}.json")
         if state_path.exists():
             self._so_far = parse_record(_SO_FAR, read_text(state_path), str(state_path))
-        # The checkpoint's round was not scored yet.
-        first = min(self._so_far.round + 1, self._resumed_round)
         config = RunConfig.read(self._run_folder)
         registry: Registry[type[Tracker]] = Registry("tracker")
-        opened = registry[TRACKERS.get(self.tracker_name, self.tracker_name)](
+        tracker = registry[TRACKERS.get(self.tracker_name, self.tracker_name)]
+        first = self._so_far.round + 1
+        if getattr(tracker, "replaces", False):
+            first = min(first, self._resumed_round)  # the checkpoint's round was not scored yet
+        opened = tracker(
             TrackedRun(
                 self._run_folder.name, place, run_facts(config), self._so_far.identity, first
             )
@@ -124,7 +130,7 @@ class _TrackerThread(threading.Thread):
             last = self._log_new(opened, first)
             if last > self._so_far.round or opened.identity != self._so_far.identity:
                 opened.flush()
-                self._so_far = TrackedSoFar(opened.identity, max(last, self._so_far.round))
+                self._so_far = TrackedSoFar(opened.identity, last)
                 replace_text(state_path, json.dumps(asdict(self._so_far)))
             if ended:
                 break
@@ -134,16 +140,16 @@ class _TrackerThread(threading.Thread):
         opened.finish(figures, complete=self._complete)
 
     def _log_new(self, tracker: Tracker, first: int) -> int:
-        """Log the lines that are new; return the last round whose scores are among them."""
-        by_round: dict[int, dict[str, float]] = {}
-        last = -1
+        """Log the rounds that are complete now; return the last round that is."""
+        last = self._so_far.round
         for entry in self._history.read_new():
-            by_round.setdefault(entry.round, {}).update(round_figures(entry))
-            last = entry.round
+            self._waiting.setdefault(entry.round, {}).update(round_figures(entry))
+            last = max(last, entry.round)
         for visit in self._visits.read_new():
             for number, figures in site_figures(visit):
-                by_round.setdefault(number, {}).update(figures)
-        for number, figures in sorted(by_round.items()):
+                self._waiting.setdefault(number, {}).update(figures)
+        for number in sorted(number for number in self._waiting if number <= last):
+            figures = self._waiting.pop(number)
             if number >= first:
                 tracker.log(number, figures)
         return last

@@ -12,6 +12,8 @@ from fl_app.tracking.tracker import TrackedRun
 class TensorBoardTracker:
     """Writes event files; those of a resumed run replace the rounds that are run again."""
 
+    replaces = True
+
     def __init__(self, run: TrackedRun) -> None:
         self.identity = "events"
         purge = run.first_round if run.identity else None

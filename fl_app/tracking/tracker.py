@@ -19,7 +19,8 @@ class TrackedRun:
     facts: Mapping[str, Fact]  #: settings and data, by name
     #: ``identity`` of the tracker that was opened for the run before it was resumed; else empty
     identity: str
-    #: the first round that is logged; what the earlier tracker has of it and later ones is replaced
+    #: the first round that is logged. If the tracker :attr:`~Tracker.replaces`, what the earlier
+    #: one has of this and later rounds is to be replaced; otherwise it has nothing of them.
     first_round: int
 
 
@@ -31,12 +32,17 @@ class Tracker(Protocol):
 
     identity: str
     """By which the run is found again when it is resumed."""
+    replaces: bool
+    """Whether rounds that were logged can be replaced by those that a resumed run repeats."""
 
     def __init__(self, run: TrackedRun) -> None:
         """Open a new run, or the earlier one of ``run.identity``."""
 
     def log(self, round_number: int, figures: Mapping[str, float]) -> None:
-        """Log figures of a round by name, such as ``score/accuracy``; it may have others later."""
+        """Log figures by name, such as ``score/accuracy``: once, when the round has its scores.
+
+        Bytes of a reply that comes late are logged in a call of their own.
+        """
         ...
 
     def flush(self) -> None:

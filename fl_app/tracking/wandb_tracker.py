@@ -20,6 +20,8 @@ class WandbTracker:
     Code, output and the state of the machine are not recorded.
     """
 
+    replaces = False
+
     def __init__(self, run: TrackedRun) -> None:
         self.identity = run.identity or uuid.uuid4().hex[:12]
         self._run = wandb.init(
@@ -38,7 +40,7 @@ class WandbTracker:
                 x_disable_stats=True,
             ),
         )
-        # A resumed run repeats rounds, and the steps that wandb counts itself only grow.
+        # wandb's own steps only grow, and bytes of a late reply belong to an earlier round.
         self._run.define_metric("round")
         self._run.define_metric("*", step_metric="round")
 

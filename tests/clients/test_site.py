@@ -89,7 +89,9 @@ def test_upload_and_residual_add_up_to_the_change(tmp_path: Path) -> None:
     assert result.weights is None
     assert result.num_examples == 24
     assert result.train_loss > 0
-    assert result.seconds > 0
+    steps = (result.train_seconds, result.score_seconds, result.compress_seconds)
+    assert 0 < sum(steps) <= result.seconds
+    assert all(step > 0 for step in steps)
 
 
 def test_the_received_model_is_scored_not_the_trained_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from clients.mapped_vectors import checksum
 from clients.state import LOCK_FILE, STATE_FILE, SiteState, StateFolder, StateHistory
-from clients.task import RoundResult, RunOrigin
+from clients.task import STEP_SECONDS, RoundResult, RunOrigin
 from rsdgc.codec.wire import decode
 from rsdgc.errors import RunError, SettingError, StateError
 from rsdgc.spec import ModelSpec
@@ -382,5 +382,7 @@ def test_a_state_written_by_an_earlier_release_is_read(tmp_path: Path) -> None:
         result = RoundResult.from_figures(state.reply, b"", state.version)
         figures = result.figures()
         # The score of the test split stood among the other figures.
+        # It had one time for all of the work.
+        assert {figures.pop(name) for name in STEP_SECONDS} == {0.0}
         assert figures | figures.pop("scores")["test"] == state.reply
         assert result.num_examples == 24

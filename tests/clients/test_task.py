@@ -59,8 +59,11 @@ SCORE = Score(np.array([[3, 1], [0, 2]]), 1.25)
 
 @pytest.mark.parametrize("scores", [None, SiteScores(SCORE), SiteScores(SCORE, SCORE)])
 def test_figures_make_the_same_result_again(scores: SiteScores | None) -> None:
-    result = RoundResult(b"upload", None, 24, scores, 0.5, 3.0, version=7)
+    result = RoundResult(b"upload", None, 24, scores, 0.5, 3.0, 0.25, 2.0, 0.5, version=7)
     again = RoundResult.from_figures(json.loads(json.dumps(result.figures())), b"upload", 7)
     assert (again.scores is None) == (scores is None)
     assert again.figures() == result.figures()
+    assert (again.score_seconds, again.train_seconds, again.compress_seconds) == (0.25, 2.0, 0.5)
+    earlier = {k: v for k, v in result.figures().items() if not k.endswith("_seconds")}
+    assert RoundResult.from_figures(earlier, b"upload", 7).train_seconds == 0.0
     assert (again.payload, again.version, again.weights) == (b"upload", 7, None)

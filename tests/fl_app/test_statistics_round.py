@@ -239,8 +239,10 @@ def test_a_resumed_run_keeps_the_normalization_that_was_agreed_on(
     assert (whole / FILE).read_bytes() == (resumed / FILE).read_bytes()
     for name in ("rounds.jsonl", "history.jsonl"):
         one, two = lines(whole / name), lines(resumed / name)
-        timeless = {"seconds": 0, "reply_seconds": 0, "wait_seconds": 0, "time": ""}
-        assert [{**v, **timeless} for v in one] == [{**v, **timeless} for v in two]
+        for line in (*one, *two):
+            for key in [key for key in line if "seconds" in key or key == "time"]:
+                del line[key]
+        assert one == two
 
 
 def test_a_run_that_lost_what_was_agreed_on_is_not_resumed(

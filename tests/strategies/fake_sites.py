@@ -65,7 +65,7 @@ class FakeSites:
             metrics[messages.CONFUSION] = matrix.reshape(-1).tolist()
             content = RecordDict({messages.METRICS: MetricRecord(metrics)})
             return Message(content, reply_to=message)
-        metrics |= dict.fromkeys((messages.TRAIN_LOSS, messages.SECONDS), 1.0)
+        metrics |= {messages.TRAIN_LOSS: 1.0, messages.SECONDS: messages.pack_seconds([0, 1, 0, 0])}
         metrics |= dict.fromkeys(messages.CLASS_COUNTS, [2] * len(CLASSES))
         if self.dense:
             change = self.change(str(task[messages.SITE]), int(task[messages.ROUND]))

@@ -98,11 +98,14 @@ _NO_COUNTS: dict[str, Any] = {
 }
 _NO_SECONDS: dict[str, Any] = {
     **_NO_NUMBERS,
-    "negative": -1e-9,
-    "negative and infinite": -math.inf,
-    "NaN": math.nan,
-    "infinite": math.inf,
-    "a century": 3e9,
+    "a number": 1.5,
+    "a negative part": messages.pack_seconds([0.0, -1e-9, 0.0, 0.0]),
+    "a negative last part": messages.pack_seconds([0.0, 0.0, 0.0, -1.0]),
+    "negative and infinite": messages.pack_seconds([-math.inf, 0.0, 0.0, 0.0]),
+    "NaN": messages.pack_seconds([math.nan, 0.0, 0.0, 0.0]),
+    "NaN for all": math.nan,
+    "infinite": messages.pack_seconds([0.0, 0.0, math.inf, 0.0]),
+    "a century": messages.pack_seconds([0.0, 3e9, 0.0, 0.0]),
     "2^64 - 1": 2**64 - 1,
 }
 _NO_LOSSES: dict[str, Any] = {

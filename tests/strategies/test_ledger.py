@@ -4,7 +4,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from strategies.ledger import Ledger, SiteEntry, content_bytes, layer_group
-from strategies.round_log import RoundLog, human_bytes, human_seconds
+from strategies.round_log import RoundLog, human_bytes
 
 
 def entries(number: int) -> list[SiteEntry]:
@@ -63,4 +63,3 @@ def test_figures_for_people() -> None:
     assert human_bytes(1_234_567) == "1.23 MB"
     assert human_bytes(999) == "999 B"
     assert human_bytes(999_900) == "1 MB"
-    assert [human_seconds(s) for s in (42, 185, 7800)] == ["42 s", "3 min 5 s", "2 h 10 min"]

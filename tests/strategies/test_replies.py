@@ -32,7 +32,7 @@ def reply(metrics: dict[str, Any], update: bool = True) -> Message:
 
 def figures(*, scores: bool) -> dict[str, Any]:
     metrics: dict[str, Any] = {messages.NUM_EXAMPLES: 3, messages.VERSION: 2}
-    metrics |= {messages.TRAIN_LOSS: 0.5, messages.SECONDS: 7.0}
+    metrics |= {messages.TRAIN_LOSS: 0.5, messages.SECONDS: messages.pack_seconds([1, 5, 0.5, 0.5])}
     if scores:
         metrics |= {messages.SCORE_LOSS: 1.0, messages.REFERENCE: [2, 2, 0]}
         metrics |= {messages.PREDICTED: [3, 1, 0], messages.CORRECT: [2, 1, 0]}
@@ -45,7 +45,8 @@ def read(metrics: dict[str, Any], *, scored: bool = True, published: int | None 
 
 def test_a_reply_with_scores_and_one_without() -> None:
     checked = read(figures(scores=True))
-    assert (checked.num_examples, checked.train_loss, checked.seconds) == (3, 0.5, 7.0)
+    assert (checked.num_examples, checked.train_loss) == (3, 0.5)
+    assert checked.seconds == (1, 5, 0.5, 0.5)
     assert (checked.version, checked.running, checked.val) == (2, None, None)
     assert checked.test is not None
     assert (checked.test.accuracy, checked.test.samples) == (0.75, 4)

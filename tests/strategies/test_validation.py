@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
 
 from strategies import messages
 from strategies.validation import (
@@ -40,11 +42,27 @@ def test_a_count_is_a_whole_number_within_its_limits(value: object) -> None:
     assert report(10).count("figure", 10) == 10
 
 
-@pytest.mark.parametrize("value", [-1.0, -1, math.nan, math.inf, MAX_SECONDS * 2, 2**64 - 1, [1.0]])
-def test_a_duration_is_finite_and_bounded(value: object) -> None:
-    with pytest.raises(ReplyRefused, match=r"malformed report: figure is .* not a duration"):
+@pytest.mark.parametrize("part", [-1.0, math.nan, math.inf, MAX_SECONDS * 2])
+@pytest.mark.parametrize("place", range(4))
+def test_durations_are_finite_and_bounded(part: float, place: int) -> None:
+    parts = [1.0] * 4
+    parts[place] = part
+    with pytest.raises(ReplyRefused, match=r"malformed report: figure is .* not durations"):
+        report(messages.pack_seconds(parts)).seconds("figure")
+
+
+@pytest.mark.parametrize("value", [-1.0, -1, 1.5, math.nan, 2**63, 2**64 - 1, [1]])
+def test_durations_are_packed_into_one_number(value: object) -> None:
+    with pytest.raises(ReplyRefused, match=r"malformed report: figure is .* not durations"):
         report(value).seconds("figure")
-    assert [report(value).seconds("figure") for value in (0, 1.5)] == [0.0, 1.5]
+
+
+@given(st.lists(st.floats(0, MAX_SECONDS / 2), min_size=4, max_size=4))
+def test_durations_keep_three_digits(parts: list[float]) -> None:
+    packed = messages.pack_seconds(parts)
+    assert MetricRecord({"": packed}).count_bytes() == MetricRecord({"": 1.0}).count_bytes()
+    read = report(packed).seconds("figure")
+    assert read == pytest.approx(parts, rel=2**-8, abs=1e-30)
 
 
 def test_a_loss_counts_if_it_is_finite_and_bounded() -> None:

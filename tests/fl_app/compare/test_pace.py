@@ -10,7 +10,7 @@ from fl_app.compare.pace import Pace
 
 @pytest.mark.parametrize(
     ("seconds", "left"),
-    [(2.0, ", 6 s left"), (240.0, ", 12 min left"), (3600.0, ", 3 h 0 min left")],
+    [(2.0, ", 5 s left"), (240.0, ", 12 min left"), (3600.0, ", 3 h 0 min left")],
 )
 def test_the_estimate_is_that_of_the_runs_before(
     monkeypatch: pytest.MonkeyPatch, seconds: float, left: str

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from fl_app.deploy import party_config, run_commands
+from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.run_commands import choose_run, folders_by_run, label
 from fl_app.flower.command import FlowerRun
 from fl_app.runs.lock import lock_run
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, SettingError
 from tests.command import rsdgc
 
 
@@ -57,6 +60,17 @@ def test_the_folder_of_a_run_is_where_it_was_the_last_to_work(tmp_path: Path) ->
     (tmp_path / "file").touch()
     assert folders_by_run(tmp_path) == FOLDERS
     assert folders_by_run(tmp_path / "missing") == {}
+
+
+def test_the_command_that_continues_a_run_can_be_copied(tmp_path: Path) -> None:
+    name = "Anna's second run"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").touch()
+    config = SimpleNamespace(runs_dir=tmp_path, code_dir=tmp_path)
+    with pytest.raises(SettingError, match="is not empty") as refused:
+        run_commands.run(cast(ServerConfig, config), name, [], {})
+    command = str(refused.value).rpartition("with ")[2]
+    assert shlex.split(command) == ["rsdgc", "server", "resume", name]
 
 
 def test_sites_and_runs_as_json(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,9 +15,10 @@ import pytest
 
 from fl_app.live import report_renewal
 from fl_app.live.report_renewal import ReportRenewal, main
-from fl_app.report.page import write_interim_report
+from fl_app.report.page import write_interim_report, write_report
 from rsdgc.errors import RunFolderError
 from strategies.ledger import RoundEntry
+from tests.fl_app.report.fake_run import make_run
 
 
 def begin(run_folder: Path, rounds: int) -> None:
@@ -32,6 +36,22 @@ def test_an_interim_report_says_what_it_is(run_folder: Path) -> None:
     assert "Latest model, test chips of all sites" in page
     assert page.count("<svg") >= 4
     assert "Final model" not in page
+
+
+def test_commands_can_be_copied_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "Anna's runs" / "first & last", data_path="/nowhere")
+    report = write_report(folder).read_text()
+    assert copied(report, "report") == ["rsdgc", "report", str(folder), "--data", "FOLDER"]
+    begin(folder, 7)
+    page = write_interim_report(folder).read_text()
+    assert copied(page, "dashboard") == ["rsdgc", "dashboard", str(folder)]
+
+
+def copied(page: str, command: str) -> list[str]:
+    """Return the words of a command that stands in a page, as a shell reads them."""
+    text = re.search(rf"(?:<code>|`)(rsdgc {command} .*?)(?:</code>|`)", page)
+    assert text is not None
+    return shlex.split(html.unescape(text[1]))
 
 
 def test_a_run_without_a_round_has_no_report_yet(run_folder: Path) -> None:

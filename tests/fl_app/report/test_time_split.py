@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_app.report.time_split import round_times, run_time, time_by_round
+from fl_app.report.time_split import part_totals, round_times, run_time, time_by_round
 from fl_app.runs.records import read_run
 
 
@@ -37,7 +37,41 @@ def test_parts_add_up_to_the_round(run_folder: Path) -> None:
     assert whole.start == pytest.approx(212.4 - 20 * 9.5 - 2.4)
     figure = time_by_round(run)
     assert figure is not None
-    assert "its transfers and waits" in figure.svg
+    assert "work of the last site" in figure.svg
+
+
+def test_the_work_of_a_site_is_split_into_its_steps(run_folder: Path) -> None:
+    record_replies(run_folder)
+    path = run_folder / "rounds.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = {"score_seconds": 0.5, "train_seconds": 2.0, "compress_seconds": 0.25}
+    path.write_text("".join(json.dumps(line | steps) + "\n" for line in lines))
+    run = read_run(run_folder)
+    times = round_times(run)
+    for time in times:
+        parts = (time.wait, time.score, time.train, time.compress, time.other)
+        rest = (time.transfer, time.server)
+        assert sum(part or 0.0 for part in (*parts, *rest)) == pytest.approx(time.total)
+    assert (times[0].score, times[0].train, times[0].compress) == (0.5, 2.0, 0.25)
+    assert times[0].other == pytest.approx(0.45)
+    assert times[0].work is None
+    names = [name for name, _, _ in part_totals(times)]
+    assert names == ["wait", *("score", "train", "compress", "other work"), "transfer", "server"]
+    assert sum(share for *_, share in part_totals(times)) == pytest.approx(1)
+    figure = time_by_round(run)
+    assert figure is not None
+    assert all(name in figure.svg for name in names)
+
+
+def test_a_site_whose_clock_runs_fast_takes_no_longer_than_its_round(run_folder: Path) -> None:
+    record_replies(run_folder)
+    path = run_folder / "rounds.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    fast = {"seconds": 70.0, "score_seconds": 20.0, "train_seconds": 40.0, "compress_seconds": 10.0}
+    path.write_text("".join(json.dumps(line | fast) + "\n" for line in lines))
+    time = round_times(read_run(run_folder))[0]
+    assert (time.score, time.train, time.compress) == pytest.approx((2.0, 4.0, 1.0))
+    assert (time.other, time.transfer) == pytest.approx((0.0, 0.0))
 
 
 def test_older_folders_are_split_at_the_longest_work(run_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,5 +122,88 @@ def test_wandb_works_offline_and_goes_on_with_the_same_run(
     again.finish({"final/accuracy": 0.9}, complete=True)
     files = sorted((tmp_path / "demo" / "tracking" / "wandb").rglob("*.wandb"))
     assert [file.name for file in files] == [f"run-{first.identity}.wandb"] * 2
-    assert b"site_accuracy/oslo" in files[0].read_bytes()
-    assert b"final/accuracy" in files[1].read_bytes()
+    assert b"site_accuracy/oslo" in written(files[0])
+    assert b"final/accuracy" in written(files[1])
+
+
+def stop_and_resume(data: Path, out: Path, tracking: str) -> None:
+    """Run four rounds that stop in the last one, after the checkpoint of the second; resume."""
+
+    def stop(message: Any, reply: Any) -> Any:
+        if message.content.config_records.get("task", {}).get("round") == 4:
+            raise InterruptedError
+        return reply
+
+    first = settings(data, out, rounds=4, checkpoint_every=2, tracking=tracking)
+    with pytest.raises(InterruptedError):
+        run(first, fault=stop)
+    run(first.model_copy(update={"resume": True}), run_id=8)
+
+
+def test_mlflow_has_every_round_of_a_resumed_run_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = program("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "a run's folder"
+    stop_and_resume(data, out, "mlflow")
+    address = f"sqlite:///{out / 'tracking/mlflow/mlflow.db'}"
+    client = mlflow.tracking.MlflowClient(tracking_uri=address)
+    (only,) = client.search_runs([client.get_experiment_by_name("rsdgc").experiment_id])
+    assert only.info.status == "FINISHED"
+    for name in ("score/accuracy", "bytes/up", "time/seconds"):
+        history = client.get_metric_history(only.info.run_id, name)
+        assert [each.step for each in history] == [0, 1, 2, 3, 4], name
+    for site in SITES:
+        history = client.get_metric_history(only.info.run_id, f"site_train_loss/{site}")
+        assert [each.step for each in history] == [1, 2, 3, 4]
+    accuracy = client.get_metric_history(only.info.run_id, "score/accuracy")
+    assert [each.value for each in accuracy] == [line.accuracy for line in read_run(out).history]
+
+
+def test_wandb_has_every_round_of_a_resumed_run_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("wandb")
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    stop_and_resume(data, tmp_path / "run", "wandb")
+    files = sorted((tmp_path / "run" / "tracking" / "wandb").rglob("*.wandb"))
+    assert len(files) == 2  # before the stop and after it
+    rounds = [number for file in files for number in wandb_rounds(file)]
+    assert sorted(rounds) == [0, 1, 2, 3, 4]
+
+
+def written(path: Path) -> bytes:
+    """Return an offline run; wandb's own process closes it a moment after ``finish`` returns."""
+    for _ in range(100):
+        content = path.read_bytes()
+        time.sleep(0.1)
+        if len(content) > 1000 and path.read_bytes() == content:
+            break
+    return content
+
+
+def wandb_rounds(path: Path) -> list[int]:
+    """Return the rounds of the rows that an offline run has."""
+    records = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    rows = [records.Record.FromString(content).history for content in leveldb_records(path)]
+    items = [item for row in rows for item in row.item]
+    return [int(item.value_json) for item in items if "round" in (item.key, *item.nested_key)]
+
+
+def leveldb_records(path: Path) -> list[bytes]:
+    """Read a log in LevelDB's format: blocks of 32 kB with pieces of records."""
+    content, position, parts, read = written(path), 7, b"", []
+    while position + 7 <= len(content):
+        left = 2**15 - position % 2**15
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), position + 6
+        parts += content[position + 7 : position + 7 + length]
+        if content[kind] in (1, 4):  # a whole record, or its last piece
+            read.append(parts)
+            parts = b""
+        position += 7 + length
+    return read
