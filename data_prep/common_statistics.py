@@ -178,14 +178,14 @@ def merge_sites(sites: Sequence[SiteSums]) -> SiteSums:
         if site.classes != first.classes:
             raise DataError(
                 f"sites differ in classes: {', '.join(site.classes)} and "
-                f"{', '.join(first.classes)}; ingest with one class list"
+                f"{', '.join(first.classes)}; ingest with one list, --classes"
             )
         for name, sums in site.modalities.items():
             known = modalities.get(name)
             if known is not None and known.bands != sums.bands:
                 raise DataError(
                     f"sites differ in the bands of modality {name}: {', '.join(sums.bands)} and "
-                    f"{', '.join(known.bands)}; ingest them alike"
+                    f"{', '.join(known.bands)}: ingest them alike"
                 )
             modalities[name] = sums if known is None else known.merge(sums)
         counts = counts + np.array(site.class_counts)
@@ -309,7 +309,10 @@ class CommonStatistics:
             start = stop
         common = cls(statistics)
         if not common.finite:
-            raise DataError(f"the run's common statistics {numbers.tolist()} are not finite")
+            raise DataError(
+                f"the run's common statistics {numbers.tolist()} are not finite: train with "
+                "normalization=site"
+            )
         return common
 
     def to_json(self) -> str:
@@ -333,7 +336,10 @@ class CommonStatistics:
                 modalities[name] = ModalityStatistics(bands, mean, std)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = shorten(str(error), 200)
-            raise DataError(f"these are not common statistics: {reason}") from error
+            raise DataError(
+                f"these are not common statistics: {reason}: copy normalization.json of the run "
+                "again"
+            ) from error
         return cls(modalities)
 
 

@@ -101,7 +101,9 @@ def write_data_page(
     try:
         replace_text(target, page)
     except OSError as error:
-        raise DataError(f"{target} cannot be written ({error.strerror}): choose another") from error
+        raise DataError(
+            f"{target} cannot be written ({error.strerror}): choose another --html"
+        ) from error
     return target
 
 

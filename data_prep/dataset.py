@@ -69,8 +69,8 @@ class Dataset:
         chosen = [name for name in modalities if name in own] if modalities else own
         if not chosen:
             raise DataError(
-                f"{path} has none of the modalities {', '.join(modalities)}: it has "
-                f"{', '.join(own)}"
+                f"{path} has none of the modalities {', '.join(modalities)}: name some of "
+                f"{', '.join(own)} in modalities, or leave that setting out"
             )
         self.path = path
         self.store = store.with_modalities(chosen)
@@ -92,7 +92,7 @@ class Dataset:
         if isinstance(which, int) and 0 <= which < len(self.sites):
             which = self.sites[which]
         if which not in self.sites:
-            raise DataError(f"{self.path} has no site {which}: it has {', '.join(self.sites)}")
+            raise DataError(f"{self.path} has no site {which}: choose from {', '.join(self.sites)}")
         name = str(which)
         if name not in self._views:
             self._views[name] = self._read_site(name)
@@ -105,7 +105,10 @@ class Dataset:
         own = [m.name for m in self.store.meta.modalities if m.name not in lacking]
         if not own:
             used = ", ".join(m.name for m in self.store.meta.modalities)
-            raise DataError(f"site {name} has none of the modalities {used}: use more of them")
+            raise DataError(
+                f"site {name} has none of the modalities {used}: name one that it has in "
+                "modalities, or leave the site out"
+            )
         path = path_within(self.path, SITES_FOLDER, f"{name}.parquet")
         manifest = read_manifest(path, self.store.meta, len(self.store))
         return SiteView(name, manifest, self.store.with_modalities(own))

@@ -40,12 +40,13 @@ PARTITION = FolderKind(
 
 @contextmanager
 def staged_folder(
-    out: str | os.PathLike[str], *, overwrite: bool = False, kind: FolderKind = STORE
+    out: str | os.PathLike[str], *, overwrite: bool = False, kind: FolderKind | None = None
 ) -> Iterator[Path]:
     """Yield a temporary sibling of ``out`` to write in; rename it to ``out`` at the end.
 
     On any error the sibling is removed and ``out`` stays as it was. ``out`` may be an empty folder;
-    with ``overwrite``, also one of the same kind. Anything else is never touched: DataError.
+    with ``overwrite``, also one of the same kind; without a kind, nothing is replaced. Anything
+    else is never touched: DataError.
     """
     target = Path(os.path.abspath(out))
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
@@ -61,12 +62,14 @@ def staged_folder(
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(target: Path, *, overwrite: bool, kind: FolderKind = STORE) -> None:
+def check_free(target: Path, *, overwrite: bool, kind: FolderKind | None) -> None:
     """Raise DataError unless a folder may be made at ``target``; see :func:`staged_folder`."""
     if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file: choose another output folder")
     if not target.exists() or not any(target.iterdir()):
         return
+    if kind is None:
+        raise DataError(f"{target} is not empty: choose another output folder")
     if not _is_record(target / kind.record, kind.keys):
         only = f" and not a {kind.name}, and --force replaces nothing else" if overwrite else ""
         raise DataError(f"{target} is not empty{only}: choose another output folder")

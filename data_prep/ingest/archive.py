@@ -73,7 +73,9 @@ class Archive:
                     raise DocumentError(f"it has {member.file_size} bytes")
                 return decode_marked(archive.read(member))
         except (OSError, ValueError, KeyError, *ZIP_ERRORS) as error:
-            raise DataError(f"{self.path(relative)} cannot be read: {error}") from error
+            raise DataError(
+                f"{self.path(relative)} cannot be read: {error}: correct or remove it"
+            ) from error
 
     def is_synthetic(self) -> bool:
         """Tell whether ``archive.json`` at the root has ``"synthetic": true``.

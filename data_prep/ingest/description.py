@@ -337,9 +337,14 @@ def _modality(root: Path, name: str, entry: ModalityEntry, options: SceneOptions
     ]
     bands = sum(file.bands for file in files)
     if entry.bands is not None and len(entry.bands) != bands:
-        raise DataError(f"modality {name} names {len(entry.bands)} bands, its files have {bands}")
+        raise DataError(
+            f"modality {name} names {len(entry.bands)} bands, its files have {bands}: correct the "
+            "description"
+        )
     if len({file.dtype for file in files}) > 1:
-        raise DataError(f"the files of modality {name} differ in type: split the modality")
+        raise DataError(
+            f"the files of modality {name} differ in type: name those of each type as a modality"
+        )
     # a single band is named like its modality: its file has another name in every scene
     given = entry.bands or ([name] if bands == 1 else [])
     return ModalityFiles(name, tuple(files), tuple(given))

@@ -89,7 +89,10 @@ def by_globs(
                 "--modality, or leave it out"
             )
         if len({file.dtype for file in chosen}) > 1:
-            raise DataError(f"{folder}: files like {glob.glob} differ in type: split the modality")
+            raise DataError(
+                f"{folder}: files like {glob.glob} differ in type: name those of each type with a "
+                "--modality of its own"
+            )
         if are_pieces(chosen):
             chosen = [join_pieces(chosen)]
         # variables of one file are not named by it

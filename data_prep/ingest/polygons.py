@@ -240,8 +240,10 @@ def projected(
     ``remedy`` says how to give the polygons another CRS.
     """
     if (polygons.crs is None) != (grid.crs is None):
-        which, how = ("the scene", "name it with --crs") if grid.crs is None else (path, remedy)
-        raise DataError(f"{path} cannot be placed on the scene: {which} has no CRS: {how}")
+        which = path
+        if grid.crs is None:
+            which, remedy = Path("the scene"), "name it with --crs"
+        raise DataError(f"{path} cannot be placed on the scene: {which} has no CRS: {remedy}")
     if not are_related(polygons.crs, grid.crs):
         raise DataError(
             f"{path} cannot be placed on the scene: no transformation from "

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from data_prep.foreign_errors import writing
 from data_prep.ingest.sources import Sources
 from data_prep.shards import UNCOPIED_BYTES
-from data_prep.staging import check_free, check_space, publish
+from data_prep.staging import STORE, check_free, check_space, publish
 from data_prep.store import Store
 from rsdgc.errors import DataError, RunError
 
@@ -63,7 +63,7 @@ def work_folder(
     # whatever reads a source turns its errors into DataError, so that those of other libraries
     # which come here are about the output
     with writing(target):
-        check_free(target, overwrite=overwrite)
+        check_free(target, overwrite=overwrite, kind=STORE)
         target.parent.mkdir(parents=True, exist_ok=True)
         # beside the store: a rename publishes it only within one file system
         folder = target.parent / f".{target.name}.ingest"
