@@ -179,7 +179,7 @@ def _class_table(facts: dict[str, Any]) -> CsvTable:
 
 
 def _band_table(facts: dict[str, Any]) -> CsvTable:
-    columns = ("modality", "band", "dtype", "nodata", "mean", "std", "min", "max", "count")
+    columns = ("modality", "band", "unit", "dtype", "nodata", "mean", "std", "min", "max", "count")
     return CsvTable(columns, [[band[name] for name in columns] for band in facts["bands"]])
 
 

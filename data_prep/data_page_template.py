@@ -102,7 +102,7 @@ TEMPLATE = """
 {% if more_scenes %}<p class="sub">{{ more_scenes|exact }} more scenes are not drawn.</p>{% endif %}
 {% if overview %}
 <h3>Where the sites are</h3>
-{{ plot(overview, "The ground of each site’s samples, in longitude and latitude.") }}
+{{ plot(overview, "The ground of each site’s samples, in longitude and latitude.", "wide") }}
 {% endif %}
 </section>
 {% endif %}
@@ -133,10 +133,11 @@ background:{{ split_colors[split] }}" title="{{ split }} {{ counts[split][label]
 <h2>Bands{{ mark() }}</h2>
 <p class="sub">Statistics of the valid pixels of the train split, as stored. The histograms are of
 a sample of them.</p>
-{% call table("Bands", ["modality", "band", "type"], ["nodata", "mean", "std", "min", "max",
+{% call table("Bands", ["modality", "band", "unit", "type"], ["nodata", "mean", "std", "min", "max",
  "pixels", "scale", "offset"], last="histogram") %}
 {% for band in bands %}
-<tr><td>{{ band.modality }}</td><th scope="row">{{ band.band }}</th><td>{{ band.dtype }}</td>
+<tr><td>{{ band.modality }}</td><th scope="row">{{ band.band }}</th>
+<td>{{ band.unit or "–" }}</td><td>{{ band.dtype }}</td>
 <td class="n">{{ band.nodata }}</td>
 {% for name in ["mean", "std", "min", "max"] %}
 <td class="n">{{ "%.5g"|format(band[name]) }}</td>
@@ -158,7 +159,7 @@ a sample of them.</p>
 {% if row.pictures %}
 <ul class="thumbs small">
 {% for uri in row.pictures %}
-<li><img src="{{ uri }}" loading="lazy" alt="Sample {{ loop.index }} of {{ row.name }}"></li>
+<li><img src="{{ uri }}" decoding="async" alt="Sample {{ loop.index }} of {{ row.name }}"></li>
 {% endfor %}
 </ul>
 {% else %}<p class="quiet">There is no sample of this class.</p>{% endif %}

@@ -61,7 +61,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _band_facts(meta: ModalityMeta, i: int) -> dict[str, Any]:
     shared = meta.model_dump(include={"dtype", "nodata", "resolution"})
     own = {name: getattr(meta, name)[i] for name in ("mean", "std", "min", "max", "count")}
-    layer = {"validity_layer": bool(meta.validity)}
+    layer = {"validity_layer": bool(meta.validity), "unit": meta.units[i] if meta.units else ""}
     return {"modality": meta.name, "band": meta.bands[i]} | shared | layer | own
 
 
@@ -138,7 +138,10 @@ def _print_classes(facts: dict[str, Any], console: Console) -> None:
 
 
 def _print_bands(bands: list[dict[str, Any]], console: Console) -> None:
-    columns = [Column("band"), Column("modality"), Column("type")]
+    texts = ["band", "modality", "type"]
+    if any(band["unit"] for band in bands):
+        texts.insert(2, "unit")
+    columns = [Column(name) for name in texts]
     columns += [
         Column(name, number=True) for name in ("nodata", "mean", "std", "min", "max", "pixels")
     ]
@@ -151,7 +154,7 @@ def _print_bands(bands: list[dict[str, Any]], console: Console) -> None:
             continue
         nodata = "" if band["nodata"] is None else f"{band['nodata']:g}"
         numbers = [f"{band[key]:.5g}" for key in ("mean", "std", "min", "max")]
-        names = (band["band"], band["modality"], band["dtype"])
+        names = [band["dtype" if name == "type" else name] for name in texts]
         rows.append([*names, nodata, *numbers, str(band["count"])])
     print_table(columns, rows, title="bands (valid pixels of the train split)", console=console)
 

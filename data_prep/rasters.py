@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +51,13 @@ NODATA_TAG = 42113
 _OPENING = threading.Lock()
 
 
+_SPELLINGS = {
+    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), "m"),
+    **dict.fromkeys(("ft", "foot", "feet"), "ft"),
+}
+"""GDAL writes metre for the unit of a vertical CRS, and files have any of these."""
+
+
 @dataclass(frozen=True)
 class RasterFile:
     """Header of a raster: which of its bands are used, and how their values are stored.
@@ -80,6 +87,7 @@ class RasterFile:
     complex_mode: str = ""  #: how complex values become real ones; empty where they are real
     scales: tuple[float, ...] = ()  #: ``value * scale + offset`` is physical; empty if undeclared
     offsets: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()  #: of the physical values, by band, or ""; empty if undeclared
     block_height: int = 1  #: rows of a tile or strip
     tiled: bool = False  #: stored in tiles; strips are slow to read in windows
     #: What GDAL opens in place of the path: a subdataset, or a mosaic of several files.
@@ -144,7 +152,7 @@ class RasterFile:
         """Return the header of an image whose color table is replaced by its colors."""
         if not self.palette:
             return self
-        return replace(self, expand=True, names=EXPANDED_NAMES, dtype="uint8")
+        return replace(self, expand=True, names=EXPANDED_NAMES, dtype="uint8", units=())
 
 
 def gdal_environment() -> Any:
@@ -230,6 +238,7 @@ def read_header(
             complex_mode=(complex_mode or "") if is_complex else "",
             scales=scales,
             offsets=offsets,
+            units=_units(source, indexes),
             block_height=int(source.block_shapes[0][0]),
             tiled=source.block_shapes[0][1] < source.width or source.height == 1,
             opened=opened,
@@ -326,6 +335,16 @@ def _descriptions(source: Any) -> tuple[str | None, ...] | None:
         return tuple(source.descriptions)
     except UnicodeDecodeError:  # ENVI's headers are often in Latin-1
         return None
+
+
+def _units(source: Any, indexes: Sequence[int]) -> tuple[str, ...]:
+    """Return the units of bands, of one spelling; empty where none is declared."""
+    try:
+        declared = [plain_line(source.units[i - 1] or "", MAX_NAME) for i in indexes]
+    except UnicodeDecodeError:
+        return ()
+    units = tuple(_SPELLINGS.get(unit.casefold(), unit) for unit in declared)
+    return units if any(units) else ()
 
 
 def shared_nodata(files: Iterable[RasterFile]) -> float | int | None:
@@ -484,12 +503,13 @@ def write_geotiff(
     *,
     tags: Mapping[str, str],
     block_px: int,
+    units: tuple[str, ...] = (),
     **profile: Any,
 ) -> None:
     """Write bands (C, H, W) as a tiled, deflated GeoTIFF.
 
-    ``colors`` (RGBA by value) are the color table of the first band; ``profile`` has what else
-    rasterio takes: CRS, transform, nodata, creation options.
+    ``colors`` (RGBA by value) are the color table of the first band, ``units`` those of the bands;
+    ``profile`` has what else rasterio takes: CRS, transform, nodata, creation options.
     """
     count, height, width = bands.shape
     profile |= {"count": count, "height": height, "width": width, "dtype": bands.dtype.name}
@@ -502,5 +522,7 @@ def write_geotiff(
         target.update_tags(**tags)
         for number, name in enumerate(band_names, start=1):
             target.set_band_description(number, name)
+        for number, unit in enumerate(units, start=1):
+            target.set_band_unit(number, unit)
         if colors:
             target.write_colormap(1, colors)

@@ -125,6 +125,8 @@ class ModalityMeta(Record):
     factor: int = Field(1, ge=1, le=MAX_SIDE_PX)
     scale: list[float] = Field(default_factory=list)  #: by band; physical = stored * scale + offset
     offset: list[float] = Field(default_factory=list)  #: both are empty where nothing is scaled
+    #: by band, of the physical values; empty where no file declares one
+    units: list[Text] = Field(default_factory=list)
     mean: list[float] = Field(default_factory=list)
     std: list[float] = Field(default_factory=list)
     min: list[float] = Field(default_factory=list)
@@ -141,11 +143,12 @@ class ModalityMeta(Record):
         return self.nodata is None and np.dtype(self.dtype).kind in "iu"
 
     @model_serializer(mode="wrap")
-    def _without_an_empty_layer(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the layer out where there is none, so that such records stay as they were."""
+    def _without_what_is_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a layer or units that are not there: such records stay as they were."""
         values: dict[str, Any] = handler(self)
-        if not self.validity:
-            values.pop("validity", None)
+        for name in ("validity", "units"):
+            if not getattr(self, name):
+                values.pop(name, None)
         return values
 
     @field_validator("nodata")
@@ -166,7 +169,7 @@ class ModalityMeta(Record):
             raise ValueError(f"{value} is not a value of {name}")
         return value
 
-    @field_validator("scale", "offset", "mean", "std", "min", "max", "count")
+    @field_validator("scale", "offset", "units", "mean", "std", "min", "max", "count")
     @classmethod
     def _one_of_each_band(cls, values: list[Any], info: ValidationInfo) -> list[Any]:
         bands = info.data.get("bands", values)

@@ -143,6 +143,19 @@ def test_a_phone_shows_a_page_without_scrolling_sideways(opened: Any, name: str)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("name", ["report", "data", "compare"])
+def test_print_cuts_nothing_and_has_all_pictures(opened: Any, name: str) -> None:
+    """On A4 with margins of 1 cm, as a browser prints it by default."""
+    page = opened(name, width=718)
+    page.emulate_media(media="print")
+    cut = """() => [...document.querySelectorAll("table, .plot svg, img, h1, pre")]
+        .filter(each => each.getBoundingClientRect().right > innerWidth + 1)
+        .map(each => each.closest("section")?.id + " " + each.tagName)"""
+    assert page.evaluate(cut) == []
+    blank = "[...document.images].filter(each => !each.naturalWidth).map(each => each.alt)"
+    assert page.evaluate(blank) == []
+
+
 @pytest.mark.parametrize("name", ["report", "data"])
 def test_scenes_are_chosen_by_mouse_and_by_keys(opened: Any, name: str) -> None:
     page = opened(name)

@@ -349,6 +349,7 @@ def _describe(images: Sequence[Image]) -> ModalityMeta:
         nodata=shared_nodata(files),
         scale=list(files[0].scales),
         offset=list(files[0].offsets),
+        units=list(files[0].units),
     )
 
 

@@ -25,6 +25,7 @@ _REMEDY = (
 
 _APART = "leave it out with --modality NAME=GLOB, or ingest the scenes apart"
 _ONE_TYPE = f"write them in one type, as with rio convert --dtype, {_APART}"
+_ONE_UNIT = f"convert the values, as with gdal_calc.py, {_APART}"
 _ONE_SCALE = f"write them with one scale, as with gdal_translate -unscale, {_APART}"
 
 
@@ -78,12 +79,21 @@ def _check_like(first: Scene, scene: Scene) -> None:
         for what, value, expected, remedy in (
             ("type", modality.files[0].dtype, other.files[0].dtype, _ONE_TYPE),
             ("scale and offset", scaling, other_scaling, _ONE_SCALE),
+            ("units", *_common_units(modality, other), _ONE_UNIT),
         ):
             if value != expected:
                 raise DataError(
                     f"modality {name} of scene {scene.name} has {what} {value} but that of "
                     f"{first.name} has {expected}: {remedy}"
                 )
+
+
+def _common_units(modality: ModalityFiles, other: ModalityFiles) -> tuple[list[str], list[str]]:
+    """Return the units of the bands for which both declare one, in the first's order."""
+    ours = dict(zip(modality.bands, modality.units, strict=False))
+    theirs = dict(zip(other.bands, other.units, strict=False))
+    common = [band for band in ours if ours[band] and theirs.get(band)]
+    return [ours[band] for band in common], [theirs[band] for band in common]
 
 
 def _check_metadata(first: Scene, scene: Scene) -> None:
@@ -135,6 +145,7 @@ def _describe(name: str, scenes: Sequence[Scene], nodata: Nodata) -> ModalityMet
         resolution=files[0].resolution,
         scale=scales,
         offset=offsets,
+        units=modality.units,
     )
 
 

@@ -51,6 +51,13 @@ class ModalityFiles:
             for name in file.names
         ]
 
+    @property
+    def units(self) -> list[str]:
+        """Unit of each band, or ""; empty where no file declares one."""
+        if not any(file.units for file in self.files):
+            return []
+        return [unit for file in self.files for unit in (file.units or ("",) * file.bands)]
+
     def scaling(self, radiometry: Radiometry | None) -> Scaling:
         """Scale and offset of each band; both empty where nothing is declared.
 

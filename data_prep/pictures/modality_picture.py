@@ -83,5 +83,8 @@ def _color_bar(
     else:
         rgb = [(int(255 * s),) * 3 for s in shades]
     stops = ", ".join("#" + bytes(color).hex() for color in rgb)
-    unit = "unit not recorded" if elevation else "physical units" if meta.scale else "stored values"
+    unit = meta.units[band] if meta.units else ""
+    if not unit:
+        unit = "physical units" if meta.scale else "stored values"
+        unit = "unit not recorded" if elevation else unit
     return ColorBar(f"linear-gradient(90deg, {stops})", f"{low:.4g}", f"{high:.4g}", unit)

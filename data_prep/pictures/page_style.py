@@ -76,6 +76,7 @@ figcaption { margin-top: 8px; max-width: 74ch; }
 .plot svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
 .wide { --least: 620px; }
 .scroll { overflow-x: auto; }
+td a, th a { color: var(--up); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 12px 6px 0; text-align: left; border-bottom: 1px solid var(--line);
@@ -182,6 +183,13 @@ body:has(#show-blocks:not(:checked)) .blocks { display: none; }
   overflow-wrap: anywhere; }
 footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size: .86rem; }
 @media (max-width: 860px) {
+  /* A shade at the edge behind which there is more: the covers scroll along, the shades do not. */
+  .scroll, .plot {
+    background: linear-gradient(to right, var(--card) 40%, transparent) left / 36px 100% local,
+      linear-gradient(to left, var(--card) 40%, transparent) right / 36px 100% local,
+      linear-gradient(to right, #8888, transparent) left / 14px 100% scroll,
+      linear-gradient(to left, #8888, transparent) right / 14px 100% scroll;
+    background-repeat: no-repeat; }
   .headline { grid-template-columns: 1fr; }
   .headline > div + div { border-left: 0; border-top: 1px solid var(--line); }
 }
@@ -196,11 +204,13 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
 }
 @media print {
   body { font-size: 10.5pt; }
-  nav, .files, .choice > label { display: none; }
+  nav, .files, .choice > label, .toggles { display: none; }
   .scenes { display: block; }
   .headline { grid-template-columns: 1fr 1fr 1.12fr; }
   .pair { grid-template-columns: 1fr 1fr; }
+  .scroll, .plot { overflow: visible; background: none; }
   table { font-size: 8pt; }
+  thead th, thead th.n { font-size: 7.5pt; white-space: normal; }
   th, td { padding: 3px 7px 3px 0; }
   .compact th:not(:last-child), .compact td:not(:last-child) { padding-right: 18px; }
   .bar { display: none; }

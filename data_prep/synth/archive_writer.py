@@ -135,6 +135,7 @@ def _write_scene(folder: Path, scene: Scene, site: Site, number: int) -> None:
         ("elevation",),
         transform=Affine(coarse_m, 0, west, 0, -coarse_m, north),
         nodata=ELEVATION_NODATA,
+        units=("m",),
         **shared,
     )
     write_polygons(folder / "labels.gpkg", scene.labels, grid, site.epsg)

@@ -175,7 +175,7 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 <h3>{{ title }}</h3>
 <ul class="thumbs">
 {% for thumb in thumbs %}
-<li><img src="{{ thumb.uri }}" loading="lazy" alt="Test chip of class {{ thumb.reference }}">
+<li><img src="{{ thumb.uri }}" decoding="async" alt="Test chip of class {{ thumb.reference }}">
 <span>{{ thumb.reference }}{% if wrong %} →
 <strong class="bad">{{ thumb.predicted }}</strong>{% endif %}</span></li>
 {% endfor %}
@@ -184,7 +184,8 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 {% else %}<p class="quiet">{{ imagery.absent }}</p>{% endif %}
 {% if imagery.overview %}
 <h3>Where the sites are</h3>
-{{ plot(imagery.overview, "The ground of each site’s samples, in longitude and latitude.") }}
+{{ plot(imagery.overview, "The ground of each site’s samples, in longitude and latitude.",
+ "wide") }}
 {% endif %}
 </section>
 

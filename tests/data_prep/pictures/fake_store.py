@@ -56,6 +56,7 @@ class FakeStore:
                 factor=arrays[0].shape[-1] // array.shape[-1],
                 scale=[],
                 offset=[],
+                units=[],
                 mean=array.mean(axis=(0, 2, 3)).tolist(),
                 std=array.std(axis=(0, 2, 3)).tolist(),
             )
