@@ -1,4 +1,4 @@
-"""The tables of docs/data.md: each archive is made, each command run, each remedy tried."""
+"""The tables of docs/odd-archives.md: each archive is made, each command run, each remedy tried."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from data_prep.rasters import RASTER_SUFFIXES
 from data_prep.store import Store
 from fl_app.cli import app
 from tests.data_prep.archives import LEFT, noise, stripes, write_tif
 from tests.data_prep.ingest.test_pieces import write_netcdf
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[3] / "docs" / "odd-archives.md").read_text(encoding="utf-8")
 SIZE = 32
 
 
@@ -66,7 +67,8 @@ def make(src: Path, cell: str) -> None:
             write_tif(path, stripes(SIZE, SIZE, 8, (0, 1)))
         else:
             bands = 3 if path.stem == "rgb" or path.parent.name in ("images", "forest") else 1
-            write_tif(path, noise((bands, SIZE, SIZE), seed), **place)
+            driver = "ENVI" if path.suffix == ".dat" else "GTiff"
+            write_tif(path, noise((bands, SIZE, SIZE), seed), driver=driver, **place)
 
 
 def run(src: Path, out: Path, options: str) -> tuple[int, str]:
@@ -105,3 +107,8 @@ def test_what_is_refused_has_a_remedy_that_helps(
     assert not (tmp_path / "store").exists()
     code, message = run(tmp_path / "src", tmp_path / "store", " ".join(quoted(remedy)))
     assert (code, message) == (0, "")
+
+
+def test_the_suffixes_of_rasters_are_those_of_the_guide() -> None:
+    listed = GUIDE.partition("Files are rasters if they end in ")[2].partition(". Files of")[0]
+    assert set(re.findall(r"\.\w+", listed)) == RASTER_SUFFIXES
