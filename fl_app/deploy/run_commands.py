@@ -24,7 +24,7 @@ from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir
 from strategies.round_log import human_bytes
 
-END_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 60.0
 """A run's processes end within some seconds after their server was killed; several times that."""
 _POLL_S = 0.2
 

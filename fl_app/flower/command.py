@@ -24,8 +24,8 @@ from fl_app.settings import Settings
 from rsdgc.errors import RunError
 from strategies.transport import error_summary
 
-_OUTCOME_TIMEOUT_S = 10.0
-"""Flower enters the end of a run some seconds after the end of its log."""
+_OUTCOME_TIMEOUT_S = 30.0
+"""Flower enters the end of a run some seconds after the end of its log; several times that."""
 _POLL_S = 0.5
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1

@@ -7,21 +7,25 @@ of its first call.
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fl_app.flower.processes import managed_process
 from rsdgc.errors import RunError
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 300.0
+"""It takes three seconds on a quiet machine; one that ended is noticed at once."""
 CONNECTION = "here"
 """Name of the connection in the private Flower home's ``config.toml``."""
+LISTENING_PORTS = range(20_000, 32_000)
+"""Ports to listen on; Linux gives those from 32768 to outgoing connections."""
 
 
 @contextmanager
@@ -83,19 +87,27 @@ def flower_environment(home: Path) -> dict[str, str]:
         # Ray's future default; without it every start prints a warning.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Seconds between two polls for work, at either end of a message; Flower's default is 1 s.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         "PYTHONUNBUFFERED": "1",  # log lines appear when they are written
     }
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback on which no process listens."""
-    with ExitStack() as stack:
-        # All stay open until the last one has its port, so that no two get the same.
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
+    """Return ports of the loopback on which no process listens.
+
+    They are not among those that the system gives to outgoing connections: such a port could be
+    gone before a process listens on it.
+    """
+    candidates = list(LISTENING_PORTS)
+    random.SystemRandom().shuffle(candidates)  # another process may look for ports, too
+    ports: list[int] = []
+    for port in candidates:
+        if len(ports) == count:
+            break
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            ports.append(port)
+    return ports
 
 
 def _wait_until_healthy(running: subprocess.Popen[bytes], port: int, log: Path) -> None:

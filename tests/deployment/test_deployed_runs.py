@@ -1,4 +1,4 @@
-"""Runs that complete, runs that fail, and a stranger, in a federation of processes on the loopback.
+"""Runs that complete, runs that fail, a stranger, and a hostile site, in processes on the loopback.
 
 The folders are from ``rsdgc deploy init``, with TLS, keys and a database, and with paths and ports
 adapted to this machine. Every step is a command that an operator types.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,19 +19,21 @@ from fl_app.deploy.credentials import make_pair
 from fl_app.flower.superlink import free_ports
 from fl_app.live.dashboard_page import DashboardPage
 from fl_app.models import build_model
+from tests.deployment.hostile_node import ATTACKS, HOSTILE, ROUNDS, RUN, HostileNode
 from tests.deployment.parties import COMMON, Loopback, Running, rsdgc
 
-SITES = ("site-00", "site-01")
+HONEST = ("site-00", "site-01")
+SITES = (*HONEST, HOSTILE)
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 
 
 def start_sites(running: Running) -> None:
-    """Start both sites; the second one has a copy of its own of the weights that runs start from.
+    """Start the honest sites; the second one has initial weights of its own.
 
-    It is read only by a run that starts from weights.
+    They are read only by a run that starts from weights.
     """
-    for site in SITES:
+    for site in HONEST:
         if site in running.nodes:
             continue
         if site == "site-01":
@@ -44,7 +48,7 @@ def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     big_enough = ("--model", "small-resnet", "--budget", "2x", "budget-down=2x", "budget-final=2x")
     run = federation.start(
         "run", "server", "run", "--config", federation.server_file, "--out", "first", *big_enough,
-        *("--rounds", "2"), *COMMON,
+        *("--rounds", "2", "--min-sites", "2"), *COMMON,
     )  # fmt: skip
 
     # A site's folder with a key that is not registered. That of another authority is refused
@@ -60,7 +64,7 @@ def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
     assert run.end() == 0, run.log()
     assert "report: " in run.log().splitlines()[-1]
     summary = federation.summary("first")
-    assert summary["num_sites"] == len(SITES)
+    assert summary["num_sites"] == len(HONEST)
     assert summary["rounds"] == 2
     assert summary["refused"] == {}
     assert "2 of 2 rounds" in DashboardPage(federation.runs / "first").html()
@@ -85,6 +89,7 @@ def test_what_is_frozen_is_sent_once_to_a_site_with_other_weights(running: Runni
         save_file(state, federation.folder / f"{name}.safetensors")
     words = [f"init-weights={federation.folder / 'run.safetensors'}", "train-only=head"]
     words += ["--model", "small-cnn", "--budget", "1000", "budget-down=1000", "--rounds", "2"]
+    words += ["--min-sites", "2"]
     code, output = federation.server("run", "--out", "frozen", *words, *COMMON)
     assert code == 0, output
     assert federation.summary("frozen")["refused"] == {}
@@ -95,6 +100,32 @@ def test_what_is_frozen_is_sent_once_to_a_site_with_other_weights(running: Runni
     delivered = load_file(federation.runs / "frozen" / "model.safetensors")
     backbone = build_model("small-cnn", 3, 4, 16, seed=5).state_dict()
     assert torch.equal(delivered["stage2.0.weight"], backbone["stage2.0.weight"])
+
+
+def test_honest_sites_finish_a_run_beside_a_hostile_one(running: Running, tmp_path: Path) -> None:
+    federation = running.federation
+    words = [f"{key}={value}" for key, value in RUN.items()]
+    start_sites(running)
+    hostile = HostileNode(running, tmp_path / "state")
+    hostile.start()
+    try:
+        code, output = federation.server("run", "--out", "beside", *words)
+    finally:
+        hostile.stop.set()
+        hostile.join(60)
+    assert not hostile.failure, hostile.failure
+    assert code == 0, output
+    rows = [row for row in federation.rows("beside") if row["phase"] == "train"]
+    refused = [(row["site"], row["reason"]) for row in rows if not row["accepted"]]
+    assert refused == [(HOSTILE, reason) for _, reason in ATTACKS]
+    assert sum(row["accepted"] for row in rows) == len(HONEST) * ROUNDS
+    assert all(row["bytes_up"] > 0 for row in rows)
+    assert federation.summary("beside")["refused"]
+    for _, reason in ATTACKS:
+        assert reason in output
+    assert "\x1b" not in output
+    delivered = load_file(federation.runs / "beside" / "model.safetensors")
+    assert all(np.isfinite(layer.numpy()).all() for layer in delivered.values())
 
 
 def test_a_run_that_fails_is_reported_with_its_reason(running: Running) -> None:

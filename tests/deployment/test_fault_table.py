@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,10 @@ def relay(running: Running) -> Iterator[Relay]:
 
 def test_whoever_does_not_fit_is_left_out_by_name(running: Running, relay: Relay) -> None:
     federation = running.federation
-    signatures = [
-        code_line(federation, party)
-        for party in (federation.server_file, *map(federation.site_file, ("site-00", "code")))
-    ]
+    parties = (federation.server_file, *map(federation.site_file, ("site-00", "code")))
+    # In processes of their own, for a module is imported once.
+    checks = [federation.start("check", "deploy", "check", "--config", party) for party in parties]
+    signatures = [code_line(check) for check in checks]
     assert signatures[0] == signatures[1] != signatures[2]
     words = [
         "--out",
@@ -190,10 +191,8 @@ def site_code(federation: Loopback) -> Path:
     return federation.site_file("code").parent / "code" / "mylayers.py"
 
 
-def code_line(federation: Loopback, party: Path) -> str:
+def code_line(check: Process) -> str:
     """Return the signature of the network that ``rsdgc deploy check`` names."""
-    # In a process of its own, for a module is imported once.
-    check = federation.start("check", "deploy", "check", "--config", party)
     check.end()
     line = re.search(r"^ok +code +.*mynet (\w+ \(2 files\))", check.log(), re.MULTILINE)
     assert line is not None, check.log()
@@ -231,16 +230,34 @@ def start_plain(federation: Loopback) -> Process:
 def limit_files(node: Process, num_bytes: int) -> None:
     """Let the app of a site write no file that is larger, as if its disk were full."""
     for process in psutil.Process(node.popen.pid).children(recursive=True):
-        if "multiprocessing.forkserver" in " ".join(process.cmdline()):
+        if "multiprocessing.forkserver" in " ".join(command_of(process)):
             limits = (num_bytes, resource.RLIM_INFINITY)
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+            with suppress(ProcessLookupError):  # it has handled its message
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
 
 
 def forks(node: Process) -> list[psutil.Process]:
     """Return the processes of a site that work on a message: each is a fork of its parent."""
     tree = psutil.Process(node.popen.pid).children(recursive=True)
-    parents = {process.pid: process for process in tree}
-    return [p for p in tree if p.ppid() in parents and p.cmdline() == parents[p.ppid()].cmdline()]
+    commands = {process.pid: command_of(process) for process in tree}
+    parents = {process.pid: parent_of(process) for process in tree}
+    return [p for p in tree if commands[p.pid] and commands[p.pid] == commands.get(parents[p.pid])]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's command; empty if it has ended since it was listed."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def parent_of(process: psutil.Process) -> int:
+    """Return the number of a process's parent; 0 if the process has ended since it was listed."""
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def accepted(federation: Loopback, after: int = 0) -> set[str]:

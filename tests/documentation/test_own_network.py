@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -94,7 +95,8 @@ def run_app(app: Path, home: Path) -> None:
     with superlink(home / "flower", simulation=True, variables=variables) as (started, _):
         flower = FlowerCli(started, CONNECTION)
         config = f'data-dir="{app}/data" out="{home}/run"'
-        resources = "num-supernodes=2 client-resources-num-cpus=1"
+        # Both sites in one of Ray's workers, each of which imports PyTorch.
+        resources = f"num-supernodes=2 client-resources-num-cpus={min(2, os.cpu_count() or 1)}"
         answer = flower.query(
             *("run", str(app), CONNECTION),
             *("--run-config", config, "--federation-config", resources),

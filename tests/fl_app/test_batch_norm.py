@@ -54,6 +54,7 @@ def test_the_model_that_is_delivered_has_the_statistics_of_the_sites(
     assert not any(name.endswith("batches_tracked") for name in statistics(folder))
 
 
+@pytest.mark.slow
 def test_compressed_or_not_the_mean_of_the_statistics_is_the_same(
     data: Path, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_compressed_or_not_the_mean_of_the_statistics_is_the_same(
         np.testing.assert_array_equal(statistics(quick)[name], array)
 
 
+@pytest.mark.slow
 def test_without_compression_a_run_trains_as_fedavg_does(data: Path, tmp_path: Path) -> None:
     dense = start_run(data, tmp_path / "dense", method="fedavg")
     whole = start_run(data, tmp_path / "whole", **WHOLE)
@@ -75,6 +77,7 @@ def test_without_compression_a_run_trains_as_fedavg_does(data: Path, tmp_path: P
         np.testing.assert_allclose(array, expected[name], atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["average", "local"])
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
 def test_a_killed_run_ends_as_one_that_was_not_killed(

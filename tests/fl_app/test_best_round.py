@@ -108,6 +108,7 @@ def test_the_best_round_s_model_is_kept_beside_the_last(whole: Path, with_val: P
     assert last.accuracy == records.history[-1].accuracy
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_it(with_val: Path, tmp_path: Path, whole: Path) -> None:
     method = read_run(whole).summary.method
     chosen = {**CHOSEN, "method": method, "checkpoint_every": 3}

@@ -22,12 +22,18 @@ from data_prep.partition import partition
 from data_prep.store import Store
 from tests.federation import write_class_folders, write_image
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WORDS = ["--model", "small-cnn", "--rounds", "2", "--budget", "10x", "batch-size=8", "device=cpu"]
+FEW_WORKERS = ["--cpus-per-site", str(min(2, os.cpu_count() or 1))]
+"""One of Ray's workers to every two CPUs: each imports PyTorch, which takes longer than the run."""
 AGENCIES = ("agency-a", "agency-b", "agency-c")
 ROUNDS = 12
 """So many that the fourth is long over before the last: a run can be killed between them."""
+
+
+END_TIMEOUT_S = 900.0
+"""For a simulation, which takes half a minute on a quiet machine."""
 
 
 def simulate(tmp_path: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -39,7 +45,7 @@ def simulate(tmp_path: Path, *words: str | Path) -> subprocess.CompletedProcess[
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=END_TIMEOUT_S,
         check=False,
     )
 
@@ -113,7 +119,7 @@ def test_sites_of_different_sensors_agree_on_one_normalization(simulated: Simula
 def test_a_frozen_backbone_is_never_sent(simulated: Simulated) -> None:
     """A run with adapters starts from the model of another, named by a relative path."""
     home = simulated.folder.parent
-    words = ["--data", simulated.words[1], "--out", home / "adapters", *WORDS]
+    words = ["--data", simulated.words[1], "--out", home / "adapters", *WORDS, *FEW_WORKERS]
     done = simulate(home, *words, "init-weights=run/model.safetensors", "adapters=lora")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "100.0% of the values are the file's" in done.stdout
@@ -141,8 +147,8 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
         "        assert len(x) < 3\n"
         "        return self.layer(x.mean((2, 3)))\n"
     )
-    words = ["--data", data, "--out", tmp_path / "run", *WORDS, "--model", "fragile:Net"]
-    done = simulate(tmp_path, *words)
+    words = ["--data", data, "--out", tmp_path / "run", *WORDS, *FEW_WORKERS]
+    done = simulate(tmp_path, *words, "--model", "fragile:Net")
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.startswith("error: no round reached the quorum of 1: error at the site (13)")
     assert done.stderr.count("\n") == 1
@@ -151,7 +157,7 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
 
 def test_a_simulation_that_is_terminated_ends_what_it_started(data: Path, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "rsdgc"), "simulate", "--data", str(data)]
-    command += ["--out", str(tmp_path / "run"), *WORDS, "--rounds", "1000"]
+    command += ["--out", str(tmp_path / "run"), *WORDS, *FEW_WORKERS, "--rounds", "1000"]
     with subprocess.Popen(
         command, env={**os.environ, "HOME": str(tmp_path)}, stdout=subprocess.PIPE, text=True
     ) as running:
@@ -161,7 +167,7 @@ def test_a_simulation_that_is_terminated_ends_what_it_started(data: Path, tmp_pa
                 break
         running.send_signal(signal.SIGTERM)
         running.stdout.read()
-        assert running.wait(timeout=60) == 128 + signal.SIGTERM
+        assert running.wait(END_TIMEOUT_S) == 128 + signal.SIGTERM
     assert processes_of(tmp_path) == []
 
 

@@ -78,7 +78,7 @@ def test_who_does_not_answer_in_time_is_none() -> None:
         2,
         None,
     ]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_nothing_to_send_is_nothing_to_wait_for() -> None:
@@ -276,7 +276,7 @@ def test_a_reply_that_is_announced_and_not_sent_keeps_nobody_waiting() -> None:
 
     began = time.monotonic()
     (first, second), _ = over_the_link(withhold)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert first is None
     assert number(second) == 1
 

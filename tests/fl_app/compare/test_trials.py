@@ -1,6 +1,7 @@
 """Which runs a comparison consists of; a whole one through real simulations."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,13 +93,16 @@ def test_a_complete_run_counts_wherever_the_comparison_is_started(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_comparison_resumes_where_it_stopped(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "compare"
-    compare(data, out, trials_of(["rs-dgc"], ["10x"], [0]), COMMON)
+    cpus = min(2, os.cpu_count() or 1)  # few of Ray's workers: each imports PyTorch
+    compare(data, out, trials_of(["rs-dgc"], ["10x"], [0]), COMMON, cpus_per_site=cpus)
     assert "run 1 of 1: rs-dgc_10x_seed0\n" in capsys.readouterr().out
-    table = compare(data, out, trials_of(["rs-dgc", "stc"], ["10x"], [0]), COMMON)
+    both = trials_of(["rs-dgc", "stc"], ["10x"], [0])
+    table = compare(data, out, both, COMMON, cpus_per_site=cpus)
     shown = capsys.readouterr().out
     assert "rs-dgc_10x_seed0\n" not in shown
     assert "run 2 of 2: stc_10x_seed0\n" in shown
@@ -111,4 +115,4 @@ def test_a_comparison_resumes_where_it_stopped(
     lost = {"error at the site": 3}
     summary.write_text(json.dumps({**json.loads(summary.read_text()), "refused": lost}))
     with pytest.raises(RunError, match=r"stc_10x_seed0 lost 3 uploads .* error at the site \(3\)"):
-        compare(data, out, trials_of(["rs-dgc", "stc"], ["10x"], [0]), COMMON)
+        compare(data, out, both, COMMON)

@@ -48,9 +48,10 @@ def test_the_apps_secret_is_private_and_one_app_runs(
         site_app.start_app(config)
     config.app_secret.chmod(0o600)
     failures: list[BaseException] = []
+    ready = tmp_path / "ready"
 
     def second() -> None:
-        while not site_app.app_is_running(config):
+        while not ready.exists():  # by then a signal ends the app, and not the tests
             time.sleep(0.02)
         try:
             site_app.start_app(config)
@@ -58,9 +59,8 @@ def test_the_apps_secret_is_private_and_one_app_runs(
             failures.append(error)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(
-        site_app, "app_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"]
-    )
+    app = f"import time; open({str(ready)!r}, 'w').close(); time.sleep(600)"
+    monkeypatch.setattr(site_app, "app_command", lambda *_: [sys.executable, "-c", app])
     thread = threading.Thread(target=second, daemon=True)
     thread.start()
     site_app.start_app(config)

@@ -29,4 +29,4 @@ def test_a_log_that_is_followed_ends_with_a_command_that_was_killed(tmp_path: Pa
     (child,) = psutil.Process(command.pid).children()
     command.kill()
     command.wait()
-    child.wait(10)
+    child.wait(60)

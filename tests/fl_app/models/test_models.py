@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torchvision.models import vgg
 
 from fl_app.models import (
     LEAST_CHIP_PX,
@@ -68,6 +67,8 @@ PLAIN_VGG = ("vgg16", "vgg19")
 @pytest.fixture
 def slim_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make torchvision build VGG with an eighth of its channels and a small classifier."""
+    from torchvision.models import vgg  # noqa: PLC0415  # no other test file needs it at its start
+
     for name, letter in zip(PLAIN_VGG, "DE", strict=True):
         widths = [width if width == "M" else width // 8 for width in vgg.cfgs[letter]]
 
