@@ -327,12 +327,22 @@ def _start_process(words: list[str], environment: dict[str, str]) -> subprocess.
 
 
 def _end(app: subprocess.Popen[bytes]) -> None:
-    """Wait until the app has noticed that its SuperNode has ended; end it if it does not."""
+    """Wait until the app has noticed that its SuperNode has ended; end it if it does not.
+
+    What it has started is ended, too: a process that still imports PyTorch would hold the log open.
+    """
+    try:
+        started = psutil.Process(app.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
     for stop in (app.terminate, app.kill):
         try:
             app.wait(APP_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             stop()
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _forward_log(process: subprocess.Popen[bytes], admitted: threading.Event) -> threading.Thread:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -97,6 +98,32 @@ def test_an_orderly_end(node: Callable[[str], SiteConfig]) -> None:
     assert record is not None
     assert record.orderly
     assert not supernode.is_running(config)
+
+
+def test_what_an_app_has_started_ends_with_it(
+    node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As when it is stopped while a process of its own imports PyTorch, which holds the log."""
+    config = node(JOINS + WAITS)
+    number, ready = tmp_path / "number", tmp_path / "ready"
+    app = (
+        "import pathlib, subprocess, time\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        f"pathlib.Path({str(number)!r}).write_text(str(child.pid))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(600)"
+    )
+    monkeypatch.setattr(supernode, "app_command", lambda *_: [sys.executable, "-c", app])
+
+    def stop() -> None:
+        until(ready.exists)
+        stop_once_it_runs(config)
+
+    threading.Thread(target=stop, daemon=True).start()
+    supernode.start(config)
+    with suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int(number.read_text()))
+        until(lambda: child.status() == psutil.STATUS_ZOMBIE)  # nobody collects it at once
 
 
 def test_a_stop_while_the_node_starts_leaves_no_process_behind(
