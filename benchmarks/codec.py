@@ -1,10 +1,11 @@
 """Time and memory of the codec on the shapes of real networks.
 
 The unit of time is M: the time that one thread takes to read the complete update once (a float32
-sum). Times are medians. Memory is the additional peak allocation, divided by the size of the
-update.
+sum). Times are processor time, the least of several calls, so that other programs on the machine
+count little; rows of several threads and of a GPU are medians of wall-clock time. Memory is the
+additional peak allocation, divided by the size of the update.
 
-    python -m benchmarks.codec --models vgg19 resnet50 resnet18 --budgets 100 1000
+    OMP_NUM_THREADS=1 python -m benchmarks.codec --models vgg19 resnet50 resnet18 --budgets 100 1000
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,6 +37,9 @@ from rsdgc import (
     uniform_shares,
     update_shares,
 )
+from rsdgc.arrays import Float64
+from rsdgc.channel_transform import ChannelTransform, transformed_size
+from rsdgc.feedback import compress_with_feedback
 
 Flat = NDArray[np.float32]
 NUM_CLASSES, CHIP_PX = 45, 256
@@ -76,6 +81,19 @@ def median_s(
     return statistics.median(times)
 
 
+def processor_s(
+    work: Callable[[], object], repeats: int, prepare: Callable[[], object] = lambda: None
+) -> float:
+    """Return the least processor time of several calls in seconds."""
+    times = []
+    for _ in range(repeats):
+        prepare()
+        begin = time.process_time()
+        work()
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
 def peak_bytes(work: Callable[[], object]) -> int:
     """Return the peak number of bytes that a call allocated."""
     tracemalloc.start()
@@ -90,7 +108,7 @@ def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> 
     """Print the results of one network."""
     spec = spec_of(name)
     update, step = synthetic_update(spec), synthetic_update(spec, seed=1)
-    unit = median_s(lambda: float(update.sum()), repeats + 4)
+    unit = processor_s(lambda: float(update.sum()), repeats + 4)
     print(f"\n{name}: {spec.size / 1e6:.1f} M parameters, M = {1e3 * unit:.1f} ms")
     one_percent = spec.size // 100
     magnitudes = np.abs(update)
@@ -99,7 +117,7 @@ def measure(name: str, budgets: Sequence[float], repeats: int, threads: int) -> 
         "np.partition, 1 % of |v|": lambda: np.partition(magnitudes, spec.size - one_percent),
     }
     for what, work in rivals.items():
-        print(f"  {what:<34} {median_s(work, max(1, repeats // 2)) / unit:7.1f} M")
+        print(f"  {what:<34} {processor_s(work, max(1, repeats // 2)) / unit:7.1f} M")
     if torch.cuda.is_available():
         _cuda(update, repeats, unit)
     for times in budgets:
@@ -150,13 +168,38 @@ def _codec(
 
     print(f"  {times:g}×: {len(payload)} bytes, {len(payload) / budget:.4f} of the budget")
     for what, work in (("client step", client), ("server: decode and add", server)):
-        took = median_s(work, repeats, fresh) / unit
+        took = processor_s(work, repeats, fresh) / unit
         fresh()
         memory = peak_bytes(work) / spec.dense_bytes
         print(f"  {what:<34} {took:7.1f} M   peak memory {memory:.2f} of the update")
+    _transformed(compressor, change, fresh, ratios, budget, unit)
     with ThreadPoolExecutor(threads) as pool:
         took = median_s(lambda: list(pool.map(lambda _: decode(payload, spec), range(8))), repeats)
     print(f"  {f'decode of 8 uploads, {threads} threads':<34} {took / unit / 8:7.1f} M each")
+
+
+def _transformed(
+    compressor: Compressor,
+    change: Flat,
+    fresh: Callable[[], None],
+    ratios: Float64,
+    budget: float,
+    unit: float,
+) -> None:
+    """Print what the channel transform adds at a site; ``fresh`` renews the change."""
+    spec = compressor.spec
+    published, reference = synthetic_update(spec, seed=2), np.zeros(transformed_size(spec), "f4")
+    in_basis = replace(compressor, scheme=replace(compressor.scheme, transform="channels"))
+    transforms = []
+
+    def basis() -> None:
+        transforms.append(ChannelTransform(spec, published, reference))
+
+    def client() -> None:
+        compress_with_feedback(in_basis, change, ratios, STAMP, budget, transforms[0])
+
+    for what, work in (("basis of the transform", basis), ("residual and code in it", client)):
+        print(f"  {what:<34} {processor_s(work, 2, fresh) / unit:7.1f} M")
 
 
 def main() -> None:

@@ -47,14 +47,21 @@ def extract(values: NDArray[Item], flags: Bools) -> NDArray[Item]:
     return out
 
 
-def place(target: NDArray[Item], flags: Bools, values: NDArray[Item]) -> None:
-    """Set ``target[flags] = values`` in a tenth of the time; the inverse of :func:`extract`."""
+def expand(values: NDArray[Item], flags: Bools, fill: Item) -> NDArray[Item]:
+    """Return an array that holds ``values`` where the flags are set, and ``fill`` elsewhere.
+
+    The inverse of :func:`extract`, in a tenth of the time of a boolean index.
+    """
+    out = np.empty(flags.size, dtype=values.dtype)
     used = 0
-    # In chunks, because the indices take eight bytes for each element of four.
+    # In chunks, which stay in a core's cache from one step to the next.
     for part in chunks(flags.size):
         index = np.flatnonzero(flags[part])
-        target[part][index] = values[used : used + index.size]
+        piece = out[part]
+        piece.fill(fill)
+        piece[index] = values[used : used + index.size]
         used += index.size
+    return out
 
 
 def max_magnitude(values: Float32) -> float:

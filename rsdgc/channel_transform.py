@@ -54,6 +54,8 @@ _VECTOR_BITS = 21
 _VALUE_BITS = 23
 _HALF_BITS = 15  # a basis is the sum of two parts, so that it is orthogonal to float32's precision
 _CHUNK = 1 << 20
+_COLUMNS = 64
+_MOST_USED = 0.8  # with more columns of values than this, leaving out the others takes longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,9 +206,21 @@ def _turn_back(channels: Float32, block: _Block) -> None:
     for part in _chunks(channels):
         rows = part.transpose(1, 0, 2)
         whole = np.rint(np.ldexp(rows.reshape(len(rows), -1).astype(np.float64), exponent))
-        turned = np.ldexp(block.coarse @ whole, _HALF_BITS) + block.fine @ whole
-        turned = np.ldexp(turned, -exponent - 2 * _HALF_BITS)
+        # Of a sparse update many columns are zero, and they stay so.
+        used = np.flatnonzero(whole.any(axis=0))
+        if used.size > _MOST_USED * whole.shape[1]:
+            turned = _times_basis(whole, block, exponent)
+        else:
+            turned = np.zeros_like(whole)
+            turned[:, used] = _times_basis(whole.take(used, axis=1), block, exponent)
         part[:] = turned.reshape(rows.shape).transpose(1, 0, 2)
+
+
+def _times_basis(whole: Float64, block: _Block, exponent: int) -> Float64:
+    """Return the basis times integers [n, m], which are values times ``2^exponent``."""
+    turned = np.ldexp(block.coarse @ whole, _HALF_BITS)
+    turned += block.fine @ whole
+    return np.ldexp(turned, -exponent - 2 * _HALF_BITS, out=turned)
 
 
 def _as_channels(layer: Layer, view: Float32) -> Float32:
@@ -265,11 +279,33 @@ def _principal_axes(gram: Float64) -> Float64:
 
 def _orthonormal(columns: Float64) -> Float64:
     """Orthonormalize columns in place, by modified Gram–Schmidt."""
-    for k in range(columns.shape[1]):
-        # accumulate, because its order of summation is part of its definition.
-        length = math.sqrt(np.add.accumulate(columns[:, k] ** 2)[-1])
-        columns[:, k] /= length
-        column = columns[:, k, None].copy()
-        rest = columns[:, k + 1 :]
-        rest -= column * np.add.reduce(rest * column, axis=0)
+    # Some columns at a time, which stay in a core's cache while all earlier ones are subtracted.
+    # Which columns are together changes no bit: each is computed by itself.
+    num_rows, count = columns.shape
+    finished = np.empty((count, num_rows, 1))
+    for start in range(0, count, _COLUMNS):
+        panel = columns[:, start : start + _COLUMNS].copy()
+        width = panel.shape[1]
+        for k in range(start + width):
+            first = max(0, k - start + 1)  # of the panel's columns that column k goes before
+            if k >= start:
+                column = panel[:, k - start]
+                # accumulate, because its order of summation is part of its definition.
+                column /= math.sqrt(np.add.accumulate(column**2)[-1])
+                finished[k, :, 0] = column
+            if first < width:
+                _subtract_projection(panel[:, first:], finished[k], is_last=k == count - 2)
+        columns[:, start : start + width] = panel
     return columns
+
+
+def _subtract_projection(columns: Float64, onto: Float64, *, is_last: bool) -> None:
+    """Subtract the projection onto the vector ``onto``, [n, 1], from columns, [n, m], in place."""
+    products = columns * onto
+    # The sums of several columns add up row by row. That of a single column would be pairwise, as
+    # it has always been for the last one of a basis, and must be for no other.
+    if columns.shape[1] == 1 and not is_last:
+        lengths = np.add.accumulate(products, axis=0)[-1]
+    else:
+        lengths = np.add.reduce(products, axis=0)
+    columns -= np.multiply(onto, lengths, out=products)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, Float32, check_finite, chunks, max_magnitude
+from rsdgc.arrays import CHUNK, Float32, add_scaled, check_finite, chunks, max_magnitude
 from rsdgc.errors import SettingError
 from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.registry import Registry
@@ -88,10 +88,8 @@ class NSI(Indicator):
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Return the NSI of every neighborhood."""
         (mean, std), _ = _scaled_if_unsafe(_mean_and_std, values, grid)  # the scale cancels out
-        factors = _over_norm(self.mean_weight, mean), _over_norm(self.std_weight, std)
-        for part in chunks(mean.size):
-            mean[part] *= factors[0]
-            mean[part] += np.multiply(std[part], factors[1], out=std[part])
+        mean *= _over_norm(self.mean_weight, mean)
+        add_scaled(mean, std, _over_norm(self.std_weight, std))
         return mean
 
 

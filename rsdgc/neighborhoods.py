@@ -156,7 +156,8 @@ class Neighborhoods:
                 change = values[part.start * self.width : part.stop * self.width]
                 sums = items.take(ids[part]).view(np.float32)
                 sums += change if weight == 1.0 else change * factor
-                items[ids[part]] = self._as_items(sums)
+                # Faster than an assignment by index; the ids are in range.
+                np.put(items, ids[part], self._as_items(sums), mode="clip")
             return
         for part, index in self._element_chunks(ids):
             target[index] += values[part] if weight == 1.0 else values[part] * factor

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rsdgc.arrays import Float32, Int64, extract
+from rsdgc.arrays import Float32, Int64, chunks, extract
 from rsdgc.errors import SettingError
 
 _SAMPLE_SIZE = 1 << 14  # large enough that the bounds enclose few scores, quick to sort
@@ -52,7 +52,7 @@ def top_k(scores: Float32, k: int) -> Int64:
     # np.partition over all scores is the dear step. So two sampled bounds enclose the k-th score,
     # and only the scores between them are partitioned: a few per cent.
     low, high = _sampled_bounds(scores, k)
-    candidates = np.flatnonzero(scores >= low).astype(np.int64, copy=False)
+    candidates = _ids_from(scores, low)
     if candidates.size < k:  # the lower bound is too high: take all
         candidates = np.arange(scores.size, dtype=np.int64)
     best = scores.take(candidates)
@@ -66,6 +66,16 @@ def top_k(scores: Float32, k: int) -> Int64:
     ties = np.flatnonzero(best == threshold)
     keep[ties[: k - np.count_nonzero(keep)]] = True
     return extract(candidates, keep)
+
+
+def _ids_from(scores: Float32, low: float) -> Int64:
+    """Return the ids of the scores that are not below ``low``, int64 [k]."""
+    # In pieces, so that a piece's flags stay in a core's cache.
+    ids = []
+    for part in chunks(scores.size):
+        ids.append(np.flatnonzero(scores[part] >= low))
+        ids[-1] += part.start
+    return np.concatenate(ids, dtype=np.int64)
 
 
 def _sampled_bounds(scores: Float32, k: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ an arithmetic coder would, but in whole-array operations, without a loop over va
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -51,13 +52,28 @@ class Levels(NamedTuple):
     negative: Bools  #: bool [n₁]: signs
 
     @classmethod
-    def from_magnitudes(cls, outside: Bools, magnitudes: UInt16, negative: Bools) -> Levels:
-        """Split into planes: bool [n] magnitudes above 0, and those (uint16 [n₁]) with signs."""
-        flags, remaining = [outside], magnitudes
-        for plane in range(1, PLANES):
-            flags.append(remaining > plane)
-            remaining = extract(remaining, flags[-1])
-        return cls(flags, remaining.astype(np.int64), negative)
+    def from_magnitudes(cls, outside: Bools, pieces: Iterable[tuple[UInt16, Bools]]) -> Levels:
+        """Split into planes.
+
+        Parameters
+        ----------
+        outside : bool [n]
+            Which magnitudes are above 0.
+        pieces : iterable of (uint16 [k], bool [k])
+            Those magnitudes and whether they are negative, in pieces that fit into a cache.
+        """
+        signs = [np.empty(0, np.bool_)]
+        planes = [[np.empty(0, np.bool_)] for _ in range(1, PLANES)]
+        large = [np.empty(0, np.uint16)]
+        for magnitudes, negative in pieces:
+            signs.append(negative)
+            remaining = magnitudes
+            for plane, flags in enumerate(planes, start=1):
+                flags.append(remaining > plane)
+                remaining = extract(remaining, flags[-1])
+            large.append(remaining)
+        flags = [outside, *map(np.concatenate, planes)]
+        return cls(flags, np.concatenate(large).astype(np.int64), np.concatenate(signs))
 
     def write(self, writer: RiceWriter) -> list[PlaneCode]:
         """Append these levels to the streams; return the codes that :meth:`read` needs."""

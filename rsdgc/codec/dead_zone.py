@@ -158,8 +158,8 @@ def _encode_levels(
             for layer, flags in zip(layers[group], outside[group], strict=True)
             for piece in layer.grid.select(layer.values, layer.ids, flags)
         )
-        levels = quantizer.quantize(pieces, total)
-        table += _pack_codes(levels.write(writer))
+        # The levels get no name: those of one group are freed before the next one's are made.
+        table += _pack_codes(quantizer.quantize(pieces, total).write(writer))
         bits[group] += np.array(sizes[group]) * ((writer.num_bits - start) / total)
     return EncodedLayers(sent, codes, *writer.finish(), bits, bytes(table), raw_ids)
 

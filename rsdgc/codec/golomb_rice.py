@@ -17,6 +17,7 @@ repeated or decreasing ids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -69,7 +70,9 @@ def expected_id_bits(density: Float64) -> Float64:
     bit is enough. Such gaps are geometric, so the expected quotient by ``2^r`` is ``a / (1 - a)``
     with ``a = (1 - density)^(2^r)``.
     """
-    rice = np.arange(MAX_RICE + 1, dtype=np.float64)
+    # From 2^rice = 1 / density on, a quotient is below 1 and a larger parameter does not pay.
+    sparsest = float(np.min(density, initial=1.0))
+    rice = np.arange(min(MAX_RICE, math.ceil(-math.log2(sparsest))) + 1, dtype=np.float64)
     # Logarithms, because 1 - density loses the digits of a small density.
     with np.errstate(divide="ignore"):
         power = np.log1p(-np.asarray(density, dtype=np.float64))[..., None] * 2.0**rice
@@ -194,22 +197,27 @@ class RiceReader:
         if self._num_read > self._quotients.size:
             msg = f"the unary stream holds {self._quotients.size} numbers and more are claimed"
             raise WireError(msg)
-        numbers = self._quotients[start : self._num_read].astype(np.int64)
-        self.num_bits += int(numbers.sum()) + count
-        numbers <<= rice
-        for bit in range(rice - 1, -1, -1):
-            numbers |= self.read_bits(count).astype(np.int64) << bit
+        quotients = self._quotients[start : self._num_read]
+        first_bit, self._bits_read = self._bits_read, self._bits_read + rice * count
+        self._check_plain()
+        self.num_bits += (rice + 1) * count
+        numbers = np.empty(count, dtype=np.int64)
+        # In pieces that stay in a core's cache: each is read from all of its bit planes.
+        for part in chunks(count):
+            piece = numbers[part]
+            piece[:] = quotients[part]
+            self.num_bits += int(piece.sum())
+            for plane in range(rice):
+                piece <<= 1
+                piece |= self._bits(first_bit + plane * count + part.start, piece.size)
         return numbers
 
     def read_bits(self, count: int) -> NDArray[np.uint8]:
         """Return the next ``count`` plain bits, uint8 [count] of 0 and 1."""
         start, self._bits_read = self._bits_read, self._bits_read + count
-        if self._bits_read > 8 * self._plain.size:
-            msg = f"the plain stream holds {8 * self._plain.size} bits and more are claimed"
-            raise WireError(msg)
+        self._check_plain()
         self.num_bits += count
-        bits = np.unpackbits(self._plain[start // 8 : (self._bits_read + 7) // 8])
-        return bits[start % 8 : start % 8 + count]
+        return self._bits(start, count)
 
     def read_ids(self, count: int, rice: int, limit: int) -> Int64:
         """Return ids, int64 [count], strictly increasing, from 0 to ``limit - 1``."""
@@ -219,11 +227,30 @@ class RiceReader:
         if rice > 0 and 1 << rice > limit:
             msg = f"Rice parameter {rice} does not suit ids below {limit}"
             raise WireError(msg)
-        gaps = self.read_numbers(count, rice)
-        # The maximum comes first, because a sum of huge gaps could overflow and look valid.
-        if count and (int(gaps.max()) >= limit or int(gaps.sum()) + count > limit):
-            raise WireError(f"the ids are not all below {limit}")
-        return ids_of(gaps)
+        ids, last = self.read_numbers(count, rice), -1
+        for part in chunks(count):
+            piece = ids[part]
+            # The maximum comes first, because a sum of huge gaps could overflow and look valid.
+            if int(piece.max()) < limit:
+                ids_of(piece)
+                piece += last + 1
+                last = int(piece[-1])
+            else:
+                last = limit
+            if last >= limit:
+                raise WireError(f"the ids are not all below {limit}")
+        return ids
+
+    def _check_plain(self) -> None:
+        """Raise :class:`WireError` if more plain bits have been claimed than there are."""
+        if self._bits_read > 8 * self._plain.size:
+            msg = f"the plain stream holds {8 * self._plain.size} bits and more are claimed"
+            raise WireError(msg)
+
+    def _bits(self, start: int, count: int) -> NDArray[np.uint8]:
+        """Return some plain bits, uint8 [count] of 0 and 1."""
+        bits = np.unpackbits(self._plain[start // 8 : (start + count + 7) // 8])
+        return bits[start % 8 : start % 8 + count]
 
     def finish(self) -> None:
         """Check that both streams have been read to their ends and padding bits are zero."""

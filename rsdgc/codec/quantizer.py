@@ -10,14 +10,14 @@ saturates at the largest float32.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdgc.arrays import Bools, Float32, Float64, Int64, UInt16, chunks, place
+from rsdgc.arrays import Bools, Float32, Float64, Int64, UInt16, chunks, expand
 from rsdgc.codec.bit_planes import MAX_LEVEL, PLANES, Levels
 from rsdgc.errors import SettingError, WireError
 
@@ -86,17 +86,17 @@ class Quantizer:
 
     def quantize(self, pieces: Iterable[Float32], size: int) -> Levels:
         """Return the levels of ``size`` finite values that come in pieces."""
-        outside, filled = np.empty(size, dtype=np.bool_), 0
-        magnitudes = [np.empty(0, dtype=np.uint16)]
-        negative = [np.empty(0, dtype=np.bool_)]
-        # Piece by piece, so that all steps find a piece in the cache.
-        for values in pieces:
-            flags, _, scaled = self._split(values)
-            outside[filled : filled + flags.size] = flags
-            magnitudes.append(_magnitudes(scaled))
-            negative.append(np.signbit(scaled))
-            filled += flags.size
-        return Levels.from_magnitudes(outside, np.concatenate(magnitudes), np.concatenate(negative))
+        outside = np.empty(size, dtype=np.bool_)
+
+        def split() -> Iterator[tuple[UInt16, Bools]]:
+            filled = 0
+            for values in pieces:
+                flags, _, scaled = self._split(values)
+                outside[filled : filled + flags.size] = flags
+                filled += flags.size
+                yield _magnitudes(scaled), np.signbit(scaled)
+
+        return Levels.from_magnitudes(outside, split())
 
     def dequantize(self, levels: Levels) -> Float32:
         """Return the values of levels, float32 [n]: 0 in the dead zone, always finite."""
@@ -104,13 +104,12 @@ class Quantizer:
         out = self._values_of(levels.large, PLANES)
         for level in range(PLANES - 1, -1, -1):
             flags, above = levels.flags[level], out
-            out = np.full(flags.size, self._values_of(np.array([level]), level)[0])
             if level == 0:
                 for part in chunks(above.size):
                     # Setting the sign bit itself needs no array of factors.
                     sign = levels.negative[part].astype(np.uint32) << 31
                     above.view(np.uint32)[part] ^= sign
-            place(out, flags, above)
+            out = expand(above, flags, self._values_of(np.array([level]), level)[0])
         return out
 
     def reconstruct(self, pieces: Iterable[Float32], out: Float32) -> Float32:

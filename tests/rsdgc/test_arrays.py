@@ -11,10 +11,10 @@ from rsdgc.arrays import (
     check_finite,
     check_flat,
     chunks,
+    expand,
     extract,
     l2_norm,
     max_magnitude,
-    place,
 )
 from rsdgc.errors import RsdgcError, SettingError
 
@@ -29,25 +29,24 @@ flags = st.lists(st.booleans(), max_size=50).map(lambda found: np.array(found, b
 
 
 @given(flags, st.sampled_from([np.float32, np.uint16, np.int64, np.bool_]))
-def test_extract_and_place_are_boolean_indexing(chosen, dtype):
+def test_extract_and_expand_are_boolean_indexing(chosen, dtype):
     values = np.arange(chosen.size).astype(dtype)
     found = extract(values, chosen)
     assert found.dtype == dtype
     assert np.array_equal(found, values[chosen])
-    target, expected = np.zeros_like(values), np.zeros_like(values)
-    place(target, chosen, values[chosen])
+    target, expected = expand(values[chosen], chosen, dtype(1)), np.ones_like(values)
+    assert target.dtype == dtype
     expected[chosen] = values[chosen]
     assert np.array_equal(target, expected)
 
 
 @pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, 2 * CHUNK + 7])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
-def test_extract_and_place_go_through_in_chunks(size, share):
+def test_extract_and_expand_go_through_in_chunks(size, share):
     rng = np.random.default_rng(size)
     values, chosen = rng.standard_normal(size, dtype=np.float32), rng.random(size) < share
     assert np.array_equal(extract(values, chosen), values[chosen])
-    target = np.full(size, 7, np.float32)
-    place(target, chosen, values[chosen])
+    target = expand(values[chosen], chosen, np.float32(7))
     assert np.array_equal(target, np.where(chosen, values, np.float32(7)))
 
 

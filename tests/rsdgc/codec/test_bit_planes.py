@@ -17,7 +17,10 @@ magnitudes = st.one_of(
 def levels_of(found, negative):
     found, negative = np.array(found, np.uint16), np.array(negative, bool)
     outside = found > 0
-    return Levels.from_magnitudes(outside, found[outside], negative[outside])
+    kept, signs = found[outside], negative[outside]
+    middle = kept.size // 2
+    pieces = [(kept[:middle], signs[:middle]), (kept[middle:], signs[middle:])]
+    return Levels.from_magnitudes(outside, pieces)
 
 
 def coded(found, negative):
