@@ -40,7 +40,6 @@ OWN_METHOD = "rs-dgc"
 METHOD_NAMES = (OWN_METHOD, "topk", "topk-naive", "random-k", "stc", *RIVALS)
 """The app's methods that have error feedback over rounds of whole epochs, and the rivals."""
 DOWNLOADS = ("patch", "own")
-ADAM_BETAS, ADAM_TAU = (0.9, 0.99), 1e-3
 COURSE_POINTS = 20
 """How often a run is scored on its way, for the results file."""
 
@@ -66,19 +65,8 @@ class Variant:
         default as the method has it, and patches of ``rs-dgc`` are.
     step_ahead : float, optional
         Longest step ahead, in lengths of a site's last change. By default the method's.
-    step_ahead_end : float, optional
-        The same in the last round, if it changes evenly over the rounds.
-    decay : float
-        Part of a site's residual that is kept from round to round.
-    cap : float
-        Longest residual that a site keeps, in lengths of its last change; 0 for any length.
     server_momentum : float
         See :mod:`strategies.rs_dgc`.
-    nesterov : float
-        Whether that momentum is Nesterov's (0 or 1).
-    adam : float
-        Learning rate of Adam on the aggregate (FedAdam, Reddi et al. 2021; β 0.9 and 0.99, τ
-        0.001); 0 for none.
     kept : float
         Part of true minus published weights that the server keeps after each patch.
     in_flight : float
@@ -97,12 +85,7 @@ class Variant:
     final: float = 10.0
     transform: float | None = None
     step_ahead: float | None = None
-    step_ahead_end: float | None = None
-    decay: float = 1.0
-    cap: float = 0.0
     server_momentum: float = 0.0
-    nesterov: float = 0.0
-    adam: float = 0.0
     kept: float = 1.0
     in_flight: float = 0.0
     look_ahead: float = 0.0
@@ -203,8 +186,6 @@ class Run:
         self._residuals = [zeros.copy() for _ in range(count)]
         self._in_flight = [zeros.copy() for _ in range(count)]
         self._norms = [0.0] * count
-        self._mean, self._square = zeros.copy(), zeros.copy()  # of Adam
-        self._done = 0.0  # part of the rounds
         self.traffic = Traffic()
 
     def train(self, rounds: int, *, course: bool = False) -> tuple[float, float]:
@@ -216,9 +197,8 @@ class Run:
         own = self._rival is not None and self._variant.download == "own"
         for number in range(1, rounds + 1):
             rival = self._rival
-            self._done = (number - 1) / max(1, rounds - 1)
             step = self._uploads(number) if rival is None else self._rival_step(rival, number)
-            self._weights += self._global_step(step, number)
+            self._weights += self._momentum.step(step)
             if own:
                 self._published[:] = self._weights
             else:
@@ -232,23 +212,6 @@ class Run:
         if course:
             self.traffic.course.append((rounds, round(self.traffic.total), *score))
         return score
-
-    def _global_step(self, step: Flat, number: int) -> Flat:
-        variant = self._variant
-        if variant.adam:
-            self._mean += np.float32(1 - ADAM_BETAS[0]) * (step - self._mean)
-            self._square += np.float32(1 - ADAM_BETAS[1]) * (np.square(step) - self._square)
-            mean, square = (
-                moment / np.float32(1 - beta**number)
-                for moment, beta in zip((self._mean, self._square), ADAM_BETAS, strict=True)
-            )
-            step = np.float32(variant.adam) * mean
-            step /= np.sqrt(square) + np.float32(ADAM_TAU)
-            return step
-        velocity = self._momentum.step(step)
-        if variant.nesterov:
-            return step + np.float32(variant.server_momentum) * velocity
-        return velocity
 
     def _rates(self, coding: Coding, times: float) -> RateControl:
         budget_bytes = self._spec.dense_bytes / times
@@ -289,7 +252,7 @@ class Run:
                     *(compressor, rest, self._up.ratios, stamp, self._up.target_bytes, transform)
                 )
                 upload = total - rest
-                self._residuals[index] = np.float32(self._kept_share(rest, index)) * rest
+                self._residuals[index] = rest
                 num_bytes = len(update.payload)
             self._in_flight[index] += upload
             step += upload * np.float32(share)
@@ -309,22 +272,14 @@ class Run:
 
     def _shift(self, index: int) -> Flat:
         """Return how far ahead of the published model a site starts."""
-        last = self._variant.step_ahead_end
-        bound = self._step_ahead
-        if last is not None:
-            bound += self._done * (last - bound)
-        parts = [(self._residuals[index], bound)]
-        parts.append((self._in_flight[index], self._variant.in_flight))
+        parts = (
+            (self._residuals[index], self._step_ahead),
+            (self._in_flight[index], self._variant.in_flight),
+        )
         shift = np.zeros_like(self._weights)
         for vector, bound in parts:
             shift += np.float32(step_ahead_share(vector, self._norms[index], bound)) * vector
         return shift
-
-    def _kept_share(self, residual: Flat, index: int) -> float:
-        """Return the part of a residual that a site keeps."""
-        longest = self._variant.cap * self._norms[index]
-        norm = l2_norm(residual) if longest else 0.0
-        return self._variant.decay * (min(1.0, longest / norm) if norm else 1.0)
 
     def _publish(self, rates: RateControl, times: float, number: int, step: Flat) -> None:
         """Publish a patch of the present weights."""
