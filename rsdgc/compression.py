@@ -88,8 +88,11 @@ class Compression:
     def __post_init__(self) -> None:
         try:
             parse_budget(self.budget, dense_bytes=1 << 20)  # it is the text that is checked
-        except (ValueError, AttributeError) as error:
-            raise SettingError(f"budget is {self.budget!r}: {error}") from None
+        except (ValueError, AttributeError):
+            raise SettingError(
+                f"budget is {self.budget!r}: write a ratio from '1x' on, such as '100x', or a "
+                "number of bytes such as '50000'"
+            ) from None
         if self.policy not in get_args(RatioPolicy):
             choices = ", ".join(get_args(RatioPolicy))
             raise SettingError(f"policy is {self.policy!r}: choose one of {choices}")

@@ -88,7 +88,7 @@ class NSI(Indicator):
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Return the NSI of every neighborhood."""
         (mean, std), _ = _scaled_if_unsafe(_mean_and_std, values, grid)  # the scale cancels out
-        mean *= _over_norm(self.mean_weight, mean)
+        mean *= np.float32(_over_norm(self.mean_weight, mean))
         add_scaled(mean, std, _over_norm(self.std_weight, std))
         return mean
 
@@ -253,7 +253,7 @@ def _dot(members: Float32, weights: Float32, out: Float32) -> Float32:
     return out
 
 
-def _over_norm(weight: float, scores: Float32) -> np.float32:
+def _over_norm(weight: float, scores: Float32) -> float:
     """Return the factor that scales scores to an L2 norm of ``weight``; 0 if all are zero."""
     norm = math.sqrt(float(np.vdot(scores, scores)))
-    return np.float32(weight / norm if norm > 0 else 0.0)
+    return weight / norm if norm > 0 else 0.0

@@ -190,7 +190,8 @@ def apply_change(before: Mapping[str, AnyArray], payload: bytes) -> dict[str, An
         change = np.zeros(layer.size, np.float32)
         part.add_to(change)
         array = after[layer.name]
-        after[layer.name] = (array + change.reshape(layer.shape)).astype(array.dtype)
+        # asarray, because the sum of arrays without dimensions is no array.
+        after[layer.name] = np.asarray(array + change.reshape(layer.shape), array.dtype)
     reference = {n: _floats(before[n]) for n, kind in by_name.items() if kind == _RUNNING}
     if statistics:
         for name, array in decode_statistics(statistics, reference).items():

@@ -67,7 +67,8 @@ class DeadZone(JointCoding):
         outside = [np.zeros(layer.ids.size, np.bool_) for layer in layers]
         best = _encode_levels(layers, outside, quantizer, indices)
         if best.size > (1 + MAX_OVERRUN) * room_bytes:
-            msg = f"a budget of {room_bytes:.0f} bytes does not hold the update: allow more"
+            left = max(0.0, room_bytes)  # beside the header and what is sent whole
+            msg = f"the budget leaves {left:.0f} bytes for the values, which is too few: allow more"
             raise SettingError(msg)
         filled = [index for index, layer in enumerate(layers) if layer.ids.size]
         if not filled:

@@ -20,6 +20,7 @@ from torch import nn
 from rsdgc.budget_compressor import BudgetCompressor
 from rsdgc.codec.wire import decode
 from rsdgc.compression import Compression
+from rsdgc.errors import SettingError
 from rsdgc.torch.saved_state import load_compressor, save_compressor
 from rsdgc.torch.tensors import joined, spec_of, to_layer, trained_parameters, write_layer
 
@@ -39,7 +40,8 @@ class GradientCompressor:
     Raises
     ------
     SettingError
-        No parameter is trained, or the compression does not fit the model.
+        No parameter is trained, one is complex or has no shape yet, or the compression does not fit
+        the model.
     """
 
     def __init__(
@@ -95,10 +97,14 @@ def load_gradients(model: nn.Module, payloads: bytes | Sequence[bytes]) -> None:
     ------
     WireError
         A payload is not an update of these parameters. No gradient has changed.
+    SettingError
+        There is no payload, or no parameter is trained.
     """
     parameters = trained_parameters(model)
     spec = spec_of(parameters)
     buffers = [payloads] if isinstance(payloads, bytes) else payloads
+    if not buffers:
+        raise SettingError("there is no payload: pass that of at least one worker")
     updates = [decode(payload, spec) for payload in buffers]
     for number, parameter in enumerate(parameters.values()):
         gradient = torch.zeros_like(parameter, memory_format=torch.preserve_format)

@@ -134,6 +134,12 @@ def _arrays(state: Mapping[str, Tensor]) -> dict[str, AnyArray]:
         if tensor.dtype == torch.bfloat16:
             widened: Float32 = tensor.detach().float().cpu().numpy()
             arrays[name] = widened
-        else:
+            continue
+        try:
             arrays[name] = tensor.detach().cpu().numpy()
+        except (TypeError, NotImplementedError):  # sparse, quantized, of 8 bits, or without data
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise SettingError(
+                f"entry {name!r} is {kind}: NumPy has no such array; convert it, or leave it out"
+            ) from None
     return arrays

@@ -21,13 +21,20 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     Raises
     ------
     SettingError
-        No parameter is trained.
+        No parameter is trained, or one that is has no shape yet or complex numbers.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise SettingError("no parameter of the model is trained: freeze fewer layers")
+    for name, parameter in trained.items():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise SettingError(
+                f"parameter {name!r} has no shape yet: run a batch through the model"
+            )
+        if not parameter.is_floating_point():
+            raise SettingError(f"parameter {name!r} is {parameter.dtype}: pass real numbers")
     return trained
 
 
@@ -37,7 +44,12 @@ def spec_of(tensors: Mapping[str, Tensor]) -> ModelSpec:
 
 
 def to_layer(tensor: Tensor) -> Float32:
-    """Return a tensor's elements, float32 [n]; they share its memory where that is possible."""
+    """Return a tensor's elements, float32 [n]; they share its memory where that is possible.
+
+    The elements of a sparse tensor are those of the dense one that it stands for.
+    """
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
     flat: Float32 = tensor.detach().to("cpu", torch.float32).contiguous().reshape(-1).numpy()
     return flat
 

@@ -8,6 +8,8 @@ from rsdgc import Compression, SettingError
     [
         ("budget", "100y"),
         ("budget", 100),
+        ("budget", -5),
+        ("budget", "0.5x"),
         ("policy", "energy"),
         ("ratios", {"fc": 1.5}),
         ("ratios_every", 0),
@@ -24,3 +26,9 @@ def test_a_setting_out_of_range_is_named_with_its_value(name, value):
     shown = value["fc"] if isinstance(value, dict) else value
     with pytest.raises(SettingError, match=str(shown)):
         Compression(**{name: value})
+
+
+@pytest.mark.parametrize("budget", [-5, None, "0x", "0.5x", "nan", ""])
+def test_a_budget_that_cannot_be_read_says_how_to_write_one(budget):
+    with pytest.raises(SettingError, match="write a ratio from '1x' on, such as '100x', or a"):
+        Compression(budget)

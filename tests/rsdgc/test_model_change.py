@@ -70,6 +70,25 @@ def test_dtypes_are_kept(dtype):
     np.testing.assert_allclose(arrived["conv.weight"], after["conv.weight"], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_an_entry_without_dimensions_arrives_as_an_array(dtype):
+    before = {"weight": np.zeros((9, 9), np.float32), "scale": np.array(1, dtype)}
+    after = {name: array + array.dtype.type(2) for name, array in before.items()}
+    after["scale"] = np.asarray(after["scale"], dtype)
+    arrived = apply_change(
+        before, ChangeCompressor(before, Compression("1.5x")).compress(before, after)
+    )
+    assert isinstance(arrived["scale"], np.ndarray)
+    assert arrived["scale"].dtype == before["scale"].dtype
+    assert arrived["scale"] == pytest.approx(3, rel=0.05)
+
+
+def test_a_budget_below_the_header_is_refused():
+    before = {"scale": np.array(1, np.float32)}
+    with pytest.raises(SettingError, match="the budget leaves 0 bytes"):
+        ChangeCompressor(before, Compression("1x")).compress(before, {"scale": np.array(2, "f4")})
+
+
 def test_a_change_that_did_not_arrive_is_sent_again():
     before, after = model(0), model(1)
     lost, kept = ChangeCompressor(before, SETTINGS), ChangeCompressor(before, SETTINGS)

@@ -93,3 +93,29 @@ def test_errors_name_the_cause():
     frozen = copy.deepcopy(model).requires_grad_(False)
     with pytest.raises(SettingError, match="freeze fewer"):
         GradientCompressor(frozen)
+    with pytest.raises(SettingError, match="at least one worker"):
+        load_gradients(model, [])
+
+
+@pytest.mark.parametrize(
+    ("layer", "cause"),
+    [
+        (nn.LazyLinear(4), "'weight' has no shape yet: run a batch"),
+        (nn.Linear(4, 4, dtype=torch.complex64), "'weight' is torch.complex64"),
+        (nn.Embedding(0, 4), "'weight' has shape"),
+    ],
+    ids=["lazy", "complex", "empty"],
+)
+def test_a_parameter_that_cannot_be_sent_is_named(layer, cause):
+    with pytest.raises(SettingError, match=cause):
+        GradientCompressor(layer)
+
+
+def test_a_sparse_gradient_is_that_of_the_dense_one():
+    payloads = []
+    for is_sparse in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(50, 40, sparse=is_sparse), nn.Linear(40, 4))
+        model(torch.tensor([1, 2, 1])).square().sum().backward()
+        payloads.append(GradientCompressor(model, Compression("5x")).compress())
+    assert payloads[0] == payloads[1]

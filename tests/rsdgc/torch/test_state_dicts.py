@@ -95,3 +95,39 @@ def test_errors_name_the_cause():
     compressor.roll_back(payload)
     with pytest.raises(WireError):
         compressor.roll_back(payload[:-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(), (1,), (8, 4, 3, 3, 3), (2, 1, 2, 1, 2, 1, 2)])
+def test_entries_of_any_shape_arrive(dtype, shape):
+    before = {"weight": torch.zeros(40, 40), "odd": torch.zeros(shape, dtype=dtype)}
+    after = {name: entry + 1 for name, entry in before.items()}
+    payload = StateDictCompressor(before, Compression("3x")).compress(before, after)
+    arrived = apply_to_state_dict(before, payload)["odd"]
+    assert (arrived.shape, arrived.dtype) == (shape, dtype)
+    torch.testing.assert_close(arrived, after["odd"], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        torch.eye(3).to_sparse(),
+        torch.empty(3, device="meta"),
+        torch.zeros(3, dtype=torch.float8_e5m2),
+        torch.zeros(3, dtype=torch.complex64),
+    ],
+    ids=["sparse", "meta", "float8", "complex"],
+)
+def test_an_entry_that_cannot_be_sent_is_named(entry):
+    with pytest.raises(SettingError, match="'odd' "):
+        StateDictCompressor({"weight": torch.zeros(9), "odd": entry})
+
+
+def test_strides_do_not_matter():
+    dense = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    payloads = set()
+    for end in (dense, dense.to(memory_format=torch.channels_last), dense.mT.contiguous().mT):
+        before = {"weight": torch.zeros_like(end)}
+        compressor = StateDictCompressor(before, Compression("9x"))
+        payloads.add(compressor.compress(before, {"weight": end}))
+    assert len(payloads) == 1
