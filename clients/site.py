@@ -54,7 +54,7 @@ from clients.replica import ReferenceMissing, check_finite, update_replica
 from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train
-from clients.uplink import held_back, make_upload
+from clients.uplink import TrainingStart, held_back, make_upload
 from rsdgc.arrays import Float32
 from rsdgc.channel_transform import find_transform, transformed_part
 from rsdgc.errors import DataError, RunError, WireError
@@ -213,15 +213,22 @@ class Site:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
             scores, report = self._score_and_train(task, clock, held, ahead)
             stamp = Stamp(task.origin.run, task.round, received.version)
-            seed = self._seed(task.seed, 0)
             transform = None
             with clock.step("compress_seconds"):
                 if task.scheme.transform != "none":
                     if reference is None:
                         raise RunError("the task has no reference for the transform of its scheme")
                     transform = find_transform(self.spec, replica.weights, reference)
-                given = (self.parts, replica, held, ahead, task, stamp, transaction, seed)
-                upload = make_upload(*given, self.present, transform=transform)
+                upload = make_upload(
+                    self.parts,
+                    TrainingStart(replica, held, ahead),
+                    task,
+                    stamp,
+                    transaction,
+                    seed=self._seed(task.seed, 0),
+                    present=self.present,
+                    transform=transform,
+                )
             statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
                 scores,

@@ -44,24 +44,30 @@ class Upload:
     velocity: Float32 | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingStart:
+    """Where a round's training started: the replica plus a part of what was held back."""
+
+    replica: Replica
+    held: Float32 | None = None  #: as :func:`held_back` returns it
+    ahead: float = 0.0  #: the part of it, 0 to 1
+
+
 def make_upload(
     model: ModelParts,
-    replica: Replica,
-    held: Float32 | None,
-    ahead: float,
+    start: TrainingStart,
     task: RoundTask,
     stamp: Stamp,
     transaction: StateTransaction,
+    *,
     seed: int,
     present: Bools | None = None,
     transform: ChannelTransform | None = None,
 ) -> Upload:
     """Compress what the model has learned in this round, plus what earlier uploads held back.
 
-    The model was trained from the replica plus ``ahead`` times what was held back (``held``, as
-    :func:`held_back` returns it). ``stamp`` goes into the upload's header, and ``seed`` is that of
-    random scores. ``transform`` is that of the replica, if the task's scheme has one. Nothing is
-    committed.
+    ``stamp`` goes into the upload's header, and ``seed`` is that of random scores. ``transform`` is
+    that of the replica, if the task's scheme has one. Nothing is committed.
 
     Of layers that are not ``present``, bool [num_layers], the site sends and keeps nothing, and
     does not spend the bytes of their ratios on the others.
@@ -79,7 +85,7 @@ def make_upload(
     # One array of the model's size is in turn the trained model, the change (or velocity), what
     # to send, and the new residual.
     residual_name, vector = transaction.new_vector("residual")
-    local_change(model, replica, held, ahead, vector)
+    local_change(model, start, vector)
     change_norm = l2_norm(vector) if task.step_ahead else 0.0
     velocity_name, velocity = "", None
     if task.momentum_correction:
@@ -87,8 +93,8 @@ def make_upload(
         previous = transaction.folder.velocity(transaction.state)
         np.copyto(velocity, 0.0 if previous is None else previous)
         correct_momentum(velocity, vector, task.momentum_correction)
-    if held is not None:
-        vector += held
+    if start.held is not None:
+        vector += start.held
     ratios, budget_bytes = task.ratios, task.budget_bytes
     if present is not None and not present.all():
         budget_bytes *= share_of_layers(spec, task.scheme, ratios, present)
@@ -109,14 +115,12 @@ def make_upload(
     return Upload(update.payload, residual_name, vector, change_norm, velocity_name, velocity)
 
 
-def local_change(
-    model: ModelParts, replica: Replica, held: Float32 | None, ahead: float, out: Float32
-) -> None:
+def local_change(model: ModelParts, start: TrainingStart, out: Float32) -> None:
     """Write what training has added to where it started into ``out``, float32 [size]."""
     model.vector(out=out)
-    out -= replica.weights
-    if held is not None and ahead:
-        add_scaled(out, held, -ahead)
+    out -= start.replica.weights
+    if start.held is not None and start.ahead:
+        add_scaled(out, start.held, -start.ahead)
 
 
 def held_back(
