@@ -236,7 +236,10 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
 
 def is_raster(name: str) -> bool:
     """Tell by its name whether a file is read as a raster."""
-    return PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES
+    path = PurePosixPath(name)
+    suffix, before = path.suffix.lower(), PurePosixPath(path.stem).suffix.lower()
+    # scene.tif.asc is a signature of scene.tif
+    return suffix in RASTER_SUFFIXES and not (suffix == ".asc" and before in RASTER_SUFFIXES)
 
 
 def is_image(name: str) -> bool:

@@ -232,7 +232,7 @@ class CodedRows:
             if largest > 2**53:
                 raise DataError(
                     f"{self._labels.path} has the code {largest}, which a warp does not keep: "
-                    "bring the labels to the images' grid, or --remap them in a copy"
+                    "bring the labels to the images' grid, or write them with smaller codes"
                 )
         return codes, valid
 

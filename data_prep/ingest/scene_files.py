@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.ingest.archive import Archive, is_raster, is_sidecar
 from data_prep.ingest.identity import parse_modalities
-from data_prep.ingest.labels import DEFAULT_LABELS, holds_labels, shared_labels
+from data_prep.ingest.labels import DEFAULT_LABELS, DEFAULT_NAME, holds_labels, shared_labels
 from data_prep.ingest.name_pattern import NameParts, first_match
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.sensors import date_of
@@ -127,6 +127,14 @@ def _by_patterns(archive: Archive, options: SceneOptions) -> tuple[list[SceneFil
     patterns, rules = options.name_patterns, options.mask_rules
     dated = any(pattern.has_date for pattern in patterns)
     is_shared = label_test(archive, options)
+
+    def is_default(stem: str) -> bool:
+        """Tell whether a file is the labels by its name; a year counts where one is asked for."""
+        match = DEFAULT_NAME.match(stem)
+        if match is None:
+            return False
+        return match["year"] is None or options.label_year is not None
+
     scenes: dict[str, SceneFiles] = {}
     labels: list[str] = []
     others: list[str] = []
@@ -136,7 +144,7 @@ def _by_patterns(archive: Archive, options: SceneOptions) -> tuple[list[SceneFil
         usable = is_raster(name) or named or holds_labels(archive.path(name), options)
         if is_sidecar(name) or not usable:
             continue
-        if path.name == options.labels or path.stem.lower() == DEFAULT_LABELS or is_shared(name):
+        if path.name == options.labels or is_default(path.stem) or is_shared(name):
             labels.append(name)
         elif (parts := first_match(patterns, name)) is None:
             others += [name] if is_raster(name) or named else []

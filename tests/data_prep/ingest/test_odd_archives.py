@@ -328,3 +328,26 @@ def test_class_folders_hold_pictures_of_other_formats(
             write_tif(tmp_path / "src" / name / f"{i}.{suffix}", image, driver=driver, crs=None)
     store = ingest_class_folders(tmp_path / "src", tmp_path / "store")
     assert len(store) == 6
+
+
+def test_signatures_are_no_rasters(tmp_path: Path) -> None:
+    src = write(tmp_path / "src")
+    (src / "img.tif.asc").write_text("-----BEGIN PGP SIGNATURE-----")
+    assert skipped(ingest(src)) == {"img.tif.asc": "not a raster"}
+
+
+def test_a_year_of_labels_is_chosen_beside_a_pattern(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    write_tif(src / "x_img.tif", noise((3, SIZE, SIZE)))
+    for year, codes in ((2018, (1, 2)), (2021, (3, 4))):
+        write_tif(src / f"labels_{year}.tif", stripes(SIZE, SIZE, 8, codes))
+    store = ingest(src, patterns=["{scene}_{modality}.tif"], label_year=2021)
+    assert store.classes == ["class 3", "class 4"]
+    # without a year, the pattern says what these files are
+    src = tmp_path / "by-year"
+    for seed, year in enumerate((2018, 2021)):
+        place = {"left": LEFT + 5000 * seed}
+        write_tif(src / f"img_{year}.tif", noise((3, SIZE, SIZE), seed), **place)
+        write_tif(src / f"labels_{year}.tif", stripes(SIZE, SIZE, 8, (1, 2)), **place)
+    store = ingest(src, patterns=["{modality}_{scene}.tif"])
+    assert [scene.name for scene in store.meta.scenes] == ["2018", "2021"]

@@ -379,7 +379,7 @@ REFUSED: dict[str, tuple[Step, str, str, list[str | Step]]] = {
         steps(scene, raster("labels.tif", CODES.astype("int64") * 2**60, left=LEFT + 3)),
         "",
         "bring the labels to the images' grid",
-        [raster("labels.tif", CODES.astype("int64") * 2**60)],
+        [raster("labels.tif", CODES.astype("int64") * 2**60), raster("labels.tif", CODES)],
     ),
     "scenes of several modalities": (
         steps(scenes, raster("a/dem.tif", noise((SIZE, SIZE)))),
