@@ -1,4 +1,4 @@
-"""The report, the data page and the comparison in headless Chromium.
+"""The report, the data page, the comparison and the documentation in headless Chromium.
 
 They need Playwright and axe (``pip install 'rsdgc[browser]'``) and a Chromium: the one that
 ``playwright install chromium`` gets, or another that is on the path.
@@ -6,7 +6,10 @@ They need Playwright and axe (``pip install 'rsdgc[browser]'``) and a Chromium: 
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,3 +180,32 @@ def test_figures_can_be_kept(opened: Any, tmp_path: Path, kind: str) -> None:
     text = (tmp_path / "file").read_text()
     assert text.startswith("<?xml" if kind == "SVG" else "round,accuracy")
     assert download.value.suggested_filename.endswith(kind.lower())
+
+
+THEMES_OWN = ("landmark-unique", "scrollable-region-focusable")
+"""Rules that the theme's script breaks: copy buttons of one label, tables in scrolling boxes."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("material", reason="needs pip install 'rsdgc[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    root = Path(__file__).parents[1]
+    subprocess.run(words, cwd=root, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_the_documentation(browser: Any, site: Path, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415  # an extra
+
+    rules = {rule: {"enabled": False} for rule in THEMES_OWN}
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    for name in ("index", "tutorial", "data", "method", "api", "commands"):
+        page.goto((site / f"{name}.html").as_uri())
+        result = Axe().run(page, options={"rules": rules})
+        assert result.violations_count == 0, f"{name}: {result.generate_report()}"
+    context.close()
