@@ -168,6 +168,12 @@ def _predict(
     grid = scene.source.grid
     pixels = write_maps(target, chances, unfinished, axes, grid, legend, tags)
     unfinished.remove()
+    if not any(pixels.values()):
+        print(
+            f"note: {scene.name}: no window has the share of valid pixels that --min-valid asks "
+            "for, so the map is empty",
+            file=sys.stderr,
+        )
     return PredictedMap(target, pixels)
 
 

@@ -238,6 +238,20 @@ def test_a_scene_without_crs_and_smaller_than_a_chip(
             assert (file.read(1) > 0).all()
 
 
+def test_an_empty_map_is_noted(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.zeros_like(read(scene))
+    image[:, ::4] = read(scene)[:, ::4]  # a quarter of every window is valid
+    sparse = write_named(scene.parent / "sparse.tif", image, nodata=0)
+    words = ["predict", trained, sparse, "--out", scene.parent / "map.tif"]
+    assert rsdgc(monkeypatch, *words) == 0
+    assert "note: sparse: no window has the share of valid pixels" in capsys.readouterr().err
+    assert rsdgc(monkeypatch, *words, "--min-valid", "0.1", "--force") == 0
+    assert "no window" not in capsys.readouterr().err
+    assert (read(scene.parent / "map.tif") > 0).any()
+
+
 def test_patches_label_their_central_pixels(
     monkeypatch: pytest.MonkeyPatch, patches: Path, tmp_path: Path
 ) -> None:
