@@ -52,7 +52,8 @@ def cause_of(error: BaseException) -> str:
     # what GDAL's own programs would be told to do
     error_text = str(error).partition("; It might help")[0]
     text = _PROJJSON.sub(lambda match: f"{match[2]} ({match[1]})", error_text).strip()
-    return plain_line(text.split("\n", maxsplit=1)[0], MAX_CAUSE) or type(error).__name__
+    line = text.split("\n", maxsplit=1)[0].rstrip(". ")  # a colon and a remedy follow
+    return plain_line(line, MAX_CAUSE) or type(error).__name__
 
 
 @contextmanager

@@ -27,6 +27,14 @@ def program(name: str) -> ModuleType:
     return pytest.importorskip(name, reason=f"{name} is not installed: pip install rsdgc[{name}]")
 
 
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Need the program, with nothing set for it."""
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    program("wandb")
+
+
 def adapter(name: str) -> Any:
     return Registry("tracker")[TRACKERS[name]]
 
@@ -107,12 +115,8 @@ def test_mlflow_goes_on_with_the_same_run(
     assert "layer_share/1499" in only.data.metrics
 
 
-def test_wandb_works_offline_and_goes_on_with_the_same_run(
-    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program("wandb")
-    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.mark.usefixtures("wandb")
+def test_wandb_works_offline_and_goes_on_with_the_same_run(opened: Any, tmp_path: Path) -> None:
     first = opened("wandb")
     first.log(1, {"score/loss": 3.5, "site_accuracy/oslo": 0.5})
     first.finish({}, complete=False)
@@ -161,12 +165,8 @@ def test_mlflow_has_every_round_of_a_resumed_run_once(
     assert [each.value for each in accuracy] == [line.accuracy for line in read_run(out).history]
 
 
-def test_wandb_has_every_round_of_a_resumed_run_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program("wandb")
-    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.mark.usefixtures("wandb")
+def test_wandb_has_every_round_of_a_resumed_run_once(data: Path, tmp_path: Path) -> None:
     stop_and_resume(data, tmp_path / "run", "wandb")
     files = sorted((tmp_path / "run" / "tracking" / "wandb").rglob("*.wandb"))
     assert len(files) == 2  # before the stop and after it
