@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -48,7 +47,7 @@ from fl_app.cli_options import (
 )
 from fl_app.cli_use import add_use_commands
 from fl_app.cli_weights import weights
-from fl_app.interruption import ENDED_BY_CTRL_C, ENDED_BY_SIGTERM, Interrupted
+from fl_app.interruption import ENDED_BY_CTRL_C, Interrupted, exit_on_signals
 
 app = new_group("Federated learning over thin links for remote-sensing archives.", completion=True)
 
@@ -64,8 +63,7 @@ add_deploy_commands(app, site)
 
 def main() -> None:
     """Run the command line; the entry point of ``rsdgc``."""
-    # On SIGTERM Python would end at once; an exit lets a command end the processes it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
+    exit_on_signals()
     exit_code = _run()
     try:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Ending early: by Ctrl-C, by SIGTERM, or because nobody reads the output any more.
+"""Ending early: by Ctrl-C, by a signal, or because nobody reads the output any more.
 
 A command that works for a while says, when it is ended, what stands and which command goes on:
 
@@ -9,11 +9,13 @@ A command that works for a while says, when it is ended, what stands and which c
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ENDED_BY_CTRL_C = 128 + signal.SIGINT
 ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+ENDED_BY_SIGHUP = 128 + signal.SIGHUP
 OUTPUT_CLOSED = 128 + signal.SIGPIPE
 
 
@@ -40,6 +42,22 @@ def explain_interruption(notice: Callable[[], str]) -> Iterator[None]:
     except Interrupted as stop:  # of a part of this block: the whole says more
         raise Interrupted(notice(), stop.exit_code) from None
     except SystemExit as stop:
-        if stop.code != ENDED_BY_SIGTERM:
+        if stop.code not in (ENDED_BY_SIGTERM, ENDED_BY_SIGHUP):
             raise
-        raise Interrupted(notice(), ENDED_BY_SIGTERM) from None
+        raise Interrupted(notice(), stop.code) from None
+
+
+def exit_on_signals() -> None:
+    """Exit on SIGTERM, and on SIGHUP (the terminal is gone) unless ``nohup`` has it ignored.
+
+    By default Python would end at once; an exit lets a command end the processes it started.
+    """
+    for number in stop_signals() - {signal.SIGINT}:
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
+def stop_signals() -> set[signal.Signals]:
+    """Return the signals by which a command is told to stop."""
+    numbers = {signal.SIGTERM, signal.SIGINT}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return numbers if ignored else numbers | {signal.SIGHUP}

@@ -21,6 +21,7 @@ from fl_app.deploy.checks import describe_data
 from fl_app.deploy.credentials import read_secret
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.flower.superlink import flower_environment
+from fl_app.interruption import stop_signals
 from rsdgc.durable import is_locked
 from rsdgc.errors import RunError, SettingError
 
@@ -103,7 +104,7 @@ def app_secret(config: SiteConfig) -> Path:
 
 
 class StopRequest:
-    """Whether SIGTERM or SIGINT has asked this process to end, and the process to pass it on to."""
+    """Whether a signal has asked this process to end, and the process to pass it on to."""
 
     def __init__(self) -> None:
         self.received = False
@@ -124,14 +125,12 @@ class StopRequest:
 
 @contextmanager
 def on_stop() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT; to be entered before the process starts that they are for.
+    """Note signals to stop; to be entered before the process starts that they are for.
 
     A signal between the two would end this process alone, and leave the new one behind.
     """
     request = StopRequest()
-    handlers = {
-        number: signal.signal(number, request.handle) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    handlers = {number: signal.signal(number, request.handle) for number in stop_signals()}
     try:
         yield request
     finally:

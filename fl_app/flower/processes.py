@@ -1,8 +1,13 @@
-"""A process that is ended together with everything it started, whatever happens."""
+"""A process that is ended together with everything it started, whatever happens.
+
+As a script, with a mark as its argument, this file is the guard of such a process: it ends what
+carries the mark if the process that has started it was killed.
+"""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Set
@@ -18,6 +23,8 @@ QUIET_SEARCHES = 4
 SEARCH_INTERVAL_S = 0.1
 MARK = "RSDGC_STARTED_BY"
 """Environment variable that marks a process and everything it starts."""
+_ALL_ENDED = b"."
+"""Tells the guard that there is nothing to do; a pipe that ends without it means a kill."""
 
 
 @contextmanager
@@ -27,9 +34,14 @@ def managed_process(
     """Run a command in a session of its own; at the end, end it and everything it started.
 
     ``environment`` is its whole environment, to which :data:`MARK` is added. Its output goes to the
-    file ``log``.
+    file ``log``. If this process is killed, a guard does what is left to do.
     """
     mark = uuid.uuid4().hex
+    guard = subprocess.Popen(  # noqa: S603  # our own file, no shell
+        [sys.executable, "-I", __file__, mark],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # what a terminal sends is for us
+    )
     with log.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603  # our own command, no shell
             command,
@@ -43,6 +55,8 @@ def managed_process(
     finally:
         _end_all(mark)
         process.wait()
+        with suppress(BrokenPipeError):  # the guard itself may have been killed
+            guard.communicate(_ALL_ENDED)
 
 
 def process_tree(
@@ -95,3 +109,7 @@ def _end_all(mark: str) -> None:
             time.sleep(SEARCH_INTERVAL_S)
         if quiet == QUIET_SEARCHES:
             return
+
+
+if __name__ == "__main__" and sys.stdin.buffer.read() != _ALL_ENDED:
+    _end_all(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM say what stands; a closed pipe is no error."""
+"""Ctrl-C, SIGTERM and a closed terminal say what stands; a closed pipe is no error."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fl_app.compare import compare
 from fl_app.compare.trials import trials_of
 from fl_app.interruption import (
     ENDED_BY_CTRL_C,
+    ENDED_BY_SIGHUP,
     ENDED_BY_SIGTERM,
     OUTPUT_CLOSED,
     Interrupted,
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[2]
     [
         (KeyboardInterrupt(), ENDED_BY_CTRL_C),
         (SystemExit(ENDED_BY_SIGTERM), ENDED_BY_SIGTERM),
+        (SystemExit(ENDED_BY_SIGHUP), ENDED_BY_SIGHUP),
         (BrokenPipeError(), OUTPUT_CLOSED),
         (Interrupted("a part stands", ENDED_BY_CTRL_C), ENDED_BY_CTRL_C),
     ],
@@ -47,6 +49,38 @@ def test_the_notice_is_made_when_it_happens(raised: BaseException, exit_code: in
     with pytest.raises(Interrupted, match="1 of 2 stands") as caught:
         work()
     assert caught.value.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("number", "nohup", "exit_code"),
+    [
+        (signal.SIGTERM, False, ENDED_BY_SIGTERM),
+        (signal.SIGHUP, False, ENDED_BY_SIGHUP),
+        (signal.SIGHUP, True, 0),
+    ],
+)
+def test_what_is_started_is_ended_in_order_when_the_terminal_goes(
+    number: signal.Signals, nohup: bool, exit_code: int
+) -> None:
+    command = (
+        "from fl_app.interruption import exit_on_signals\n"
+        "exit_on_signals()\n"
+        "try:\n    print('at work', flush=True); input()\n"
+        "finally:\n    print('cleaned up')\n"
+    )
+    words = ["nohup"] * nohup + [sys.executable, "-c", command]
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "at work\n"
+        running.send_signal(number)
+        left, _ = running.communicate("\n")
+    assert (left, running.returncode) == ("cleaned up\n", exit_code)
 
 
 def test_other_exits_pass() -> None:

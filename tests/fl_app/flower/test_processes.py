@@ -43,6 +43,26 @@ def test_all_that_a_process_started_is_ended(
     assert running.returncode is not None
 
 
+@pytest.mark.parametrize("kind", ["plain", "daemon"])
+def test_all_is_ended_if_who_started_it_is_killed(kind: str, tmp_path: Path) -> None:
+    starter = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from fl_app.flower.processes import managed_process\n"
+        "with managed_process(['sh', '-c', sys.argv[1]], dict(os.environ), Path(sys.argv[2])):\n"
+        "    time.sleep(600)\n"
+    )
+    log = tmp_path / "log"
+    with subprocess.Popen([sys.executable, "-c", starter, CHILDREN[kind], str(log)]) as killed:
+        while not (log.exists() and log.read_text().strip()):
+            assert killed.poll() is None
+            time.sleep(0.02)
+        killed.kill()
+    pid = int(log.read_text())
+    while alive(pid):  # pytest's time-out ends it
+        time.sleep(0.05)
+
+
 def test_a_process_that_someone_else_started_is_left_alone(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         with managed_process(["sleep", "600"], dict(os.environ), tmp_path / "log"):
