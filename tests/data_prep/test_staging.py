@@ -78,7 +78,7 @@ def test_what_a_user_has_put_into_a_store_is_not_deleted(tmp_path: Path) -> None
         (tmp_path / name).write_text(RECORDS["meta.json"])
     with (
         pytest.raises(DataError, match=r"holds notes\.md"),
-        staged_folder(tmp_path, overwrite=True),
+        staged_folder(tmp_path, overwrite=True, kind=KINDS["meta.json"]),
     ):
         pass
 

@@ -188,9 +188,7 @@ def test_an_empty_scene_says_what_it_lacks(
 def test_polygons_that_are_none_are_refused_by_their_own_kind(tmp_path: Path) -> None:
     src = write(tmp_path / "src")
     (src / "bad.geojson").write_text("{")
-    with pytest.raises(
-        DataError, match=r"format\.: convert it to GeoTIFF \(polygons: to Geo"
-    ) as bad:
+    with pytest.raises(DataError, match=r"format: convert it to GeoTIFF \(polygons: to Geo") as bad:
         ingest(src, labels="bad.geojson", label_column="name")
     assert "DRIVER" not in str(bad.value)
     with pytest.raises(DataError, match=r"polygons: to GeoPackage"):
