@@ -147,6 +147,17 @@ def test_a_phone_shows_a_page_without_scrolling_sideways(opened: Any, name: str)
 
 
 @pytest.mark.parametrize("name", ["report", "data", "compare"])
+@pytest.mark.parametrize("width", [1024, 1280])
+def test_a_screen_shows_tables_whole(opened: Any, name: str, width: int) -> None:
+    page = opened(name, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    cut = """() => [...document.querySelectorAll(".scroll")]
+        .filter(each => each.scrollWidth > each.clientWidth + 1)
+        .map(each => each.getAttribute("aria-label"))"""
+    assert page.evaluate(cut) == []
+
+
+@pytest.mark.parametrize("name", ["report", "data", "compare"])
 def test_print_cuts_nothing_and_has_all_pictures(opened: Any, name: str) -> None:
     """On A4 with margins of 1 cm, as a browser prints it by default."""
     page = opened(name, width=718)

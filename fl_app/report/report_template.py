@@ -242,12 +242,18 @@ below come from each class in turn, so their numbers are not in proportion.</p>
  95 %: Wilson&rsquo;s interval of the accuracy.{% else %}
  This run did not record the counts behind the accuracies, so that they have no intervals.
 {% endif %}</p>
-<div class="pair">
+<div class="{{ "pair" if summary.classes|length <= 12 else "" }}">
 {% if site_accuracy %}
 {{ plot(site_accuracy, "Accuracy at each site, with its interval and the count of test chips."
  ~ " Dotted: all sites.") }}
 {% endif %}
-<div>{% call table("Scores of each site", ["site"], ["test chips", "accuracy", "95 %", "balanced",
+{% if site_recall %}
+{{ plot(site_recall, "Recall of each class at each site, in percent; – where a site has no test"
+ ~ " chip of the class.", "wide") }}
+{% endif %}
+</div>
+<h3>Scores</h3>
+{% call table("Scores of each site", ["site"], ["test chips", "accuracy", "95 %", "balanced",
  "kappa"]) %}
 {% for row in site_scores %}
 <tr><th scope="row">{{ row.site }}</th><td class="n">{{ row.num_test|count }}</td>
@@ -256,11 +262,7 @@ below come from each class in turn, so their numbers are not in proportion.</p>
 <td class="n">{{ row.kappa|decimal }}</td></tr>
 {% endfor %}
 {% endcall %}
-<p class="sub">{{ files("site scores", site_table) }}</p></div></div>
-{% if site_recall %}
-{{ plot(site_recall, "Recall of each class at each site, in percent; – where a site has no test"
- ~ " chip of the class.", "wide") }}
-{% endif %}
+<p class="sub">{{ files("site scores", site_table) }}</p>
 {% else %}<p class="quiet">No site has scored the final model.</p>{% endif %}
 </section>
 
@@ -328,6 +330,7 @@ for each round within one budget.</p>
  ~ " machine.", "wide") }}
 {% endif %}
 {% if time_parts %}
+<h3>All rounds together</h3>
 {% call table("Where the time of the rounds went", ["part"], ["time", "share"], kind="compact") %}
 {% for name, seconds, share in time_parts %}
 <tr><th scope="row">{{ name }}</th><td class="n">{{ seconds|seconds }}</td>

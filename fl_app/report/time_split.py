@@ -27,7 +27,7 @@ PARTS = {
     "work": (UP, 1.0, "work of the last site"),
     "score": (UP, 0.45, "score"),
     "train": (UP, 1.0, "train"),
-    "compress": (INK, 0.75, "compress"),
+    "compress": (INK, 1.0, "compress"),
     "other": (UP, 0.2, "other work"),
     "transfer": (DOWN, 1.0, "transfer"),
     "server": (QUIET, 1.0, "server"),
