@@ -72,26 +72,30 @@ def median_s(
     """Return the median time of a call in seconds, after a first one that does not count."""
     prepare()
     work()
-    times = []
-    for _ in range(repeats):
-        prepare()
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    return statistics.median(_times(work, repeats, prepare, time.perf_counter))
 
 
 def processor_s(
     work: Callable[[], object], repeats: int, prepare: Callable[[], object] = lambda: None
 ) -> float:
     """Return the least processor time of several calls in seconds."""
+    return min(_times(work, repeats, prepare, time.process_time))
+
+
+def _times(
+    work: Callable[[], object],
+    repeats: int,
+    prepare: Callable[[], object],
+    clock: Callable[[], float],
+) -> list[float]:
+    """Return the time of each call by a clock, without that of what prepares it."""
     times = []
     for _ in range(repeats):
         prepare()
-        begin = time.process_time()
+        begin = clock()
         work()
-        times.append(time.process_time() - begin)
-    return min(times)
+        times.append(clock() - begin)
+    return times
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

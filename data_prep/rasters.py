@@ -55,7 +55,7 @@ _SPELLINGS = {
     **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), "m"),
     **dict.fromkeys(("ft", "foot", "feet"), "ft"),
 }
-"""GDAL writes metre for the unit of a vertical CRS, and files have any of these."""
+"""GDAL writes ``metre`` for the unit of a vertical CRS, and files have any of these spellings."""
 
 
 @dataclass(frozen=True)

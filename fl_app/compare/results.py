@@ -167,7 +167,7 @@ def write_plot(path: Path, rows: Rows) -> None:
 
 
 def momentum_text(runs: Sequence[Run]) -> str:
-    """Return the server momentum that runs had in common; empty where it was not recorded."""
+    """Return the server momentum of runs, or each if they differ; empty where none is recorded."""
     known = {run.summary.server_momentum for run in runs} - {None}
     return ", ".join(sorted(f"{momentum:g}" for momentum in known))
 

@@ -37,26 +37,34 @@ def managed_process(
     file ``log``. If this process is killed, a guard does what is left to do.
     """
     mark = uuid.uuid4().hex
+    with _guarded(mark):
+        with log.open("wb") as file:
+            process = subprocess.Popen(  # noqa: S603  # our own command, no shell
+                command,
+                env={**environment, MARK: mark},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
+            )
+        try:
+            yield process
+        finally:
+            _end_all(mark)
+            process.wait()
+
+
+@contextmanager
+def _guarded(mark: str) -> Iterator[None]:
+    """Have a guard end what carries the mark if this process is killed within the block."""
     guard = subprocess.Popen(  # noqa: S603  # our own file, no shell
         [sys.executable, "-I", __file__, mark],
         stdin=subprocess.PIPE,
         start_new_session=True,  # what a terminal sends is for us
     )
-    with log.open("wb") as file:
-        process = subprocess.Popen(  # noqa: S603  # our own command, no shell
-            command,
-            env={**environment, MARK: mark},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
-        )
     try:
-        yield process
+        yield
     finally:
-        _end_all(mark)
-        process.wait()
-        with suppress(BrokenPipeError):  # the guard itself may have been killed
-            guard.communicate(_ALL_ENDED)
+        guard.communicate(_ALL_ENDED)
 
 
 def process_tree(

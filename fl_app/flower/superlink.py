@@ -98,10 +98,9 @@ def free_ports(count: int) -> list[int]:
     They are not among those that the system gives to outgoing connections: such a port could be
     gone before a process listens on it.
     """
-    candidates = list(LISTENING_PORTS)
-    random.SystemRandom().shuffle(candidates)  # another process may look for ports, too
     ports: list[int] = []
-    for port in candidates:
+    # In random order, because another process may look for ports, too.
+    for port in random.SystemRandom().sample(LISTENING_PORTS, len(LISTENING_PORTS)):
         if len(ports) == count:
             break
         with socket.socket() as sock, suppress(OSError):
