@@ -143,7 +143,10 @@ def open_data(path: str | os.PathLike[str], modalities: Sequence[str] = ()) -> D
     partition = read_record(path_within(path, PARTITION_FILE), PartitionMeta)
     store_path = Path(os.path.normpath(path.resolve() / partition.store))
     if not (store_path / STORE_FILE).is_file():
-        raise DataError(f"{path} divides the store {store_path}, which is gone: partition again")
+        raise DataError(
+            f"{path} divides the store {store_path}, which is not there: put it there, or "
+            "partition again"
+        )
     store = Store.open(store_path)
     if store.meta.id != partition.store_id:
         raise DataError(f"{path} divides an older store than {store_path} is now: partition again")

@@ -127,7 +127,8 @@ def _print_classes(facts: dict[str, Any], console: Console) -> None:
     rows.append(["all", *cells([[sum(c[s]) for s in shown] for c in sites.values()])])
     if any(sum(counts["buffer"]) for counts in sites.values()):
         rows.append(["buffer", *cells([[sum(c["buffer"])] for c in sites.values()])])
-    names = [*sites, "all"] if len(sites) > 1 else list(sites)
+    # A store is not divided: its only site would be taken for a folder of that name.
+    names = [*sites, "all"] if len(sites) > 1 else list(sites) if "partition" in facts else ["all"]
     print_table(
         [Column("class"), *(Column(name, number=True) for name in names)],
         rows,

@@ -7,6 +7,7 @@ a file leads out of the record's folder.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -323,7 +324,7 @@ def path_within(folder: Path, *names: str) -> Path:
     A store or a partition that another party made could else show this machine's own files.
     """
     path = folder.joinpath(*names)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise DataError(f"{path} is a link that leads out of {folder}: copy the file itself there")
     return path
 
@@ -340,12 +341,19 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
         raise DataError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
     except DocumentError as error:
         raise DataError(f"{path} cannot be used: {error}: {remedy}") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(values, dict) or "schema_version" not in values:
+        raise DataError(
+            f"{path} is not of rsdgc, for it has no schema_version: name another folder, or "
+            f"{remedy}"
+        )
+    version = values["schema_version"]
     known = (SCHEMA_VERSION, VALIDITY_VERSION) if kind is StoreMeta else (SCHEMA_VERSION,)
     if version not in known:
+        newer = isinstance(version, int) and version > max(known)
         raise DataError(
             f"{path} has schema version {shorten(version)}, this version of rsdgc reads "
-            f"{' and '.join(map(str, known))}: {remedy}"
+            f"{' and '.join(map(str, known))}: "
+            + (f"install a newer rsdgc, or {remedy}" if newer else remedy)
         )
     try:
         return kind.model_validate(values)

@@ -47,7 +47,13 @@ from fl_app.cli_options import (
 )
 from fl_app.cli_use import add_use_commands
 from fl_app.cli_weights import weights
-from fl_app.interruption import ENDED_BY_CTRL_C, Interrupted, exit_on_signals
+from fl_app.interruption import (
+    ENDED_BY_CTRL_C,
+    ENDED_BY_SIGHUP,
+    ENDED_BY_SIGTERM,
+    Interrupted,
+    exit_on_signals,
+)
 
 app = new_group("Federated learning over thin links for remote-sensing archives.", completion=True)
 
@@ -61,8 +67,12 @@ add_use_commands(app)
 add_deploy_commands(app, site)
 
 
+_NOT_DONE = "it was not done; the same command begins again"
+"""Of a command that has not come far, or that leaves everything or nothing."""
+
+
 def main() -> None:
-    """Run the command line; the entry point of ``rsdgc``."""
+    """Run the command line."""
     exit_on_signals()
     exit_code = _run()
     try:
@@ -77,15 +87,19 @@ def _run() -> int:
     """Run the command that was typed, explain in a line what ended it, and return the exit code."""
     try:
         result = app(prog_name="rsdgc", standalone_mode=False)
+        if result == ENDED_BY_CTRL_C:  # Typer's number for it
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
-        return ENDED_BY_CTRL_C
+        return _explain(_NOT_DONE, ENDED_BY_CTRL_C, "interrupted")
     except SystemExit as stop:
         # Typer's answer to a closed pipe is to exit with 1, after it has replaced the output.
         closed = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
+        if stop.code in (ENDED_BY_SIGTERM, ENDED_BY_SIGHUP):
+            return _explain(_NOT_DONE, int(stop.code), "interrupted")
         return 0 if closed else int(stop.code or 0)
     except Exception as error:
         return _explain_error(error)
-    return result if isinstance(result, int) else 0  # Typer's number for --help and Ctrl-C
+    return result if isinstance(result, int) else 0  # Typer's number for --help
 
 
 def _explain_error(error: Exception) -> int:
@@ -93,7 +107,7 @@ def _explain_error(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         return _explain_usage(error)
     if isinstance(error, click.Abort):
-        return ENDED_BY_CTRL_C
+        return _explain(_NOT_DONE, ENDED_BY_CTRL_C, "interrupted")
     if isinstance(error, Interrupted):
         return _explain(str(error), error.exit_code, "interrupted")
     from rsdgc.errors import RsdgcError, RunError, RunFolderError, describe_os_error
@@ -115,7 +129,9 @@ def _explain_usage(error: click.ClickException) -> int:
     command = "rsdgc" if context is None else context.command_path
     # Both Click and Typer may suggest a command.
     text = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message())
-    return _explain(f"{text} See {command} --help.", error.exit_code)
+    text = re.sub(r"\s*\n\t", " ", text)  # the choices of an option that is missing
+    end = "" if text.endswith((".", "?", "?)")) else "."
+    return _explain(f"{text}{end} See {command} --help.", error.exit_code)
 
 
 def _explain(text: str, exit_code: int, title: str = "error") -> int:

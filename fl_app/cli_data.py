@@ -267,14 +267,14 @@ def ingest(
         return
     if out is None:
         raise SettingError("no --out: name the store to write, or use --dry-run")
-    from data_prep.ingest.class_folders import ingest_class_folders
-    from data_prep.ingest.scenes import ingest_scenes
-    from data_prep.inspect import describe, print_description
-
-    make = ingest_class_folders if images else ingest_scenes
     with explain_interruption(
         lambda: f"{out} was not written; what is done stays beside it, and the same command goes on"
     ):
+        from data_prep.ingest.class_folders import ingest_class_folders
+        from data_prep.ingest.scenes import ingest_scenes
+        from data_prep.inspect import describe, print_description
+
+        make = ingest_class_folders if images else ingest_scenes
         make(src, out, processes=processes, overwrite=force, check_space=check_space, **options)
     _show(describe(out), print_description, as_json)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,7 +19,7 @@ from fl_app.models import accepts_missing, takes_modalities
 from fl_app.prepared_model import prepare_model
 from fl_app.runs.folder import BEST_MODEL_FILE, MODEL_FILE
 from fl_app.runs.inputs import RunInputs
-from fl_app.runs.records import RunConfig, RunSummary
+from fl_app.runs.records import RunConfig, RunSummary, damaged
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
 from fl_app.statistics_round import run_statistics
@@ -83,14 +84,18 @@ def load_network(
     Raises :class:`RunFolderError` if the file is missing or does not fit.
     """
     if not path.is_file():
-        raise RunFolderError(f"{path} is missing: the run saved no model")
+        raise RunFolderError(f"{path} is missing: restore it from a copy, or run again")
     name = config.model
     kept = {"model": name, "batch-norm": config.settings.get("batch-norm", "average")}
     model, _ = prepare_model(Settings.from_mapping(kept), modalities, num_classes, None)
     try:
-        missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise damaged(path, error) from None
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise RunFolderError(f"{path} does not fit {name} on this data: {reason}") from None
     # The saved model has no integer buffers, such as batch normalization's count of batches.
     counters = {key for key, value in model.state_dict().items() if not value.is_floating_point()}
@@ -98,6 +103,12 @@ def load_network(
     if differing:
         raise RunFolderError(
             f"{path} does not fit {name} on this data: layer {differing[0]} differs"
+        )
+    lost = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if lost:
+        raise RunFolderError(
+            f"layer {lost[0]} of {path} holds NaN or infinity: the run diverged; train again with "
+            "a smaller learning-rate"
         )
     return model
 

@@ -20,10 +20,11 @@ from data_prep.common_statistics import (
     merge_sites,
     outlying_sites,
 )
+from fl_app.runs.records import damaged
 from fl_app.settings import Settings
 from rsdgc.documents import DocumentError, read_text
 from rsdgc.durable import replace_text
-from rsdgc.errors import DataError, RunError, RunFolderError
+from rsdgc.errors import DataError, RunError
 from strategies import messages
 from strategies.base import SiteStrategy
 from strategies.ledger import SiteEntry, content_bytes, error_bytes
@@ -66,7 +67,7 @@ def run_statistics(folder: Path) -> CommonStatistics | None:
     try:
         return CommonStatistics.from_json(read_text(path))
     except (OSError, DataError, DocumentError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from error
+        raise damaged(path, error) from error
 
 
 def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) -> CommonStatistics:

@@ -54,7 +54,7 @@ def read_status(folder: Path) -> RunStatus | None:
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror})") from None
     except DocumentError as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None
+        raise RunFolderError(f"{path} is damaged: {error}: delete it") from None
 
 
 class StatusWriter(RunObserver):

@@ -36,7 +36,17 @@ class WindowAxis:
         """Return chips at a stride; the last one moves back to the edge, to a multiple of a step.
 
         If the scene is smaller than a chip, there is one, which reaches beyond the edge.
+
+        Raises
+        ------
+        SettingError
+            Pixels would be cut, or would lie between the windows.
         """
+        if stride_px > chip_px:
+            raise SettingError(
+                f"--stride is {stride_px}, and the model's windows are {chip_px} px wide: choose "
+                f"{chip_px} or less, so that no pixel lies between them"
+            )
         if stride_px % step:
             raise SettingError(
                 f"--stride is {stride_px}: choose a multiple of {step}, so that no pixel of the "

@@ -45,8 +45,6 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
 def _saved_model(run: Run, store: Store) -> nn.Module:
     """Build the run's network for the store and load its saved weights."""
     path = run.folder / MODEL_FILE
-    if not path.is_file():
-        raise RunFolderError(f"{path} is missing: the run saved no model")
     if len(store.classes) != len(run.classes):
         raise RunFolderError(
             f"{store.path} has {len(store.classes)} classes and the run {len(run.classes)}: "

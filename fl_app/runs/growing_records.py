@@ -7,7 +7,7 @@ from typing import Generic
 
 from pydantic import TypeAdapter
 
-from fl_app.runs.records import Record, parse_record
+from fl_app.runs.records import Record, damaged, parse_record
 from rsdgc.documents import MAX_LINE_BYTES, DocumentError
 from rsdgc.errors import RunFolderError
 from strategies.ledger import HISTORY_FILE, SITES_FILE, RoundEntry, SiteEntry
@@ -63,7 +63,7 @@ class GrowingRecords(Generic[Record]):
         except OSError as error:
             raise RunFolderError(f"{self._path} cannot be read ({error.strerror})") from None
         except (DocumentError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self._path} is damaged: {error}") from None
+            raise damaged(self._path, error) from None
         return records
 
     def _size(self) -> int:

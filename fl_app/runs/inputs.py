@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_prep.common_statistics import normalization_of
 from data_prep.store import Store
+from fl_app.runs.records import damaged
 from rsdgc.documents import DocumentError, explain_invalid, read_json
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunFolderError
@@ -75,6 +76,6 @@ class RunInputs:
         except OSError as error:
             raise RunFolderError(f"{path} cannot be read ({error.strerror})") from None
         except DocumentError as error:
-            raise RunFolderError(f"{path} is damaged: {error}") from None
+            raise damaged(path, error) from None
         except ValidationError as error:
-            raise RunFolderError(f"{path} is damaged: {explain_invalid(error)}") from None
+            raise damaged(path, explain_invalid(error)) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -289,10 +290,6 @@ def read_run(folder: Path) -> Run:
         A file is missing, is not JSON, lacks a field or contradicts another; the text names the
         file (and line) and the field.
     """
-    if not folder.is_dir():
-        raise RunFolderError(
-            f"{folder} is not a run folder; name one that `rsdgc simulate` has written"
-        )
     config, summary = RunConfig.read(folder), RunSummary.read(folder)
     history = sorted(_read_lines(RoundEntry, folder / HISTORY_FILE), key=lambda e: e.round)
     site_entries = sorted(
@@ -306,23 +303,43 @@ def read_run(folder: Path) -> Run:
     num_classes, confusion = len(run.classes), summary.confusion
     total = sum(map(sum, confusion))
     if total > MOST:
-        raise RunFolderError(
-            f"{folder / SUMMARY_FILE} is damaged: the confusion matrix counts {total}"
-        )
+        raise damaged(folder / SUMMARY_FILE, f"the confusion matrix counts {total}")
     if confusion and {len(confusion), *map(len, confusion)} != {num_classes}:
-        raise RunFolderError(
-            f"{folder / SUMMARY_FILE}: the confusion matrix is not {num_classes} × {num_classes}, "
-            "the count of classes; run `rsdgc simulate` again"
+        raise damaged(
+            folder / SUMMARY_FILE,
+            f"the confusion matrix is not {num_classes} × {num_classes}, the count of classes",
         )
     for scores in summary.by_site:
         counts = (scores.reference, scores.predicted, scores.correct)
         pairs = zip(scores.correct, scores.reference, strict=False)
         if set(map(len, counts)) != {num_classes} or any(c > r for c, r in pairs):
-            raise RunFolderError(
-                f"{folder / SUMMARY_FILE} is damaged: the counts of site {scores.site} are not "
-                f"those of {num_classes} classes"
+            raise damaged(
+                folder / SUMMARY_FILE,
+                f"the counts of site {scores.site} are not those of {num_classes} classes",
             )
     return run
+
+
+def damaged(where: Path | str, reason: object) -> RunFolderError:
+    """Return the error of a file of a run folder, or of a line of it, that cannot be used."""
+    return RunFolderError(f"{where} is damaged: {reason}: restore it from a copy, or run again")
+
+
+def _missing(path: Path) -> RunFolderError:
+    folder = path.parent
+    if not folder.is_dir():
+        reason = f"{folder} is not a folder"
+    elif not (folder / CONFIG_FILE).is_file():
+        reason = f"{folder} is not the folder of a run: it has no {CONFIG_FILE}"
+    elif path.name == SUMMARY_FILE:
+        again = f"rsdgc simulate --resume {shlex.quote(str(folder))}"
+        return RunFolderError(
+            f"the run in {folder} is not complete: wait for its end, or continue it with {again} "
+            "(in a deployment: rsdgc server resume)"
+        )
+    else:
+        return RunFolderError(f"{path} is missing: restore it from a copy, or run again")
+    return RunFolderError(f"{reason}; name one that rsdgc simulate or server run has written")
 
 
 def _read_text(path: Path) -> str:
@@ -336,22 +353,20 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise RunFolderError(
-            f"{path} is missing: the run did not finish, or this is not a run folder"
-        ) from None
+        raise _missing(path) from None
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({error.strerror})") from None
     except DocumentError as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None
+        raise damaged(path, error) from None
 
 
 def _parse_object(text: str, where: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except DocumentError as error:
-        raise RunFolderError(f"{where} is damaged: {error}") from None
+        raise damaged(where, error) from None
     if not isinstance(value, dict):
-        raise RunFolderError(f"{where} is damaged: not a JSON object but {type(value).__name__}")
+        raise damaged(where, "it is not a JSON object")
     return value
 
 
@@ -368,15 +383,13 @@ def _to_record(adapter: TypeAdapter[Record], value: dict[str, Any], where: str) 
     try:
         record = adapter.validate_python(_plain(value))
     except ValidationError as error:
-        raise RunFolderError(f"{where} is damaged: {explain_invalid(error)}") from None
+        raise damaged(where, explain_invalid(error)) from None
     for name, number in _numbers(record):
         share = name.endswith(("accuracy", "kappa", "ratios"))
         most = 1.0 if share else MOST_RUN_ID if name == "run_id" else MOST
         least = -1.0 if name.endswith("kappa") else -MOST if isinstance(number, float) else 0
         if not least <= number <= most:
-            raise RunFolderError(
-                f"{where} is damaged: {name} is {number}, not from {least} to {most}"
-            )
+            raise damaged(where, f"{name} is {number}, not from {least} to {most}")
     return record
 
 

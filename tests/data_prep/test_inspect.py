@@ -35,7 +35,7 @@ def test_brackets_in_names_are_not_markup(images_store: Store) -> None:
     facts = describe(images_store.path)
     facts |= {"name": "[red]", "source": "a [bold]b[/]", "classes": ["[/]", "[i]c[/i]", "d"]}
     facts["bands"][0] |= {"modality": "[/x]", "band": "[b]red"}
-    facts["sites"] = {"[link]site": facts["sites"]["site-00"]}
+    facts["sites"] = {"[link]site": facts["sites"]["site-00"], "b": facts["sites"]["site-00"]}
     facts["splits"]["notes"].append("[/]")
     text = io.StringIO()
     print_description(facts, Console(file=text, width=160))

@@ -126,7 +126,7 @@ def test_a_partition_notices_another_store(scenes_store: Store, tmp_path: Path) 
     assert data.partition is not None
     assert data.partition.store == "../../store"
     shutil.move(tmp_path / "store", tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="which is gone"):
+    with pytest.raises(DataError, match="which is not there: put it there"):
         open_data(tmp_path / "deep" / "data")
     write_class_folders(tmp_path / "archive", images=3)
     ingest_class_folders(tmp_path / "archive", tmp_path / "store")

@@ -117,7 +117,7 @@ SPOILT_PARTITIONS: dict[str, tuple[Callable[[Any], object], str]] = {
     "lacking": (field(lacking={"nobody": ["optical"]}), "'nobody' is not one of the sites"),
     "classes": (field(classes=["a", "b", "c"]), "has other classes than"),
     "store": (field(store=""), "'' is not a path"),
-    "elsewhere": (field(store="../../.."), "which is gone: partition again"),
+    "elsewhere": (field(store="../../.."), "which is not there: put it there, or partition again"),
     "a store with a NUL": (field(store="a\0b"), "is not a path"),
     "a list of stores": (field(store=[1]), "store: "),
 }
@@ -143,7 +143,9 @@ def test_a_spoilt_partition_is_refused_in_one_line(case: str, divided: Path) -> 
         (b"[" * 100 + b"]" * 100, "nested too deeply"),
         (b"", "not JSON"),
         (b"\xff\xfe{}", "not in UTF-8"),
-        (b"[1, 2]", "schema version None"),
+        (b"[1, 2]", "it has no schema_version: name another folder, or"),
+        (b"{}", "it has no schema_version"),
+        (b'{"schema_version": 4}', "schema version 4, .*: install a newer rsdgc, or"),
         (b'{"schema_version": NaN}', "is not a number of JSON"),
         (b'{"schema_version": 1e999}', "is not a number of JSON"),
         (b'{"schema_version": ' + b"9" * 5000 + b"}", "not JSON"),
@@ -193,6 +195,14 @@ def test_a_link_out_of_a_store_is_refused(name: str, copy: Path, tmp_path: Path)
     (tmp_path / "outside").rename(copy / "inside")
     (copy / name).symlink_to("inside")
     assert len(Store.open(copy))
+
+
+@pytest.mark.parametrize("name", ["meta.json", "manifest.parquet", "optical-000.npy"])
+def test_a_link_to_itself_is_refused(name: str, copy: Path) -> None:
+    (copy / name).unlink()
+    (copy / name).symlink_to(name)
+    with pytest.raises(DataError, match=r"(has neither meta\.json|is missing)"):
+        open_data(copy)
 
 
 def test_a_link_out_of_a_partition_is_refused(divided: Path, tmp_path: Path) -> None:

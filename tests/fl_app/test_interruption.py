@@ -141,6 +141,53 @@ def test_ctrl_c_in_an_ingestion_is_one_line(
     assert "the same command goes on" in error
 
 
+@pytest.mark.parametrize(
+    ("raised", "exit_code"),
+    [(KeyboardInterrupt(), ENDED_BY_CTRL_C), (SystemExit(ENDED_BY_SIGTERM), ENDED_BY_SIGTERM)],
+)
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (
+            ["partition", "store", "--scheme", "iid", "--out", "data"],
+            "data_prep.partition.partition",
+        ),
+        (["report", "run"], "fl_app.report.write_report"),
+        (["export", "run", "--out", "model"], "fl_app.runs.records.RunSummary.read"),
+    ],
+)
+def test_a_command_that_is_short_says_what_to_do(
+    raised: BaseException,
+    exit_code: int,
+    words: list[str],
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def end(*_args: object, **_kwargs: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(part, end)
+    assert rsdgc(monkeypatch, *words) == exit_code
+    text = "interrupted: it was not done; the same command begins again\n"
+    assert capsys.readouterr().err.lstrip("\n") == text  # Click ends the line of the terminal's ^C
+
+
+def test_ctrl_c_while_the_command_line_is_imported_says_nothing() -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        name == 'typer' and os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from fl_app.__main__ import main\n"
+        "main()\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, cwd=ROOT, check=False, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def test_a_closed_pipe_ends_quietly_with_0(tmp_path: Path) -> None:
     """As ``rsdgc settings | head -1`` under ``set -o pipefail``, with a reader that is gone."""
     command = [sys.executable, "-m", "fl_app.cli", "settings"]

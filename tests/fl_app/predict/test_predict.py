@@ -292,7 +292,10 @@ def test_a_run_without_its_statistics_says_so(
     assert "leave out --best" in capsys.readouterr().err
     (old / "summary.json").unlink()
     assert rsdgc(monkeypatch, *words) == 2
-    assert "the run did not finish" in capsys.readouterr().err
+    assert (
+        "is not complete: wait for its end, or continue it with rsdgc simulate --resume"
+        in capsys.readouterr().err
+    )
 
 
 def test_pixels_of_another_size_are_noted(

@@ -65,16 +65,26 @@ def test_chips_are_normalized_as_the_run_s_sites_agreed_on(
 
 def test_a_missing_model_is_named(tmp_path: Path, store: FakeStore) -> None:
     run = read_run(make_run(tmp_path / "run", rounds=1))
-    with pytest.raises(RunError, match="saved no model"):
+    with pytest.raises(RunError, match=r"model\.safetensors is missing: restore it"):
         predict(run, store, np.arange(3))
 
 
 def test_a_damaged_model_is_named(tmp_path: Path, store: FakeStore) -> None:
     run = read_run(make_run(tmp_path / "run", rounds=1))
     (run.folder / "model.safetensors").write_bytes(b"not a model")
-    with pytest.raises(RunError, match="does not fit small-resnet") as caught:
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged: .* restore it") as caught:
         predict(run, store, np.arange(3))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_diverged_is_refused(tmp_path: Path, store: FakeStore) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    model = build_model("small-resnet", 3, len(CLASSES), 16)
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.nan
+    save(run.folder, model)
+    with pytest.raises(RunError, match="holds NaN or infinity: the run diverged; train again"):
+        predict(run, store, np.arange(3))
 
 
 @pytest.mark.parametrize("bands", [3, 5])

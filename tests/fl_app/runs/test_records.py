@@ -27,10 +27,18 @@ def test_all_files_are_read(run_folder: Path) -> None:
     assert run.config.layers[0].size == 32 * 5 * 9
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(run_folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "it has no config.json; name one that rsdgc simulate or"),
+        ("summary.json", "is not complete: wait for its end, or continue it with rsdgc simulate"),
+        ("history.jsonl", "history.jsonl is missing: restore it from a copy, or run again"),
+        ("rounds.jsonl", "rounds.jsonl is missing: restore it from a copy, or run again"),
+    ],
+)
+def test_a_missing_file_is_named(run_folder: Path, name: str, text: str) -> None:
     (run_folder / name).unlink()
-    with pytest.raises(RunError, match=rf"{name} is missing"):
+    with pytest.raises(RunError, match=text):
         read_run(run_folder)
 
 
@@ -75,7 +83,7 @@ def test_no_round_at_all_is_refused(run_folder: Path) -> None:
 
 
 def test_something_else_than_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run folder"):
+    with pytest.raises(RunError, match="is not a folder; name one that rsdgc simulate or"):
         read_run(tmp_path / "nowhere")
 
 
