@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clients.evaluation import score_model
 from clients.loader import SplitLoader
+from clients.memory_format import place_model
 from clients.model_parts import ModelParts
 from clients.training import TrainReport, train
 from data_prep.dataset import Dataset
@@ -66,7 +67,7 @@ class Federation:
         )
         self._classes = len(store.classes)
         built = build_model(model, store.num_bands, self._classes, store.chip_px, seed)
-        self._model = built.to(memory_format=torch.channels_last)
+        self._model = place_model(built, DEVICE)
         self._parts = ModelParts(self._model)
         self.spec = self._parts.spec
         self.start: Flat = self._parts.vector()

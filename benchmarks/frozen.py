@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from flwr.app import MetricRecord, RecordDict
 
+from clients.memory_format import place_model
 from clients.model_parts import ModelParts
 from clients.training import train
 from data_prep.dataset import open_data
@@ -48,7 +49,7 @@ def measure(data: Path, name: str, part: str, budget: int, steps: int, weights: 
     model, _ = prepare_model(
         settings, modality_infos(store), len(store.classes), settings.initial_weights()
     )
-    parts = ModelParts(model.to(memory_format=torch.channels_last))
+    parts = ModelParts(place_model(model, torch.device("cpu")))
     spec, before = parts.spec, parts.vector()
     statistics = parts.arrays(parts.running)
     split = load_split(dataset, site, "train", torch.device("cpu"))

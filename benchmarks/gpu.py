@@ -28,7 +28,8 @@ from benchmarks.codec import median_s, synthetic_update
 from clients.acceleration import half_type
 from clients.device_memory import estimate_training
 from clients.evaluation import score_model
-from clients.loader import SplitLoader, channels_last
+from clients.loader import SplitLoader
+from clients.memory_format import format_chips, place_model
 from clients.model_parts import ModelParts
 from clients.normalization import Normalization, to_native
 from clients.optimizers import OPTIMIZERS
@@ -147,7 +148,7 @@ def training_rows(
         states=OPTIMIZERS[settings.optimizer].states,
         half=half is not None,
     )
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place_model(model, device)
     cached, streamed = (make_split(count, px, device, cached=cached) for cached in (True, False))
     augmented = replace(settings, augment=True)
     plain, forward = rival_speeds(model, cached, settings)
@@ -178,7 +179,7 @@ def rival_speeds(
     """Return chips per second of a plain loop's training, and of forward passes."""
     batches = []
     for chips, y in split.batches(settings.batch_size, None):
-        (x,) = channels_last(chips)
+        (x,) = format_chips(chips, model)
         assert x is not None
         batches.append((x, y))
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clients.loader import SplitLoader, channels_last
+from clients.loader import SplitLoader
+from clients.memory_format import format_chips
 from clients.micro_batch import MicroBatch, Part
 
 BATCH_SIZE = 64
@@ -68,7 +69,7 @@ def score_model(
     micro_batch = micro_batch or MicroBatch()
 
     def logits_of(parts: list[Part]) -> Tensor:
-        logits = [model(*channels_last(chips)) for chips, _ in parts]
+        logits = [model(*format_chips(chips, model)) for chips, _ in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     # One count per (reference, predicted) pair, flat.

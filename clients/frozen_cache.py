@@ -32,10 +32,10 @@ class FrozenPartMissing(Exception):  # noqa: N818  # an outcome that the server 
 
 
 def frozen_part(parts: ModelParts) -> FrozenPart:
-    """Return the part of a model on the CPU that is never sent in a round; it shares its memory."""
+    """Return the part of a model on the CPU that is never sent in a round, without a copy."""
     state = parts.model.state_dict()
     names = (*parts.frozen, *parts.running, *parts.local)
-    return FrozenPart({name: state[name].detach().numpy() for name in names})
+    return FrozenPart({name: state[name].detach().float().numpy() for name in names})
 
 
 def load_frozen_part(

@@ -28,14 +28,6 @@ READ_CHIPS = 256
 """Chips per read when the cache is filled: some tens of MB of host memory for any split."""
 
 
-def channels_last(chips: Chips) -> Chips:
-    """Return chips in the memory format of the model's weights.
-
-    PyTorch would otherwise convert in every layer.
-    """
-    return [x if x is None else x.contiguous(memory_format=torch.channels_last) for x in chips]
-
-
 class ChipSource(Protocol):
     """Anything that returns chips by position, such as a store on disk or arrays in memory."""
 

@@ -16,8 +16,9 @@ frozen   parameters that are not trained, and the     never change
 A running statistic relaxes toward a target. Error feedback would add up what an upload held back
 of it, and overshoot: variances would become negative. So it never enters the shared vector.
 
-Integer buffers (batch normalization's count of batches) start every round from the values that the
-model was built with, so that a round does not depend on what the process did before.
+All other buffers start every round from the values that the model was built with, so that a round
+does not depend on what the process did before: integers (batch normalization's count of batches),
+masks with infinite values, and what is not in the ``state_dict``.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class ModelParts:
                     local.append(name)
                 else:
                     shared[name] = tuple(tensor.shape)
-            elif tensor.is_floating_point() and name in buffers:
+            elif name in buffers and may_be_statistic(tensor):
                 if prefix in frozen_norms:
                     frozen.append(name)
                 elif in_norm and keeps_statistics:
@@ -88,11 +89,8 @@ class ModelParts:
             raise SettingError("no parameter of the model is trained: freeze fewer layers")
         self.spec = ModelSpec.from_shapes(shared)
         self.running, self.local, self.frozen = tuple(running), tuple(local), tuple(frozen)
-        self._counters = {
-            name: buffer.clone()
-            for name, buffer in buffers.items()
-            if not buffer.is_floating_point()
-        }
+        sent_or_kept = {*running, *local, *frozen}
+        self._constants = {n: b.clone() for n, b in buffers.items() if n not in sent_or_kept}
 
     def vector(self, out: Float32 | None = None) -> Float32:
         """Copy the shared part into a vector, float32 [spec.size]: into ``out``, or a new one."""
@@ -107,16 +105,17 @@ class ModelParts:
     def load_vector(self, flat: Float32) -> None:
         """Copy a vector, float32 [spec.size], into the shared part; it may be read-only.
 
-        Integer buffers return to the values that the model was built with. :class:`SettingError`
-        is raised if the vector's size is not the model's.
+        The other buffers return to the values that the model was built with.
+        :class:`SettingError` is raised if the vector's size is not the model's.
         """
         _check_size(flat.size, self.spec)
         buffers = dict(self.model.named_buffers())
         with torch.no_grad():
             for tensor, start, stop in self._shared():
                 tensor.copy_(_as_tensor(flat[start:stop]).view(tensor.shape))
-            for name, value in self._counters.items():
-                buffers[name].copy_(value)
+            for name, value in self._constants.items():
+                if name in buffers and buffers[name].shape == value.shape:
+                    buffers[name].copy_(value)
 
     def add(self, flat: Float32, factor: float) -> None:
         """Add ``factor`` times a vector, float32 [spec.size], to the shared part."""
@@ -162,7 +161,14 @@ class ModelParts:
 
 def has_statistics(module: nn.Module) -> bool:
     """Return whether a module normalizes by running statistics, as batch normalization does."""
-    return isinstance(module._buffers.get("running_mean"), Tensor)  # noqa: SLF001
+    return isinstance(dict(module.named_buffers(recurse=False)).get("running_mean"), Tensor)
+
+
+def may_be_statistic(buffer: Tensor) -> bool:
+    """Return whether a buffer can be averaged; of one on the meta device all values can."""
+    if not buffer.is_floating_point():
+        return False
+    return buffer.is_meta or bool(torch.isfinite(buffer).all())
 
 
 def set_training_mode(model: nn.Module) -> None:

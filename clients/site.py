@@ -42,12 +42,12 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-import torch
 from torch import nn
 
 from clients.evaluation import Score, SiteScores, score_model
 from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
+from clients.memory_format import place_model
 from clients.micro_batch import MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import ReferenceMissing, check_finite, update_replica
@@ -144,8 +144,7 @@ class Site:
             if split is not None:
                 split.check_labels(num_classes)
         self.name = name
-        # Convolutions are 10 % faster in channels_last on a CPU, and more on a GPU with bfloat16.
-        self.model = model.to(device=train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = place_model(model, train.device)
         self.parts = ModelParts(self.model, batch_norm)
         self.spec = self.parts.spec
         #: which layers of the shared part this site has, bool [num_layers]
@@ -158,7 +157,7 @@ class Site:
         # Only now that the shared part is known, which is the same at all sites.
         for layer, parameter in self.model.named_parameters():
             if in_branch(layer, lacking):
-                parameter.requires_grad_(requires_grad=False)
+                parameter.requires_grad = False
         self.train = train
         self.test = test
         self.val = val

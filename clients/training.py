@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from clients.acceleration import MixedPrecision, half_type
 from clients.augment import crop, drop_bands, drop_modalities, flips_and_quarter_turns, jitter
-from clients.loader import Chips, SplitLoader, channels_last
+from clients.loader import Chips, SplitLoader
+from clients.memory_format import format_chips
 from clients.micro_batch import MicroBatch, Part
 from clients.model_parts import set_training_mode
 from clients.optimizers import OPTIMIZERS
@@ -187,7 +188,8 @@ class _Step:
         for chips, y in parts:
             with _running_statistics(self._model, used=len(y) == 1), self.precision.forward():
                 # In float32: a softmax of bfloat16 logits has two or three digits.
-                loss = self._loss(self._model(*channels_last(chips)).float(), y)
+                logits = self._model(*format_chips(chips, self._model))
+                loss = self._loss(logits.float(), y)
             if len(parts) > 1:
                 loss = loss * (len(y) / sum(len(labels) for _, labels in parts))
             self.precision.backward(loss)

@@ -86,7 +86,9 @@ def load_network(
     if not path.is_file():
         raise RunFolderError(f"{path} is missing: restore it from a copy, or run again")
     name = config.model
-    kept = {"model": name, "batch-norm": config.settings.get("batch-norm", "average")}
+    # The seed, because buffers that are drawn from it need not be in the file.
+    kept = {"model": name}
+    kept |= {key: config.settings[key] for key in ("batch-norm", "seed") if key in config.settings}
     model, _ = prepare_model(Settings.from_mapping(kept), modalities, num_classes, None)
     try:
         weights = load_file(path)

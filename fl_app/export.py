@@ -156,9 +156,12 @@ def _trace(model: DeliveredModel) -> torch.export.ExportedProgram:
                 physical, chips, dynamic_shapes=(tuple({0: batch} for _ in chips),)
             )
     except Exception as error:
+        reason = describe_error(error)
+        if "Constraints violated" in reason:
+            reason = "it fixes the number of chips, as len(x) does and x.shape[0] does not"
         raise SettingError(
-            f"PyTorch cannot export model {model.name} ({describe_error(error)}): use "
-            f"{model.file} with the network's code"
+            f"PyTorch cannot export model {model.name} ({reason}): use {model.file} with the "
+            "network's code"
         ) from None
 
 

@@ -23,7 +23,7 @@ from clients.device_memory import (
     process_bytes,
 )
 from clients.optimizers import OPTIMIZERS
-from fl_app.models import takes_modalities
+from fl_app.prepared_model import input_shapes
 from fl_app.settings import Settings
 from strategies.sites import ModalityInfo
 
@@ -92,11 +92,3 @@ def plan_gpu(
             settings.batch_size,
         )
     return plan
-
-
-def input_shapes(model_name: str, modalities: Sequence[ModalityInfo]) -> list[tuple[int, int, int]]:
-    """Return the shape (C, H, W) of a chip in each tensor that a model takes."""
-    if takes_modalities(model_name):
-        return [(len(modality.bands), modality.px, modality.px) for modality in modalities]
-    px = max(modality.px for modality in modalities)  # coarser ones are resampled to the finest
-    return [(sum(len(modality.bands) for modality in modalities), px, px)]

@@ -16,6 +16,7 @@ from fl_app.models.adapters import adaptable_layers, add_adapters
 from fl_app.models.freezing import HEAD, freeze, select
 from fl_app.models.group_norm import replace_batch_norm
 from fl_app.models.initial_weights import WeightMatch, load_weights, match_weights
+from fl_app.models.network_trial import check_gradient
 from fl_app.models.weight_file import WeightFile
 from fl_app.settings import Settings
 from rsdgc.errors import SettingError
@@ -64,8 +65,18 @@ def prepare_model(
         match = (match_weights if on_meta else load_weights)(model, WeightFile(weights), modalities)
     if settings.batch_norm == "group":
         model = replace_batch_norm(model)
-    _choose_trained(model, num_classes, settings)
+    choice = _choose_trained(model, num_classes, settings)
+    if choice:
+        check_gradient(model, input_shapes(settings.model, modalities), choice)
     return model, match
+
+
+def input_shapes(model_name: str, modalities: Sequence[ModalityInfo]) -> list[tuple[int, int, int]]:
+    """Return the shape (C, H, W) of a chip in each tensor that a model takes."""
+    if takes_modalities(model_name):
+        return [(len(modality.bands), modality.px, modality.px) for modality in modalities]
+    px = max(modality.px for modality in modalities)  # coarser ones are resampled to the finest
+    return [(sum(len(modality.bands) for modality in modalities), px, px)]
 
 
 def agree_on_model(sites: SiteManager, settings: Settings) -> tuple[nn.Module, WeightMatch | None]:
@@ -111,8 +122,8 @@ def check_modalities(sites: SiteManager, settings: Settings, model: nn.Module) -
     sites.refuse_lacking(f"and model {settings.model} {reason}{fewer}")
 
 
-def _choose_trained(model: nn.Module, num_classes: int, settings: Settings) -> None:
-    """Add adapters, and freeze what the settings do not train."""
+def _choose_trained(model: nn.Module, num_classes: int, settings: Settings) -> str:
+    """Add adapters, and freeze what the settings do not train; return the setting that says so."""
     trained = settings.train_only
     if settings.adapters != "none":
         kept = select(model, num_classes, trained or HEAD, "train-only")
@@ -120,11 +131,15 @@ def _choose_trained(model: nn.Module, num_classes: int, settings: Settings) -> N
         before = set(dict(model.named_parameters()))
         add_adapters(model, layers, settings.adapter_rank, settings.adapter_alpha, settings.seed)
         freeze(model, before - kept, "adapters")
-    elif trained:
+        return f"adapters={settings.adapters}"
+    if trained:
         kept = select(model, num_classes, trained, "train-only")
         freeze(model, set(dict(model.named_parameters())) - kept, "train-only")
-    elif settings.freeze:
+        return f"train-only={trained}"
+    if settings.freeze:
         freeze(model, select(model, num_classes, settings.freeze, "freeze"), "freeze")
+        return f"freeze={settings.freeze}"
+    return ""
 
 
 def _adapted_layers(

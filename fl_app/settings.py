@@ -107,16 +107,19 @@ class Settings(BaseModel):
     )
     budget: str = Field(
         "200x",
+        coerce_numbers_to_str=True,
         description="Size of an upload: `100x` is a hundredth of the float32 model, "
         "`50000` is bytes.",
     )
     budget_down: str = Field(
         AUTO,
+        coerce_numbers_to_str=True,
         description="Size of a message to a site, as `budget`; `1x`: the whole model each round. "
         "`auto`: `1x` for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, else `67x`.",
     )
     budget_final: str = Field(
         AUTO,
+        coerce_numbers_to_str=True,
         description="Size of the last patch, which makes the published model the final one; "
         "`1x`: the whole true model. `auto`: `1x` for `dgc`, `rs-dgc-paper` and "
         "`rs-dgc-static`, else `10x`.",

@@ -31,9 +31,8 @@ from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
 from fl_app.runs.replacement import check_replaceable, replacing
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, describe_sites
+from fl_app.strategy import check_budgets
 from fl_app.tracking import check_installed
-from rsdgc import fit_ratios, uniform_shares
-from rsdgc.budget import parse_budget
 from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir
@@ -197,11 +196,7 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
         model, _ = prepare_model(settings, sites.data.modalities, len(data.classes), weights)
         spec = ModelParts(model, settings.batch_norm).spec
     check_modalities(sites, settings, model)
-    down, final = settings.resolved("budget_down"), settings.resolved("budget_final")
-    for budget in (settings.budget, down, final):
-        budget_bytes = parse_budget(budget, spec.dense_bytes)
-        if settings.method != "fedavg" and budget_bytes < spec.dense_bytes:
-            fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
+    check_budgets(settings, spec)
 
 
 def _free_run_folder(settings: Settings, dataset: Dataset) -> Path:

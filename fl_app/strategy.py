@@ -15,8 +15,8 @@ from clients.model_parts import ModelParts
 from fl_app.methods import find_method
 from fl_app.runs.folder import ActiveRun
 from fl_app.setting_values import AUTO
-from fl_app.settings import DEFAULT_MOMENTUM, Settings
-from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec
+from fl_app.settings import DEFAULT_MOMENTUM, Settings, hyphenated
+from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec, fit_ratios, uniform_shares
 from rsdgc.budget import parse_budget
 from rsdgc.errors import SettingError
 from rsdgc.frozen_part import FrozenPart
@@ -74,6 +74,7 @@ def build_strategy(
             privacy=privacy,
             aggregator=AGGREGATORS[settings.aggregation],
         )
+    check_budgets(settings, spec)
     # One control each: patches carry the changes of all sites, which are spread over the layers
     # differently than one site's, and the last patch has a budget of its own.
     up = _rate_control(settings, spec, settings.budget, _warm_up_rounds(settings, sites))
@@ -89,6 +90,20 @@ def build_strategy(
         aggregator=AGGREGATORS[settings.aggregation],
         privacy=privacy,
     )
+
+
+def check_budgets(settings: Settings, spec: ModelSpec) -> None:
+    """Raise :class:`SettingError` if a budget is below one neighborhood of each layer."""
+    if settings.method == "fedavg":
+        return
+    for name in ("budget", "budget_down", "budget_final"):
+        budget = settings.resolved(name)
+        budget_bytes = parse_budget(budget, spec.dense_bytes)
+        if budget_bytes < spec.dense_bytes:
+            try:
+                fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
+            except SettingError as error:
+                raise SettingError(f"{hyphenated(name)}={budget}: {error}") from None
 
 
 def cautions(settings: Settings) -> Iterator[str]:

@@ -21,7 +21,8 @@ from benchmarks.reproduce.experiments import Experiment
 from benchmarks.reproduce.gradient_methods import compression, find_method
 from clients.augment import flips_and_quarter_turns
 from clients.evaluation import score_model
-from clients.loader import Chips, SplitLoader, channels_last
+from clients.loader import Chips, SplitLoader
+from clients.memory_format import format_chips, place_model
 from data_prep.dataset import Dataset, open_data
 from data_prep.ingest.class_folders import ingest_class_folders
 from fl_app.models import build_model
@@ -85,7 +86,7 @@ class Node:
             )
         classes, bands = len(self._store.classes), self._store.num_bands
         network = build_model(experiment.model, bands, classes, experiment.px, seed)
-        model = Resized(network, experiment.px).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = place_model(Resized(network, experiment.px), self.device)
         parallel = DistributedDataParallel(model)
         steps = max(1, round(experiment.epochs * (len(train) // experiment.batch_size)))
         state, momentum = self._register(parallel, method, times, seed, experiment, steps)
@@ -101,7 +102,7 @@ class Node:
                 for group in optimizer.param_groups:
                     group["lr"] = _rate(experiment.learning_rate, step, steps)
                 optimizer.zero_grad()
-                loss = F.cross_entropy(parallel(*channels_last(images)), y)
+                loss = F.cross_entropy(parallel(*format_chips(images, model)), y)
                 loss.backward()  # type: ignore[no-untyped-call]
                 if state is None and experiment.clip_norm:
                     nn.utils.clip_grad_norm_(model.parameters(), experiment.clip_norm)

@@ -32,12 +32,8 @@ from fl_app.model_catalog import ARGUMENTS, LEAST_CHIP_PX
 from fl_app.models import timm_models
 from fl_app.models.fusion import FusionAttention, FusionConcat
 from fl_app.models.hyper_cnn import HyperCNN
-from fl_app.models.own_networks import (
-    accepts_missing,
-    asks_for_modalities,
-    bind_arguments,
-    build_own,
-)
+from fl_app.models.network_trial import accepts_missing
+from fl_app.models.own_networks import asks_for_modalities, bind_arguments, build_own
 from fl_app.models.small_networks import SmallCNN, SmallResNet
 from rsdgc.errors import SettingError
 from rsdgc.registry import Registry

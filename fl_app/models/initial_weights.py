@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor, nn
 
+from clients.model_parts import may_be_statistic
 from fl_app.models.weight_file import FLOATING_POINT, WeightFile
 from rsdgc.errors import SettingError
 from rsdgc.spec import branch_key
@@ -134,7 +135,7 @@ def match_weights(
     Parameters
     ----------
     model : torch.nn.Module
-        On any device, meta included. Floating-point parameters and buffers count.
+        On any device, meta included. Parameters count, and buffers of finite numbers.
     file : WeightFile
         The weights.
     modalities : sequence of ModalityInfo
@@ -146,8 +147,11 @@ def match_weights(
         Less than :data:`LEAST_SHARE` of the model's values would come from the file, or more than
         a few entries have another shape there.
     """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     entries = {
-        name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in parameters or may_be_statistic(tensor)
     }
     sources = {n: e.shape for n, e in file.entries.items() if e.dtype in FLOATING_POINT}
     matched: dict[str, str] = {}

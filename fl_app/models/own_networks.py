@@ -1,17 +1,16 @@
 """Networks that are not built in: called with what they ask for, and tried before they are used.
 
 A builder is a function or a class that returns a :class:`torch.nn.Module`. What it returns is tried
-on two chips of zeros, in evaluation and in training mode, so that a mistake is one line before the
-run and not a failure at every site in the middle of it.
+(:mod:`fl_app.models.network_trial`), and its entries are checked for what cannot be sent.
 """
 
 from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -19,10 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from clients.model_parts import has_statistics
+from fl_app.models.network_trial import NetworkError, try_network
 from rsdgc.errors import SettingError, describe_error
-
-if TYPE_CHECKING:  # strategies imports Flower, which takes a second
-    from strategies.sites import ModalityInfo
 
 Builder = Callable[..., nn.Module]
 
@@ -79,23 +77,6 @@ def asks_for_modalities(builder: Builder) -> bool:
         return False  # refused where it is called
 
 
-def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> bool:
-    """Return whether a fusion network works with each modality missing, and with each alone."""
-    shapes = [(2, len(m.bands), m.px, m.px) for m in modalities]
-    modes = _modes(model)
-    model.eval()
-    try:
-        for index in range(len(shapes)):
-            for absent in ({index}, set(range(len(shapes))) - {index}):
-                if 0 < len(absent) < len(shapes):
-                    _logits(model, shapes, absent)
-    except Exception:  # whatever a user's code raises
-        return False
-    finally:
-        _set_modes(modes)
-    return True
-
-
 def bind_arguments(
     name: str, builder: Builder, arguments: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
@@ -144,17 +125,17 @@ def _build_on(
             model = _call(name, builder, arguments)
             if device.type == "cpu":
                 model = _to_cpu(name, model)
-            _try(name, model, _input_shapes(builder, arguments), arguments["num_classes"])
-        except _NetworkError as error:
+            _check_types(name, model)
+            try_network(name, model, _input_shapes(builder, arguments), arguments["num_classes"])
+        except NetworkError as error:
             if not remedy:
                 raise
             raise SettingError(f"{error}; {remedy}") from error.__cause__
     _check_layers(name, model)
+    if device.type == "cpu" and _has_own_buffers(model):
+        with device, _seeded(seed):
+            _check_repeatable(name, model, _call(name, builder, arguments))
     return model
-
-
-class _NetworkError(SettingError):
-    """The network raised an exception."""
 
 
 @contextmanager
@@ -182,7 +163,14 @@ def _call(name: str, builder: Builder, arguments: Mapping[str, Any]) -> nn.Modul
         model: object = builder(*positional, **by_name)
     except (Exception, SystemExit) as error:
         reason = describe_error(error, _source_file(builder))
-        raise _NetworkError(f"model {name!r} cannot be built: {reason}") from error
+        raise NetworkError(f"model {name!r} cannot be built: {reason}") from error
+    # What torch.compile makes of a network: the setting `compile` does the same at each site.
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SettingError(
+            f"model {name!r} is compiled by torch.jit: return the network as it is, and set "
+            "compile=true"
+        )
     if isinstance(model, nn.Module):
         if model in _built:
             raise SettingError(
@@ -213,73 +201,27 @@ def _source_file(builder: Builder) -> str | None:
 
 
 def _input_shapes(builder: Builder, arguments: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Return the shape (C, H, W) of a chip in each tensor that a network takes."""
     if asks_for_modalities(builder):
-        return [(2, len(m.bands), m.px, m.px) for m in arguments["modalities"]]
-    return [(2, arguments["num_bands"], arguments["chip_px"], arguments["chip_px"])]
+        return [(len(m.bands), m.px, m.px) for m in arguments["modalities"]]
+    return [(arguments["num_bands"], arguments["chip_px"], arguments["chip_px"])]
 
 
-def _try(name: str, model: nn.Module, shapes: Sequence[tuple[int, ...]], num_classes: int) -> None:
-    """Refuse a network that does not map two chips of zeros to two rows of logits.
-
-    It is left as it was, but for lazy layers, which take their sizes from the first chips.
-    """
-    chips = " and ".join(map(str, shapes))
-    modes = _modes(model)
-    buffers: dict[str, Tensor] = {}
-    for mode in ("evaluation", "training"):
-        model.train(mode == "training")
-        try:
-            logits = _logits(model, shapes)
-        except Exception as error:
-            raise _NetworkError(
-                f"model {name!r} fails on chips {chips} in {mode} mode: {describe_error(error)}"
-            ) from error
-        if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
-            raise SettingError(
-                f"model {name!r} maps chips {chips} in {mode} mode to {_describe_output(logits)}: "
-                f"return logits {(2, num_classes)}"
+def _check_types(name: str, model: nn.Module) -> None:
+    """Refuse a network whose parameters cannot be sent as one float32 vector."""
+    for layer, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            remedy = (
+                "use two real layers for its real and imaginary parts"
+                if parameter.is_complex()
+                else "return the network's .float()"
             )
-        if mode == "evaluation":  # only now do the buffers of lazy layers have values
-            buffers = {key: buffer.clone() for key, buffer in _buffers(model)}
-    with torch.no_grad():
-        for key, buffer in _buffers(model):  # normalization must not learn from the zeros
-            buffer.copy_(buffers[key])
-    _set_modes(modes)
-
-
-@torch.no_grad()
-def _logits(
-    model: nn.Module, shapes: Sequence[tuple[int, ...]], absent: Collection[int] = ()
-) -> object:
-    """Return what a model makes of zeros of these shapes; None stands for those that are absent."""
-    chips = [None if i in absent else torch.zeros(shape) for i, shape in enumerate(shapes)]
-    logits: object = model(*chips)
-    return logits
-
-
-def _modes(model: nn.Module) -> dict[nn.Module, bool]:
-    return {module: module.training for module in model.modules()}
-
-
-def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
-    for module, training in modes.items():
-        module.training = training
-
-
-def _buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    return ((key, buffer) for key, buffer in model.named_buffers() if not is_lazy(buffer))
-
-
-def _describe_output(output: object) -> str:
-    if isinstance(output, Tensor):
-        return str(tuple(output.shape))
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with {', '.join(map(str, output))}"
-    return type(output).__name__
+            raise SettingError(f"model {name!r}: layer {layer!r} is {kind}: {remedy}")
 
 
 def _check_layers(name: str, model: nn.Module) -> None:
-    """Refuse a network whose parameters cannot be sent as one float32 vector."""
+    """Refuse a network with entries that cannot be sent, now that lazy layers have a size."""
     parameters = dict(model.named_parameters())
     if not parameters:
         raise SettingError(f"model {name!r} has no parameters: there is nothing to train")
@@ -289,11 +231,36 @@ def _check_layers(name: str, model: nn.Module) -> None:
                 f"model {name!r}: layer {layer!r} has no size after a forward pass: use the layer, "
                 "or remove it"
             )
-        if parameter.dtype != torch.float32:
-            kind = str(parameter.dtype).removeprefix("torch.")
-            remedy = (
-                "use two real layers for its real and imaginary parts"
-                if parameter.is_complex()
-                else "return the network's .float()"
+        if parameter.numel() == 0:
+            raise SettingError(
+                f"model {name!r}: layer {layer!r} of shape {tuple(parameter.shape)} is empty: "
+                "remove it"
             )
-            raise SettingError(f"model {name!r}: layer {layer!r} is {kind}: {remedy}")
+    for entry, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise SettingError(
+                f"model {name!r}: {entry!r} is {type(value).__name__}, which is not sent: remove "
+                "get_extra_state, or register a buffer in its place"
+            )
+
+
+def _has_own_buffers(model: nn.Module) -> bool:
+    """Return whether a network has buffers that are not those of a normalization."""
+    return any(
+        any(True for _ in module.buffers(recurse=False)) and not has_statistics(module)
+        for module in model.modules()
+    )
+
+
+def _check_repeatable(name: str, model: nn.Module, again: nn.Module) -> None:
+    """Refuse a network whose buffers are others each time: those of two sites would differ."""
+    buffers = dict(again.named_buffers())
+    for key, buffer in model.named_buffers():
+        other = buffers.get(key)
+        if other is None or is_lazy(other):  # it is made by the first chips
+            continue
+        if not torch.equal(buffer.nan_to_num(), other.to(buffer.device).nan_to_num()):
+            raise SettingError(
+                f"model {name!r} builds buffer {key!r} with other values each time: draw them from "
+                "PyTorch's, NumPy's or Python's global generator, which is seeded, or set a seed"
+            )

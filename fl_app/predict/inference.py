@@ -14,7 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.loader import Chips, channels_last
+from clients.loader import Chips
+from clients.memory_format import format_chips, place_model
 from clients.micro_batch import MicroBatch, Part
 from clients.normalization import ModalityNormalizer, Normalization, stack_modalities, to_native
 from data_prep.ingest.scene_reader import Rows, SceneReader
@@ -75,7 +76,7 @@ class SceneClassifier:
         self._rows, self._cols = axes
         self._min_valid = min_valid
         self._device = device
-        self._network = model.network.to(device).to(memory_format=torch.channels_last).eval()
+        self._network = place_model(model.network, device).eval()
         self._stacked = not model.fusion
         own = [s for s, here in zip(model.statistics, scene.present, strict=True) if here]
         self._normalizers = [
@@ -164,7 +165,8 @@ class SceneClassifier:
         return result
 
     def _probabilities(self, parts: list[Part]) -> Tensor:
-        logits = [self._network(*channels_last(chips)).float() for chips, _ in parts]
+        network = self._network
+        logits = [network(*format_chips(chips, network)).float() for chips, _ in parts]
         return torch.softmax(torch.cat(logits), dim=1)
 
     def _chips(self, band: _Band, starts: NDArray[np.int64], *, check: bool) -> Chips:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from clients.frozen_cache import frozen_part
 from clients.mapped_vectors import create_vector, open_vector
 from clients.model_parts import ModelParts, set_training_mode
 from rsdgc.errors import RunError, SettingError
@@ -150,3 +151,36 @@ def test_loading_a_mapped_replica_copies_at_most_a_layer(
     tracemalloc.stop()
     assert peak < copied_layers * 360_000 + 100_000
     np.testing.assert_array_equal(parts.vector(), replica)
+
+
+class Constants(nn.Module):
+    """Buffers that are not statistics; forward passes change two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filters", torch.ones(2, dtype=torch.complex64))
+        self.register_buffer("cache", torch.zeros(2), persistent=False)
+        self.register_buffer("mean", torch.zeros(2, dtype=torch.bfloat16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        self.cache += 1
+        logits: torch.Tensor = self.head(x)
+        return logits
+
+
+def test_buffers_that_are_not_statistics_start_every_round_as_built() -> None:
+    model = Constants()
+    parts = ModelParts(model)
+    assert parts.running == ("mean",)
+    model(torch.zeros(3, 2))
+    parts.load_vector(parts.vector())
+    assert model.seen == 0
+    assert not model.cache.any()
+    assert torch.isinf(model.mask).sum() == 1
+    assert frozen_part(parts).arrays["mean"].dtype == np.float32
+    with torch.device("meta"):
+        assert ModelParts(Constants()).spec.size == parts.spec.size

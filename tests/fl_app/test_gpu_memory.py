@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.device_memory import TrainingMemory
 from clients.site import Site
 from fl_app import client_app, gpu_memory
-from fl_app.gpu_memory import input_shapes, plan_gpu
+from fl_app.gpu_memory import plan_gpu
 from fl_app.models import build_model
 from fl_app.settings import Settings
 from fl_app.simulation import _gpus_per_site
@@ -127,12 +127,6 @@ def test_on_a_cpu_sites_are_closed_while_memory_is_short(
     client_app.opened_sites.clear()
     assert next(free) == 10**9  # there was nothing left to close
     assert len(sites) == 3
-
-
-def test_inputs_of_a_model() -> None:
-    for order in ([OPTICAL, RADAR], [RADAR, OPTICAL]):
-        assert input_shapes("small-cnn", order) == [(5, 16, 16)]
-    assert input_shapes("fusion-concat", [OPTICAL, RADAR]) == [(3, 16, 16), (2, 8, 8)]
 
 
 @pytest.mark.parametrize("sites_per_gpu", [1, 2, 3, 4, 7, 16])

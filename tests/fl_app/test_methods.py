@@ -12,7 +12,7 @@ from flwr.app import MessageType
 from torch import nn
 from torch.nn import functional
 
-from clients.loader import channels_last
+from clients.memory_format import format_chips
 from clients.model_parts import ModelParts
 from data_prep.dataset import open_data
 from fl_app.methods import METHODS
@@ -67,7 +67,7 @@ class Reference:
         split = self.splits[index]
         assert split is not None
         ((chips, y),) = split.batches(64, 0)
-        functional.cross_entropy(self.model(*channels_last(chips)), y).backward()
+        functional.cross_entropy(self.model(*format_chips(chips, self.model)), y).backward()
         if clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
         grads = [p.grad.reshape(-1) for p in self.model.parameters() if p.grad is not None]

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Message
 
+from fl_app.delivered_model import load_delivered
+from fl_app.models import build_model
 from rsdgc.errors import SettingError
 from tests.federation import make_data, run, settings
 
@@ -56,6 +59,37 @@ def test_a_network_of_a_code_folder_trains_and_is_reported(
     chosen = settings(data, tmp_path / "run", **own)
     run(chosen, nodes=2, report=True)
     assert (tmp_path / "run" / "report.html").exists()
+
+
+DRAWN = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_bands, num_classes):
+        super().__init__()
+        self.register_buffer("order", torch.randperm(16))
+        self.register_buffer("gain", torch.rand(num_bands), persistent=False)
+        self.conv, self.head = nn.Conv2d(num_bands, 8, 3, padding=1), nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = self.conv(x * self.gain.view(1, -1, 1, 1)).mean(3)
+        return self.head(x[:, :, self.order].view(x.size(0), 8, -1).mean(1))
+"""
+
+
+def test_a_delivered_network_has_the_buffers_that_its_sites_had(
+    own: dict[str, Any], data: Path, tmp_path: Path, code_dir: Path
+) -> None:
+    (code_dir / "their_buffers.py").write_text(DRAWN)
+    chosen = settings(data, tmp_path / "run", **own | {"model": "their_buffers:Net"}, seed=5)
+    run(chosen, nodes=2)
+    expected = build_model("their_buffers:Net", 3, 3, 16, seed=5)
+    network = load_delivered(tmp_path / "run").network
+    for name, buffer in expected.named_buffers():
+        assert torch.equal(network.get_buffer(name), buffer)
+    assert not torch.equal(network.conv.weight, expected.conv.weight)
 
 
 def test_a_site_that_lacks_the_code_is_named_and_the_run_goes_on(

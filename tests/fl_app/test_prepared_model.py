@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from fl_app.models import build_model
-from fl_app.prepared_model import prepare_model
+from fl_app.prepared_model import input_shapes, prepare_model
 from fl_app.settings import Settings
 from rsdgc.errors import SettingError
 from strategies import messages
@@ -162,6 +162,52 @@ def test_settings_that_train_nothing_or_contradict_are_refused(
 ) -> None:
     with pytest.raises(SettingError, match=words):
         prepared(**changes)
+
+
+def test_inputs_of_a_model() -> None:
+    optical, radar = ModalityInfo("optical", ("r", "g", "b"), 16), ModalityInfo("sar", ("vv",), 8)
+    for order in ([optical, radar], [radar, optical]):
+        assert input_shapes("small-cnn", order) == [(4, 16, 16)]
+    assert input_shapes("fusion-concat", [optical, radar]) == [(3, 16, 16), (1, 8, 8)]
+
+
+UNUSED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_bands, num_classes):
+        super().__init__()
+        self.used, self.unused = nn.Conv2d(num_bands, num_classes, 3), nn.Linear(7, 7)
+
+    def forward(self, x):
+        return self.used(x).mean((2, 3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train-only": "unused"}, "train-only=unused trains nothing that the class scores"),
+        ({"freeze": "used"}, "freeze=used trains nothing that the class scores depend on"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_is_trained_must_reach_the_scores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    words: str,
+    device: str,
+) -> None:
+    (tmp_path / "with_unused.py").write_text(UNUSED)
+    monkeypatch.syspath_prepend(tmp_path)
+    with torch.device(device):
+        with pytest.raises(SettingError, match=words):
+            prepared(model="with_unused:Net", **changes)
+        assert trained(prepared(model="with_unused:Net", freeze="unused")) == {
+            "used.weight",
+            "used.bias",
+        }
 
 
 def test_the_model_of_a_run_with_adapters_is_a_plain_one(data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from fl_app.settings import Settings
-from fl_app.strategy import _warm_up_rounds, cautions
+from fl_app.strategy import _warm_up_rounds, cautions, check_budgets
+from rsdgc import ModelSpec
+from rsdgc.errors import SettingError
 from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
 from tests.federation import run, settings
 
@@ -111,3 +113,19 @@ def test_the_published_warm_up_is_four_epochs(given: dict[str, Any], rounds: int
     for number, chips in enumerate((100, 50)):
         sites.sites[f"s{number}"] = SiteInfo(f"s{number}", number, chips, 0, ("optical",))
     assert _warm_up_rounds(Settings.from_mapping(given), sites) == rounds
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"budget": 3}, "budget=3: a budget of 3 bytes .*: allow at least"),
+        ({"budget-down": "4000x"}, "budget-down=4000x: .*: allow at least"),
+        ({"budget-final": "5"}, "budget-final=5: .*: allow at least"),
+    ],
+)
+def test_a_budget_that_is_too_small_is_named(changes: dict[str, Any], words: str) -> None:
+    spec = ModelSpec.from_shapes({"conv": (8, 3, 3, 3), "head": (3, 8)})
+    whole = dict.fromkeys(("budget", "budget-down", "budget-final"), "1x")
+    check_budgets(Settings.from_mapping(whole), spec)
+    with pytest.raises(SettingError, match=words):
+        check_budgets(Settings.from_mapping(whole | changes), spec)

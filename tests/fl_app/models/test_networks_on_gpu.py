@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from clients.device_memory import estimate_training
-from fl_app.gpu_memory import input_shapes
 from fl_app.models import LEAST_CHIP_PX, MODELS
-from fl_app.prepared_model import prepare_model
+from fl_app.prepared_model import input_shapes, prepare_model
 from fl_app.settings import Settings
 from strategies.sites import ModalityInfo
 from tests.clients.fake_cuda import GPU, fake_cuda

@@ -20,6 +20,7 @@ from rsdgc.errors import SettingError
 MODULE = """
 import random
 import sys
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -137,6 +138,112 @@ class Output(Linear):
         return {"logits": super().forward(chips), "features": chips}
 
 
+class View(Linear):
+    # Both fail on memory that is channels last.
+    def forward(self, chips):
+        return self.head(chips.view(chips.shape[0], -1))
+
+
+class Volume(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.norm = nn.Conv3d(1, 6, 3), nn.BatchNorm3d(6)
+        self.head = nn.Linear(6, num_classes)
+
+    def forward(self, chips):
+        volume = self.norm(self.conv(chips.unsqueeze(1)))
+        return self.head(volume.view(*volume.shape[:2], -1).mean(2))
+
+
+class Constants(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.register_buffer("order", torch.randperm(shape["num_bands"]))
+        self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+        self.register_buffer("filters", torch.randn(3, 3, dtype=torch.complex64))
+        self.register_buffer("gain", torch.rand(shape["num_bands"]), persistent=False)
+        self.register_buffer("short", torch.ones(2, dtype=torch.bfloat16))
+
+    def forward(self, chips):
+        return super().forward(chips[:, self.order] * self.gain.view(1, -1, 1, 1))
+
+
+def compiled(num_bands, num_classes):
+    return torch.compile(tiny(num_classes, num_bands))
+
+
+class Detached(Linear):
+    def forward(self, chips):
+        return super().forward(chips).detach()
+
+
+class Decided(Linear):
+    def forward(self, chips):
+        return nn.functional.one_hot(super().forward(chips).argmax(1), self.head.out_features)
+
+
+class Overwritten(Linear):
+    def forward(self, chips):
+        logits = super().forward(chips).exp()
+        return logits.log().add(logits.mul_(2))
+
+
+class KeepsGraph(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, chips):
+        logits = super().forward(chips)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * logits.mean()
+        return logits
+
+
+class Squeezed(Linear):
+    def forward(self, chips):
+        return super().forward(chips).squeeze()
+
+
+class Pairs(Linear):
+    def forward(self, chips):
+        return super().forward(chips.view(-1, 2, *chips.shape[1:]).flatten(0, 1))
+
+
+class Lookup(nn.Module):
+    def __init__(self, num_bands, num_classes):
+        super().__init__()
+        self.table = nn.Embedding(9, 4, sparse=True)
+        self.head = nn.Linear(4 * num_bands, num_classes)
+
+    def forward(self, chips):
+        return self.head(self.table(chips.clamp(0, 8).long()).mean((2, 3)).flatten(1))
+
+
+class Unseeded(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        values = np.random.default_rng().random((2, 2))
+        self.register_buffer("codes", torch.from_numpy(values).cpu())
+
+
+class ExtraState(Linear):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+
+class EmptyLayer(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.extra = nn.Parameter(torch.zeros(0, 3))
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.ReLU())
+
+
 class Auxiliary(Linear):
     def forward(self, chips):
         logits = super().forward(chips)
@@ -211,12 +318,17 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "ValueDependent",
         "every_generator",
         "in_evaluation_mode",
+        "View",
+        "Volume",
+        "Constants",
+        "compiled",
     ],
 )
 def test_a_network_is_built_with_what_it_asks_for_and_trains(module: str, name: str) -> None:
     model = build_model(f"{module}:{name}", 5, 3, 8, seed=4)
     same = build_model(f"{module}:{name}", 5, 3, 8, seed=4)
     assert all(map(torch.equal, model.state_dict().values(), same.state_dict().values()))
+    assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training == (name != "in_evaluation_mode")
     chips, labels = torch.randn(6, 5, 8, 8) / 8, torch.tensor([0, 1, 2, 0, 1, 2])
     parameters = list(model.train().parameters())
@@ -258,6 +370,16 @@ def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> Non
         ("raises", r"cannot be built: RuntimeError: weights are missing, at nets.py:\d+$"),
         ("exits", r"cannot be built: SystemExit: usage: train.py, at nets.py:\d+$"),
         ("no_parameters", r"to \(2, 5\): return logits \(2, 3\)"),
+        ("Detached", "returns logits without a gradient in training mode"),
+        ("Decided", "returns logits without a gradient in training mode"),
+        ("Overwritten", "in training mode: RuntimeError: .* modified by an inplace operation"),
+        ("KeepsGraph", r"buffer 'mean' keeps the gradient of a step: detach\(\) what changes it"),
+        ("Squeezed", r"maps chips \(1, 5, 8, 8\) in evaluation mode to \(3,\): return logits \(1"),
+        ("Pairs", r"fails on chips \(1, 5, 8, 8\) in evaluation mode"),
+        ("Lookup", "layer 'table.weight' has sparse gradients: build it with sparse=False"),
+        ("ExtraState", "'_extra_state' is dict, which is not sent"),
+        ("EmptyLayer", r"layer 'extra' of shape \(0, 3\) is empty: remove it"),
+        ("scripted", "is compiled by torch.jit: return the network as it is"),
         ("Output", r"to dict with logits, features: return logits \(2, 3\)"),
         ("Auxiliary", "in training mode to tuple: return logits"),
         ("float64", "fails on chips|layer '0.weight' is float64: return the network's .float"),
@@ -280,6 +402,11 @@ def test_an_unusable_network_is_refused_in_one_line(
     ):
         build_model(f"{module}:{name}", 5, 3, 8)
     assert "\n" not in str(caught.value)
+
+
+def test_buffers_must_be_the_same_at_all_sites(module: str) -> None:
+    with pytest.raises(SettingError, match="buffer 'codes' with other values each time: draw them"):
+        build_model(f"{module}:Unseeded", 3, 3, 8)
 
 
 def test_a_network_without_parameters_is_refused(module: str) -> None:

@@ -1,0 +1,49 @@
+"""The order of chips and weights in memory: channels last, unless a network cannot take it.
+
+Convolutions are 10 % faster channels last on a CPU, and more on a GPU with bfloat16. A network that
+reshapes a map by ``x.view(x.size(0), -1)`` fails on such memory, and keeps the order of dimensions.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from clients.loader import Chips
+
+_contiguous_models: WeakSet[nn.Module] = WeakSet()
+
+
+def keep_contiguous(model: nn.Module) -> None:
+    """Leave a model, and the chips that it is given, in the order of their dimensions."""
+    _contiguous_models.add(model)
+
+
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """Return the memory format of a model's kernels and chips."""
+    is_contiguous = model in _contiguous_models
+    return torch.contiguous_format if is_contiguous else torch.channels_last
+
+
+def format_weights(model: nn.Module) -> None:
+    """Put a model's kernels into its memory format, in place."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Module.to would refuse kernels of five dimensions.
+        if not is_lazy(tensor) and tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=memory_format(model))
+
+
+def place_model(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, in its memory format; return it."""
+    model.to(device)
+    format_weights(model)
+    return model
+
+
+def format_chips(chips: Chips, model: nn.Module) -> Chips:
+    """Return chips in a model's memory format; PyTorch would otherwise convert in every layer."""
+    kind = memory_format(model)
+    return [x if x is None else x.contiguous(memory_format=kind) for x in chips]

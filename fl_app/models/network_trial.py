@@ -1,0 +1,202 @@
+"""A network, tried on chips of zeros, so that a mistake is one line before the run.
+
+It would otherwise be a failure at every site in the middle of the first round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from clients.memory_format import format_chips, format_weights, keep_contiguous
+from rsdgc.errors import SettingError, describe_error
+
+if TYPE_CHECKING:  # strategies imports Flower, which takes a second
+    from strategies.sites import ModalityInfo
+
+Shape = tuple[int, ...]
+
+
+class NetworkError(SettingError):
+    """The network raised an exception."""
+
+
+def try_network(name: str, model: nn.Module, shapes: Sequence[Shape], num_classes: int) -> None:
+    """Refuse a network that does not map chips of zeros to logits, or cannot be trained.
+
+    Two chips go through it in evaluation mode and, with their gradient, in training mode; then a
+    single one, which may be the last of a split. The network is left as it was, but for lazy
+    layers, which take their sizes from the first chips, and for its memory format
+    (:mod:`clients.memory_format`).
+
+    Parameters
+    ----------
+    name : str
+        As the user wrote it, for errors.
+    shapes : sequence of (C, H, W)
+        Of a chip in each tensor that the network takes.
+
+    Raises
+    ------
+    NetworkError
+        It raised an exception.
+    SettingError
+        What it returns is not logits, or has no gradient.
+    """
+    with _unchanged(model) as buffers:
+        try:
+            _try_modes(name, model, shapes, num_classes, buffers)
+        except NetworkError:
+            keep_contiguous(model)
+            _try_modes(name, model, shapes, num_classes, buffers)
+
+
+def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> bool:
+    """Return whether a fusion network works with each modality missing, and with each alone."""
+    shapes = [(len(m.bands), m.px, m.px) for m in modalities]
+    with _unchanged(model):
+        model.eval()
+        try:
+            for index in range(len(shapes)):
+                for absent in ({index}, set(range(len(shapes))) - {index}):
+                    if 0 < len(absent) < len(shapes):
+                        with torch.no_grad():
+                            _logits(model, 2, shapes, absent)
+        except Exception:  # whatever a user's code raises
+            return False
+    return True
+
+
+def check_gradient(model: nn.Module, shapes: Sequence[Shape], setting: str) -> None:
+    """Refuse a choice of what is trained on which the logits do not depend.
+
+    Raises :class:`SettingError`, which names the setting, and :class:`NetworkError` if the model
+    fails.
+    """
+    with _unchanged(model), _device_of(model), torch.enable_grad():
+        model.eval()
+        try:
+            logits = _logits(model, 2, shapes)
+        except Exception as error:
+            raise NetworkError(
+                f"the model fails with {setting}: {describe_error(error)}: choose other layers"
+            ) from error
+    if isinstance(logits, Tensor) and not logits.requires_grad:
+        raise SettingError(
+            f"{setting} trains nothing that the class scores depend on: name other layers, such as "
+            "head"
+        )
+
+
+def _try_modes(
+    name: str,
+    model: nn.Module,
+    shapes: Sequence[Shape],
+    num_classes: int,
+    buffers: dict[str, Tensor],
+) -> None:
+    """Try a network in its memory format; add the buffers of its lazy layers to ``buffers``."""
+
+    def attempt(chips: int, mode: str) -> Tensor:
+        format_weights(model)
+        model.train(mode == "training")
+        inputs = " and ".join(str((chips, *shape)) for shape in shapes)
+        try:
+            logits = _logits(model, chips, shapes)
+            if mode == "training" and isinstance(logits, Tensor) and logits.requires_grad:
+                torch.autograd.backward(logits.float().sum())
+        except Exception as error:
+            raise NetworkError(
+                f"model {name!r} fails on chips {inputs} in {mode} mode: {describe_error(error)}"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.shape != (chips, num_classes):
+            raise SettingError(
+                f"model {name!r} maps chips {inputs} in {mode} mode to {_describe_output(logits)}: "
+                f"return logits {(chips, num_classes)}"
+            )
+        return logits
+
+    with torch.no_grad():
+        attempt(2, "evaluation")
+        for key, buffer in _buffers(model):  # those of lazy layers have values only now
+            buffers.setdefault(key, buffer.clone())
+    with torch.enable_grad():
+        logits = attempt(2, "training")
+        _check_gradients(name, model, logits)
+    with torch.no_grad():
+        attempt(1, "evaluation")
+
+
+def _check_gradients(name: str, model: nn.Module, logits: Tensor) -> None:
+    """Refuse a network that cannot be trained by what its logits' gradient is."""
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    if trained and not logits.requires_grad:
+        raise SettingError(
+            f"model {name!r} returns logits without a gradient in training mode: return what its "
+            "last layer yields, without detach(), no_grad() or argmax()"
+        )
+    for layer, parameter in trained.items():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            raise SettingError(
+                f"model {name!r}: layer {layer!r} has sparse gradients: build it with sparse=False"
+            )
+    for key, buffer in _buffers(model):
+        if buffer.requires_grad:
+            raise SettingError(
+                f"model {name!r}: buffer {key!r} keeps the gradient of a step: detach() what "
+                "changes it"
+            )
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Restore modes, buffers, gradients and the weights' memory at the end; yield the buffers."""
+    modes = {module: module.training for module in model.modules()}
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if not is_lazy(t)]
+    memory = [(tensor, tensor.data) for tensor in tensors if tensor.dim() == 4]
+    buffers = {key: buffer.clone() for key, buffer in _buffers(model)}
+    try:
+        yield buffers
+    finally:
+        for tensor, data in memory:
+            tensor.data = data
+        with torch.no_grad():
+            for key, buffer in _buffers(model):  # normalization must not learn from the zeros
+                if key in buffers and buffer.shape == buffers[key].shape:
+                    buffer.copy_(buffers[key])
+        for parameter in model.parameters():
+            parameter.grad = None
+        for module, training in modes.items():
+            module.training = training
+
+
+def _logits(
+    model: nn.Module, chips: int, shapes: Sequence[Shape], absent: Collection[int] = ()
+) -> object:
+    """Return what a model makes of zeros of these shapes; None stands for those that are absent."""
+    inputs = [None if i in absent else torch.zeros(chips, *s) for i, s in enumerate(shapes)]
+    logits: object = model(*format_chips(inputs, model))
+    return logits
+
+
+@contextmanager
+def _device_of(model: nn.Module) -> Iterator[None]:
+    with next(model.parameters()).device:
+        yield
+
+
+def _buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((key, buffer) for key, buffer in model.named_buffers() if not is_lazy(buffer))
+
+
+def _describe_output(output: object) -> str:
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with {', '.join(map(str, output))}"
+    return type(output).__name__

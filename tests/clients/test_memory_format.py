@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from clients.evaluation import score_model
+from clients.memory_format import keep_contiguous, place_model
+from clients.training import train
+from tests.clients.toys import CPU, make_split, train_settings
+
+
+class Viewed(nn.Module):
+    """Reshapes a map as many networks do, which memory that is channels last does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 4, 3), nn.Linear(4 * 6 * 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        logits: torch.Tensor = self.head(x.view(x.size(0), -1))
+        return logits
+
+
+def test_kernels_of_any_dimensions_are_placed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3), nn.Linear(3, 4))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert place_model(model, CPU) is model
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(map(torch.equal, model.state_dict().values(), before.values()))
+
+
+def test_a_network_that_takes_contiguous_chips_gets_them() -> None:
+    model, split = Viewed(), make_split()
+    keep_contiguous(model)
+    place_model(model, CPU)
+    assert model.conv.weight.is_contiguous()
+    assert train(model, split, train_settings(), 0).samples == 24
+    assert score_model(model, split, 3).samples == 24
