@@ -52,6 +52,7 @@ from fl_app.interruption import (
     ENDED_BY_SIGHUP,
     ENDED_BY_SIGTERM,
     Interrupted,
+    code_of_signal,
     exit_on_signals,
 )
 
@@ -115,6 +116,8 @@ def _explain_error(error: Exception) -> int:
     if isinstance(error, OSError):
         return _explain(describe_os_error(error), 2)
     if not isinstance(error, RsdgcError):
+        if code := code_of_signal(error):
+            return _explain(_NOT_DONE, code, "interrupted")
         raise error
     failed = isinstance(error, RunError) and not isinstance(error, RunFolderError)
     failed = failed and not isinstance(error.__cause__, OSError)  # a file or a disk is at fault

@@ -12,6 +12,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+from rsdgc.errors import RsdgcError
 
 ENDED_BY_CTRL_C = 128 + signal.SIGINT
 ENDED_BY_SIGTERM = 128 + signal.SIGTERM
@@ -45,15 +48,43 @@ def explain_interruption(notice: Callable[[], str]) -> Iterator[None]:
         if stop.code not in (ENDED_BY_SIGTERM, ENDED_BY_SIGHUP):
             raise
         raise Interrupted(notice(), stop.code) from None
+    except Exception as error:
+        if not (code := code_of_signal(error)):
+            raise
+        raise Interrupted(notice(), code) from None
+
+
+_received: list[int] = []
 
 
 def exit_on_signals() -> None:
     """Exit on SIGTERM, and on SIGHUP (the terminal is gone) unless ``nohup`` has it ignored.
 
     By default Python would end at once; an exit lets a command end the processes it started.
+    Ctrl-C raises KeyboardInterrupt as before, unless the shell has it ignored in the background.
     """
-    for number in stop_signals() - {signal.SIGINT}:
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    _received.clear()
+    for number in stop_signals():
+        if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, frame)
+    sys.exit(128 + number)
+
+
+def code_of_signal(error: Exception) -> int:
+    """Return the exit code of the signal that an error comes of; 0 if it comes of none.
+
+    Some libraries raise an error of their own where a signal ends what they are doing, as pydantic
+    does while it builds a class. An error that the project or the system names stands for itself.
+    """
+    if not _received or isinstance(error, RsdgcError | OSError | Interrupted):
+        return 0
+    return 128 + _received[-1]
 
 
 def stop_signals() -> set[signal.Signals]:

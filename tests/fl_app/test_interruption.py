@@ -173,6 +173,31 @@ def test_a_command_that_is_short_says_what_to_do(
     assert capsys.readouterr().err.lstrip("\n") == text  # Click ends the line of the terminal's ^C
 
 
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGTERM, ENDED_BY_SIGTERM), (signal.SIGHUP, ENDED_BY_SIGHUP)],
+)
+def test_a_signal_that_a_library_turns_into_an_error_of_its_own_is_one(
+    number: signal.Signals,
+    exit_code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def end(*_args: object, **_kwargs: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except SystemExit:
+            raise ValueError("error building a class: SystemExit") from None
+
+    monkeypatch.setattr("data_prep.partition.partition", end)
+    words = ["partition", "store", "--scheme", "iid", "--out", "data"]
+    assert rsdgc(monkeypatch, *words) == exit_code
+    assert capsys.readouterr().err.startswith("interrupted: ")
+    monkeypatch.setattr("data_prep.ingest.scenes.ingest_scenes", end)
+    assert rsdgc(monkeypatch, "ingest", "archive", "--out", "store") == exit_code
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 def test_ctrl_c_while_the_command_line_is_imported_says_nothing() -> None:
     program = (
         "import os, signal, sys\n"
