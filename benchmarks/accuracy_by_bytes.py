@@ -158,18 +158,24 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="file of benchmarks.both_directions --out")
     parser.add_argument("--name", help="archive, if the file has several")
     parser.add_argument("--rounds", type=int, help="rounds, if the file has several")
+    parser.add_argument("--model", help="model, if the file has several")
     parser.add_argument("--plot", type=Path, help="image to write, such as accuracy.png")
     args = parser.parse_args()
-    rows = [
-        row
+    chosen_rows = {
+        case: row
         for case, row in read_results(args.results).items()
-        if args.name in (None, case.data) and args.rounds in (None, case.rounds)
-    ]
-    runs = sorted({(row["data"], row["rounds"]) for row in rows})
+        if args.name in (None, case.data)
+        and args.rounds in (None, case.rounds)
+        and args.model in (None, case.model)
+    }
+    runs = sorted({(case.data, case.rounds, case.model) for case in chosen_rows})
     if len(runs) != 1:
-        words = ", ".join(f"{name} with {rounds} rounds" for name, rounds in runs) or "none"
-        parser.error(f"{args.results} has these runs: {words}; choose with --name and --rounds")
-    chosen = points(rows)
+        words = ", ".join(f"{model} on {name}, {rounds} rounds" for name, rounds, model in runs)
+        parser.error(
+            f"{args.results} has these runs: {words or 'none'}; choose with --name, --rounds and "
+            "--model"
+        )
+    chosen = points(list(chosen_rows.values()))
     for line in table(chosen):
         print(line)
     if args.plot:

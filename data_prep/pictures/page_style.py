@@ -200,6 +200,7 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
   .headline > div { padding: 16px 18px; }
   .maps, .thirds { grid-template-columns: minmax(0, 1fr); gap: 18px; }
   .bar { width: 44px; }
+  th:not(:last-child), td:not(:last-child) { padding-right: 8px; }
   .compact th:not(:last-child), .compact td:not(:last-child) { padding-right: 16px; }
 }
 @media print {

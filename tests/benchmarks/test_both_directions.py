@@ -59,11 +59,17 @@ def test_results_of_several_archives_are_not_mixed(
 ) -> None:
     results = tmp_path / "results.jsonl"
     row = {"rounds": 1, "seed": 0, "variant": "up=1,down=1"}
-    results.write_text("".join(json.dumps(row | {"data": name}) + "\n" for name in "ab"))
-    monkeypatch.setattr(sys, "argv", ["accuracy_by_bytes", str(results)])
-    with pytest.raises(SystemExit):
-        accuracy_by_bytes.main()
-    assert "a with 1 rounds, b with 1 rounds; choose with --name" in capsys.readouterr().err
+    rows = [row | {"data": "a"}, row | {"data": "b"}, row | {"data": "b", "model": "resnet18"}]
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words, text in (
+        ([], "small-resnet on a, 1 rounds, resnet18 on b, 1 rounds, small-resnet on b, 1 rounds;"),
+        (["--name", "b"], "resnet18 on b, 1 rounds, small-resnet on b, 1 rounds; choose with"),
+        (["--model", "vgg19"], "has these runs: none; choose with --name, --rounds and --model"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["accuracy_by_bytes", str(results), *words])
+        with pytest.raises(SystemExit):
+            accuracy_by_bytes.main()
+        assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["method=magic", "download=never", "sideways=1"])
