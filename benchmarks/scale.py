@@ -38,7 +38,11 @@ CHIP_PX = 16
 SAMPLE_S = 1.0
 """Pause between two samples: reading the page tables of all workers takes processor time, too."""
 
-KINDS = {"server": "flwr-simulation", "workers": "ClientAppActor", "SuperLink": "flower-superlink"}
+KINDS = {
+    "server": "multiprocessing.forkserver",
+    "workers": "ClientAppActor",
+    "SuperLink": "flower-superlink",
+}
 """Kinds of processes, by a part of their command line."""
 MARK = "RSDGC_SCALE"
 

@@ -24,16 +24,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 TESTS = Path(__file__).parent
 LONGEST = (
     "deployment/test_restarts.py",
-    "deployment/test_fault_table.py",
     "fl_app/test_simulation.py",
-    "deployment/test_deployed_runs.py",
-    "documentation/test_own_network.py",
-    "fl_app/compare/test_trials.py",
+    "deployment/test_fault_table.py",
     "documentation/test_notebooks.py",
+    "documentation/test_own_network.py",
+    "deployment/test_deployed_runs.py",
+    "fl_app/test_faults.py",
     "fl_app/test_batch_norm.py",
     "fl_app/test_resume.py",
     "fl_app/test_server_app.py",
-    "fl_app/test_faults.py",
     "strategies/test_scale.py",
     "fl_app/report/test_report.py",
     "fl_app/test_missing_modalities.py",
@@ -45,7 +44,10 @@ LONGEST = (
     "test_pages_in_a_browser.py",
     "rsdgc/test_ratios.py",
 )
-"""Files that take longest, which start first: none of them runs on alone when all others end."""
+"""Files that take longest, which start first: none of them runs on alone when all others end.
+
+Tests of deployments wait most of their time, and simulations never do: both take turns.
+"""
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -127,7 +127,7 @@ def test_supernode_and_app_still_start_apart(tmp_path: Path) -> None:
         data_dir=tmp_path,
     )
     node = supernode_parser().parse_args(supernode.command(config, tmp_path / "s")[1:])
-    app = superexec_parser().parse_args(site_app.app_command(config, tmp_path / "s")[3:])
+    app = superexec_parser().parse_args(site_app.app_command(config, tmp_path / "s")[4:])
     assert node.isolation == "process"
     assert f"{node.host}:{node.port}" == app.runtime_api_address
     assert node.superexec_auth_secret_file == str(tmp_path / "s")

@@ -20,7 +20,7 @@ from fl_app.deploy.checks import check_certificate
 from fl_app.deploy.credentials import fingerprint, read_public
 from fl_app.deploy.party_config import ServerConfig, check_site_name, split_address
 from fl_app.flower.command import FlowerCli
-from fl_app.flower.superlink import flower_environment, tool, write_connection
+from fl_app.flower.superlink import flower_environment, starter, write_connection
 from rsdgc.documents import read_json, shorten
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
@@ -62,7 +62,7 @@ def start_superlink(config: ServerConfig) -> NoReturn:
         ) from None
     host, port = split_address(config.listen)
     command = [
-        tool("flower-superlink"),
+        *starter("flower-superlink"),
         *("--host", host, "--port", str(port)),
         *("--ssl-ca-certfile", str(config.ca_certificate)),
         *("--ssl-certfile", str(config.certificate), "--ssl-keyfile", str(config.private_key)),

@@ -1,6 +1,6 @@
 """The app at a site: the process that starts it for every message, alone or beside a SuperNode.
 
-:mod:`fl_app.deploy.warm_start` is that process. It meets the SuperNode on the loopback, where the
+:mod:`fl_app.flower.app_starter` is that process. It meets the SuperNode on the loopback, where the
 site's ``app-secret`` admits it alone.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from filelock import FileLock, Timeout
 from fl_app.deploy.checks import describe_data
 from fl_app.deploy.credentials import read_secret
 from fl_app.deploy.party_config import SiteConfig
-from fl_app.flower.superlink import flower_environment
+from fl_app.flower.superlink import flower_environment, starter
 from fl_app.interruption import stop_signals
 from rsdgc.durable import is_locked
 from rsdgc.errors import RunError, SettingError
@@ -82,7 +81,7 @@ def start_app(config: SiteConfig, secret: Path | None = None, node: str = LOOPBA
 def app_command(config: SiteConfig, secret: Path, node: str = LOOPBACK) -> list[str]:
     """Return the command that starts the app for every message."""
     return [
-        *(sys.executable, "-P", str(Path(__file__).with_name("warm_start.py"))),
+        *starter("flower-superexec"),
         *("--insecure", "--runtime-api-address", f"{node}:{config.port}"),
         *("--superexec-auth-secret-file", str(secret)),
     ]

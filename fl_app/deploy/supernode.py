@@ -15,7 +15,9 @@ records the last sign of life, and starts the next node when the server has seen
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -321,8 +323,13 @@ def _run(
 
 
 def _start_process(words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own: Ctrl-C reaches this process, which ends all."""
     return subprocess.Popen(  # noqa: S603  # our own command, no shell
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -331,18 +338,14 @@ def _end(app: subprocess.Popen[bytes]) -> None:
 
     What it has started is ended, too: a process that still imports PyTorch would hold the log open.
     """
-    try:
-        started = psutil.Process(app.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        started = []
     for stop in (app.terminate, app.kill):
         try:
             app.wait(APP_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             stop()
-    for process in started:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    app.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(app.pid, signal.SIGKILL)
 
 
 def _forward_log(process: subprocess.Popen[bytes], admitted: threading.Event) -> threading.Thread:

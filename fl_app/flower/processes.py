@@ -1,11 +1,12 @@
 """A process that is ended together with everything it started, whatever happens.
 
 As a script, with a mark as its argument, this file is the guard of such a process: it ends what
-carries the mark if the process that has started it was killed.
+carries the mark if the process that has started it was killed, and removes the folders that follow.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -29,15 +30,19 @@ _ALL_ENDED = b"."
 
 @contextmanager
 def managed_process(
-    command: list[str], environment: dict[str, str], log: Path
+    command: list[str],
+    environment: dict[str, str],
+    log: Path,
+    temporary: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a session of its own; at the end, end it and everything it started.
 
     ``environment`` is its whole environment, to which :data:`MARK` is added. Its output goes to the
-    file ``log``. If this process is killed, a guard does what is left to do.
+    file ``log``. If this process is killed, a guard does what is left to do, and removes the folder
+    ``temporary``.
     """
     mark = uuid.uuid4().hex
-    with _guarded(mark):
+    with _guarded(mark, *([] if temporary is None else [temporary])):
         with log.open("wb") as file:
             process = subprocess.Popen(  # noqa: S603  # our own command, no shell
                 command,
@@ -54,10 +59,13 @@ def managed_process(
 
 
 @contextmanager
-def _guarded(mark: str) -> Iterator[None]:
-    """Have a guard end what carries the mark if this process is killed within the block."""
+def _guarded(mark: str, *folders: Path) -> Iterator[None]:
+    """Have a guard end what carries the mark if this process is killed within the block.
+
+    It removes the folders then.
+    """
     guard = subprocess.Popen(  # noqa: S603  # our own file, no shell
-        [sys.executable, "-I", __file__, mark],
+        [sys.executable, "-I", __file__, mark, *map(str, folders)],
         stdin=subprocess.PIPE,
         start_new_session=True,  # what a terminal sends is for us
     )
@@ -121,3 +129,5 @@ def _end_all(mark: str) -> None:
 
 if __name__ == "__main__" and sys.stdin.buffer.read() != _ALL_ENDED:
     _end_all(sys.argv[1])
+    for _folder in sys.argv[2:]:
+        shutil.rmtree(_folder, ignore_errors=True)

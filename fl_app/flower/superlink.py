@@ -39,16 +39,17 @@ def superlink(
     """Run a SuperLink while the context lasts, without TLS.
 
     It simulates the nodes (``simulation``), or waits for SuperNodes to connect to ``host``. Flower
-    writes to the existing folder ``home``. ``variables`` are added to the environment of all that
-    it starts. Yields the environment for processes that belong to it, such as ``flwr run``, and the
-    port on which it listens. Raises RunError if it does not start.
+    writes to the existing folder ``home``, which is removed if this process is killed.
+    ``variables`` are added to the environment of all that it starts. Yields the environment for
+    processes that belong to it, such as ``flwr run``, and the port on which it listens. Raises
+    RunError if it does not start.
     """
     (port,) = free_ports(1)
     environment = {**flower_environment(home), **(variables or {})}
     write_connection(home, CONNECTION, f"127.0.0.1:{port}", "insecure = true")
-    command = [tool("flower-superlink"), "--insecure", "--host", host, "--port", str(port)]
+    command = [*starter("flower-superlink"), "--insecure", "--host", host, "--port", str(port)]
     command += ["--isolation", "subprocess", *(["--simulation"] if simulation else [])]
-    with managed_process(command, environment, home / "superlink.log") as running:
+    with managed_process(command, environment, home / "superlink.log", temporary=home) as running:
         _wait_until_healthy(running, port, home / "superlink.log")
         yield environment, port
 
@@ -57,6 +58,11 @@ def tool(name: str) -> str:
     """Return the path of a command that is installed beside this Python."""
     path = Path(sys.executable).parent / name
     return str(path) if path.exists() else name
+
+
+def starter(command: str) -> list[str]:
+    """Return Flower's ``command`` as it starts apps here (:mod:`fl_app.flower.app_starter`)."""
+    return [sys.executable, "-P", str(Path(__file__).with_name("app_starter.py")), command]
 
 
 def write_connection(home: Path, name: str, address: str, security: str) -> None:

@@ -21,8 +21,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import sysconfig
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Set
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,7 +62,8 @@ def code_signature(package: str) -> str:
         name = pending.pop()
         new = dict(_sources_of(name))
         sources |= new
-        beside = {each for source in new.values() for each in _imported_beside(name, source)}
+        imported = frozenset().union(*map(_imported_packages, new.values()))
+        beside = set(_beside(name, imported))
         known = {file.partition("/")[0].removesuffix(".py") for file in sources}
         pending += beside - known - set(pending)
     if not sources:  # such as a module compiled from C
@@ -121,18 +122,27 @@ def _sources(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
             yield f"{prefix}/{relative.as_posix()}", path.read_bytes()
 
 
-def _imported_beside(package: str, source: bytes) -> Iterator[str]:
-    """Yield the modules in the folder of a package that one of its files imports.
+def _beside(package: str, names: Set[str]) -> Iterator[str]:
+    """Yield those of the top-level names that are modules in the folder of a package.
 
     Not of an installed package: what it imports has a version, and may be all of Python's packages.
     """
     folder = _folder(package)
     if folder is None or folder in map(Path, sysconfig.get_paths().values()):
         return
+    for name in sorted(names - {package, *OWN_PACKAGES}):
+        beside = (folder / f"{name}.py", folder / name / "__init__.py")
+        if any(path.exists() for path in beside) and _folder(name) == folder:
+            yield name
+
+
+@lru_cache(maxsize=1024)  # the server and every site of a simulation ask for the same files
+def _imported_packages(source: bytes) -> frozenset[str]:
+    """Return the top-level names that a file imports."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):  # of a module that is not imported now
-        return
+        return frozenset()
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {
         node.module
@@ -141,10 +151,7 @@ def _imported_beside(package: str, source: bytes) -> Iterator[str]:
         if node.module
         if node.level == 0
     }
-    for name in sorted({name.partition(".")[0] for name in names} - {package, *OWN_PACKAGES}):
-        beside = (folder / f"{name}.py", folder / name / "__init__.py")
-        if any(path.exists() for path in beside) and _folder(name) == folder:
-            yield name
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def _folder(package: str) -> Path | None:

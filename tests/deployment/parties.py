@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import psutil
 from flwr.supercore import logger
 
 from fl_app import cli
@@ -261,3 +262,37 @@ def kill(pid: int) -> None:
     """End a process so that it cannot report its end."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def starts_for(pid: int, seconds: float) -> bool:
+    """Return whether a slow app has been starting for so long, and never a second one beside it.
+
+    ``pid`` is the process that has started Flower.
+    """
+    forks = apps_of(pid)
+    assert len(forks) <= 1
+    return bool(forks) and time.time() - forks[0].create_time() > seconds
+
+
+def apps_of(pid: int) -> list[psutil.Process]:
+    """Return the processes that work on a message or a run: each is a fork of its parent."""
+    tree = psutil.Process(pid).children(recursive=True)
+    commands = {process.pid: command_of(process) for process in tree}
+    parents = {process.pid: parent_of(process) for process in tree}
+    return [p for p in tree if commands[p.pid] and commands[p.pid] == commands.get(parents[p.pid])]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's command; empty if it has ended since it was listed."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def parent_of(process: psutil.Process) -> int:
+    """Return the number of a process's parent; 0 if the process has ended since it was listed."""
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return 0

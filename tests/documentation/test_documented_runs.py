@@ -19,19 +19,13 @@ from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
 from data_prep.synth import write_archive
 from fl_app import simulation
-from fl_app.settings import Settings
 from tests.command import rsdgc
 from tests.documentation.pages import PAGES, Block, blocks
-from tests.federation import grid, serve
+from tests.federation import simulate_over_loopback
 
 GUIDES = ("docs/tutorial.md", "docs/predict.md", "docs/add-a-coding.md")
 DETERMINISTIC = ("synth", "ingest", "partition")
 """Commands whose output is the same on every machine, so that the page has to show it."""
-
-
-def run_over_loopback(settings: Settings, *, num_sites: int, **_: object) -> None:
-    """Stand in for Flower's processes, which take a minute to start."""
-    serve(grid(settings, nodes=num_sites), settings)
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def folder(code_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(code_dir)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("RSDGC_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(simulation, "simulate", run_over_loopback)
+    monkeypatch.setattr(simulation, "simulate", simulate_over_loopback)
     return code_dir
 
 

@@ -20,13 +20,15 @@ from data_prep.dataset import Dataset
 from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from data_prep.store import Store
+from tests.deployment.parties import QUICK_HEARTBEATS, ROOT, starts_for
 from tests.federation import write_class_folders, write_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-WORDS = ["--model", "small-cnn", "--rounds", "2", "--budget", "10x", "batch-size=8", "device=cpu"]
 FEW_WORKERS = ["--cpus-per-site", str(min(2, os.cpu_count() or 1))]
 """One of Ray's workers to every two CPUs: each imports PyTorch, which takes longer than the run."""
+WORDS = ["--model", "small-cnn", "--rounds", "2", "--budget", "10x", "batch-size=8", "device=cpu"]
+WORDS += FEW_WORKERS
 AGENCIES = ("agency-a", "agency-b", "agency-c")
 ROUNDS = 12
 """So many that the fourth is long over before the last: a run can be killed between them."""
@@ -119,7 +121,7 @@ def test_sites_of_different_sensors_agree_on_one_normalization(simulated: Simula
 def test_a_frozen_backbone_is_never_sent(simulated: Simulated) -> None:
     """A run with adapters starts from the model of another, named by a relative path."""
     home = simulated.folder.parent
-    words = ["--data", simulated.words[1], "--out", home / "adapters", *WORDS, *FEW_WORKERS]
+    words = ["--data", simulated.words[1], "--out", home / "adapters", *WORDS]
     done = simulate(home, *words, "init-weights=run/model.safetensors", "adapters=lora")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "100.0% of the values are the file's" in done.stdout
@@ -147,7 +149,7 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
         "        assert len(x) < 3\n"
         "        return self.layer(x.mean((2, 3)))\n"
     )
-    words = ["--data", data, "--out", tmp_path / "run", *WORDS, *FEW_WORKERS]
+    words = ["--data", data, "--out", tmp_path / "run", *WORDS]
     done = simulate(tmp_path, *words, "--model", "fragile:Net")
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.startswith("error: no round reached the quorum of 1: error at the site (13)")
@@ -155,13 +157,25 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
     assert processes_of(tmp_path) == []
 
 
-def test_a_simulation_that_is_terminated_ends_what_it_started(data: Path, tmp_path: Path) -> None:
+def test_a_slow_start_is_waited_for_and_a_signal_ends_everything(
+    data: Path, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.touch()
+    path = os.pathsep.join(map(str, (QUICK_HEARTBEATS, ROOT)))
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": path}
     command = [str(Path(sys.executable).parent / "rsdgc"), "simulate", "--data", str(data)]
-    command += ["--out", str(tmp_path / "run"), *WORDS, *FEW_WORKERS, "--rounds", "1000"]
+    command += ["--out", str(tmp_path / "run"), *WORDS, "--rounds", "1000"]
     with subprocess.Popen(
-        command, env={**os.environ, "HOME": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+        command,
+        env={**environment, "RSDGC_TEST_SLOW": str(slow)},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stdout is not None
+        while not starts_for(running.pid, 15.0):
+            time.sleep(0.2)
+        slow.unlink()
         for line in running.stdout:
             if line.startswith("round "):
                 break
@@ -188,7 +202,7 @@ def test_a_simulation_that_was_killed_is_resumed(simulated: Simulated, tmp_path:
                     os.kill(int(pid), signal.SIGKILL)
             time.sleep(0.1)
     assert not (tmp_path / "run" / "summary.json").exists()
-    done = simulate(tmp_path, "--resume", tmp_path / "run")
+    done = simulate(tmp_path, "--resume", tmp_path / "run", *FEW_WORKERS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"resumed after round (4|6|8|10)\b", done.stdout)
     whole, resumed = (

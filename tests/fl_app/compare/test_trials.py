@@ -1,17 +1,18 @@
-"""Which runs a comparison consists of; a whole one through real simulations."""
+"""Which runs a comparison consists of; a whole one over the loopback."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fl_app import simulation
 from fl_app.compare import compare, trials_of
 from fl_app.compare.trials import with_equal_momentum
 from fl_app.runs.records import RunConfig, RunData, RunSummary
 from fl_app.settings import Settings
 from rsdgc.errors import RunError, SettingError
+from tests.federation import simulate_over_loopback
 
 COMMON = {"model": "small-cnn", "rounds": 2, "batch-size": 8, "device": "cpu"}
 
@@ -92,17 +93,18 @@ def test_a_complete_run_counts_wherever_the_comparison_is_started(
         compare(tmp_path / "data", out, [trial], {**common, "init-weights": "v.safetensors"})
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_comparison_resumes_where_it_stopped(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(simulation, "simulate", simulate_over_loopback)
     out = tmp_path / "compare"
-    cpus = min(2, os.cpu_count() or 1)  # few of Ray's workers: each imports PyTorch
-    compare(data, out, trials_of(["rs-dgc"], ["10x"], [0]), COMMON, cpus_per_site=cpus)
+    compare(data, out, trials_of(["rs-dgc"], ["10x"], [0]), COMMON)
     assert "run 1 of 1: rs-dgc_10x_seed0\n" in capsys.readouterr().out
     both = trials_of(["rs-dgc", "stc"], ["10x"], [0])
-    table = compare(data, out, both, COMMON, cpus_per_site=cpus)
+    table = compare(data, out, both, COMMON)
     shown = capsys.readouterr().out
     assert "rs-dgc_10x_seed0\n" not in shown
     assert "run 2 of 2: stc_10x_seed0\n" in shown

@@ -49,18 +49,22 @@ def test_all_is_ended_if_who_started_it_is_killed(kind: str, tmp_path: Path) -> 
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from fl_app.flower.processes import managed_process\n"
-        "with managed_process(['sh', '-c', sys.argv[1]], dict(os.environ), Path(sys.argv[2])):\n"
+        "log = Path(sys.argv[2])\n"
+        "command = ['sh', '-c', sys.argv[1]]\n"
+        "with managed_process(command, dict(os.environ), log, temporary=log.parent):\n"
         "    time.sleep(600)\n"
     )
-    log = tmp_path / "log"
+    log = tmp_path / "temporary" / "log"
+    log.parent.mkdir()
     with subprocess.Popen([sys.executable, "-c", starter, CHILDREN[kind], str(log)]) as killed:
         while not (log.exists() and log.read_text().strip()):
             assert killed.poll() is None
             time.sleep(0.02)
+        pid = int(log.read_text())
         killed.kill()
-    pid = int(log.read_text())
-    while alive(pid):  # pytest's time-out ends it
+    while alive(pid) or log.parent.exists():  # pytest's time-out ends it
         time.sleep(0.05)
+    assert tmp_path.exists()
 
 
 def test_a_process_that_someone_else_started_is_left_alone(tmp_path: Path) -> None:
