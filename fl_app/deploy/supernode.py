@@ -80,7 +80,7 @@ class NodeRecord:
     orderly: bool = False
     """Whether it has ended and reported its end to the server."""
     separate: bool = False
-    """Whether the app was a process of its own, which :func:`start_app` runs."""
+    """Whether the app was a process of its own (:func:`fl_app.deploy.site_app.start_app`)."""
     key: str = ""
     """Fingerprint of the key with which it ran; empty if unknown."""
 

@@ -296,25 +296,28 @@ def test_killed_at_every_step_it_is_the_old_or_the_new(
     assert len(list(folder.path.glob("*.f32"))) <= 4  # what was left over is gone
 
 
-def test_killed_for_real_it_is_whole(folder: StateFolder, tmp_path: Path) -> None:
+def test_killed_for_real_it_is_whole(tmp_path: Path) -> None:
     script = f"""
-        import itertools
+        import itertools, os
         from tests.clients.test_state import *
         folder = StateFolder({str(tmp_path / "state")!r}, 2**64 - 1, "site-00", SPEC)
-        for number in itertools.count(1):
-            save(folder, number, (number - 3,))
-    """
-    root = Path(__file__).parents[2]
-    for delay_s in (0.003, 0.017, 0.029):
-        with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=root) as child:
+        for delay_s in (0.003, 0.017, 0.029):
+            child = os.fork()
+            if child == 0:
+                for number in itertools.count(1):
+                    save(folder, number, (number - 3,))
             give_up = time.monotonic() + 60
             while not folder.load().states and time.monotonic() < give_up:
                 time.sleep(0.01)
             time.sleep(delay_s)
-            child.send_signal(signal.SIGKILL)
-        assert assert_whole(folder) >= 1
-        assert_whole(folder, 0)
-        (folder.path / STATE_FILE).unlink()
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            assert assert_whole(folder) >= 1
+            assert_whole(folder, 0)
+            (folder.path / STATE_FILE).unlink()
+    """
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=root, check=True)
 
 
 def test_the_lock_keeps_others_out_and_is_released_on_errors(folder: StateFolder) -> None:

@@ -83,6 +83,7 @@ def test_rounding_of_values_is_fed_back(data):
     assert np.abs(site.residual - change).max() <= 1e-5
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.booleans(), min_size=1, max_size=30),
     st.integers(0, 3),

@@ -141,6 +141,7 @@ def of_three_workers():
     return run_workers(_all, 3)
 
 
+@pytest.mark.slow
 def test_all_workers_end_with_the_same_bits(of_three_workers):
     runs = [ways for ways, _, _ in of_three_workers]
     start = build().state_dict()
@@ -154,11 +155,13 @@ def test_all_workers_end_with_the_same_bits(of_three_workers):
         assert 2 * dense < bytes_sent < 7 * dense
 
 
+@pytest.mark.slow
 def test_all_workers_name_the_layer_that_is_not_finite(of_three_workers):
     for _, problem, _ in of_three_workers:
         assert problem.startswith("rank 1: layer 'head.bias'")
 
 
+@pytest.mark.slow
 def test_workers_at_different_steps_are_told(of_three_workers):
     for _, _, problem in of_three_workers:
         assert "steps [2, 3, 3]" in problem
