@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -298,7 +297,7 @@ def test_killed_at_every_step_it_is_the_old_or_the_new(
 
 def test_killed_for_real_it_is_whole(tmp_path: Path) -> None:
     script = f"""
-        import itertools, os
+        import itertools, os, signal
         from tests.clients.test_state import *
         folder = StateFolder({str(tmp_path / "state")!r}, 2**64 - 1, "site-00", SPEC)
         for delay_s in (0.003, 0.017, 0.029):

@@ -10,7 +10,6 @@ import torch
 
 from clients.loader import SplitLoader
 from clients.model_parts import ModelParts
-from clients.optimizers import OPTIMIZERS
 from clients.training import TrainSettings, choose_device, train
 from rsdgc.errors import RunError, SettingError
 from tests.clients.toys import CPU, Arrays, TinyNet, make_split, train_settings, unit
