@@ -240,17 +240,14 @@ def watched(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", watch.step(os.posix_fallocate))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "chosen"),
     [
         (0, {}),
-        pytest.param(
-            *(1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
-            marks=pytest.mark.slow,
-        ),
-        # a log that holds four patches
-        pytest.param(*(4, {"quorum": 2, "budget_down": "4x"}), marks=pytest.mark.slow),
-        pytest.param(*(3, {"budget_down": "1x"}), marks=pytest.mark.slow),
+        (1, {"neighborhood": "element", "values": "float32", "budget_down": "20x"}),
+        (4, {"quorum": 2, "budget_down": "4x"}),  # a log that holds four patches
+        (3, {"budget_down": "1x"}),
     ],
     ids=["default", "elements", "quorum", "dense down"],
 )

@@ -124,13 +124,10 @@ def test_ratio_one_in_float32_is_fedavg(data: Path, tmp_path: Path) -> None:
         assert error < 1e-5, name
 
 
-@pytest.mark.parametrize("method", ["rs-dgc", "topk", "fedavg"])
-def test_running_statistics_of_batch_normalization_travel_too(
-    data: Path, tmp_path: Path, method: str
-) -> None:
-    run(
-        settings(data, tmp_path / "run", model="mobilenet-v3", method=method, rounds=2), report=True
-    )
+@pytest.mark.slow
+def test_running_statistics_of_a_built_in_network_travel_too(data: Path, tmp_path: Path) -> None:
+    """Those of a small network, with every method: tests/fl_app/test_batch_norm.py."""
+    run(settings(data, tmp_path / "run", model="mobilenet-v3", rounds=2), report=True)
     state = model_of(tmp_path / "run")
     variances = [array for name, array in state.items() if name.endswith("running_var")]
     assert variances
