@@ -10,6 +10,10 @@ own, beside ``rs-dgc`` at the same bytes, if it is installed. It is licensed wit
 
     pip install nncodec==2.1.3
     python -m benchmarks.energy data/ --nncodec -38 -36 -34 -32 -30
+
+The channel transform with bases of several sizes, and the seconds that they take:
+
+    python -m benchmarks.energy data/ --model resnet50 --rounds 3 --bases 128 256 512
 """
 
 from __future__ import annotations
@@ -19,18 +23,30 @@ import importlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.federated_training import Federation, Flat
+from benchmarks.federated_training import MODEL, Federation, Flat
 from data_prep.dataset import Dataset, open_data
 from fl_app.methods import METHODS
 from fl_app.settings import Settings
-from rsdgc import NSI, RMS, Compressor, Indicator, ModelSpec, Scheme, Stamp, make_indicator
+from rsdgc import (
+    NSI,
+    RMS,
+    Compressor,
+    Indicator,
+    ModelSpec,
+    Scheme,
+    Stamp,
+    channel_transform,
+    make_indicator,
+)
+from rsdgc.channel_transform import transformed_part
 from rsdgc.neighborhoods import NEIGHBORHOOD_CODES, NeighborhoodKind
 from strategies.rate_control import Policy, RateControl
 
@@ -43,21 +59,22 @@ class Updates:
     """Model, aggregated step and each site's update of the last dense round."""
 
     spec: ModelSpec
+    start: Flat
     weights: Flat
     step: Flat
     sites: list[Flat]
 
 
-def real_updates(dataset: Dataset, rounds: int, seed: int) -> Updates:
+def real_updates(dataset: Dataset, rounds: int, seed: int, model: str = MODEL) -> Updates:
     """Train densely and return the last round's updates."""
-    federation = Federation(dataset, seed)
+    federation = Federation(dataset, seed, model)
     weights = federation.start
     for number in range(1, rounds + 1):
         updates, _ = federation.changes(weights, number)
         step = federation.mean(updates)
         weights = weights + step
         print(f"round {number}/{rounds} trained", flush=True)
-    return Updates(federation.spec, weights, step, updates)
+    return Updates(federation.spec, federation.start, weights, step, updates)
 
 
 def captured(
@@ -153,6 +170,32 @@ def nncodec(updates: Updates, parameters: list[int]) -> Iterator[str]:
         )
 
 
+def bases(updates: Updates, budgets: list[float], sizes: list[int]) -> Iterator[str]:
+    """Yield a table of the channel transform, by the largest basis; 0 is no transform."""
+    spec = updates.spec
+    before = updates.weights - updates.step
+    reference = transformed_part(spec, updates.start)
+    yield "| largest basis | s | " + " | ".join(f"{b:g}×" for b in budgets) + " |"
+    yield "|---|---|" + "---|" * len(budgets)
+    for size in [0, *sizes]:
+        turned, seconds = updates, 0.0
+        if size:
+            start = time.process_time()
+            with patch.multiple(channel_transform, MAX_CHANNELS=size, WIDE_MODEL_CHANNELS=size):
+                transform = channel_transform.ChannelTransform(spec, before, reference)
+            seconds = time.process_time() - start
+            turned = replace(
+                updates,
+                step=updates.step.copy(),
+                sites=[update.copy() for update in updates.sites],
+            )
+            for vector in (turned.step, *turned.sites):
+                transform.forward(vector)
+        energies = (captured(turned, Scheme(), NSI(), "update", b)[0] for b in budgets)
+        cells = " | ".join(f"{energy:.4f}" for energy in energies)
+        yield f"| {size or 'none'} | {seconds:.1f} | {cells} |"
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -163,19 +206,24 @@ def main() -> None:
     parser.add_argument(
         "--nncodec", type=int, nargs="+", metavar="QP", help="its table instead of the others"
     )
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument(
+        "--bases", type=int, nargs="+", metavar="CHANNELS", help="their table instead of the others"
+    )
     options = parser.parse_args()
     if options.nncodec and find_spec("nncodec") is None:
         parser.error("--nncodec needs NNCodec: pip install nncodec==2.1.3")
-    updates = real_updates(open_data(options.data), options.rounds, options.seed)
-    tables = (
-        [nncodec(updates, options.nncodec)]
-        if options.nncodec
-        else [
+    updates = real_updates(open_data(options.data), options.rounds, options.seed, options.model)
+    if options.nncodec:
+        tables = [nncodec(updates, options.nncodec)]
+    elif options.bases:
+        tables = [bases(updates, options.budgets, options.bases)]
+    else:
+        tables = [
             methods(updates, options.budgets),
             schemes(updates, options.budgets),
             indicators(updates, 100.0),
         ]
-    )
     for table in tables:
         print()
         for line in table:

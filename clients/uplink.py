@@ -20,11 +20,12 @@ from rsdgc.arrays import Bools, Float32, add_scaled, l2_norm
 from rsdgc.channel_transform import ChannelTransform, find_transform
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
+from rsdgc.errors import WireError
 from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
 from rsdgc.indicators import make_indicator
 from rsdgc.patches import fingerprint
 from rsdgc.ratios import share_of_layers
-from rsdgc.update import SparseUpdate, Stamp
+from rsdgc.update import Stamp
 
 _log = logging.getLogger(__name__)
 
@@ -154,12 +155,12 @@ def held_back(
         if residual is None:
             residual = np.zeros(folder.spec.size, np.float32)
         # The file stays as it is: it is mapped copy-on-write.
-        _add_upload(decode(upload, folder.spec), residual, returned, folder, state, reference)
+        _add_upload(upload, residual, returned, folder, state, reference)
     return residual
 
 
 def _add_upload(
-    update: SparseUpdate,
+    payload: bytes,
     target: Float32,
     weight: float,
     folder: StateFolder,
@@ -167,6 +168,12 @@ def _add_upload(
     reference: Float32 | None,
 ) -> None:
     """Add ``weight`` times the upload of a state to a vector, float32 [size]."""
+    try:
+        update = decode(payload, folder.spec)
+    except WireError as error:  # another release wrote it, before the run was resumed
+        text = "%s cannot read its upload of round %d (%s): what it held is lost"
+        _log.warning(text, folder.path, state.round, error)
+        return
     if update.scheme.transform == "none":
         update.add_to(target, weight)
         return

@@ -34,7 +34,7 @@ from itertools import pairwise
 import numpy as np
 from xxhash import xxh3_128
 
-from rsdgc.arrays import Float32, Float64
+from rsdgc.arrays import Float32, Float64, Int64
 from rsdgc.errors import SettingError
 from rsdgc.spec import Layer, ModelSpec
 from rsdgc.update import SparseUpdate
@@ -42,7 +42,10 @@ from rsdgc.update import SparseUpdate
 MIN_CHANNELS = 8
 """Convolutions with fewer input channels stay as they are; depthwise ones have one."""
 MAX_CHANNELS = 512
-"""Largest basis; wider layers are transformed in blocks of channels."""
+"""Largest basis of a model in which no transformed layer has more input channels."""
+WIDE_MODEL_CHANNELS = 256
+"""Largest basis of all other models. Their layers are transformed in blocks of channels: the time
+for a basis grows with the cube of its size, and the change that it captures hardly does."""
 ITERATIONS = 2
 """Orthogonal iterations. With more, runs do not get better."""
 
@@ -54,7 +57,8 @@ _VECTOR_BITS = 21
 _VALUE_BITS = 23
 _HALF_BITS = 15  # a basis is the sum of two parts, so that it is orthogonal to float32's precision
 _CHUNK = 1 << 20
-_COLUMNS = 64
+_COLUMNS = 128
+_PER_LINE = 8  # float64 numbers in a cache line
 _MOST_USED = 0.8  # with more columns of values than this, leaving out the others takes longer
 
 
@@ -96,12 +100,12 @@ class ChannelTransform:
         size = transformed_size(spec)
         if reference.shape != (size,):
             raise SettingError(f"the reference has {reference.size} elements, not {size}")
-        start = 0
+        start, limit = 0, block_limit(spec)
         for layer, view in zip(spec.layers, spec.views(published), strict=True):
             if is_transformed(layer):
                 progress = view - reference[start : start + layer.size]
                 start += layer.size
-                self._blocks.append(list(_blocks(layer, progress)))
+                self._blocks.append(list(_blocks(layer, progress, limit)))
             else:
                 self._blocks.append([])
 
@@ -159,6 +163,12 @@ def transformed_size(spec: ModelSpec) -> int:
     return sum(layer.size for layer in spec.layers if is_transformed(layer))
 
 
+def block_limit(spec: ModelSpec) -> int:
+    """Return the most channels that a basis of a model has; the wire format states it."""
+    widest = max((layer.shape[1] for layer in spec.layers if is_transformed(layer)), default=0)
+    return WIDE_MODEL_CHANNELS if widest > MAX_CHANNELS else MAX_CHANNELS
+
+
 def transformed_part(spec: ModelSpec, vector: Float32) -> Float32:
     """Return the transformed layers of a model's vector, joined; a new float32 vector."""
     views = _transformed_views(spec, vector)
@@ -205,32 +215,38 @@ def _turn_back(channels: Float32, block: _Block) -> None:
         return
     for part in _chunks(channels):
         rows = part.transpose(1, 0, 2)
-        whole = np.rint(np.ldexp(rows.reshape(len(rows), -1).astype(np.float64), exponent))
-        # Of a sparse update many columns are zero, and they stay so.
-        used = np.flatnonzero(whole.any(axis=0))
-        if used.size > _MOST_USED * whole.shape[1]:
-            turned = _times_basis(whole, block, exponent)
-        else:
-            turned = np.zeros_like(whole)
-            turned[:, used] = _times_basis(whole.take(used, axis=1), block, exponent)
+        values = rows.reshape(len(rows), -1)
+        # Of a sparse update many axes and many columns are zero. They add nothing to exact sums.
+        nonzero = values != 0
+        axes, used = (np.flatnonzero(nonzero.any(axis=axis)) for axis in (1, 0))
+        turned = np.zeros(values.shape, np.float32)
+        if axes.size <= _MOST_USED * len(values) or used.size <= _MOST_USED * values.shape[1]:
+            turned[:, used] = _times_basis(values[np.ix_(axes, used)], block, axes, exponent)
+        elif axes.size:
+            turned = _times_basis(values, block, slice(None), exponent)
         part[:] = turned.reshape(rows.shape).transpose(1, 0, 2)
 
 
-def _times_basis(whole: Float64, block: _Block, exponent: int) -> Float64:
-    """Return the basis times integers [n, m], which are values times ``2^exponent``."""
-    turned = np.ldexp(block.coarse @ whole, _HALF_BITS)
-    turned += block.fine @ whole
-    return np.ldexp(turned, -exponent - 2 * _HALF_BITS, out=turned)
+def _times_basis(values: Float32, block: _Block, axes: Int64 | slice, exponent: int) -> Float32:
+    """Return some axes of the basis times values [k, m], rounded to ``2^-exponent``."""
+    # Products with powers of two are exact, and quicker than ldexp.
+    whole = np.multiply(values, math.ldexp(1.0, exponent), dtype=np.float64)
+    np.rint(whole, out=whole)
+    turned = block.coarse[:, axes] @ whole
+    turned *= 1 << _HALF_BITS
+    turned += block.fine[:, axes] @ whole
+    turned *= math.ldexp(1.0, -exponent - 2 * _HALF_BITS)
+    return turned.astype(np.float32)
 
 
 def _as_channels(layer: Layer, view: Float32) -> Float32:
     return view.reshape(*layer.shape[:2], -1)
 
 
-def _blocks(layer: Layer, progress: Float32) -> Iterator[_Block]:
+def _blocks(layer: Layer, progress: Float32, limit: int) -> Iterator[_Block]:
     channels = _as_channels(layer, progress)
     count = layer.shape[1]
-    num_blocks = -(-count // MAX_CHANNELS)
+    num_blocks = -(-count // limit)
     ends = [count * i // num_blocks for i in range(num_blocks + 1)]
     for start, stop in pairwise(ends):
         part = channels[:, start:stop]
@@ -278,30 +294,40 @@ def _principal_axes(gram: Float64) -> Float64:
 
 
 def _orthonormal(columns: Float64) -> Float64:
-    """Orthonormalize columns in place, by modified Gram–Schmidt."""
+    """Orthonormalize the columns of a square matrix in place, by modified Gram–Schmidt."""
     # Some columns at a time, which stay in a core's cache while all earlier ones are subtracted.
     # Which columns are together changes no bit: each is computed by itself.
-    num_rows, count = columns.shape
-    finished = np.empty((count, num_rows, 1))
-    for start in range(0, count, _COLUMNS):
-        panel = columns[:, start : start + _COLUMNS].copy()
-        width = panel.shape[1]
-        for k in range(start + width):
-            first = max(0, k - start + 1)  # of the panel's columns that column k goes before
-            if k >= start:
-                column = panel[:, k - start]
-                # accumulate, because its order of summation is part of its definition.
-                column /= math.sqrt(np.add.accumulate(column**2)[-1])
-                finished[k, :, 0] = column
-            if first < width:
-                _subtract_projection(panel[:, first:], finished[k], is_last=k == count - 2)
-        columns[:, start : start + width] = panel
+    count = len(columns)
+    finished = np.empty((count, count, 1))
+    memory, products = (_aligned(count * min(count, _COLUMNS)) for _ in range(2))
+    with np.errstate():  # restores the size of the buffers, too
+        # NumPy copies what it repeats along rows that are shorter than its buffers, 8192 elements.
+        np.setbufsize(_COLUMNS)
+        for start in range(0, count, _COLUMNS):
+            width = min(_COLUMNS, count - start)
+            panel = memory[: count * width].reshape(count, width)
+            np.copyto(panel, columns[:, start : start + width])
+            for k in range(start + width):
+                if k >= start:
+                    column = panel[:, k - start]
+                    # accumulate, because its order of summation is part of its definition.
+                    column /= math.sqrt(np.add.accumulate(column**2)[-1])
+                    finished[k, :, 0] = columns[:, k] = column
+                first = max(0, k - start + 1)  # of the panel's columns that column k goes before
+                if k == count - 2:
+                    _subtract_projection(panel[:, first:], finished[k], products, is_last=True)
+                elif first < width:
+                    # From a cache line on. Finished columns may change: they are copied already.
+                    rest = panel[:, first // _PER_LINE * _PER_LINE :]
+                    _subtract_projection(rest, finished[k], products)
     return columns
 
 
-def _subtract_projection(columns: Float64, onto: Float64, *, is_last: bool) -> None:
+def _subtract_projection(
+    columns: Float64, onto: Float64, memory: Float64, *, is_last: bool = False
+) -> None:
     """Subtract the projection onto the vector ``onto``, [n, 1], from columns, [n, m], in place."""
-    products = columns * onto
+    products = np.multiply(columns, onto, out=memory[: columns.size].reshape(columns.shape))
     # The sums of several columns add up row by row. That of a single column would be pairwise, as
     # it has always been for the last one of a basis, and must be for no other.
     if columns.shape[1] == 1 and not is_last:
@@ -309,3 +335,10 @@ def _subtract_projection(columns: Float64, onto: Float64, *, is_last: bool) -> N
     else:
         lengths = np.add.reduce(products, axis=0)
     columns -= np.multiply(onto, lengths, out=products)
+
+
+def _aligned(size: int) -> Float64:
+    """Return memory that starts at a cache line, where no load of a full register needs two."""
+    memory = np.empty(size + _PER_LINE)
+    start = -memory.ctypes.data % (8 * _PER_LINE) // 8
+    return memory[start : start + size]

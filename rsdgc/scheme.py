@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from rsdgc.codec.indices import INDEX_CODES, IndexKind
 from rsdgc.codec.values import VALUE_CODINGS, Coding, LayerCoding, find_coding
@@ -19,7 +19,6 @@ from rsdgc.neighborhoods import (
 )
 
 TransformKind = Literal["none", "channels"]
-TRANSFORM_CODES: dict[TransformKind, int] = {"none": 0, "channels": 16}
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Scheme:
     def __post_init__(self) -> None:
         _check("neighborhood", self.neighborhood, NEIGHBORHOOD_CODES)
         _check("indices", self.indices, INDEX_CODES)
-        _check("transform", self.transform, TRANSFORM_CODES)
+        _check("transform", self.transform, get_args(TransformKind))
         if not 1 <= self.tile_px <= MAX_TILE_PX:
             raise SettingError(f"tile_px is {self.tile_px}: choose 1 to {MAX_TILE_PX}")
         # A coding may be named in two ways; with one of them, equal schemes compare equal.

@@ -6,11 +6,12 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from rsdgc.channel_transform import MAX_CHANNELS, WIDE_MODEL_CHANNELS, block_limit
 from rsdgc.codec.indices import INDEX_CODES
 from rsdgc.codec.values import name_from_code
 from rsdgc.errors import SettingError, WireError
 from rsdgc.neighborhoods import NEIGHBORHOOD_CODES
-from rsdgc.scheme import TRANSFORM_CODES, Scheme
+from rsdgc.scheme import Scheme, TransformKind
 from rsdgc.spec import ModelSpec
 from rsdgc.update import Stamp
 
@@ -23,8 +24,9 @@ HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
 _NEIGHBORHOODS = {code: kind for kind, code in NEIGHBORHOOD_CODES.items()}
 _INDICES = {code: kind for kind, code in INDEX_CODES.items()}
-_TRANSFORMS = {code: kind for kind, code in TRANSFORM_CODES.items()}
 _TRANSFORM_MASK = 0xF0  # of the byte that holds the neighborhood, too
+# By the largest basis, which is part of what the values mean: see rsdgc.channel_transform.
+_CHANNELS_CODES = {MAX_CHANNELS: 16, WIDE_MODEL_CHANNELS: 32}
 
 
 class Header(NamedTuple):
@@ -38,7 +40,7 @@ class Header(NamedTuple):
     def assemble(self, spec: ModelSpec, sections: list[bytes]) -> bytes:
         """Return the complete buffer: this header, its checksum, and the sections behind them."""
         scheme, stamp = self.scheme, self.stamp
-        shape = NEIGHBORHOOD_CODES[scheme.neighborhood] | TRANSFORM_CODES[scheme.transform]
+        shape = NEIGHBORHOOD_CODES[scheme.neighborhood] | _transform_codes(spec)[scheme.transform]
         kinds = shape, scheme.tile_px
         codings = scheme.value_coding.code, scheme.dense_coding.code, INDEX_CODES[scheme.indices]
         versions = stamp.run, stamp.round, stamp.base
@@ -77,13 +79,20 @@ class Header(NamedTuple):
         if signature != spec.signature or num_layers != len(spec.layers):
             msg = f"the upload is for model {signature.hex()} with {num_layers} layers"
             raise WireError(f"{msg}: use one model everywhere")
-        return cls(_read_scheme(*codes), Stamp(run, round_, base), unary, plain)
+        return cls(_read_scheme(spec, *codes), Stamp(run, round_, base), unary, plain)
 
 
-def _read_scheme(shape: int, tile_px: int, values: int, dense_values: int, indices: int) -> Scheme:
+def _transform_codes(spec: ModelSpec) -> dict[TransformKind, int]:
+    return {"none": 0, "channels": _CHANNELS_CODES[block_limit(spec)]}
+
+
+def _read_scheme(
+    spec: ModelSpec, shape: int, tile_px: int, values: int, dense_values: int, indices: int
+) -> Scheme:
     try:
         neighborhood = _NEIGHBORHOODS[shape & ~_TRANSFORM_MASK]
-        transform = _TRANSFORMS[shape & _TRANSFORM_MASK]
+        transforms = {code: kind for kind, code in _transform_codes(spec).items()}
+        transform = transforms[shape & _TRANSFORM_MASK]
         names = name_from_code(values), name_from_code(dense_values)
         return Scheme(neighborhood, tile_px, *names, _INDICES[indices], transform)
     except (KeyError, SettingError):

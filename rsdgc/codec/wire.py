@@ -7,8 +7,9 @@ offset bytes field        meaning
 ====== ===== ============ ==================================================================
 0      4     magic        ``RSDG``
 4      1     version      2
-5      1     neighborhood 0 kernel, 1 tile, 2 element; plus 16 if convolutions are in the
-                          principal axes of their channels (:mod:`rsdgc.channel_transform`)
+5      1     neighborhood 0 kernel, 1 tile, 2 element; plus 16 (bases of at most 512 channels)
+                          or 32 (256) if convolutions are in the principal axes of their
+                          channels (:mod:`rsdgc.channel_transform`)
 6      1     tile_px      1 to 64
 7      1     values       coding of sparse layers: 0 float32, 1 float16, 2 int8, 3 ternary,
                           4 dead-zone levels, 128 and more: codings from outside

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 import clients.site
 from clients.loader import SplitLoader
+from clients.mapped_vectors import checksum
 from clients.model_parts import ModelParts
 from clients.site import Site
 from clients.state import StateFolder
@@ -289,6 +291,24 @@ def test_a_state_older_than_what_was_accepted_is_not_used(
     assert "lost its state" in caplog.text
     change = site.parts.vector() - start()
     np.testing.assert_array_equal(dense(result.payload) + residual_of(tmp_path), change)
+
+
+def test_an_upload_of_another_release_is_lost_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, weights = make_site(tmp_path), start()
+    payload = bytearray(site.work(make_task(), whole(weights)).payload)
+    held = residual_of(tmp_path).copy()
+    payload[4] += 1  # the version of the format
+    with StateFolder(tmp_path, 7, "site-00", SPEC).transaction(origin()) as transaction:
+        name = transaction.write_bytes("upload", bytes(payload))
+        state = replace(transaction.state, upload=name, upload_check=checksum(bytes(payload)))
+        transaction.commit(state)
+    second = site.work(make_task(2), whole(weights))
+    assert "cannot read its upload of round 1 (the upload has format version" in caplog.text
+    total = dense(second.payload) + residual_of(tmp_path)
+    change = site.parts.vector() - weights
+    np.testing.assert_allclose(total, held + change, rtol=1e-5, atol=1e-6)
 
 
 def test_another_run_does_not_see_the_state(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from rsdgc import NSI, Compressor, ModelSpec, Scheme, Stamp, decode
 from rsdgc.channel_transform import (
     MAX_CHANNELS,
+    WIDE_MODEL_CHANNELS,
     ChannelTransform,
+    block_limit,
     find_transform,
     is_transformed,
     transformed_part,
@@ -119,29 +121,60 @@ def test_adding_an_update_is_the_inverse_of_its_values(seed: int) -> None:
     np.testing.assert_array_equal(target, expected)
 
 
-WIDE = ModelSpec.from_shapes({"wide.weight": (4, MAX_CHANNELS + 40, 1, 1)})
+WIDE = ModelSpec.from_shapes(
+    {
+        "wide.weight": (4, MAX_CHANNELS + 64, 1, 1),
+        "conv.weight": (4, MAX_CHANNELS, 1, 1),
+        "small.weight": (4, WIDE_MODEL_CHANNELS, 1, 1),
+    }
+)
 
 
-def test_wide_layers_are_transformed_in_blocks() -> None:
+def test_a_model_with_a_wide_layer_is_transformed_in_small_blocks() -> None:
     values = vector(1, WIDE)
     turned = transform(vector(2, WIDE), WIDE)
     turned.forward(values)
-    half = (MAX_CHANNELS + 40) // 2
-    original = vector(1, WIDE).reshape(4, -1)
-    for block in (slice(0, half), slice(half, None)):
-        old, new = original[:, block], values.reshape(4, -1)[:, block]
-        assert not np.allclose(old, new)
-        assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(old), rel=1e-5)
+    assert block_limit(WIDE) == WIDE_MODEL_CHANNELS
+    parts = zip(WIDE.views(vector(1, WIDE)), WIDE.views(values), (192, 256, 256), strict=True)
+    for original, result, channels in parts:
+        old, new = (
+            np.split(part.reshape(4, -1), len(part) // 4 // channels, axis=1)
+            for part in (original, result)
+        )
+        for block, of_block in zip(old, new, strict=True):
+            assert not np.allclose(block, of_block)
+            assert np.linalg.norm(of_block) == pytest.approx(np.linalg.norm(block), rel=1e-5)
 
+
+def test_a_model_without_one_has_whole_bases() -> None:
+    spec = ModelSpec(WIDE.layers[1:])
+    assert block_limit(spec) == MAX_CHANNELS
+    values = vector(1, spec)
+    transform(vector(2, spec), spec).forward(values)
+    halves = np.split(spec.views(values)[0].reshape(4, -1), 2, axis=1)
+    originals = np.split(spec.views(vector(1, spec))[0].reshape(4, -1), 2, axis=1)
+    for half, original in zip(halves, originals, strict=True):
+        assert np.linalg.norm(half) != pytest.approx(np.linalg.norm(original), rel=1e-3)
+
+
+LARGER = ModelSpec.from_shapes({"a.weight": (6, 129, 1, 1), "b.weight": (5, 265, 1, 1)})
+"""Bases that are orthonormalized a part at a time."""
 
 CHILD = """
 import hashlib, sys
 import numpy as np
-from tests.rsdgc.test_channel_transform import SPEC, low_rank, transform, vector
+from tests.rsdgc.test_channel_transform import LARGER, SPEC, low_rank, transform, vector
 digest = hashlib.sha256()
 for progress in (vector(1), low_rank(2)):
     values = vector(3)
     transform(progress).inverse(values)
+    digest.update(values.tobytes())
+print(digest.hexdigest())
+digest = hashlib.sha256()
+for progress in (vector(1, LARGER), low_rank(2, LARGER)):
+    values = vector(3, LARGER)
+    values[values < 1.5] = 0.0
+    transform(progress, LARGER).inverse(values)
     digest.update(values.tobytes())
 sys.stdout.write(digest.hexdigest())
 """
@@ -168,7 +201,9 @@ def test_the_bits_do_not_depend_on_the_machine(kernels: str) -> None:
     assert digests == {GOLDEN}
 
 
-GOLDEN = "a2a5a9776d53e7b1c2676568d3ac6895781b53099ea072099ec9f31d6e659570"
+GOLDEN = """\
+a2a5a9776d53e7b1c2676568d3ac6895781b53099ea072099ec9f31d6e659570
+0796c8c040008f8774d1fa6663d1746b94d45378dcc8d648fe084073dd1d7e7d"""
 
 
 def test_the_last_transforms_are_kept() -> None:

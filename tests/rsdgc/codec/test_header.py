@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc import Scheme, Stamp, WireError
+from rsdgc import ModelSpec, Scheme, Stamp, WireError
 from rsdgc.codec.header import HEADER_BYTES, MAGIC, VERSION, Header
 from tests.rsdgc.examples import MIXED, schemes, specs, stamps
 from tests.rsdgc.forge import HEADER, LAYOUT, sealed
@@ -61,6 +61,18 @@ def test_the_transform_shares_a_byte_with_the_neighborhood(kind):
     fields = dict(zip(HEADER, LAYOUT.unpack_from(payload), strict=True))
     assert fields["neighborhood"] == 16 + CODES["neighborhood"][kind]
     assert Header.read(payload, MIXED).scheme == scheme
+
+
+def test_the_byte_tells_the_largest_basis_of_the_transform():
+    """An upload whose values have another meaning for this release is not read."""
+    wide = ModelSpec.from_shapes({"conv.weight": (2, 513, 1, 1)})
+    for spec, code in ((MIXED, 16), (wide, 32)):
+        header = Header(Scheme("tile", transform="channels"), STAMP, 0, 0)
+        fields = dict(zip(HEADER, LAYOUT.unpack_from(header.assemble(spec, [])), strict=True))
+        assert fields["neighborhood"] == code + 1
+        fields["neighborhood"] = (48 - code) + 1
+        with pytest.raises(WireError, match="unknown scheme codes"):
+            Header.read(sealed(LAYOUT.pack(*fields.values()) + bytes(4)), spec)
 
 
 @pytest.mark.parametrize("field", CODES)
