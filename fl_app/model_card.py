@@ -15,6 +15,15 @@ from fl_app.delivered_model import DeliveredModel
 from fl_app.report.confusion import class_scores
 from fl_app.runs.records import RunConfig, RunSummary
 
+CHIP_LIMIT = """\
+The model labels a whole chip, by what most of it shows. A map of overlapping chips is smoother
+  than the ground."""
+PATCH_LIMIT = "The model labels the central pixel of a patch, by what all of the patch shows."
+
+INITIAL_WEIGHTS = "init-weights"
+PARTS = ("adapters", "adapter-layers", "train-only", "freeze")
+"""Settings that choose which part of a model is trained."""
+
 # JSON is YAML, too: every value in the head is written as JSON, so that no name breaks it.
 _TEMPLATE = """---
 library_name: pytorch
@@ -29,6 +38,7 @@ model-index: {{ index }}
 {% if synthetic %}
 **Trained on synthetic imagery.** The model says nothing about real land cover.
 {% endif %}
+
 ## Files
 
 | file | what it is |
@@ -65,30 +75,34 @@ Values are physical: a file's scale and offset are applied. NaN marks pixels wit
 |---|---|---|---|---|
 {% for row in modalities %}| {{ row|join(" | ") }} |
 {% endfor %}
+
 {{ chip_text }}
 
 ## Classes
 
 {% for name in classes %}{{ loop.index0 }}. {{ name }}
 {% endfor %}
+
 ## Training
 
 | | |
 |---|---|
 {% for name, value in training %}| {{ name }} | {{ value }} |
 {% endfor %}
+
 ## Scores
 
 {{ scored }}
 {% if scores %}
+
 | class | test chips | recall | precision | F1 |
 |---|---|---|---|---|
 {% for row in scores %}| {{ row|join(" | ") }} |
 {% endfor %}{% endif %}
+
 ## Limits
 
-- The model labels a whole chip, by what most of it shows. A map of overlapping chips is smoother
-  than the ground.
+- {{ limit }}
 - It knows the bands above, pixels of the size above, and the classes above: it puts everything else
   into one of them. Its probabilities have not been calibrated.
 - Test chips come from the archives of the sites that trained it. Other regions, seasons and sensors
@@ -133,6 +147,7 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
             for m, statistics in zip(model.modalities, model.statistics, strict=True)
         ],
         chip_text=_chip_text(model),
+        limit=PATCH_LIMIT if model.centered else CHIP_LIMIT,
         classes=model.classes,
         training=_training(model, config, summary, digest),
         scored=_score_text(scored, summary, best),
@@ -186,6 +201,7 @@ def _training(
         ("data", summary.dataset + (" (synthetic)" if model.synthetic else "")),
         ("sites", ", ".join(config.data.sites) or str(summary.num_sites)),
         ("method", f"{summary.method}, {summary.rounds} rounds, seed {summary.seed}"),
+        *_fine_tuning(config),
         (
             "sent by the sites",
             f"{bytes_text(summary.bytes_up)}, dense FedAvg {bytes_text(summary.dense_bytes_up)}",
@@ -199,6 +215,17 @@ def _training(
         ("versions", ", ".join(f"{k} {v}" for k, v in config.versions.items())),
     ]
     return [(name, _cell(value)) for name, value in rows]
+
+
+def _fine_tuning(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield what the run started from, and which part of the model it trained."""
+    chosen = {key: str(config.settings.get(key, "")) for key in (INITIAL_WEIGHTS, *PARTS)}
+    weights = chosen.pop(INITIAL_WEIGHTS)
+    if weights:  # the name alone: a path may tell of the machine
+        yield "started from", f"`{Path(weights).name}`"
+    parts = [f"{key}={value}" for key, value in chosen.items() if value not in ("", "none")]
+    if parts:
+        yield "trained part", f"`{', '.join(parts)}`"
 
 
 def _score_text(scored: Any, summary: RunSummary, best: bool) -> str:

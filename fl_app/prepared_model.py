@@ -150,6 +150,12 @@ def _adapted_layers(
     selected = select(model, num_classes, patterns, "adapter-layers") - set(trained)
     layers = [name for name in adaptable_layers(model) if f"{name}.weight" in selected]
     if not layers:
+        if not settings.adapter_layers:
+            raise SettingError(
+                f"adapters={settings.adapters}: model {settings.model} has no linear layer or "
+                "ungrouped two-dimensional convolution beside what is trained whole: choose the "
+                "part to train with train-only"
+            )
         raise SettingError(
             f"adapter-layers={settings.adapter_layers!r} leaves no layer to adapt: name linear "
             "layers or ungrouped convolutions that are not trained whole"

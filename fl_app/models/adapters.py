@@ -13,6 +13,7 @@ brings transformers and a client of a model hub with it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -85,12 +86,15 @@ def adaptable_layers(model: nn.Module) -> list[str]:
 
     Those are linear layers and ungrouped convolutions. Subclasses may compute something else, and
     are left out, as are layers whose weight the module around them reads without calling them
-    (``nn.MultiheadAttention``).
+    (``nn.MultiheadAttention``), and those that share it with another layer: merged, the two would
+    have different weights.
     """
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     return [
         name
         for name, module in model.named_modules()
-        if type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1)
+        if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
+        and uses[id(module.weight)] == 1
     ]
 
 

@@ -62,8 +62,8 @@ class WeightFile:
                 }
         except (SafetensorError, UnicodeError):
             raise SettingError(
-                f"{path} is not a safetensors file: convert a PyTorch checkpoint with "
-                f"`rsdgc weights convert`"
+                f"{path} is not a safetensors file, or is damaged: copy it again, or convert a "
+                "PyTorch checkpoint with `rsdgc weights convert`"
             ) from None
         except OSError as error:
             reason = "it does not exist" if not path.exists() else error.strerror or error
@@ -124,13 +124,19 @@ def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
         ) from None
     # PyTorch fails on a damaged file in as many ways as there are damages.
     except Exception as error:
-        reason = plain_line((str(error).splitlines() or [""])[0]) or type(error).__name__
-        raise SettingError(f"{source} is not a PyTorch checkpoint ({reason})") from None
+        raise SettingError(
+            f"{source} is not a PyTorch checkpoint, or is damaged ({_reason(error)}): copy it again"
+        ) from None
     tensors = _find_tensors(content, key, source)
     try:
-        write_tensors(target, tensors)
+        write_tensors(target, {name: _dense(tensor) for name, tensor in tensors.items()})
     except OSError as error:
         raise SettingError(f"{target} cannot be written ({error.strerror or error})") from None
+    except Exception as error:  # safetensors and PyTorch fail on odd tensors in many ways
+        raise SettingError(
+            f"{source} has tensors that safetensors cannot hold ({_reason(error)}): name the "
+            "model's with --key, or save them as float32"
+        ) from None
     return len(tensors)
 
 
@@ -151,6 +157,18 @@ def write_tensors(
         draft.chmod(0o644)  # safetensors lets only the owner read what it writes
 
     replace_file(path, write)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return the values of a sparse or quantized tensor as a plain one."""
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
+def _reason(error: Exception) -> str:
+    line = plain_line((str(error).splitlines() or [""])[0])
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _find_tensors(content: object, key: str, source: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from fl_app.home import home
 from fl_app.models.adapters import merged_state
 from fl_app.models.initial_weights import WeightMatch
+from fl_app.models.timm_models import PREFIX as TIMM
 from fl_app.models.weight_file import BANDS, write_tensors
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
 from fl_app.runs.records import (
@@ -99,7 +100,7 @@ class ActiveRun:
             frozen=frozen,
             versions={
                 "python": platform.python_version(),
-                **{package: version(package) for package in PACKAGES},
+                **{package: version(package) for package in _packages(self.settings)},
             },
         ).write(self.folder)
 
@@ -152,6 +153,10 @@ class ActiveRun:
         scale = {"rank": str(settings.adapter_rank), "alpha": str(settings.adapter_alpha)}
         trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         write_tensors(self.folder / ADAPTERS_FILE, trained, scale)
+
+
+def _packages(settings: Settings) -> tuple[str, ...]:
+    return (*PACKAGES, "timm") if settings.model.startswith(TIMM) else PACKAGES
 
 
 @contextmanager

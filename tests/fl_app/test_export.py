@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,30 @@ def test_the_record_and_the_card_say_what_it_takes(trained: Path, exported: Path
     assert metric == {"type": "accuracy", "name": "accuracy", "value": summary["accuracy"]}
     for words in ("blue, green, red", "class 42", "## Limits", "sent by the sites", "SHA-256"):
         assert words in body
+
+
+def test_headings_and_tables_of_the_card_stand_apart(exported: Path) -> None:
+    lines = (exported / "README.md").read_text().splitlines()
+    for before, line in itertools.pairwise(lines):
+        is_row = line.startswith("|")
+        if line.startswith("## ") or (is_row != before.startswith("|")):
+            assert "" in (before, line)
+        assert (before, line) != ("", "")
+
+
+def test_the_card_says_what_the_run_started_from(
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config |= {"init-weights": "/srv/ours/dino.safetensors", "adapters": "lora"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    export_model(load_delivered(tmp_path / "run"), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| started from | `dino.safetensors` |" in card
+    assert "| trained part | `adapters=lora` |" in card
+    assert "/srv" not in card
 
 
 def test_the_snippet_of_the_card_works(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

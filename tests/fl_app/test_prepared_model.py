@@ -153,6 +153,7 @@ def test_settings_choose_what_is_trained(changes: dict[str, str], expected: set[
         ({"freeze": "head", "adapters": "lora"}, "use it without freeze"),
         ({"adapters": "lora", "adapter-layers": "stage1.1"}, "leaves no layer to adapt"),
         ({"adapters": "lora", "adapter-layers": "stge1"}, "did you mean stage1"),
+        ({"adapters": "lora", "train-only": "*"}, "has no linear layer .* beside what is trained"),
         ({"adapters": "lora", "adapter-rank": 0}, "adapter-rank=0"),
         ({"adapters": "peft"}, "adapters='peft'"),
     ],

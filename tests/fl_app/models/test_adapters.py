@@ -102,6 +102,14 @@ def test_grouped_convolutions_and_subclasses_are_left_out() -> None:
     assert adaptable_layers(nn.MultiheadAttention(8, 2)) == []
 
 
+def test_layers_that_share_a_weight_are_left_out() -> None:
+    once, twice = nn.Linear(4, 4), nn.Linear(4, 4)
+    tied, normed = nn.Linear(4, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    tied.weight = once.weight
+    model = nn.Sequential(once, twice, tied, twice, normed, nn.Linear(4, 2))
+    assert adaptable_layers(model) == ["5"]
+
+
 def test_only_the_adapters_of_frozen_layers_get_gradients() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     for parameter in model.parameters():

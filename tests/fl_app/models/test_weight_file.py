@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def test_tied_and_transposed_tensors_are_converted(tmp_path: Path) -> None:
     assert torch.equal(converted["c"], tied.t())
 
 
+def test_sparse_and_quantized_tensors_are_converted_to_plain_ones(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about sparse and quantized tensors
+        odd = {
+            "sparse": torch.eye(3).to_sparse(),
+            "rows": torch.eye(3).to_sparse_csr(),
+            "quantized": torch.quantize_per_tensor(torch.eye(3), 0.5, 0, torch.qint8),
+        }
+        torch.save(STATE | odd, tmp_path / "in.pth")
+        convert_checkpoint(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    converted = load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(converted[name], torch.eye(3)) for name in odd)
+
+
 class Code:
     def __reduce__(self) -> tuple[Any, ...]:
         return (exec, ("raise SystemExit('ran')",))
@@ -55,6 +70,7 @@ class Code:
         ({"state_dict": STATE, "hook": Code()}, "would run code"),
         ({"epoch": 3, "optimizer": {}}, "holds no model's tensors: .* it has epoch, optimizer"),
         ([1, 2], "holds no model's tensors"),
+        ({"a": torch.ones(2, device="meta")}, "safetensors cannot hold"),
     ],
 )
 def test_checkpoints_without_tensors_or_with_code_are_refused(
