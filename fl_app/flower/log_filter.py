@@ -16,7 +16,7 @@ _FLOWERS_OWN = re.compile(
     r"Manually terminating ClientAppActor|Start `flwr-\w+` process"
 )
 
-_RAY_TOO_SLOW = re.compile(r"^Exception: The current node timed out during startup")
+_RAY_TOO_SLOW = re.compile(r"The current node timed out during startup")
 """Ray waits 30 s for its own processes, which is not a setting."""
 
 

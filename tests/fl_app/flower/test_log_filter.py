@@ -36,10 +36,14 @@ def test_an_error_is_kept_and_its_traceback_is_not_shown() -> None:
     assert view.error == "no site joined"
 
 
-def test_a_machine_too_busy_for_ray_is_an_error_that_says_so() -> None:
+@pytest.mark.parametrize(
+    "begin", ["Exception: ", "\x1b[91mERROR \x1b[0m:   An exception occured!! "]
+)
+def test_a_machine_too_busy_for_ray_is_an_error_that_says_so(begin: str) -> None:
     view = LogFilter()
-    line = "Exception: The current node timed out during startup. This could happen because "
-    assert view.show(line + "some of the raylet failed to startup.") is None
+    line = "The current node timed out during startup. This could happen because "
+    assert view.show(begin + line + "some of the raylet failed to startup.") is None
+    assert view.show("\x1b[91mERROR \x1b[0m:   Traceback (most recent call last):") is None
     assert view.show("RuntimeError: Simulation Runtime crashed.") is None
     assert "this machine is busy" in view.error
 
