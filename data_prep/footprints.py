@@ -22,6 +22,7 @@ from rasterio.crs import CRS
 
 from data_prep.crs import LONGITUDE_LATITUDE, transform_positions
 from data_prep.manifest import Columns
+from data_prep.pictures.number_format import plural
 from data_prep.schema import SceneMeta
 
 #: Latitude from which on the sides of footprints are drawn in several steps, and how many.
@@ -114,10 +115,10 @@ def _missing_notes(missing: Mapping[str, int]) -> list[str]:
     if not missing:
         return []
     first = next(iter(missing))
-    others = f" and {len(missing) - 1} other scene(s)" if len(missing) > 1 else ""
+    others = f" and {plural(len(missing) - 1, 'other scene')}" if len(missing) > 1 else ""
     return [
-        f"{sum(missing.values())} sample(s) of {first}{others} have no footprint in longitude and "
-        "latitude: their CRS has no place for them on the globe, or they hold a pole"
+        f"{plural(sum(missing.values()), 'sample')} of {first}{others} without a footprint in "
+        "longitude and latitude: their CRS has no place for them on the globe, or they hold a pole"
     ]
 
 

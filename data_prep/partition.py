@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from data_prep.choices import PartitionScheme
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
 from data_prep.manifest import Columns, column
+from data_prep.pictures.number_format import plural
 from data_prep.schema import MAX_NAME_BYTES, PARTITION_FILE, PartitionMeta, write_record
 from data_prep.staging import PARTITION, check_free, staged_folder
 from data_prep.store import Store
@@ -281,8 +282,8 @@ def assign_scenes(columns: Columns, sites: int) -> SiteNumbers:
     names, scene_of = np.unique(columns["scene"].astype(str), return_inverse=True)
     if len(names) < sites:
         raise DataError(
-            f"{sites} sites but only {len(names)} scene(s): choose --sites {len(names)} or less, "
-            "or --scheme block"
+            f"{sites} sites but only {plural(len(names), 'scene')}: choose --sites {len(names)} or "
+            "less, or --scheme block"
         )
     counted = columns["split"] != "buffer"
     sizes = np.bincount(scene_of[counted], minlength=len(names))

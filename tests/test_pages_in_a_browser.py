@@ -166,6 +166,10 @@ def test_print_cuts_nothing_and_has_all_pictures(opened: Any, name: str) -> None
         .filter(each => each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.closest("section")?.id + " " + each.tagName)"""
     assert page.evaluate(cut) == []
+    beside = """() => [...document.querySelectorAll(".plot svg")].filter(each =>
+        each.getBoundingClientRect().right > each.parentElement.getBoundingClientRect().right + 1
+        ).map(each => each.closest("section")?.id)"""
+    assert page.evaluate(beside) == []
     blank = "[...document.images].filter(each => !each.naturalWidth).map(each => each.alt)"
     assert page.evaluate(blank) == []
 

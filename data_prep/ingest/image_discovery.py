@@ -36,6 +36,7 @@ from data_prep.ingest.scene_files import RESOLUTION_FOLDER
 from data_prep.ingest.sensors import split_band
 from data_prep.ingest.split_folders import mixed_split_note, split_level, without_split
 from data_prep.ingest.work_folder import disk_bytes
+from data_prep.pictures.number_format import plural
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.documents import shorten
@@ -171,7 +172,7 @@ def _alike(images: list[Image], skipped: list[Skipped]) -> list[Image]:
         if (bands, dtype) == common:
             kept.append(image)
             continue
-        reason = f"{bands} band(s) of {dtype}, the others have {common[0]} of {common[1]}"
+        reason = f"{plural(bands, 'band')} of {dtype}, the others have {common[0]} of {common[1]}"
         skipped.append(Skipped(path=image.name, reason=reason))
     return kept
 

@@ -34,6 +34,7 @@ from data_prep.ingest.scene import Scene
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.ingest.split_folders import mixed_split_note
 from data_prep.ingest.work_folder import disk_bytes
+from data_prep.pictures.number_format import plural
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, Skipped
 from rsdgc.errors import DataError, SettingError
@@ -265,4 +266,4 @@ def _add_jobs(plan: Plan, source: SceneSource) -> None:
 
 def note_lines(notes: Counter[str]) -> list[str]:
     """Return notes with how many scenes each is about."""
-    return [f"{note} ({count} scene(s))" for note, count in notes.items()]
+    return [f"{note} ({plural(count, 'scene')})" for note, count in notes.items()]

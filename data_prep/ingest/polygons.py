@@ -33,6 +33,7 @@ from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.label_values import LabelValue, label_value, normal_name
 from data_prep.ingest.options import SceneOptions
+from data_prep.pictures.number_format import plural
 from rsdgc.errors import DataError
 
 POLYGON_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"))
@@ -178,10 +179,10 @@ def _usable(
             "polygons"
         )
     if not areal.all():
-        notes.append(f"{path.name}: {int((~areal).sum())} feature(s) are not polygons")
+        notes.append(f"{path.name}: {plural(int((~areal).sum()), 'feature')} other than polygons")
     known = np.array([value is not None for value in values]) | (file.column is None)
     if unknown := int((areal & ~known).sum()):
-        notes.append(f"{path.name}: {unknown} polygon(s) have no {file.column}")
+        notes.append(f"{path.name}: {plural(unknown, 'polygon')} without {file.column}")
     keep = areal & known
     if not keep.any():
         raise DataError(f"{path} has no class in {file.column}: choose another --label-column")
@@ -194,7 +195,7 @@ def _usable(
     if flat.all():
         raise DataError(f"{path} holds no polygon with an area: correct its rings")
     if flat.any():
-        notes.append(f"{path.name}: {int(flat.sum())} polygon(s) have no area")
+        notes.append(f"{path.name}: {plural(int(flat.sum()), 'polygon')} without an area")
     return Polygons(shapes[~flat], values[keep][~flat], crs, tuple(notes))
 
 

@@ -210,6 +210,7 @@ footer { padding-top: 6px; padding-bottom: 48px; color: var(--muted); font-size:
   .headline { grid-template-columns: 1fr 1fr 1.12fr; }
   .pair { grid-template-columns: 1fr 1fr; }
   .scroll, .plot { overflow: visible; background: none; }
+  .plot svg { min-width: 0; }
   table { font-size: 8pt; }
   thead th, thead th.n { font-size: 7.5pt; white-space: normal; }
   th, td { padding: 3px 7px 3px 0; }

@@ -115,7 +115,7 @@ class Progress:
         if self.config is None:
             return "waiting for sites"
         if self.status is None or not self.status.asked:
-            return "preparing the first round"
+            return f"preparing round {done + 1} of {self.last_round}"
         if self.status.phase == EVALUATE:
             return "final evaluation" if self.waits_for else "writing the model and the report"
         return f"round {self.status.round} of {self.last_round}"

@@ -8,6 +8,7 @@ are on its machine, as in a simulation. In a deployment only the sites have data
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -36,6 +37,17 @@ class InputModality:
     """Of each band, in physical units, over the train split of the data."""
     std: list[float]
 
+    def __post_init__(self) -> None:
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError(
+                f"modality {self.name} has {len(self.bands)} bands, {len(self.mean)} means and "
+                f"{len(self.std)} standard deviations"
+            )
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std, self.resolution)):
+            raise ValueError(f"modality {self.name} has a value that is not finite")
+        if min((*self.std, self.resolution), default=0.0) < 0:
+            raise ValueError(f"modality {self.name} has a standard deviation or a size below 0")
+
 
 @dataclass(frozen=True)
 class RunInputs:
@@ -46,6 +58,10 @@ class RunInputs:
     class_codes: list[int] = field(default_factory=list)
     """Codes of the classes in label rasters, in the order of the model's outputs."""
     modalities: list[InputModality] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.patch_px < 0 or (self.patch_px and self.patch_px % 2 == 0):
+            raise ValueError(f"patch_px is {self.patch_px}, neither 0 nor an odd size")
 
     @classmethod
     def of(cls, store: Store) -> Self:

@@ -83,7 +83,7 @@ def test_local_grids_and_other_planets_are_ingested_without_longitudes(
     store = ingest(write_pair(tmp_path / "src", parse_crs(crs), parse_crs(crs)))
     assert len(store) == 16
     assert "geometry" not in store.manifest.column_names
-    assert "16 sample(s) of src have no footprint in longitude and latitude" in notes_of(store)
+    assert "16 samples of src without a footprint in longitude and latitude" in notes_of(store)
     assert store.manifest.column("x")[0].as_py() == LEFT + 40
 
 
@@ -280,7 +280,7 @@ def test_views_of_the_whole_disk_have_footprints_where_there_is_ground(tmp_path:
     assert len(store) == 64
     assert 30 < on_ground.sum() < 64
     assert np.isfinite(shapely.bounds(shapes[on_ground])).all()
-    assert f"{64 - on_ground.sum()} sample(s) of src have no footprint" in notes_of(store)
+    assert f"{64 - on_ground.sum()} samples of src without a footprint" in notes_of(store)
 
 
 @pytest.mark.parametrize("offset_px", [0, 4])

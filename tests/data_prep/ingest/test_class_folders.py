@@ -72,7 +72,7 @@ def test_broken_files_are_quarantined_or_fatal(tmp_path: Path) -> None:
     assert len(store) == 8
     reasons = {item.path: item.reason for item in store.meta.skipped}
     assert set(reasons) == {"class-0/notes.tif", "class-0/odd.tif", "class-1/cut.tif", "empty"}
-    assert "2 band(s) of uint8, the others have 3" in reasons["class-0/odd.tif"]
+    assert "2 bands of uint8, the others have 3" in reasons["class-0/odd.tif"]
     with pytest.raises(DataError, match="strict"):
         ingest_class_folders(src, tmp_path / "strict", strict=True)
     assert not (tmp_path / "strict").exists()

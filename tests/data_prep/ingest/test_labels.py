@@ -103,7 +103,7 @@ def test_a_format_from_outside_is_named_by_its_place(src: Path, processes: int) 
     np.testing.assert_array_equal(labels, np.where(cols < 24, 1, 0))
     rows = column(store.manifest, "row")
     assert set((rows // 8 + cols // 8) % 2) == {0}
-    assert store.meta.notes == ["labels.csv: 18 points (2 scene(s))"]
+    assert store.meta.notes == ["labels.csv: 18 points (2 scenes)"]
 
 
 def test_a_registered_format_is_found_by_itself(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:

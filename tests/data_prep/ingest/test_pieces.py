@@ -61,7 +61,7 @@ def test_pieces_are_one_image_and_gaps_are_invalid(
     assert (column(store.manifest, "valid") == np.where(missing, 0.0, 1.0)).all()
     (modality,) = store.meta.modalities
     assert modality.bands == ["band1", "band2"]
-    assert "3 files like tile_0.tif joined to one image (1 scene(s))" in store.meta.notes
+    assert "3 files like tile_0.tif joined to one image (1 scene)" in store.meta.notes
 
 
 def test_pieces_may_be_scenes_of_their_own(tiles: tuple[Path, np.ndarray]) -> None:

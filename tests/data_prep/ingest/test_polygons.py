@@ -116,7 +116,7 @@ def test_broken_rings_are_mended_and_classless_polygons_left_out(src: Path) -> N
     )
     store = ingest(src)
     assert store.classes == ["box", "tie"]
-    assert any("1 polygon(s) have no name" in text for text in store.meta.notes)
+    assert any("1 polygon without name" in text for text in store.meta.notes)
     labels = column(store.manifest, "label")
     rows, cols = column(store.manifest, "row"), column(store.manifest, "col")
     assert (labels[cols >= 32] == 0).all()
@@ -252,8 +252,8 @@ def test_what_has_no_area_is_no_class(src: Path) -> None:
     write_shapes(src / "labels.geojson", shapes, ["wood", "none", "empty", "line", "flat"])
     store = ingest(src)
     assert store.classes == ["wood"]
-    assert "labels.geojson: 3 feature(s) are not polygons (1 scene(s))" in store.meta.notes
-    assert "labels.geojson: 1 polygon(s) have no area (1 scene(s))" in store.meta.notes
+    assert "labels.geojson: 3 features other than polygons (1 scene)" in store.meta.notes
+    assert "labels.geojson: 1 polygon without an area (1 scene)" in store.meta.notes
 
 
 @pytest.mark.parametrize("name", ["v!1", "wald!.d", "a!b!c"])
@@ -281,4 +281,4 @@ def test_codes_are_matched_as_numbers_or_texts(src: Path) -> None:
     assert ingest(src).meta.class_codes == [52, 311]
     assert ingest(src, classes={52: "water", 311: "wood"}).classes == ["water", "wood"]
     store = ingest(src, classes={52: "water"}, label_nodata=["311"])
-    assert store.meta.notes[0].startswith("labels.gpkg: 1 polygon(s) have no name")
+    assert store.meta.notes[0].startswith("labels.gpkg: 1 polygon without name")

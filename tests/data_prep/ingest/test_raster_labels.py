@@ -99,7 +99,7 @@ def test_values_may_mean_no_label(src: Path, dtype: str, value: int) -> None:
     assert f"class {value}" in store.classes
     assert store.meta.notes == [
         f"label {value} is taken as a class: if it marks pixels without a label, use "
-        f"--label-nodata {value} (1 scene(s))"
+        f"--label-nodata {value} (1 scene)"
     ]
     store = ingest(src, label_nodata=[str(value)])
     assert (by_column(store), store.meta.notes) == (["class 1", "class 2"], [])
@@ -127,7 +127,7 @@ def test_values_are_given_classes(src: Path) -> None:
         ingest(src, remap=["water=11,12"])
     store = ingest(src, remap=["water=11,12"], unknown="ignore")
     assert by_column(store) == ["water", "water"]
-    assert store.meta.notes == ["labels.tif: pixels of no class: 21 (256 px) (1 scene(s))"]
+    assert store.meta.notes == ["labels.tif: pixels of no class: 21 (256 px) (1 scene)"]
     with pytest.raises(SettingError, match=r"gives 11 to 'wet', which is not in the class list"):
         ingest(src, remap=["wet=11"], classes={1: "water"})
 
