@@ -97,9 +97,10 @@ class DeadZone(JointCoding):
             target_bits += 8 * (room_bytes - trial.size)
         # Only now are the values overwritten by what they decode to: a trial needs the originals.
         kept = []
-        for layer, flags, sent in zip(layers, outside, best.kept, strict=True):
+        for layer, flags in zip(layers, outside, strict=True):
             pieces = layer.grid.select(layer.values, layer.ids, flags)
-            kept.append(replace(sent, values=quantizer.reconstruct(pieces, out=layer.values)))
+            values = quantizer.reconstruct(pieces, out=layer.values)
+            kept.append(KeptNeighborhoods(layer.grid, extract(layer.ids, flags), values))
         return replace(best, kept=kept)
 
     def decode(
@@ -141,15 +142,18 @@ def _encode_levels(
     quantizer: Quantizer,
     indices: IndexKind,
 ) -> EncodedLayers:
-    """Code the neighborhoods outside the dead zone; the result has their ids but no values."""
+    """Code the neighborhoods outside the dead zone; the result does not say what is kept."""
     writer = RiceWriter()
-    no_values = np.empty(0, dtype=np.float32)
-    sent = [
-        KeptNeighborhoods(layer.grid, extract(layer.ids, flags), no_values)
-        for layer, flags in zip(layers, outside, strict=True)
-    ]
-    codes, bits, raw_ids = write_ids(sent, indices, writer)
-    sizes = [layer.grid.num_members(layer.ids) for layer in sent]
+    sizes: list[int] = []
+
+    def sent() -> Iterator[KeptNeighborhoods]:
+        # One layer at a time: the ids of all would take the memory of those offered once more.
+        for layer, flags in zip(layers, outside, strict=True):
+            ids = extract(layer.ids, flags)
+            sizes.append(layer.grid.num_members(ids))
+            yield KeptNeighborhoods(layer.grid, ids, np.empty(0, np.float32))
+
+    codes, counts, bits, raw_ids = write_ids(sent(), indices, writer)
     table = bytearray(quantizer.pack() if any(sizes) else b"")
     for group in group_layers(sizes):
         start = writer.num_bits
@@ -162,7 +166,7 @@ def _encode_levels(
         # The levels get no name: those of one group are freed before the next one's are made.
         table += _pack_codes(quantizer.quantize(pieces, total).write(writer))
         bits[group] += np.array(sizes[group]) * ((writer.num_bits - start) / total)
-    return EncodedLayers(sent, codes, *writer.finish(), bits, bytes(table), raw_ids)
+    return EncodedLayers([], codes, counts, *writer.finish(), bits, bytes(table), raw_ids)
 
 
 def _pack_codes(codes: Sequence[PlaneCode]) -> bytes:

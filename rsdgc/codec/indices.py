@@ -7,9 +7,8 @@ as ``int32``, behind them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -52,6 +51,7 @@ class EncodedLayers:
     #: what is sent of each layer. Jointly coded values are those that a decoder finds.
     kept: list[KeptNeighborhoods]
     codes: list[int]  #: code of each layer
+    counts: bytes  #: the number of ids of each layer that does not keep all its neighborhoods
     #: unary, plain: the streams (:mod:`rsdgc.codec.golomb_rice`)
     unary: bytes
     plain: bytes
@@ -59,11 +59,6 @@ class EncodedLayers:
     layer_bits: Float64
     table: bytes = b""  #: the joint coding's own bytes
     raw_ids: bytes = b""  #: ids as plain integers, if they are not in the streams
-
-    @cached_property
-    def counts(self) -> bytes:
-        """The number of ids of each layer that does not keep all its neighborhoods."""
-        return b"".join(encode_varint(k.ids.size) for k in self.kept if not k.is_complete)
 
     @property
     def size(self) -> int:
@@ -75,6 +70,7 @@ class EncodedIds(NamedTuple):
     """Ids of all sparse layers; the fields are those of :class:`EncodedLayers`."""
 
     codes: list[int]
+    counts: bytes
     layer_bits: Float64
     raw_ids: bytes
 
@@ -105,15 +101,16 @@ def check_ids(ids: Int64, count: int) -> None:
 def encode_ids(layers: Sequence[KeptNeighborhoods], indices: IndexKind) -> EncodedLayers:
     """Encode the ids of all sparse layers, whose values are coded layer by layer."""
     writer = RiceWriter()
-    codes, bits, raw = write_ids(layers, indices, writer)
-    return EncodedLayers(list(layers), codes, *writer.finish(), bits, raw_ids=raw)
+    codes, counts, bits, raw = write_ids(layers, indices, writer)
+    return EncodedLayers(list(layers), codes, counts, *writer.finish(), bits, raw_ids=raw)
 
 
 def write_ids(
-    layers: Sequence[KeptNeighborhoods], indices: IndexKind, writer: RiceWriter
+    layers: Iterable[KeptNeighborhoods], indices: IndexKind, writer: RiceWriter
 ) -> EncodedIds:
     """Encode the ids of all sparse layers, into the streams unless they are plain integers."""
     codes: list[int] = []
+    counts = bytearray()
     bits: list[float] = []
     raw = bytearray()  # full bytes, so they get a section of their own behind the streams
     for layer in layers:
@@ -127,8 +124,9 @@ def write_ids(
             code = best_rice(gaps)
             writer.write_numbers(gaps, code)
         codes.append(code)
+        counts += b"" if layer.is_complete else encode_varint(layer.ids.size)
         bits.append(writer.num_bits + 8 * len(raw) - before)
-    return EncodedIds(codes, np.array(bits, dtype=np.float64), bytes(raw))
+    return EncodedIds(codes, bytes(counts), np.array(bits, dtype=np.float64), bytes(raw))
 
 
 def read_counts(
