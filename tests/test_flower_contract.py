@@ -1,8 +1,10 @@
 """What this application takes for granted of Flower, so that an upgrade that breaks it is seen."""
 
+import importlib
 import inspect
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,19 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NO
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.simulation.app import run_simulation_process
 from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, InMemoryGrid
+from flwr.superlink.runtime.run_serverapp import run_serverapp
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
+from flwr.supernode.runtime.run_clientapp import run_clientapp
 
 from fl_app.deploy import site_app, supernode
 from fl_app.deploy.party_config import SiteConfig
+from fl_app.flower import app_starter
 from strategies import DenseFedAvg, RsDgc
 from strategies.reply_objects import LEVELS, MIB
 from strategies.suspension import NO_REPLY_CODES
@@ -132,3 +138,24 @@ def test_supernode_and_app_still_start_apart(tmp_path: Path) -> None:
     assert f"{node.host}:{node.port}" == app.runtime_api_address
     assert node.superexec_auth_secret_file == str(tmp_path / "s")
     assert app.superexec_auth_secret_file == str(tmp_path / "s")
+
+
+def test_a_superlink_still_asks_for_the_command_of_its_superexec() -> None:
+    module = importlib.import_module("flwr.superlink.cli.flower_superlink")
+    command = getattr(module, app_starter._SUPEREXEC_COMMAND)(
+        runtime_address="127.0.0.1:8000",
+        runtime_certificates=None,
+        runtime_root_certificates_path=None,
+        parent_pid=7,
+        runtime_dependency_install=False,
+    )
+    assert command[0] == "flower-superexec"
+    parsed = superexec_parser().parse_args(command[1:])
+    assert (parsed.runtime_api_address, parsed.parent_pid) == ("127.0.0.1:8000", 7)
+
+
+@pytest.mark.parametrize("run", [run_clientapp, run_serverapp, run_simulation_process])
+def test_an_app_is_still_run_by_a_function_with_these_arguments(run: Callable[..., None]) -> None:
+    names = {"runtime_api_address", "token", "insecure", "certificates", "parent_pid"}
+    names |= {"runtime_dependency_install"} | ({"log_queue"} if run is not run_clientapp else set())
+    assert set(inspect.signature(run).parameters) == names

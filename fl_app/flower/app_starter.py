@@ -44,8 +44,6 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 PRELOADED = (
     "flwr.clientapp",
     "flwr.supernode.runtime.run_clientapp",
-    "flwr.superlink.runtime.run_serverapp",
-    "flwr.simulation.app",
     "torch",
     # What import torch leaves for later, and the app asks for.
     "torch.export",
@@ -60,7 +58,10 @@ PRELOADED = (
     "safetensors.torch",
     "xxhash",
 )
-"""What an app of this project imports besides its own code, and which is the same in every run."""
+"""What a site's app imports besides its own code, and which is the same in every run.
+
+A run's process at the server needs little else, and that once a run.
+"""
 APP_TYPES = frozenset({TaskType.CLIENT_APP, TaskType.SERVER_APP, TaskType.SIMULATION})
 MAX_STARTS = 5
 """Starts of the app for one task."""
@@ -210,11 +211,7 @@ def _runtime_client(spec: ExecutionSpec) -> RuntimeHttpClient:
 
 def _work(spec: ExecutionSpec) -> None:
     """Work on a task, in the forked process."""
-    import numpy as np  # noqa: PLC0415  # all of these are imported already
-    from flwr.simulation.app import run_simulation_process  # noqa: PLC0415
-    from flwr.supercore.logger import mirror_output_to_queue  # noqa: PLC0415
-    from flwr.superlink.runtime.run_serverapp import run_serverapp  # noqa: PLC0415
-    from flwr.supernode.runtime.run_clientapp import run_clientapp  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415  # imported already
 
     if spec.suppress_output:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -232,8 +229,14 @@ def _work(spec: ExecutionSpec) -> None:
         "runtime_dependency_install": spec.runtime_dependency_install,
     }
     if spec.task_type == TaskType.CLIENT_APP:
+        from flwr.supernode.runtime.run_clientapp import run_clientapp  # noqa: PLC0415  # likewise
+
         run_clientapp(**arguments)
         return
+    from flwr.simulation.app import run_simulation_process  # noqa: PLC0415  # not of a site
+    from flwr.supercore.logger import mirror_output_to_queue  # noqa: PLC0415
+    from flwr.superlink.runtime.run_serverapp import run_serverapp  # noqa: PLC0415
+
     log: Queue[str | None] = Queue()
     mirror_output_to_queue(log)
     run = run_serverapp if spec.task_type == TaskType.SERVER_APP else run_simulation_process

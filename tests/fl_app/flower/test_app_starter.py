@@ -31,7 +31,6 @@ for name in PRELOADED:
     __import__(name)
 before = set(sys.modules)
 import fl_app.client_app
-import fl_app.server_app
 print(*sorted(set(sys.modules) - before))
 """
 AT_THE_SERVER = [TaskType.SERVER_APP, TaskType.SIMULATION]
@@ -255,8 +254,8 @@ def test_a_message_whose_process_failed_is_left_to_flower(
 
 
 @pytest.mark.slow
-def test_all_that_the_apps_import_is_preloaded_except_their_own_code() -> None:
-    """The apps' own code must not be: it comes with the run."""
+def test_all_that_a_sites_app_imports_is_preloaded_except_its_own_code() -> None:
+    """The app's own code must not be: it comes with the run."""
     assert not OWN & {name.partition(".")[0] for name in app_starter.PRELOADED}
     text = Path(app_starter.__file__).read_text(encoding="utf-8")
     assert not any(f"import {name}" in text or f"from {name}" in text for name in OWN)
