@@ -195,8 +195,8 @@ class SiteManager:
         unknown = [name for name in order if name not in modalities]
         if unknown:
             raise RunError(
-                f"no site has modality {', '.join(unknown)}: set modalities to some of "
-                f"{', '.join(modalities)}"
+                f"no site has modality {', '.join(unknown)}; of those named in modalities, "
+                f"sites have {', '.join(modalities)}: correct the name, or leave it out"
             )
         names = order or dict.fromkeys(name for s in self.connected() for name in s.modalities)
         self.data = replace(self.data, modalities=tuple(modalities[name] for name in names))

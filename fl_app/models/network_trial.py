@@ -5,6 +5,8 @@ It would otherwise be a failure at every site in the middle of the first round.
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -84,7 +86,7 @@ def check_gradient(model: nn.Module, shapes: Sequence[Shape], setting: str) -> N
             logits = _logits(model, 2, shapes)
         except Exception as error:
             raise NetworkError(
-                f"the model fails with {setting}: {describe_error(error)}: choose other layers"
+                f"the model fails with {setting}: {_describe(error, model)}: choose other layers"
             ) from error
     if isinstance(logits, Tensor) and not logits.requires_grad:
         raise SettingError(
@@ -110,9 +112,9 @@ def _try_modes(
             logits = _logits(model, chips, shapes)
             if mode == "training" and isinstance(logits, Tensor) and logits.requires_grad:
                 torch.autograd.backward(logits.float().sum())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise NetworkError(
-                f"model {name!r} fails on chips {inputs} in {mode} mode: {describe_error(error)}"
+                f"model {name!r} fails on chips {inputs} in {mode} mode: {_describe(error, model)}"
             ) from error
         if not isinstance(logits, Tensor) or logits.shape != (chips, num_classes):
             raise SettingError(
@@ -192,6 +194,16 @@ def _device_of(model: nn.Module) -> Iterator[None]:
 
 def _buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return ((key, buffer) for key, buffer in model.named_buffers() if not is_lazy(buffer))
+
+
+def _describe(error: BaseException, model: nn.Module) -> str:
+    """Return an error in one line, with the place in the network's code, not in PyTorch's."""
+    names = {type(module).__module__ for module in model.modules()}
+    modules = [sys.modules.get(name) for name in names if not name.startswith("torch.")]
+    files = {getattr(module, "__file__", None) for module in modules}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.filename for frame in frames if frame.filename in files]
+    return describe_error(error, own[-1] if own else None)
 
 
 def _describe_output(output: object) -> str:

@@ -127,7 +127,7 @@ REFUSED = {
     ),
     "unknown": (
         {"model": FUSION, "modalities": "optical,sar"},
-        "no site has modality sar: set modalities to some of optical",
+        "no site has modality sar; of those named in modalities, sites have optical",
     ),
 }
 

@@ -210,6 +210,11 @@ class Pairs(Linear):
         return super().forward(chips.view(-1, 2, *chips.shape[1:]).flatten(0, 1))
 
 
+class ExitsOnChips(Linear):
+    def forward(self, chips):
+        sys.exit("no license")
+
+
 class Lookup(nn.Module):
     def __init__(self, num_bands, num_classes):
         super().__init__()
@@ -375,7 +380,8 @@ def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> Non
         ("Overwritten", "in training mode: RuntimeError: .* modified by an inplace operation"),
         ("KeepsGraph", r"buffer 'mean' keeps the gradient of a step: detach\(\) what changes it"),
         ("Squeezed", r"maps chips \(1, 5, 8, 8\) in evaluation mode to \(3,\): return logits \(1"),
-        ("Pairs", r"fails on chips \(1, 5, 8, 8\) in evaluation mode"),
+        ("Pairs", r"fails on chips \(1, 5, 8, 8\) in evaluation mode: .*, at nets.py:\d+$"),
+        ("ExitsOnChips", r"fails on chips .* mode: SystemExit: no license, at nets.py:\d+$"),
         ("Lookup", "layer 'table.weight' has sparse gradients: build it with sparse=False"),
         ("ExtraState", "'_extra_state' is dict, which is not sent"),
         ("EmptyLayer", r"layer 'extra' of shape \(0, 3\) is empty: remove it"),
