@@ -152,7 +152,8 @@ def _load(path: Path) -> dict[str, Any]:
         return read_toml(path)
     except OSError as error:
         raise SettingError(
-            f"{path} cannot be read ({error.strerror}): give server.toml or site.toml with --config"
+            f"{path} cannot be read ({error.strerror}): work in the folder that rsdgc deploy init "
+            "made for this machine, or name its server.toml or site.toml with --config"
         ) from None
     except DocumentError as error:
         raise SettingError(f"{path} cannot be used: {error}: correct it") from None

@@ -141,7 +141,7 @@ def test_the_page_follows_the_run(run_folder: Path) -> None:
     page, writer = DashboardPage(run_folder), StatusWriter(run_folder, 20)
     go_to(-1)
     with lock_run(run_folder, 8):
-        assert "Preparing the first round" in page.html()
+        assert "Preparing round 1 of 20" in page.html()
         assert "The curves begin when" in page.html()
         go_to(8)
         writer.messages_sent("train", 9, SITES)
