@@ -1,4 +1,4 @@
-"""The client's line: a mod that compresses what training changed before it is sent.
+"""The client's side: a mod that compresses what training changed before it is sent.
 
 What an upload leaves out is kept in the context's state, as Flower keeps a node's state during a
 run, and added to the next one. The state takes the model's size in float32, and Flower moves it

@@ -1,4 +1,4 @@
-"""The server's line: a strategy around any other that decodes uploads before it aggregates them."""
+"""The server's side: a strategy around any other that decodes uploads before it aggregates them."""
 
 from __future__ import annotations
 
