@@ -25,8 +25,9 @@ HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 _NEIGHBORHOODS = {code: kind for kind, code in NEIGHBORHOOD_CODES.items()}
 _INDICES = {code: kind for kind, code in INDEX_CODES.items()}
 _TRANSFORM_MASK = 0xF0  # of the byte that holds the neighborhood, too
-# By the largest basis, which is part of what the values mean: see rsdgc.channel_transform.
-_CHANNELS_CODES = {MAX_CHANNELS: 16, WIDE_MODEL_CHANNELS: 32}
+CHANNELS_CODES = {MAX_CHANNELS: 16, WIDE_MODEL_CHANNELS: 32}
+"""Code of the channel transform by a model's largest basis, on which the meaning of values depends
+(:func:`rsdgc.channel_transform.block_limit`). Never change one, never use one twice."""
 
 
 class Header(NamedTuple):
@@ -83,7 +84,7 @@ class Header(NamedTuple):
 
 
 def _transform_codes(spec: ModelSpec) -> dict[TransformKind, int]:
-    return {"none": 0, "channels": _CHANNELS_CODES[block_limit(spec)]}
+    return {"none": 0, "channels": CHANNELS_CODES[block_limit(spec)]}
 
 
 def _read_scheme(

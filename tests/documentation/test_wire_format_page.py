@@ -11,7 +11,6 @@ from rsdgc import VALUE_CODINGS
 from rsdgc.codec import header
 from rsdgc.codec.indices import INDEX_CODES
 from rsdgc.neighborhoods import MAX_TILE_PX, NEIGHBORHOOD_CODES
-from rsdgc.scheme import TRANSFORM_CODES
 from tests.documentation.pages import PAGES
 
 PAGE = PAGES["docs/wire-format.md"]
@@ -49,5 +48,6 @@ def test_the_codes_are_listed(field: str, codes: dict[str, int]) -> None:
 
 def test_limits_and_transforms_are_listed() -> None:
     (text,) = (meaning for _, _, name, meaning in FIELDS if name == "neighborhood")
-    assert f"plus {TRANSFORM_CODES['channels']} if" in text
+    for channels, code in header.CHANNELS_CODES.items():
+        assert re.search(rf"plus {code} in [\w ]+ bases of at most {channels}\b", text)
     assert f"| edge of a tile | {MAX_TILE_PX} |" in PAGE
