@@ -135,13 +135,15 @@ def resume_simulation(run: Path, overrides: list[str], *, cpus_per_site: int) ->
 
 def what_stands(out: Path, rounds: int) -> str:
     """Say what an interrupted run has left in its folder, and which command goes on from there."""
+    name = shlex.quote(str(out))
     if (out / SUMMARY_FILE).exists():
-        return f"the run in {out} is complete"
+        # Its report is the last thing that a run writes, and may be of an earlier round.
+        return f"the run in {out} is complete; rsdgc report {name} writes its report"
     if not (out / CONFIG_FILE).exists():
         return "the run had not begun, and left nothing; the same command starts it"
     done = max(Checkpoints(out, 0, 1).rounds(), default=0)
     where = f"from round {done + 1} of {rounds}" if done else "from the start: no checkpoint yet"
-    return f"the run is in {out}; rsdgc simulate --resume {shlex.quote(str(out))} goes on {where}"
+    return f"the run is in {out}; rsdgc simulate --resume {name} goes on {where}"
 
 
 def _check_machine(settings: Settings, cpus_per_site: int) -> None:

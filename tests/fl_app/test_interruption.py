@@ -94,7 +94,7 @@ def test_a_run_says_where_it_can_go_on(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a run"
     assert "left nothing" in what_stands(out, 3)
     run(settings(data, out, rounds=2, checkpoint_every=2))
-    assert "is complete" in what_stands(out, 3)
+    assert what_stands(out, 3).endswith(f"is complete; rsdgc report '{out}' writes its report")
     (out / "summary.json").unlink()
     assert what_stands(out, 3).endswith(
         f"rsdgc simulate --resume '{out}' goes on from round 3 of 3"
