@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from queue import Queue
 from typing import Any
@@ -79,24 +80,25 @@ class App:
     def __init__(self, spec: ExecutionSpec, context: ForkServerContext, starts: int) -> None:
         self.spec = spec
         self.starts = starts  #: of this task, with this one
-        self.process = context.Process(target=_work, args=(spec,))
-        self._ended = threading.Event()
+        self._starting, ready = context.Pipe(duplex=False)
+        self.process = context.Process(target=_work, args=(spec, ready))
         threading.Thread(target=self._renew_claim, daemon=True).start()
         self.process.start()  # which waits for the forkserver to have imported everything
+        ready.close()  # the app has it now: closed by the app, or with it
 
     def end(self, timeout_s: float = 0.0) -> None:
         """Wait until the process ends, and kill it if it does not in time."""
         self.process.join(timeout_s)
         self.process.kill()
         self.process.join()
-        self._ended.set()
 
     def _renew_claim(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         client = None
-        while not self._ended.wait(HEARTBEAT_DEFAULT_INTERVAL / 3) and time.monotonic() < deadline:
+        interval_s = HEARTBEAT_DEFAULT_INTERVAL / 3
+        while not self._starting.poll(interval_s) and time.monotonic() < deadline:
             client = client or _runtime_client(self.spec)
-            with suppress(httpx.HTTPError):  # tried again; refused once the task is over
+            with suppress(httpx.HTTPError):  # tried again
                 client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
         if client is not None:
             client.close()
@@ -209,8 +211,8 @@ def _runtime_client(spec: ExecutionSpec) -> RuntimeHttpClient:
     )
 
 
-def _work(spec: ExecutionSpec) -> None:
-    """Work on a task, in the forked process."""
+def _work(spec: ExecutionSpec, ready: Connection) -> None:
+    """Work on a task, in the forked process; ``ready`` is closed when Flower renews the claim."""
     import numpy as np  # noqa: PLC0415  # imported already
 
     if spec.suppress_output:
@@ -231,6 +233,7 @@ def _work(spec: ExecutionSpec) -> None:
     if spec.task_type == TaskType.CLIENT_APP:
         from flwr.supernode.runtime.run_clientapp import run_clientapp  # noqa: PLC0415  # likewise
 
+        ready.close()
         run_clientapp(**arguments)
         return
     from flwr.simulation.app import run_simulation_process  # noqa: PLC0415  # not of a site
@@ -240,6 +243,7 @@ def _work(spec: ExecutionSpec) -> None:
     log: Queue[str | None] = Queue()
     mirror_output_to_queue(log)
     run = run_serverapp if spec.task_type == TaskType.SERVER_APP else run_simulation_process
+    ready.close()
     run(log_queue=log, **arguments)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,20 @@ HEARTBEAT = "/v1/runtime/send-task-heartbeat"
 OUTPUT = "/v1/runtime/push-task-output"
 
 
-def sleep_for_ever(spec: ExecutionSpec) -> None:
+def sleep_for_ever(spec: ExecutionSpec, ready: Connection) -> None:
     time.sleep(600)
 
 
-def end_at_once(spec: ExecutionSpec) -> None:
+def get_ready(spec: ExecutionSpec, ready: Connection) -> None:
+    ready.close()
+    time.sleep(600)
+
+
+def end_at_once(spec: ExecutionSpec, ready: Connection) -> None:
     pass
 
 
-def fail(spec: ExecutionSpec) -> None:
+def fail(spec: ExecutionSpec, ready: Connection) -> None:
     sys.exit(3)
 
 
@@ -187,6 +193,20 @@ def test_the_claim_is_renewed_until_the_app_ends(
     before = len(runtime.requests)
     time.sleep(0.2)
     assert len(runtime.requests) <= before + 1  # one may have been on its way
+
+
+def test_an_app_that_is_ready_renews_its_claim_itself(
+    starter: AppStarter, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_starter, "HEARTBEAT_DEFAULT_INTERVAL", 0.06)
+    monkeypatch.setattr(app_starter, "_work", get_ready)
+    starter.launch(task(5, address=runtime.address))
+    assert starter.apps[5]._starting.poll(60)
+    time.sleep(0.1)
+    before = len(runtime.requests)
+    time.sleep(0.2)
+    assert len(runtime.requests) == before
+    assert starter.apps[5].process.is_alive()
 
 
 def test_the_claim_of_an_app_that_hangs_is_not_renewed_for_ever(
