@@ -42,8 +42,8 @@ RASTER_SUFFIXES = frozenset(
 PICTURE_SUFFIXES = frozenset((".bmp", ".gif", ".webp"))
 #: How complex numbers become real ones: amplitude, or 20·log10 of it.
 COMPLEX_MODES = ("amp", "db")
-#: Names of the bands that a color table is expanded to.
-EXPANDED_NAMES = ("red", "green", "blue")
+#: Names of the bands of an image in colors, and of those that a color table is expanded to.
+COLOR_NAMES = ("red", "green", "blue")
 #: Bytes of decoded blocks that GDAL keeps in one process; its own default is a share of the RAM.
 CACHE_BYTES = 64 * 2**20
 #: Number of the tag in which GDAL writes a GeoTIFF's nodata value, as text.
@@ -152,7 +152,16 @@ class RasterFile:
         """Return the header of an image whose color table is replaced by its colors."""
         if not self.palette:
             return self
-        return replace(self, expand=True, names=EXPANDED_NAMES, dtype="uint8", units=())
+        return replace(self, expand=True, names=COLOR_NAMES, dtype="uint8", units=())
+
+    def with_colors(self) -> RasterFile:
+        """Return the header with the bands of a PNG or JPEG, which have no names but a known order.
+
+        So are named the bands of any file of three bytes a pixel that has no names for them.
+        """
+        if self.dtype != "uint8" or self.names != ("band1", "band2", "band3"):
+            return self
+        return replace(self, names=COLOR_NAMES)
 
 
 def gdal_environment() -> Any:

@@ -338,13 +338,9 @@ def _class_notes(
 def _describe(images: Sequence[Image]) -> ModalityMeta:
     """Describe the only modality by the first image, and by the nodata value that all declare."""
     files = [image.file for image in images]
-    names = list(files[0].names)
-    # the bands of a PNG or JPEG have no names, but a known order
-    if names == ["band1", "band2", "band3"] and files[0].dtype == "uint8":
-        names = ["red", "green", "blue"]
     return ModalityMeta(
         name="image",
-        bands=names,
+        bands=list(files[0].with_colors().names),
         dtype=files[0].dtype,
         nodata=shared_nodata(files),
         scale=list(files[0].scales),

@@ -22,7 +22,7 @@ from data_prep.ingest.polygons import polygon_file
 from data_prep.ingest.scene import ModalityFiles, Scene
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.ingest.sensors import date_of
-from data_prep.rasters import RASTER_SUFFIXES, read_header, shared_nodata
+from data_prep.rasters import COLOR_NAMES, RASTER_SUFFIXES, read_header, shared_nodata
 from data_prep.schema import ModalityMeta
 from fl_app.delivered_model import DeliveredModel
 from rsdgc.errors import DataError
@@ -111,8 +111,10 @@ def _fit(scene: Scene, model: DeliveredModel, options: SceneOptions) -> SceneInp
     files = {modality.name: modality for modality in scene.modalities}
     if len(model.modalities) == len(files) == 1:
         # of one modality the bands alone must be right, whatever the file is called
-        (modality,) = files.values()
-        files = {model.modalities[0].name: replace(modality, name=model.modalities[0].name)}
+        (modality,), (wanted,) = files.values(), model.modalities
+        if wanted.bands == COLOR_NAMES:  # those that ingestion of class folders gives to images
+            modality = replace(modality, files=tuple(f.with_colors() for f in modality.files))
+        files = {wanted.name: replace(modality, name=wanted.name)}
     present = tuple(modality.name in files for modality in model.modalities)
     lacking = [m.name for m, here in zip(model.modalities, present, strict=True) if not here]
     if lacking and (not any(present) or not model.works_without_some):
