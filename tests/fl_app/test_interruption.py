@@ -201,6 +201,7 @@ def test_a_signal_that_a_library_turns_into_an_error_of_its_own_is_one(
 def test_ctrl_c_while_the_command_line_is_imported_says_nothing() -> None:
     program = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
         "        name == 'typer' and os.kill(os.getpid(), signal.SIGINT)\n"

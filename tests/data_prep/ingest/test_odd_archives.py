@@ -134,7 +134,7 @@ def test_masks_have_bits_of_whole_numbers(tmp_path: Path) -> None:
 def test_degrees_beyond_a_pole_have_no_footprint(tmp_path: Path, top: float) -> None:
     place = {"crs": "EPSG:4326", "transform": Affine(0.2, 0, 0, 0, -0.2, top)}
     store = ingest(write(tmp_path / "src", **place))
-    assert any("no footprint" in note for note in store.meta.notes)
+    assert any("without a footprint" in note for note in store.meta.notes)
     assert len(store) == 16
 
 
