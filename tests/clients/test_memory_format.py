@@ -6,20 +6,7 @@ from torch import nn
 from clients.evaluation import score_model
 from clients.memory_format import keep_contiguous, place_model
 from clients.training import train
-from tests.clients.toys import CPU, make_split, train_settings
-
-
-class Viewed(nn.Module):
-    """Reshapes a map as many networks do, which memory that is channels last does not allow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(2, 4, 3), nn.Linear(4 * 6 * 6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv(x)
-        logits: torch.Tensor = self.head(x.view(x.size(0), -1))
-        return logits
+from tests.clients.toys import CPU, Viewed, make_split, train_settings
 
 
 def test_kernels_of_any_dimensions_are_placed() -> None:

@@ -94,3 +94,16 @@ class TinyNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.norm(self.conv(x)))
         return self.head(self.drop(x.mean(dim=(2, 3))))
+
+
+class Viewed(nn.Module):
+    """Reshapes a map of 2 bands and 8 px by view(), which channels last does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 4, 3), nn.Linear(4 * 6 * 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        logits: torch.Tensor = self.head(x.view(x.size(0), -1))
+        return logits

@@ -1,0 +1,72 @@
+"""The trial of a network on chips of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from clients.memory_format import memory_format
+from fl_app.models.network_trial import NetworkError, check_gradient, try_network
+from rsdgc.errors import SettingError
+from tests.clients.toys import Viewed
+
+BANDS, CLASSES, PX = 2, 3, 8
+SHAPES = [(BANDS, PX, PX)]
+
+
+def pooled() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(BANDS, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(8, CLASSES),
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"), [(pooled, torch.channels_last), (Viewed, torch.contiguous_format)]
+)
+def test_a_network_is_left_as_it_was_but_for_its_memory_format(
+    build: Callable[[], nn.Module], expected: torch.memory_format
+) -> None:
+    model = build()
+    model[2].eval() if isinstance(model, nn.Sequential) else model.eval()  # modes of its own
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    strides = {name: value.stride() for name, value in model.state_dict().items()}
+    try_network("own:network", model, SHAPES, CLASSES)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert {name: value.stride() for name, value in after.items()} == strides
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert memory_format(model) == expected
+
+
+def test_logits_of_another_size_are_refused() -> None:
+    with pytest.raises(SettingError, match=r"maps chips \(2, 2, 8, 8\) in evaluation mode to"):
+        try_network("own:network", pooled(), SHAPES, CLASSES + 1)
+
+
+def test_a_network_for_other_bands_is_refused_with_its_reason() -> None:
+    with pytest.raises(NetworkError, match=r"fails on chips .*expected input.* to have 2 channels"):
+        try_network("own:network", pooled(), [(BANDS + 1, PX, PX)], CLASSES)
+
+
+def test_what_is_trained_must_reach_the_logits() -> None:
+    model = pooled()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith("6.")
+    check_gradient(model, SHAPES, "train-only=6")
+    unused = nn.Linear(2, 2)
+    model.requires_grad_(requires_grad=False).add_module("unused", nn.Identity())
+    model.get_submodule("unused").add_module("layer", unused)
+    with pytest.raises(SettingError, match="train-only=unused trains nothing that the class"):
+        check_gradient(model, SHAPES, "train-only=unused")
