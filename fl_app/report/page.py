@@ -53,8 +53,8 @@ from rsdgc.errors import RunError
 _OPTIONS = ("method", "budget", "model", "rounds", "seed")
 MAX_NAMED_SITES = 6
 """Sites that the title names; of more, it gives the number."""
-# Folders, which --data and --out name.
-_FOLDERS = ("data-dir", "out", "state-dir")
+# Folders, which --data and --out name, and the number of sites, which is that of the data.
+_IMPLIED = ("data-dir", "out", "state-dir", "min-sites")
 
 
 def write_report(
@@ -348,7 +348,7 @@ def command_text(run: Run) -> str:
     words += [
         f"{key}={_setting_text(settings[key])}"
         for key, default in defaults.items()
-        if key in settings and key not in _FOLDERS + _OPTIONS and settings[key] != default
+        if key in settings and key not in _IMPLIED + _OPTIONS and settings[key] != default
     ]
     return shlex.join(words)
 

@@ -67,6 +67,7 @@ def _config(made: SimpleNamespace) -> dict[str, Any]:
         "rounds": made.rounds,
         "seed": 0,
         "learning-rate": 0.03,
+        "min-sites": 3,  # as a simulation sets it
         "augment": True,
         "run_id": 7,
         "data": {

@@ -230,6 +230,7 @@ def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
     assert words[words.index("--out") + 1] == "runs/mine"
     assert "learning-rate=0.03" in words
     assert not any(word.startswith("augment") for word in words)  # the default
+    assert not any(word.startswith("min-sites") for word in words)  # that of the data
 
 
 def test_the_title_names_the_sites_where_each_has_data_of_its_own(tmp_path: Path) -> None:
