@@ -1,6 +1,6 @@
 """The program ``rsdgc``, also as ``python -m fl_app``.
 
-Ctrl-C while the command line is imported ends it without Python's list of what it was importing.
+Ctrl-C while the command line is imported, or while Python shuts down after it, gives no traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ def main() -> None:
     from fl_app.cli import main as run_command_line
 
     signal.signal(signal.SIGINT, handler)
-    run_command_line()
+    try:
+        run_command_line()
+    finally:  # all is done: what stops a command would only disturb Python's own end
+        from fl_app.interruption import stop_signals
+
+        for number in stop_signals():
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,22 @@ def test_ctrl_c_while_the_command_line_is_imported_says_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_python_shuts_down_says_nothing(number: signal.Signals) -> None:
+    program = (
+        "import atexit, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "from fl_app.__main__ import main\n"
+        "sys.argv = ['rsdgc', '--version']\n"
+        "main()\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, cwd=ROOT, check=False, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("rsdgc ")
+
+
 def test_a_closed_pipe_ends_quietly_with_0(tmp_path: Path) -> None:
     """As ``rsdgc settings | head -1`` under ``set -o pipefail``, with a reader that is gone."""
     command = [sys.executable, "-m", "fl_app.cli", "settings"]
