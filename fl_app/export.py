@@ -147,7 +147,7 @@ def describe(model: DeliveredModel, digest: str) -> dict[str, Any]:
 
 def _trace(model: DeliveredModel) -> torch.export.ExportedProgram:
     physical = PhysicalModel(model).eval()
-    chips = tuple(torch.zeros(2, len(m.bands), m.px, m.px) for m in model.modalities)
+    chips = tuple(torch.zeros(2, *m.shape) for m in model.modalities)
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings():

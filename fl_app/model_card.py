@@ -130,7 +130,7 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
         lead=_lead(model, summary),
         synthetic=model.synthetic,
         onnx=program == "onnx",
-        shapes=[(json.dumps(m.name), (8, len(m.bands), m.px, m.px)) for m in model.modalities],
+        shapes=[(json.dumps(m.name), (8, *m.shape)) for m in model.modalities],
         inputs=[
             f"{_variable(m.name)} = torch.rand(8, {len(m.bands)}, {m.px}, {m.px})"
             for m in model.modalities

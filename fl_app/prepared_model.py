@@ -74,7 +74,7 @@ def prepare_model(
 def input_shapes(model_name: str, modalities: Sequence[ModalityInfo]) -> list[tuple[int, int, int]]:
     """Return the shape (C, H, W) of a chip in each tensor that a model takes."""
     if takes_modalities(model_name):
-        return [(len(modality.bands), modality.px, modality.px) for modality in modalities]
+        return [modality.shape for modality in modalities]
     px = max(modality.px for modality in modalities)  # coarser ones are resampled to the finest
     return [(sum(len(modality.bands) for modality in modalities), px, px)]
 

@@ -35,6 +35,11 @@ class ModalityInfo:
     px: int
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of a chip."""
+        return len(self.bands), self.px, self.px
+
+    @property
     def text(self) -> str:
         """Bands, in their order, and size."""
         return f"{', '.join(self.bands)} ({self.px} px)"

@@ -60,7 +60,7 @@ def try_network(name: str, model: nn.Module, shapes: Sequence[Shape], num_classe
 
 def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> bool:
     """Return whether a fusion network works with each modality missing, and with each alone."""
-    shapes = [(len(m.bands), m.px, m.px) for m in modalities]
+    shapes = [modality.shape for modality in modalities]
     with _unchanged(model):
         model.eval()
         try:

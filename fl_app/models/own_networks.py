@@ -203,7 +203,7 @@ def _source_file(builder: Builder) -> str | None:
 def _input_shapes(builder: Builder, arguments: Mapping[str, Any]) -> list[tuple[int, ...]]:
     """Return the shape (C, H, W) of a chip in each tensor that a network takes."""
     if asks_for_modalities(builder):
-        return [(len(m.bands), m.px, m.px) for m in arguments["modalities"]]
+        return [modality.shape for modality in arguments["modalities"]]
     return [(arguments["num_bands"], arguments["chip_px"], arguments["chip_px"])]
 
 
