@@ -118,7 +118,7 @@ def measure(
             with inside(link.namespace):
                 processes.enter_context(managed_process(command, environment, work / f"{name}.log"))
         with inside(net.server):
-            run_id = FlowerCli(environment, CONNECTION).submit(_settings(outcome, work, args))
+            run_id = FlowerCli(environment).submit(_settings(outcome, work, args))
             command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
             running = processes.enter_context(managed_process(command, environment, log))
             _follow(outcome, running, log, args)

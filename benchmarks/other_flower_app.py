@@ -141,7 +141,7 @@ def main() -> None:
             )
         print("| app | content of the replies | from the sites, by Flower's count | accuracy |")
         print("|---|---|---|---|", flush=True)
-        cli = FlowerCli(environment, CONNECTION)
+        cli = FlowerCli(environment)
         mod = f'mods=[CompressionMod(Compression("{args.budget}"))]'
         for title, mods in (("as it is", ""), (f"with the mod, {args.budget}", mod)):
             app = write_app(work / title.replace(" ", "-"), args.rounds, mods)

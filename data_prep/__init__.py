@@ -9,6 +9,7 @@ A store is a folder: sharded memory maps (``shards``), a Parquet manifest with o
 (``manifest``) and ``meta.json`` (``schema``). ``store_writer`` writes it in a folder that appears
 complete (``staging``); ``store`` reads it. ``statistics`` adds up bands; ``common_statistics`` is
 what sites share of the sums. ``inspect`` prints what a store holds, in tables that fit the terminal
-(``terminal_table``); ``data_page`` draws it with ``pictures``. ``choices`` are the names that
-functions and the command line take. Nothing here knows Flower or the compression method.
+(``terminal_table``); ``data_page`` draws it with ``pictures``. ``number_format`` writes numbers for
+people; ``choices`` are the names that functions and the command line take. Nothing here knows
+Flower or the compression method.
 """

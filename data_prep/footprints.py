@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 
 from data_prep.crs import LONGITUDE_LATITUDE, transform_positions
 from data_prep.manifest import Columns
-from data_prep.pictures.number_format import plural
+from data_prep.number_format import plural
 from data_prep.schema import SceneMeta
 
 #: Latitude from which on the sides of footprints are drawn in several steps, and how many.

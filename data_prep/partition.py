@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from data_prep.choices import PartitionScheme
 from data_prep.dataset import SITES_FOLDER, Dataset, open_data
 from data_prep.manifest import Columns, column
-from data_prep.pictures.number_format import plural
+from data_prep.number_format import plural
 from data_prep.schema import MAX_NAME_BYTES, PARTITION_FILE, PartitionMeta, write_record
 from data_prep.staging import PARTITION, check_free, staged_folder
 from data_prep.store import Store

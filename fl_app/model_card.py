@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from data_prep.pictures import number_format
+from data_prep import number_format
 from fl_app.delivered_model import DeliveredModel
 from fl_app.report.confusion import class_scores
 from fl_app.runs.records import RunConfig, RunSummary

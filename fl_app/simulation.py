@@ -19,7 +19,7 @@ from clients.model_parts import ModelParts
 from data_prep.dataset import Dataset, open_data
 from fl_app.default_data import default_data, default_folder
 from fl_app.flower.command import FlowerCli
-from fl_app.flower.superlink import CONNECTION, superlink
+from fl_app.flower.superlink import superlink
 from fl_app.home import home
 from fl_app.interruption import explain_interruption
 from fl_app.live.terminal_view import run_display
@@ -66,7 +66,7 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int, title: s
     ):
         display.stage("starting Flower's server")
         with superlink(Path(flower_home), simulation=True, variables=threads) as (variables, _):
-            flower = FlowerCli(variables, CONNECTION)
+            flower = FlowerCli(variables)
             display.stage("handing the run to Flower")
             run_id = flower.submit(settings, ["--federation-config", resources])
             display.stage("starting the server and Ray's workers")

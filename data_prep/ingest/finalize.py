@@ -35,7 +35,7 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.pixel_mode import PixelScene
 from data_prep.ingest.plan import Plan, note_lines
 from data_prep.manifest import Columns, join_columns
-from data_prep.pictures.number_format import plural
+from data_prep.number_format import plural
 from data_prep.pixel_overlap import find_overlaps
 from data_prep.schema import SPLITS, SceneMeta, ShardMeta, Skipped, SplitReport
 from data_prep.shards import ShardedArray, band_sums

@@ -36,7 +36,7 @@ from data_prep.ingest.scene_files import RESOLUTION_FOLDER
 from data_prep.ingest.sensors import split_band
 from data_prep.ingest.split_folders import mixed_split_note, split_level, without_split
 from data_prep.ingest.work_folder import disk_bytes
-from data_prep.pictures.number_format import plural
+from data_prep.number_format import plural
 from data_prep.rasters import RasterFile, gdal_environment, natural_key, read_header
 from data_prep.schema import SPLITS, Skipped
 from rsdgc.documents import shorten

@@ -34,7 +34,7 @@ from data_prep.ingest.scene import Scene
 from data_prep.ingest.scene_reader import SceneSource
 from data_prep.ingest.split_folders import mixed_split_note
 from data_prep.ingest.work_folder import disk_bytes
-from data_prep.pictures.number_format import plural
+from data_prep.number_format import plural
 from data_prep.rasters import gdal_environment
 from data_prep.schema import ModalityMeta, Skipped
 from rsdgc.errors import DataError, SettingError

@@ -33,7 +33,7 @@ from data_prep.ingest.grid import Grid
 from data_prep.ingest.label_format import LabelFormat, LabelRules
 from data_prep.ingest.label_values import LabelValue, label_value, normal_name
 from data_prep.ingest.options import SceneOptions
-from data_prep.pictures.number_format import plural
+from data_prep.number_format import plural
 from rsdgc.errors import DataError
 
 POLYGON_SUFFIXES = frozenset((".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"))

@@ -9,7 +9,6 @@ module              purpose
 ``scene_grid``      where the samples of a scene lie: maps of cells, outlines as SVG paths
 ``mosaic``          pixels of a store: a scene put together from its chips, and single chips
 ``images``          arrays to bytes: contrast stretch, data URIs
-``number_format``   numbers as text
 ``page_style``      the pages' style sheet, light and dark
 ``html_page``       a template and its context to one HTML file that fetches nothing
 ==================  ============================================================================

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from data_prep.pictures import number_format
+from data_prep import number_format
 from data_prep.pictures.page_style import STYLE
 
 # The policy lets a page fetch and run nothing, whatever names from the data it shows.

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from data_prep.number_format import percent_text
 from data_prep.pictures.html_page import render_page
-from data_prep.pictures.number_format import percent_text
 from fl_app.compare.compare_template import TEMPLATE
 from fl_app.compare.method_curves import Methods, by_bytes, by_round, final_accuracies, style
 from fl_app.compare.method_pairs import SharedChips, method_pairs

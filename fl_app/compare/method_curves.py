@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from data_prep.number_format import percent_text
 from data_prep.pictures.csv_table import CsvTable
-from data_prep.pictures.number_format import percent_text
 from data_prep.pictures.plot import INK, Plot, draw, tidy
 from fl_app.compare.results import MethodName
 from fl_app.report.learning_curves import byte_ticks, round_axis

@@ -13,6 +13,7 @@ from typing import Any
 from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.server_link import connect, read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
+from fl_app.flower.superlink import CONNECTION
 from fl_app.live.terminal_view import run_display
 from fl_app.runs.folder import in_use, settings_to_resume
 from fl_app.runs.lock import lock_holder
@@ -225,7 +226,7 @@ def _end_previous_attempt(flower: FlowerCli, folder: Path) -> None:
 
 def _stop(flower: FlowerCli, run_id: str) -> None:
     try:
-        flower.request("stop", run_id, flower.connection)
+        flower.request("stop", run_id, CONNECTION)
     except RunError:
         # Flower refuses to stop a run that has just ended by itself, which is what is wanted.
         if not flower.run(run_id).over:

@@ -20,13 +20,15 @@ from fl_app.deploy.checks import check_certificate
 from fl_app.deploy.credentials import fingerprint, read_public
 from fl_app.deploy.party_config import ServerConfig, check_site_name, split_address
 from fl_app.flower.command import FlowerCli
-from fl_app.flower.superlink import flower_environment, starter, write_connection
+from fl_app.flower.superlink import (
+    CONNECTION,
+    flower_environment,
+    starter,
+    write_connection,
+)
 from rsdgc.documents import read_json, shorten
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
-
-CONNECTION = "rsdgc"
-"""Name of the connection in Flower's ``config.toml``."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ def connect(config: ServerConfig) -> FlowerCli:
     home = _flower_home(config)
     home.mkdir(parents=True, exist_ok=True)
     authority = json.dumps(str(config.ca_certificate))
-    write_connection(home, CONNECTION, server.address, f"root-certificates = {authority}")
-    return FlowerCli(flower_environment(home), CONNECTION)
+    write_connection(home, server.address, f"root-certificates = {authority}")
+    return FlowerCli(flower_environment(home))
 
 
 def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
@@ -113,7 +115,7 @@ def register_sites(config: ServerConfig, flower: FlowerCli) -> Iterator[str]:
             _unregister(config, flower, registered, site)
             yield f"{site}: old key withdrawn, which is final for that key"
         path = config.keys / f"{site}.pub"
-        words = ["supernode", "register", str(path), flower.connection, "--name", site]
+        words = ["supernode", "register", str(path), CONNECTION, "--name", site]
         try:
             node_id = str(flower.request(*words)["node-id"])
         except RunError as error:
@@ -235,7 +237,7 @@ def _unregister(
 ) -> None:
     """Withdraw a site's key and remove the site from ``registered``, and from the file."""
     entry = registered[site]
-    flower.request("supernode", "unregister", entry.node_id, flower.connection)
+    flower.request("supernode", "unregister", entry.node_id, CONNECTION)
     revoked = {**read_revoked(config), entry.key: f"{datetime.now(UTC):%Y-%m-%d}"}
     replace_text(_revoked_path(config), json.dumps(revoked, indent=1))
     del registered[site]
@@ -243,7 +245,7 @@ def _unregister(
 
 
 def _node_states(flower: FlowerCli) -> dict[str, str]:
-    answer = flower.request("supernode", "list", flower.connection)
+    answer = flower.request("supernode", "list", CONNECTION)
     return {
         str(node["node-id"]): str(node["status"])
         for node in answer["nodes"]

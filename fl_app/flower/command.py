@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_app.flower.log_filter import LogFilter, print_line
-from fl_app.flower.superlink import tool
+from fl_app.flower.superlink import CONNECTION, tool
 from fl_app.settings import Settings
 from rsdgc.errors import RunError
 from strategies.transport import error_summary
@@ -66,8 +66,6 @@ class FlowerCli:
 
     environment: Mapping[str, str]
     """With a ``FLWR_HOME`` whose ``config.toml`` has the connection."""
-    connection: str
-    """Its name there."""
 
     def submit(self, settings: Settings, options: Iterable[str] = ()) -> str:
         """Submit a run of this app and return Flower's number, or raise :class:`RunError`."""
@@ -78,7 +76,7 @@ class FlowerCli:
             ]
             config.write_text("".join(lines), encoding="utf-8")
             app = app_folder(Path(workspace))
-            words = [str(app), self.connection, "--run-config", str(config)]
+            words = [str(app), CONNECTION, "--run-config", str(config)]
             answer = self.query("run", *words, *options)
         run_id = answer.get("run-id")
         if not run_id:
@@ -90,7 +88,7 @@ class FlowerCli:
     ) -> LogFilter:
         """Show a run's log until it ends, with times or without; return the filter."""
         log = LogFilter(times=times)
-        command = [tool("flwr"), "log", run_id, self.connection, "--stream"]
+        command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
         with subprocess.Popen(  # noqa: S603  # our own command, no shell
             command,
             env=dict(self.environment),
@@ -113,13 +111,13 @@ class FlowerCli:
 
     def runs(self) -> list[FlowerRun]:
         """Return all runs, the newest first."""
-        answer = self.query("list", self.connection)
+        answer = self.query("list", CONNECTION)
         runs = sorted(answer.get("runs", []), key=lambda run: str(run["pending-at"]), reverse=True)
         return [_run(run) for run in runs]
 
     def run(self, run_id: str) -> FlowerRun:
         """Return one run, or raise :class:`RunError` if the SuperLink does not have it."""
-        answer = self.query("list", self.connection, "--run-id", run_id)
+        answer = self.query("list", CONNECTION, "--run-id", run_id)
         if not answer.get("runs"):
             raise RunError(
                 f"run {run_id} is not found: {error_summary(answer.get('error-message'))}"

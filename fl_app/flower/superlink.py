@@ -22,8 +22,8 @@ from rsdgc.errors import RunError
 
 START_TIMEOUT_S = 300.0
 """It takes three seconds on a quiet machine; one that ended is noticed at once."""
-CONNECTION = "here"
-"""Name of the connection in the private Flower home's ``config.toml``."""
+CONNECTION = "rsdgc"
+"""Name of the only connection in the ``config.toml`` of a Flower home."""
 LISTENING_PORTS = range(20_000, 32_000)
 """Ports to listen on; Linux gives those from 32768 to outgoing connections."""
 
@@ -46,7 +46,7 @@ def superlink(
     """
     (port,) = free_ports(1)
     environment = {**flower_environment(home), **(variables or {})}
-    write_connection(home, CONNECTION, f"127.0.0.1:{port}", "insecure = true")
+    write_connection(home, f"127.0.0.1:{port}", "insecure = true")
     command = [*starter("flower-superlink"), "--insecure", "--host", host, "--port", str(port)]
     command += ["--isolation", "subprocess", *(["--simulation"] if simulation else [])]
     with managed_process(command, environment, home / "superlink.log", temporary=home) as running:
@@ -65,14 +65,14 @@ def starter(command: str) -> list[str]:
     return [sys.executable, "-P", str(Path(__file__).with_name("app_starter.py")), command]
 
 
-def write_connection(home: Path, name: str, address: str, security: str) -> None:
+def write_connection(home: Path, address: str, security: str) -> None:
     """Write the ``config.toml`` of a Flower home with one connection.
 
     ``security`` is the line of TOML that says how to trust the SuperLink at ``address``.
     """
     (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{name}"\n\n'
-        f'[superlink.{name}]\naddress = "{address}"\n{security}\n',
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n'
+        f'[superlink.{CONNECTION}]\naddress = "{address}"\n{security}\n',
         encoding="utf-8",
     )
 

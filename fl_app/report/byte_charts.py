@@ -8,8 +8,8 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from data_prep.number_format import bytes_text, bytes_tick, plural
 from data_prep.pictures.csv_table import CsvTable
-from data_prep.pictures.number_format import bytes_text, bytes_tick, plural
 from data_prep.pictures.plot import DOWN, INK, MUTED, QUIET, Plot, draw, tidy
 from fl_app.report.ledger_totals import SiteTotal, site_totals
 from fl_app.runs.records import Run

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from data_prep.number_format import percent_text, plural
 from data_prep.pictures.csv_table import CsvTable
-from data_prep.pictures.number_format import percent_text, plural
 from data_prep.pictures.plot import GRID, INK, SURFACE, Plot, draw, tidy
 from fl_app.report.intervals import Interval, wilson
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from data_prep.number_format import bytes_text, bytes_tick, percent_text
 from data_prep.pictures.csv_table import CsvTable
-from data_prep.pictures.number_format import bytes_text, bytes_tick, percent_text
 from data_prep.pictures.plot import BAD, DOWN, INK, MUTED, SURFACE, UP, Plot, draw, tidy
 from fl_app.report.intervals import wilson
 from fl_app.report.ledger_totals import refusals_by_round, train_losses

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.pictures import number_format
+from data_prep import number_format
 from data_prep.pictures.csv_table import CsvTable
 from data_prep.pictures.html_page import render_page
 from data_prep.pictures.map_colors import hex_color
@@ -345,10 +345,13 @@ def command_text(run: Run) -> str:
         if key in settings:
             words += [f"--{key}", _setting_text(settings[key])]
     words += ["--out", f"runs/{run.folder.resolve().name}"]
+    told = {*_IMPLIED, *_OPTIONS}
+    if not any(":" in value for value in settings.values() if isinstance(value, str)):
+        told.add("code-dir")  # of which a run without paths `package.module:name` needs nothing
     words += [
         f"{key}={_setting_text(settings[key])}"
         for key, default in defaults.items()
-        if key in settings and key not in _IMPLIED + _OPTIONS and settings[key] != default
+        if key in settings and key not in told and settings[key] != default
     ]
     return shlex.join(words)
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from data_prep.number_format import percent_text
 from data_prep.pictures.csv_table import CsvTable
-from data_prep.pictures.number_format import percent_text
 from data_prep.pictures.plot import GRID, INK, MUTED, UP, Plot, draw, tidy
 from fl_app.report.intervals import Interval, wilson
 from fl_app.runs.records import Run

@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from data_prep.number_format import seconds_text
 from data_prep.pictures.csv_table import CsvTable
-from data_prep.pictures.number_format import seconds_text
 from data_prep.pictures.plot import DOWN, GRID, INK, MUTED, QUIET, UP, Plot, draw, tidy
 from fl_app.runs.records import Run
 from strategies.ledger import EVALUATE, TRAIN, RoundEntry, SiteEntry

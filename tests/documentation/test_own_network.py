@@ -93,7 +93,7 @@ def run_app(app: Path, home: Path) -> None:
     variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     (home / "flower").mkdir()
     with superlink(home / "flower", simulation=True, variables=variables) as (started, _):
-        flower = FlowerCli(started, CONNECTION)
+        flower = FlowerCli(started)
         config = f'data-dir="{app}/data" out="{home}/run"'
         # Both sites in one of Ray's workers, each of which imports PyTorch.
         resources = f"num-supernodes=2 client-resources-num-cpus={min(2, os.cpu_count() or 1)}"

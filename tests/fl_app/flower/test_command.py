@@ -13,7 +13,7 @@ FOLLOW = """
 import sys
 from fl_app.flower import command
 command.tool = lambda name: sys.argv[1]
-command.FlowerCli({}, "here").follow("7")
+command.FlowerCli({}).follow("7")
 """
 
 

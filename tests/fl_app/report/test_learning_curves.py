@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from data_prep.pictures.number_format import bytes_text
+from data_prep.number_format import bytes_text
 from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round
 from fl_app.runs.records import read_run
 

@@ -1,5 +1,6 @@
 """The whole page: what it shows, what it must not do."""
 
+import json
 import re
 import shlex
 from html.parser import HTMLParser
@@ -231,6 +232,17 @@ def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
     assert "learning-rate=0.03" in words
     assert not any(word.startswith("augment") for word in words)  # the default
     assert not any(word.startswith("min-sites") for word in words)  # that of the data
+
+
+@pytest.mark.parametrize(("model", "told"), [("resnet18", False), ("mynet:build", True)])
+def test_the_command_names_the_folder_of_code_where_it_is_needed(
+    tmp_path: Path, model: str, told: bool
+) -> None:
+    folder = make_run(tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model": model, "code-dir": "/home/me/code"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert ("code-dir=/home/me/code" in shlex.split(command_text(read_run(folder)))) is told
 
 
 def test_the_title_names_the_sites_where_each_has_data_of_its_own(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from data_prep.pictures.number_format import (
+from data_prep.number_format import (
     MISSING,
     bytes_text,
     bytes_tick,
