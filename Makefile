@@ -40,7 +40,7 @@ test: lint docs types
 
 # The part to run at every change.
 check: lint types
-	$(PYTEST) -m "not slow and not deployment"
+	$(PYTEST) -m "not slow and not deployment and not browser"
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(CHECKED) docs/site_hooks.py

@@ -94,6 +94,9 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Seconds between two polls for work, at either end of a message; Flower's default is 1 s.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        # NumPy's matrices are small here. A second thread gains nothing, and waits for the first by
+        # spinning, which takes the processor from PyTorch's threads and from other processes.
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",  # log lines appear when they are written
     }
 

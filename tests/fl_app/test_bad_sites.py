@@ -16,6 +16,8 @@ from strategies.checkpoints import Checkpoints
 from tests.federation import grid, serve, settings
 from tests.loopback import LoopbackGrid
 
+pytestmark = pytest.mark.slow
+
 BAD = 103
 
 

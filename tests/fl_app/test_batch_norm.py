@@ -15,6 +15,8 @@ from strategies.running_statistics import GROUP
 from tests.federation import run, settings
 from tests.fl_app.test_resume import CHOSEN, assert_equal_runs, kill_a_run
 
+pytestmark = pytest.mark.slow
+
 MODEL = "tests.fl_app.batch_norm_network:build"
 METHODS = ("rs-dgc", "fedavg", "topk")
 WHOLE = {"budget": "1x", "budget_down": "1x", "budget_final": "1x"}
@@ -54,7 +56,6 @@ def test_the_model_that_is_delivered_has_the_statistics_of_the_sites(
     assert not any(name.endswith("batches_tracked") for name in statistics(folder))
 
 
-@pytest.mark.slow
 def test_compressed_or_not_the_mean_of_the_statistics_is_the_same(
     data: Path, tmp_path: Path
 ) -> None:
@@ -68,7 +69,6 @@ def test_compressed_or_not_the_mean_of_the_statistics_is_the_same(
         np.testing.assert_array_equal(statistics(quick)[name], array)
 
 
-@pytest.mark.slow
 def test_without_compression_a_run_trains_as_fedavg_does(data: Path, tmp_path: Path) -> None:
     dense = start_run(data, tmp_path / "dense", method="fedavg")
     whole = start_run(data, tmp_path / "whole", **WHOLE)
@@ -77,7 +77,6 @@ def test_without_compression_a_run_trains_as_fedavg_does(data: Path, tmp_path: P
         np.testing.assert_allclose(array, expected[name], atol=2e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["average", "local"])
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
 def test_a_killed_run_ends_as_one_that_was_not_killed(

@@ -25,6 +25,8 @@ from strategies import messages
 from strategies.metrics import Scores
 from tests.federation import CLASSES, grid, run, serve, settings, write_class_folders
 
+pytestmark = pytest.mark.slow
+
 CHOSEN: dict[str, Any] = {
     "rounds": 6,
     "budget": "20x",
@@ -108,7 +110,6 @@ def test_the_best_round_s_model_is_kept_beside_the_last(whole: Path, with_val: P
     assert last.accuracy == records.history[-1].accuracy
 
 
-@pytest.mark.slow
 def test_a_resumed_run_keeps_it(with_val: Path, tmp_path: Path, whole: Path) -> None:
     method = read_run(whole).summary.method
     chosen = {**CHOSEN, "method": method, "checkpoint_every": 3}

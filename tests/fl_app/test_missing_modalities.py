@@ -24,6 +24,8 @@ from tests import federation
 from tests.loopback import LoopbackGrid
 from tests.modalities import LACKING, make_data, make_store
 
+pytestmark = pytest.mark.slow
+
 FUSION = "tests.modalities:Branches"
 QUICK: dict[str, Any] = {"rounds": 2, "budget": "4x", "budget_down": "4x", "min_sites": 3}
 
@@ -173,7 +175,6 @@ def test_common_statistics_are_those_of_the_sites_that_have_the_modality(
         np.testing.assert_allclose(written[name]["mean"], expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_run_is_resumed_with_the_modalities_that_it_was_started_with(
     data: Path, tmp_path: Path
 ) -> None:
@@ -193,7 +194,6 @@ def test_a_run_is_resumed_with_the_modalities_that_it_was_started_with(
     assert finished.summary.refused == {}
 
 
-@pytest.mark.slow
 def test_modalities_are_dropped_in_training(tmp_path: Path, run: Callable[..., Any]) -> None:
     """Twice the same run, to the bit; and another one without dropped modalities."""
     models = []
@@ -238,7 +238,6 @@ LOSSLESS = {
 }
 
 
-@pytest.mark.slow
 def test_without_loss_the_model_is_that_of_fedavg(tmp_path: Path, run: Callable[..., Any]) -> None:
     """Uploads that lack layers and replies that lack arrays have the same mean."""
     run("dense", model=FUSION, method="fedavg", server_momentum=0)

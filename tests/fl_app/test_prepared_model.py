@@ -24,6 +24,8 @@ from tests.command import rsdgc
 from tests.federation import grid, run, serve, settings
 from tests.loopback import Killed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,8 +25,11 @@ from tests.federation import write_class_folders, write_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-FEW_WORKERS = ["--cpus-per-site", str(min(2, os.cpu_count() or 1))]
-"""One of Ray's workers to every two CPUs: each imports PyTorch, which takes longer than the run."""
+FEW_WORKERS = ["--cpus-per-site", str(min(2, os.cpu_count() or 1)), "threads=1"]
+"""One of Ray's workers to every two CPUs: each imports PyTorch, which takes longer than the run.
+
+With one thread, for two of PyTorch's wait for each other where other tests keep the CPUs busy.
+"""
 WORDS = ["--model", "small-cnn", "--rounds", "2", "--budget", "10x", "batch-size=8", "device=cpu"]
 WORDS += FEW_WORKERS
 AGENCIES = ("agency-a", "agency-b", "agency-c")

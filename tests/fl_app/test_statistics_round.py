@@ -31,6 +31,8 @@ from tests.federation import count_bytes, run, serve, settings, write_class_fold
 from tests.killed_process import run_until_killed
 from tests.loopback import Fault, LoopbackGrid
 
+pytestmark = pytest.mark.slow
+
 SITES = ("bright", "dark", "noisy")
 
 

@@ -20,6 +20,8 @@ from rsdgc.patches import fingerprint
 from tests.federation import grid, serve, settings
 from tests.loopback import LoopbackGrid
 
+pytestmark = pytest.mark.slow
+
 
 def run_federation(data: Path, out: Path, **changes: Any) -> tuple[LoopbackGrid, dict[str, Any]]:
     run = settings(data, out, rounds=4, **changes)

@@ -36,6 +36,8 @@ from tests.data_prep.archives import (
     write_tif,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 #: Makes or mends an archive. What it returns are options, as on the command line.
 Step = Callable[[Path], str | None]

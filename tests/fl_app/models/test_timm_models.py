@@ -10,6 +10,8 @@ from torch import nn
 from fl_app.models import build_model
 from rsdgc.errors import SettingError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "px"),
