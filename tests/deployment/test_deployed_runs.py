@@ -7,7 +7,9 @@ adapted to this machine. Every step is a command that an operator types.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fl_app.deploy.credentials import make_pair
-from fl_app.flower.superlink import free_ports
+from fl_app.deploy.party_config import read_server
+from fl_app.flower.superlink import free_ports, tool
 from fl_app.live.dashboard_page import DashboardPage
 from fl_app.models import build_model
 from tests.deployment.hostile_node import ATTACKS, HOSTILE, ROUNDS, RUN, HostileNode
-from tests.deployment.parties import COMMON, Loopback, Running, rsdgc
+from tests.deployment.parties import COMMON, ROOT, Loopback, Running, rsdgc, until
+from tests.documentation.test_own_network import write_files
 
 HONEST = ("site-00", "site-01")
 SITES = (*HONEST, HOSTILE)
@@ -100,6 +104,36 @@ def test_what_is_frozen_is_sent_once_to_a_site_with_other_weights(running: Runni
     delivered = load_file(federation.runs / "frozen" / "model.safetensors")
     backbone = build_model("small-cnn", 3, 4, 16, seed=5).state_dict()
     assert torch.equal(delivered["stage2.0.weight"], backbone["stage2.0.weight"])
+
+
+def test_an_app_of_a_users_own_brings_its_network_to_the_sites(
+    running: Running, tmp_path: Path
+) -> None:
+    """As docs/own-network.md says: no site has the network's files."""
+    federation = running.federation
+    start_sites(running)
+    project = tmp_path / "myapp"
+    project.mkdir()
+    write_files(project)
+    shutil.copy(ROOT / "LICENSE", project)
+    with (project / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write('min-sites = 2\nbatch-size = 8\ndevice = "cpu"\n')
+    home = read_server(federation.server_file).state_dir / "flower"
+    done = subprocess.run(
+        [tool("flwr"), "run", ".", "rsdgc", "--run-config", f'out="{federation.runs / "own"}"'],
+        cwd=project,
+        env={**os.environ, "FLWR_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    until((federation.runs / "own" / "config.json").exists, "the run has its folder")
+    code, output = federation.server("watch", "own")
+    assert code == 0, output
+    assert "4/4 | 2 of 2 sites" in output
+    summary = federation.summary("own")
+    assert (summary["model"], summary["refused"]) == ("mynet:build", {})
 
 
 def test_honest_sites_finish_a_run_beside_a_hostile_one(running: Running, tmp_path: Path) -> None:
