@@ -46,8 +46,9 @@ LONGEST = (
 )
 """Files that take longest, which start first: none of them runs on alone when all others end.
 
-Tests of deployments wait most of their time, and simulations never do: both take turns. A site takes
-0.9 GB, and Ray ends processes when 95 % of the memory are in use: not all deployments start at once.
+Tests of deployments wait most of their time, and simulations never do: both take turns. A site
+takes 0.9 GB, and Ray ends processes when 95 % of the memory is in use: not all deployments start at
+once.
 """
 
 
