@@ -14,6 +14,7 @@ import torch
 from data_prep.ingest.scenes import ingest_scenes
 from fl_app.models import build_model
 from rsdgc import AGGREGATORS, Compressor, ModelSpec, Scheme, Stamp, decode, make_indicator
+from rsdgc.codec import values
 from tests.data_prep.archives import noise, write_tif
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,9 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     assert len(blocks) == 4
     (tmp_path / "recipes_of_the_guide.py").write_text("\n\n".join(blocks))
     monkeypatch.syspath_prepend(str(tmp_path))
+    # Another file's coding may have the guide's code in this process.
+    monkeypatch.setattr(values, "_CLASSES", dict(values._CLASSES))
+    values._CLASSES.pop(128, None)
     yield "recipes_of_the_guide"
     sys.modules.pop("recipes_of_the_guide", None)
 
