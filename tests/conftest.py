@@ -75,7 +75,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def code_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for a user's modules; what is imported from it is forgotten after the test."""
+    """A folder for a user's modules; what is imported from it is forgotten after the test.
+
+    So are the numbers that its value codings have claimed.
+    """
+    from rsdgc.codec import values  # noqa: PLC0415  # most tests do without
+
+    monkeypatch.setattr(values, "_CLASSES", dict(values._CLASSES))
     monkeypatch.setattr("rsdgc.registry._code_dirs", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     known = set(sys.modules)

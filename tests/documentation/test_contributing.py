@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from data_prep.ingest.scenes import ingest_scenes
 from fl_app.models import build_model
 from rsdgc import AGGREGATORS, Compressor, ModelSpec, Scheme, Stamp, decode, make_indicator
-from rsdgc.codec import values
+from rsdgc.registry import add_code_dir
 from tests.data_prep.archives import noise, write_tif
 
 ROOT = Path(__file__).parents[2]
@@ -22,17 +20,13 @@ SPEC = ModelSpec.from_shapes({"conv.weight": (8, 4, 3, 3), "fc.weight": (5, 32)}
 
 
 @pytest.fixture
-def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """All Python blocks of the guide as one module; yield its name."""
+def recipes(code_dir: Path) -> str:
+    """All Python blocks of the guide as one module; return its name."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert len(blocks) == 4
-    (tmp_path / "recipes_of_the_guide.py").write_text("\n\n".join(blocks))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    # Another file's coding may have the guide's code in this process.
-    monkeypatch.setattr(values, "_CLASSES", dict(values._CLASSES))
-    values._CLASSES.pop(128, None)
-    yield "recipes_of_the_guide"
-    sys.modules.pop("recipes_of_the_guide", None)
+    (code_dir / "recipes_of_the_guide.py").write_text("\n\n".join(blocks))
+    add_code_dir(code_dir)
+    return "recipes_of_the_guide"
 
 
 def compressed(scheme: Scheme, seed: int) -> tuple[np.ndarray, bytes]:
