@@ -20,12 +20,7 @@ from fl_app.deploy.checks import check_certificate
 from fl_app.deploy.credentials import fingerprint, read_public
 from fl_app.deploy.party_config import ServerConfig, check_site_name, split_address
 from fl_app.flower.command import FlowerCli
-from fl_app.flower.superlink import (
-    CONNECTION,
-    flower_environment,
-    starter,
-    write_connection,
-)
+from fl_app.flower.superlink import CONNECTION, flower_environment, starter, write_connection
 from rsdgc.documents import read_json, shorten
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
