@@ -117,7 +117,13 @@ def run_simulation(
     place = replacing(out) if force and not settings.resume else nullcontext()
     with place, explain_interruption(lambda: what_stands(out, settings.rounds)):
         num_sites = len(dataset.sites)
-        simulate(settings, num_sites=num_sites, cpus_per_site=cpus_per_site, title=title)
+        try:
+            simulate(settings, num_sites=num_sites, cpus_per_site=cpus_per_site, title=title)
+        except RunError as error:
+            # A complete run's report can be written again; one without a checkpoint starts anew.
+            if not Checkpoints(out, 0, 1).rounds():
+                raise
+            raise RunError(f"{error}; {what_stands(out, settings.rounds)}") from error
         if not (out / SUMMARY_FILE).exists():
             raise RunError(f"the run left no summary in {out}; see the log above")
     return out

@@ -22,6 +22,7 @@ from fl_app.interruption import (
     explain_interruption,
 )
 from fl_app.simulation import run_simulation, what_stands
+from rsdgc.errors import RunError
 from tests.command import rsdgc
 from tests.federation import run, settings
 
@@ -102,6 +103,28 @@ def test_a_run_says_where_it_can_go_on(data: Path, tmp_path: Path) -> None:
     for checkpoint in (out / "checkpoints").iterdir():
         checkpoint.unlink()
     assert "from the start: no checkpoint yet" in what_stands(out, 3)
+
+
+def test_a_simulation_that_fails_says_how_it_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a run"
+
+    def fail_after_two_rounds(*_args: object, **_kwargs: object) -> None:
+        run(settings(data, out, rounds=2, checkpoint_every=2))
+        (out / "summary.json").unlink()
+        raise RunError("no sign of life")
+
+    def fail_at_once(*_args: object, **_kwargs: object) -> None:
+        raise RunError("no sites")
+
+    monkeypatch.setattr(simulation, "simulate", fail_at_once)
+    with pytest.raises(RunError, match=r"^no sites$"):
+        run_simulation(settings(data, out, rounds=3), cpus_per_site=1)
+    monkeypatch.setattr(simulation, "simulate", fail_after_two_rounds)
+    goes_on = f"rsdgc simulate --resume '{out}' goes on from round 3 of 3"
+    with pytest.raises(RunError, match=rf"^no sign of life; the run is in {out}; {goes_on}$"):
+        run_simulation(settings(data, out, rounds=3), cpus_per_site=1)
 
 
 def test_ctrl_c_in_a_simulation_is_one_line(
