@@ -10,13 +10,14 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from clients.model_parts import ModelParts
 from rsdgc.durable import make_folder, replace_bytes
 from rsdgc.errors import RunError, StateError, WireError
 from rsdgc.frozen_part import FrozenPart
+
+if TYPE_CHECKING:  # imports torch, and whoever deletes old parts loads no model
+    from clients.model_parts import ModelParts
 
 FOLDER = "frozen"
 """Name of the folder, in the root of a machine's states."""
@@ -29,13 +30,6 @@ class FrozenPartMissing(Exception):  # noqa: N818  # an outcome that the server 
 
     The server answers it with the part.
     """
-
-
-def frozen_part(parts: ModelParts) -> FrozenPart:
-    """Return the part of a model on the CPU that is never sent in a round, without a copy."""
-    state = parts.model.state_dict()
-    names = (*parts.frozen, *parts.running, *parts.local)
-    return FrozenPart({name: state[name].detach().float().numpy() for name in names})
 
 
 def load_frozen_part(
@@ -63,7 +57,7 @@ def load_frozen_part(
     StateError
         The received part cannot be written.
     """
-    own = frozen_part(parts)
+    own = parts.frozen_part()
     if own.digest == digest:
         return
     path = state_dir / FOLDER / f"{digest.hex()}.f32"
@@ -75,10 +69,7 @@ def load_frozen_part(
         except WireError as error:
             raise RunError(str(error)) from None
         _write(path, received)
-    with torch.no_grad():
-        state = parts.model.state_dict()
-        for name, array in part.arrays.items():
-            state[name].copy_(torch.from_numpy(array.copy()))
+    parts.load_arrays(part.arrays)
 
 
 def _read(path: Path, own: FrozenPart, digest: bytes) -> FrozenPart:

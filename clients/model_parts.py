@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from rsdgc.arrays import Float32
 from rsdgc.errors import RunError, SettingError
+from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import ModelSpec
 
 
@@ -147,6 +148,12 @@ class ModelParts:
                         "all sites must build the same model"
                     )
                 state[name].copy_(torch.from_numpy(np.array(array, np.float32)))
+
+    def frozen_part(self) -> FrozenPart:
+        """Return what is never sent in a round, of a model on the CPU, without a copy."""
+        state = self.model.state_dict()
+        names = (*self.frozen, *self.running, *self.local)
+        return FrozenPart({name: state[name].detach().float().numpy() for name in names})
 
     def _shared(self) -> Iterator[tuple[Tensor, int, int]]:
         """Yield each tensor of the shared part with its place in the vector."""

@@ -44,13 +44,14 @@ import numpy as np
 import safetensors.numpy
 from torch import nn
 
-from clients.evaluation import Score, SiteScores, score_model
+from clients.evaluation import score_model
 from clients.loader import SplitLoader
 from clients.mapped_vectors import checksum
 from clients.memory_format import place_model
 from clients.micro_batch import MicroBatches
 from clients.model_parts import ModelParts
 from clients.replica import ReferenceMissing, check_finite, update_replica
+from clients.scores import Score, SiteScores
 from clients.state import SiteState, StateFolder, StateTransaction
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainReport, train

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clients.evaluation import Score, SiteScores
+from clients.scores import Score, SiteScores
 from rsdgc.errors import SettingError
 from rsdgc.scheme import Scheme
 

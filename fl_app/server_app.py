@@ -13,7 +13,6 @@ from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from data_prep.dataset import open_data
 from fl_app.default_data import default_folder
@@ -165,7 +164,7 @@ def _compared_part(parts: ModelParts, settings: Settings) -> FrozenPart | None:
 
     From the seed alone all of them build the same, unless a part stays as it is for the whole run.
     """
-    part = frozen_part(parts)
+    part = parts.frozen_part()
     return part if part.size and (parts.frozen or settings.init_weights) else None
 
 

@@ -16,8 +16,8 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common import log
 from numpy.typing import NDArray
 
-from clients.evaluation import Score, SiteScores
 from clients.replica import ReplicaOutOfSync
+from clients.scores import Score, SiteScores
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings
 from fl_app.settings import Settings

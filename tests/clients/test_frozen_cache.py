@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.frozen_cache import FrozenPartMissing, frozen_part, load_frozen_part
+from clients.frozen_cache import FrozenPartMissing, load_frozen_part
 from clients.model_parts import ModelParts
 from clients.state_cleanup import clean_states
 from rsdgc.errors import RunError, StateError
@@ -25,31 +25,31 @@ def make_parts(seed: int) -> ModelParts:
 
 
 def test_it_holds_what_is_frozen_and_the_statistics_before_training() -> None:
-    part = frozen_part(make_parts(0))
+    part = make_parts(0).frozen_part()
     assert list(part.arrays) == ["0.weight", "0.bias", "1.running_mean", "1.running_var"]
 
 
 def test_an_equal_part_needs_nothing(tmp_path: Path) -> None:
-    load_frozen_part(make_parts(0), frozen_part(make_parts(0)).digest, tmp_path, None)
+    load_frozen_part(make_parts(0), make_parts(0).frozen_part().digest, tmp_path, None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_received_part_is_kept_for_all_sites_and_later_runs(tmp_path: Path) -> None:
     server = make_parts(0)
-    part, site = frozen_part(server), make_parts(1)
+    part, site = server.frozen_part(), make_parts(1)
     with pytest.raises(FrozenPartMissing):
         load_frozen_part(site, part.digest, tmp_path, None)
     load_frozen_part(site, part.digest, tmp_path, part.pack())
-    assert frozen_part(site).digest == part.digest
+    assert site.frozen_part().digest == part.digest
     assert torch.equal(site.model[1].running_mean, server.model[1].running_mean)
     assert not torch.equal(site.model[3].weight, server.model[3].weight)
     other = make_parts(2)
     load_frozen_part(other, part.digest, tmp_path, None)
-    assert frozen_part(other).digest == part.digest
+    assert other.frozen_part().digest == part.digest
 
 
 def test_a_damaged_file_is_asked_for_again_and_replaced(tmp_path: Path) -> None:
-    part, site = frozen_part(make_parts(0)), make_parts(1)
+    part, site = make_parts(0).frozen_part(), make_parts(1)
     load_frozen_part(site, part.digest, tmp_path, part.pack())
     (path,) = (tmp_path / "frozen").iterdir()
     for content in (b"", part.pack()[:-1] + b"\x00", part.pack() + b"\x00"):
@@ -62,16 +62,16 @@ def test_a_damaged_file_is_asked_for_again_and_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [lambda b: b[:-4], lambda b: b + b"\0", lambda b: bytes(len(b))])
 def test_a_damaged_or_hostile_part_changes_nothing(tmp_path: Path, change: object) -> None:
-    part, site = frozen_part(make_parts(0)), make_parts(1)
-    before = frozen_part(make_parts(1)).digest
+    part, site = make_parts(0).frozen_part(), make_parts(1)
+    before = make_parts(1).frozen_part().digest
     with pytest.raises(RunError, match="frozen part"):
         load_frozen_part(site, part.digest, tmp_path, change(part.pack()))
-    assert frozen_part(site).digest == before
+    assert site.frozen_part().digest == before
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    part = frozen_part(make_parts(0))
+    part = make_parts(0).frozen_part()
     (tmp_path / "frozen").write_text("")
     with pytest.raises(StateError, match="set another state-dir"):
         load_frozen_part(make_parts(1), part.digest, tmp_path, part.pack())
@@ -79,7 +79,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_parts_are_cleaned_by_their_last_use(tmp_path: Path) -> None:
     make_states(tmp_path)
-    part = frozen_part(make_parts(0))
+    part = make_parts(0).frozen_part()
     load_frozen_part(make_parts(1), part.digest, tmp_path, part.pack())
     (path,) = (tmp_path / "frozen").iterdir()
     for chosen in ({"run": "1"}, {"site": "a"}, {"older_than_days": 1.0}):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from clients.frozen_cache import frozen_part
 from clients.mapped_vectors import create_vector, open_vector
 from clients.model_parts import ModelParts, set_training_mode
 from rsdgc.errors import RunError, SettingError
@@ -181,6 +180,6 @@ def test_buffers_that_are_not_statistics_start_every_round_as_built() -> None:
     assert model.seen == 0
     assert not model.cache.any()
     assert torch.isinf(model.mask).sum() == 1
-    assert frozen_part(parts).arrays["mean"].dtype == np.float32
+    assert parts.frozen_part().arrays["mean"].dtype == np.float32
     with torch.device("meta"):
         assert ModelParts(Constants()).spec.size == parts.spec.size

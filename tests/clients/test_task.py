@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.evaluation import Score, SiteScores
+from clients.scores import Score, SiteScores
 from clients.task import ReceivedModel, RoundResult, RunOrigin
 from rsdgc.errors import SettingError
 from tests.clients.test_site import make_task

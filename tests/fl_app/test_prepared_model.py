@@ -12,7 +12,6 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from safetensors.torch import load_file, save_file
 
-from clients.frozen_cache import frozen_part
 from clients.model_parts import ModelParts
 from fl_app.models import build_model
 from fl_app.prepared_model import input_shapes, prepare_model
@@ -275,7 +274,7 @@ def test_what_is_frozen_is_sent_once_to_a_site_that_lacks_it(
 def frozen_arrays(chosen: Settings) -> dict[str, Any]:
     optical = ModalityInfo("optical", ("r", "g", "b"), 16)
     model, _ = prepare_model(chosen, [optical], 3, chosen.initial_weights())
-    return frozen_part(ModelParts(model)).arrays
+    return ModelParts(model).frozen_part().arrays
 
 
 HEAD_BUDGETS = {"budget": "1000", "budget_down": "1000"}
