@@ -12,9 +12,9 @@ from clients.memory_format import place_model
 from clients.model_parts import ModelParts
 from clients.training import TrainReport, train
 from data_prep.dataset import Dataset
+from fl_app.data_loaders import load_split, normalizations
 from fl_app.models import build_model
 from fl_app.settings import Settings
-from fl_app.site_data import load_split, normalizations
 from fl_app.task_records import train_settings
 
 Flat = NDArray[np.float32]

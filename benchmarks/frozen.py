@@ -22,9 +22,10 @@ from clients.memory_format import place_model
 from clients.model_parts import ModelParts
 from clients.training import train
 from data_prep.dataset import open_data
+from fl_app.data_loaders import load_split
 from fl_app.prepared_model import prepare_model
 from fl_app.settings import Settings
-from fl_app.site_data import load_split, modality_infos
+from fl_app.site_data import modality_infos
 from fl_app.task_records import train_settings
 from rsdgc import NSI, Compressor, Stamp, fit_ratios, uniform_shares, update_shares
 from rsdgc.statistics_codec import encode_statistics

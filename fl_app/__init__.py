@@ -11,7 +11,7 @@
     A federation of real servers and sites.
 ``server_app``, ``strategy``, ``statistics_round``, ``runs``
     The server of a run: it finds the sites, runs the rounds and writes the run folder.
-``client_app``, ``site_data``, ``models``, ``default_data``, ``home``
+``client_app``, ``site_data``, ``data_loaders``, ``models``, ``default_data``, ``home``
     A site of a run: its data, its model and its replies.
 ``report``
     The HTML report of a run folder.

@@ -26,6 +26,7 @@ from clients.replica import ReferenceMissing, ReplicaOutOfSync
 from clients.site import Site
 from clients.training import choose_device
 from data_prep.common_statistics import CommonStatistics, site_sums
+from fl_app.data_loaders import load_split
 from fl_app.gpu_memory import plan_gpu
 from fl_app.home import home
 from fl_app.models import takes_modalities
@@ -36,7 +37,6 @@ from fl_app.site_data import (
     NodeData,
     check_trainable,
     describe_sites,
-    load_split,
     modality_infos,
     node_data,
 )

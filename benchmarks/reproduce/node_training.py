@@ -25,8 +25,8 @@ from clients.loader import Chips, SplitLoader
 from clients.memory_format import format_chips, place_model
 from data_prep.dataset import Dataset, open_data
 from data_prep.ingest.class_folders import ingest_class_folders
+from fl_app.data_loaders import normalizations
 from fl_app.models import build_model
-from fl_app.site_data import normalizations
 from rsdgc.errors import RsdgcError, RunError, SettingError
 from rsdgc.torch import NsiState, nsi_hook
 

@@ -343,7 +343,7 @@ def _check_exposure(server: Endpoint) -> CheckResult:
 
 def describe_data(config: SiteConfig) -> str:
     """Return the size of the site's data, and what the roll call compares between the sites."""
-    from fl_app.site_data import (  # noqa: PLC0415  # imports torch
+    from fl_app.site_data import (  # noqa: PLC0415  # imports all of Flower
         check_trainable,
         modality_infos,
         own_data,

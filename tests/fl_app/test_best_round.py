@@ -18,9 +18,9 @@ from data_prep.dataset import open_data
 from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from fl_app import client_app
+from fl_app.data_loaders import load_split
 from fl_app.report import write_report
 from fl_app.runs.records import Run, read_run
-from fl_app.site_data import load_split
 from strategies import messages
 from strategies.metrics import Scores
 from tests.federation import CLASSES, grid, run, serve, settings, write_class_folders

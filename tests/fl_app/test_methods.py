@@ -15,10 +15,10 @@ from torch.nn import functional
 from clients.memory_format import format_chips
 from clients.model_parts import ModelParts
 from data_prep.dataset import open_data
+from fl_app.data_loaders import load_split
 from fl_app.methods import METHODS
 from fl_app.models import build_model
 from fl_app.settings import Settings
-from fl_app.site_data import load_split
 from rsdgc import ModelSpec
 from rsdgc.arrays import Float32, Float64
 from rsdgc.indicators import L1, NSI

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 from data_prep.dataset import open_data
 from data_prep.store import Store
 from fl_app.client_app import app as client_app
+from fl_app.data_loaders import load_split
 from fl_app.report.prediction import predict
 from fl_app.runs.records import read_run
 from fl_app.simulation import _check_feasible
-from fl_app.site_data import load_split
 from rsdgc.errors import DataError, RsdgcError, RunError
 from strategies import messages
 from tests import federation

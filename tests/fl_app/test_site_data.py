@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from data_prep.common_statistics import CommonStatistics, merge_sites, site_sums
+from fl_app.data_loaders import load_split
 from fl_app.settings import Settings
-from fl_app.site_data import load_split, node_data
+from fl_app.site_data import node_data
 from rsdgc.errors import DataError
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from data_prep.partition import partition
 from data_prep.rasters import read_header, usable_nodata
 from data_prep.store import Store
 from data_prep.validity import unpack
-from fl_app.site_data import normalizations
+from fl_app.data_loaders import normalizations
 from rsdgc.errors import DataError
 from tests.data_prep.archives import LEFT, noise, stripes, write_tif
 
