@@ -25,10 +25,10 @@ from fl_app.interruption import explain_interruption
 from fl_app.live.terminal_view import run_display
 from fl_app.models.code_signature import packages_that_hide_ours
 from fl_app.prepared_model import check_modalities, prepare_model
-from fl_app.runs.folder import check_resumable, in_use, settings_to_resume
 from fl_app.runs.lock import refuse_if_running
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
-from fl_app.runs.replacement import check_replaceable, replacing
+from fl_app.runs.replacement import check_replaceable, in_use, replacing
+from fl_app.runs.resumption import check_resumable, settings_to_resume
 from fl_app.settings import Settings
 from fl_app.site_data import NodeData, check_trainable, describe_sites
 from fl_app.strategy import check_budgets
@@ -132,8 +132,8 @@ def run_simulation(
 def resume_simulation(run: Path, overrides: list[str], *, cpus_per_site: int) -> Path:
     """Continue an unfinished simulation in its folder ``run`` and return the folder.
 
-    ``overrides`` are ``key=value`` for what :func:`fl_app.runs.folder.settings_to_resume` allows.
-    With other ``cpus_per_site`` than before, the last bits of the result can change.
+    ``overrides`` are ``key=value`` for what :func:`~fl_app.runs.resumption.settings_to_resume`
+    allows. With other ``cpus_per_site`` than before, the last bits of the result can change.
     """
     settings = settings_to_resume(run.absolute(), overrides)
     return run_simulation(settings, cpus_per_site=cpus_per_site)

@@ -19,9 +19,9 @@ from fl_app.compare.pace import Pace
 from fl_app.compare.results import read_rows, write_results
 from fl_app.compare.trials import Trial, trials_of, with_equal_momentum
 from fl_app.interruption import explain_interruption
-from fl_app.runs.folder import FOLDERS, in_use, read_settings
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
-from fl_app.runs.replacement import check_replaceable
+from fl_app.runs.replacement import check_replaceable, in_use
+from fl_app.runs.resumption import FOLDERS, read_settings
 from fl_app.settings import Settings
 from fl_app.simulation import run_simulation
 from rsdgc.durable import probe_folder

@@ -5,7 +5,7 @@ each, with keys and certificates from ``credentials``. Every other command reads
 only, through ``party_config``.
 
 - At the server, ``server_link`` starts the SuperLink, connects to it and registers the sites' keys;
-  ``run_commands`` starts, follows, stops and resumes runs.
+  ``run_commands`` starts, follows, stops and resumes runs, after a ``model_check``.
 - At a site, ``supernode`` runs the SuperNode.
 - ``checks`` has what ``rsdgc deploy check`` checks; ``endpoint`` asks the server over TLS.
 """

@@ -10,19 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fl_app.deploy.model_check import check_model
 from fl_app.deploy.party_config import ServerConfig
 from fl_app.deploy.server_link import connect, read_registered, site_states
 from fl_app.flower.command import FlowerCli, FlowerRun
 from fl_app.flower.superlink import CONNECTION
 from fl_app.live.terminal_view import run_display
-from fl_app.runs.folder import in_use, settings_to_resume
 from fl_app.runs.lock import lock_holder
 from fl_app.runs.records import RunConfig, RunSummary
+from fl_app.runs.replacement import in_use
+from fl_app.runs.resumption import settings_to_resume
 from fl_app.settings import Settings, parse_overrides
 from fl_app.tracking import check_installed
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
-from rsdgc.registry import add_code_dir
 from strategies.round_log import human_bytes
 
 END_TIMEOUT_S = 60.0
@@ -41,10 +42,9 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     own = {"code-dir": str(config.code_dir), "site-names": "registered"}
     given = {**own, **parse_overrides(overrides), **options}
     settings = Settings.from_mapping({**given, "out": str(folder)})
-    _check_model(settings)
     check_installed(settings.trackers)
     settings = settings.with_absolute_weights()
-    _check_weights(settings)
+    check_model(settings.model, settings.code_dir, settings.initial_weights())
     if in_use(folder):
         raise SettingError(
             f"run folder {folder} is not empty: choose another --out, or continue that run with "
@@ -60,24 +60,6 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     _submit_and_follow(flower, settings)
 
 
-def _check_model(settings: Settings) -> None:
-    """Raise :class:`SettingError` if this machine cannot import a model that is not built in."""
-    if ":" in settings.model:
-        from fl_app.models import find_builder  # noqa: PLC0415  # imports torch
-
-        add_code_dir(settings.code_dir)
-        find_builder(settings.model)
-
-
-def _check_weights(settings: Settings) -> None:
-    """Raise :class:`SettingError` if this machine cannot read the initial weights."""
-    path = settings.initial_weights()
-    if path is not None:
-        from fl_app.models.weight_file import WeightFile  # noqa: PLC0415  # imports torch
-
-        WeightFile(path)
-
-
 def resume(
     config: ServerConfig, out: str, overrides: list[str], min_sites: int | None = None
 ) -> None:
@@ -85,7 +67,8 @@ def resume(
 
     ``out`` is the name of the run's folder in ``runs-dir``, its absolute path, or Flower's number
     of the run. It waits for ``min_sites`` sites, by default for as many as when it was started.
-    ``overrides`` are ``key=value`` for what :func:`fl_app.runs.folder.settings_to_resume` allows.
+    ``overrides`` are ``key=value`` for what :func:`~fl_app.runs.resumption.settings_to_resume`
+    allows.
     """
     folder = config.runs_dir / folders_by_run(config.runs_dir).get(out, out)
     settings = settings_to_resume(folder, overrides)

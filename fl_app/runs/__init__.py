@@ -4,10 +4,12 @@
     :func:`~fl_app.runs.folder.open_run` creates a run folder, or checks that the run in it can be
     resumed, and locks it. It yields an :class:`~fl_app.runs.folder.ActiveRun`, which writes
     configuration, model and summary.
+``resumption``
+    Which run a folder holds, and with which settings it can be resumed.
 ``lock``
     One server application at a time works in a run folder.
 ``replacement``
-    Replacing an old run by a new one, for ``--force``.
+    Whether a folder is in use, and replacing an old run in it by a new one, for ``--force``.
 ``inputs``
     ``inputs.json``: what using the run's model on imagery takes beside the configuration.
 ``records``

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fl_app.runs.folder import in_use
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, refuse_if_running
 from fl_app.runs.records import CONFIG_FILE, REPORT_FILE, SUMMARY_FILE, RunConfig
 from rsdgc.durable import DRAFT
@@ -29,6 +28,14 @@ RUN_ENTRIES = frozenset(
     )
 )
 """Names of everything that a run leaves in its folder."""
+
+
+def in_use(folder: Path) -> bool:
+    """Return whether something is at a path that a new run would write over."""
+    if not folder.is_dir():
+        return folder.exists()
+    # A run that ended before it wrote anything may have left its lock; that is in no one's way.
+    return any(path.name not in (LOCK_FILE, HOLDER_FILE) for path in folder.iterdir())
 
 
 def check_replaceable(folder: Path) -> None:

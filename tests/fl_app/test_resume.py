@@ -13,7 +13,7 @@ from flwr.app import Message
 
 import strategies.checkpoints
 from fl_app import client_app
-from fl_app.runs.folder import check_resumable, read_settings
+from fl_app.runs.resumption import check_resumable, read_settings
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints

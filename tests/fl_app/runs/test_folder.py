@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fl_app.runs.folder import in_use, open_run, settings_to_resume
+from fl_app.runs.folder import open_run
 from fl_app.runs.lock import lock_holder, lock_run
-from fl_app.runs.records import RunConfig, RunData
+from fl_app.runs.replacement import in_use
 from fl_app.settings import Settings
-from rsdgc.errors import RunError, SettingError
+from rsdgc.errors import RunError
 
 
 def settings(out: Path, **changes: Any) -> Settings:
@@ -53,17 +53,3 @@ def test_a_file_in_place_of_the_folder_is_in_use(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match="is not empty"), open_run(settings(tmp_path / "run"), 3):
         pass
-
-
-def test_a_resumed_run_may_change_what_does_not_enter_its_result(tmp_path: Path) -> None:
-    first = Settings.from_mapping({"rounds": 9, "round-timeout-s": 60.0})
-    RunConfig(settings=first.to_mapping(), run_id=3, data=RunData(name="made up")).write(tmp_path)
-    resumed = settings_to_resume(tmp_path, ["round-timeout-s=5", "min-sites=2"])
-    assert (resumed.rounds, resumed.round_timeout_s, resumed.min_sites) == (9, 5.0, 2)
-    assert resumed.resume
-    assert resumed.out == str(tmp_path)
-    for word in ("rounds=9", "seed=1", "out=elsewhere", "site-names=any"):
-        with pytest.raises(SettingError, match=f"^{word.partition('=')[0]} .* round-timeout-s"):
-            settings_to_resume(tmp_path, [word])
-    with pytest.raises(SettingError, match="no-setting"):
-        settings_to_resume(tmp_path, ["no-setting=1"])

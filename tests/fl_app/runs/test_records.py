@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.dataset import open_data
 from fl_app.report import write_report
-from fl_app.runs.folder import read_settings
 from fl_app.runs.records import read_run
+from fl_app.runs.resumption import read_settings
 from rsdgc.errors import RunError
 from tests.fl_app.report.fake_run import make_run
 

@@ -1,0 +1,91 @@
+"""Which run a folder holds, and with which settings it can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, RunConfig
+from fl_app.settings import Settings, parse_overrides
+from rsdgc.errors import RunFolderError, SettingError
+
+FOLDERS = frozenset({"data-dir", "out", "state-dir", "code-dir"})
+"""Settings that name a folder, which may be elsewhere on another day or another machine."""
+
+MAY_CHANGE = FOLDERS | {
+    *("resume", "device", "sites-per-gpu", "gpu-share", "threads"),
+    *("min-sites", "join-timeout-s", "round-timeout-s", "checkpoint-every", "checkpoint-keep"),
+    *("site-names", "tracking"),
+}
+"""Settings that a resumed run may change: they do not enter its result."""
+
+BEFORE_THE_SETTING = {
+    "step-ahead": 0.0,
+    "transform": "none",
+    "max-site-share": 1.0,
+    "suspend-after": 0,
+}
+"""What runs did before there was a setting, where that is not the setting's default."""
+
+
+def read_settings(folder: Path) -> tuple[Settings, int]:
+    """Return the settings that a run was started with, and its number."""
+    if not (folder / CONFIG_FILE).exists():
+        raise RunFolderError(f"{folder} holds no run to resume: it has no {CONFIG_FILE}")
+    config = RunConfig.read(folder)
+    keys = set(Settings.keys())
+    try:
+        # Settings that this version no longer has are left out.
+        known = {key: value for key, value in config.settings.items() if key in keys}
+        return Settings.from_mapping(BEFORE_THE_SETTING | known), config.run_id
+    except SettingError as error:
+        raise RunFolderError(
+            f"{folder / CONFIG_FILE} is damaged ({error}): the run cannot be resumed"
+        ) from None
+
+
+def settings_to_resume(folder: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Return the settings with which the run in a folder is resumed: its own, and ``key=value``.
+
+    Raises
+    ------
+    RunFolderError
+        The folder holds no run that can be resumed.
+    SettingError
+        A word names no setting, or one that the result depends on.
+    """
+    first, _ = read_settings(folder)
+    changes = parse_overrides(list(overrides))
+    fixed = [key for key in changes if key not in MAY_CHANGE - {"resume", "out", "site-names"}]
+    if fixed:
+        free = ", ".join(sorted(MAY_CHANGE - FOLDERS - {"resume", "site-names"}))
+        raise SettingError(
+            f"{fixed[0]} enters the run's result, so it stays as it was: leave it out. A run that "
+            f"is resumed may change {free}, and its folders but out"
+        )
+    values = {**first.to_mapping(), **changes, "out": str(folder), "resume": True}
+    settings = Settings.from_mapping(values)
+    check_resumable(settings)
+    return settings
+
+
+def check_resumable(settings: Settings) -> tuple[Path, int]:
+    """Check that the run in ``settings.out`` can be resumed, and return its folder and number.
+
+    Raises RunFolderError if there is none or it is finished, and SettingError if a setting that the
+    result depends on differs from the run's.
+    """
+    if not settings.out:
+        raise SettingError("resume=true needs out: name the folder of the run to resume")
+    folder = Path(settings.out).absolute()
+    first, run_id = read_settings(folder)
+    if (folder / SUMMARY_FILE).exists():
+        raise RunFolderError(f"the run in {folder} is finished: there is nothing to resume")
+    old, new = first.to_mapping(), settings.to_mapping()
+    for key in old:
+        if key not in MAY_CHANGE and old[key] != new[key]:
+            raise SettingError(
+                f"{key} was {old[key]!r} when the run in {folder} was started and is "
+                f"{new[key]!r} now: resume with the same settings"
+            )
+    return folder, run_id
