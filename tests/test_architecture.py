@@ -62,8 +62,26 @@ def test_no_imports_run_in_a_circle() -> None:
 
 
 def test_the_method_alone_imports_neither_pytorch_nor_flower() -> None:
-    code = "import sys, rsdgc; print(*sys.modules.keys() & {'torch', 'flwr', 'pandas', 'ray'})"
+    assert loaded_by("rsdgc", "torch", "flwr", "pandas", "ray") == []
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "fl_app.deploy.supernode, fl_app.deploy.site_app, fl_app.site_data",
+        "fl_app.deploy.server_link",
+        "fl_app.deploy.run_commands",
+    ],
+)
+def test_what_supervises_a_site_the_server_or_a_run_imports_no_pytorch(modules: str) -> None:
+    """These processes live for days; ``tests/deployment`` looks into their memory."""
+    assert loaded_by(modules, "torch", "ray") == []
+
+
+def loaded_by(modules: str, *packages: str) -> list[str]:
+    """Return which packages a new process has loaded once it has imported modules."""
+    code = f"import sys, {modules}; print(*sys.modules.keys() & {set(packages)})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == ""
+    return sorted(done.stdout.split())

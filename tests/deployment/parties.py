@@ -282,6 +282,14 @@ def apps_of(pid: int) -> list[psutil.Process]:
     return [p for p in tree if commands[p.pid] and commands[p.pid] == commands.get(parents[p.pid])]
 
 
+def has_pytorch(pid: int) -> bool:
+    """Return whether a process has loaded PyTorch; not if it has ended."""
+    try:
+        return any("libtorch" in mapped.path for mapped in psutil.Process(pid).memory_maps())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def command_of(process: psutil.Process) -> list[str]:
     """Return a process's command; empty if it has ended since it was listed."""
     try:

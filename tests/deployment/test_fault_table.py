@@ -30,6 +30,7 @@ from tests.deployment.parties import (
     Running,
     command_of,
     edit,
+    has_pytorch,
     kill,
     rsdgc,
     starts_for,
@@ -106,6 +107,16 @@ def test_whoever_does_not_fit_is_left_out_by_name(running: Running, relay: Relay
     lines = [line for line in run.log().splitlines() if "site damaged is left out" in line]
     assert "damaged-store" in lines[0]
     assert "versions differ" not in run.log()
+
+
+def test_of_a_sites_processes_only_the_apps_have_loaded_pytorch(
+    running: Running, relay: Relay
+) -> None:
+    """Those that only watch others live for days, beside other programs."""
+    run, site = running.runs[RUN], running.nodes["site-01"]
+    for process in (running.server, run, site, running.nodes["site-00"]):
+        assert not has_pytorch(process.popen.pid), process.log_path.name
+    assert any(has_pytorch(p.pid) for p in psutil.Process(site.popen.pid).children(recursive=True))
 
 
 def test_a_second_node_with_a_sites_key_is_refused(running: Running, relay: Relay) -> None:
