@@ -26,11 +26,11 @@ LONGEST = (
     "deployment/test_restarts.py",
     "fl_app/test_simulation.py",
     "deployment/test_fault_table.py",
-    "documentation/test_notebooks.py",
-    "documentation/test_own_network.py",
     "fl_app/test_faults.py",
     "fl_app/test_batch_norm.py",
     "fl_app/test_resume.py",
+    "documentation/test_notebooks.py",
+    "documentation/test_own_network.py",
     "fl_app/test_server_app.py",
     "deployment/test_deployed_runs.py",
     "strategies/test_scale.py",
@@ -48,7 +48,8 @@ LONGEST = (
 
 Tests of deployments wait most of their time, and simulations never do: both take turns. A site
 takes 0.9 GB, and Ray ends processes when 95 % of the memory is in use: not all deployments start at
-once.
+once. The notebooks start Ray in a process of their own, and wait for a while: beside three other
+starts, Ray's raylet was once not up after half an hour.
 """
 
 
