@@ -134,7 +134,7 @@ class Run:
         shares = self._clip.shares(uploads.norms, uploads.weights)
         uploads.clip(shares)
         if self._momentum.momentum and number > 1:
-            uploads.last_step = self._momentum.velocity
+            uploads.compare_with(lambda: self._momentum.velocity)
         step = uploads.combine()
         self._clip.record(uploads.norms, uploads.accepted_shares)
         for index, name in enumerate(federation.names):

@@ -18,12 +18,10 @@ import argparse
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -34,9 +32,8 @@ from benchmarks.netns import Network, check_able, inside, network
 from data_prep.ingest.class_folders import ingest_class_folders
 from data_prep.partition import partition
 from fl_app.flower.command import FlowerCli
-from fl_app.flower.log_filter import LogFilter
 from fl_app.flower.processes import managed_process
-from fl_app.flower.superlink import CONNECTION, superlink, tool
+from fl_app.flower.superlink import superlink, tool
 from fl_app.settings import Scalar, Settings, parse_overrides
 from rsdgc.errors import RsdgcError, RunError
 
@@ -104,7 +101,7 @@ def measure(
         ExitStack() as processes,
     ):
         work = Path(folder)
-        home, log = work / "flower", work / "flwr.log"
+        home = work / "flower"
         home.mkdir()
         one_thread = {"OMP_NUM_THREADS": "1"}
         with inside(net.server):
@@ -118,10 +115,8 @@ def measure(
             with inside(link.namespace):
                 processes.enter_context(managed_process(command, environment, work / f"{name}.log"))
         with inside(net.server):
-            run_id = FlowerCli(environment).submit(_settings(outcome, work, args))
-            command = [tool("flwr"), "log", run_id, CONNECTION, "--stream"]
-            running = processes.enter_context(managed_process(command, environment, log))
-            _follow(outcome, running, log, args)
+            flower = FlowerCli(environment)
+            _follow(outcome, flower, flower.submit(_settings(outcome, work, args)), args)
         _read_results(outcome, net, work / "run")
         if args.logs:
             args.logs.mkdir(parents=True, exist_ok=True)
@@ -151,28 +146,23 @@ def _settings(outcome: Outcome, work: Path, args: argparse.Namespace) -> Setting
     return Settings.from_mapping({**values, **parse_overrides(args.set)})
 
 
-def _follow(
-    outcome: Outcome, running: subprocess.Popen[bytes], log: Path, args: argparse.Namespace
-) -> None:
+class _LastRoundError(Exception):
+    """The last round to measure is over."""
+
+
+def _follow(outcome: Outcome, flower: FlowerCli, run_id: str, args: argparse.Namespace) -> None:
     """Read the log until the run ends, or with ``--rounds-only`` until its last round ends."""
-    view = LogFilter()
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        while True:
-            line = lines.readline()
-            if not line:
-                if running.poll() is not None:
-                    break
-                time.sleep(0.2)
-                continue
-            shown = view.show(line)
-            if shown is None:
-                continue
-            print(f"    {shown}", file=sys.stderr, flush=True)
-            if match := _ROUND.match(shown):
-                outcome.seconds.append(float(match[2]))
-            if args.rounds_only and len(outcome.seconds) == args.rounds:
-                return
-    outcome.problem = view.error or ("" if view.headline else "the run ended without a report")
+
+    def show(line: str) -> None:
+        print(f"    {line}", file=sys.stderr, flush=True)
+        if match := _ROUND.match(line):
+            outcome.seconds.append(float(match[2]))
+        if args.rounds_only and len(outcome.seconds) == args.rounds:
+            raise _LastRoundError
+
+    with suppress(_LastRoundError):
+        view = flower.follow(run_id, show=show)
+        outcome.problem = view.error or ("" if view.headline else "the run ended without a report")
 
 
 def _read_results(outcome: Outcome, net: Network, run: Path) -> None:

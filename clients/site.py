@@ -211,7 +211,16 @@ class Site:
             ahead = 0.0
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
-            scores, report = self._score_and_train(task, clock, held, ahead)
+            try:
+                scores, report = self._score_and_train(task, clock, held, ahead)
+            except RunError as error:
+                # Nothing would change before the next round, which would fail for the same reason.
+                if not ahead:
+                    raise
+                _log.warning("%s: starting from the model as received, not ahead of it", error)
+                ahead = 0.0
+                self._load(replica.weights, received, self._local(transaction))
+                scores, report = self._score_and_train(task, clock)
             stamp = Stamp(task.origin.run, task.round, received.version)
             transform = None
             with clock.step("compress_seconds"):
@@ -265,6 +274,9 @@ class Site:
                     **self._state_of_reference(transaction, received),
                     upload_replica="" if transform is None else replica.name,
                     upload_base="" if transform is None else received.fingerprint.hex(),
+                    upload_reference=(
+                        "" if transform is None else received.reference_fingerprint.hex()
+                    ),
                     change_norm=upload.change_norm,
                     task=digest,
                     reply=result.figures(),

@@ -89,9 +89,10 @@ class SiteState:
     local_check: Count = 0
     reference_check: Count = 0
     #: name of the file of the replica that a transformed upload starts from, and its fingerprint
-    #: in hexadecimal; empty if the upload is not transformed
+    #: and that of the transform's reference, in hexadecimal; empty if the upload is not transformed
     upload_replica: str = ""
     upload_base: str = ""
+    upload_reference: str = ""  #: empty in states of earlier versions, too
     #: Euclidean norm of that round's local change
     change_norm: Annotated[float, Field(ge=0.0)] = 0.0
     task: str = ""  #: digest of that round's task, to recognize the same message delivered twice

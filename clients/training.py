@@ -165,8 +165,8 @@ class _Step:
             weight_decay=settings.weight_decay,
         )
         self._class_weights = _balanced_weights(split) if settings.balanced_loss else None
-        # The only copy of the received model on the device.
-        self._received = [p.detach().clone() for p in self._parameters] if settings.proximal else []
+        # The only copy of what training starts from: the received model, or a step ahead of it.
+        self._start = [p.detach().clone() for p in self._parameters] if settings.proximal else []
         self.precision = MixedPrecision(
             split.device, half_type(split.device) if settings.amp else None
         )
@@ -208,9 +208,9 @@ class _Step:
     def _update(self) -> None:
         """Change the parameters by the gradients of a batch."""
         self.precision.unscale(self._optimizer)
-        for parameter, received in zip(self._parameters, self._received, strict=False):
-            if parameter.grad is not None:  # the gradient of μ/2 · ‖w − w_received‖²
-                difference = parameter.detach() - received
+        for parameter, start in zip(self._parameters, self._start, strict=False):
+            if parameter.grad is not None:  # the gradient of μ/2 · ‖w − w_start‖²
+                difference = parameter.detach() - start
                 parameter.grad.add_(difference, alpha=self._settings.proximal)
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)

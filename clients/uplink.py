@@ -20,7 +20,7 @@ from rsdgc.arrays import Bools, Float32, add_scaled, l2_norm
 from rsdgc.channel_transform import ChannelTransform, find_transform
 from rsdgc.codec.wire import decode
 from rsdgc.compressor import Compressor
-from rsdgc.errors import WireError
+from rsdgc.errors import SettingError, WireError
 from rsdgc.feedback import compress_with_feedback, correct_momentum, mask_velocity
 from rsdgc.indicators import make_indicator
 from rsdgc.patches import fingerprint
@@ -90,6 +90,10 @@ def make_upload(
     change_norm = l2_norm(vector) if task.step_ahead else 0.0
     velocity_name, velocity = "", None
     if task.momentum_correction:
+        if transform is not None:
+            raise SettingError(
+                "momentum-correction needs updates as they are; set transform to 'none'"
+            )
         velocity_name, velocity = transaction.new_vector("velocity")
         previous = transaction.folder.velocity(transaction.state)
         np.copyto(velocity, 0.0 if previous is None else previous)
@@ -177,8 +181,17 @@ def _add_upload(
     if update.scheme.transform == "none":
         update.add_to(target, weight)
         return
-    # The replica of that round says what the upload means. The server's is checked against a
-    # fingerprint wherever it is used, so this one must be, too.
+    # The replica of that round and the reference say what the upload means. The server's are
+    # checked against fingerprints wherever they are used, so these must be, too.
+    expected = state.upload_reference
+    if reference is not None and expected and fingerprint(reference).hex() != expected:
+        _log.warning(
+            "the run goes on from another model before training: what %s holds of the upload of "
+            "round %d is lost",
+            folder.path,
+            state.round,
+        )
+        return
     base = folder.upload_replica(state)
     if reference is None or base is None or fingerprint(base).hex() != state.upload_base:
         _log.warning(

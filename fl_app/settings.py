@@ -182,6 +182,7 @@ class Settings(BaseModel):
     )
     momentum_correction: MomentumOrAuto = Field(
         AUTO,
+        validate_default=True,  # together with an explicit transform it may be refused
         description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
         "step, from 0 to below 1; `auto`: 0.9 for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, "
         "else 0.",
@@ -314,7 +315,7 @@ class Settings(BaseModel):
     proximal: float = Field(
         0.0,
         ge=0.0,
-        description="μ of FedProx, which pulls a site's weights towards the received ones; 0: "
+        description="μ of FedProx, which pulls a site's weights towards those it starts from; 0: "
         "FedAvg.",
     )
     label_smoothing: float = Field(
@@ -442,8 +443,18 @@ class Settings(BaseModel):
     def _momentum_is_masked_where_it_was_sent(
         cls, value: float | str, info: ValidationInfo
     ) -> float | str:
-        if value not in (AUTO, 0) and info.data.get("transform") == "channels":
-            raise ValueError("factor masking needs updates as they are; set transform to 'none'")
+        if info.data.get("transform") != "channels":
+            return value
+        remedy = "factor masking needs updates as they are; set transform to 'none'"
+        method = str(info.data.get("method"))
+        # A method of your own may not be importable yet; sites refuse such a task, too.
+        if value == AUTO and method in METHODS and METHODS[method].momentum_correction:
+            own = METHODS[method].momentum_correction
+            raise ValueError(
+                f"it is {own:g} for {method}, and {remedy}, or momentum-correction to 0"
+            )
+        if value not in (AUTO, 0):
+            raise ValueError(remedy)
         return value
 
     @field_validator("modalities")

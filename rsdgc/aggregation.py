@@ -27,7 +27,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -61,8 +61,7 @@ class Aggregator(ABC):
     def __init__(self, spec: ModelSpec, threads: int = 0) -> None:
         self.spec = spec
         self._threads = threads or os.cpu_count() or 1
-        #: float32 [spec.size]: the model's last step, if it has momentum, for rules that compare
-        self.last_step: Float32 | None = None
+        self._last_step: Callable[[], Float32] | None = None
         # Encoded, and as they are only if they were not sent in the wire format.
         self._uploads: dict[str, tuple[bytes | SparseUpdate, float]] = {}
         self._decoded: dict[str, SparseUpdate] = {}
@@ -134,6 +133,18 @@ class Aggregator(ABC):
             self._present[key] = present
             update = update.restricted(present)
         self._norms[key] = update.norm()
+
+    @property
+    def last_step(self) -> Float32 | None:
+        """The model's last step, for rules that compare; None if the server has no momentum.
+
+        float32 [spec.size], in the basis of the updates. It may be computed at each call.
+        """
+        return None if self._last_step is None else self._last_step()
+
+    def compare_with(self, last_step: Callable[[], Float32]) -> None:
+        """Set what returns :attr:`last_step`; it is called only by rules that read that."""
+        self._last_step = last_step
 
     @property
     def norms(self) -> Mapping[str, float]:

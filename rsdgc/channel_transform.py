@@ -201,11 +201,12 @@ def find_transform(spec: ModelSpec, published: Float32, reference: Float32) -> C
     for values in (*_transformed_views(spec, published), reference):
         digest.update(np.ascontiguousarray(values, np.float32).data)
     key = digest.digest()
-    if key not in _recent:
-        _recent[key] = ChannelTransform(spec, published, reference)
+    transform = _recent.get(key)
+    if transform is None:
+        _recent[key] = transform = ChannelTransform(spec, published, reference)
         while len(_recent) > _RECENT:
             _recent.popitem(last=False)
-    return _recent[key]
+    return transform
 
 
 def _turn_back(channels: Float32, block: _Block) -> None:

@@ -89,9 +89,19 @@ class ErrorFeedback:
         What encodes.
     residual : float32 [spec.size], optional
         What earlier rounds left out; this object takes it over. Zero by default.
+
+    Raises
+    ------
+    SettingError
+        The compressor's scheme has a transform, or the residual has another size.
     """
 
     def __init__(self, compressor: Compressor, residual: Float32 | None = None) -> None:
+        if compressor.scheme.transform != "none":
+            raise SettingError(
+                f"ErrorFeedback does not apply transform={compressor.scheme.transform!r}: use a "
+                "scheme with transform='none', or compress_with_feedback"
+            )
         self._compressor = compressor
         if residual is None:
             residual = np.zeros(compressor.spec.size, dtype=np.float32)

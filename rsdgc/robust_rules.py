@@ -118,8 +118,9 @@ class SignAgreement(WeightedMean):
         """Return each sender's agreement with the others, -1 to 1; 0 if they say nothing of it."""
         keys = sorted(self._uploads)
         total = np.zeros(self.spec.size, np.float32)
-        if self.last_step is not None:
-            add_scaled(total, self.last_step, _inverse(l2_norm(self.last_step)))
+        last_step = self.last_step
+        if last_step is not None:
+            add_scaled(total, last_step, _inverse(l2_norm(last_step)))
         scales = [_inverse(self.norms[key]) for key in keys]
         for scale, (update, _) in zip(scales, self.updates(), strict=True):
             update.add_to(total, scale)

@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import WARNING
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
+from flwr.common import log
 
 from rsdgc import Compressor, SparseUpdate, Stamp, decode
 from rsdgc.arrays import Float32, l2_norm
@@ -143,7 +145,8 @@ class PublishedModel:
             "log": np.frombuffer(b"".join(payloads), np.uint8),
             "log_lengths": np.array([len(payload) for payload in payloads], np.int64),
         }
-        return State(arrays, {"version": self.version, "pending": self.pending})
+        values = {"version": self.version, "pending": self.pending}
+        return State(arrays, values | {"reference": self.reference_fingerprint.hex()})
 
     def restore(self, state: State) -> None:
         """Continue from what :meth:`state` returned."""
@@ -158,6 +161,13 @@ class PublishedModel:
         self.pending = state.flag("pending")
         self.log = patches
         self.fingerprint = fingerprint(self.published)
+        known = state.values.get("reference")  # checkpoints of earlier versions have none
+        if known is not None and known != self.reference_fingerprint.hex():
+            log(
+                WARNING,
+                "the model before training is not the one that this run started from: with another "
+                "release of PyTorch or other init-weights its result is not that of one run",
+            )
 
     def _publish(self, rates: RateControl, measured_bytes: float) -> None:
         if rates.budget_bytes >= self.spec.dense_bytes:

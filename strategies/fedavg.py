@@ -216,7 +216,7 @@ class DenseFedAvg(SiteStrategy):
         velocity = self._fedavg.momentum_vector
         if velocity is not None:
             # Flower's is that of the gradient, which points the other way.
-            rule.last_step = -np.concatenate([layer.reshape(-1) for layer in velocity])
+            rule.compare_with(lambda: -np.concatenate([layer.reshape(-1) for layer in velocity]))
         return to_record(sent + rule.combine(), spec), rule.accepted_shares
 
     def _average_by_layer(self, shares: Mapping[str, float]) -> ArrayRecord:

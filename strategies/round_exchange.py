@@ -195,19 +195,17 @@ class RoundExchange:
         """Return a message with the whole model if a reply asks for it, once a round and site.
 
         A site without the frozen part is sent that, too. It lacks the weights that the run started
-        from, so its own version 0 would not be the server's. So is a site without the reference of
-        the channel transform.
+        from, so neither its own version 0 nor its reference of the channel transform would be the
+        server's. A site that lacks the reference alone is sent that.
         """
         sent = self.outbox.sent[index]
         entry = self.entries[sent.site]
         entry.reply_seconds = round(time.monotonic() - self.sent_at, 3)
         if entry.resynced:
             return None
-        part, download = messages.FROZEN, self._requested_frozen_part(reply)
-        if download is None and is_request(reply, messages.TRANSFORM):
-            part, download = messages.TRANSFORM, self._method.transform_reference()
-        if download is not None:
-            log(WARNING, "%s lacks %s: sending it", sent.site, LACKING[part])
+        parts = self._requested_parts(reply)
+        if parts:
+            log(WARNING, "%s lacks %s: sending it", sent.site, LACKING[next(iter(parts))])
         elif self._method.requests_whole_model(reply):
             log(WARNING, "the replica of %s is out of sync: sending the whole model", sent.site)
         else:
@@ -218,17 +216,25 @@ class RoundExchange:
         task = sent.message.content.config_records[messages.TASK]
         message = self._pack(sent.message.metadata.message_type, site, task, model)
         groups = model.groups | self._running.groups()
-        if download is not None:
+        for part, download in parts.items():
             assert download.arrays is not None
             message.content[part] = download.arrays
             groups |= download.groups
         self.outbox.add_resync(index, reply, message, groups)
         return message
 
-    def _requested_frozen_part(self, reply: Message) -> Download | None:
-        """Return the frozen part if a reply asks for it; it is packed once."""
-        if self._frozen is None or not is_request(reply, messages.FROZEN):
-            return None
+    def _requested_parts(self, reply: Message) -> dict[str, Download]:
+        """Return what a reply asks for beside the model, what it lacks first; see above."""
+        lacks_frozen = self._frozen is not None and is_request(reply, messages.FROZEN)
+        if not lacks_frozen and not is_request(reply, messages.TRANSFORM):
+            return {}
+        reference = self._method.transform_reference()
+        parts = {} if reference is None else {messages.TRANSFORM: reference}
+        return {messages.FROZEN: self._frozen_part(), **parts} if lacks_frozen else parts
+
+    def _frozen_part(self) -> Download:
+        """Return the frozen part; it is packed once."""
+        assert self._frozen is not None
         if self._frozen_download is None:
             array = Array(np.frombuffer(self._frozen.pack(), np.uint8))
             arrays = ArrayRecord({messages.PACKED: array})

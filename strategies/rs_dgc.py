@@ -297,7 +297,7 @@ class RsDgc(SiteStrategy):
         if self.privacy is None:
             uploads.clip(self.clip.shares(uploads.norms, uploads.weights, self.sync.missed))
             if self._momentum.momentum:
-                uploads.last_step = self._momentum.velocity
+                uploads.compare_with(self._last_step)
             change = uploads.combine()
             self.record_shares(server_round, uploads.norms, uploads.accepted_shares)
             return change
@@ -307,6 +307,13 @@ class RsDgc(SiteStrategy):
             size=self.rates.spec.size,
             server_round=server_round,
         )
+
+    def _last_step(self) -> Float32:
+        """Return the model's last step in the basis of the uploads, float32 [spec.size]."""
+        last, transform = self._momentum.velocity.copy(), self.model.transform
+        if transform is not None:
+            transform.forward(last)
+        return last
 
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""

@@ -3,7 +3,8 @@
 Every run (:mod:`~fl_app.compare.trials` lists them) is a whole simulation in a folder of its own. A
 run that is complete, with the same settings, is not repeated: a comparison that was interrupted
 continues where it stopped, and one with more methods, budgets or seeds than before runs only the
-new ones. :mod:`~fl_app.compare.results` writes their figures as a CSV file, a table and a plot,
+new ones. A method that changes the server momentum of those before it is refused with a remedy.
+:mod:`~fl_app.compare.results` writes their figures as a CSV file, a table and a plot,
 :mod:`~fl_app.compare.compare_page` as a page with curves and paired tests.
 """
 
@@ -22,8 +23,10 @@ from fl_app.interruption import explain_interruption
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
 from fl_app.runs.replacement import check_replaceable, in_use
 from fl_app.runs.resumption import FOLDERS, read_settings
-from fl_app.settings import Settings
+from fl_app.setting_values import AUTO
+from fl_app.settings import Scalar, Settings
 from fl_app.simulation import run_simulation
+from rsdgc.budget import parse_budget
 from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 
@@ -91,17 +94,28 @@ def _what_stands(out: Path, trials: Collection[Trial]) -> str:
 def _is_complete(folder: Path, settings: Settings) -> bool:
     if not (folder / SUMMARY_FILE).exists():
         return False
-    old, new = read_settings(folder)[0].to_mapping(), settings.to_mapping()
+    old, new = (_with_momentum(each) for each in (read_settings(folder)[0], settings))
     # The simulation sets these for each run, or they change nothing in it.
     own = FOLDERS | {"min-sites", "tracking"}
     differing = [key for key in new.keys() - own if old[key] != new[key]]
     if differing:
         key = min(differing)
+        remedy = "choose another --out, or remove that folder"
+        if key == "server-momentum":  # the methods beside it decide which one it has
+            remedy = f"set {key}={old[key]:g} for all methods, {remedy}"
         raise SettingError(
-            f"{folder} holds a run with {key}={old[key]!r} instead of {new[key]!r}; "
-            "choose another --out, or remove that folder"
+            f"{folder} holds a run with {key}={old[key]!r} instead of {new[key]!r}; {remedy}"
         )
     return True
+
+
+def _with_momentum(settings: Settings) -> dict[str, Scalar]:
+    """Return the settings with the server momentum as a number: runs may name it, or leave it."""
+    whole = 1 << 62
+    lossless = parse_budget(settings.budget, whole) >= whole  # not of a number of bytes
+    by_default = settings.server_momentum == AUTO
+    momentum: float = 0.0 if by_default and lossless else settings.resolved("server_momentum")
+    return {**settings.to_mapping(), "server-momentum": momentum}
 
 
 def _refuse_lost_uploads(folder: Path) -> None:

@@ -86,8 +86,9 @@ def with_equal_momentum(settings: Mapping[Trial, Settings]) -> dict[Trial, Setti
     deciding = [trial for trial in compressed if trial in open_trials] or compressed
     momentum = max((settings[trial].resolved("server_momentum") for trial in deciding), default=0.0)
     return {
+        # As a number even where it is the default: `auto` is 0 where a budget allows whole uploads.
         trial: chosen.model_copy(update={"server_momentum": momentum})
-        if trial in open_trials and chosen.resolved("server_momentum") != momentum
+        if trial in open_trials
         else chosen
         for trial, chosen in settings.items()
     }

@@ -18,6 +18,7 @@ from data_prep.pictures.html_page import render_page
 from data_prep.pictures.map_colors import hex_color
 from data_prep.pictures.plot import Plot
 from fl_app.methods import METHODS
+from fl_app.models.timm_models import PREFIX as TIMM
 from fl_app.report.byte_charts import (
     MAX_LAYERS,
     MAX_SITES,
@@ -346,14 +347,19 @@ def command_text(run: Run) -> str:
             words += [f"--{key}", _setting_text(settings[key])]
     words += ["--out", f"runs/{run.folder.resolve().name}"]
     told = {*_IMPLIED, *_OPTIONS}
-    if not any(":" in value for value in settings.values() if isinstance(value, str)):
-        told.add("code-dir")  # of which a run without paths `package.module:name` needs nothing
+    if not any(_names_own_code(value) for value in settings.values()):
+        told.add("code-dir")
     words += [
         f"{key}={_setting_text(settings[key])}"
         for key, default in defaults.items()
         if key in settings and key not in told and settings[key] != default
     ]
     return shlex.join(words)
+
+
+def _names_own_code(value: Any) -> bool:
+    """Return whether a setting's value is a path ``package.module:name``."""
+    return isinstance(value, str) and ":" in value and not value.startswith(TIMM)
 
 
 def _setting_text(value: Any) -> str:

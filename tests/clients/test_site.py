@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import clients.site
 from clients.loader import SplitLoader
@@ -15,6 +16,7 @@ from clients.model_parts import ModelParts
 from clients.site import Site
 from clients.state import StateFolder
 from clients.task import ReceivedModel, RoundTask, RunOrigin
+from rsdgc.channel_transform import ChannelTransform, transformed_part
 from rsdgc.codec.wire import decode
 from rsdgc.errors import DataError, RunError, StateError
 from rsdgc.patches import fingerprint
@@ -261,6 +263,77 @@ def test_training_starts_a_bounded_step_ahead_and_nothing_is_lost(
     learned = total - held
     norm = folder.load().states[-1].change_norm
     assert norm == pytest.approx(np.linalg.norm(learned) if step_ahead else 0.0, rel=1e-3)
+
+
+def test_training_that_fails_from_a_step_ahead_starts_from_the_model_as_received(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights, inner = start(), clients.site.train
+
+    def train(model: torch.nn.Module, *arguments: Any) -> Any:
+        if not np.array_equal(ModelParts(model).vector(), weights):
+            raise RunError("the training loss became nan")
+        return inner(model, *arguments)
+
+    monkeypatch.setattr(clients.site, "train", train)
+    site = make_site(tmp_path)
+    site.work(make_task(1, step_ahead=1.0), whole(weights))
+    held = residual_of(tmp_path).copy()
+    second = site.work(make_task(2, 1, step_ahead=1.0), whole(weights))
+    assert "became nan: starting from the model as received" in caplog.text
+    change = site.parts.vector() - weights
+    total = dense(second.payload) + residual_of(tmp_path)
+    np.testing.assert_allclose(total, held + change, rtol=1e-5, atol=1e-6)
+    # What does not come from the step ahead is an error, and changes nothing.
+    with pytest.raises(RunError, match="became nan"):
+        site.work(make_task(3, 2), whole(weights + np.float32(0.01)))
+    np.testing.assert_array_equal(dense(second.payload) + residual_of(tmp_path), total)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_transformed_upload_is_added_again_with_its_own_reference_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, other: bool
+) -> None:
+    torch.manual_seed(0)
+    convolutions = nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()
+    net = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    parts = ModelParts(net)
+    spec, initial = parts.spec, parts.vector()
+    site = Site(
+        *("site-00", net),
+        train=make_split(),
+        test=None,
+        num_classes=3,
+        state_dir=tmp_path,
+        initial=initial.copy,
+        transformed=True,
+    )
+    rng = np.random.default_rng(3)
+    weights = initial + rng.normal(0, 0.05, spec.size).astype(np.float32)
+    scheme = Scheme(values="float32", dense_values="float32", transform="channels")
+    reference = transformed_part(spec, initial)
+    known = replace(
+        whole(weights), reference=reference, reference_fingerprint=fingerprint(reference)
+    )
+    folder, ratios = StateFolder(tmp_path, 7, "site-00", spec), np.full(len(spec.layers), 0.3)
+
+    def residual() -> np.ndarray:
+        found = folder.residual(folder.load().states[-1])
+        assert found is not None
+        return found.copy()
+
+    site.work(make_task(scheme=scheme, ratios=ratios), known)
+    change = site.parts.vector() - weights
+    expected = residual() if other else change  # the upload of round 1 was not accepted
+    if other:  # as of a run that was resumed with another release of PyTorch
+        reference = reference + rng.normal(0, 0.05, reference.size).astype(np.float32)
+    later = replace(known, reference=reference, reference_fingerprint=fingerprint(reference))
+    second = site.work(make_task(2, scheme=scheme, ratios=ratios), later)
+    total = residual()
+    ChannelTransform(spec, weights, reference).add_to(decode(second.payload, spec), total)
+    expected = expected + site.parts.vector() - weights
+    np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-5)
+    assert ("goes on from another model before training" in caplog.text) == other
 
 
 def test_an_older_task_than_the_state_is_refused(tmp_path: Path) -> None:

@@ -271,6 +271,22 @@ def test_what_is_frozen_is_sent_once_to_a_site_that_lacks_it(
     assert not any("frozen part" in line["down_by_group"] for line in entries(tmp_path / "again"))
 
 
+def test_a_site_that_lacks_frozen_part_and_reference_loses_no_round(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Without the file it builds neither, and one answer a round brings both."""
+    changes = {"init_weights": str(weights), "freeze": "stage1", "transform": "channels"}
+    chosen = settings(data, tmp_path / "run", rounds=3, **changes)
+    loopback = grid(chosen)
+    loopback.contexts[102].run_config["init-weights"] = str(tmp_path / "nowhere")
+    serve(loopback, chosen)
+    resynced = [line for line in entries(tmp_path / "run") if line["resynced"]]
+    assert [(line["round"], line["site"]) for line in resynced] == [(1, "site-01")]
+    assert {"frozen part", "transform reference"} <= resynced[0]["down_by_group"].keys()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["resyncs"], summary["refused"]) == (1, {})
+
+
 def frozen_arrays(chosen: Settings) -> dict[str, Any]:
     optical = ModalityInfo("optical", ("r", "g", "b"), 16)
     model, _ = prepare_model(chosen, [optical], 3, chosen.initial_weights())

@@ -232,6 +232,10 @@ def test_momentum_correction_needs_updates_as_they_are() -> None:
     assert Settings.from_mapping({"method": "topk"}).resolved("transform") == "none"
     with pytest.raises(SettingError, match=r"momentum-correction=0.9: .* set transform to 'none'"):
         Settings.from_mapping({**given, "transform": "channels"})
+    with pytest.raises(SettingError, match=r"it is 0.9 for dgc, .* or momentum-correction to 0"):
+        Settings.from_mapping({"method": "dgc", "transform": "channels"})
+    allowed = {"method": "dgc", "transform": "channels", "momentum-correction": 0}
+    assert Settings.from_mapping(allowed).resolved("transform") == "channels"
 
 
 def test_indicators_and_codings_from_outside_are_named_by_their_path() -> None:

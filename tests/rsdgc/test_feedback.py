@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsdgc import (
+    RMS,
     Compressor,
     ErrorFeedback,
+    ModelSpec,
     RsdgcError,
     Scheme,
     SettingError,
@@ -223,3 +225,10 @@ def test_a_step_ahead_is_never_longer_than_its_bound(residual, last_change, boun
         assert share == 1
     if bound == 0 or last_change == 0 or length == 0:
         assert share == 0
+
+
+def test_a_transform_is_refused_where_it_is_not_applied() -> None:
+    spec = ModelSpec.from_shapes({"conv.weight": (8, 8, 3, 3)})
+    compressor = Compressor(spec, Scheme(transform="channels"), RMS())
+    with pytest.raises(SettingError, match="transform='none', or compress_with_feedback"):
+        ErrorFeedback(compressor)

@@ -35,12 +35,17 @@ class FakeSites:
     ----------
     spec : ModelSpec
         The model.
+    scheme : Scheme
+        That of the uploads. Their changes are random in any basis.
     dense : bool
         Whether to reply with whole models, as FedAvg expects.
     """
 
-    def __init__(self, spec: ModelSpec = SPEC, *, dense: bool = False) -> None:
+    def __init__(
+        self, spec: ModelSpec = SPEC, scheme: Scheme | None = None, *, dense: bool = False
+    ) -> None:
         self.spec = spec
+        self.scheme = scheme or Scheme()
         self.dense = dense
 
     def change(self, site: str, number: int) -> Float32:
@@ -53,7 +58,7 @@ class FakeSites:
         number, version = int(task[messages.ROUND]), int(task[messages.VERSION])
         change = self.change(str(task[messages.SITE]), number)
         ratios, budget = np.array(task[messages.RATIOS]), float(task[messages.BUDGET_BYTES])
-        compressor = Compressor(self.spec, Scheme(), RMS())
+        compressor = Compressor(self.spec, self.scheme, RMS())
         return compressor.compress(change, ratios, Stamp(RUN, number, version), budget).payload
 
     def __call__(self, message: Message, context: Context) -> Message:
@@ -94,9 +99,11 @@ def round_settings() -> RoundSettings:
     return RoundSettings(1.0, 1, 0, lambda _: 0.01)
 
 
-def rates(times: float, spec: ModelSpec = SPEC, **options: int) -> RateControl:
+def rates(
+    times: float, spec: ModelSpec = SPEC, scheme: Scheme | None = None, **options: int
+) -> RateControl:
     """Return a budget of the dense model over ``times``."""
-    return RateControl(spec, Scheme(), "update", spec.dense_bytes / times, **options)
+    return RateControl(spec, scheme or Scheme(), "update", spec.dense_bytes / times, **options)
 
 
 def initial_weights(spec: ModelSpec = SPEC) -> Float32:
@@ -110,17 +117,21 @@ def rs_dgc(
     down: float = 4.0,
     final: float = 1.5,
     names: tuple[str, ...] = NAMES,
+    spec: ModelSpec = SPEC,
+    scheme: Scheme | None = None,
     **options: Any,
 ) -> RsDgc:
     """Return a strategy over the fake sites, with checkpoints every two rounds in a folder."""
-    model = PublishedModel(initial_weights(), rates(down), Compressor(SPEC, Scheme(), RMS()), RUN)
+    scheme = scheme or Scheme()
+    compressor = Compressor(spec, scheme, RMS())
+    model = PublishedModel(initial_weights(spec), rates(down, spec, scheme), compressor, RUN)
     return cls(
         site_manager(names),
-        Ledger(run_folder, SPEC.dense_bytes),
+        Ledger(run_folder, spec.dense_bytes),
         round_settings(),
-        rates(2.0, rounds=6, warm_up_rounds=2),
+        rates(2.0, spec, scheme, rounds=6, warm_up_rounds=2),
         model,
-        rates(final),
+        rates(final, spec, scheme),
         None if run_folder is None else Checkpoints(run_folder, every=2, keep=1),
         **options,
     )

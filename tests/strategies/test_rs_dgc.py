@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdgc import AGGREGATORS
+from rsdgc import AGGREGATORS, ModelSpec, Scheme, WeightedMean
 from rsdgc.arrays import Float32
 from strategies import RsDgc, messages
 from strategies.checkpoints import Checkpoints
@@ -169,3 +169,35 @@ def test_a_site_whose_uploads_were_not_accepted_may_send_longer_ones() -> None:
     assert strategy.sync.missed == {}
     start(clipping := five_sites(), OneScales(5.0), 1)
     assert clipping.sync.shares.keys() == {"south"}
+
+
+# ---- the last step ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", ["none", "channels"])
+def test_a_rule_is_given_the_last_step_in_the_basis_of_the_uploads(transform: str) -> None:
+    spec = ModelSpec.from_shapes({"conv.weight": (8, 8, 3, 3), "head.weight": (4, 8)})
+    scheme = Scheme(transform=transform)
+    weights, steps, turned_back = [], [], []
+
+    class Recording(WeightedMean):
+        def aggregate(self) -> Float32:
+            weights.append(strategy.model.weights.copy())
+            last = self.last_step
+            assert last is not None
+            steps.append(last.copy())
+            if strategy.model.transform is not None:
+                strategy.model.transform.inverse(last)
+            turned_back.append(last)
+            return super().aggregate()
+
+    strategy = rs_dgc(spec=spec, scheme=scheme, server_momentum=0.4, aggregator=Recording)
+    arrays = to_record(initial_weights(spec), spec)
+    strategy.start(loopback(FakeSites(spec, scheme)), arrays, num_rounds=3, timeout=5.0)
+    assert not steps[0].any()
+    for number in (1, 2):
+        moved = weights[number] - weights[number - 1]
+        np.testing.assert_allclose(turned_back[number], moved, atol=1e-5)
+        assert np.linalg.norm(steps[number]) == pytest.approx(np.linalg.norm(moved), rel=1e-4)
+    # Before the first publication there is no progress, and no other basis.
+    assert np.allclose(steps[2], turned_back[2], atol=1e-5) == (transform == "none")

@@ -11,6 +11,8 @@ from fl_app.compare import compare, trials_of
 from fl_app.compare.trials import with_equal_momentum
 from fl_app.runs.records import RunConfig, RunData, RunSummary
 from fl_app.settings import Settings
+from fl_app.strategy import server_momentum
+from rsdgc import ModelSpec
 from rsdgc.errors import RunError, SettingError
 from tests.federation import simulate_over_loopback
 
@@ -60,6 +62,14 @@ def test_methods_that_say_nothing_of_it_have_the_same_server_momentum(
     assert [equal[trial].resolved("server_momentum") for trial in trials] == momenta
 
 
+def test_whole_uploads_have_the_momentum_of_the_others() -> None:
+    """Of a method at a lossless budget the default is 0, so it must be named."""
+    trials = trials_of(["fedavg", "rs-dgc"], ["1x", "200x"], [0])
+    spec = ModelSpec.from_shapes({"weight": (10, 10)})
+    equal = with_equal_momentum({t: Settings.from_mapping(t.settings) for t in trials})
+    assert [server_momentum(equal[trial], spec) for trial in trials] == [0.4, 0.4, 0.4]
+
+
 @pytest.mark.parametrize(
     ("methods", "says"),
     [
@@ -91,6 +101,43 @@ def test_a_complete_run_counts_wherever_the_comparison_is_started(
     assert compare(tmp_path / "data", out, [trial], common).exists()
     with pytest.raises(SettingError, match=r"holds a run with init-weights='.*w\.safetensors'"):
         compare(tmp_path / "data", out, [trial], {**common, "init-weights": "v.safetensors"})
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "kept", "momentum"),
+    [
+        ("topk", "10x", "auto", None),
+        ("topk", "10x", 0, None),
+        ("rs-dgc", "10x", "auto", None),
+        ("rs-dgc", "1x", "auto", 0),
+        ("topk", "10x", "auto", 0.4),
+    ],
+)
+def test_a_complete_run_counts_if_its_server_momentum_was_the_same(
+    run_folder: Path,
+    tmp_path: Path,
+    method: str,
+    budget: str,
+    kept: float | str,
+    momentum: float | None,
+) -> None:
+    """Whether it was named, or left to the method; other methods may have changed it since."""
+    out = tmp_path / "compare"
+    (trial,) = trials_of([method], [budget], [0])
+    out.mkdir()
+    run_folder.rename(out / trial.folder)
+    replace(RunSummary.read(out / trial.folder), refused={}).write(out / trial.folder)
+    old = Settings.from_mapping({**COMMON, **trial.settings, "server-momentum": kept})
+    config = RunConfig(settings=old.to_mapping(), run_id=7, data=RunData(name="squares"))
+    config.write(out / trial.folder)
+    common = COMMON if momentum is None else {**COMMON, "server-momentum": momentum}
+    if momentum:
+        with pytest.raises(
+            SettingError, match=r"momentum=0\.0 instead of 0\.4; set server-.*=0 for"
+        ):
+            compare(tmp_path / "data", out, [trial], common)
+    else:
+        assert compare(tmp_path / "data", out, [trial], common).exists()
 
 
 def test_a_comparison_resumes_where_it_stopped(

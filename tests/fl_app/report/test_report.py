@@ -234,7 +234,9 @@ def test_the_command_is_made_of_the_settings(tmp_path: Path) -> None:
     assert not any(word.startswith("min-sites") for word in words)  # that of the data
 
 
-@pytest.mark.parametrize(("model", "told"), [("resnet18", False), ("mynet:build", True)])
+@pytest.mark.parametrize(
+    ("model", "told"), [("resnet18", False), ("mynet:build", True), ("timm:resnet10t", False)]
+)
 def test_the_command_names_the_folder_of_code_where_it_is_needed(
     tmp_path: Path, model: str, told: bool
 ) -> None:
