@@ -1,8 +1,8 @@
 r"""Accuracy with hostile sites: attacks by some of the sites against the server's defenses.
 
 Trains in one process, without Flower, with the aggregation, norm clipping and error feedback of the
-product, server momentum and step-ahead included for ``rs-dgc``. The model is sent down whole. Every
-run is a line of the results file; runs that it has are not run again.
+product; for ``rs-dgc`` with its channel transform, server momentum and step-ahead. The model is
+sent down whole. Every run is a line of the results file; runs that it has are not run again.
 
     python -m benchmarks.hostile_sites sites/ --out hostile.jsonl
     python -m benchmarks.hostile_sites sites/ --out hostile.jsonl --seeds 1 2 --shares 0.2 \
@@ -26,22 +26,23 @@ import numpy as np
 from benchmarks.federated_training import Federation, Flat
 from data_prep.dataset import open_data
 from fl_app.methods import METHODS
+from fl_app.settings import Settings
 from rsdgc import (
     AGGREGATORS,
     Aggregator,
     Compressor,
     NormClip,
     RsdgcError,
-    Scheme,
     SparseUpdate,
     Stamp,
     make_indicator,
 )
 from rsdgc.arrays import l2_norm
+from rsdgc.channel_transform import ChannelTransform, transformed_part
 from rsdgc.clipping import DEFAULT_MULTIPLE
 from rsdgc.feedback import compress_with_feedback, step_ahead_share
 from strategies.rate_control import RateControl
-from strategies.rs_dgc import ServerMomentum
+from strategies.rs_dgc import ServerMomentum, last_step
 
 METHOD_NAMES = ("dense", "rs-dgc")
 ABSENT = "absent"
@@ -93,10 +94,12 @@ class Run:
         method = METHODS["rs-dgc" if self._compressed else "fedavg"]
         self._momentum = ServerMomentum(method.server_momentum, spec.size)
         self._ahead = method.step_ahead
-        self._compressor = Compressor(spec, Scheme(), make_indicator("nsi"))
+        scheme = Settings.from_mapping({"method": "rs-dgc"}).scheme()
+        self._compressor = Compressor(spec, scheme, make_indicator("nsi"))
         budget_bytes = spec.dense_bytes / case.budget
-        self._rates = RateControl(spec, Scheme(), "update", budget_bytes, rounds=case.rounds)
+        self._rates = RateControl(spec, scheme, "update", budget_bytes, rounds=case.rounds)
         self._weights = federation.start.copy()
+        self._reference = transformed_part(spec, self._weights)
         self._rates.begin(self._weights)
         self._residuals = [np.zeros_like(self._weights) for _ in range(count)]
         self._lengths = [0.0] * count
@@ -125,17 +128,20 @@ class Run:
 
     def _round(self, number: int) -> None:
         federation, uploads = self._federation, self._rule(self._federation.spec, threads=1)
+        transform = None
+        if self._compressed:
+            transform = ChannelTransform(federation.spec, self._weights, self._reference)
         away = self.hostile if self.case.attack == ABSENT else set()
         sent = {
-            index: self._send(index, number, uploads)
+            index: self._send(index, number, uploads, transform)
             for index in range(len(federation.names))
             if index not in away
         }
         shares = self._clip.shares(uploads.norms, uploads.weights)
         uploads.clip(shares)
         if self._momentum.momentum and number > 1:
-            uploads.compare_with(lambda: self._momentum.velocity)
-        step = uploads.combine()
+            uploads.compare_with(lambda: last_step(self._momentum, transform))
+        combined = uploads.combine()
         self._clip.record(uploads.norms, uploads.accepted_shares)
         for index, name in enumerate(federation.names):
             share = uploads.accepted_shares.get(name, 1.0)
@@ -143,15 +149,25 @@ class Run:
                 continue
             self.caught += index in self.hostile
             self.wrongly += index not in self.hostile
-            if self._compressed and index not in self.hostile:
-                sent[index].add_to(self._residuals[index], 1 - share)
+            if transform is not None and index not in self.hostile:
+                transform.add_to(sent[index], self._residuals[index], 1 - share)
         # A run without a defense may end in weights that no site can train from.
         with np.errstate(over="ignore", invalid="ignore"):
+            step = combined
+            if transform is not None:
+                step = combined.copy()
+                transform.inverse(step)
             self._weights = self._weights + self._momentum.step(step)
         if self._compressed:
-            self._rates.adjust(self._weights, step, self._rates.budget_bytes)
+            self._rates.adjust(self._weights, combined, self._rates.budget_bytes)
 
-    def _send(self, index: int, number: int, uploads: Aggregator) -> SparseUpdate:
+    def _send(
+        self,
+        index: int,
+        number: int,
+        uploads: Aggregator,
+        transform: ChannelTransform | None,
+    ) -> SparseUpdate:
         """Train a site, and add its update, honest or not; return what it holds to be sent."""
         change = self._change(index, number)
         factor = FACTORS.get(self.case.attack, 1.0) if index in self.hostile else 1.0
@@ -168,7 +184,9 @@ class Run:
         else:
             stamp = Stamp(1, number, number - 1)
             ratios, target_bytes = self._rates.ratios, self._rates.target_bytes
-            sent = compress_with_feedback(self._compressor, update, ratios, stamp, target_bytes)
+            sent = compress_with_feedback(
+                *(self._compressor, update, ratios, stamp, target_bytes, transform)
+            )
             # So that what a hostile site sends next is as long as before.
             self._residuals[index] = np.zeros_like(update) if noisy else update / np.float32(factor)
         uploads.add(self._federation.names[index], sent, self._federation.chips[index])

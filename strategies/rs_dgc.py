@@ -20,6 +20,7 @@ from flwr.common import log
 
 from rsdgc import Aggregator, ModelSpec, Stamp, WeightedMean
 from rsdgc.arrays import Bools, Float32
+from rsdgc.channel_transform import ChannelTransform
 from rsdgc.errors import RunError, WireError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.ratios import share_of_layers
@@ -101,6 +102,14 @@ class ServerMomentum:
         self.velocity *= np.float32(self.momentum)
         self.velocity += update
         return self.velocity
+
+
+def last_step(momentum: ServerMomentum, transform: ChannelTransform | None) -> Float32:
+    """Return the model's last step in the basis of the uploads, float32 [size]; a new array."""
+    last = momentum.velocity.copy()
+    if transform is not None:
+        transform.forward(last)
+    return last
 
 
 class RsDgc(SiteStrategy):
@@ -297,7 +306,7 @@ class RsDgc(SiteStrategy):
         if self.privacy is None:
             uploads.clip(self.clip.shares(uploads.norms, uploads.weights, self.sync.missed))
             if self._momentum.momentum:
-                uploads.compare_with(self._last_step)
+                uploads.compare_with(lambda: last_step(self._momentum, self.model.transform))
             change = uploads.combine()
             self.record_shares(server_round, uploads.norms, uploads.accepted_shares)
             return change
@@ -307,13 +316,6 @@ class RsDgc(SiteStrategy):
             size=self.rates.spec.size,
             server_round=server_round,
         )
-
-    def _last_step(self) -> Float32:
-        """Return the model's last step in the basis of the uploads, float32 [spec.size]."""
-        last, transform = self._momentum.velocity.copy(), self.model.transform
-        if transform is not None:
-            transform.forward(last)
-        return last
 
     def discard_uploads(self) -> None:
         """Forget the uploads; their sites add them back when they are next asked."""
