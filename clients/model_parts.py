@@ -24,6 +24,7 @@ masks with infinite values, and what is not in the ``state_dict``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -45,8 +46,9 @@ class ModelParts:
         they require a gradient.
     batch_norm : {"average", "local-statistics", "local", "group"}
         Whether batch normalization's statistics are averaged; stay at each site (SiloBN, Andreux
-        et al. 2020); or stay there with scale and shift (FedBN, Li et al. 2021). "group" is for
-        the builder, which has left no batch normalization.
+        et al. 2020); or stay there with scale and shift (FedBN, Li et al. 2021), also those of a
+        layer that keeps no statistics. "group" is for the builder, which has left no batch
+        normalization; statistics of other layers are averaged then.
 
     Attributes
     ----------
@@ -71,7 +73,8 @@ class ModelParts:
         parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         for name, tensor in model.state_dict().items():
             prefix = name.rpartition(".")[0]
-            in_norm = has_statistics(model.get_submodule(prefix))
+            module = model.get_submodule(prefix)
+            in_norm = has_statistics(module) or is_batch_norm(module)
             if name in parameters:
                 if not parameters[name].requires_grad:
                     frozen.append(name)
@@ -171,6 +174,11 @@ def has_statistics(module: nn.Module) -> bool:
     return isinstance(dict(module.named_buffers(recurse=False)).get("running_mean"), Tensor)
 
 
+def is_batch_norm(module: nn.Module) -> bool:
+    """Return whether a module is PyTorch's batch normalization, with running statistics or not."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
+
+
 def may_be_statistic(buffer: Tensor) -> bool:
     """Return whether a buffer can be averaged; of one on the meta device all values can."""
     if not buffer.is_floating_point():
@@ -186,6 +194,23 @@ def set_training_mode(model: nn.Module) -> None:
     model.train()
     for name in _frozen_norms(model):
         model.get_submodule(name).eval()
+
+
+@contextmanager
+def single_chip(model: nn.Module) -> Iterator[None]:
+    """Let batch normalization use its running statistics: a batch of one chip has no variance.
+
+    One that keeps none cannot help it (:mod:`fl_app.models.network_trial` refuses such a network if
+    a single chip is too little for it).
+    """
+    norms = [module for module in model.modules() if is_batch_norm(module) and module.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def _frozen_norms(model: nn.Module) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from clients.augment import crop, drop_bands, drop_modalities, flips_and_quarter
 from clients.loader import Chips, SplitLoader
 from clients.memory_format import format_chips
 from clients.micro_batch import MicroBatch, Part
-from clients.model_parts import set_training_mode
+from clients.model_parts import set_training_mode, single_chip
 from clients.optimizers import OPTIMIZERS
 from rsdgc.errors import RunError, SettingError
 
@@ -186,7 +186,8 @@ class _Step:
             parameter.grad = None  # of a try that ran out of memory
         losses = []
         for chips, y in parts:
-            with _running_statistics(self._model, used=len(y) == 1), self.precision.forward():
+            single = single_chip(self._model) if len(y) == 1 else nullcontext()
+            with single, self.precision.forward():
                 # In float32: a softmax of bfloat16 logits has two or three digits.
                 logits = self._model(*format_chips(chips, self._model))
                 loss = self._loss(logits.float(), y)
@@ -251,23 +252,6 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
         if cuda:
             torch.cuda.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _running_statistics(model: nn.Module, *, used: bool) -> Iterator[None]:
-    """Normalize a batch of one chip by the running statistics: it may have no variance."""
-    norms = [
-        module
-        for module in (model.modules() if used else ())
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training  # noqa: SLF001
-    ]
-    for norm in norms:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.train()
 
 
 def _diverged(problem: str, settings: TrainSettings) -> RunError:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from clients.model_parts import has_statistics
-
 LARGEST_GROUPS = 32
 """Groups of a layer with many channels, as in Wu and He, "Group Normalization", 2018."""
 LEAST_CHANNELS = 4
@@ -15,22 +13,32 @@ LEAST_CHANNELS = 4
 def replace_batch_norm(model: nn.Module) -> nn.Module:
     """Replace every batch normalization by group normalization, in place where it is a submodule.
 
-    Scale and shift stay what they are. A layer has up to 32 groups of at least four channels, and
-    fewer where the channels cannot be divided. What a subclass of batch normalization does after
-    it, such as the activation in timm's, is kept.
+    Scale and shift stay what they are, and a layer of several names stays one layer. A layer has up
+    to 32 groups of at least four channels, and fewer where the channels cannot be divided. What a
+    subclass of batch normalization does after it, such as the activation in timm's, is kept.
+
+    Layers that keep no running statistics are replaced, too. Other normalizations stay as they are,
+    such as instance normalization, whose groups are single channels already.
 
     Returns
     -------
     torch.nn.Module
         The model; a new module only if the model itself is a batch normalization.
     """
-    if has_statistics(model) and isinstance(model, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
-        return _group_norm(model)
-    for name, child in list(model.named_children()):
-        replaced = replace_batch_norm(child)
-        if replaced is not child:
-            setattr(model, name, replaced)
-    return model
+    return _replaced(model, {})
+
+
+def _replaced(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Return what takes a module's place; ``known`` has it for the modules before."""
+    if module not in known:
+        norm = isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
+        known[module] = _group_norm(module) if norm else module
+        if not norm:
+            # Not named_children(), which yields a module that has two names only once.
+            for name, child in list(module._modules.items()):  # noqa: SLF001
+                if child is not None and _replaced(child, known) is not child:
+                    setattr(module, name, known[child])
+    return known[module]
 
 
 def _group_norm(norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:

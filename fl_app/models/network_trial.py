@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from clients.memory_format import format_chips, format_weights, keep_contiguous
+from clients.model_parts import has_statistics, is_batch_norm, single_chip
 from rsdgc.errors import SettingError, describe_error
 
 if TYPE_CHECKING:  # strategies imports Flower, which takes a second
@@ -32,8 +33,8 @@ def try_network(name: str, model: nn.Module, shapes: Sequence[Shape], num_classe
     """Refuse a network that does not map chips of zeros to logits, or cannot be trained.
 
     Two chips go through it in evaluation mode and, with their gradient, in training mode; then a
-    single one, which may be the last of a split. The network is left as it was, but for lazy
-    layers, which take their sizes from the first chips, and for its memory format
+    single one in both, which may be the last of a split. The network is left as it was, but for
+    lazy layers, which take their sizes from the first chips, and for its memory format
     (:mod:`clients.memory_format`).
 
     Parameters
@@ -109,12 +110,16 @@ def _try_modes(
         model.train(mode == "training")
         inputs = " and ".join(str((chips, *shape)) for shape in shapes)
         try:
-            logits = _logits(model, chips, shapes)
+            # As a site does it.
+            with single_chip(model) if chips == 1 else nullcontext():
+                logits = _logits(model, chips, shapes)
             if mode == "training" and isinstance(logits, Tensor) and logits.requires_grad:
                 torch.autograd.backward(logits.float().sum())
         except (Exception, SystemExit) as error:
+            remedy = _single_chip_remedy(model) if chips == 1 else ""
             raise NetworkError(
                 f"model {name!r} fails on chips {inputs} in {mode} mode: {_describe(error, model)}"
+                f"{remedy}"
             ) from error
         if not isinstance(logits, Tensor) or logits.shape != (chips, num_classes):
             raise SettingError(
@@ -132,6 +137,19 @@ def _try_modes(
         _check_gradients(name, model, logits)
     with torch.no_grad():
         attempt(1, "evaluation")
+    with torch.enable_grad():
+        attempt(1, "training")
+
+
+def _single_chip_remedy(model: nn.Module) -> str:
+    """Return what to do with a network that takes two chips, and not a single one."""
+    for key, module in model.named_modules():
+        if is_batch_norm(module) and not has_statistics(module):
+            return (
+                f": the last batch of a split may have one chip; build {key!r} with "
+                "track_running_stats=True, or as nn.GroupNorm"
+            )
+    return ""
 
 
 def _check_gradients(name: str, model: nn.Module, logits: Tensor) -> None:

@@ -212,11 +212,11 @@ def _check_types(name: str, model: nn.Module) -> None:
     for layer, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")
-            remedy = (
-                "use two real layers for its real and imaginary parts"
-                if parameter.is_complex()
-                else "return the network's .float()"
-            )
+            remedy = "return the network's .float()"
+            if parameter.is_complex():
+                remedy = "use two real layers for its real and imaginary parts"
+            elif not parameter.is_floating_point():  # .float() leaves those of integers as they are
+                remedy = "it cannot be trained: register it as a buffer, with register_buffer"
             raise SettingError(f"model {name!r}: layer {layer!r} is {kind}: {remedy}")
 
 

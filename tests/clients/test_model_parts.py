@@ -71,6 +71,17 @@ def test_a_norm_without_weights_is_as_the_module_around_it() -> None:
     assert [layer.name for layer in parts.spec.layers] == ["head.weight", "head.bias"]
 
 
+def test_scale_and_shift_stay_at_the_site_without_statistics_too() -> None:
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), norm, nn.Conv2d(4, 3, 1))
+    assert ModelParts(model, "local").local == ("1.weight", "1.bias")
+    assert ModelParts(model, "local-statistics").local == ()
+    norm.requires_grad_(requires_grad=False)
+    parts = ModelParts(model, "local")
+    assert parts.local == ()
+    assert parts.frozen == ("1.weight", "1.bias")
+
+
 def test_tied_parameters_are_sent_once() -> None:
     model = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
     model["b"].weight = model["a"].weight

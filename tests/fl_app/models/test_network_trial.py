@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from clients.memory_format import memory_format
+from clients.training import train
 from fl_app.models.network_trial import NetworkError, check_gradient, try_network
 from rsdgc.errors import SettingError
-from tests.clients.toys import Viewed
+from tests.clients.toys import Viewed, make_split, train_settings
 
 BANDS, CLASSES, PX = 2, 3, 8
 SHAPES = [(BANDS, PX, PX)]
@@ -58,6 +59,41 @@ def test_logits_of_another_size_are_refused() -> None:
 def test_a_network_for_other_bands_is_refused_with_its_reason() -> None:
     with pytest.raises(NetworkError, match=r"fails on chips .*expected input.* to have 2 channels"):
         try_network("own:network", pooled(), [(BANDS + 1, PX, PX)], CLASSES)
+
+
+class TrainedApart(nn.Module):
+    """Normalizes vectors while it is trained, and not afterwards."""
+
+    def __init__(self, *, tracked: bool) -> None:
+        super().__init__()
+        self.body = nn.Linear(BANDS, 8)
+        self.norm = nn.BatchNorm1d(8, track_running_stats=tracked)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        vectors = self.body(x.mean((2, 3)))
+        return self.head(self.norm(vectors) if self.training else vectors)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_network_that_cannot_be_trained_on_a_last_batch_of_one_chip_is_refused(
+    device: str,
+) -> None:
+    with torch.device(device):
+        try_network("own:network", TrainedApart(tracked=True), SHAPES, CLASSES)
+        words = (
+            r"fails on chips \(1, 2, 8, 8\) in training mode: .*: the last batch of a split may "
+            "have one chip; build 'norm' with track_running_stats=True"
+        )
+        with pytest.raises(NetworkError, match=words):
+            try_network("own:network", TrainedApart(tracked=False), SHAPES, CLASSES)
+
+
+def test_a_network_that_is_tried_trains_on_a_last_batch_of_one_chip() -> None:
+    model = TrainedApart(tracked=True)
+    try_network("own:network", model, SHAPES, CLASSES)
+    report = train(model, make_split(9), train_settings(batch_size=4), seed=0)
+    assert (report.samples, report.steps) == (9, 3)
 
 
 def test_what_is_trained_must_reach_the_logits() -> None:

@@ -44,6 +44,18 @@ class Linear(nn.Module):
         return self.head(chips.flatten(1))
 
 
+class Numbered(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.index = nn.Parameter(torch.arange(3), requires_grad=False)
+
+
+class Masked(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.mask = nn.Parameter(torch.ones(3, dtype=torch.bool), requires_grad=False)
+
+
 def positional(num_bands, num_classes, /, *others):
     return tiny(num_classes, num_bands)
 
@@ -391,6 +403,8 @@ def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> Non
         ("float64", "fails on chips|layer '0.weight' is float64: return the network's .float"),
         ("Float16Head", "layer 'gain' is float16: return the network's .float"),
         ("Complex", "layer 'filter' is complex64: use two real layers"),
+        ("Numbered", "layer 'index' is int64: it cannot be trained: register it as a buffer"),
+        ("Masked", "layer 'mask' is bool: it cannot be trained: register it as a buffer"),
         ("UnusedLazy", "layer 'unused.weight' has no size"),
         ("built", "is a network: name a function or class that builds one"),
         ("zeros", "has no signature: name a function that is written in Python"),
