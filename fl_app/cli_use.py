@@ -22,6 +22,20 @@ from fl_app.cli_options import (
 )
 from fl_app.interruption import explain_interruption
 
+SiteName = Annotated[
+    str | None,
+    typer.Option(
+        "--site",
+        help="The model of this site, where the run kept batch normalization at the sites.",
+    ),
+]
+SiteStateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--site-state", help="The site's state-dir; default: the run's own, of a simulation."
+    ),
+]
+
 
 def add_use_commands(app: typer.Typer) -> None:
     """Add the commands, in the order of ``rsdgc --help``."""
@@ -33,6 +47,7 @@ def add_use_commands(app: typer.Typer) -> None:
             "rsdgc predict runs/mine scene.tif --out map.tif",
             "rsdgc predict runs/mine archive/ --out maps/ --stride 16 --probabilities",
             "rsdgc predict runs/spring scene.tif --data store/ --bands B02,B03,B04 --out map.tif",
+            "rsdgc predict runs/mine scene.tif --site site-00 --out map.tif",
         )
     )(predict)
     app.command(
@@ -81,6 +96,8 @@ def predict(
     best: Annotated[
         bool, typer.Option("--best", help="The model of the best round by validation.")
     ] = False,
+    site: SiteName = None,
+    site_state: SiteStateDir = None,
     bands: Annotated[
         str, typer.Option(help="Names of the bands of a raster that does not name them.")
     ] = "",
@@ -131,7 +148,9 @@ def predict(
 
     if code_dir is not None:
         add_code_dir(code_dir)
-    model = load_delivered(run, data=data, best=best)
+    model = load_delivered(run, data=data, best=best, site=site, site_state=site_state)
+    if model.caution:
+        typer.echo(f"warning: {model.caution}", err=True)
     options = PredictOptions(
         scenes=reading,
         bands=tuple(words(bands)),
@@ -166,6 +185,8 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="The model of the best round by validation.")
     ] = False,
+    site: SiteName = None,
+    site_state: SiteStateDir = None,
     program: Annotated[
         str,
         typer.Option("--format", help="Of the program: torch, or onnx (needs rsdgc[onnx])."),
@@ -190,7 +211,9 @@ def export(
     if code_dir is not None:
         add_code_dir(code_dir)
     check_format(program)
-    model = load_delivered(run, data=data, best=best)
+    model = load_delivered(run, data=data, best=best, site=site, site_state=site_state)
+    if model.caution:
+        typer.echo(f"warning: {model.caution}", err=True)
     typer.echo(export_model(model, out, program=program, force=force))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from fl_app.runs.inputs import RunInputs
 from fl_app.runs.records import RunConfig, RunSummary, damaged
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
+from fl_app.site_entries import BATCH_NORM, entries_at_sites, read_site_entries
 from fl_app.statistics_round import run_statistics
-from rsdgc.errors import RunFolderError
+from rsdgc.errors import RunFolderError, SettingError
 from strategies.sites import ModalityInfo
 
 
@@ -60,6 +61,12 @@ class DeliveredModel:
     """Whether a chip is a patch whose label is that of its central pixel."""
     data_name: str
     synthetic: bool
+    batch_norm: str = ""
+    """How the run kept entries of the model at its sites; empty if it kept none."""
+    site: str = ""
+    """Whose entries the network has; empty for their mean, or if the run kept none."""
+    site_entries: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """The site's, as the network has them in place of those of the file."""
 
     @property
     def fusion(self) -> bool:
@@ -70,6 +77,17 @@ class DeliveredModel:
     def works_without_some(self) -> bool:
         """Whether the network takes None for a modality that is missing."""
         return self.fusion and accepts_missing(self.network, self.modalities)
+
+    @property
+    def caution(self) -> str:
+        """What a user of the model should know of its entries that stayed at the sites."""
+        if not self.batch_norm or self.site:
+            return ""
+        return (
+            f"the run kept batch normalization at its sites (batch-norm={self.batch_norm}), and "
+            "this model has the mean of theirs: the run's scores are of the sites' own models, not "
+            "of this one; --site NAME gives that of a site, batch-norm=average trains one for all"
+        )
 
     def factor(self, modality: ModalityInfo) -> int:
         """Pixels of the grid along the side of one of a modality's pixels."""
@@ -90,6 +108,9 @@ def load_network(
     kept = {"model": name}
     kept |= {key: config.settings[key] for key in ("batch-norm", "seed") if key in config.settings}
     model, _ = prepare_model(Settings.from_mapping(kept), modalities, num_classes, None)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    # A mask of infinite values, with which a network was built, is as it should be.
+    finite = {key for key, value in model.state_dict().items() if torch.isfinite(value).all()}
     try:
         weights = load_file(path)
     except SafetensorError as error:
@@ -106,7 +127,11 @@ def load_network(
         raise RunFolderError(
             f"{path} does not fit {name} on this data: layer {differing[0]} differs"
         )
-    lost = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    lost = [
+        key
+        for key, value in weights.items()
+        if (key in parameters or key in finite) and not torch.isfinite(value).all()
+    ]
     if lost:
         raise RunFolderError(
             f"layer {lost[0]} of {path} holds NaN or infinity: the run diverged; train again with "
@@ -115,7 +140,14 @@ def load_network(
     return model
 
 
-def load_delivered(folder: Path, *, data: Path | None = None, best: bool = False) -> DeliveredModel:
+def load_delivered(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    best: bool = False,
+    site: str | None = None,
+    site_state: Path | None = None,
+) -> DeliveredModel:
     """Load the model of a complete run.
 
     Parameters
@@ -127,9 +159,17 @@ def load_delivered(folder: Path, *, data: Path | None = None, best: bool = False
         site's own, where each site normalized by its own.
     best : bool
         The model of the best round by the validation splits, not that of the last round.
+    site, site_state : str and Path, optional
+        The model of one site, of a run that kept entries at its sites: the site's name, and the
+        root of its states (:func:`fl_app.site_entries.read_site_entries`). Without both, the model
+        has the mean of the sites' entries.
 
     Raises
     ------
+    SettingError
+        The run kept nothing at its sites, or the site's entries of the run's end are not there.
+    StateError
+        The site's state cannot be read.
     RunFolderError
         The run is not complete, is too old, or its files are damaged or contradict each other.
     DataError
@@ -158,7 +198,19 @@ def load_delivered(folder: Path, *, data: Path | None = None, best: bool = False
             f"{path} is missing: the run had no validation split; leave out --best"
         )
     network = load_network(path, config, modalities, len(classes)).eval()
-    _check_batch_norm(network, config, folder)
+    local = entries_at_sites(config, modalities, len(classes))
+    name, entries = "", {}
+    if site is not None or site_state is not None:
+        if not local:
+            raise SettingError(
+                f"the run in {folder} kept no part of its model at the sites, so that of a site is "
+                "the run's: leave out --site and --site-state"
+            )
+        name, entries = read_site_entries(folder, config, local, site=site, state_dir=site_state)
+        state = network.state_dict()
+        with torch.no_grad():
+            for key, array in entries.items():
+                state[key].copy_(torch.from_numpy(array))
     codes = tuple(inputs.class_codes) if inputs else ()
     if len(codes) != len(classes):
         codes = tuple(range(1, len(classes) + 1))
@@ -179,6 +231,9 @@ def load_delivered(folder: Path, *, data: Path | None = None, best: bool = False
         centered=bool(inputs and inputs.patch_px),
         data_name=summary.dataset,
         synthetic=recorded.synthetic or summary.synthetic,
+        batch_norm=str(config.settings[BATCH_NORM]) if local else "",
+        site=name,
+        site_entries=entries,
     )
 
 
@@ -209,13 +264,3 @@ def _statistics(
             BandStatistics(np.asarray(known.mean, np.float32), np.asarray(known.std, np.float32))
         )
     return tuple(result)
-
-
-def _check_batch_norm(network: nn.Module, config: RunConfig, folder: Path) -> None:
-    kind = str(config.settings.get("batch-norm", "average"))
-    normalizes = any(name.endswith("running_mean") for name in network.state_dict())
-    if kind.startswith("local") and normalizes:
-        raise RunFolderError(
-            f"the run in {folder} kept batch normalization at each site (batch-norm={kind}), so "
-            "its model is complete only there: train with batch-norm=average"
-        )

@@ -24,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clients.normalization import stack_modalities
 from data_prep.staging import FolderKind, check_free, staged_folder
 from fl_app.delivered_model import BandStatistics, DeliveredModel
 from fl_app.model_card import write_card
+from fl_app.models.weight_file import write_tensors
 from rsdgc.errors import SettingError, describe_error
 
 PROGRAM_FILES = {"torch": "model.pt2", "onnx": "model.onnx"}
@@ -109,12 +112,23 @@ def export_model(
             _write_onnx(model, traced, folder / PROGRAM_FILES[program])
         else:
             torch.export.save(traced, folder / PROGRAM_FILES[program])
-        shutil.copy(model.file, folder / WEIGHTS_FILE)
+        _write_weights(model, folder / WEIGHTS_FILE)
         digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
         record = json.dumps(describe(model, digest), indent=1, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(record + "\n", encoding="utf-8")
         write_card(folder / CARD_FILE, model, digest, program)
     return out
+
+
+def _write_weights(model: DeliveredModel, path: Path) -> None:
+    """Write the run's file, with the entries of a site in place of their mean."""
+    if not model.site:
+        shutil.copy(model.file, path)
+        return
+    with safe_open(model.file, "pt") as file:
+        metadata = file.metadata()
+    entries = {name: torch.from_numpy(array) for name, array in model.site_entries.items()}
+    write_tensors(path, load_file(model.file) | entries, metadata)
 
 
 def describe(model: DeliveredModel, digest: str) -> dict[str, Any]:
@@ -123,6 +137,7 @@ def describe(model: DeliveredModel, digest: str) -> dict[str, Any]:
         "rsdgc_version": version("rsdgc"),
         "model": model.name,
         "sha256": digest,
+        **({"site": model.site} if model.site else {}),
         "chip_px": model.chip_px,
         "label": "central pixel" if model.centered else "chip",
         "modalities": [

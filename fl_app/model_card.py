@@ -123,9 +123,15 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
     )
     # A score is of the last round's model; the best round's has scores of its own.
     best = model.file.name != "model.safetensors"
-    scored = summary.best if best else summary
+    scored: Any = summary.best if best else summary
+    if model.site:  # of the best round's model no site's own scores are kept
+        own = {} if best else {scores.site: scores for scores in summary.by_site}
+        scored = own.get(model.site)
     text = environment.from_string(_TEMPLATE).render(
-        index=json.dumps(_index(model, summary, scored), ensure_ascii=False),
+        # The sites scored models of their own, of which this one has the mean.
+        index=json.dumps(
+            _index(model, summary, None if model.caution else scored), ensure_ascii=False
+        ),
         title=f"{model.name} for {summary.dataset}",
         lead=_lead(model, summary),
         synthetic=model.synthetic,
@@ -150,8 +156,8 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
         limit=PATCH_LIMIT if model.centered else CHIP_LIMIT,
         classes=model.classes,
         training=_training(model, config, summary, digest),
-        scored=_score_text(scored, summary, best),
-        scores=[] if best else list(_class_rows(model, summary)),
+        scored=_score_text(model, scored, summary, best),
+        scores=[] if best or model.site else list(_class_rows(model, summary)),
         privacy=_privacy_text(summary),
     )
     path.write_text(text, encoding="utf-8")
@@ -202,6 +208,7 @@ def _training(
         ("sites", ", ".join(config.data.sites) or str(summary.num_sites)),
         ("method", f"{summary.method}, {summary.rounds} rounds, seed {summary.seed}"),
         *_fine_tuning(config),
+        *_normalization(model),
         (
             "sent by the sites",
             f"{bytes_text(summary.bytes_up)}, dense FedAvg {bytes_text(summary.dense_bytes_up)}",
@@ -228,16 +235,35 @@ def _fine_tuning(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "trained part", f"`{', '.join(parts)}`"
 
 
-def _score_text(scored: Any, summary: RunSummary, best: bool) -> str:
+def _normalization(model: DeliveredModel) -> Iterator[tuple[str, str]]:
+    """Yield whose batch normalization the model has, if the run kept it at the sites."""
+    if model.batch_norm:
+        whose = f"of site {model.site}" if model.site else "the mean of the sites'"
+        yield "batch normalization", f"{whose} (`batch-norm={model.batch_norm}`)"
+
+
+def _score_text(model: DeliveredModel, scored: Any, summary: RunSummary, best: bool) -> str:
     if scored is None or scored.accuracy is None:
-        return "No site had test chips: the model was not scored."
+        who = f"Site {model.site}" if model.site else "No site"
+        if model.site and best:
+            return "The run has no scores of a single site for the model of its best round."
+        return f"{who} had {'no ' if model.site else ''}test chips: the model was not scored."
     share = number_format.percent_text
     which = f"the model of round {scored.round}" if best else "the final model"
-    return (
-        f"Of {which}, on {summary.num_test} test chips of all sites: accuracy "
+    chips, whose = summary.num_test, "all sites"
+    if model.site:
+        chips, whose = scored.num_test, f"site {model.site}"
+    text = (
+        f"Of {which}, on {chips} test chips of {whose}: accuracy "
         f"{share(scored.accuracy)}, balanced accuracy {share(scored.balanced_accuracy)}, "
         f"kappa {number_format.decimal_text(scored.kappa)}."
     )
+    if model.caution:
+        text += (
+            " Each site scored the model with its own batch normalization. The model here has the "
+            "mean of the sites', and was not scored."
+        )
+    return text
 
 
 def _class_rows(model: DeliveredModel, summary: RunSummary) -> Iterator[tuple[str, ...]]:

@@ -162,6 +162,7 @@ def _predict(
         "MODEL": model.name,
         "RUN": model.folder.resolve().name,
         "TRAINED_ON": model.data_name + (" (synthetic)" if model.synthetic else ""),
+        **({"SITE": model.site} if model.site else {}),
         **class_tags(legend),
     }
     chances = probabilities_path(target) if options.probabilities else None
@@ -224,6 +225,11 @@ def _key(scene: SceneInput, model: DeliveredModel, options: PredictOptions) -> s
     statistics = [[s.mean.tolist(), s.std.tolist()] for s in model.statistics]
     asked = [options.stride_px, options.bands, options.probabilities, repr(options.scenes)]
     content = [weights, model.name, model.classes, model.class_codes, statistics, files, asked]
+    if model.site:
+        entries = hashlib.sha256()
+        for name, array in sorted(model.site_entries.items()):
+            entries.update(name.encode() + array.tobytes())
+        content.append([model.site, entries.hexdigest()])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
