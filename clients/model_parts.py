@@ -196,6 +196,26 @@ def set_training_mode(model: nn.Module) -> None:
         model.get_submodule(name).eval()
 
 
+def batch_norm_entries(model: nn.Module) -> set[str]:
+    """Return the names of the entries of a model's batch normalization, with statistics or not."""
+    return {
+        name for name in model.state_dict() if is_batch_norm(model.get_submodule(_owner_name(name)))
+    }
+
+
+def normalization_entries(model: nn.Module) -> set[str]:
+    """Return the names of the entries of the modules that normalize by running statistics."""
+    return {
+        name
+        for name in model.state_dict()
+        if has_statistics(model.get_submodule(_owner_name(name)))
+    }
+
+
+def _owner_name(entry: str) -> str:
+    return entry.rpartition(".")[0]
+
+
 @contextmanager
 def single_chip(model: nn.Module) -> Iterator[None]:
     """Let batch normalization use its running statistics: a batch of one chip has no variance.

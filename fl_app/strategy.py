@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import numpy as np
 from flwr.common import log
 from numpy.typing import NDArray
 
-from clients.model_parts import ModelParts
+from clients.model_parts import ModelParts, batch_norm_entries, normalization_entries
 from fl_app.methods import find_method
+from fl_app.models.network_trial import changing_buffers
+from fl_app.prepared_model import input_shapes
 from fl_app.runs.folder import ActiveRun
 from fl_app.setting_values import AUTO
 from fl_app.settings import DEFAULT_MOMENTUM, Settings, hyphenated
@@ -46,12 +48,15 @@ def build_strategy(
     are to compare it.
     """
     settings, spec = run.settings, model.spec
-    for text in cautions(settings):
+    for text in (*cautions(settings), *model_cautions(settings, model)):
         log(WARNING, "%s", text)
-    running = RunningStatistics(model.arrays(model.running))
+    shapes = input_shapes(settings.model, sites.data.modalities)
+    changing = changing_buffers(model.model, shapes, model.running)
+    remedy = _statistics_remedy(model, changing)
+    running = RunningStatistics(model.arrays(model.running), changing, remedy)
     local = model.arrays(model.local)
     # FedAvg would send the statistics in float32, too.
-    statistics_bytes = sum(array.nbytes for array in running.initial.values())
+    statistics_bytes = sum(running.initial[name].nbytes for name in changing)
     ledger = Ledger(run.folder, spec.dense_bytes + statistics_bytes)
     rounds = RoundSettings(
         settings.fraction,
@@ -155,6 +160,29 @@ def cautions(settings: Settings) -> Iterator[str]:
         )
 
 
+def model_cautions(settings: Settings, model: ModelParts) -> Iterator[str]:
+    """Yield one line for each setting that does nothing with this model."""
+    kept = {
+        "local": "batch normalization that is trained",
+        "local-statistics": "batch normalization with running statistics that is trained",
+    }
+    if settings.batch_norm in kept and not model.local:
+        yield (
+            f"batch-norm={settings.batch_norm} does nothing: model {settings.model} has no "
+            f"{kept[settings.batch_norm]}; all sites have the same model, as with "
+            "batch-norm=average"
+        )
+
+
+def _statistics_remedy(model: ModelParts, changing: Collection[str]) -> str:
+    """Return how to do without the running statistics that are sent, beside a larger budget."""
+    if changing <= batch_norm_entries(model.model):
+        return ", or set batch-norm to 'group' or 'local'"
+    if changing <= normalization_entries(model.model):  # instance normalization, which group leaves
+        return ", or set batch-norm to 'local'"
+    return ""
+
+
 def _warm_up_rounds(settings: Settings, sites: SiteManager) -> int:
     """Return the rounds with larger uploads; a method's own are so many epochs of the sites."""
     if settings.warm_up_rounds != AUTO:
@@ -171,10 +199,20 @@ def _private_mean(settings: Settings, model: ModelParts, folder: Path) -> Privat
     """Return the mean with noise that the settings ask for; None without noise."""
     if not settings.dp_noise_multiplier:
         return None
-    if model.running or model.local:
+    # Also buffers that a trial has not changed: what a site sends of one would have no noise.
+    sent = (*model.running, *model.local)
+    replaced = batch_norm_entries(model.model)
+    if sent:
+        name = next((name for name in sent if name not in replaced), sent[0])
+        remedy = "set batch-norm=group"
+        if name in normalization_entries(model.model) - replaced:
+            remedy = "build the layer without them (track_running_stats=False)"
+        elif name not in replaced:
+            remedy = "register it with persistent=False if it is a constant, or remove it"
         raise SettingError(
-            f"setting batch-norm='{settings.batch_norm}': differential privacy does not cover the "
-            "sites' running statistics; set batch-norm=group"
+            f"dp-noise-multiplier={settings.dp_noise_multiplier:g} with "
+            f"batch-norm={settings.batch_norm}: differential privacy does not cover the sites' "
+            f"running statistics and buffers, such as '{name}'; {remedy}"
         )
     names = (settings.dp_noise_multiplier, settings.dp_clip, settings.dp_delta)
     private = PrivateMean(*names, folder)

@@ -171,7 +171,7 @@ class RsDgc(SiteStrategy):
         report_bytes, self._score_bytes = _report_bytes(site_manager)
         unscored = 1 - 1 / round_settings.evaluate_every
         report_bytes -= round(unscored * self._score_bytes)
-        statistics_bytes = self.running.largest_bytes
+        statistics_bytes = self.running.expected_bytes
         rates.begin(model.weights, report_bytes + statistics_bytes)
         if statistics_bytes:
             model.rates.begin(model.weights, statistics_bytes)
@@ -188,16 +188,17 @@ class RsDgc(SiteStrategy):
             *(up, dense / up, dense, down, dense / down),
             *(scheme.neighborhood, scheme.values, self.rates.policy, scheme.transform),
         )
-        statistics_bytes = self.running.largest_bytes
+        statistics_bytes = self.running.expected_bytes
         if statistics_bytes:
             log(INFO, "running statistics: %d bytes of every upload and patch", statistics_bytes)
         if statistics_bytes > LARGEST_STATISTICS_SHARE * min(up, down):
             log(
                 WARNING,
                 "running statistics take %d of the %.0f bytes of a message: raise budget and "
-                "budget-down, or set batch-norm to 'group' or 'local'",
+                "budget-down%s",
                 statistics_bytes,
                 min(up, down),
+                self.running.remedy,
             )
 
     # ---- what is sent -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ nor momentum applies: a running statistic relaxes toward a target, and both woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from logging import WARNING
 
 import numpy as np
@@ -40,14 +40,28 @@ class RunningStatistics:
     initial : mapping of str to float32 array
         Those of the model before training, which sites build themselves; empty for a model
         without any.
+    changing : collection of str, optional
+        Names of those that training is known to change; all by default. Others are constants, which
+        are never sent, and count in no budget. If one changes nevertheless, it is sent.
+    remedy : str
+        How else a user can do without them, for a warning that they take most of a message.
     """
 
-    def __init__(self, initial: Mapping[str, Float32] | None = None) -> None:
+    def __init__(
+        self,
+        initial: Mapping[str, Float32] | None = None,
+        changing: Collection[str] | None = None,
+        remedy: str = "",
+    ) -> None:
         self.initial = dict(initial or {})
         #: the present ones, as all sites have them
         self.current = dict(self.initial)
-        #: bytes of the arrays if all of them are sent
-        self.largest_bytes = _largest_bytes(self.initial)
+        self.remedy = remedy
+        self.changing = frozenset(self.initial if changing is None else changing)
+        #: largest_bytes, expected_bytes: of the arrays if all of them are sent, and if those that
+        #: training changes are
+        self.largest_bytes = _encoded_bytes(self.initial, self.initial)
+        self.expected_bytes = _encoded_bytes(self.initial, self.changing)
         self._packed = b""
         # One record for all sites of a round, as with patches: it is cut once.
         self._record: ArrayRecord | None = None
@@ -99,9 +113,9 @@ class RunningStatistics:
         self.current = self.initial | decoded
 
 
-def _largest_bytes(initial: Mapping[str, Float32]) -> int:
-    changed = {name: array + np.float32(1) for name, array in initial.items()}
-    return len(encode_statistics(changed, initial))
+def _encoded_bytes(initial: Mapping[str, Float32], sent: Collection[str]) -> int:
+    arrays = {name: array + np.float32(name in sent) for name, array in initial.items()}
+    return len(encode_statistics(arrays, initial))
 
 
 def read_statistics(

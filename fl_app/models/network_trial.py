@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from clients.memory_format import format_chips, format_weights, keep_contiguous
-from clients.model_parts import has_statistics, is_batch_norm, single_chip
+from clients.model_parts import (
+    has_statistics,
+    is_batch_norm,
+    set_training_mode,
+    single_chip,
+)
 from rsdgc.errors import SettingError, describe_error
 
 if TYPE_CHECKING:  # strategies imports Flower, which takes a second
@@ -73,6 +78,51 @@ def accepts_missing(model: nn.Module, modalities: Sequence[ModalityInfo]) -> boo
         except Exception:  # whatever a user's code raises
             return False
     return True
+
+
+def changing_buffers(
+    model: nn.Module, shapes: Sequence[Shape], names: Collection[str]
+) -> frozenset[str]:
+    """Return which buffers a step of training changes: by a trial on two chips of noise.
+
+    Those of PyTorch's normalizations always count; without others there is no trial. If the network
+    fails, all count. The network is left as it was.
+
+    Parameters
+    ----------
+    names : collection of str
+        The buffers in question.
+    """
+    statistics = {
+        name
+        for name in names
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.modules.batchnorm._NormBase)  # noqa: SLF001
+    }
+    others = set(names) - statistics
+    if not others:
+        return frozenset(names)
+    generator = torch.Generator().manual_seed(0)
+    chips: list[Tensor | None] = [torch.randn(2, *shape, generator=generator) for shape in shapes]
+    before = {key: (b, b._version, b.clone()) for key, b in _buffers(model)}  # noqa: SLF001
+    with _unchanged(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        set_training_mode(model)
+        try:
+            logits = model(*format_chips(chips, model))
+            torch.autograd.backward(logits.float().sum())
+        except Exception:  # whatever a user's code raises
+            return frozenset(names)
+        after = dict(_buffers(model))
+
+        def is_changed(key: str) -> bool:
+            if key not in before or key not in after:
+                return True
+            buffer, writes, values = before[key]
+            now = after[key]
+            # A mean of weights, which starts as their copy, is written to and has the same values.
+            return now is not buffer or now._version != writes or not torch.equal(now, values)  # noqa: SLF001
+
+        changed = {key for key in others if is_changed(key)}
+    return frozenset(changed | statistics)
 
 
 def check_gradient(model: nn.Module, shapes: Sequence[Shape], setting: str) -> None:

@@ -104,3 +104,15 @@ def test_what_is_not_statistics_is_refused(kind: str) -> None:
     record = chunk_upload(content) if isinstance(content, bytes) else content
     with pytest.raises(ReplyRefused, match="not valid running statistics"):
         RunningStatistics(INITIAL).read(record)
+
+
+def test_constants_count_in_no_budget_and_are_sent_if_they_change() -> None:
+    constant = {"grid": np.zeros(1000, np.float32)}
+    statistics = RunningStatistics(INITIAL | constant, changing=INITIAL)
+    sent = {name: array + 1 for name, array in INITIAL.items()}
+    packed = encode_statistics(sent | constant, INITIAL | constant)
+    assert statistics.expected_bytes == len(packed)
+    assert statistics.largest_bytes > statistics.expected_bytes + 2000
+    statistics.add("oslo", {"grid": np.ones(1000, np.float32)}, 1.0)
+    statistics.aggregate()
+    assert (statistics.current["grid"] == 1).all()

@@ -9,8 +9,14 @@ import torch
 from torch import nn
 
 from clients.memory_format import memory_format
+from clients.model_parts import ModelParts
 from clients.training import train
-from fl_app.models.network_trial import NetworkError, check_gradient, try_network
+from fl_app.models.network_trial import (
+    NetworkError,
+    changing_buffers,
+    check_gradient,
+    try_network,
+)
 from rsdgc.errors import SettingError
 from tests.clients.toys import Viewed, make_split, train_settings
 
@@ -94,6 +100,50 @@ def test_a_network_that_is_tried_trains_on_a_last_batch_of_one_chip() -> None:
     try_network("own:network", model, SHAPES, CLASSES)
     report = train(model, make_split(9), train_settings(batch_size=4), seed=0)
     assert (report.samples, report.steps) == (9, 3)
+
+
+class Buffers(nn.Module):
+    """Buffers of all kinds: constants, and those that a step changes in one way or another."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.norm, self.instance = (
+            nn.BatchNorm2d(BANDS),
+            nn.InstanceNorm2d(2, track_running_stats=True),
+        )
+        self.head = nn.Linear(BANDS, CLASSES)
+        self.fails = fails
+        self.register_buffer("grid", torch.linspace(0, 1, PX))
+        self.register_buffer("largest", torch.zeros(()))  # assigned anew
+        self.register_buffer("mean", torch.zeros(BANDS))  # written to
+        self.register_buffer("average", self.head.weight.detach().clone())  # to the same values
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fails and self.training:
+            raise RuntimeError("no")
+        x = self.instance(self.norm(x)) + self.grid
+        if self.training:
+            self.largest = torch.maximum(self.largest, x.detach().max())
+            self.mean.lerp_(x.detach().mean((0, 2, 3)), 0.1)
+            self.average.lerp_(self.head.weight.detach(), 0.1)
+        return self.head(x.mean((2, 3)) * self.mean.exp())
+
+
+NORMS = {f"{norm}.running_{kind}" for norm in ("norm", "instance") for kind in ("mean", "var")}
+
+
+def test_buffers_that_a_step_changes_are_told_from_constants() -> None:
+    model = Buffers()
+    names = ModelParts(model).running
+    assert set(names) == NORMS | {"grid", "largest", "mean", "average"}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    assert changing_buffers(model, SHAPES, names) == set(names) - {"grid"}
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert changing_buffers(Buffers(fails=True), SHAPES, names) == set(names)
+    assert changing_buffers(model, SHAPES, ["norm.running_mean"]) == {"norm.running_mean"}
 
 
 def test_what_is_trained_must_reach_the_logits() -> None:
