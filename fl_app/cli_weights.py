@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fl_app.cli_options import Model, examples, new_group, words
+from fl_app.cli_options import Model, examples, given, new_group, words
+from rsdgc.errors import SettingError
 
 weights = new_group("Files of weights that runs can start from.")
 
@@ -31,17 +32,31 @@ def convert(
     epilog=examples(
         "rsdgc weights inspect dino.safetensors",
         "rsdgc weights inspect dino.safetensors --model resnet18 --bands B02,B03,B04 --classes 10",
+        "rsdgc weights inspect runs/a/model.safetensors --model fusion-concat --data data/",
     )
 )
 def inspect(
     file: Annotated[Path, typer.Argument(help="A safetensors file.")],
     model: Model = None,
-    bands: Annotated[str, typer.Option(help="Number of bands, or their names by commas.")] = "3",
-    classes: Annotated[int, typer.Option(help="Number of classes.", min=2)] = 2,
-    chip_px: Annotated[int, typer.Option(help="Side of a chip, pixels.", min=1)] = 64,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Store or partition that the model would be trained on: modalities, bands, "
+            "classes and chip size are then its."
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Number of bands (otherwise 3), or their names by commas.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes (2).", min=2)] = None,
+    chip_px: Annotated[int | None, typer.Option(help="Side of a chip, pixels (64).", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All entries, as JSON.")] = False,
 ) -> None:
     """List the tensors of a file, or what a model would start from."""
+    single = given({"--bands": bands, "--classes": classes, "--chip-px": chip_px})
+    if data is not None and (model is None or single):
+        remedy = f"leave out {', '.join(single)}" if single else "name the model with --model"
+        raise SettingError(f"--data describes all that a model takes: {remedy}")
     from fl_app.models.weight_file import WeightFile
 
     content = WeightFile(file)
@@ -51,14 +66,30 @@ def inspect(
         return
     import torch
 
-    from fl_app.models import build_model
+    from data_prep.dataset import open_data
+    from fl_app.models import build_model, takes_modalities
     from fl_app.models.initial_weights import match_weights
+    from fl_app.site_data import modality_infos
     from strategies.sites import ModalityInfo
 
-    names = [] if bands.isdigit() else words(bands)
+    if data is not None:
+        store = open_data(data).store
+        modalities, num_classes = modality_infos(store), len(store.classes)
+        num_bands = sum(len(modality.bands) for modality in modalities)
+    elif takes_modalities(model):
+        raise SettingError(
+            f"model {model!r} has a branch for each modality: name a store or a partition that "
+            "has them with --data"
+        )
+    else:
+        text = bands or "3"
+        names = [] if text.isdigit() else words(text)
+        modalities, num_classes = (ModalityInfo("", tuple(names), chip_px or 64),), classes or 2
+        num_bands = int(text) if text.isdigit() else len(names)
+    px = max(modality.px for modality in modalities)
     with torch.device("meta"):  # shapes alone are enough
-        built = build_model(model, len(names) or int(bands), classes, chip_px)
-    match = match_weights(built, content, [ModalityInfo("", tuple(names), chip_px)])
+        built = build_model(model, num_bands, num_classes, px, modalities=modalities)
+    match = match_weights(built, content, modalities)
     if as_json:
         typer.echo(json.dumps(match.to_mapping(), indent=1))
         return

@@ -142,8 +142,7 @@ def _train_and_deliver(
     parts.load_vector(to_vector(result.arrays, spec))
     parts.load_arrays(strategy.running.current | strategy.final.local)
     summary = summarize(settings, strategy, spec)
-    bands = [band for part in modalities for band in part.bands]
-    active.write_model(model, bands)
+    active.write_model(model, modalities)
     if settings.adapters != "none":
         active.write_adapters(model)
     best = strategy.best
@@ -151,7 +150,7 @@ def _train_and_deliver(
         parts.load_vector(to_vector(best.arrays, spec))
         running = {name: best.arrays[name].numpy() for name in parts.running}
         parts.load_arrays(running | strategy.final.local)
-        active.write_model(model, bands, BEST_MODEL_FILE)
+        active.write_model(model, modalities, BEST_MODEL_FILE)
         text = "best round on the validation splits: %d, balanced accuracy %.3f; its model is in %s"
         log(INFO, text, best.round, best.balanced_accuracy, BEST_MODEL_FILE)
     # The summary comes last: a folder that has one counts as complete.

@@ -17,9 +17,11 @@ those under which most values match. Each branch of a fusion network (``branches
 matched for itself, unless the file has branches, too.
 
 **Bands.** Where the file and the model name their bands, a band that both have keeps its filters;
-other bands get the mean of the file's filters. Without names every band gets the mean, unless the
-numbers are equal. Filters are then multiplied by old bands / new bands, so that a pixel of equal
-values in all bands yields what it did before.
+other bands get the mean of the file's filters, also if there are as many of them. The branch of a
+modality is compared with the file's bands of that modality. Where one side has no names, or only
+``band1``, ``band2`` and so on, an equal number of bands is taken as the same bands; with another
+number every band gets the mean. Filters are then multiplied by old bands / new bands, so that a
+pixel of equal values in all bands yields what it did before.
 
 **Position embeddings** (``pos_embed``, (1, tokens, channels)) are resampled bicubically if their
 tokens are a square grid, with or without one class token before it.
@@ -28,7 +30,9 @@ tokens are a square grid, with or without one class token before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -66,7 +70,12 @@ MOMENTUM_COPIES = ("encoder_k.", "momentum", "target", "student")
 BRANCHES = "branches"
 """Submodule of a fusion network that holds a branch for each modality."""
 
+UNNAMED_BAND = re.compile("band[0-9]+")
+"""What ingestion calls a band that its file does not name."""
+
 Adaptation = Callable[[Tensor], Tensor]
+Bands = Sequence[tuple[str, str]]
+"""Modality and name of each band; the modality is empty where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +169,10 @@ def match_weights(
     adaptations: dict[str, Adaptation] = {}
     branches = _by_branch(list(entries))
     bands = {
-        _first_convolution(model, names): _band_names(modalities, branch)
+        _first_convolution(model, names): _model_bands(modalities, branch)
         for branch, names in branches.items()
+        # Where every modality has its branch, what joins them takes no bands.
+        if branch or not _all_have_branches(modalities, branches)
     }
     has_branches = any(source.startswith(f"{BRANCHES}.") for source in sources)
     for group in branches.values():
@@ -172,7 +183,8 @@ def match_weights(
             pairs = _pair_names(shapes, sources)
         for name, source in pairs.items():
             if name in bands:
-                adaptation = _adapt_bands(shapes[name], sources[source], file.bands, bands[name])
+                old = _file_bands(file, source)
+                adaptation = _adapt_bands(shapes[name], sources[source], old, bands[name])
             else:
                 adaptation = _adapt_positions(name, shapes[name], sources[source])
             if adaptation is not None:
@@ -245,15 +257,31 @@ def _by_branch(names: list[str]) -> dict[str, list[str]]:
     return branches
 
 
-def _band_names(modalities: Sequence[ModalityInfo], branch: str) -> list[str]:
-    """Return the bands that a branch takes, or the whole model; none if names are repeated."""
-    names = [
-        band
+def _all_have_branches(modalities: Sequence[ModalityInfo], branches: Collection[str]) -> bool:
+    keys = [branch_key(modality.name) for modality in modalities if modality.name]
+    return bool(keys) and all(key in branches for key in keys)
+
+
+def _model_bands(modalities: Sequence[ModalityInfo], branch: str) -> Bands:
+    """Return the bands that a branch takes, or the whole model."""
+    return [
+        (modality.name, band)
         for modality in modalities
-        if not branch or branch == branch_key(modality.name)
+        if not branch or (modality.name and branch == branch_key(modality.name))
         for band in modality.bands
     ]
-    return names if len(set(names)) == len(names) else []
+
+
+def _file_bands(file: WeightFile, source: str) -> Bands:
+    """Return the bands that the file names for an entry: of its branch, or of the whole model."""
+    (branch,) = _by_branch([source])
+    by_modality = [
+        (name, band)
+        for name, bands in file.modalities.items()
+        if not branch or branch == branch_key(name)
+        for band in bands
+    ]
+    return by_modality or [("", band) for band in file.bands]
 
 
 def _pair_names(
@@ -319,25 +347,43 @@ def _first_convolution(model: nn.Module, names: Sequence[str]) -> str:
 
 
 def _adapt_bands(
-    shape: Sequence[int],
-    source: Sequence[int],
-    old: Sequence[str],
-    new: Sequence[str],
+    shape: Sequence[int], source: Sequence[int], old: Bands, new: Bands
 ) -> tuple[str, Adaptation] | None:
     """Return how the first convolution takes other bands; None if it is not to be changed."""
     if len(source) != len(shape) or [*source[:1], *source[2:]] != [*shape[:1], *shape[2:]]:
         return None
     known = [source[1], shape[1]] == [len(old), len(new)]
-    places = [list(old).index(band) if band in old else -1 for band in new] if known else []
-    if all(place < 0 for place in places):  # no names, or none in common
-        if source[1] == shape[1]:
-            return None
-        places = [-1] * shape[1]
-    if places == list(range(source[1])):
-        return None
+    places = _places(old, new) if known else [-1] * shape[1]
     kept = sum(place >= 0 for place in places)
+    if kept == 0 and source[1] == shape[1] and not (known and _named(old) and _named(new)):
+        return None  # without names the place is all that tells a band
+    if places == list(range(source[1])) or source[1] == shape[1] == 1:
+        return None
     how = f"{source[1]} to {shape[1]} bands, {kept} by name"
     return how, partial(_place_filters, places=places)
+
+
+def _places(old: Bands, new: Bands) -> list[int]:
+    """Return the place of each new band among the old ones; -1 if it is not there.
+
+    Bands of several modalities may have one name. Then the modality tells them apart, or else
+    their order.
+    """
+    named: dict[str, list[int]] = {}
+    for place, (_, band) in enumerate(old):
+        named.setdefault(band, []).append(place)
+    exact = {pair: place for place, pair in enumerate(old) if pair[0]}
+    places = []
+    seen: Counter[str] = Counter()
+    for modality, band in new:
+        alike = named.get(band, [-1])
+        places.append(exact.get((modality, band), alike[min(seen[band], len(alike) - 1)]))
+        seen[band] += 1
+    return places
+
+
+def _named(bands: Bands) -> bool:
+    return not all(UNNAMED_BAND.fullmatch(band) for _, band in bands)
 
 
 def _place_filters(weight: Tensor, places: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from fl_app.home import home
 from fl_app.models.adapters import merged_state
 from fl_app.models.initial_weights import WeightMatch
 from fl_app.models.timm_models import PREFIX as TIMM
-from fl_app.models.weight_file import BANDS, write_tensors
+from fl_app.models.weight_file import bands_metadata, write_tensors
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
 from fl_app.runs.records import (
     CONFIG_FILE,
@@ -32,7 +32,7 @@ from rsdgc import ModelSpec
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunFolderError, SettingError
 from strategies import SiteManager
-from strategies.sites import DataInfo
+from strategies.sites import DataInfo, ModalityInfo
 
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
 """Packages whose versions ``config.json`` records, because results depend on them."""
@@ -120,14 +120,14 @@ class ActiveRun:
         replace_text(self.folder / INIT_WEIGHTS_FILE, json.dumps(report, indent=1) + "\n")
 
     def write_model(
-        self, model: torch.nn.Module, bands: Sequence[str], name: str = MODEL_FILE
+        self, model: torch.nn.Module, modalities: Sequence[ModalityInfo], name: str = MODEL_FILE
     ) -> None:
         """Write the whole state of the final global model, or of the best round's.
 
-        The names of its bands go with it, so that a run that starts from it can tell which filters
-        are whose.
+        The names of each modality's bands go with it, so that a run that starts from it can tell
+        which filters are whose.
         """
-        metadata = {BANDS: json.dumps(list(bands))}
+        metadata = bands_metadata({modality.name: modality.bands for modality in modalities})
         write_tensors(self.folder / name, merged_state(model), metadata)
 
     def write_adapters(self, model: torch.nn.Module) -> None:

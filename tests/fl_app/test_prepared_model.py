@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from clients.model_parts import ModelParts
 from fl_app.models import build_model
+from fl_app.models.weight_file import WeightFile
 from fl_app.prepared_model import input_shapes, prepare_model
 from fl_app.settings import Settings
 from rsdgc.errors import SettingError
 from strategies import messages
 from strategies.sites import ModalityInfo
+from tests import modalities
 from tests.command import rsdgc
 from tests.federation import grid, run, serve, settings
 from tests.loopback import Killed
@@ -89,6 +91,52 @@ def test_the_commands_convert_and_inspect(
         "new",
         "unused",
     }
+
+
+def test_what_a_network_of_several_modalities_starts_from_is_shown_for_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = modalities.make_data(tmp_path, sites=2, lacking={})
+    chosen = settings(archive, tmp_path / "run", rounds=1, model="fusion-concat", budget="2x")
+    run(chosen, nodes=2)
+    file = tmp_path / "run" / "model.safetensors"
+    assert WeightFile(file).modalities == {
+        "optical": ("band1", "band2", "band3"),
+        "elevation": ("elevation",),
+    }
+    inspect = ["weights", "inspect", file, "--model"]
+    assert rsdgc(monkeypatch, *inspect, "fusion-concat", "--data", archive) == 0
+    assert "100.0% of the values are the file's" in capsys.readouterr().out
+    # Any network is built for the store's bands, classes and chips.
+    assert rsdgc(monkeypatch, *inspect, "small-cnn", "--data", tmp_path / "store") == 2
+    assert "'stage1.0.weight'" in capsys.readouterr().err
+    save_file(build_model("small-cnn", 6, 3, 8).state_dict(), tmp_path / "w")
+    inspect = ["weights", "inspect", tmp_path / "w", "--model", "small-cnn"]
+    assert rsdgc(monkeypatch, *inspect, "--data", tmp_path / "store") == 0
+    assert "adapted  stage1.0.weight: 6 to 4 bands" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["--model", "fusion-attention", "--bands", "5"], "has them with --data"),
+        (["--model", "small-cnn", "--data", "store", "--bands", "3"], "leave out --bands"),
+        (["--data", "store"], "with --model"),
+        (["--model", "small-cnn", "--bands", ","], "a model of 0 bands"),
+    ],
+)
+def test_what_cannot_be_inspected_names_its_remedy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    remedy: str,
+) -> None:
+    save_file(build_model("small-cnn", 3, 4, 16).state_dict(), tmp_path / "w")
+    assert rsdgc(monkeypatch, "weights", "inspect", tmp_path / "w", *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert remedy in error
 
 
 @pytest.mark.parametrize("words", [["init-weights={tmp}/none"], ["init-weights={tmp}/text"]])

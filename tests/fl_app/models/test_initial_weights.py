@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from fl_app.models import build_model
 from fl_app.models.initial_weights import _adapt_bands, load_weights, match_weights
-from fl_app.models.weight_file import WeightFile
+from fl_app.models.weight_file import WeightFile, bands_metadata, write_tensors
 from rsdgc.errors import SettingError
 from strategies.sites import ModalityInfo
 
@@ -123,17 +124,45 @@ def test_a_stem_of_another_kernel_is_new(tmp_path: Path) -> None:
 NAMES = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
 
 
+def adapt(old: list[str], new: list[str]) -> torch.Tensor | None:
+    """Return the filters of bands, of a weight whose slices are 0, 1, 2, …; None: as they are."""
+    weight = torch.arange(float(len(old))).view(1, -1, 1, 1)
+    pairs = ([("", band) for band in old], [("", band) for band in new])
+    adaptation = _adapt_bands((1, len(new), 1, 1), tuple(weight.shape), *pairs)
+    return None if adaptation is None else adaptation[1](weight).flatten() * len(new) / len(old)
+
+
 @given(NAMES, NAMES)
 def test_bands_keep_their_filters_by_name(old: list[str], new: list[str]) -> None:
-    weight = torch.randn(2, len(old), 3, 3)
-    adaptation = _adapt_bands((2, len(new), 3, 3), tuple(weight.shape), old, new)
-    if adaptation is None:
-        assert old == new or (len(old) == len(new) and not set(old) & set(new))
+    filters = adapt(old, new)
+    if filters is None:
+        assert old == new or len(old) == len(new) == 1
         return
-    filters = adaptation[1](weight) * len(new) / len(old)
-    for place, band in enumerate(new):
-        expected = weight[:, old.index(band)] if band in old else weight.mean(1)
-        torch.testing.assert_close(filters[:, place], expected)
+    mean = (len(old) - 1) / 2
+    expected = [float(old.index(band)) if band in old else mean for band in new]
+    torch.testing.assert_close(filters, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (["red", "nir", "swir"], ["vv", "vh", "hh"], [1, 1, 1]),  # the place means nothing
+        ([], ["vv", "vh", "hh"], None),  # the file has no names
+        (["red", "green", "blue"], ["band1", "band2", "band3"], None),  # nor have the images
+        (["band1", "band2", "band3"], ["red", "green", "blue"], None),
+        (["vv", "vh", "vv", "vh"], ["vh", "vv", "vv", "vh"], [1, 0, 2, 3]),  # of two passes
+        (["vv", "vh"], ["vv", "vh", "vv", "vh"], [0, 1, 0, 1]),
+    ],
+)
+def test_bands_without_a_name_in_common(
+    old: list[str], new: list[str], expected: list[float] | None
+) -> None:
+    if not old:
+        source = (4, 3, 1, 1)
+        assert _adapt_bands(source, source, [], [("", band) for band in new]) is None
+        return
+    filters = adapt(old, new)
+    assert (None if filters is None else filters.tolist()) == expected
 
 
 def test_the_bands_of_the_file_are_read_from_it(tmp_path: Path) -> None:
@@ -141,6 +170,69 @@ def test_the_bands_of_the_file_are_read_from_it(tmp_path: Path) -> None:
     optical = ModalityInfo("optical", ("nir", "red"), 16)
     load_weights(target, save(source, tmp_path / "w", bands='["red", "nir"]'), [optical])
     assert torch.equal(target.stage1[0].weight, source.stage1[0].weight.flip(1))
+
+
+def fusion(*modalities: ModalityInfo, seed: int = 0) -> nn.Module:
+    bands = sum(len(modality.bands) for modality in modalities)
+    return build_model("fusion-concat", bands, 3, 16, seed, modalities=modalities)
+
+
+OPTICAL = ModalityInfo("s2.10m", ("blue", "green", "red", "nir"), 16)
+TERRAIN = ModalityInfo("terrain", ("elevation", "slope"), 8)
+
+
+def write(model: nn.Module, path: Path, *modalities: ModalityInfo) -> WeightFile:
+    """Write weights as a run does."""
+    write_tensors(path, model.state_dict(), bands_metadata({m.name: m.bands for m in modalities}))
+    return WeightFile(path)
+
+
+def test_the_bands_of_every_modality_are_matched_by_name(tmp_path: Path) -> None:
+    source = fusion(OPTICAL, TERRAIN, seed=1)
+    file = write(source, tmp_path / "w", OPTICAL, TERRAIN)
+    assert file.bands == OPTICAL.bands + TERRAIN.bands
+    optical = ModalityInfo(OPTICAL.name, ("red", "green", "blue", "nir"), 16)
+    terrain = ModalityInfo("terrain", ("slope", "aspect"), 8)
+    target = fusion(terrain, optical, seed=2)
+    match = load_weights(target, file, [terrain, optical])
+    assert set(match.reasons.values()) == {"4 to 4 bands, 4 by name", "2 to 2 bands, 1 by name"}
+    first = "branches.{}.trunk.stem.0.weight"
+    old, new = source.state_dict(), target.state_dict()
+    colors = first.format("s2%2E10m")
+    torch.testing.assert_close(new[colors], old[colors][:, [2, 1, 0, 3]])
+    terrain_filters = old[first.format("terrain")]
+    expected = torch.stack([terrain_filters[:, 1], terrain_filters.mean(1)], dim=1)
+    torch.testing.assert_close(new[first.format("terrain")], expected)
+
+
+def test_a_plain_network_takes_the_bands_of_all_modalities_by_name(tmp_path: Path) -> None:
+    passes = [ModalityInfo(name, ("vv", "vh"), 16) for name in ("ascending", "descending")]
+    source, target = (build_model("small-cnn", 4, 3, 16, seed) for seed in (1, 2))
+    load_weights(target, write(source, tmp_path / "w", *passes), passes[::-1])
+    expected = source.stage1[0].weight[:, [2, 3, 0, 1]]
+    assert torch.equal(target.stage1[0].weight, expected)
+
+
+def test_a_fusion_file_without_modalities_is_read_as_before(tmp_path: Path) -> None:
+    source, target = fusion(OPTICAL, TERRAIN, seed=1), fusion(OPTICAL, TERRAIN, seed=2)
+    names = json.dumps([*OPTICAL.bands, *TERRAIN.bands])
+    match = load_weights(target, save(source, tmp_path / "w", bands=names), [OPTICAL, TERRAIN])
+    assert match.share == 1
+    assert not match.adapted
+
+
+def test_what_joins_the_modalities_has_no_bands(tmp_path: Path) -> None:
+    def joined(modalities: int) -> nn.Module:
+        model = nn.Module()
+        model.branches = nn.ModuleDict(
+            {f"m{i}": build_model("small-cnn", 3, 4, 16) for i in range(modalities)}
+        )
+        model.join = nn.Conv2d(8 * modalities, 4, 1)
+        return model
+
+    optical = [ModalityInfo(f"m{i}", ("red", "green", "blue"), 16) for i in range(2)]
+    match = match_weights(joined(2), write(joined(3), tmp_path / "w", *optical), optical)
+    assert match.new == ("join.weight",)
 
 
 @pytest.mark.parametrize("class_tokens", [0, 1])

@@ -123,3 +123,21 @@ def test_metadata_of_other_programs_do_no_harm(tmp_path: Path, text: str) -> Non
     path = tmp_path / "file.safetensors"
     save_file({"a": torch.ones(1)}, path, {"bands": text, "format": "pt"})
     assert WeightFile(path).bands == (("red", "nir") if text.startswith("[") else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "modalities"),
+    [
+        ('{"optical": ["red", "nir"], "dem": []}', {"optical": ("red", "nir"), "dem": ()}),
+        ("", {}),
+        ("{", {}),
+        ('["red"]', {}),
+        ('{"optical": "red"}', {}),
+        ('{"": ["red"]}', {}),
+    ],
+)
+def test_the_bands_of_modalities_are_read_if_they_are_any(
+    tmp_path: Path, text: str, modalities: dict[str, tuple[str, ...]]
+) -> None:
+    save_file(STATE, tmp_path / "w", {"modalities": text})
+    assert WeightFile(tmp_path / "w").modalities == modalities
