@@ -69,7 +69,7 @@ def load_frozen_part(
         except WireError as error:
             raise RunError(str(error)) from None
         _write(path, received)
-    parts.load_arrays(part.arrays)
+    parts.load_frozen_part(part)
 
 
 def _read(path: Path, own: FrozenPart, digest: bytes) -> FrozenPart:

@@ -16,9 +16,10 @@ frozen   parameters that are not trained, and the     never change
 A running statistic relaxes toward a target. Error feedback would add up what an upload held back
 of it, and overshoot: variances would become negative. So it never enters the shared vector.
 
-All other buffers start every round from the values that the model was built with, so that a round
-does not depend on what the process did before: integers (batch normalization's count of batches),
-masks with infinite values, and what is not in the ``state_dict``.
+All other buffers are constants. They start every round from the values that the model was built
+with, so that a round does not depend on what the process did before: integers (batch
+normalization's count of batches), masks with infinite values, and what is not in the
+``state_dict``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsdgc.arrays import Float32
+from rsdgc.arrays import Float32, UInt8
 from rsdgc.errors import RunError, SettingError
 from rsdgc.frozen_part import FrozenPart
 from rsdgc.spec import ModelSpec
@@ -153,10 +154,37 @@ class ModelParts:
                 state[name].copy_(torch.from_numpy(np.array(array, np.float32)))
 
     def frozen_part(self) -> FrozenPart:
-        """Return what is never sent in a round, of a model on the CPU, without a copy."""
+        """Return what is never sent in a round, of a model on the CPU, without a copy.
+
+        Those are the frozen entries, the running and local ones as they are now, and the constants,
+        whose values are bytes (uint8 [..., size of a value]) because they may be of any type.
+        """
         state = self.model.state_dict()
         names = (*self.frozen, *self.running, *self.local)
-        return FrozenPart({name: state[name].detach().float().numpy() for name in names})
+        floats = {name: state[name].detach().float().numpy() for name in names}
+        return FrozenPart({**floats, **self._constant_bytes()})
+
+    def load_frozen_part(self, part: FrozenPart) -> None:
+        """Copy another end's frozen part, of the same names and shapes, into the model."""
+        constants = self._constant_bytes()
+        buffers = dict(self.model.named_buffers())
+        for name in constants:
+            own = self._constants[name]
+            received = torch.from_numpy(np.array(part.arrays[name], np.uint8))
+            own.copy_(received.view(own.dtype).reshape(own.shape))
+            buffers[name].copy_(own)
+        self.load_arrays({n: array for n, array in part.arrays.items() if n not in constants})
+
+    def _constant_bytes(self) -> dict[str, UInt8]:
+        """Return the constants by name; not the counts of batches, which start from zero."""
+        return {
+            name: buffer.detach().contiguous().unsqueeze(-1).view(torch.uint8).numpy()
+            for name, buffer in self._constants.items()
+            if name.rpartition(".")[2] != "num_batches_tracked"
+            and buffer.numel() > 0
+            and buffer.layout == torch.strided
+            and not buffer.is_quantized
+        }
 
     def _shared(self) -> Iterator[tuple[Tensor, int, int]]:
         """Yield each tensor of the shared part with its place in the vector."""

@@ -18,6 +18,7 @@ from data_prep.dataset import open_data
 from fl_app.default_data import default_folder
 from fl_app.live.report_renewal import ReportRenewal
 from fl_app.live.status_file import StatusWriter
+from fl_app.model_catalog import LEAST_CHIP_PX
 from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import agree_on_model
@@ -161,10 +162,13 @@ def _train_and_deliver(
 def _compared_part(parts: ModelParts, settings: Settings) -> FrozenPart | None:
     """Return what sites must have of the model before training, if they are to compare it.
 
-    From the seed alone all of them build the same, unless a part stays as it is for the whole run.
+    From the seed alone all of them build the same built-in network, unless a part stays as it is
+    for the whole run. Other networks may take what they start from from a file or from their
+    surroundings.
     """
     part = parts.frozen_part()
-    return part if part.size and (parts.frozen or settings.init_weights) else None
+    own = settings.model not in LEAST_CHIP_PX
+    return part if part.size and (own or parts.frozen or settings.init_weights) else None
 
 
 def _record_start(

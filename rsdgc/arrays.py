@@ -15,6 +15,7 @@ Item = TypeVar("Item", bound=np.generic)
 Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
+UInt8: TypeAlias = NDArray[np.uint8]
 UInt16: TypeAlias = NDArray[np.uint16]
 UInt32: TypeAlias = NDArray[np.uint32]
 Bools: TypeAlias = NDArray[np.bool_]

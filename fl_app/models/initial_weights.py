@@ -275,13 +275,12 @@ def _model_bands(modalities: Sequence[ModalityInfo], branch: str) -> Bands:
 def _file_bands(file: WeightFile, source: str) -> Bands:
     """Return the bands that the file names for an entry: of its branch, or of the whole model."""
     (branch,) = _by_branch([source])
-    by_modality = [
-        (name, band)
-        for name, bands in file.modalities.items()
-        if not branch or branch == branch_key(name)
+    return [
+        (modality, band)
+        for modality, bands in file.bands.items()
+        if not branch or not modality or branch == branch_key(modality)
         for band in bands
     ]
-    return by_modality or [("", band) for band in file.bands]
 
 
 def _pair_names(

@@ -20,10 +20,9 @@ from rsdgc.errors import SettingError
 from rsdgc.plain_text import plain_line
 
 BANDS = "bands"
-"""Key of a file's metadata: a JSON list of the bands that a model takes, all modalities in one."""
-
-MODALITIES = "modalities"
-"""Key of a file's metadata: a JSON object of the bands of each modality, in the model's order."""
+"""Key of a file's metadata, in JSON: a list of the bands that a model takes, or an object of such
+lists by modality, in the model's order. It is one key because safetensors writes several in any
+order, and equal runs write equal files."""
 
 FLOATING_POINT = frozenset({"F64", "F32", "F16", "BF16"})
 """safetensors' names of the types that weights can be read from."""
@@ -72,10 +71,8 @@ class WeightFile:
         except OSError as error:
             reason = "it does not exist" if not path.exists() else error.strerror or error
             raise SettingError(f"weights {path} cannot be read ({reason})") from None
-        #: names of the bands that the model takes; none if the file does not name them
+        #: bands by modality, which is empty where the file does not name it; none if it names none
         self.bands = _parse_bands(metadata.get(BANDS, ""))
-        #: those of each modality; empty if the file does not tell them apart
-        self.modalities = _parse_modalities(metadata.get(MODALITIES, ""))
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """Read entries as float32, one after the other.
@@ -214,28 +211,21 @@ def _keys(content: object) -> str:
 
 def bands_metadata(modalities: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the metadata that name the bands of each modality, in the order of the model."""
-    bands = [band for names in modalities.values() for band in names]
-    by_modality = {name: list(names) for name, names in modalities.items()}
-    return {BANDS: json.dumps(bands), MODALITIES: json.dumps(by_modality)}
+    bands = {name: list(names) for name, names in modalities.items()}
+    (only, *more) = bands.values()
+    return {BANDS: json.dumps(bands if more else only)}
 
 
-def _parse_bands(text: str) -> tuple[str, ...]:
+def _parse_bands(text: str) -> dict[str, tuple[str, ...]]:
     """Return the bands that a file's metadata name; none if they do not name them."""
     try:
         bands = parse_json(text or "[]")
     except DocumentError:
-        return ()
-    return tuple(map(str, bands)) if isinstance(bands, list) else ()
-
-
-def _parse_modalities(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the bands by modality that a file's metadata name; none if they do not name them."""
-    try:
-        modalities = parse_json(text or "{}")
-    except DocumentError:
         return {}
-    if not isinstance(modalities, dict) or not all(modalities):
+    if isinstance(bands, list):
+        bands = {"": bands}
+    elif not isinstance(bands, dict) or not all(bands):
         return {}
-    if not all(isinstance(bands, list) for bands in modalities.values()):
+    if not all(isinstance(names, list) for names in bands.values()):
         return {}
-    return {name: tuple(map(str, bands)) for name, bands in modalities.items()}
+    return {modality: tuple(map(str, names)) for modality, names in bands.items() if names}

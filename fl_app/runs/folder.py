@@ -101,7 +101,8 @@ class ActiveRun:
                 f"among them layer '{name}' of shape {'×'.join(map(str, shape))}: resume with the "
                 "code and the version of rsdgc that started it"
             )
-        if config.frozen != frozen:
+        # Runs of earlier versions recorded nothing of networks of one's own.
+        if config.frozen is not None and config.frozen != frozen:
             changed, remedy = f"init-weights {settings.init_weights}", "restore the file"
             if not settings.init_weights:
                 changed, remedy = f"what model {settings.model} starts from", "restore its code"

@@ -78,7 +78,8 @@ class LayerShape:
 class FrozenRecord:
     """The part of the model that no round sends."""
 
-    digest: str  #: in hex, of frozen parameters and of the running statistics before training
+    #: in hex, of frozen parameters, running statistics before training, and constant buffers
+    digest: str
     parameters: int  #: count of values of the frozen parameters
 
 
@@ -92,7 +93,7 @@ class RunConfig:
     run_id: int  #: Flower's number of the run when it was first started
     data: RunData  #: what the run was trained on
     layers: list[LayerShape] = field(default_factory=list)  #: of the model, in its order
-    frozen: FrozenRecord | None = None  #: None where nothing is frozen
+    frozen: FrozenRecord | None = None  #: None where sites compare nothing
     #: of Python and of the packages that the result depends on
     versions: dict[str, str] = field(default_factory=dict)
 

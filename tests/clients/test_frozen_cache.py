@@ -48,6 +48,34 @@ def test_a_received_part_is_kept_for_all_sites_and_later_runs(tmp_path: Path) ->
     assert other.frozen_part().digest == part.digest
 
 
+class Constants(nn.Module):
+    """Buffers that are never sent in a round, of types that NumPy lacks, too."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+        self.register_buffer("order", torch.full((3,), value))
+        self.register_buffer("flag", torch.tensor(value > 0))
+        self.register_buffer("mask", torch.tensor([value, -torch.inf]))
+        self.register_buffer("gain", torch.full((2, 2), value, dtype=torch.bfloat16), False)
+        self.register_buffer("phase", torch.full((2,), value * 1j), False)
+        self.register_buffer("empty", torch.zeros(0, dtype=torch.int32))
+        self.norm = nn.BatchNorm2d(2)
+
+
+def test_constants_are_compared_and_sent_whatever_their_type(tmp_path: Path) -> None:
+    server, site = ModelParts(Constants(1)), ModelParts(Constants(0))
+    part = server.frozen_part()
+    assert "norm.num_batches_tracked" not in part.arrays
+    assert {"order", "flag", "mask", "gain", "phase"} <= set(part.arrays)
+    load_frozen_part(site, part.digest, tmp_path, part.pack())
+    assert site.frozen_part().digest == part.digest
+    site.load_vector(site.vector())  # constants return to the values of the server
+    for name, buffer in server.model.named_buffers():
+        assert torch.equal(site.model.get_buffer(name), buffer)
+    load_frozen_part(ModelParts(Constants(2)), part.digest, tmp_path, None)
+
+
 def test_a_damaged_file_is_asked_for_again_and_replaced(tmp_path: Path) -> None:
     part, site = make_parts(0).frozen_part(), make_parts(1)
     load_frozen_part(site, part.digest, tmp_path, part.pack())

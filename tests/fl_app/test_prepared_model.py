@@ -100,7 +100,7 @@ def test_what_a_network_of_several_modalities_starts_from_is_shown_for_data(
     chosen = settings(archive, tmp_path / "run", rounds=1, model="fusion-concat", budget="2x")
     run(chosen, nodes=2)
     file = tmp_path / "run" / "model.safetensors"
-    assert WeightFile(file).modalities == {
+    assert WeightFile(file).bands == {
         "optical": ("band1", "band2", "band3"),
         "elevation": ("elevation",),
     }

@@ -253,7 +253,8 @@ def _model_change() -> Format:
 
 
 def _frozen_part() -> Format:
-    part = FrozenPart({"a": np.ones((3, 4), np.float32), "b": np.zeros(5, np.float32)})
+    floats = {"a": np.ones((3, 4), np.float32), "b": np.zeros(5, np.float32)}
+    part = FrozenPart({**floats, "order": np.arange(16, dtype=np.uint8)})
 
     def read(data: bytes) -> None:
         assert part.unpack(data, part.digest).pack() == part.pack()

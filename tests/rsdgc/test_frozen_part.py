@@ -41,6 +41,18 @@ def test_the_digest_tells_names_shapes_and_bits_apart() -> None:
     assert len({part.digest for part in parts}) == len(parts)
 
 
+def test_values_of_other_types_travel_as_their_bytes() -> None:
+    order, mask = np.arange(4, dtype=np.int64), np.array([-np.inf, 1], np.float32)
+    floats = {"a": np.ones(3, np.float32)}
+    sent = FrozenPart({**floats, "order": order.view(np.uint8), "mask": mask.view(np.uint8)})
+    own = FrozenPart({name: np.zeros_like(array) for name, array in sent.arrays.items()})
+    assert sent.num_bytes == len(sent.pack()) == 12 + 32 + 8
+    received = own.unpack(sent.pack(), sent.digest)
+    assert np.array_equal(received.arrays["order"].view(np.int64), order)
+    assert np.array_equal(received.arrays["mask"].view(np.float32), mask)
+    assert FrozenPart(floats).digest != sent.digest != own.digest
+
+
 @pytest.mark.parametrize(
     ("buffer", "words"),
     [

@@ -190,7 +190,7 @@ def write(model: nn.Module, path: Path, *modalities: ModalityInfo) -> WeightFile
 def test_the_bands_of_every_modality_are_matched_by_name(tmp_path: Path) -> None:
     source = fusion(OPTICAL, TERRAIN, seed=1)
     file = write(source, tmp_path / "w", OPTICAL, TERRAIN)
-    assert file.bands == OPTICAL.bands + TERRAIN.bands
+    assert file.bands == {OPTICAL.name: OPTICAL.bands, TERRAIN.name: TERRAIN.bands}
     optical = ModalityInfo(OPTICAL.name, ("red", "green", "blue", "nir"), 16)
     terrain = ModalityInfo("terrain", ("slope", "aspect"), 8)
     target = fusion(terrain, optical, seed=2)

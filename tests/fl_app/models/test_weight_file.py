@@ -11,7 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fl_app.models.weight_file import WeightFile, convert_checkpoint
+from fl_app.models.weight_file import (
+    WeightFile,
+    bands_metadata,
+    convert_checkpoint,
+    write_tensors,
+)
 from rsdgc.errors import SettingError
 
 STATE = {"conv1.weight": torch.randn(4, 3, 3, 3), "fc.bias": torch.randn(2)}
@@ -118,26 +123,31 @@ def test_values_are_read_as_float32_and_must_be_finite(tmp_path: Path) -> None:
         list(WeightFile(path).read(["a"]))
 
 
-@pytest.mark.parametrize("text", ["", "{", '"red"', '["red", "nir"]'])
-def test_metadata_of_other_programs_do_no_harm(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "file.safetensors"
-    save_file({"a": torch.ones(1)}, path, {"bands": text, "format": "pt"})
-    assert WeightFile(path).bands == (("red", "nir") if text.startswith("[") else ())
-
-
 @pytest.mark.parametrize(
-    ("text", "modalities"),
+    ("text", "bands"),
     [
-        ('{"optical": ["red", "nir"], "dem": []}', {"optical": ("red", "nir"), "dem": ()}),
+        ('{"optical": ["red", "nir"], "dem": []}', {"optical": ("red", "nir")}),
+        ('["red", "nir"]', {"": ("red", "nir")}),
         ("", {}),
         ("{", {}),
-        ('["red"]', {}),
+        ('"red"', {}),
+        ("7", {}),
         ('{"optical": "red"}', {}),
         ('{"": ["red"]}', {}),
     ],
 )
-def test_the_bands_of_modalities_are_read_if_they_are_any(
-    tmp_path: Path, text: str, modalities: dict[str, tuple[str, ...]]
+def test_metadata_of_other_programs_do_no_harm(
+    tmp_path: Path, text: str, bands: dict[str, tuple[str, ...]]
 ) -> None:
-    save_file(STATE, tmp_path / "w", {"modalities": text})
-    assert WeightFile(tmp_path / "w").modalities == modalities
+    save_file(STATE, tmp_path / "w", {"bands": text, "format": "pt"})
+    assert WeightFile(tmp_path / "w").bands == bands
+
+
+@pytest.mark.parametrize("bands", [{"optical": ("red",)}, {"optical": ("red",), "dem": ("m",)}])
+def test_equal_weights_are_equal_files(tmp_path: Path, bands: dict[str, tuple[str, ...]]) -> None:
+    files = set()
+    for _ in range(8):
+        write_tensors(tmp_path / "w", STATE, bands_metadata(bands))
+        files.add((tmp_path / "w").read_bytes())
+    assert len(files) == 1
+    assert list(WeightFile(tmp_path / "w").bands.values()) == list(bands.values())

@@ -9,9 +9,12 @@ import pytest
 
 from fl_app.runs.folder import open_run
 from fl_app.runs.lock import lock_holder, lock_run
+from fl_app.runs.records import FrozenRecord
 from fl_app.runs.replacement import in_use
 from fl_app.settings import Settings
-from rsdgc.errors import RunError
+from rsdgc import ModelSpec
+from rsdgc.errors import RunError, SettingError
+from strategies.sites import DataInfo, ModalityInfo, SiteManager
 
 
 def settings(out: Path, **changes: Any) -> Settings:
@@ -53,3 +56,20 @@ def test_a_file_in_place_of_the_folder_is_in_use(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match="is not empty"), open_run(settings(tmp_path / "run"), 3):
         pass
+
+
+def test_what_a_resumed_run_starts_from_is_compared_with_what_it_recorded(tmp_path: Path) -> None:
+    spec = ModelSpec.from_shapes({"head.weight": (3, 4)})
+    sites = SiteManager(
+        DataInfo(
+            "d", synthetic=False, classes=("a", "b"), modalities=(ModalityInfo("m", ("x",), 8),)
+        )
+    )
+    now = FrozenRecord("12" * 16, 0)
+    for recorded in (None, now):  # earlier versions recorded nothing of one's own networks
+        with open_run(settings(tmp_path / str(recorded), model="small-cnn"), 3) as run:
+            run.write_config(sites, spec, "", recorded)
+            run.check_model(spec, now)
+            if recorded:
+                with pytest.raises(SettingError, match="what model small-cnn starts from has chan"):
+                    run.check_model(spec, FrozenRecord("34" * 16, 0))
