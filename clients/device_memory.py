@@ -142,10 +142,12 @@ class MemoryPlan:
     sites: int  #: sites that can stay there between rounds
     cache_bytes: int  #: what the chips of each may take
     chips_at_once: int  #: chips of a step that go through the model at once
+    #: what gives the process more memory, such as "raise gpu-share, "; empty if nothing does
+    more_memory: str = ""
 
 
 def plan_memory(
-    memory: TrainingMemory, limit_bytes: int, batch_size: int, sites: int
+    memory: TrainingMemory, limit_bytes: int, batch_size: int, sites: int, more_memory: str = ""
 ) -> MemoryPlan:
     """Divide a process's share of a GPU over its sites, of which one trains at a time.
 
@@ -159,6 +161,8 @@ def plan_memory(
         Chips in a step.
     sites : int
         Sites that the process may be asked to work for; 1 or more.
+    more_memory : str
+        What gives the process more memory (:attr:`MemoryPlan.more_memory`), for the error.
 
     Raises
     ------
@@ -171,12 +175,12 @@ def plan_memory(
     if chips < 1:
         raise SettingError(
             f"training needs {gigabytes(memory.weights + memory.step(1))} of GPU memory ({memory}) "
-            f"and this site may take {gigabytes(usable)}: lower sites-per-gpu, raise gpu-share, "
+            f"and this site may take {gigabytes(usable)}: {more_memory}"
             "choose a smaller model, or set device to 'cpu'"
         )
     kept = usable - memory.step(chips)
     sites = max(1, min(sites, kept // max(memory.weights, 1)))
-    return MemoryPlan(sites, max(0, kept // sites - memory.weights), chips)
+    return MemoryPlan(sites, max(0, kept // sites - memory.weights), chips, more_memory)
 
 
 def gigabytes(count: int) -> str:

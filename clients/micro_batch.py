@@ -28,10 +28,13 @@ class MicroBatch:
     ----------
     chips : int, optional
         Most chips at once, to begin with; None for whole batches.
+    more_memory : str
+        What gives this process more memory, such as "raise gpu-share, ", for the error.
     """
 
-    def __init__(self, chips: int | None = None) -> None:
+    def __init__(self, chips: int | None = None, more_memory: str = "") -> None:
         self.chips = chips
+        self._more_memory = more_memory
 
     def run(self, work: Callable[[list[Part]], Result], chips: Chips, y: Tensor) -> Result:
         """Call ``work`` with the parts of a batch, again with smaller ones while memory runs out.
@@ -53,7 +56,7 @@ class MicroBatch:
                 torch.cuda.empty_cache()
             if at_once == 1:
                 raise RunError(
-                    f"{y.device} has no memory for one chip at once: lower sites-per-gpu, choose a "
+                    f"{y.device} has no memory for one chip at once: {self._more_memory}choose a "
                     "smaller model or smaller chips, or set device to 'cpu'"
                 )
             self.chips = at_once // 2

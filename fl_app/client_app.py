@@ -264,8 +264,9 @@ def _open_site(
     assert splits["train"] is not None  # check_trainable has seen its samples
     if settings.compile:
         compile_model(model, device)
-    at_once = None if plan is None else plan.chips_at_once
-    learned = micro_batches.setdefault(context.run_id, MicroBatches(MicroBatch(at_once)))
+    at_once, more = (None, "") if plan is None else (plan.chips_at_once, plan.more_memory)
+    fresh = MicroBatches(MicroBatch(at_once, more), MicroBatch(None, more))
+    learned = micro_batches.setdefault(context.run_id, fresh)
     return Site(
         name,
         model,

@@ -411,7 +411,9 @@ class Settings(BaseModel):
         4, ge=1, description="Sites that train on a GPU at the same time, in a simulation."
     )
     gpu_share: UnitInterval = Field(
-        1.0, description="Share of a GPU's memory that the sites on it may take together."
+        1.0,
+        description="Share of a GPU's memory that the sites on it may take together. A node's own "
+        "`gpu-share` goes before it.",
     )
     amp: bool = Field(
         True,

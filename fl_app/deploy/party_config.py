@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_app.deploy.endpoint import Endpoint
+from fl_app.setting_values import UnitInterval
 from rsdgc.documents import DocumentError, read_toml, shorten
 from rsdgc.errors import SettingError
 
@@ -84,6 +85,8 @@ class SiteConfig(_PartyConfig):
     """The store that ``rsdgc ingest`` made of this site's archive."""
     init_weights: UnquotedPath | None = None
     """This machine's copy of the weights that runs start from; without one the server sends it."""
+    gpu_share: UnitInterval | None = None
+    """Share of the GPU's memory that this site may take; without one, that of the run."""
     port: int = Field(9094, ge=1, le=65535)
     """Loopback port of the site's own processes; every site on one machine needs another."""
     node_dir: UnquotedPath | None = None

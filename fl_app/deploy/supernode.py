@@ -172,6 +172,8 @@ def command(config: SiteConfig, secret: Path, listen: str = LOOPBACK) -> list[st
     )
     if config.init_weights is not None:
         node += f' init-weights="{config.init_weights}"'
+    if config.gpu_share is not None:
+        node += f" gpu-share={config.gpu_share}"
     return [
         tool("flower-supernode"),
         *("--superlink", config.server, "--root-certificates", str(config.ca_certificate)),

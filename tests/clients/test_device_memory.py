@@ -133,8 +133,8 @@ def test_vgg_19_on_a_quarter_of_a_card_of_24_gb() -> None:
 
 
 def test_what_cannot_fit_is_refused_in_one_line() -> None:
-    with pytest.raises(SettingError, match=r"2\.10 GB .*may take 1\.80 GB: lower sites-per-gpu"):
-        plan_memory(TrainingMemory(GB // 2, GB // 2, GB, GB // 10), 2 * GB, 8, 4)
+    with pytest.raises(SettingError, match=r"2\.10 GB .*may take 1\.80 GB: lower x, choose a"):
+        plan_memory(TrainingMemory(GB // 2, GB // 2, GB, GB // 10), 2 * GB, 8, 4, "lower x, ")
 
 
 def test_a_process_takes_its_share_and_no_more_than_is_free(

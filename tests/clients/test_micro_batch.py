@@ -102,7 +102,10 @@ def test_a_missing_modality_stays_missing_in_all_parts() -> None:
 
 
 def test_one_chip_that_does_not_fit_ends_in_one_line() -> None:
-    with pytest.raises(RunError, match="no memory for one chip at once: lower sites-per-gpu"):
+    micro_batch = MicroBatch(None, "raise gpu-share, ")
+    with pytest.raises(RunError, match="for one chip at once: raise gpu-share, choose a smaller"):
+        train(limit(Plain(), 0), make_split(), train_settings(), 0, micro_batch)
+    with pytest.raises(RunError, match="for one chip at once: choose a smaller"):
         train(limit(Plain(), 0), make_split(), train_settings(), seed=0)
 
 

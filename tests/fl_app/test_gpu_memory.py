@@ -86,6 +86,9 @@ def test_where_memory_is_short_chips_are_streamed_and_sites_closed(
         ({"sites-per-gpu": 1}, SIMULATED, None),
         ({"gpu-share": 0.5}, {"data-dir": "/srv/data"}, 0.5),
         ({}, {"data-dir": "/srv/data"}, None),
+        ({}, {"data-dir": "/srv/data", "gpu-share": 0.25}, 0.25),
+        ({"gpu-share": 0.5}, {"data-dir": "/srv/data", "gpu-share": 1}, None),
+        ({"sites-per-gpu": 2}, {**SIMULATED, "gpu-share": 0.5}, 0.25),
     ],
 )
 def test_the_share_of_a_process(
@@ -103,6 +106,37 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(SettingError, match=r"needs 0\.\d+ GB of GPU memory .*lower sites-per-gpu"):
         opened(data, "site-00", 0, model="convnext-tiny")
+
+
+DEPLOYED = {"data-dir": "/srv/data"}
+
+
+@pytest.mark.parametrize(
+    ("config", "node", "remedy"),
+    [
+        ({}, SIMULATED, "lower sites-per-gpu, choose a smaller"),
+        ({"gpu-share": 0.5}, SIMULATED, "lower sites-per-gpu, raise gpu-share, choose a smaller"),
+        ({"sites-per-gpu": 1}, SIMULATED, "choose a smaller"),
+        ({}, DEPLOYED, "choose a smaller"),
+        ({"gpu-share": 0.5}, DEPLOYED, "raise gpu-share in site.toml, choose a smaller"),
+        ({}, DEPLOYED | {"gpu-share": 0.5}, "raise gpu-share in site.toml, choose a smaller"),
+    ],
+)
+def test_the_refusal_names_what_gives_this_process_more_memory(
+    limits: list[float], config: dict[str, Any], node: dict[str, Any], remedy: str
+) -> None:
+    model = outside(build_model)("convnext-tiny", 5, 3, 16)
+    settings = Settings.from_mapping({"model": "convnext-tiny", **config})
+    with pytest.raises(SettingError, match=f"this site may take [^:]*: {remedy}"):
+        plan_gpu(settings, node, model, [OPTICAL, RADAR], GPU, 16)
+
+
+@pytest.mark.parametrize("share", [0, 1.5, -0.5, float("nan"), "half", True])
+def test_a_share_of_a_node_that_is_none_is_refused(limits: list[float], share: object) -> None:
+    model = outside(build_model)("small-cnn", 5, 3, 16)
+    settings = Settings.from_mapping({"model": "small-cnn"})
+    with pytest.raises(SettingError, match=f"this node's gpu-share is '{share}': .* such as 0.5"):
+        plan_gpu(settings, DEPLOYED | {"gpu-share": share}, model, [OPTICAL], GPU, 16)
 
 
 def test_a_smaller_micro_batch_is_announced(

@@ -326,6 +326,8 @@ def test_the_configuration_is_read_as_it_was_made(federation: Federation) -> Non
         ('server = "nowhere"', "write host:port"),
         ('server = "x:99999"', "write host:port"),
         ("port = 0", "port: "),
+        ("gpu-share = 0", "gpu-share: .* greater than 0"),
+        ("gpu-share = 1.5", "gpu-share: .* less than or equal to 1"),
         ('colour = "red"', "colour: is not a setting of site.toml"),
         ("data-dir = '/a \"b\"'", "quotes"),
         ('name = "a b"', "is not a site name"),

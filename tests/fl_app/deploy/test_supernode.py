@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from flwr.common.config import parse_config_args
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 from fl_app.deploy import supernode
@@ -181,6 +182,24 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
     with pytest.raises(RunError, match="did not admit site alpha"):
         supernode.start(config)
     assert supernode.read_record(config) == before
+
+
+def test_flower_is_given_what_the_site_has_of_its_own(
+    site: Callable[[int], SiteConfig], tmp_path: Path
+) -> None:
+    config = site(1)
+    own = {"init_weights": tmp_path / "w", "gpu_share": 0.25}
+
+    def node_config(config: SiteConfig) -> dict[str, object]:
+        words = supernode.command(config, tmp_path / "secret")
+        return parse_config_args([words[words.index("--node-config") + 1]])
+
+    plain, chosen = node_config(config), node_config(config.model_copy(update=own))
+    assert plain["data-dir"] == str(config.data_dir)
+    assert dict(chosen.items() - plain.items()) == {
+        "init-weights": str(tmp_path / "w"),
+        "gpu-share": 0.25,
+    }
 
 
 @pytest.mark.parametrize("ahead_s", [-400, 30, 3e8])
