@@ -3,8 +3,13 @@
 With the frozen weight W (out × in) a layer computes ``W·x + (alpha / rank)·B·(A·x)``, where A is
 rank × in and B is out × rank (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models",
 2021, equation 3). For a convolution A is a convolution of W's kernel with ``rank`` channels, and B
-is 1×1. B starts at zero, so that the model starts as its backbone. After training
-``W + (alpha / rank)·B·A`` is a plain weight again.
+has a kernel of one element. B starts at zero, so that the model starts as its backbone. After
+training ``W + (alpha / rank)·B·A`` is a plain weight again.
+
+Not all code calls a layer: some reads its ``weight``. PyTorch's fast path of
+:class:`torch.nn.TransformerEncoderLayer` does, in evaluation mode alone, and so does the attention
+of several networks of timm. Therefore ``weight`` of a layer with an adapter is the sum, whatever
+reads it, and the layer stays the same object, which hooks and lists of the network may hold.
 
 Plain layers keep this small: the library peft does the same for many more kinds of layers, and
 brings transformers and a client of a model hub with it.
@@ -14,66 +19,104 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
 from torch import Tensor, nn
 
-__all__ = ["LoraConv2d", "LoraLinear", "add_adapters", "merged_state"]
+__all__ = [
+    "LoraConv1d",
+    "LoraConv2d",
+    "LoraConv3d",
+    "LoraLinear",
+    "adaptable_layers",
+    "add_adapters",
+    "is_adapter",
+    "merged_state",
+]
 
 
-class LoraLinear(nn.Linear):
-    """A linear layer with an adapter; ``weight`` and ``bias`` are those of ``base``."""
+class _LoraLayer(nn.Module):
+    """A layer with an adapter: :func:`add_adapters` makes it of a plain one, in place.
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        # On the meta device, because the parameters are replaced at once.
-        has_bias = base.bias is not None
-        super().__init__(base.in_features, base.out_features, has_bias, device="meta")
-        self.weight, self.bias = base.weight, base.bias
-        self.scale = alpha / rank
-        self.lora_a = nn.Parameter(base.weight.new_empty(rank, base.in_features))
-        self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+    Attributes
+    ----------
+    lora_a : Parameter [rank, in, …]
+        The factor A, of the kernel of the weight.
+    lora_b : Parameter [out, rank]
+        The factor B.
+    scale : float
+        What their product is multiplied by.
+    """
+
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+    scale: float
+
+    @property
+    def frozen_weight(self) -> Tensor:
+        """The parameter ``weight``, without the adapter."""
+        weight = self._parameters["weight"]
+        assert weight is not None
+        return weight
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight with which the plain layer computes the same."""
+        step = self.lora_b @ self.lora_a.flatten(1)
+        return self.frozen_weight + self.scale * step.view(self.frozen_weight.shape)
+
+
+class LoraLinear(_LoraLayer, nn.Linear):  # type: ignore[misc]  # weight is computed
+    """A linear layer with an adapter."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
         adapter = F.linear(F.linear(x, self.lora_a), self.lora_b)
-        return F.linear(x, self.weight, self.bias) + self.scale * adapter
-
-    def merged_weight(self) -> Tensor:
-        """Return the weight with which the plain layer computes the same."""
-        return self.weight + self.scale * self.lora_b @ self.lora_a
+        return F.linear(x, self.frozen_weight, self.bias) + self.scale * adapter
 
 
-class LoraConv2d(nn.Conv2d):
-    """A convolution with an adapter; ``weight`` and ``bias`` are those of ``base``."""
+class _LoraConv(_LoraLayer):
+    """A convolution with an adapter."""
 
-    def __init__(self, base: nn.Conv2d, rank: int, alpha: float) -> None:
-        names = (
-            *("in_channels", "out_channels", "kernel_size"),
-            *("stride", "padding", "dilation", "padding_mode"),
-        )
-        options: dict[str, Any] = {name: getattr(base, name) for name in names}
-        super().__init__(**options, bias=base.bias is not None, device="meta")
-        self.weight, self.bias = base.weight, base.bias
-        self.scale = alpha / rank
-        self.lora_a = nn.Parameter(base.weight.new_empty(rank, *base.weight.shape[1:]))
-        self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_channels, rank))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+    _convolve: Callable[..., Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in, H, W) to (B, out, H', W')."""
-        reduced = self._conv_forward(x, self.lora_a, None)
-        adapter = F.conv2d(reduced, self.lora_b[:, :, None, None])
-        plain: Tensor = self._conv_forward(x, self.weight, self.bias)
+        """Map (B, in, …) to (B, out, …), or either without B, as the plain layer does."""
+        window: Any = self._conv_forward  # stride, padding and dilation of the plain layer
+        one_element = self.lora_b.view(*self.lora_b.shape, *[1] * (self.lora_a.dim() - 2))
+        adapter = self._convolve(window(x, self.lora_a, None), one_element)
+        plain: Tensor = window(x, self.frozen_weight, self.bias)
         return plain + self.scale * adapter
 
-    def merged_weight(self) -> Tensor:
-        """Return the weight with which the plain layer computes the same."""
-        step = self.lora_b @ self.lora_a.flatten(1)
-        return self.weight + self.scale * step.view_as(self.weight)
+
+class LoraConv1d(_LoraConv, nn.Conv1d):  # type: ignore[misc]  # weight is computed
+    """A convolution over (B, in, L) with an adapter."""
+
+    _convolve = staticmethod(F.conv1d)
+
+
+class LoraConv2d(_LoraConv, nn.Conv2d):  # type: ignore[misc]  # weight is computed
+    """A convolution over (B, in, H, W) with an adapter."""
+
+    _convolve = staticmethod(F.conv2d)
+
+
+class LoraConv3d(_LoraConv, nn.Conv3d):  # type: ignore[misc]  # weight is computed
+    """A convolution over (B, in, D, H, W) with an adapter."""
+
+    _convolve = staticmethod(F.conv3d)
+
+
+_WITH_ADAPTER: Mapping[type[nn.Module], type[_LoraLayer]] = {
+    nn.Linear: LoraLinear,
+    nn.Conv1d: LoraConv1d,
+    nn.Conv2d: LoraConv2d,
+    nn.Conv3d: LoraConv3d,
+}
+"""What a layer becomes, by its exact type: a subclass may compute something else."""
 
 
 def is_adapter(parameter: str) -> bool:
@@ -84,16 +127,16 @@ def is_adapter(parameter: str) -> bool:
 def adaptable_layers(model: nn.Module) -> list[str]:
     """Return the names of the layers that an adapter can stand beside.
 
-    Those are linear layers and ungrouped convolutions. Subclasses may compute something else, and
-    are left out, as are layers whose weight the module around them reads without calling them
-    (``nn.MultiheadAttention``), and those that share it with another layer: merged, the two would
-    have different weights.
+    Those are linear layers and ungrouped convolutions. Left out are their subclasses, which may
+    compute something else (the ``out_proj`` of ``nn.MultiheadAttention`` is one), and layers that
+    share their weight with another: merged, the two would have different weights.
     """
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     return [
         name
         for name, module in model.named_modules()
-        if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
+        if type(module) in _WITH_ADAPTER
+        and getattr(module, "groups", 1) == 1
         and uses[id(module.weight)] == 1
     ]
 
@@ -117,13 +160,16 @@ def add_adapters(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for name in layers:
-            base = model.get_submodule(name)
-            assert isinstance(base, (nn.Linear, nn.Conv2d))
-            smaller = min(rank, *base.weight.flatten(1).shape)
-            kind: Any = LoraLinear if isinstance(base, nn.Linear) else LoraConv2d
-            # The scale stays alpha / rank, however small the layer is.
-            adapted = kind(base, smaller, alpha * smaller / rank)
-            _replace(model, name, adapted.train(base.training))
+            layer: Any = model.get_submodule(name)
+            weight: Tensor = layer.weight
+            smaller = min(rank, *weight.flatten(1).shape)
+            lora_a = nn.Parameter(weight.new_empty(smaller, *weight.shape[1:]))
+            nn.init.kaiming_uniform_(lora_a, a=math.sqrt(5))
+            # The same object: what the network's code holds of it, hooks included, stays valid.
+            layer.__class__ = _WITH_ADAPTER[type(layer)]
+            layer.lora_a = lora_a
+            layer.lora_b = nn.Parameter(weight.new_zeros(weight.shape[0], smaller))
+            layer.scale = alpha / rank  # however small the layer is
 
 
 @torch.no_grad()
@@ -131,13 +177,8 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the ``state_dict`` of the plain model that computes the same as one with adapters."""
     state = dict(model.state_dict())
     for name, module in model.named_modules():
-        if isinstance(module, (LoraLinear, LoraConv2d)):
+        if isinstance(module, _LoraLayer):
             prefix = f"{name}." if name else ""
-            state[f"{prefix}weight"] = module.merged_weight()
+            state[f"{prefix}weight"] = module.weight
             del state[f"{prefix}lora_a"], state[f"{prefix}lora_b"]
     return state
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

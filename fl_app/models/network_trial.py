@@ -22,6 +22,7 @@ from clients.model_parts import (
     set_training_mode,
     single_chip,
 )
+from fl_app.models.adapters import is_adapter
 from rsdgc.errors import SettingError, describe_error
 
 if TYPE_CHECKING:  # strategies imports Flower, which takes a second
@@ -126,15 +127,23 @@ def changing_buffers(
 
 
 def check_gradient(model: nn.Module, shapes: Sequence[Shape], setting: str) -> None:
-    """Refuse a choice of what is trained on which the logits do not depend.
+    """Refuse a choice of what is trained, or of adapters, on which the logits do not depend.
+
+    Single adapters may have no gradient here: a network may choose by a chip's values which of its
+    layers it goes through.
 
     Raises :class:`SettingError`, which names the setting, and :class:`NetworkError` if the model
     fails.
     """
+    adapters = [p for name, p in model.named_parameters() if is_adapter(name)]
     with _unchanged(model), _device_of(model), torch.enable_grad():
         model.eval()
+        gradients: Sequence[Tensor | None] = ()
         try:
             logits = _logits(model, 2, shapes)
+            if adapters and isinstance(logits, Tensor) and logits.requires_grad:
+                total = logits.float().sum()
+                gradients = torch.autograd.grad(total, adapters, allow_unused=True)
         except Exception as error:
             raise NetworkError(
                 f"the model fails with {setting}: {_describe(error, model)}: choose other layers"
@@ -143,6 +152,11 @@ def check_gradient(model: nn.Module, shapes: Sequence[Shape], setting: str) -> N
         raise SettingError(
             f"{setting} trains nothing that the class scores depend on: name other layers, such as "
             "head"
+        )
+    if adapters and all(gradient is None for gradient in gradients):
+        raise SettingError(
+            f"{setting}: the class scores depend on no layer that has an adapter: name others in "
+            "adapter-layers"
         )
 
 

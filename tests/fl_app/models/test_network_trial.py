@@ -11,6 +11,7 @@ from torch import nn
 from clients.memory_format import memory_format
 from clients.model_parts import ModelParts
 from clients.training import train
+from fl_app.models.adapters import add_adapters
 from fl_app.models.network_trial import (
     NetworkError,
     changing_buffers,
@@ -156,3 +157,19 @@ def test_what_is_trained_must_reach_the_logits() -> None:
     model.get_submodule("unused").add_module("layer", unused)
     with pytest.raises(SettingError, match="train-only=unused trains nothing that the class"):
         check_gradient(model, SHAPES, "train-only=unused")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_adapters_must_reach_the_logits(device: str) -> None:
+    with torch.device(device):
+        model = pooled()
+        model[0].register_module("unused", nn.Linear(2, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    add_adapters(model, ["0.unused"], rank=1, alpha=1, seed=0)
+    with pytest.raises(SettingError, match=r"^adapters=lora: the class scores depend on no layer"):
+        check_gradient(model, SHAPES, "adapters=lora")
+    add_adapters(model, ["0"], rank=1, alpha=1, seed=0)
+    check_gradient(model, SHAPES, "adapters=lora")
+    assert all(parameter.grad is None for parameter in model.parameters())
+    if device == "cpu":
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
