@@ -126,14 +126,16 @@ def _choose_trained(model: nn.Module, num_classes: int, settings: Settings) -> s
     """Add adapters, and freeze what the settings do not train; return the setting that says so."""
     trained = settings.train_only
     if settings.adapters != "none":
-        kept = select(model, num_classes, trained or HEAD, "train-only")
+        choice = f"adapters={settings.adapters}"
+        source = "train-only" if trained else choice  # whose pattern an error names
+        kept = select(model, num_classes, trained or HEAD, source, to_train=True)
         layers = _adapted_layers(model, num_classes, settings, kept)
         before = set(dict(model.named_parameters()))
         add_adapters(model, layers, settings.adapter_rank, settings.adapter_alpha, settings.seed)
         freeze(model, before - kept, "adapters")
-        return f"adapters={settings.adapters}"
+        return choice
     if trained:
-        kept = select(model, num_classes, trained, "train-only")
+        kept = select(model, num_classes, trained, "train-only", to_train=True)
         freeze(model, set(dict(model.named_parameters())) - kept, "train-only")
         return f"train-only={trained}"
     if settings.freeze:
@@ -153,8 +155,8 @@ def _adapted_layers(
         if not settings.adapter_layers:
             raise SettingError(
                 f"adapters={settings.adapters}: model {settings.model} has no linear layer or "
-                "ungrouped two-dimensional convolution beside what is trained whole: choose the "
-                "part to train with train-only"
+                "ungrouped convolution beside what is trained whole: choose the part to train with "
+                "train-only"
             )
         raise SettingError(
             f"adapter-layers={settings.adapter_layers!r} leaves no layer to adapt: name linear "

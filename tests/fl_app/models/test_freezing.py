@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -27,9 +29,31 @@ def test_the_head_is_found_by_its_outputs(name: str, head: str) -> None:
         assert find_head(build_model(name, 3, 7, 32), 7) == head
 
 
-def test_a_convolution_may_be_the_head() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 1))
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_a_convolution_may_be_the_head(kind: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(kind(3, 5, 3), nn.ReLU(), kind(5, 2, 1))
     assert (find_head(model, 2), find_head(model, 9)) == ("2", "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [("freeze", "freeze"), ("train-only", "train-only"), ("adapters=lora", "train-only")],
+)
+def test_a_model_without_a_head_is_refused_with_a_remedy(setting: str, remedy: str) -> None:
+    words = f"^{setting}: no linear layer or convolution .* 9 outputs.*: set {remedy}=<layer>; its"
+    with pytest.raises(SettingError, match=words):
+        select(nn.Sequential(nn.Conv3d(3, 5, 3)), 9, "0,head", setting)
+
+
+def test_shared_parameters_are_matched_under_each_of_their_names() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 2)})
+    model["b"].weight = model["a"].weight
+    assert select(model, 2, "b.weight", "freeze") == {"a.weight"}
+    assert select(model, 2, "b", "freeze") == {"a.weight", "b.bias"}
+    model["c"] = model["a"]
+    assert select(model, 2, "c", "train-only") == {"a.weight", "a.bias"}
+    with pytest.raises(SettingError, match=r"did you mean b\.weight"):
+        select(model, 2, "b.weihgt", "freeze")
 
 
 @pytest.mark.parametrize(
@@ -70,3 +94,19 @@ def test_freezing_leaves_something_to_train() -> None:
     assert {name.partition(".")[0] for name in trained} == {"stage2", "stage3"}
     with pytest.raises(SettingError, match="freeze freezes every parameter"):
         freeze(model, select(model, 4, "*", "freeze"), "freeze")
+
+
+def test_what_the_network_freezes_stays_frozen() -> None:
+    model = build_model("small-cnn", 3, 4, 16)
+    model.stage2.requires_grad_(requires_grad=False)
+    freeze(model, select(model, 4, "stage1", "freeze"), "freeze")
+    trained = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"stage3", "head"}
+    chosen = select(model, 4, "stage2*,stage3,head", "freeze")
+    with pytest.raises(SettingError, match="freeze freezes every parameter that the model trains"):
+        freeze(model, chosen, "freeze")
+    assert select(model, 4, "stage?", "train-only", to_train=True) == select(
+        model, 4, "stage3", "train-only"
+    )
+    with pytest.raises(SettingError, match="own code freezes all that 'stage2' matches"):
+        select(model, 4, "head,stage2", "train-only", to_train=True)
