@@ -287,7 +287,8 @@ def compare(
     trials = trials_of(words(methods), words(budgets), [_seed(word) for word in words(seeds)])
     chosen = given({"model": model, "rounds": rounds})
     common = {**parse_overrides(overrides or []), **chosen}
-    Settings.from_mapping(common)  # checked before PyTorch and Flower are loaded
+    # Checked before PyTorch and Flower are loaded; a trial may bring what a setting needs.
+    Settings.from_mapping(common, complete=False)
     typer.echo(f"comparing {len(trials)} runs on {data}")
     from fl_app.compare import compare as run_all
 

@@ -65,6 +65,9 @@ OPTIMIZER_DEFAULTS = {
 SGD_LEARNING_RATES = {"vgg16": 0.01, "vgg19": 0.01}
 """In place of SGD's, for models without normalization: at 0.05 training collapses."""
 
+_COMPLETE = "complete"
+"""Key of the validation's context."""
+
 
 def _check_tracking(value: str) -> str:
     return ",".join(parse_tracking(value)) or TRACK_NOTHING
@@ -498,6 +501,21 @@ class Settings(BaseModel):
             raise ValueError("use it without freeze: both say which layers are trained")
         return value
 
+    @field_validator("freeze", "train_only", "adapter_layers")
+    @classmethod
+    def _patterns_are_given(cls, value: str) -> str:
+        if value and not value.replace(",", " ").strip():
+            raise ValueError("write names or patterns with commas between, such as stem,stage1")
+        return value
+
+    @field_validator("adapter_rank", "adapter_alpha", "adapter_layers")
+    @classmethod
+    def _adapters_are_on(cls, value: Scalar, info: ValidationInfo) -> Scalar:
+        default = cls.model_fields[str(info.field_name)].default
+        if value != default and _is_complete(info) and info.data.get("adapters") == "none":
+            raise ValueError("it is for adapters; set adapters=lora, or leave it out")
+        return value
+
     @field_validator("dense_values")
     @classmethod
     def _coding_takes_whole_layers(cls, value: str) -> str:
@@ -518,7 +536,7 @@ class Settings(BaseModel):
     @classmethod
     def _warm_up_ends(cls, value: int, info: ValidationInfo) -> int:
         rounds = info.data.get("rounds", value + 1)
-        if value >= rounds:
+        if value >= rounds and _is_complete(info):
             raise ValueError(f"it must be below rounds, which are {rounds}")
         return value
 
@@ -530,8 +548,15 @@ class Settings(BaseModel):
         return value
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
+    def from_mapping(cls, values: Mapping[str, Any], *, complete: bool = True) -> Settings:
         """Validate ``values`` (hyphenated keys).
+
+        Parameters
+        ----------
+        values : mapping
+            Settings that are not left at their defaults.
+        complete : bool
+            Whether those are all. If not, a setting may need another that is not among them.
 
         Raises
         ------
@@ -544,7 +569,7 @@ class Settings(BaseModel):
             except DocumentError as error:
                 raise SettingError(f"setting {shorten(key)}: {error}: correct it") from None
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(dict(values), context={_COMPLETE: complete})
         except ValidationError as error:
             raise SettingError(_explain(error)) from None
 
@@ -632,7 +657,13 @@ def parse_overrides(words: list[str]) -> dict[str, Scalar]:
             raise SettingError(f"'{word}' is not key=value")
         values[key.strip()] = text.strip()
     # Only the keys that were named: the others may come from options or from the command.
-    return Settings.from_mapping(values).model_dump(by_alias=True, exclude_unset=True)
+    given = Settings.from_mapping(values, complete=False)
+    return given.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _is_complete(info: ValidationInfo) -> bool:
+    """Return whether a setting that is not among the validated ones is at its default."""
+    return info.context is None or bool(info.context[_COMPLETE])
 
 
 def _explain(error: ValidationError) -> str:

@@ -117,6 +117,7 @@ def cautions(settings: Settings) -> Iterator[str]:
     Such a run is possible, and a comparison may want it; so it is not refused.
     """
     one_step = settings.local_steps == 1
+    nesterov = settings.optimizer == "sgd-nesterov"
     local = settings.resolved("momentum")
     compressed = settings.method != "fedavg"
     correction = settings.resolved("momentum_correction") if compressed else 0.0
@@ -127,14 +128,21 @@ def cautions(settings: Settings) -> Iterator[str]:
                 "optimizer=adamw is new in each round, and its first step is the sign of the "
                 "gradient: set optimizer=sgd, or more local-steps"
             )
+    elif nesterov and not local:
+        instead = "momentum-correction=0" if correction else f"momentum={DEFAULT_MOMENTUM:g}"
+        yield (
+            f"optimizer=sgd-nesterov with momentum=0 is plain SGD: set optimizer=sgd, or {instead}"
+        )
     elif one_step and local and (settings.momentum != AUTO or settings.server_momentum == AUTO):
         remedy = "momentum=0"
         if not correction:
             over_rounds = "momentum-correction" if compressed and not server else "server-momentum"
             remedy += f" and {over_rounds}={DEFAULT_MOMENTUM:g}"
+        # Nesterov's first step is the gradient times 1 + momentum.
+        effect = f"multiplies the learning rate by {1 + local:g}" if nesterov else "does nothing"
         yield (
-            f"momentum={local:g} does nothing in rounds of one step, because the optimizer is new "
-            f"in each round: set {remedy}"
+            f"momentum={local:g} {effect} in rounds of one step, because the optimizer is new in "
+            f"each round: set {remedy}"
         )
     elif local and correction:
         yield (

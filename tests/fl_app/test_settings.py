@@ -104,6 +104,14 @@ def test_the_documented_table_is_the_one_that_is_printed(command: str) -> None:
             {"class-weights": "balanced", "sampling": "balanced"},
             "setting sampling='balanced': class-weights are balanced already",
         ),
+        *(
+            ({key: value}, f"setting {key}={value!r}: write names or patterns with commas between")
+            for key in ("freeze", "train-only", "adapter-layers")
+            for value in (",", " , ,", " ")
+        ),
+        ({"adapter-rank": 2}, "setting adapter-rank=2: it is for adapters; set adapters=lora"),
+        ({"adapter-alpha": 1.5}, "setting adapter-alpha=1.5: it is for adapters; set adapters="),
+        ({"adapter-layers": "fc"}, "setting adapter-layers='fc': it is for adapters; set adapte"),
         ({"momentum": 1.0}, "setting momentum=1.0"),
         ({"batch-size": 0}, "setting batch-size=0"),
         ({"local-epochs": 0}, "setting local-epochs=0"),
@@ -132,6 +140,22 @@ def test_wrong_settings_are_named(values: dict[str, object], message: str) -> No
         Settings.from_mapping(values)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_adapters_may_have_settings_of_their_own() -> None:
+    chosen = {"adapter-rank": 2, "adapter-alpha": 1.5, "adapter-layers": "fc"}
+    assert Settings.from_mapping({**chosen, "adapters": "lora"}).adapter_rank == 2
+    defaults = Settings().to_mapping()
+    assert Settings.from_mapping(defaults) == Settings()
+
+
+def test_what_a_setting_needs_may_come_from_elsewhere() -> None:
+    words = ["adapter-rank=2", "lr-warm-up-rounds=70"]
+    given = parse_overrides(words)
+    assert given == {"adapter-rank": 2, "lr-warm-up-rounds": 70}
+    with pytest.raises(SettingError, match="adapter-rank"):
+        Settings.from_mapping(given)
+    Settings.from_mapping({**given, "adapters": "lora", "rounds": 100})
 
 
 def test_overrides_are_typed() -> None:

@@ -41,6 +41,18 @@ from tests.federation import run, settings
             {"method": "dgc", "local-steps": 1, "server-momentum": 0.01},
             "momentum-correction=0.9 and server-momentum=0.01 multiply",
         ),
+        (
+            {"optimizer": "sgd-nesterov", "momentum": 0},
+            "is plain SGD: set optimizer=sgd, or momentum=0.9",
+        ),
+        (
+            {"optimizer": "sgd-nesterov", "method": "dgc", "local-steps": 1},
+            "is plain SGD: set optimizer=sgd, or momentum-correction=0",
+        ),
+        (
+            {"optimizer": "sgd-nesterov", "local-steps": 1},
+            "momentum=0.9 multiplies the learning rate by 1.9 in rounds of one step",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_named_in_one_line(
@@ -57,6 +69,8 @@ def test_settings_that_make_no_sense_are_named_in_one_line(
         {},
         {"method": "fedavg"},
         {"method": "topk", "optimizer": "adamw"},
+        {"method": "topk", "optimizer": "sgd-nesterov"},
+        {"method": "fedavg", "optimizer": "sgd-nesterov", "momentum": 0.5},
         {"method": "dgc", "local-steps": 1},
         {"method": "rs-dgc-paper", "local-steps": 1},
         {"method": "rs-dgc-static", "momentum-correction": 0},
@@ -81,11 +95,13 @@ def test_scoring_after_every_step_of_a_long_run_is_named(
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg", "dgc", "topk", "stc"])
 @pytest.mark.parametrize("length", [{"local-steps": 1}, {"local-steps": 5}, {"local-epochs": 2}])
 @pytest.mark.parametrize("momentum", ["auto", 0.5])
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd-nesterov"])
 def test_the_remedies_silence_the_warnings(
-    method: str, length: dict[str, int], momentum: float | str
+    method: str, length: dict[str, int], momentum: float | str, optimizer: str
 ) -> None:
     """Following each text's own words ends at settings without any warning."""
-    given: dict[str, Any] = {"method": method, "momentum": momentum, **length}
+    chosen = {"method": method, "momentum": momentum, "optimizer": optimizer}
+    given: dict[str, Any] = {**chosen, **length}
     for _ in range(5):
         texts = list(cautions(Settings.from_mapping(given)))
         if not texts:
