@@ -145,7 +145,7 @@ def _train_and_deliver(
     summary = summarize(settings, strategy, spec)
     active.write_model(model, modalities)
     if settings.adapters != "none":
-        active.write_adapters(model)
+        active.write_adapters(parts)
     best = strategy.best
     if best.arrays is not None:
         parts.load_vector(to_vector(best.arrays, spec))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from clients.model_parts import ModelParts
 from fl_app.home import home
 from fl_app.models.adapters import merged_state
 from fl_app.models.initial_weights import WeightMatch
@@ -131,12 +132,16 @@ class ActiveRun:
         metadata = bands_metadata({modality.name: modality.bands for modality in modalities})
         write_tensors(self.folder / name, merged_state(model), metadata)
 
-    def write_adapters(self, model: torch.nn.Module) -> None:
-        """Write ``adapters.safetensors``: adapters and other trained parameters, before merging."""
-        settings = self.settings
+    def write_adapters(self, parts: ModelParts) -> None:
+        """Write ``adapters.safetensors``: all that a run with adapters changed, before merging.
+
+        With the weights that the run started from, it makes up ``model.safetensors``.
+        """
+        settings, state = self.settings, parts.model.state_dict()
         scale = {"rank": str(settings.adapter_rank), "alpha": str(settings.adapter_alpha)}
-        trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-        write_tensors(self.folder / ADAPTERS_FILE, trained, scale)
+        shared = (layer.name for layer in parts.spec.layers)
+        changed = {name: state[name] for name in (*shared, *parts.running, *parts.local)}
+        write_tensors(self.folder / ADAPTERS_FILE, changed, scale)
 
 
 def _packages(settings: Settings) -> tuple[str, ...]:

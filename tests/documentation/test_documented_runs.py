@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import rasterio
+import torch
+from safetensors.torch import load_file
 
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.partition import partition
@@ -105,6 +107,40 @@ def test_a_guide_runs_as_it_stands(
         with rasterio.open(maps[0]) as file:
             assert file.shape == (256, 256)
             assert (file.read(1) > 0).mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "part", "changed"),
+    [
+        ("small-cnn", "head", {"stage1.0.weight", "head.bias"}),
+        ("tests.fl_app.batch_norm_network:build", "head,4", {"3.weight", "4.running_mean"}),
+    ],
+)
+def test_the_lines_that_merge_the_adapters_of_a_run(
+    model: str,
+    part: str,
+    changed: set[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare_data()
+    words = ["simulate", "--data", "data/", "--model", model, "--rounds", "2", "local-steps=3"]
+    words += ["budget=3x", "budget-down=3x"]
+    assert rsdgc(monkeypatch, *words, "--out", "first") == 0
+    Path("first/model.safetensors").rename("backbone.safetensors")
+    words += ["init-weights=backbone.safetensors", "adapters=lora", f"train-only={part}"]
+    assert rsdgc(monkeypatch, *words, "adapter-rank=3", "--out", "run") == 0
+    file, use = (block for block in blocks("docs/pretrained.md") if block.language == "python")
+    run_block(file, monkeypatch, capsys)
+    names: dict[str, object] = {"__name__": "snippet"}
+    exec(compile(use.text.replace("small-cnn", model), use.place, "exec"), names)
+    merged = names["network"].state_dict()  # type: ignore[attr-defined]
+    delivered, started = load_file("run/model.safetensors"), load_file("backbone.safetensors")
+    assert all(not torch.equal(delivered[name], started[name]) for name in changed)
+    for name, tensor in delivered.items():
+        torch.testing.assert_close(merged[name], tensor, msg=name)
 
 
 def test_the_snippets_of_the_data_guide(

@@ -204,6 +204,8 @@ def test_settings_choose_what_is_trained(changes: dict[str, str], expected: set[
         ({"adapters": "lora", "adapter-layers": "stge1"}, "did you mean stage1"),
         ({"adapters": "lora", "train-only": "*"}, "has no linear layer .* beside what is trained"),
         ({"adapters": "lora", "adapter-rank": 0}, "adapter-rank=0"),
+        ({"adapter-layers": "nosuch"}, "adapter-layers='nosuch': it is for adapters"),
+        ({"freeze": ","}, "write names or patterns"),
         ({"adapters": "peft"}, "adapters='peft'"),
     ],
 )
@@ -258,6 +260,88 @@ def test_what_is_trained_must_reach_the_scores(
             "used.weight",
             "used.bias",
         }
+
+
+AUTHORED = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Net(nn.Module):
+    def __init__(self, num_bands, num_classes):
+        super().__init__()
+        self.stem = nn.Conv3d(1, 4, (num_bands, 3, 3))
+        self.backbone = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.backbone.requires_grad_(False)
+        self.head = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x.unsqueeze(1)).mean((2, 3, 4))
+        return F.linear(self.backbone(x), self.head.weight, self.head.bias)
+
+class Spectra(nn.Module):
+    def __init__(self, num_bands, num_classes):
+        super().__init__()
+        self.stem, self.last = nn.Conv1d(1, 6, num_bands), nn.Conv1d(6, num_classes, 1)
+
+    def forward(self, x):
+        return self.last(self.stem(x.mean((2, 3)).unsqueeze(1))).squeeze(2)
+
+class Headless(Spectra):
+    def forward(self, x):
+        return super().forward(x)[:, :-1]
+
+    def __init__(self, num_bands, num_classes):
+        super().__init__(num_bands, num_classes + 1)
+"""
+
+
+def adapter(*layers: str) -> set[str]:
+    return {f"{layer}.lora_{factor}" for layer in layers for factor in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "expected"),
+    [
+        ("Net", {}, {"stem.weight", "stem.bias"} | HEAD),
+        ("Net", {"freeze": "stem"}, HEAD),
+        ("Net", {"freeze": "backbone,stem"}, HEAD),
+        ("Net", {"train-only": "backbone*,head"}, r"code freezes all that 'backbone\*' matches"),
+        ("Net", {"train-only": "*"}, {"stem.weight", "stem.bias"} | HEAD),
+        ("Net", {"adapters": "lora"}, HEAD | adapter("stem", "backbone.0", "backbone.2")),
+        (
+            "Net",
+            {"adapters": "lora", "train-only": "stem"},
+            {"stem.weight", "stem.bias"} | adapter("backbone.0", "backbone.2", "head"),
+        ),
+        ("Net", {"freeze": "stem,head"}, "freeze freezes every parameter that the model trains"),
+        ("Spectra", {"adapters": "lora"}, {"last.weight", "last.bias"} | adapter("stem")),
+        ("Spectra", {"train-only": "head"}, {"last.weight", "last.bias"}),
+        ("Headless", {"adapters": "lora"}, "^adapters=lora: no linear .*set train-only=<layer>"),
+        (
+            "Headless",
+            {"adapters": "lora", "train-only": "last"},
+            {"last.weight", "last.bias"} | adapter("stem"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_the_code_of_a_network_freezes_is_never_trained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    changes: dict[str, str],
+    expected: set[str] | str,
+    device: str,
+) -> None:
+    (tmp_path / "authored.py").write_text(AUTHORED)
+    monkeypatch.syspath_prepend(tmp_path)
+    with torch.device(device):
+        if isinstance(expected, str):
+            with pytest.raises(SettingError, match=expected):
+                prepared(model=f"authored:{model}", **changes)
+        else:
+            assert trained(prepared(model=f"authored:{model}", **changes)) == expected
 
 
 def test_the_model_of_a_run_with_adapters_is_a_plain_one(data: Path, tmp_path: Path) -> None:
