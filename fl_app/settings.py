@@ -448,7 +448,7 @@ class Settings(BaseModel):
     def _momentum_is_masked_where_it_was_sent(
         cls, value: float | str, info: ValidationInfo
     ) -> float | str:
-        if info.data.get("transform") != "channels":
+        if info.data.get("transform") != "channels" or not _is_complete(info):
             return value
         remedy = "factor masking needs updates as they are; set transform to 'none'"
         method = str(info.data.get("method"))

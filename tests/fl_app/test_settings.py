@@ -258,6 +258,8 @@ def test_momentum_correction_needs_updates_as_they_are() -> None:
         Settings.from_mapping({**given, "transform": "channels"})
     with pytest.raises(SettingError, match=r"it is 0.9 for dgc, .* or momentum-correction to 0"):
         Settings.from_mapping({"method": "dgc", "transform": "channels"})
+    # The rest of the settings may set it to 0.
+    assert parse_overrides(["method=dgc", "transform=channels"])["transform"] == "channels"
     allowed = {"method": "dgc", "transform": "channels", "momentum-correction": 0}
     assert Settings.from_mapping(allowed).resolved("transform") == "channels"
 
