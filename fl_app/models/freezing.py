@@ -20,11 +20,15 @@ from rsdgc.errors import SettingError
 HEAD = "head"
 """Pattern that stands for the layer that yields the class scores."""
 
+HEAD_NAMES = frozenset({"head", "heads", "fc", "classifier"})
+"""What networks call the head, or the module that it is in."""
+
 
 def find_head(model: nn.Module, num_classes: int) -> str:
     """Return the name of the model's head: its last linear or convolution with an output a class.
 
-    The name is empty if there is none.
+    Of several, those that are called by one of :data:`HEAD_NAMES` come first. The name is empty if
+    there is none.
     """
     heads = [
         name
@@ -32,7 +36,9 @@ def find_head(model: nn.Module, num_classes: int) -> str:
         if getattr(module, "out_features", getattr(module, "out_channels", None)) == num_classes
         and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
     ]
-    return heads[-1] if heads else ""
+    called = [name for name in heads if HEAD_NAMES & set(name.split("."))]
+    head: str = (called or heads or [""])[-1]
+    return head
 
 
 def select(

@@ -11,6 +11,7 @@ from torch import nn
 from fl_app.models import build_model
 from fl_app.models.freezing import find_head, freeze, select
 from rsdgc.errors import SettingError
+from strategies.sites import ModalityInfo
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,15 @@ from rsdgc.errors import SettingError
 def test_the_head_is_found_by_its_outputs(name: str, head: str) -> None:
     with torch.device("meta"):
         assert find_head(build_model(name, 3, 7, 32), 7) == head
+
+
+def test_a_layer_with_as_many_outputs_is_not_taken_for_the_head() -> None:
+    optical = ModalityInfo("optical", ("red", "nir"), 16)
+    model = build_model("fusion-attention", 2, 128, 16, modalities=[optical])
+    assert find_head(model, 128) == "head"
+    wrapped = nn.ModuleDict({"classifier": nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3))})
+    wrapped["auxiliary"] = nn.Linear(4, 3)
+    assert find_head(wrapped, 3) == "classifier.1"
 
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
