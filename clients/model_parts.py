@@ -173,7 +173,8 @@ class ModelParts:
             received = torch.from_numpy(np.array(part.arrays[name], np.uint8))
             own.copy_(received.view(own.dtype).reshape(own.shape))
             buffers[name].copy_(own)
-        self.load_arrays({n: array for n, array in part.arrays.items() if n not in constants})
+        others = part.arrays.keys() - constants.keys()
+        self.load_arrays({name: np.asarray(part.arrays[name], np.float32) for name in others})
 
     def _constant_bytes(self) -> dict[str, UInt8]:
         """Return the constants by name; not the counts of batches, which start from zero."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class FrozenPart:
         arrays: dict[str, Float32 | UInt8] = {}
         start = 0
         for name, array in self.arrays.items():
-            values = np.frombuffer(buffer, _wire_type(array), array.size, start)
+            values: Any = np.frombuffer(buffer, _wire_type(array), array.size, start)
             arrays[name] = values.astype(array.dtype, copy=False).reshape(array.shape)
             if not np.isfinite(arrays[name]).all():
                 raise WireError(f"{name} of the frozen part is not finite")

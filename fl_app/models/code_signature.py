@@ -7,13 +7,21 @@ model                       signature
 ==========================  ======================================================================
 built in                    ``rsdgc`` and a digest of the sources of :mod:`fl_app.models`
 ``timm:NAME``               ``timm`` and its version
-``package.module:function`` ``package`` and a digest of its sources; of torch and torchvision,
-                            whose sources differ by platform, the version
+``package.module:function`` ``package``, a digest of its sources, and the versions of packages of
+                            networks that they import; of torch and torchvision, whose sources
+                            differ by platform, the version alone
 ==========================  ======================================================================
 
 Digests are over all ``.py`` files of the top-level package, by relative name and content, or over
-the single module, and over the modules beside it that it imports. Neither paths nor compiled files
-count, so that equal sources have one signature on every machine.
+the single module, and over the modules beside it that it imports. With them go text files that
+such code is configured by (:data:`CONFIGURATION`): those in a package, and those that a single
+module names. Neither paths nor compiled files count, so that equal sources have one signature on
+every machine. Files of arrays do not count, either: sites compare the network that is made of them
+(:mod:`rsdgc.frozen_part`).
+
+The versions of the packages that such code takes networks from (:data:`NETWORKS`) stand beside the
+digest, because another version may build another network of the same layers. PyTorch's does not:
+its layers compute the same in every version, and a site's GPU may need another than the server has.
 """
 
 from __future__ import annotations
@@ -31,6 +39,14 @@ from fl_app.models import MODELS, find_builder, timm_models
 
 OWN_PACKAGES = ("rsdgc", "clients", "strategies", "data_prep", "fl_app")
 BY_VERSION = ("timm", "torch", "torchvision")
+NETWORKS = ("monai", "segmentation_models_pytorch", "timm", "torchgeo", "torchvision")
+"""Packages of networks, whose versions are compared where a user's code imports them."""
+CONFIGURATION = (".cfg", ".csv", ".ini", ".json", ".toml", ".txt", ".yaml", ".yml")
+"""Suffixes of text files that count."""
+MOST_CONFIGURATION_BYTES = 1 << 20
+"""Larger files are data, and do not count."""
+MOST_NAME = 200
+"""Characters of a path in a literal; longer texts are not taken for one."""
 DIGEST_BYTES = 8
 
 
@@ -57,19 +73,23 @@ def code_signature(package: str) -> str:
     if package in BY_VERSION:
         return f"{package} {_public_version(package)}"
     sources: dict[str, bytes] = {}
+    networks: set[str] = set()
     pending = [package]
     while pending:
         name = pending.pop()
         new = dict(_sources_of(name))
         sources |= new
-        imported = frozenset().union(*map(_imported_packages, new.values()))
+        code = [content for file, content in new.items() if file.endswith(".py")]
+        imported = frozenset().union(*map(_imported_packages, code))
+        networks |= imported & set(NETWORKS) - {name}
         beside = set(_beside(name, imported))
         known = {file.partition("/")[0].removesuffix(".py") for file in sources}
         pending += beside - known - set(pending)
     if not sources:  # such as a module compiled from C
         return f"{package} {_public_version(package)}"
-    count = f"{len(sources)} file{'s' * (len(sources) > 1)}"
-    return f"{package} {_digest(sources)} ({count})"
+    about = [f"{len(sources)} file{'s' * (len(sources) > 1)}"]
+    about += [f"{each} {_public_version(each)}" for each in sorted(networks) if find_spec(each)]
+    return f"{package} {_digest(sources)} ({', '.join(about)})"
 
 
 def packages_in(folder: Path) -> list[str]:
@@ -103,7 +123,7 @@ def _module_of(builder: object) -> str:
 
 
 def _sources_of(package: str) -> Iterator[tuple[str, bytes]]:
-    """Yield relative names and contents of the ``.py`` files of an importable package or module."""
+    """Yield relative names and contents of the files of an importable package or module."""
     spec = find_spec(package)
     if spec is None:
         return
@@ -111,15 +131,46 @@ def _sources_of(package: str) -> Iterator[tuple[str, bytes]]:
         for folder in sorted(map(Path, spec.submodule_search_locations)):
             yield from _sources(folder, package)
     elif spec.origin is not None and Path(spec.origin).suffix == ".py":
-        yield f"{package}.py", Path(spec.origin).read_bytes()
+        content = Path(spec.origin).read_bytes()
+        yield f"{package}.py", content
+        folder = Path(spec.origin).parent
+        for name in sorted(_named_files(content)):
+            if _is_configuration(folder / name):
+                yield f"{package}.py/{name}", (folder / name).read_bytes()
 
 
 def _sources(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
-    for path in folder.rglob("*.py"):
+    for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         # Editors keep copies in hidden folders.
-        if not any(part.startswith(".") for part in relative.parts):
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        if (path.suffix == ".py" and path.is_file()) or _is_configuration(path):
             yield f"{prefix}/{relative.as_posix()}", path.read_bytes()
+
+
+def _is_configuration(path: Path) -> bool:
+    if path.suffix not in CONFIGURATION or not path.is_file():
+        return False
+    return path.stat().st_size <= MOST_CONFIGURATION_BYTES
+
+
+@lru_cache(maxsize=1024)
+def _named_files(source: bytes) -> frozenset[str]:
+    """Return the relative paths of text files that a module's code has as literals."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return frozenset()
+    texts = (node.value for node in nodes if isinstance(node, ast.Constant))
+    return frozenset(
+        text
+        for text in texts
+        if isinstance(text, str)
+        if text.endswith(CONFIGURATION)
+        if text.isprintable() and len(text) < MOST_NAME
+        if not Path(text).is_absolute() and ".." not in Path(text).parts
+    )
 
 
 def _beside(package: str, names: Set[str]) -> Iterator[str]:

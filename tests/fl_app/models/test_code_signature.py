@@ -13,7 +13,12 @@ from fl_app.models import MODELS
 from fl_app.models.code_signature import code_signature, model_signature, packages_in
 from rsdgc.errors import SettingError
 
-NETWORK = "import their_layers\nimport random\n\ndef build():\n    import their_lazy\n"
+NETWORK = """import their_layers
+import random
+
+def build(size="sizes/small.toml"):
+    import their_lazy
+"""
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
         (folder / "their_package" / "__init__.py").write_text("")
         (folder / "their_package" / "inner" / "nets.py").write_text(NETWORK)
         (folder / "their_network.py").write_text(NETWORK)
-        (folder / "their_layers.py").write_text("WIDTH = 8\n")
+        (folder / "their_layers.py").write_text("WIDTHS = 'widths.json', '/etc/../a.json'\n")
         (folder / "their_lazy.py").write_text("def broken(:\n")
         (folder / "unrelated.py").write_text("")
         (folder / "random.py").write_text("")  # hidden by Python's own
@@ -70,6 +75,12 @@ def test_equal_sources_have_one_signature_on_every_machine(folders: list[Path]) 
         ("their_package/.ipynb_checkpoints/nets.py", False, False),
         ("unrelated.py", False, False),
         ("random.py", False, False),
+        ("their_package/inner/sizes.yaml", True, False),
+        ("their_package/inner/weights.npy", False, False),
+        ("their_package/.cache/sizes.yaml", False, False),
+        ("sizes/small.toml", False, True),
+        ("widths.json", True, True),
+        ("notes.txt", False, False),
     ],
 )
 def test_a_change_of_what_the_network_is_made_of_changes_the_signature(
@@ -81,6 +92,27 @@ def test_a_change_of_what_the_network_is_made_of_changes_the_signature(
     path.write_text(f"{path.read_text() if path.exists() else ''}# changed\n")
     after = [code_signature(name) for name in ("their_package", "their_network")]
     assert [a != b for a, b in zip(before, after, strict=True)] == [package, module]
+
+
+@pytest.mark.parametrize("file", ["their_layers.py", "their_package/inner/more.py"])
+def test_the_versions_of_packages_of_networks_are_part_of_the_signature(
+    folders: list[Path], file: str
+) -> None:
+    name = "their_package" if "/" in file else "their_network"
+    assert "torch" not in code_signature(name)
+    (folders[0] / file).write_text(
+        "import torch\n\n\ndef build():\n    from timm.layers import Mlp\n"
+        "    import torchvision.ops\n    import monai_is_not_installed\n"
+    )
+    public = version("torchvision").partition("+")[0]
+    expected = f", timm {version('timm')}, torchvision {public})"
+    assert code_signature(name).endswith(f" files{expected}")
+
+
+def test_a_large_file_in_a_package_is_data(folders: list[Path]) -> None:
+    before = code_signature("their_package")
+    (folders[0] / "their_package" / "table.csv").write_text("1,2\n" * 300_000)
+    assert code_signature("their_package") == before
 
 
 def test_models_are_signed_by_what_they_are_made_of(folders: list[Path]) -> None:
