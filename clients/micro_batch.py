@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -66,6 +67,24 @@ class MicroBatch:
                 at_once,
                 self.chips,
             )
+
+
+@contextmanager
+def explain_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory that no smaller part of a batch would help into a :class:`RunError`.
+
+    Such as for the state of the optimizer, which it makes in its first step, and for the chips of a
+    whole batch before they are divided.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"{device} has no memory for a batch of chips and the state of the optimizer: lower "
+            "sites-per-gpu or batch-size, choose a smaller model, or set device to 'cpu'"
+        ) from error
 
 
 @dataclass(frozen=True)

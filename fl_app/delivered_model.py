@@ -199,7 +199,8 @@ def load_delivered(
         )
     network = load_network(path, config, modalities, len(classes)).eval()
     local = entries_at_sites(config, modalities, len(classes))
-    name, entries = "", {}
+    name = ""
+    entries: dict[str, NDArray[np.float32]] = {}
     if site is not None or site_state is not None:
         if not local:
             raise SettingError(

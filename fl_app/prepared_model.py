@@ -6,10 +6,10 @@ is not trained is frozen, as far as the settings say so.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from fl_app.models import accepts_missing, build_model, takes_modalities
 from fl_app.models.adapters import adaptable_layers, add_adapters
@@ -47,7 +47,7 @@ def prepare_model(
     model : torch.nn.Module
         On the default device. On the meta device weights are matched, but not read.
     match : WeightMatch or None
-        What came from the file; None without one.
+        What came from the file into this model; None without one.
 
     Raises
     ------
@@ -64,11 +64,28 @@ def prepare_model(
         on_meta = any(parameter.is_meta for parameter in model.parameters())
         match = (match_weights if on_meta else load_weights)(model, WeightFile(weights), modalities)
     if settings.batch_norm == "group":
+        before = model.state_dict(keep_vars=True)
         model = replace_batch_norm(model)
+        if match is not None:
+            after = model.state_dict(keep_vars=True)
+            sizes = {name: tensor.numel() for name, tensor in after.items()}
+            match = match.restricted(_places(before, after), sizes)
     choice = _choose_trained(model, num_classes, settings)
     if choice:
         check_gradient(model, input_shapes(settings.model, modalities), choice)
     return model, match
+
+
+def _places(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the present name of each entry that is still the same tensor, by its name before."""
+    names: dict[int, str] = {}
+    for name, tensor in after.items():
+        names.setdefault(id(tensor), name)
+    return {
+        name: name if after.get(name) is tensor else names[id(tensor)]
+        for name, tensor in before.items()
+        if id(tensor) in names
+    }
 
 
 def input_shapes(model_name: str, modalities: Sequence[ModalityInfo]) -> list[tuple[int, int, int]]:

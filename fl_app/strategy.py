@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -182,7 +182,7 @@ def model_cautions(settings: Settings, model: ModelParts) -> Iterator[str]:
         )
 
 
-def _statistics_remedy(model: ModelParts, changing: Collection[str]) -> str:
+def _statistics_remedy(model: ModelParts, changing: frozenset[str]) -> str:
     """Return how to do without the running statistics that are sent, beside a larger budget."""
     if changing <= batch_norm_entries(model.model):
         return ", or set batch-norm to 'group' or 'local'"

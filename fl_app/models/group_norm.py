@@ -31,13 +31,14 @@ def replace_batch_norm(model: nn.Module) -> nn.Module:
 def _replaced(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     """Return what takes a module's place; ``known`` has it for the modules before."""
     if module not in known:
-        norm = isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
-        known[module] = _group_norm(module) if norm else module
-        if not norm:
-            # Not named_children(), which yields a module that has two names only once.
-            for name, child in list(module._modules.items()):  # noqa: SLF001
-                if child is not None and _replaced(child, known) is not child:
-                    setattr(module, name, known[child])
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
+            known[module] = _group_norm(module)
+            return known[module]
+        known[module] = module
+        # Not named_children(), which yields a module that has two names only once.
+        for name, child in list(module._modules.items()):  # noqa: SLF001
+            if child is not None and _replaced(child, known) is not child:
+                setattr(module, name, known[child])
     return known[module]
 
 

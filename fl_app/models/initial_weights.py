@@ -100,6 +100,33 @@ class WeightMatch:
             f"{self.share:.1%} of the values are the file's"
         )
 
+    def restricted(self, places: Mapping[str, str], sizes: Mapping[str, int]) -> WeightMatch:
+        """Return the match of a model from which entries were removed after the file was read.
+
+        Parameters
+        ----------
+        places : mapping of str to str
+            From the name of each entry that is left to its name now.
+        sizes : mapping of str to int
+            Values of each entry that is left, by its name now.
+        """
+        matched = {places[name]: file for name, file in self.matched.items() if name in places}
+        adapted = {places[name]: file for name, file in self.adapted.items() if name in places}
+        new = tuple(places[name] for name in self.new if name in places)
+        taken = {*matched.values(), *adapted.values()}
+        before = {**self.matched, **self.adapted}.values()
+        loaded = sum(sizes[name] for name in (*matched, *adapted))
+        total = loaded + sum(sizes[name] for name in new)
+        return WeightMatch(
+            matched,
+            adapted,
+            new,
+            unused=(*self.unused, *(file for file in dict.fromkeys(before) if file not in taken)),
+            reasons={places[name]: why for name, why in self.reasons.items() if name in places},
+            share=loaded / max(1, total),
+            adaptations={places[n]: how for n, how in self.adaptations.items() if n in places},
+        )
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {

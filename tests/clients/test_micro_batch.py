@@ -10,6 +10,7 @@ from torch import nn
 
 from clients.evaluation import score_model
 from clients.micro_batch import MicroBatch
+from clients.optimizers import Sgd
 from clients.training import train
 from rsdgc.errors import RunError
 from tests.clients.toys import TinyNet, make_split, train_settings
@@ -107,6 +108,49 @@ def test_one_chip_that_does_not_fit_ends_in_one_line() -> None:
         train(limit(Plain(), 0), make_split(), train_settings(), 0, micro_batch)
     with pytest.raises(RunError, match="for one chip at once: choose a smaller"):
         train(limit(Plain(), 0), make_split(), train_settings(), seed=0)
+
+
+class Forgetful(Sgd):
+    """Runs out of memory once, where it makes its state."""
+
+    failed = False
+
+    def _update(self, parameters: list[torch.Tensor]) -> None:
+        if not Forgetful.failed:
+            Forgetful.failed = True
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        super()._update(parameters)
+
+
+def test_no_memory_for_the_optimizer_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clients.training.OPTIMIZERS", {"sgd": Forgetful})
+    monkeypatch.setattr(Forgetful, "failed", False)
+    model = Plain()
+    before = weights(model)
+    with pytest.raises(RunError, match="the state of the optimizer: lower sites-per-gpu or batch"):
+        train(model, make_split(), train_settings(), seed=0)
+    assert torch.equal(weights(model), before)
+    assert train(model, make_split(), train_settings(), seed=0).steps == 1  # the next round's
+
+
+def test_no_memory_for_a_batch_before_it_is_divided_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr("clients.training.flips_and_quarter_turns", fail)
+    with pytest.raises(RunError, match="no memory for a batch of chips"):
+        train(Plain(), make_split(), train_settings(), seed=0)
+
+
+def test_an_error_of_the_optimizer_is_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("clients.optimizers.Sgd._update", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(Plain(), make_split(), train_settings(), seed=0)
 
 
 def test_another_error_is_not_taken_for_memory() -> None:

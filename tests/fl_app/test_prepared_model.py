@@ -557,3 +557,33 @@ def test_a_resumed_run_goes_on_with_what_is_frozen(
         load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm:mobilenetv3_small_050"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_report_is_of_the_model_that_is_trained(tmp_path: Path, name: str, device: str) -> None:
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
+    file = tmp_path / "w.safetensors"
+    source = build_model(name, 3, 4, 32, seed=5).state_dict()
+    save_file(source, file)
+    modalities = (ModalityInfo("optical", ("r", "g", "b"), 32),)
+    reports = {}
+    for batch_norm in ("average", "group"):
+        chosen = Settings.from_mapping({"model": name, "batch-norm": batch_norm})
+        with torch.device(device):
+            model, report = prepare_model(chosen, modalities, 7, file)
+        assert report is not None
+        reports[batch_norm] = report
+        state = model.state_dict()
+        floats = {key for key, value in state.items() if value.is_floating_point()}
+        assert {*report.matched, *report.adapted, *report.new} == floats
+        loaded = sum(state[key].numel() for key in (*report.matched, *report.adapted))
+        assert report.share == pytest.approx(loaded / sum(state[key].numel() for key in floats))
+        if device == "cpu":
+            assert all(torch.equal(state[k], source[v]) for k, v in report.matched.items())
+    statistics = {key for key in source if key.endswith(("running_mean", "running_var"))}
+    assert len(reports["average"].matched) - len(reports["group"].matched) == len(statistics)
+    assert set(reports["group"].unused) - set(reports["average"].unused) == statistics
+    assert set(reports["group"].new) == set(reports["average"].new)
+    assert f"{len(statistics)} in the file unused" not in reports["average"].summary()
