@@ -69,7 +69,7 @@ class _LoraLayer(nn.Module):
         return self.frozen_weight + self.scale * step.view(self.frozen_weight.shape)
 
 
-class LoraLinear(_LoraLayer, nn.Linear):  # type: ignore[misc]  # weight is computed
+class LoraLinear(_LoraLayer, nn.Linear):  # type: ignore[override]  # weight is computed
     """A linear layer with an adapter."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,19 +92,19 @@ class _LoraConv(_LoraLayer):
         return plain + self.scale * adapter
 
 
-class LoraConv1d(_LoraConv, nn.Conv1d):  # type: ignore[misc]  # weight is computed
+class LoraConv1d(_LoraConv, nn.Conv1d):  # type: ignore[override]  # weight is computed
     """A convolution over (B, in, L) with an adapter."""
 
     _convolve = staticmethod(F.conv1d)
 
 
-class LoraConv2d(_LoraConv, nn.Conv2d):  # type: ignore[misc]  # weight is computed
+class LoraConv2d(_LoraConv, nn.Conv2d):  # type: ignore[override]  # weight is computed
     """A convolution over (B, in, H, W) with an adapter."""
 
     _convolve = staticmethod(F.conv2d)
 
 
-class LoraConv3d(_LoraConv, nn.Conv3d):  # type: ignore[misc]  # weight is computed
+class LoraConv3d(_LoraConv, nn.Conv3d):  # type: ignore[override]  # weight is computed
     """A convolution over (B, in, D, H, W) with an adapter."""
 
     _convolve = staticmethod(F.conv3d)
