@@ -138,7 +138,8 @@ class ActiveRun:
         With the weights that the run started from, it makes up ``model.safetensors``.
         """
         settings, state = self.settings, parts.model.state_dict()
-        scale = {"rank": str(settings.adapter_rank), "alpha": str(settings.adapter_alpha)}
+        # One key: safetensors writes several in any order, and equal runs write equal files.
+        scale = {"scale": str(settings.adapter_alpha / settings.adapter_rank)}
         shared = (layer.name for layer in parts.spec.layers)
         changed = {name: state[name] for name in (*shared, *parts.running, *parts.local)}
         write_tensors(self.folder / ADAPTERS_FILE, changed, scale)
