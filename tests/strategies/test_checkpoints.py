@@ -162,7 +162,7 @@ def test_a_version_1_checkpoint_of_rs_dgc_restores_to_equal_values(tmp_path: Pat
     for old, new in names.items():
         np.testing.assert_array_equal(state.arrays[new], raw[old])
     assert state.values == {
-        "model": {"version": 3, "pending": True},
+        "model": {"version": 3, "pending": True, "reference": ""},  # no transform
         "upload_rates": {
             "round": 4,
             "level": 0.4851330198810859,

@@ -110,6 +110,26 @@ def test_a_restored_model_goes_on_alike() -> None:
     assert two.log == one.log
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_resumed_run_of_another_model_before_training_warns(
+    caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    """As another release of PyTorch builds it: the transform then has another reference."""
+    scheme = Scheme(transform="channels")
+
+    def model(seed: int) -> PublishedModel:
+        start = np.random.default_rng(seed).standard_normal(SPEC.size).astype(np.float32)
+        rate_control = RateControl(SPEC, scheme, "update", SPEC.dense_bytes / 10)
+        return PublishedModel(start, rate_control, Compressor(SPEC, scheme, RMS()), RUN)
+
+    stopped, resumed = model(0), model(seed)
+    run(stopped, 2)
+    resumed.restore(stopped.state())
+    assert resumed.fingerprint == stopped.fingerprint
+    warned = "not the one that this run started from" in caplog.text
+    assert warned == (seed != 0)
+
+
 def test_sites_at_one_version_get_the_same_object() -> None:
     model = published()
     downloads = DownloadCache(model)
