@@ -7,7 +7,6 @@ from typing import Any
 
 from fl_app.runs.records import BestRound, ModalityScores, PrivacySpent, RunSummary, SiteScores
 from fl_app.settings import Settings
-from fl_app.strategy import server_momentum
 from rsdgc import ModelSpec
 from strategies.base import SiteStrategy
 from strategies.metrics import Scores
@@ -28,7 +27,7 @@ def summarize(settings: Settings, strategy: SiteStrategy, spec: ModelSpec) -> Ru
         num_sites=len(sites.sites),
         rounds=len(ledger.rounds) - 1,
         seed=settings.seed,
-        server_momentum=server_momentum(settings, spec),
+        server_momentum=settings.effective_server_momentum(spec.dense_bytes),
         **figures,
         **ledger.totals(),
         seconds=round(strategy.seconds(), 1),

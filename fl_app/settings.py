@@ -604,6 +604,16 @@ class Settings(BaseModel):
         own = OPTIMIZER_DEFAULTS[self.optimizer]
         return own[name] if name in own else getattr(find_method(self.method), name)
 
+    def effective_server_momentum(self, dense_bytes: int) -> float:
+        """Return the momentum of a global model that takes so many bytes in float32.
+
+        A method's own momentum makes up for the rounds by which compression delays a change, so it
+        is 0 where the budget allows whole uploads.
+        """
+        lossless = parse_budget(self.budget, dense_bytes) >= dense_bytes
+        momentum: float = self.resolved("server_momentum")
+        return 0.0 if lossless and self.server_momentum == AUTO else momentum
+
     @property
     def trackers(self) -> tuple[str, ...]:
         """Trackers of the run, see :mod:`fl_app.tracking`."""

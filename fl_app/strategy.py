@@ -69,7 +69,7 @@ def build_strategy(
         scale_clip=settings.resolved("clip_scale") == "sites",
     )
     checkpoints = Checkpoints(run.folder, settings.checkpoint_every, settings.checkpoint_keep)
-    momentum = server_momentum(settings, spec)
+    momentum = settings.effective_server_momentum(spec.dense_bytes)
     privacy = _private_mean(settings, model, run.folder)
     if settings.method == "fedavg":
         return DenseFedAvg(
@@ -233,17 +233,6 @@ def _private_mean(settings: Settings, model: ModelParts, folder: Path) -> Privat
         *(settings.dp_noise_multiplier, settings.dp_clip),
     )
     return private
-
-
-def server_momentum(settings: Settings, spec: ModelSpec) -> float:
-    """Return the momentum of the global model.
-
-    A method's own momentum makes up for the rounds by which compression delays a change, so it is
-    0 where the budget allows whole uploads.
-    """
-    lossless = parse_budget(settings.budget, spec.dense_bytes) >= spec.dense_bytes
-    momentum: float = settings.resolved("server_momentum")
-    return 0.0 if lossless and settings.server_momentum == AUTO else momentum
 
 
 def _rate_control(

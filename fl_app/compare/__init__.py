@@ -23,10 +23,8 @@ from fl_app.interruption import explain_interruption
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
 from fl_app.runs.replacement import check_replaceable, in_use
 from fl_app.runs.resumption import FOLDERS, read_settings
-from fl_app.setting_values import AUTO
 from fl_app.settings import Scalar, Settings
 from fl_app.simulation import run_simulation
-from rsdgc.budget import parse_budget
 from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 
@@ -111,10 +109,7 @@ def _is_complete(folder: Path, settings: Settings) -> bool:
 
 def _with_momentum(settings: Settings) -> dict[str, Scalar]:
     """Return the settings with the server momentum as a number: runs may name it, or leave it."""
-    whole = 1 << 62
-    lossless = parse_budget(settings.budget, whole) >= whole  # not of a number of bytes
-    by_default = settings.server_momentum == AUTO
-    momentum: float = 0.0 if by_default and lossless else settings.resolved("server_momentum")
+    momentum = settings.effective_server_momentum(1 << 62)  # a budget in bytes is no whole model
     return {**settings.to_mapping(), "server-momentum": momentum}
 
 

@@ -11,8 +11,6 @@ from fl_app.compare import compare, trials_of
 from fl_app.compare.trials import with_equal_momentum
 from fl_app.runs.records import RunConfig, RunData, RunSummary
 from fl_app.settings import Settings
-from fl_app.strategy import server_momentum
-from rsdgc import ModelSpec
 from rsdgc.errors import RunError, SettingError
 from tests.federation import simulate_over_loopback
 
@@ -65,9 +63,8 @@ def test_methods_that_say_nothing_of_it_have_the_same_server_momentum(
 def test_whole_uploads_have_the_momentum_of_the_others() -> None:
     """Of a method at a lossless budget the default is 0, so it must be named."""
     trials = trials_of(["fedavg", "rs-dgc"], ["1x", "200x"], [0])
-    spec = ModelSpec.from_shapes({"weight": (10, 10)})
     equal = with_equal_momentum({t: Settings.from_mapping(t.settings) for t in trials})
-    assert [server_momentum(equal[trial], spec) for trial in trials] == [0.4, 0.4, 0.4]
+    assert [equal[t].effective_server_momentum(10_000) for t in trials] == [0.4, 0.4, 0.4]
 
 
 @pytest.mark.parametrize(
