@@ -109,7 +109,8 @@ def _is_complete(folder: Path, settings: Settings) -> bool:
 
 def _with_momentum(settings: Settings) -> dict[str, Scalar]:
     """Return the settings with the server momentum as a number: runs may name it, or leave it."""
-    momentum = settings.effective_server_momentum(1 << 62)  # a budget in bytes is no whole model
+    # No budget in bytes is as large as this, so only `1x` allows whole uploads.
+    momentum = settings.effective_server_momentum(1 << 62)
     return {**settings.to_mapping(), "server-momentum": momentum}
 
 
