@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +42,7 @@ from rsdgc.registry import add_code_dir
 EXPIRY_WARNING = timedelta(days=30)
 """A certificate that expires within this time is a warning: a month suffices to renew it."""
 # Flower accepts a signed time from 5 s ahead of the server's to 305 s behind it. The margins are
-# for the server's time, which HTTP sends in whole seconds.
+# for what a reply cannot prove: see fl_app.deploy.endpoint.clock_ahead.
 MAX_AHEAD_S = 4.0
 MAX_BEHIND_S = 300.0
 _RENEW = "run rsdgc deploy renew on the machine that has the authority"
@@ -319,7 +320,9 @@ def check_clock(ahead_s: float | None) -> CheckResult:
     """Compare this machine's clock with the server's, and with what Flower accepts."""
     if ahead_s is None:
         return CheckResult("clock", "warning", "the server does not send its time")
-    detail = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the server"
+    detail = f"{ceil(abs(ahead_s))} s {'ahead of' if ahead_s > 0 else 'behind'} the server"
+    if ahead_s == 0:
+        detail = "the same as the server's"
     if -MAX_BEHIND_S <= ahead_s <= MAX_AHEAD_S:
         return CheckResult("clock", "ok", detail)
     limits = f"{MAX_AHEAD_S:.0f} s ahead and {MAX_BEHIND_S:.0f} s behind"

@@ -28,7 +28,10 @@ class ServerReply:
 
     status: int
     clock_ahead_s: float | None
-    """How far this machine's clock is ahead of the server's, if the server sent its time."""
+    """How far this machine's clock is ahead of the server's, if the server sent its time.
+
+    The least that the reply proves (:func:`clock_ahead`): 0 if the two may agree.
+    """
     certificate_expires: datetime | None
     """When the server's certificate expires, if the certificate was verified."""
 
@@ -93,10 +96,13 @@ class Endpoint:
             self.host, self.port, timeout=TIMEOUT_S, context=context
         )
         try:
+            connection.connect()
+            sent_s = time.time()
             connection.request(method, path, headers={"Connection": "close"})
             # Taken before the response is read, which closes the socket.
             certificate = connection.sock.getpeercert()
             response = connection.getresponse()
+            received_s = time.time()
             response.read()
         except ssl.SSLCertVerificationError as error:
             raise UntrustedServerError(
@@ -110,8 +116,32 @@ class Endpoint:
         clock_ahead_s = expires = None
         with suppress(ValueError):  # a date that cannot be read counts as none
             if date := response.getheader("Date"):
-                clock_ahead_s = time.time() - parsedate_to_datetime(date).timestamp()
+                server_s = parsedate_to_datetime(date).timestamp()
+                clock_ahead_s = clock_ahead(sent_s, server_s, received_s)
         if certificate:  # empty if it was not verified
             seconds = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
             expires = datetime.fromtimestamp(seconds, UTC)
         return ServerReply(response.status, clock_ahead_s, expires)
+
+
+def clock_ahead(sent_s: float, server_s: float, received_s: float) -> float:
+    """Return the least by which a reply proves that this machine's clock is off.
+
+    The server took its time somewhere between the request and the reply, which on a busy machine
+    or a slow link are seconds apart, and HTTP sends it in whole seconds.
+
+    Parameters
+    ----------
+    sent_s, received_s : float
+        When the request was sent and the reply arrived on this machine's clock, in s since 1970.
+    server_s : float
+        The time that the reply names, rounded down to a second.
+
+    Returns
+    -------
+    float
+        Seconds; positive if this machine's clock is ahead, negative if it is behind, 0 if the
+        clocks may agree.
+    """
+    least, most = sent_s - (server_s + 1.0), received_s - server_s
+    return max(least, min(most, 0.0))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from time import time
+from time import sleep, time
 
 import pytest
 
@@ -53,9 +53,15 @@ def serve() -> Iterator[StartServer]:
     with ExitStack() as stack:
 
         def start(
-            party: Path, *, clock_s: float = 0.0, health: int = 200, control: int = 404
+            party: Path,
+            *,
+            clock_s: float = 0.0,
+            health: int = 200,
+            control: int = 404,
+            slow_s: float = 0.0,
         ) -> int:
-            server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(clock_s, health, control))
+            handler = _handler(clock_s, health, control, slow_s)
+            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(party / "server.crt", party / "server.key")
             server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -88,7 +94,9 @@ def site(federation: Federation, store: Path, tmp_path: Path) -> Callable[[int],
     return configure
 
 
-def _handler(clock_s: float, health: int, control: int) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    clock_s: float, health: int, control: int, slow_s: float
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._answer(health if self.path == "/health" else 404)
@@ -105,6 +113,7 @@ def _handler(clock_s: float, health: int, control: int) -> type[BaseHTTPRequestH
         def _answer(self, status: int) -> None:
             self.send_response(status)
             self.send_header("Content-Length", "0")
+            sleep(slow_s)  # the date is set, but not sent
             self.end_headers()
 
     return Handler
