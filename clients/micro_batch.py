@@ -68,23 +68,23 @@ class MicroBatch:
                 self.chips,
             )
 
+    @contextmanager
+    def explaining(self, device: torch.device) -> Iterator[None]:
+        """Turn a lack of memory that smaller parts of a batch cannot help into :class:`RunError`.
 
-@contextmanager
-def explain_out_of_memory(device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory that no smaller part of a batch would help into a :class:`RunError`.
-
-    Such as for the state of the optimizer, which it makes in its first step, and for the chips of a
-    whole batch before they are divided.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise RunError(
-            f"{device} has no memory for a batch of chips and the state of the optimizer: lower "
-            "sites-per-gpu or batch-size, choose a smaller model, or set device to 'cpu'"
-        ) from error
+        Such as for the state of the optimizer, which it makes in its first step, and for the chips
+        of a whole batch before they are divided.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"{device} has no memory for a batch of chips and the state of the optimizer: "
+                f"{self._more_memory}lower batch-size, choose a smaller model, or set device to "
+                "'cpu'"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ normalization's count of batches), masks with infinite values, and what is not i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -225,20 +225,9 @@ def set_training_mode(model: nn.Module) -> None:
         model.get_submodule(name).eval()
 
 
-def batch_norm_entries(model: nn.Module) -> set[str]:
-    """Return the names of the entries of a model's batch normalization, with statistics or not."""
-    return {
-        name for name in model.state_dict() if is_batch_norm(model.get_submodule(_owner_name(name)))
-    }
-
-
-def normalization_entries(model: nn.Module) -> set[str]:
-    """Return the names of the entries of the modules that normalize by running statistics."""
-    return {
-        name
-        for name in model.state_dict()
-        if has_statistics(model.get_submodule(_owner_name(name)))
-    }
+def entries_of(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> set[str]:
+    """Return the names of the entries of a model's modules for which ``wanted`` is true."""
+    return {name for name in model.state_dict() if wanted(model.get_submodule(_owner_name(name)))}
 
 
 def _owner_name(entry: str) -> str:

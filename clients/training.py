@@ -15,7 +15,7 @@ from clients.acceleration import MixedPrecision, half_type
 from clients.augment import crop, drop_bands, drop_modalities, flips_and_quarter_turns, jitter
 from clients.loader import Chips, SplitLoader
 from clients.memory_format import format_chips
-from clients.micro_batch import MicroBatch, Part, explain_out_of_memory
+from clients.micro_batch import MicroBatch, Part
 from clients.model_parts import set_training_mode, single_chip
 from clients.optimizers import OPTIMIZERS
 from rsdgc.errors import RunError, SettingError
@@ -107,12 +107,13 @@ def train(
         much for the memory.
     """
     set_training_mode(model)
-    with explain_out_of_memory(split.device):  # for FedProx's copy of the model
-        step = _Step(model, split, settings, micro_batch or MicroBatch())
+    micro_batch = micro_batch or MicroBatch()
+    with micro_batch.explaining(split.device):  # for FedProx's copy of the model
+        step = _Step(model, split, settings, micro_batch)
     generator = torch.Generator().manual_seed(seed)
     loss_sum, counted = torch.zeros(2, device=split.device)
     samples = steps = 0
-    with _seeded(split.device, seed), explain_out_of_memory(split.device):
+    with _seeded(split.device, seed), micro_batch.explaining(split.device):
         for chips, y in _batches(split, settings, seed):
             augmented = _augmented(chips, settings, generator, centered=split.centered)
             loss = step(augmented, y)

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.common import log
 from numpy.typing import NDArray
 
-from clients.model_parts import ModelParts, batch_norm_entries, normalization_entries
+from clients.model_parts import ModelParts, entries_of, has_statistics, is_batch_norm
 from fl_app.methods import find_method
 from fl_app.models.network_trial import changing_buffers
 from fl_app.prepared_model import input_shapes
@@ -184,9 +184,10 @@ def model_cautions(settings: Settings, model: ModelParts) -> Iterator[str]:
 
 def _statistics_remedy(model: ModelParts, changing: frozenset[str]) -> str:
     """Return how to do without the running statistics that are sent, beside a larger budget."""
-    if changing <= batch_norm_entries(model.model):
+    if changing <= entries_of(model.model, is_batch_norm):
         return ", or set batch-norm to 'group' or 'local'"
-    if changing <= normalization_entries(model.model):  # instance normalization, which group leaves
+    # Instance normalization has statistics, too, and batch-norm=group leaves it.
+    if changing <= entries_of(model.model, has_statistics):
         return ", or set batch-norm to 'local'"
     return ""
 
@@ -209,11 +210,11 @@ def _private_mean(settings: Settings, model: ModelParts, folder: Path) -> Privat
         return None
     # Also buffers that a trial has not changed: what a site sends of one would have no noise.
     sent = (*model.running, *model.local)
-    replaced = batch_norm_entries(model.model)
+    replaced = entries_of(model.model, is_batch_norm)
     if sent:
         name = next((name for name in sent if name not in replaced), sent[0])
         remedy = "set batch-norm=group"
-        if name in normalization_entries(model.model) - replaced:
+        if name in entries_of(model.model, has_statistics) - replaced:
             remedy = "build the layer without them (track_running_stats=False)"
         elif name not in replaced:
             remedy = "register it with persistent=False if it is a constant, or remove it"
