@@ -6,25 +6,24 @@ reshapes a map by ``x.view(x.size(0), -1)`` fails on such memory, and keeps the 
 
 from __future__ import annotations
 
-from weakref import WeakSet
-
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from clients.loader import Chips
 
-_contiguous_models: WeakSet[nn.Module] = WeakSet()
+_CONTIGUOUS = "_rsdgc_contiguous"
+"""An attribute of a model, not a list of models: a copy of the model keeps it."""
 
 
 def keep_contiguous(model: nn.Module) -> None:
     """Leave a model, and the chips that it is given, in the order of their dimensions."""
-    _contiguous_models.add(model)
+    setattr(model, _CONTIGUOUS, True)
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:
     """Return the memory format of a model's kernels and chips."""
-    is_contiguous = model in _contiguous_models
+    is_contiguous = getattr(model, _CONTIGUOUS, False)
     return torch.contiguous_format if is_contiguous else torch.channels_last
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -24,3 +26,5 @@ def test_a_network_that_takes_contiguous_chips_gets_them() -> None:
     assert model.conv.weight.is_contiguous()
     assert train(model, split, train_settings(), 0).samples == 24
     assert score_model(model, split, 3).samples == 24
+    copied = copy.deepcopy(model)
+    assert train(place_model(copied, CPU), split, train_settings(), 0).samples == 24
