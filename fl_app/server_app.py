@@ -39,7 +39,7 @@ from rsdgc.frozen_part import FrozenPart
 from rsdgc.registry import add_code_dir
 from strategies import SiteManager, discover_sites
 from strategies.base import SiteStrategy
-from strategies.model_record import to_record, to_vector
+from strategies.model_record import array_values, to_record, to_vector
 from strategies.observer import Observers
 from strategies.round_log import log_times
 from strategies.sites import ModelCode
@@ -149,7 +149,7 @@ def _train_and_deliver(
     best = strategy.best
     if best.arrays is not None:
         parts.load_vector(to_vector(best.arrays, spec))
-        running = {name: best.arrays[name].numpy() for name in parts.running}
+        running = {name: array_values(best.arrays[name]) for name in parts.running}
         parts.load_arrays(running | strategy.final.local)
         active.write_model(model, modalities, BEST_MODEL_FILE)
         text = "best round on the validation splits: %d, balanced accuracy %.3f; its model is in %s"

@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord
 from rsdgc.errors import RunError
 from strategies.checkpoints import State
 from strategies.metrics import Scores
+from strategies.model_record import array_values
 
 
 class BestModel:
@@ -47,7 +48,7 @@ class BestModel:
 
     def state(self) -> State:
         """Return the model and its scores."""
-        arrays = {} if self.arrays is None else {n: a.numpy() for n, a in self.arrays.items()}
+        arrays = {} if self.arrays is None else {n: array_values(a) for n, a in self.arrays.items()}
         values: dict[str, Any] = {
             "round": self.round,
             "balanced_accuracy": self.balanced_accuracy,

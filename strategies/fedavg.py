@@ -27,7 +27,7 @@ from strategies.checkpoints import Checkpoints, State
 from strategies.differential_privacy import PrivateMean
 from strategies.downlink import Download
 from strategies.ledger import WHOLE_MODEL, Ledger, SiteEntry, layer_group
-from strategies.model_record import to_record, to_vector
+from strategies.model_record import array_values, to_record, to_vector
 from strategies.received_arrays import rebuilt_array, received_floats
 from strategies.replies import INVALID_UPLOAD, TrainReply
 from strategies.running_statistics import RunningStatistics
@@ -171,11 +171,13 @@ class DenseFedAvg(SiteStrategy):
 
     def _private_average(self, privacy: PrivateMean, server_round: int) -> ArrayRecord:
         """Return the global model, changed by the private mean of the sites' changes."""
-        before = {name: array.numpy() for name, array in self.arrays().items()}
+        before = {name: array_values(array) for name, array in self.arrays().items()}
         absent = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
 
         def change(model: ArrayRecord) -> Float32:
-            changes = absent | {name: array.numpy() - before[name] for name, array in model.items()}
+            changes = absent | {
+                name: array_values(array) - before[name] for name, array in model.items()
+            }
             return np.concatenate([changes[name].reshape(-1) for name in before])
 
         released = privacy.release(
@@ -198,7 +200,10 @@ class DenseFedAvg(SiteStrategy):
         """Return the Euclidean norm of a site's update."""
         sent = self.arrays()
         return math.hypot(
-            *(l2_norm((a.numpy() - sent[n].numpy()).reshape(-1)) for n, a in model.items())
+            *(
+                l2_norm((array_values(a) - array_values(sent[n])).reshape(-1))
+                for n, a in model.items()
+            )
         )
 
     def _combine(self, shares: Mapping[str, float]) -> tuple[ArrayRecord, Mapping[str, float]]:
@@ -209,7 +214,7 @@ class DenseFedAvg(SiteStrategy):
             trained = sent.copy()
             for layer, view in zip(spec.layers, spec.views(trained), strict=True):
                 if layer.name in model:
-                    view[:] = model[layer.name].numpy().reshape(-1)
+                    view[:] = array_values(model[layer.name]).reshape(-1)
             present = spec.present_layers(self.site_manager.lacking(self.site_manager.sites[name]))
             rule.add(name, SparseUpdate.from_dense(spec, trained - sent), weight, present)
         rule.clip(shares)
@@ -256,7 +261,7 @@ class DenseFedAvg(SiteStrategy):
 
     def state(self) -> State:
         """Return the model and its velocity."""
-        model = {name: array.numpy() for name, array in self.arrays().items()}
+        model = {name: array_values(array) for name, array in self.arrays().items()}
         velocity = self._fedavg.momentum_vector or []
         parts = {"model": State(model), "velocity": State(dict(zip(model, velocity, strict=False)))}
         return State.join(parts, {"layers": list(model)})

@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord
 from rsdgc import ModelSpec
 from rsdgc.arrays import Bools, Float32
 from rsdgc.errors import WireError
+from rsdgc.npy_format import read_npy_floats
 from strategies import messages
 from strategies.received_arrays import received_floats
 
@@ -29,13 +30,22 @@ def received_model(record: ArrayRecord, spec: ModelSpec) -> Float32:
     return np.concatenate([values.reshape(-1) for values in layers])
 
 
+def array_values(array: Array) -> Float32:
+    """Return the values of one of the server's own float32 arrays, read-only, without a copy.
+
+    ``Array.numpy()`` copies them, and parses the header as Python. Before Python 3.11.8 that fails
+    with a SystemError if another thread, such as a tracker's, parses something in that moment
+    (https://github.com/python/cpython/issues/106905).
+    """
+    return read_npy_floats(array.data, array.shape)
+
+
 def to_vector(record: ArrayRecord, spec: ModelSpec) -> Float32:
     """Join a model's arrays, one per layer, into one new vector, float32 [spec.size].
 
-    Its dtype and size are those of the arrays: for a record from a peer there is
-    :func:`received_model`.
+    Its size is that of the arrays: for a record from a peer there is :func:`received_model`.
     """
-    return np.concatenate([record[layer.name].numpy().reshape(-1) for layer in spec.layers])
+    return np.concatenate([array_values(record[layer.name]).reshape(-1) for layer in spec.layers])
 
 
 def to_record(vector: Float32, spec: ModelSpec, present: Bools | None = None) -> ArrayRecord:

@@ -31,7 +31,8 @@ def test_the_order_is_that_of_the_specification() -> None:
 
 def test_other_dtypes_are_not_converted_silently() -> None:
     record = ArrayRecord({layer.name: Array(np.zeros(layer.shape)) for layer in SPEC.layers})
-    assert to_vector(record, SPEC).dtype == np.float64
+    with pytest.raises(WireError, match="float32"):
+        to_vector(record, SPEC)
 
 
 def test_a_received_model_is_read_packed_or_by_layer() -> None:
