@@ -65,6 +65,7 @@ def test_the_method_alone_imports_neither_pytorch_nor_flower() -> None:
     assert loaded_by("rsdgc", "torch", "flwr", "pandas", "ray") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "modules",
     [

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import gpu
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_without_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from benchmarks import privacy_cost
 from tests.federation import make_data
 
 
+@pytest.mark.slow
 def test_a_row_for_each_noise_multiplier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

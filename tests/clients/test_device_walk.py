@@ -56,6 +56,7 @@ def make_split(modalities: list[np.ndarray], **settings: Any) -> SplitLoader:
     return SplitLoader(Arrays(modalities), np.arange(24), labels, normalization, GPU, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_model", "modalities", "settings", "batch_norm"),
     [
@@ -109,6 +110,7 @@ def test_a_round_stays_on_one_device(
         assert {tensor.device for tensor in model.state_dict().values()} == {GPU}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_bytes", [None, 0])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize(("balanced", "has_bf16"), [(False, True), (True, False)])

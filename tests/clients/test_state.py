@@ -295,6 +295,7 @@ def test_killed_at_every_step_it_is_the_old_or_the_new(
     assert len(list(folder.path.glob("*.f32"))) <= 4  # what was left over is gone
 
 
+@pytest.mark.slow
 def test_killed_for_real_it_is_whole(tmp_path: Path) -> None:
     script = f"""
         import itertools, os, signal

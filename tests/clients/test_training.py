@@ -157,6 +157,7 @@ def test_the_proximal_term_pulls_towards_the_received_model() -> None:
         torch.testing.assert_close(one - other, 0.1 * 0.5 * step, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_process_that_trains_does_not_import_the_compiler() -> None:
     """It takes longer than a small site's round, and every message has a process of its own."""
     program = """

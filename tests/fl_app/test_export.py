@@ -27,6 +27,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  
     return export_model(load_delivered(trained), out)
 
 
+@pytest.mark.slow
 def test_the_program_gives_what_the_network_gives(trained: Path, exported: Path) -> None:  # noqa: F811
     program = torch.export.load(exported / "model.pt2").module()
     image = np.random.default_rng(1).integers(0, 900, (3, 32, 32)).astype(np.float32)
@@ -135,6 +136,7 @@ def test_formats_that_cannot_be_written(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_several_modalities(fused: Path, tmp_path: Path) -> None:  # noqa: F811
     out = export_model(load_delivered(fused), tmp_path / "model")
     program = torch.export.load(out / "model.pt2").module()
@@ -142,6 +144,7 @@ def test_several_modalities(fused: Path, tmp_path: Path) -> None:  # noqa: F811
     assert result.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_only_exports_are_replaced(
     monkeypatch: pytest.MonkeyPatch,
     trained: Path,  # noqa: F811

@@ -111,6 +111,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_loaded(
 DEPLOYED = {"data-dir": "/srv/data"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "node", "remedy"),
     [
@@ -139,6 +140,7 @@ def test_a_share_of_a_node_that_is_none_is_refused(limits: list[float], share: o
         plan_gpu(settings, DEPLOYED | {"gpu-share": share}, model, [OPTICAL], GPU, 16)
 
 
+@pytest.mark.slow
 def test_a_smaller_micro_batch_is_announced(
     limits: list[float], data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -110,6 +110,7 @@ def published_algorithm(
     return start, reference.weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dgc", "rs-dgc-paper", "rs-dgc-static"])
 def test_rounds_of_one_step_are_the_published_algorithm(
     two_sites: Path, tmp_path: Path, method: str

@@ -131,6 +131,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["statistics", "gain", "hidden", "order", "mask"])
 def test_a_site_whose_constants_differ_is_sent_those_of_the_server(
     own: dict[str, Any],

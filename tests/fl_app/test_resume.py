@@ -118,6 +118,7 @@ def resume(data: Path, folder: Path, run_id: int = 8, **changes: Any) -> Loopbac
     return run(settings(data, folder, **chosen), run_id=run_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_at_a_checkpoint_ends_as_one_that_was_not_killed(
     data: Path, tmp_path: Path, whole: Path, step: str
@@ -151,6 +152,7 @@ def test_a_run_killed_at_every_step_one_after_the_other_ends_the_same(
     assert_equal_runs(long, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["topk", "fedavg"])
 def test_other_methods_resume_too_with_their_velocity(
     data: Path, tmp_path: Path, method: str

@@ -135,6 +135,7 @@ def test_running_statistics_of_a_built_in_network_travel_too(data: Path, tmp_pat
     assert any((array != 1).any() for array in variances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
 def test_what_the_models_reveal_of_a_site_is_reported(
     data: Path, tmp_path: Path, method: str
@@ -151,6 +152,7 @@ def test_what_the_models_reveal_of_a_site_is_reported(
         run(settings(data, tmp_path / "refused", model="mobilenet-v3", **noisy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2, 3, 5])
 def test_the_same_seed_gives_the_same_model_however_many_nodes_host_the_sites(
     data: Path, tmp_path: Path, watched: WatchedRun, nodes: int
@@ -265,6 +267,7 @@ def dropped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_bad_upload_is_refused_and_changes_nothing(
     data: Path, tmp_path: Path, dropped: Path, case: str

@@ -15,6 +15,7 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
     return make_formats(tmp_path_factory.mktemp("fuzz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mutants_are_right_or_refused(name: str, formats: dict[str, Format]) -> None:
     logging.disable(logging.CRITICAL)

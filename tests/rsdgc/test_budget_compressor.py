@@ -165,6 +165,7 @@ def test_uploads_shrink_stage_by_stage():
     assert sizes[0] > sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3, 5])
 @pytest.mark.parametrize("policy", ["update", "weight"])
 def test_a_resumed_training_equals_an_uninterrupted_one(at, policy):

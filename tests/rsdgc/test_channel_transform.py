@@ -180,6 +180,7 @@ sys.stdout.write(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["Haswell", "Prescott", "Sandybridge"])
 def test_the_bits_do_not_depend_on_the_machine(kernels: str) -> None:
     """Sums of products differ between these kernels of OpenBLAS and with the number of threads."""

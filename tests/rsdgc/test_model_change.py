@@ -134,6 +134,7 @@ def test_complex_entries_are_refused():
         ChangeCompressor({"z": np.zeros(3, np.complex64)})
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_damaged_bytes_raise_one_kind_of_error(data):
     before = model(0)

@@ -50,6 +50,7 @@ def dense_rule(name, rows, weights=None):
     return rule_of(name, uploads, spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 @given(st.data())
 def test_bit_equal_in_every_arrival_order(name, data):

@@ -193,6 +193,7 @@ class OtherSites(FakeSites):
         return -super().change(site, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rs-dgc", "fedavg"])
 def test_a_resumed_run_equals_the_uninterrupted(method: str, tmp_path: Path) -> None:
     sites = FakeSites(dense=method == "fedavg")

@@ -147,6 +147,7 @@ def strict_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [MessageType.TRAIN, MessageType.EVALUATE])
 @pytest.mark.parametrize("dense", [False, True], ids=["rs-dgc", "fedavg"])
 def test_a_hostile_reply_costs_its_site_the_round_and_nothing_else(

@@ -131,6 +131,7 @@ def is_refused(objects: Objects) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_malformed_objects_cost_their_site_its_rounds_and_nobody_else_anything(
     honest: tuple[str, SiteStrategy, np.ndarray[Any, Any]],
 ) -> None:
@@ -146,6 +147,7 @@ def test_malformed_objects_cost_their_site_its_rounds_and_nobody_else_anything(
     assert len({entry.bytes_up for entry in ledger.of(HOSTILE)}) > 5
 
 
+@pytest.mark.slow
 def test_large_uploads_are_refused_and_change_nobodys_budget(
     honest: tuple[str, SiteStrategy, np.ndarray[Any, Any]],
 ) -> None:
@@ -158,6 +160,7 @@ def test_large_uploads_are_refused_and_change_nobodys_budget(
     assert ledger.totals()["dense_bytes_up"] == SPEC.dense_bytes * ROUNDS * len(HONEST)
 
 
+@pytest.mark.slow
 def test_errors_count_their_bytes(
     honest: tuple[str, SiteStrategy, np.ndarray[Any, Any]],
 ) -> None:
@@ -170,6 +173,7 @@ def test_errors_count_their_bytes(
     assert not ledger.of(HOSTILE)[0].silent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_no_change_of_a_reply_ends_a_run(method: str) -> None:
     """Changes that leave a message intact may be accepted; whatever it is, the others go on."""

@@ -70,6 +70,7 @@ def test_a_list_holds_each_object_once_and_children_first() -> None:
     assert len(listed) == len(set(listed))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)  # for the thorough profile
 @pytest.mark.parametrize("make", [reply, dense])
 def test_a_changed_reply_opens_or_is_refused(make: object) -> None:

@@ -133,6 +133,7 @@ def test_a_hostile_site_is_asked_less_often_and_the_result_is_the_same(
     assert ledger.count('"phase": "suspended"') == 3
 
 
+@pytest.mark.slow
 def test_a_site_that_never_replies_costs_few_rounds_their_time_out() -> None:
     grid = loopback(FakeSites())
     grid.fault = lambda message, reply: (
@@ -162,6 +163,7 @@ def test_a_run_without_refusals_is_the_same_with_and_without() -> None:
     assert "suspended" not in one.ledger.refusals
 
 
+@pytest.mark.slow
 def test_a_resumed_run_sets_the_same_sites_aside(tmp_path: Path) -> None:
     folders = tmp_path / "whole", tmp_path / "resumed"
     for folder in folders:

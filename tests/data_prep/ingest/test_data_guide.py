@@ -92,6 +92,7 @@ def test_names_mean_what_the_guide_says(
     assert [modality.name for modality in meta.modalities] == quoted(modalities)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "options", "line", "because", "remedy"), rows("What is refused, and why")
 )

@@ -98,6 +98,7 @@ def contents(store: Store) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.path.iterdir()}
 
 
+@pytest.mark.slow
 def test_processes_and_jobs_do_not_change_the_store(
     cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def test_processes_and_jobs_do_not_change_the_store(
         assert column(cut.manifest, name).tolist() == column(alone.manifest, name).tolist()
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_with_what_is_left(
     cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

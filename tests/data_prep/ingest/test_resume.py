@@ -92,6 +92,7 @@ def test_a_killed_call_goes_on_with_what_is_left(
     assert sorted(p.name for p in src.parent.iterdir()) == ["src", "store", "whole"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joins", [1, 2, 4])
 def test_a_call_killed_while_parts_are_moved_goes_on(
     src: Path, monkeypatch: pytest.MonkeyPatch, joins: int
@@ -138,6 +139,7 @@ def test_a_store_is_made_within_the_space_announced(
     assert facts["most_bytes"] < max(taken) < 2 * facts["most_bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", bytes(500)])
 def test_a_result_that_lost_its_content_is_made_again(
     src: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
@@ -244,6 +246,7 @@ def test_a_dead_worker_is_named_and_its_parts_stay(
     assert len(ingest_scenes(src, src.parent / "store", chip_px=8)) == 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_stores_are_the_same_whoever_does_the_jobs(src: Path, processes: int) -> None:
     filters = list(warnings.filters)

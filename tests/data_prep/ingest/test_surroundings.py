@@ -100,6 +100,7 @@ def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
         ingest_scenes(tmp_path / "src", tmp_path / "file" / "store", chip_px=8)
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_fit_leaves_nothing_and_goes_on_later(tmp_path: Path) -> None:
     """A limit on the size of files stands for a disk that is full: writing fails half way."""
     write_scene(tmp_path / "src", size=256)

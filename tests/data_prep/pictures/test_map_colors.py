@@ -83,6 +83,7 @@ def touching(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[Cover, Cover
     return pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vision", VISIONS)
 def test_classes_that_touch_on_a_synthetic_map_differ_in_every_vision(
     touching: set[tuple[Cover, Cover]], vision: str

@@ -100,6 +100,7 @@ def test_a_complete_run_counts_wherever_the_comparison_is_started(
         compare(tmp_path / "data", out, [trial], {**common, "init-weights": "v.safetensors"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "budget", "kept", "momentum"),
     [
@@ -137,6 +138,7 @@ def test_a_complete_run_counts_if_its_server_momentum_was_the_same(
         assert compare(tmp_path / "data", out, [trial], common).exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_resumes_where_it_stopped(
     data: Path,
     tmp_path: Path,

@@ -16,6 +16,7 @@ def test_a_model_that_is_built_in_needs_no_check() -> None:
     check_model("small-cnn", "", None)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_model_or_weights_is_said_as_ever(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,6 +32,7 @@ def test_what_is_wrong_with_model_or_weights_is_said_as_ever(
         check_model("own_model:missing", str(tmp_path), None)
 
 
+@pytest.mark.slow
 def test_a_model_whose_import_ends_the_process_is_named(tmp_path: Path) -> None:
     (tmp_path / "sudden_end.py").write_text(f"import os\nos._exit({os.EX_SOFTWARE})\n")
     with pytest.raises(RunError, match=f"model sudden_end:x ended early .* {os.EX_SOFTWARE} "):

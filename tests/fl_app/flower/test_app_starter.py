@@ -129,6 +129,7 @@ def collected(starter: AppStarter, task_id: int) -> App:
     return app
 
 
+@pytest.mark.slow
 def test_a_sites_app_that_is_never_ready_is_started_again_and_given_up_on(
     starter: AppStarter, capsys: pytest.CaptureFixture[str]
 ) -> None:

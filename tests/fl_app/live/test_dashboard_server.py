@@ -127,6 +127,7 @@ def test_a_folder_that_is_no_run_is_refused(
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_the_page_follows_the_run(run_folder: Path) -> None:
     (run_folder / "summary.json").unlink()
     lines = {}
@@ -179,6 +180,7 @@ def test_names_from_the_data_are_escaped(run_folder: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_its_ordinary_end(run_folder: Path) -> None:
     # A shell ignores SIGINT for what it runs in the background: these tests, for instance.
     command = ["env", "--default-signal=INT", sys.executable]

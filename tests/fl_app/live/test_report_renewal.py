@@ -38,6 +38,7 @@ def test_an_interim_report_says_what_it_is(run_folder: Path) -> None:
     assert "Final model" not in page
 
 
+@pytest.mark.slow
 def test_commands_can_be_copied_whatever_the_folder_is_called(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "Anna's runs" / "first & last", data_path="/nowhere")
     report = write_report(folder).read_text()
@@ -88,6 +89,7 @@ def test_a_renewal_at_work_is_ended_with_the_run(
     assert not (run_folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_takes_its_renewal_with_it(run_folder: Path) -> None:
     begin(run_folder, 5)
     code = (

@@ -52,6 +52,7 @@ def signature(folder: Path, name: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 def test_equal_sources_have_one_signature_on_every_machine(folders: list[Path]) -> None:
     here = code_signature("their_network")
     (folders[1] / "__pycache__").mkdir()

@@ -162,6 +162,7 @@ def test_names_that_tell_no_modality_apart_are_refused(names: tuple[str, str], w
         build("fusion-concat", tuple(modality(name, 1, 5) for name in names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUSED)
 def test_what_only_both_modalities_tell_is_learned(name: str) -> None:
     pair = (modality("optical", 2, 4), modality("elevation", 1, 2))

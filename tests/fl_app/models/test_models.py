@@ -50,6 +50,7 @@ def test_least_chip_is_enough_for_training(name: str) -> None:
     assert logits.shape == (4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VGG)
 def test_vgg_takes_small_chips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # 140 million values need not be drawn to see that the shapes fit.

@@ -36,6 +36,7 @@ def prepared(case: dict[str, Any]) -> tuple[torch.nn.Module, list[tuple[int, int
     return model, input_shapes(settings.model, modalities)
 
 
+@pytest.mark.slow
 @cases
 def test_no_network_mixes_devices(case: dict[str, Any]) -> None:
     with fake_cuda(), torch.device(GPU):
@@ -51,6 +52,7 @@ def test_no_network_mixes_devices(case: dict[str, Any]) -> None:
             assert model(None, *chips[1:]).device == GPU
 
 
+@pytest.mark.slow
 @cases
 def test_every_network_has_a_trial_step(
     case: dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -24,6 +24,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     return root / "run"
 
 
+@pytest.mark.slow
 def test_coarser_modalities_are_read_at_their_own_resolution(
     monkeypatch: pytest.MonkeyPatch, fused: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

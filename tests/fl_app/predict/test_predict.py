@@ -254,6 +254,7 @@ def test_an_empty_map_is_noted(
     assert (read(scene.parent / "map.tif") > 0).any()
 
 
+@pytest.mark.slow
 def test_patches_label_their_central_pixels(
     monkeypatch: pytest.MonkeyPatch, patches: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_mean_is_that_of_pixels_with_a_value() -> None:
     assert list(check.notes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1, 40])
 def test_a_scene_in_another_unit_is_noted_and_mapped(
     factor: int,

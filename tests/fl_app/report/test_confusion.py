@@ -30,6 +30,7 @@ def test_a_perfect_model_makes_none() -> None:
     assert worst_mistakes(np.diag([3, 4]), ["a", "b"]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 10, 21, 45])
 def test_confusion_matrices_of_any_size(num_classes: int) -> None:
     rng = np.random.default_rng(0)

@@ -183,6 +183,7 @@ def test_names_from_the_data_cannot_inject_anything(tmp_path: Path) -> None:
     assert quotes in page.text
 
 
+@pytest.mark.slow
 def test_images_without_scenes_are_shown_as_a_gallery(
     tmp_path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ def test_the_command_names_the_folder_of_code_where_it_is_needed(
     assert ("code-dir=/home/me/code" in shlex.split(command_text(read_run(folder)))) is told
 
 
+@pytest.mark.slow
 def test_the_title_names_the_sites_where_each_has_data_of_its_own(tmp_path: Path) -> None:
     """In a deployment the summary has the name of the first site's store."""
     few = make_run(tmp_path / "few", data_path="", sites=["oslo", "porto", "quito"], dataset="oslo")

@@ -70,6 +70,7 @@ def test_a_tracked_run_has_the_same_result(data: Path, untracked: Path, tmp_path
     assert told[-1][1]["final/compression_total"] == summary.compression_total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"), [("NoStart", "ConnectionError: no server"), ("NoLog", "disk full")]
 )
@@ -106,6 +107,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_same_tracked_run(
     data: Path, untracked: Path, tmp_path: Path
 ) -> None:
