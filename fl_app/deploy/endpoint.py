@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rsdgc.errors import RunError, SettingError
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
+"""For a reply: over a slow link or from a busy machine, the TLS handshake alone takes seconds."""
 CONTROL_PATH = "/v1/control/list-runs"
 """One of the calls that start, read and stop runs; sites must not reach any of them."""
 
