@@ -63,8 +63,11 @@ class PhysicalModel(nn.Module):
     def forward(self, *chips: Tensor) -> Tensor:
         """Return probabilities (n, classes) of chips, one tensor (n, bands, px, px) a modality."""
         normalized = [
-            torch.nan_to_num(
-                (x - self.get_buffer(f"mean_{i}")) * self.get_buffer(f"slope_{i}"), nan=0.0
+            # As in training: what is not finite, infinity too, is the mean.
+            torch.where(
+                torch.isfinite(x),
+                (x - self.get_buffer(f"mean_{i}")) * self.get_buffer(f"slope_{i}"),
+                0.0,
             )
             for i, x in enumerate(chips)
         ]

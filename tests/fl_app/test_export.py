@@ -41,6 +41,21 @@ def test_the_program_gives_what_the_network_gives(trained: Path, exported: Path)
         np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
+def test_what_is_not_finite_is_the_mean_as_in_training(trained: Path) -> None:  # noqa: F811
+    """A ratio of bands is infinite where the second is 0."""
+    physical = PhysicalModel(load_delivered(trained)).eval()
+    chips = torch.from_numpy(np.random.default_rng(1).uniform(300, 600, (2, 3, 8, 8)))
+    chips = chips.to(torch.float32)
+    holes = [chips.clone() for _ in range(3)]
+    for values, fill in zip(holes, (np.nan, np.inf, -np.inf), strict=True):
+        values[:, :, 2:5, 3] = fill
+    with torch.inference_mode():
+        expected, *others = [physical(values) for values in holes]
+    assert torch.isfinite(expected).all()
+    for result in others:
+        torch.testing.assert_close(result, expected)
+
+
 def test_the_record_and_the_card_say_what_it_takes(trained: Path, exported: Path) -> None:  # noqa: F811
     record = json.loads((exported / "model.json").read_text())
     assert record["modalities"][0]["bands"] == list(BANDS)
