@@ -15,11 +15,12 @@ from torch import nn
 
 from data_prep.common_statistics import CommonStatistics
 from data_prep.dataset import open_data
+from data_prep.store import Store
 from fl_app.models import accepts_missing, takes_modalities
 from fl_app.prepared_model import prepare_model
 from fl_app.runs.folder import BEST_MODEL_FILE, MODEL_FILE
 from fl_app.runs.inputs import RunInputs
-from fl_app.runs.records import RunConfig, RunSummary, damaged
+from fl_app.runs.records import RunConfig, RunData, RunSummary, damaged
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
 from fl_app.site_entries import BATCH_NORM, entries_at_sites, read_site_entries
@@ -177,20 +178,17 @@ def load_delivered(
     """
     config, summary = RunConfig.read(folder), RunSummary.read(folder)
     recorded = config.data
-    inputs = RunInputs.read(folder)
-    if data is not None:
-        inputs = RunInputs.of(open_data(data).store)
-    elif inputs is None and recorded.path and Path(recorded.path).is_dir():
-        inputs = RunInputs.of(open_data(recorded.path).store)  # a run of an earlier version
+    given = None if data is None else open_data(data).store
     classes = tuple(summary.classes or recorded.classes)
+    inputs, codes = _inputs(folder, recorded, classes, given)
     modalities = tuple(recorded.modalities)
     if not modalities:
-        if data is None:
+        if given is None:
             raise RunFolderError(
                 f"{folder} is of an earlier version and lists no bands: name the store that it was "
                 "trained on with --data"
             )
-        modalities = modality_infos(open_data(data).store)
+        modalities = modality_infos(given)
     chip_px = recorded.chip_px or max(modality.px for modality in modalities)
     path = folder / (BEST_MODEL_FILE if best else MODEL_FILE)
     if best and not path.is_file():
@@ -212,9 +210,6 @@ def load_delivered(
         with torch.no_grad():
             for key, array in entries.items():
                 state[key].copy_(torch.from_numpy(array))
-    codes = tuple(inputs.class_codes) if inputs else ()
-    if len(codes) != len(classes):
-        codes = tuple(range(1, len(classes) + 1))
     by_name = {each.name: each for each in inputs.modalities} if inputs else {}
     return DeliveredModel(
         folder=folder,
@@ -222,7 +217,9 @@ def load_delivered(
         name=config.model,
         network=network,
         modalities=modalities,
-        statistics=_statistics(folder, modalities, inputs, data),
+        statistics=_statistics(
+            folder, modalities, inputs if given is None else RunInputs.of(given), data
+        ),
         resolutions=tuple(
             by_name[each.name].resolution if each.name in by_name else 0.0 for each in modalities
         ),
@@ -236,6 +233,26 @@ def load_delivered(
         site=name,
         site_entries=entries,
     )
+
+
+def _inputs(
+    folder: Path, recorded: RunData, classes: tuple[str, ...], given: Store | None
+) -> tuple[RunInputs | None, tuple[int, ...]]:
+    """Return what is known of the run's data, and the codes of its classes in label rasters.
+
+    What the run recorded comes first: the store that is given may have other classes.
+    """
+    inputs, store = RunInputs.read(folder), given
+    codes = inputs.class_codes if inputs else []
+    if inputs is None and store is None and recorded.path and Path(recorded.path).is_dir():
+        store = open_data(recorded.path).store  # of a run of an earlier version
+    if inputs is None and store is not None:
+        inputs = RunInputs.of(store)
+        by_class = dict(zip(store.classes, store.meta.class_codes, strict=True))
+        codes = [by_class[name] for name in classes if name in by_class]
+    if len(codes) != len(classes):
+        return inputs, tuple(range(1, len(classes) + 1))
+    return inputs, tuple(codes)
 
 
 def _statistics(

@@ -132,6 +132,11 @@ def open_archive(src: str | os.PathLike[str]) -> Archive:
     return Archive(path, root, path.stem, _by_folder(usable), kept_out)
 
 
+def file_on_disk(path: Path) -> Path:
+    """Return the file that holds one of an archive: the zip file, or the file itself."""
+    return _parse(str(path))[0]
+
+
 def _slashed(name: str) -> str:
     """Write the name of a zip file's entry as GDAL does: some programs divide it by backslashes."""
     return name.replace("\\", "/")

@@ -38,18 +38,24 @@ def agree_modalities(scenes: Sequence[Scene], nodata: Nodata) -> list[ModalityMe
     first = scenes[0]
     wanted = {modality.name: modality for modality in first.modalities}
     check_modality_names("--nodata", nodata if isinstance(nodata, Mapping) else (), first)
-    for name, value in nodata.items() if isinstance(nodata, Mapping) else ():
-        dtype = wanted[name].files[0].source_dtype
-        if math.isfinite(value) and usable_nodata(value, dtype) is None:
-            raise SettingError(
-                f"--nodata {name}={value:g} is not a value of {dtype}, the type of {name}'s files: "
-                "give a value that they hold, or leave it out"
-            )
+    check_nodata_values(nodata, wanted)
     for scene in scenes[1:]:
         _check_like(first, scene)
     reference = first.reference
     order = sorted(first.modalities, key=lambda modality: reference not in modality.files)
     return [_describe(modality.name, scenes, nodata) for modality in order]
+
+
+def check_nodata_values(nodata: Nodata, modalities: Mapping[str, ModalityFiles]) -> None:
+    """Raise SettingError if the files of a modality cannot hold the value that it is given."""
+    given = nodata if isinstance(nodata, Mapping) else {}
+    for name in given.keys() & modalities.keys():
+        value, dtype = given[name], modalities[name].files[0].source_dtype
+        if math.isfinite(value) and usable_nodata(value, dtype) is None:
+            raise SettingError(
+                f"--nodata {name}={value:g} is not a value of {dtype}, the type of {name}'s files: "
+                "give a value that they hold, or leave it out"
+            )
 
 
 def check_modality_names(option: str, names: Iterable[str], scene: Scene) -> None:

@@ -172,10 +172,7 @@ class SceneReader:
                 continue
             images.append(fill_invalid(values, seen, meta.nodata))
             valid.append(seen)
-            every = seen.all(axis=0)
-            if factor > 1:
-                every = every.repeat(factor, axis=0).repeat(factor, axis=1)
-            usable &= every
+            usable &= self._on_grid(seen.all(axis=0), factor, start, usable.shape)
         # masks, the area and labels end with the grid, and are extended like the modalities
         last = min(stop, self.grid.height)
         for window, rule in self._masks:
@@ -231,11 +228,32 @@ class SceneReader:
             values, valid = values[order], None if valid is None else valid[order]
         return self._extended(values, valid, stop - start, factor)
 
+    def _on_grid(
+        self, valid: NDArray[np.bool_], factor: int, start: int, shape: tuple[int, ...]
+    ) -> NDArray[np.bool_]:
+        """Spread the validity of a modality's pixels (h, w) over those of the grid.
+
+        Where the grid's side is no multiple of the factor, its last pixels, fewer than one of the
+        modality's, are as their neighbors.
+        """
+        if factor == 1:
+            return valid
+        result = np.zeros(shape, np.bool_)
+        spread = valid.repeat(factor, axis=0).repeat(factor, axis=1)
+        result[: spread.shape[0], : spread.shape[1]] = spread[: shape[0], : shape[1]]
+        bottom, right = self.grid.height - start, self.grid.width - self._cols[0]
+        covered = bottom - self.grid.height % factor
+        result[covered:bottom] = result[covered - 1 : covered]
+        covered = right - self.grid.width % factor
+        result[:, covered:right] = result[:, covered - 1 : covered]
+        return result
+
     def _extended(
         self, values: NDArray[Any], valid: NDArray[np.bool_] | None, height: int, factor: int = 1
     ) -> Band:
         """Fill what lies beyond the lower and right edges by reflection, as invalid pixels."""
-        missing = (0, height - values.shape[1]), (0, self._missing_cols // factor)
+        width = (self._cols[1] - self._cols[0] + self._missing_cols) // factor
+        missing = (0, height - values.shape[1]), (0, width - values.shape[2])
         if not any(map(sum, missing)):
             return values, valid
         margins = [(0, 0), *missing]

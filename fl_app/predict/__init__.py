@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 
 from clients.training import choose_device
+from data_prep.ingest.archive import file_on_disk
 from data_prep.ingest.options import SceneOptions
 from data_prep.rasters import gdal_environment
 from fl_app.delivered_model import DeliveredModel
@@ -99,7 +101,7 @@ def predict_scenes(
             for source in sources
             for scene in find_inputs(source, model, options.scenes, options.bands)
         ]
-        targets = _targets(scenes, out)
+        targets = _targets(scenes, out, probabilities=options.probabilities)
         # Everything is checked before hours go into the first scene.
         axes = [_axes(scene, model, options) for scene in scenes]
         keys = [_key(scene, model, options) for scene in scenes]
@@ -183,22 +185,32 @@ def probabilities_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}-probabilities{target.suffix}")
 
 
-def _targets(scenes: Sequence[SceneInput], out: Path) -> list[Path]:
+def _targets(scenes: Sequence[SceneInput], out: Path, *, probabilities: bool) -> list[Path]:
     if out.suffix.lower() in MAP_SUFFIXES and not out.is_dir():
         if len(scenes) > 1:
             raise SettingError(f"--out {out} is one map for {len(scenes)} scenes: name a folder")
         return [out]
     targets = [out / f"{scene.name}.tif" for scene in scenes]
-    for target in targets:
+    for scene, target in zip(scenes, targets, strict=True):
         if targets.count(target) > 1:
             raise SettingError(f"two scenes are called {target.stem}: predict them apart")
+        if not Path(os.path.abspath(target)).is_relative_to(os.path.abspath(out)):
+            raise SettingError(
+                f"the map of scene {scene.name} would be {target}, outside of {out}: give the "
+                "scene another name"
+            )
+        if probabilities and probabilities_path(target) in targets:
+            raise SettingError(
+                f"{probabilities_path(target)} would be the map of a scene and the probabilities "
+                f"of {scene.name}: predict them apart"
+            )
     return targets
 
 
 def _axes(
     scene: SceneInput, model: DeliveredModel, options: PredictOptions
 ) -> tuple[WindowAxis, WindowAxis]:
-    grid, side = scene.source.grid, model.chip_px
+    grid, side = scene.source.grid, model.chip_px // scene.unit
     stride = options.stride_px
     if model.centered:
         if side // 2 >= min(grid.height, grid.width):
@@ -209,6 +221,11 @@ def _axes(
         rows = WindowAxis.of_patches(grid.height, side, stride or 1)
         return rows, WindowAxis.of_patches(grid.width, side, stride or 1)
     step = math.lcm(*(meta.factor for meta in scene.source.modalities))
+    if step > min(grid.height, grid.width):
+        raise DataError(
+            f"scene {scene.name} is {grid.height}×{grid.width} px: the model needs {step} px and "
+            "more, a pixel of its coarsest modality"
+        )
     stride = stride or max(step, side // 2 // step * step)
     rows = WindowAxis.of_chips(grid.height, side, stride, step)
     return rows, WindowAxis.of_chips(grid.width, side, stride, step)
@@ -220,11 +237,17 @@ def _key(scene: SceneInput, model: DeliveredModel, options: PredictOptions) -> s
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     files = []
     for path in scene.paths:
-        facts = path.stat() if path.exists() else None  # within a zip file there is none
+        held = file_on_disk(path)
+        facts = held.stat() if held.exists() else None
         files.append([str(path), facts and facts.st_size, facts and facts.st_mtime_ns])
+    source = scene.source
+    # A description may give other bands and scales to the same files.
+    read_as = [repr(part) for part in (source.scene.modalities, source.scene.masks, source.meta)]
+    read_as += [repr(source.modalities), repr(scene.unit)]
     statistics = [[s.mean.tolist(), s.std.tolist()] for s in model.statistics]
     asked = [options.stride_px, options.bands, options.probabilities, repr(options.scenes)]
     content = [weights, model.name, model.classes, model.class_codes, statistics, files, asked]
+    content.append(read_as)
     if model.site:
         entries = hashlib.sha256()
         for name, array in sorted(model.site_entries.items()):
@@ -235,16 +258,15 @@ def _key(scene: SceneInput, model: DeliveredModel, options: PredictOptions) -> s
 
 def _check_target(target: Path, key: str, options: PredictOptions) -> bool:
     """Return whether a map stands already; raise an error if something else is in its place."""
-    if not target.exists():
-        return False
-    tag = read_tag(target) if target.is_file() else None
-    if tag == key and (not options.probabilities or probabilities_path(target).exists()):
-        return True
-    if tag is None:
-        raise SettingError(f"{target} exists and is no predicted map: choose another --out")
-    if not options.force:
-        raise SettingError(
-            f"{target} is a map of another model, scene or stride: choose another --out, or "
-            "replace it with --force"
-        )
-    return False
+    files = [target, *([probabilities_path(target)] if options.probabilities else [])]
+    found = [path for path in files if path.exists()]
+    tags = [read_tag(path) if path.is_file() else None for path in found]
+    for path, tag in zip(found, tags, strict=True):
+        if tag is None:
+            raise SettingError(f"{path} exists and is no predicted map: choose another --out")
+        if tag != key and not options.force:
+            raise SettingError(
+                f"{path} is a map of another model, scene or stride: choose another --out, or "
+                "replace it with --force"
+            )
+    return found == files and set(tags) == {key}

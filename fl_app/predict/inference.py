@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -93,6 +94,7 @@ class SceneClassifier:
             )
             for meta, statistics in zip(scene.source.modalities, own, strict=True)
         ]
+        self._step = math.lcm(*(meta.factor for meta in scene.source.modalities))
         self._micro_batch = MicroBatch()
         self.values = ValueCheck(scene.source.modalities)
 
@@ -119,16 +121,24 @@ class SceneClassifier:
         start, side = int(self._rows.starts[number]), self._rows.side
         if self._rows.centered:
             return self._read_patches(reader, start, side)
-        rows = reader.rows(start, start + side)
+        stop = start + side
+        if self._rows.spans[number, 1] > stop:  # a rest that is smaller than a coarse pixel
+            stop += self._step
+        rows = reader.rows(start, stop)
         # A row of windows that reaches beyond the scene is filled by reflection, as at ingestion.
         counts = np.zeros(rows.usable.shape[1] + 1, np.int64)
-        np.cumsum(rows.usable.sum(axis=0), out=counts[1:])
+        np.cumsum(rows.usable[:side].sum(axis=0), out=counts[1:])
         shares = (counts[self._cols.starts + side] - counts[self._cols.starts]) / side**2
         usable = rows.usable[: self._rows.length - start, : self._cols.length]
         valid = (shares >= self._min_valid) & (shares > 0)
         # Copied, for the next reading may overwrite them.
-        images = [image.copy() for image in rows.images]
-        return _Band(images, valid, start, usable.copy(), self._masks(rows))
+        heights = [side // meta.factor for meta in self._scene.source.modalities]
+        images = [image[:, :px].copy() for image, px in zip(rows.images, heights, strict=True)]
+        masks = [
+            None if mask is None else mask[:, :px]
+            for mask, px in zip(self._masks(rows), heights, strict=True)
+        ]
+        return _Band(images, valid, start, usable.copy(), masks)
 
     def _read_patches(self, reader: SceneReader, start: int, side: int) -> _Band:
         height, width, radius = self._rows.length, self._cols.length, side // 2

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from data_prep.foreign_errors import cause_of
 from data_prep.ingest.grid import Grid
 from data_prep.pictures.map_colors import class_colors
-from fl_app.predict.unfinished import UnfinishedMap
+from fl_app.predict.unfinished import WORK_FILES, UnfinishedMap
 from fl_app.predict.windows import WindowAxis
 from rsdgc.durable import replace_file, replace_text
 from rsdgc.errors import DataError
@@ -170,9 +170,8 @@ def write_maps(
     values = np.array([*legend.codes, legend.nodata], legend.dtype)
     counts = np.zeros(len(legend.codes), np.int64)
     shape = {"height": axes[0].length, "width": axes[1].length}
-    place = {} if grid.crs is None else {"crs": grid.crs, "transform": grid.transform}
-    work = unfinished.folder / "classes.tif"
-    work_probabilities = unfinished.folder / "probabilities.tif"
+    place = {"crs": grid.crs, "transform": grid.transform} if grid.is_placed else {}
+    work, work_probabilities = (unfinished.folder / name for name in WORK_FILES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -7,14 +7,15 @@ modalities is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.ingest.class_list import ClassList
 from data_prep.ingest.grid import Grid, check_alignable, grid_of
 from data_prep.ingest.label_format import LabelRules
-from data_prep.ingest.modalities import with_override
+from data_prep.ingest.modalities import check_modality_names, check_nodata_values, with_override
 from data_prep.ingest.no_labels import NoLabels
 from data_prep.ingest.options import SceneOptions
 from data_prep.ingest.plan import scenes_of
@@ -43,13 +44,16 @@ class SceneInput:
     present: tuple[bool, ...]
     """For each modality of the run, whether the scene has it."""
     notes: tuple[str, ...]
+    unit: int = 1
+    """Pixels of the run's grid along the side of one of the scene's: 2 where the modalities of
+    10 m are missing and those of 20 m are there."""
 
     @property
     def paths(self) -> list[Path]:
         """Files that are read."""
-        return [file.path for file in self.source.scene.images] + [
-            mask.file.path for mask in self.source.scene.masks
-        ]
+        scene, area = self.source.scene, self.source.area
+        paths = [path for path in scene.paths if path != scene.labels.path]
+        return paths if area is None else [*paths, area.path]
 
 
 def find_inputs(
@@ -124,8 +128,14 @@ def _fit(scene: Scene, model: DeliveredModel, options: SceneOptions) -> SceneInp
         )
     used = [modality for modality in model.modalities if modality.name in files]
     chosen = replace(scene, modalities=[files[modality.name] for modality in used])
+    if isinstance(options.nodata, Mapping):
+        foreign = options.nodata.keys() - {modality.name for modality in model.modalities}
+        check_modality_names("--nodata", foreign, replace(scene, modalities=[*files.values()]))
+        check_nodata_values(options.nodata, files)
+    unit = _unit(chosen, used, model)
     metas = tuple(
-        _describe(chosen, files[modality.name], modality, model, options) for modality in used
+        _describe(chosen, files[modality.name], modality, model.factor(modality) // unit, options)
+        for modality in used
     )
     grid = grid_of(chosen.reference)
     for file in chosen.rasters:
@@ -136,16 +146,27 @@ def _fit(scene: Scene, model: DeliveredModel, options: SceneOptions) -> SceneInp
     left_out = [name for name in files if name not in {modality.name for modality in used}]
     notes = [f"{scene.name}: {', '.join(left_out)} not used"] * bool(left_out)
     notes += [f"{scene.name}: without {', '.join(lacking)}"] * bool(lacking)
-    return SceneInput(
-        scene.name, source, present, (*notes, *_resolution_notes(scene.name, grid, model))
-    )
+    notes += [f"{scene.name}: {note}" for file in chosen.rasters for note in file.notes]
+    notes += _resolution_notes(scene.name, grid, model, unit)
+    return SceneInput(scene.name, source, present, tuple(notes), unit)
+
+
+def _unit(scene: Scene, used: Sequence[ModalityInfo], model: DeliveredModel) -> int:
+    """Return how many pixels of the run's grid, along a side, one of the scene's covers.
+
+    More than 1 where the finest modalities are missing: the scene's grid is that of a coarser one.
+    """
+    factors = {modality.name: model.factor(modality) for modality in used}
+    unit = math.gcd(*factors.values())
+    reference = next(each.name for each in scene.modalities if scene.reference in each.files)
+    return unit if factors[reference] == unit else 1
 
 
 def _describe(
     scene: Scene,
     files: ModalityFiles,
     wanted: ModalityInfo,
-    model: DeliveredModel,
+    factor: int,
     options: SceneOptions,
 ) -> ModalityMeta:
     """Describe a modality as it is read: with the run's bands and factor, the files' own values."""
@@ -165,13 +186,13 @@ def _describe(
         dtype=rasters[0].dtype,
         nodata=shared_nodata(rasters),
         resolution=rasters[0].resolution,
-        factor=model.factor(wanted),
+        factor=factor,
         scale=[scales[i] for i in order] if scales else [],
         offset=[offsets[i] for i in order] if offsets else [],
     )
 
 
-def _resolution_notes(name: str, grid: Grid, model: DeliveredModel) -> Iterator[str]:
+def _resolution_notes(name: str, grid: Grid, model: DeliveredModel, unit: int) -> Iterator[str]:
     """Note where a scene's pixels are of another size than those of training."""
     factors = [model.factor(modality) for modality in model.modalities]
     trained = [
@@ -181,10 +202,10 @@ def _resolution_notes(name: str, grid: Grid, model: DeliveredModel) -> Iterator[
     ]
     if grid.crs is None or not trained or trained[0] == 1:
         return
-    own = abs(grid.transform.a)
-    larger = max(own, trained[0]) / min(own, trained[0])
+    own, expected = abs(grid.transform.a), trained[0] * unit
+    larger = max(own, expected) / min(own, expected)
     if larger > RESOLUTION_TOLERANCE:
         yield (
             f"{name}: its pixels are {own:g} CRS units wide, those of training were "
-            f"{trained[0]:g}; the model knows the ground at that size only"
+            f"{expected:g}; the model knows the ground at that size only"
         )

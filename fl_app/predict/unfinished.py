@@ -23,11 +23,15 @@ from numpy.typing import NDArray
 
 from fl_app.predict.inference import RowOfWindows
 from fl_app.predict.windows import WindowAxis
-from rsdgc.durable import make_folder, replace_text
+from rsdgc.durable import DRAFT, make_folder, replace_text
 from rsdgc.errors import DataError
 
 SAVE_INTERVAL_S = 5.0
 _KEY, _ROWS = "key", "rows"
+_ARRAYS = ("probabilities", "valid", "usable")
+WORK_FILES = ("classes.tif", "probabilities.tif")
+"""What the map and its probabilities are made of."""
+_OWN = frozenset((_KEY, _ROWS, *_ARRAYS, *WORK_FILES))
 
 
 class UnfinishedMap:
@@ -40,7 +44,8 @@ class UnfinishedMap:
         rows, cols = axes
         key_file = self.folder / _KEY
         known = key_file.read_text(encoding="utf-8") if key_file.is_file() else None
-        if self.folder.exists() and known is None and any(self.folder.iterdir()):
+        # A process that was killed, or found the disk full, may have left any part of it.
+        if self.folder.exists() and not all(map(_is_own, self.folder.iterdir())):
             raise DataError(
                 f"{self.folder} is where {target} would be made, and was not left by a prediction: "
                 "move it elsewhere, or choose another --out"
@@ -48,14 +53,14 @@ class UnfinishedMap:
         if known != key:
             shutil.rmtree(self.folder, ignore_errors=True)
             make_folder(self.folder)
-        shapes = {
-            "probabilities": (np.float32, (len(rows), len(cols), num_classes)),
-            "valid": (np.bool_, (len(rows), len(cols))),
-            "usable": (np.uint8, (rows.length, -(-cols.length // 8))),
-        }
+        shapes: tuple[tuple[type[np.generic], tuple[int, ...]], ...] = (
+            (np.float32, (len(rows), len(cols), num_classes)),
+            (np.bool_, (len(rows), len(cols))),
+            (np.uint8, (rows.length, -(-cols.length // 8))),
+        )
         self._arrays = {
             name: _map_file(self.folder / name, dtype, shape)
-            for name, (dtype, shape) in shapes.items()
+            for name, (dtype, shape) in zip(_ARRAYS, shapes, strict=True)
         }
         if known != key:
             replace_text(key_file, key)
@@ -106,6 +111,10 @@ class UnfinishedMap:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _is_own(path: Path) -> bool:
+    return path.name in _OWN or path.name.endswith(DRAFT)
+
+
 def _map_file(
     path: Path, dtype: type[np.generic], shape: tuple[int, ...]
 ) -> np.memmap[Any, np.dtype[Any]]:
@@ -114,6 +123,9 @@ def _map_file(
     Its space is reserved, for a write to a mapped file on a full disk would kill the process.
     """
     path.touch()
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+    except OSError as error:  # which does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from None
     return np.memmap(path, dtype, "r+", shape=shape)

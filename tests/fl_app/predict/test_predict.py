@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
+from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import category_names
 from fl_app.delivered_model import load_delivered
 from fl_app.interruption import ENDED_BY_CTRL_C
 from fl_app.predict import unfinished
 from tests.command import rsdgc
-from tests.data_prep.archives import LEFT, UTM, write_tif
+from tests.data_prep.archives import LEFT, TOP, UTM, write_tif
 from tests.fl_app.predict.conftest import BANDS, CHIP_PX, CODES, imagery, write_named
 
 
@@ -154,6 +159,152 @@ def test_an_interrupted_map_is_continued(
     assert "continuing" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("left", ["disk full", "killed before", "killed after"])
+def test_any_part_that_is_left_of_a_map_is_continued(
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Path,
+    scene: Path,
+    left: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, folder = scene.parent / "map.tif", scene.parent / ".map.tif.unfinished"
+    words = ["predict", trained, scene, "--out", out]
+    if left == "disk full":
+        reserve, calls = os.posix_fallocate, iter(range(9))
+
+        def fill(*place: int) -> None:
+            if next(calls) == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            reserve(*place)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", fill)
+            assert rsdgc(monkeypatch, *words) == 2
+        assert f"{folder / 'valid'}: no space left on device: free" in capsys.readouterr().err
+    else:  # while the folder was made, or deleted
+        names = (
+            ["probabilities", ".key.77.draft"] if left == "killed before" else ["rows", "usable"]
+        )
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_bytes(b"9")
+    assert rsdgc(monkeypatch, *words) == 0
+    assert not folder.exists()
+    out.unlink()
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("precious")
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "was not left by a prediction" in capsys.readouterr().err
+    assert (folder / "thesis.tex").read_text() == "precious"
+
+
+def test_files_where_probabilities_would_be_stay(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, chances = scene.parent / "map.tif", scene.parent / "map-probabilities.tif"
+    words = ["predict", trained, scene, "--out", out, "--probabilities"]
+    shutil.copy(scene, chances)
+    assert rsdgc(monkeypatch, *words, "--force") == 2
+    assert f"{chances} exists and is no predicted map" in capsys.readouterr().err
+    assert chances.read_bytes() == scene.read_bytes()
+    chances.unlink()
+    assert rsdgc(monkeypatch, *words) == 0
+    # those of another stride beside a map are not taken for its own
+    other = scene.parent / "other.tif"
+    assert rsdgc(monkeypatch, *words[:4], other, "--probabilities", "--stride", "8") == 0
+    shutil.copy(scene.parent / "other-probabilities.tif", chances)
+    assert rsdgc(monkeypatch, *words) == 2
+    assert f"{chances} is a map of another model" in capsys.readouterr().err
+    chances.unlink()
+    assert rsdgc(monkeypatch, *words) == 0
+    assert "stands already" not in capsys.readouterr().err
+    for name in ("a", "a-probabilities"):
+        shutil.copy(scene, scene.parent / f"{name}.tif")
+    two = [scene.parent / "a.tif", scene.parent / "a-probabilities.tif"]
+    assert rsdgc(monkeypatch, "predict", trained, *two, "--out", out.parent / "x", words[-1]) == 2
+    assert "the probabilities of a: predict them apart" in capsys.readouterr().err
+
+
+def square(path: Path, side: float) -> Path:
+    """Write a polygon from the upper left corner of the scene."""
+    ring = [[LEFT, TOP], [LEFT + side, TOP], [LEFT + side, TOP - side], [LEFT, TOP - side]]
+    crs = {"type": "name", "properties": {"name": UTM}}
+    area = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+    feature = {"type": "Feature", "properties": {}, "geometry": area}
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    return path
+
+
+@pytest.mark.parametrize("changed", ["polygons", "zip", "bands", "sidecar"])
+def test_a_map_of_what_has_changed_does_not_stand(
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Path,
+    scene: Path,
+    changed: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = scene.parent
+    source, more = scene, []
+
+    def change(number: int) -> None:
+        if changed == "polygons":
+            square(folder / "area.geojson", 300.0 + 200 * number)
+        elif changed == "zip":
+            image = write_named(folder / "in" / "a.tif", read(scene)[:, number:], nodata=0)
+            with zipfile.ZipFile(folder / "all.zip", "w") as file:
+                file.write(image, "a/optical.tif")
+        elif changed == "bands":
+            bands = ", ".join(f'"{name}"' for name in (BANDS, BANDS[::-1])[number])
+            (folder / "all.toml").write_text(
+                '[[scene]]\nname = "a"\n[scene.modalities.optical]\n'
+                f'files = "field.tif"\nbands = [{bands}]\n'
+            )
+        elif number:
+            offset = '<PAMRasterBand band="1"><Offset>7</Offset></PAMRasterBand>'
+            Path(f"{scene}.aux.xml").write_text(f"<PAMDataset>{offset}</PAMDataset>")
+
+    change(0)
+    if changed == "polygons":
+        more = ["--aoi", folder / "area.geojson"]
+    elif changed != "sidecar":
+        source = folder / ("all.zip" if changed == "zip" else "all.toml")
+    words = ["predict", trained, source, *more, "--out", folder / "map.tif"]
+    assert rsdgc(monkeypatch, *words) == 0
+    assert rsdgc(monkeypatch, *words) == 0
+    assert "stands already" in capsys.readouterr().err
+    change(1)
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "replace it with --force" in capsys.readouterr().err
+
+
+def test_a_scene_whose_name_leads_out_of_the_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = scene.parent / "all.toml"
+    for name in ("../../a", str(scene.parent / "b")):
+        description.write_text(
+            f'[[scene]]\nname = "{name}"\nmodalities = {{optical = "field.tif"}}\n'
+        )
+        words = ["predict", trained, description, "--out", scene.parent / "maps" / "deep"]
+        assert rsdgc(monkeypatch, *words) == 2
+        assert "give the scene another name" in capsys.readouterr().err
+
+
+def test_nodata_is_given_for_modalities_that_are_read(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", trained, scene, "--out", scene.parent / "map.tif", "--nodata"]
+    for text, message in (
+        ("optcal=5", "--nodata for optcal: choose from the modalities, optical"),
+        ("optical=1.5", "--nodata optical=1.5 is not a value of uint16"),
+    ):
+        assert rsdgc(monkeypatch, *words, text) == 2
+        assert message in capsys.readouterr().err
+    value = int(read(scene)[0, 60, 60])
+    assert rsdgc(monkeypatch, *words, f"optical={value}") == 0
+    assert read(scene.parent / "map.tif")[0, 60, 60] == 0
+
+
 def test_complete_maps_stay_and_nothing_else_is_replaced(
     monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +391,39 @@ def test_a_scene_without_crs_and_smaller_than_a_chip(
             assert (file.read(1) > 0).all()
 
 
+def declare(path: Path, **attributes: object) -> None:
+    """Write attributes into a raster without a place."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "r+") as file:
+            for name, value in attributes.items():
+                setattr(file, name, value)
+
+
+def test_a_place_without_a_crs_stays(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path
+) -> None:
+    """As where a site has a grid of its own, which no CRS describes."""
+    local = write_named(scene.parent / "local.tif", read(scene), crs=None, nodata=0)
+    place = Affine(2.0, 0.5, 310.0, 0.5, -2.0, 720.0)
+    declare(local, transform=place)
+    words = ["predict", trained, local, "--out", scene.parent / "map.tif", "--probabilities"]
+    assert rsdgc(monkeypatch, *words) == 0
+    for name in ("map.tif", "map-probabilities.tif"):
+        with rasterio.open(scene.parent / name) as file:
+            assert file.transform == place
+            assert file.crs is None
+
+
+def test_what_a_header_declares_in_vain_is_noted(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_named(scene.parent / "raw.tif", read(scene), crs=None, nodata=0)
+    declare(raw, crs=UTM)
+    assert rsdgc(monkeypatch, "predict", trained, raw, "--out", scene.parent / "map.tif") == 0
+    assert "note: raw: raw.tif has a CRS and no position in it" in capsys.readouterr().err
+
+
 def test_an_empty_map_is_noted(
     monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +483,22 @@ def test_a_run_without_its_statistics_says_so(
         "is not complete: wait for its end, or continue it with rsdgc simulate --resume"
         in capsys.readouterr().err
     )
+
+
+def test_a_store_gives_statistics_and_not_its_classes(trained: Path, tmp_path: Path) -> None:
+    image, labels = imagery(48, seed=2)
+    other = np.array([0, 1, 2, 3], np.uint8)[np.searchsorted(CODES, labels, side="right")]
+    write_named(tmp_path / "archive" / "a" / "optical.tif", image, nodata=0)
+    write_tif(tmp_path / "archive" / "a" / "labels.tif", other, nodata=0)
+    ingest_scenes(tmp_path / "archive", tmp_path / "store", chip_px=CHIP_PX, buffer_px=0)
+    model = load_delivered(trained, data=tmp_path / "store")
+    assert model.class_codes == CODES
+    assert model.statistics[0].mean.tolist() != load_delivered(trained).statistics[0].mean.tolist()
+    # a run that did not record its codes: those of the store are of other classes
+    old = shutil.copytree(trained, tmp_path / "old")
+    (old / "inputs.json").unlink()
+    assert load_delivered(old, data=tmp_path / "store").class_codes == (1, 2, 3)
+    assert load_delivered(old, data=trained.parent / "store").class_codes == CODES
 
 
 def test_pixels_of_another_size_are_noted(
