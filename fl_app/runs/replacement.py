@@ -72,8 +72,11 @@ def replacing(folder: Path) -> Iterator[None]:
         yield
         return
     check_replaceable(folder)
+    is_link, folder = folder.is_symlink(), folder.resolve()
     aside = _free_name(folder)
     folder.rename(aside)
+    if is_link:  # a link to nothing would be in the new run's way
+        folder.mkdir()
     try:
         yield
     finally:

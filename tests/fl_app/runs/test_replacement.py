@@ -69,6 +69,20 @@ def test_the_old_run_is_there_until_the_new_one_stands(run_folder: Path) -> None
     assert [path.name for path in run_folder.parent.iterdir()] == ["demo"]
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_run_behind_a_link_is_replaced_where_it_is(run_folder: Path, begins: bool) -> None:
+    """As where runs are kept on a larger disk."""
+    before, link = content(run_folder), run_folder.with_name("link")
+    link.symlink_to(run_folder)
+    with replacing(link):
+        link.mkdir(exist_ok=True)
+        if begins:
+            (link / "summary.json").write_text("new")
+    assert content(run_folder) == ({"summary.json": b"new"} if begins else before)
+    assert link.readlink() == run_folder
+    assert sorted(path.name for path in run_folder.parent.iterdir()) == ["demo", "link"]
+
+
 def test_the_old_run_comes_back_if_the_new_one_does_not_begin(run_folder: Path) -> None:
     before = content(run_folder)
 
