@@ -13,7 +13,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from data_prep.pictures.html_page import render_page
-from fl_app.live.progress import Progress, ProgressReader
+from fl_app.live.progress import Progress, ProgressReader, check_run_folder
 from fl_app.methods import METHODS
 from fl_app.report.learning_curves import accuracy_by_bytes, accuracy_by_round, loss_by_round
 from fl_app.runs.records import REPORT_FILE
@@ -214,6 +214,7 @@ class DashboardPage:
         with self._lock:
             error = ""
             try:
+                check_run_folder(self._folder)  # it may have been deleted or moved
                 progress = self._reader.read()
             except RunFolderError as damage:
                 progress, error = Progress(self._folder), str(damage)

@@ -19,10 +19,10 @@ from fl_app.live.dashboard_page import (
     SCRIPT_PATH,
     DashboardPage,
 )
-from fl_app.runs.lock import LOCK_FILE
-from fl_app.runs.records import CONFIG_FILE, REPORT_FILE
+from fl_app.live.progress import check_run_folder
+from fl_app.runs.records import REPORT_FILE
 from rsdgc.documents import DocumentError, read_bytes
-from rsdgc.errors import RunFolderError, SettingError
+from rsdgc.errors import SettingError
 
 HOST = "127.0.0.1"
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -79,15 +79,6 @@ class DashboardServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print nothing: a browser that leaves in the middle of an answer is no event."""
-
-
-def check_run_folder(folder: Path) -> None:
-    """Raise :class:`RunFolderError` unless a run has begun in a folder."""
-    if not any((folder / name).exists() for name in (CONFIG_FILE, LOCK_FILE)):
-        raise RunFolderError(
-            f"{folder} is not a run folder; name one that `rsdgc simulate` or `rsdgc server run` "
-            "works in"
-        )
 
 
 class _Handler(BaseHTTPRequestHandler):

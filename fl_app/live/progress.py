@@ -10,15 +10,25 @@ from typing import Literal
 
 from fl_app.live.status_file import RunStatus, read_status
 from fl_app.runs.growing_records import growing_ledger
-from fl_app.runs.lock import lock_holder
+from fl_app.runs.lock import LOCK_FILE, lock_holder
 from fl_app.runs.provisional import provisional_summary
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, Run, RunConfig, RunSummary
+from rsdgc.errors import RunFolderError
 from strategies.ledger import EVALUATE, ROLL_CALL, SUSPENDED, TRAIN, RoundEntry, SiteEntry
 
 RunState = Literal["starting", "running", "complete", "interrupted"]
 
 RECENT_ROUNDS = 5
 """Rounds whose mean duration stands for the next ones, where the server has no mean yet."""
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise :class:`RunFolderError` unless a run has begun in a folder."""
+    if not any((folder / name).exists() for name in (CONFIG_FILE, LOCK_FILE)):
+        raise RunFolderError(
+            f"{folder} is not a run folder; name one that `rsdgc simulate` or `rsdgc server run` "
+            "works in"
+        )
 
 
 @dataclass
@@ -250,7 +260,7 @@ class ProgressReader:
         """
         try:
             holder = lock_holder(self.folder)
-        except PermissionError:
+        except OSError:  # of another user, on a disk that is mounted read-only, or just deleted
             return self._holder, True
         return ("", False) if holder is None else (f"{holder.run_id} {holder.pid}", holder.at_work)
 

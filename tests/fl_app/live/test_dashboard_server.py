@@ -169,6 +169,17 @@ def test_a_damaged_file_is_named_on_the_page(run_folder: Path) -> None:
     assert "history.jsonl line 1 is damaged" in text
 
 
+def test_a_run_that_was_deleted_or_moved_is_said_to_be_gone(run_folder: Path) -> None:
+    page = DashboardPage(run_folder)
+    assert "20 of 20 rounds" in page.html()
+    elsewhere = run_folder.rename(run_folder.with_name("elsewhere"))
+    text = page.html()
+    assert f"{run_folder} is not a run folder" in text
+    assert "20 of 20 rounds" not in text
+    elsewhere.rename(run_folder)
+    assert "20 of 20 rounds" in page.html()
+
+
 def test_names_from_the_data_are_escaped(run_folder: Path) -> None:
     config = json.loads((run_folder / "config.json").read_text())
     config["data"]["sites"] = ["<script>alert(1)</script>"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -118,8 +119,9 @@ def test_a_damaged_status_names_its_file(tmp_path: Path, text: str) -> None:
         read_status(tmp_path)
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
 def test_a_folder_of_another_user_can_be_read(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """The lock of a server's run cannot be probed by somebody who may only read."""
     (run_folder / "summary.json").unlink()
@@ -127,7 +129,7 @@ def test_a_folder_of_another_user_can_be_read(
         pass
 
     def refuse(*_: object) -> bool:
-        raise PermissionError(13, os.strerror(13))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("fl_app.runs.lock.is_locked", refuse)
     assert ProgressReader(run_folder).read().state == "running"
