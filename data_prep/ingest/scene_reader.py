@@ -172,7 +172,8 @@ class SceneReader:
                 continue
             images.append(fill_invalid(values, seen, meta.nodata))
             valid.append(seen)
-            usable &= self._on_grid(seen.all(axis=0), factor, start, usable.shape)
+            every: NDArray[np.bool_] = np.asarray(seen.all(axis=0))
+            usable &= self._on_grid(every, factor, start, usable.shape)
         # masks, the area and labels end with the grid, and are extended like the modalities
         last = min(stop, self.grid.height)
         for window, rule in self._masks:
