@@ -11,6 +11,8 @@ MISSING = "\u2013"
 TIMES = "\u00d7"
 # A number and its unit stay on one line.
 _SPACE = "\u00a0"
+# Of larger numbers, digits after the point say nothing.
+_HUGE = 1e6
 _THOUSANDS = ("k", "M", "G")
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -58,8 +60,10 @@ def percent_text(share: float | None) -> str:
 
 
 def decimal_text(value: float | None) -> str:
-    """Write a plain number with three digits after the point: ``0.853``."""
-    return f"{value:.3f}" if _known(value) else MISSING
+    """Write a plain number with three digits after the point: ``0.853``; ``2.4e+15`` if huge."""
+    if not _known(value):
+        return MISSING
+    return f"{value:.3f}" if abs(value) < _HUGE else f"{value:.3g}"
 
 
 def count_text(count: float | None) -> str:

@@ -44,16 +44,21 @@ def ratio_heat_map(run: Run) -> Plot | None:
         kept = set(sorted(names, key=lambda name: -sizes.get(name, 0))[:MAX_LAYERS])
         names = [name for name in names if name in kept]
     lines = [line for line in run.history if line.ratios]
-    ratios = np.array([[line.ratios.get(name, np.nan) for line in lines] for name in names])
-    low = float(np.nanmin(np.where(ratios > 0, ratios, np.nan)))
+    by_round = {line.round: line.ratios for line in lines}
+    # A round without a quorum has none, and stays empty.
+    rounds = range(lines[0].round, lines[-1].round + 1)
+    ratios = np.array(
+        [[by_round.get(number, {}).get(name, np.nan) for number in rounds] for name in names]
+    )
+    low = float(np.min(ratios, initial=0.5, where=ratios > 0))
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        rows, first, last = len(names), lines[0].round, lines[-1].round
+        rows, first, last = len(names), rounds[0], rounds[-1]
         image = axes.imshow(
             np.ma.masked_invalid(np.where(ratios > 0, ratios, np.nan)),
             cmap=_RATIO_COLORS,
-            norm=LogNorm(min(low, 0.5), 1.0),
+            norm=LogNorm(low, 1.0),
             aspect="auto",
             interpolation="none",
             extent=(first - 0.5, last + 0.5, rows - 0.5, -0.5),

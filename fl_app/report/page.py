@@ -159,12 +159,20 @@ def _write_page(
     path = run.folder / REPORT_FILE
     try:
         replace_text(path, page)
-        if figures is not None:
-            shown = [*plots.values(), classes["confusion"], imagery.overview]
-            write_figures(figures, [plot for plot in shown if isinstance(plot, Plot)], imagery.maps)
     except OSError as error:
-        where = error.filename or path
-        raise RunError(f"{where} cannot be written ({error.strerror}): choose another") from None
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}): see that you may write there and that "
+            "the disk has room, or report on a copy of the run folder"
+        ) from None
+    if figures is not None:
+        shown = [*plots.values(), classes["confusion"], imagery.overview]
+        try:
+            write_figures(figures, [plot for plot in shown if isinstance(plot, Plot)], imagery.maps)
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or figures} cannot be written ({error.strerror}): choose another "
+                "folder for --figures"
+            ) from None
     return path
 
 

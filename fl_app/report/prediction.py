@@ -9,6 +9,7 @@ from torch import nn
 
 from clients.evaluation import BATCH_SIZE
 from clients.loader import SplitLoader
+from clients.memory_format import format_chips, place_model
 from clients.training import choose_device
 from data_prep.store import Store
 from fl_app.data_loaders import normalizations, run_inputs
@@ -19,12 +20,13 @@ from fl_app.runs.records import Run
 from fl_app.site_data import modality_infos
 from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunFolderError
+from rsdgc.plain_text import plain_line
 
 
 def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int64]:
     """Predict the classes, int64 [n], of chips at positions in a store."""
     device = choose_device("auto")
-    model = _saved_model(run, store).to(device).eval()
+    model = place_model(_saved_model(run, store), device).eval()
     names = [modality.name for modality in run.config.data.modalities]
     store, present = run_inputs(store, names)
     stacked = not takes_modalities(run.model)
@@ -39,7 +41,10 @@ def predict(run: Run, store: Store, chips: NDArray[np.int64]) -> NDArray[np.int6
         store, chips, labels, normalization, device, stacked=stacked, present=present
     )
     with torch.inference_mode():
-        classes = [model(*batch).argmax(1).cpu() for batch, _ in loader.batches(BATCH_SIZE, None)]
+        classes = [
+            model(*format_chips(batch, model)).argmax(1).cpu()
+            for batch, _ in loader.batches(BATCH_SIZE, None)
+        ]
     return torch.cat(classes).numpy().astype(np.int64)
 
 
@@ -50,6 +55,14 @@ def _saved_model(run: Run, store: Store) -> nn.Module:
         raise RunFolderError(
             f"{store.path} has {len(store.classes)} classes and the run {len(run.classes)}: "
             "name the data that the run was trained on"
+        )
+    # A record holds its texts in one printable line.
+    ours, theirs = (list(map(plain_line, names)) for names in (store.classes, run.classes))
+    if ours != theirs:
+        name, other = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+        raise RunFolderError(
+            f"{store.path} has the class {name} where the run has {other}: name the data that the "
+            "run was trained on"
         )
     own = modality_infos(store)
     modalities = run.config.data.modalities or own

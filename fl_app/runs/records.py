@@ -34,6 +34,8 @@ SUMMARY_FILE = "summary.json"
 
 MOST = 2**48
 """Largest count of a record: as many bytes are 280 TB. Sums of such numbers stay exact."""
+MOST_LOSS = 3.5e38
+"""A loss is a float32, which may be that large in a run that diverges."""
 MOST_RUN_ID = 2**64 - 1
 """Largest number of a run, which Flower draws at random."""
 
@@ -386,12 +388,20 @@ def _to_record(adapter: TypeAdapter[Record], value: dict[str, Any], where: str) 
     except ValidationError as error:
         raise damaged(where, explain_invalid(error)) from None
     for name, number in _numbers(record):
-        share = name.endswith(("accuracy", "kappa", "ratios"))
-        most = 1.0 if share else MOST_RUN_ID if name == "run_id" else MOST
-        least = -1.0 if name.endswith("kappa") else -MOST if isinstance(number, float) else 0
+        most = _most(name)
+        least = -1.0 if name.endswith("kappa") else -most if isinstance(number, float) else 0
         if not least <= number <= most:
             raise damaged(where, f"{name} is {number}, not from {least} to {most}")
     return record
+
+
+def _most(name: str) -> float:
+    """Return the largest number that a field may have."""
+    if name.endswith(("accuracy", "kappa", "ratios")):
+        return 1.0
+    if name.endswith("loss"):
+        return MOST_LOSS
+    return MOST_RUN_ID if name == "run_id" else MOST
 
 
 def _plain(value: Any) -> Any:

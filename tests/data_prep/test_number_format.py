@@ -83,6 +83,13 @@ def test_what_was_not_recorded_is_a_dash(write, value: float | None) -> None:
     assert write(value) == MISSING
 
 
+def test_decimals_of_huge_numbers_are_short() -> None:
+    assert decimal_text(0.85349) == "0.853"
+    assert decimal_text(-123456.7891) == "-123456.789"
+    assert decimal_text(2.4e38) == "2.4e+38"
+    assert decimal_text(-2.5e7) == "-2.5e+07"
+
+
 def test_percent_ticks_and_plurals() -> None:
     assert plain(percent_text(0.8733)) == "87.3 %"
     assert plain(bytes_tick(20_000_000)) == "20 MB"

@@ -63,6 +63,32 @@ def test_chips_are_normalized_as_the_run_s_sites_agreed_on(
     np.testing.assert_array_equal(predict(run, store, chips), expected)
 
 
+class Flat(torch.nn.Module):
+    """A network whose ``view`` needs chips in the order of their dimensions."""
+
+    def __init__(self, num_bands: int, num_classes: int, chip_px: int) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(num_bands * chip_px**2, num_classes)
+
+    def forward(self, chips: torch.Tensor) -> torch.Tensor:
+        return self.head(chips.view(chips.shape[0], -1))
+
+
+def test_a_network_gets_chips_in_the_memory_format_that_it_takes(
+    tmp_path: Path, store: FakeStore
+) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    run.config.settings["model"] = f"{__name__}:Flat"
+    model = Flat(3, len(CLASSES), 16).eval()
+    save(run.folder, model)
+    chips = np.arange(9)
+    mean, std = (torch.tensor(store.meta.modalities[0].__dict__[name]) for name in ("mean", "std"))
+    pixels = torch.from_numpy(store.take(chips)[0].astype(np.float32))
+    with torch.inference_mode():
+        expected = model((pixels - mean[:, None, None]) / std[:, None, None]).argmax(1)
+    np.testing.assert_array_equal(predict(run, store, chips), expected.numpy())
+
+
 def test_a_missing_model_is_named(tmp_path: Path, store: FakeStore) -> None:
     run = read_run(make_run(tmp_path / "run", rounds=1))
     with pytest.raises(RunError, match=r"model\.safetensors is missing: restore it"):
@@ -103,4 +129,13 @@ def test_data_with_other_classes_is_refused(tmp_path: Path, store: FakeStore) ->
     (run.folder / "model.safetensors").write_bytes(b"")
     store.classes = CLASSES[:4]
     with pytest.raises(RunError, match="has 4 classes and the run 10"):
+        predict(run, store, np.arange(3))
+
+
+def test_data_with_the_classes_in_another_order_are_refused(
+    tmp_path: Path, store: FakeStore
+) -> None:
+    run = read_run(make_run(tmp_path / "run", rounds=1))
+    store.classes = [*CLASSES[:3], CLASSES[4], CLASSES[3], *CLASSES[5:]]
+    with pytest.raises(RunError, match=f"the class {CLASSES[4]} where the run has {CLASSES[3]}"):
         predict(run, store, np.arange(3))

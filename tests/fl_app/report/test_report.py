@@ -219,6 +219,23 @@ def test_the_report_is_replaced_as_a_whole(reported: Path, monkeypatch: pytest.M
     assert not [path for path in reported.iterdir() if path.name.startswith(".")]
 
 
+def test_where_nothing_can_be_written_the_remedy_is_one(run_folder: Path, tmp_path: Path) -> None:
+    (run_folder / "report.html").mkdir()
+    with pytest.raises(RunError, match=r"report.html cannot be .* a copy of the run folder"):
+        write_report(run_folder)
+    (run_folder / "report.html").rmdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file cannot be written .* another folder for --figures"):
+        write_report(run_folder, figures=tmp_path / "file")
+
+
+def test_losses_of_a_run_that_diverges_have_few_digits(run_folder: Path) -> None:
+    path = run_folder / "history.jsonl"
+    lines = [json.loads(line) | {"loss": 2.4e38} for line in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert "2.4e+38" in Page(write_report(run_folder)).text
+
+
 def test_the_same_run_gives_the_same_page(reported: Path) -> None:
     before = (reported / "report.html").read_bytes()
     assert write_report(reported).read_bytes() == before

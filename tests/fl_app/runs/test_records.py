@@ -176,6 +176,14 @@ def test_a_value_that_cannot_be_is_named(
     assert name in str(caught.value)
 
 
+def test_the_losses_of_a_run_that_diverges_are_read(run_folder: Path) -> None:
+    edit(run_folder, "history.jsonl", loss=3.4e38, val_loss=7e30)
+    edit(run_folder, "rounds.jsonl", train_loss=2.5e20)
+    run = read_run(run_folder)
+    assert (run.history[-1].loss, run.history[-1].val_loss) == (3.4e38, 7e30)
+    assert max(entry.train_loss or 0.0 for entry in run.site_entries) == 2.5e20
+
+
 def test_nested_and_endless_files_are_refused(run_folder: Path) -> None:
     (run_folder / "config.json").write_text("[" * 10**6)
     with pytest.raises(RunError, match=r"config.json is damaged: it is nested too deeply"):
