@@ -40,6 +40,9 @@ from rsdgc.torch.tensors import (
 )
 from rsdgc.update import SparseUpdate
 
+_STEP_BYTES = 4
+"""What a worker sends before a dense step: its number alone, shorter than every update."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Bucket:
@@ -158,8 +161,14 @@ class NsiState:
                 sent = compressor.encode(present, lambda: joined(self._parameters.values()))
         except RsdgcError as error:
             problem = str(error)
-        payload = sent.payload if sent else step.to_bytes(4, "little")
+        payload = sent.payload if sent else step.to_bytes(_STEP_BYTES, "little")
         payloads = gather_payloads(payload, problem, self.process_group, device)
+        own = dist.get_rank(self.process_group)
+        updates = [
+            sent if rank == own else self._decode(received)
+            for rank, received in enumerate(payloads)
+        ]
+        _check_steps(payloads, updates)
         if dense:
             everything = compressor.send_everything()
             mean = average(everything, self.process_group, device)
@@ -169,27 +178,38 @@ class NsiState:
                 write_layer(means[number], gradient)
             return
         self.bytes_sent += len(payload)
-        own = dist.get_rank(self.process_group)
-        updates = [
-            sent if rank == own and sent else decode(received, compressor.spec)
-            for rank, received in enumerate(payloads)
-        ]
-        self._check_steps(updates)
+        arrived = [update.layers for update in updates if update is not None]
         share = 1.0 / len(updates)
         for number, gradient in gradients.items():
             layer = layers[number]
             layer.fill(0.0)
-            for update in updates:
-                update.layers[number].add_to(layer, share)
+            for layers_of_rank in arrived:
+                layers_of_rank[number].add_to(layer, share)
             if not shares_memory(layer, gradient):
                 write_layer(layer, gradient)
 
-    def _check_steps(self, updates: list[SparseUpdate]) -> None:
-        steps = [update.stamp.round for update in updates]
-        if len(set(steps)) > 1:
-            raise RunError(
-                f"the ranks are at steps {steps}: resume all of them from the same checkpoint"
-            )
+    def _decode(self, payload: bytes) -> SparseUpdate | None:
+        """Return what a worker sent; None before a dense step."""
+        is_dense = len(payload) == _STEP_BYTES
+        return None if is_dense else decode(payload, self._compressor.spec)
+
+
+def _check_steps(payloads: list[bytes], updates: list[SparseUpdate | None]) -> None:
+    """Refuse workers that would not go on together: some would even wait for the others."""
+    steps = [
+        int.from_bytes(payload, "little") if update is None else update.stamp.round
+        for payload, update in zip(payloads, updates, strict=True)
+    ]
+    if len(set(steps)) > 1:
+        raise RunError(
+            f"the ranks are at steps {steps}: resume all of them from the same checkpoint"
+        )
+    dense = [update is None for update in updates]
+    if len(set(dense)) > 1:
+        raise RunError(
+            f"rank {dense.index(True)} sends its whole gradient in step {steps[0]} and rank "
+            f"{dense.index(False)} does not: give all ranks the same compression"
+        )
 
 
 def nsi_hook(state: NsiState, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -210,8 +230,11 @@ def _with_strides_of(parameter: Tensor, gradient: Tensor) -> Tensor:
     """Return a bucket's gradient as its parameter sees it.
 
     DDP lays a gradient out as its parameter is in memory (channels last, for instance), but hooks
-    see it as if it were contiguous.
+    see it as if it were contiguous. Only where memory has gaps, as in a slice of a larger tensor,
+    it is contiguous.
     """
-    if parameter.is_contiguous():
+    # A copy keeps the strides of a tensor exactly if its memory has neither gaps nor overlaps.
+    copied = torch.empty_like(parameter, device="meta", memory_format=torch.preserve_format)
+    if parameter.is_contiguous() or copied.stride() != parameter.stride():
         return gradient
     return gradient.as_strided(parameter.shape, parameter.stride(), gradient.storage_offset())

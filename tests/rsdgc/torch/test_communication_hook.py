@@ -128,11 +128,30 @@ def _steps_differ(rank):
     return str(raised.value)
 
 
+def _steps_or_forms_differ_in_dense_steps(rank):
+    problems = []
+    for dense_steps in (6, 3):
+        wrapped, state = wrap(build(), Compression("10x", dense_steps=dense_steps))
+        train(wrapped, range(2), rank)
+        saved = state.state_dict()
+        train(wrapped, range(2, 3), rank)
+        if rank == 0:
+            state.load_state_dict(saved)
+        with pytest.raises(RunError) as raised:
+            train(wrapped, range(3, 4), rank)
+        problems.append(str(raised.value))
+    wrapped, _ = wrap(build(), Compression("10x", dense_steps=1 if rank == 1 else 0))
+    with pytest.raises(RunError) as raised:
+        train(wrapped, range(1), rank)
+    return [*problems, str(raised.value)]
+
+
 def _all(rank):
     return (
         _train_in_all_ways(rank),
         _a_gradient_is_not_a_number_at_one_worker(rank),
         _steps_differ(rank),
+        _steps_or_forms_differ_in_dense_steps(rank),
     )
 
 
@@ -143,7 +162,7 @@ def of_three_workers():
 
 @pytest.mark.slow
 def test_all_workers_end_with_the_same_bits(of_three_workers):
-    runs = [ways for ways, _, _ in of_three_workers]
+    runs = [ways for ways, *_ in of_three_workers]
     start = build().state_dict()
     for number, option in enumerate(OPTIONS):
         (first, bytes_sent, steps), *others = [ways[number] for ways in runs]
@@ -157,14 +176,20 @@ def test_all_workers_end_with_the_same_bits(of_three_workers):
 
 @pytest.mark.slow
 def test_all_workers_name_the_layer_that_is_not_finite(of_three_workers):
-    for _, problem, _ in of_three_workers:
+    for _, problem, *_ in of_three_workers:
         assert problem.startswith("rank 1: layer 'head.bias'")
 
 
 @pytest.mark.slow
 def test_workers_at_different_steps_are_told(of_three_workers):
-    for _, _, problem in of_three_workers:
-        assert "steps [2, 3, 3]" in problem
+    for _, _, problem, in_dense_steps in of_three_workers:
+        assert all("steps [2, 3, 3]" in text for text in (problem, *in_dense_steps[:2]))
+
+
+@pytest.mark.slow
+def test_workers_of_which_some_send_everything_are_told(of_three_workers):
+    for *_, problems in of_three_workers:
+        assert problems[2].startswith("rank 1 sends its whole gradient in step 0 and rank 0 does")
 
 
 def test_gradients_alone_are_what_was_encoded(alone):
@@ -190,6 +215,28 @@ def test_gradients_alone_are_what_was_encoded(alone):
         residual = state.compressor.residual[offset : offset + expected.numel()]
         rest = torch.from_numpy(residual).view(expected.shape)
         assert torch.allclose(sent + rest, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("place", [(slice(None), slice(3)), (slice(None, None, 2), slice(1, 4))])
+def test_a_parameter_that_is_a_slice_of_a_tensor_takes_part(alone, place):
+    """As a first convolution that was cut to the bands of the data: its memory has gaps."""
+
+    def cut():
+        torch.manual_seed(0)
+        stem, head = nn.Conv2d(5, 8, 3), nn.Conv2d(8, 4, 1)
+        stem.weight = nn.Parameter(stem.weight.detach()[place])
+        head.weight = nn.Parameter(head.weight.detach()[:, : len(stem.weight)])
+        stem.bias = None
+        return nn.Sequential(stem, nn.ReLU(), head)
+
+    plain = cut()
+    assert not plain[0].weight.is_contiguous()
+    wrapped, _ = wrap(cut(), Compression("1x"))
+    images, _ = batch(0, 0)
+    for model in (plain, wrapped):
+        model(images).square().mean().backward()
+    for p, q in zip(plain.parameters(), wrapped.module.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
 
 
 def test_a_dense_budget_changes_nothing(alone):
