@@ -49,7 +49,8 @@ class StateDictCompressor:
     ) -> None:
         running = None
         if isinstance(model, nn.Module):
-            running = {name for name, _ in model.named_buffers()}
+            # Every name of a shared buffer: a state dict has all of them.
+            running = {name for name, _ in model.named_buffers(remove_duplicate=False)}
             model = model.state_dict()
         self._changes = ChangeCompressor(_arrays(model), compression, running)
         self._dtypes = {name: tensor.dtype for name, tensor in model.items()}

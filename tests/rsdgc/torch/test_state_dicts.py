@@ -65,6 +65,24 @@ def test_a_buffer_of_any_name_is_not_added_up():
     )
 
 
+def test_a_buffer_of_two_names_is_not_added_up():
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.zeros(64, 64))
+    model.first = nn.BatchNorm1d(64)
+    model.second = model.first
+    compressor = StateDictCompressor(model, Compression("30x"))
+    before = copy.deepcopy(model.state_dict())
+    after = {n: v + torch.randn(v.shape).abs() if v.dim() else v for n, v in before.items()}
+    for key in ("running_mean", "running_var"):
+        after[f"second.{key}"] = after[f"first.{key}"]
+    arrived = apply_to_state_dict(before, compressor.compress(before, after))
+    for key in ("running_mean", "running_var"):
+        assert torch.equal(arrived[f"second.{key}"], arrived[f"first.{key}"])
+        torch.testing.assert_close(
+            arrived[f"second.{key}"], after[f"second.{key}"], rtol=1e-3, atol=0
+        )
+
+
 def test_a_checkpoint_resumes_to_the_bit(tmp_path):
     model = network()
     states = [copy.deepcopy(model.state_dict()), *(train(model, seed) for seed in range(4))]
