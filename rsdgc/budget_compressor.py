@@ -187,6 +187,7 @@ class BudgetCompressor:
         weights: Callable[[], Float32] | None = None,
     ) -> SparseUpdate:
         """Take a whole step: :meth:`add`, then :meth:`encode`, with their arguments and errors."""
+        self._check_weights(weights)  # before the gradients are added, which is done once
         return self.encode(self.add(gradients), weights)
 
     def roll_back(self, update: SparseUpdate) -> None:
@@ -268,6 +269,7 @@ class BudgetCompressor:
         due = self._last_fit(self.step)
         if due == self._fitted_step:
             return
+        self._check_weights(weights)
         self._fitted_step = due
         if self._fixed_ratios is not None:
             self.ratios = self._fixed_ratios ** warm_up_exponent(self.compression, self.step)
@@ -278,12 +280,16 @@ class BudgetCompressor:
             self.spec, self.compression.scheme, shares, budget, dense_share=dense_share
         )
 
+    def _check_weights(self, weights: Callable[[], Float32] | None) -> None:
+        by_weight = self.compression.policy == "weight" and self._fixed_ratios is None
+        if weights is None and by_weight and self._last_fit(self.step) != self._fitted_step:
+            raise SettingError("policy='weight' needs the model's weights: pass weights")
+
     def _shares(self, budget: float, weights: Callable[[], Float32] | None) -> Float64:
         top_share = self.compression.top_share
         match self.compression.policy:
             case "weight":
-                if weights is None:
-                    raise SettingError("policy='weight' needs the model's weights: pass weights")
+                assert weights is not None  # checked
                 return weight_shares(self.spec, weights(), top_share or 0.5)
             case "update":
                 # What one global threshold would keep at this budget.

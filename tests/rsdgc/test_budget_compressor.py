@@ -62,9 +62,17 @@ def test_the_ratios_follow_the_ranking_of_neurons():
 
 
 def test_weights_are_needed_to_rank_neurons():
-    compressor = BudgetCompressor(small_resnet(), Compression(policy="weight"))
+    first, second = (
+        BudgetCompressor(small_resnet(), Compression(policy="weight")) for _ in range(2)
+    )
+    values = gradients(first.spec, 0)
     with pytest.raises(SettingError, match="pass weights"):
-        compressor.compress(gradients(compressor.spec, 0))
+        first.compress(values)
+    # With them it goes on as if nothing had been.
+    weights = normal(first.spec.size, 99)
+    payloads = [each.compress(values, lambda: weights).payload for each in (first, second)]
+    assert payloads[0] == payloads[1]
+    assert np.array_equal(first.residual, second.residual)
 
 
 def test_momentum_is_corrected_and_masked():
