@@ -9,7 +9,8 @@ kind       entries                                coded
 compressed floating point                         inside the budget, with error feedback
 running    running statistics of normalization,   whole, in float16, if they have changed
            or as the caller names them            (:mod:`rsdgc.statistics_codec`)
-whole      integers, flags, empty arrays          as they are, if they have changed
+whole      integers, flags, empty arrays,         as they are, if they have changed
+           or as the caller names them
 ========== ====================================== =================================================
 
 The buffer says the kinds, so the receiver needs it and the model before the change. All numbers are
@@ -47,7 +48,7 @@ from rsdgc.arrays import Float32
 from rsdgc.budget_compressor import BudgetCompressor
 from rsdgc.codec.wire import decode
 from rsdgc.compression import Compression
-from rsdgc.errors import SettingError, WireError
+from rsdgc.errors import RsdgcError, SettingError, WireError
 from rsdgc.spec import ModelSpec
 from rsdgc.statistics_codec import decode_statistics, encode_statistics
 
@@ -83,6 +84,8 @@ class ChangeCompressor:
         statistics and whole entries come on top of its budget.
     running : collection of str, optional
         Entries that are running statistics; by default those named as PyTorch names them.
+    whole : collection of str
+        Other entries of floating point that are sent whole, such as the mean of an integer.
 
     Raises
     ------
@@ -95,9 +98,10 @@ class ChangeCompressor:
         model: Mapping[str, AnyArray],
         compression: Compression | None = None,
         running: Collection[str] | None = None,
+        whole: Collection[str] = (),
     ) -> None:
         self._layout = layout_of(model)
-        self._kinds = {name: _kind(name, array, running) for name, array in model.items()}
+        self._kinds = {name: _kind(name, array, running, whole) for name, array in model.items()}
         self.compressor = BudgetCompressor(_spec(model, self._kinds), compression)
 
     def compress(self, before: Mapping[str, AnyArray], after: Mapping[str, AnyArray]) -> bytes:
@@ -129,15 +133,17 @@ class ChangeCompressor:
         def weights() -> Float32:
             return np.concatenate([_floats(before[name]).reshape(-1) for name in compressed])
 
-        update = self.compressor.compress(changes, weights).payload
         kinds, whole = bytearray(), []
         for name, kind in self._kinds.items():
             if kind == _CHANGED and np.array_equal(before[name], after[name]):
                 kind = _UNCHANGED  # noqa: PLW2901
             elif kind == _CHANGED:
                 array = after[name]
+                if not _is_finite(array):
+                    raise RsdgcError(f"entry {name!r}: it holds NaN or infinity")
                 whole.append(array.astype(array.dtype.newbyteorder("<")).tobytes())
             kinds.append(kind)
+        update = self.compressor.compress(changes, weights).payload  # the last that may raise
         fields = _FIELDS.pack(self._layout, len(kinds), len(update), len(statistics))
         body = b"".join([fields, kinds, update, statistics, *whole])
         return _HEAD.pack(MAGIC, VERSION, zlib.crc32(body)) + body
@@ -179,7 +185,7 @@ def apply_change(before: Mapping[str, AnyArray], payload: bytes) -> dict[str, An
     kinds, update, statistics, whole = _split(payload, before)
     by_name = dict(zip(before, kinds, strict=True))
     for name, kind in by_name.items():
-        if kind > _UNCHANGED or (kind in (_COMPRESSED, _RUNNING)) != _is_float(before[name]):
+        if kind > _UNCHANGED or (kind in (_COMPRESSED, _RUNNING) and not _is_float(before[name])):
             raise WireError(f"entry {name!r} of type {before[name].dtype} has the kind {kind}")
     if _COMPRESSED not in kinds:
         raise WireError("the change has no compressed entry")
@@ -209,6 +215,8 @@ def _read_whole(before: Mapping[str, AnyArray], buffer: bytes) -> dict[str, AnyA
         if position + array.nbytes > len(buffer):
             raise WireError(f"entry {name!r} is cut short")
         values = np.frombuffer(buffer, wire, array.size, position).reshape(array.shape)
+        if not _is_finite(values):
+            raise WireError(f"entry {name!r} is not finite")
         after[name] = values.astype(array.dtype)
         position += array.nbytes
     if position != len(buffer):
@@ -265,13 +273,21 @@ def _check_layout(state: Mapping[str, AnyArray], layout: bytes) -> None:
         )
 
 
-def _kind(name: str, array: AnyArray, running: Collection[str] | None) -> int:
+def _kind(
+    name: str, array: AnyArray, running: Collection[str] | None, whole: Collection[str]
+) -> int:
     if array.dtype.kind not in "fiub":
         raise SettingError(f"entry {name!r} has the dtype {array.dtype}: pass real numbers")
     if not _is_float(array):
         return _CHANGED
     is_running = name.rpartition(".")[2] in RUNNING_NAMES if running is None else name in running
-    return _RUNNING if is_running else _COMPRESSED
+    if is_running:
+        return _RUNNING
+    return _CHANGED if name in whole else _COMPRESSED
+
+
+def _is_finite(array: AnyArray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _is_float(array: AnyArray) -> bool:

@@ -19,7 +19,7 @@ from rsdgc_flower.records import ACCEPTED, RECORD, UPLOAD, is_train, pack, to_ar
 ARRAYS = "rsdgc.arrays"
 """Record of the context's state with ``residual``, ``velocity`` and ``ratios``."""
 STATE = "rsdgc.state"
-"""Record of the context's state with ``step``, and number and bytes of the last upload."""
+"""Record of the context's state with ``model``, ``step``, and the last upload with its number."""
 _LAST = "last-upload"
 
 
@@ -60,11 +60,12 @@ class CompressionMod:
         if reply.has_error():
             return reply
         key, record = _only_arrays(reply, "reply")
-        compressor = ChangeCompressor(before, self.compression)
+        after = to_arrays(record)
+        compressor = ChangeCompressor(before, self.compression, whole=_integers(after))
         last = _restore(compressor, context)
         if last.number > accepted:
             compressor.roll_back(last.payload)
-        payload = compressor.compress(before, _as_in(before, to_arrays(record)))
+        payload = compressor.compress(before, _as_in(before, after))
         upload = _Upload(max(last.number, accepted) + 1, payload)
         _keep(compressor, context, upload)
         reply.content[key] = pack(payload)
@@ -86,11 +87,19 @@ def _as_in(request: dict[str, AnyArray], reply: dict[str, AnyArray]) -> dict[str
     They may differ: the server's mean of integers is of floating point.
     """
     shapes = [{name: array.shape for name, array in each.items()} for each in (request, reply)]
-    if list(request) != list(reply) or shapes[0] != shapes[1]:
+    if shapes[0] != shapes[1]:
         raise RunError(
             "the model of the reply is not that of the request: send the same names and shapes"
         )
     return {name: reply[name].astype(array.dtype) for name, array in request.items()}
+
+
+def _integers(reply: dict[str, AnyArray]) -> list[str]:
+    """Return the entries that are integers or flags in the app's model.
+
+    The server's mean of them is of floating point, so from the second round on requests do not say.
+    """
+    return [name for name, array in reply.items() if array.dtype.kind != "f"]
 
 
 def _model_of(message: Message, what: str) -> ArrayRecord:
@@ -122,6 +131,12 @@ def _restore(compressor: ChangeCompressor, context: Context) -> _Upload:
     arrays = context.state.array_records.get(ARRAYS)
     if state is None or arrays is None:
         return _Upload()
+    signature = compressor.compressor.spec.signature.hex()
+    if state["model"] != signature:
+        raise RunError(
+            "the model of the request has other layers than that of an earlier round, whose rest "
+            "waits at this node: train one model in a run, and another in a run of its own"
+        )
     values = (arrays[name].numpy() for name in ("residual", "velocity", "ratios"))
     compressor.compressor.restore(CompressorState(int(str(state["step"])), *values))
     payload = state[_LAST]
@@ -138,5 +153,10 @@ def _keep(compressor: ChangeCompressor, context: Context, upload: _Upload) -> No
     }
     context.state[ARRAYS] = ArrayRecord(arrays)
     context.state[STATE] = ConfigRecord(
-        {"step": state.step, UPLOAD: upload.number, _LAST: upload.payload}
+        {
+            "model": compressor.compressor.spec.signature.hex(),
+            "step": state.step,
+            UPLOAD: upload.number,
+            _LAST: upload.payload,
+        }
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import INFO, WARNING
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
@@ -15,6 +16,10 @@ from flwr.serverapp.strategy import Result, Strategy
 from rsdgc.errors import WireError
 from rsdgc.model_change import AnyArray, apply_change
 from rsdgc_flower.records import ACCEPTED, RECORD, UPLOAD, to_arrays, to_record, unpack
+
+# Of the grid, and so of the run: a second strategy in the same run would otherwise let the nodes
+# send once more what the first has aggregated.
+_ACCEPTED: WeakKeyDictionary[Grid, dict[int, int]] = WeakKeyDictionary()
 
 
 class DecodingStrategy(Strategy):
@@ -66,6 +71,7 @@ class DecodingStrategy(Strategy):
         """Return the inner strategy's messages, with what their node's mod needs to know."""
         messages = list(self._configure(server_round, arrays, config, grid))
         self._sent = {}
+        self._accepted = _ACCEPTED.setdefault(grid, {})
         for message in messages:
             node = message.metadata.dst_node_id
             records = message.content.array_records
@@ -137,7 +143,9 @@ class DecodingStrategy(Strategy):
             raise WireError("it has no number, or not one record of arrays")
         key, record = records[0]
         # All nodes are usually sent the same record: its arrays are read once.
-        before = models.setdefault(id(sent), to_arrays(sent))
+        before = models.get(id(sent))
+        if before is None:
+            before = models[id(sent)] = to_arrays(sent)
         return number, key, to_record(apply_change(before, unpack(record)))
 
     @contextmanager

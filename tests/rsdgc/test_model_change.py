@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,6 +107,29 @@ def test_the_caller_may_name_the_running_statistics():
     np.testing.assert_allclose(arrived["norm.weight"], after["norm.weight"], rtol=2e-3)
 
 
+def test_the_caller_may_name_entries_that_are_sent_whole():
+    before, after = model(0), model(1)
+    after["norm.weight"] = np.arange(16, dtype=np.float32) / 3
+    compressor = ChangeCompressor(before, SETTINGS, whole=["norm.weight", "norm.running_mean"])
+    assert [layer.name for layer in compressor.compressor.spec.layers] == ["conv.weight"]
+    arrived = apply_change(before, compressor.compress(before, after))
+    np.testing.assert_array_equal(arrived["norm.weight"], after["norm.weight"], strict=True)
+    after["norm.weight"][2] = np.inf
+    with pytest.raises(RsdgcError, match=r"norm\.weight"):
+        compressor.compress(before, after)
+    assert compressor.compressor.step == 1
+
+
+def test_whole_entries_that_are_not_finite_are_refused_at_the_receiver():
+    before = {"weight": np.zeros(9, np.float32), "mean": np.zeros(1, np.float64)}
+    after = {"weight": np.ones(9, np.float32), "mean": np.ones(1, np.float64)}
+    compressor = ChangeCompressor(before, Compression("80"), whole=["mean"])
+    payload = compressor.compress(before, after)
+    body = payload[9:-8] + np.array([np.nan]).tobytes()
+    with pytest.raises(WireError, match="'mean' is not finite"):
+        apply_change(before, payload[:5] + zlib.crc32(body).to_bytes(4, "little") + body)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -149,8 +174,6 @@ def test_damaged_bytes_raise_one_kind_of_error(data):
 @given(st.binary(max_size=300))
 def test_hostile_bytes_raise_one_kind_of_error(body):
     """With a checksum that is right, as a hostile sender would send."""
-    import zlib  # noqa: PLC0415
-
     head = ChangeCompressor(model(), SETTINGS).compress(model(0), model(1))[9:17]
     for content in (body, head + body):
         payload = b"RSDC\x01" + zlib.crc32(content).to_bytes(4, "little") + content

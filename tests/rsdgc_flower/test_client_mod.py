@@ -1,12 +1,14 @@
+import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from rsdgc import Scheme
 from rsdgc.errors import RunError
 from rsdgc_flower import Compression, CompressionMod, DecodingStrategy
 from rsdgc_flower.client_mod import ARRAYS
+from rsdgc_flower.records import to_arrays
 from tests.rsdgc_flower.app import client_app, grid, initial_arrays, network
 
 CONFIG = ConfigRecord({"lr": 0.05})
@@ -93,3 +95,52 @@ def test_a_reply_without_the_model_is_refused(arrays):
     run(client_app(CompressionMod(Compression("20x")), answer), rounds=1, nodes=1, fault=fault)
     assert "RunError" in errors[0]
     assert "model of the reply" in errors[0] or "records of arrays" in errors[0]
+
+
+INTEGERS = {"index": np.arange(9), "flags": np.array([True, False]), "seed": np.array([7], "u4")}
+
+
+def _with_integers(message, context, call_next):
+    """Stand for an app whose model has entries of integers, too; in another order than before."""
+    requested = to_arrays(message.content["arrays"])
+    for name, array in INTEGERS.items():
+        assert np.allclose(requested.pop(name), array), name
+    weights = {name: Array(array) for name, array in requested.items()}
+    message.content["arrays"] = ArrayRecord(weights)
+    reply = call_next(message, context)
+    integers = {name: Array(array) for name, array in INTEGERS.items()}
+    reply.content["arrays"] = ArrayRecord(integers | dict(reply.content["arrays"]))
+    return reply
+
+
+def test_a_model_with_integers_and_flags_is_sent_in_every_round():
+    """The server's mean of them is of floating point, yet they are no weights."""
+    integers = {name: Array(array) for name, array in INTEGERS.items()}
+    nodes = grid(client_app(CompressionMod(Compression("20x")), _with_integers))
+    strategy = DecodingStrategy(FedAvg(1, 0, 1, 1, 1))
+    arrays = ArrayRecord(dict(initial_arrays()) | integers)
+    result = strategy.start(nodes, arrays, num_rounds=3, train_config=CONFIG)
+    assert sorted(result.train_metrics_clientapp) == [1, 2, 3]
+    residual = nodes.contexts[101].state[ARRAYS]["residual"].numpy()
+    assert residual.size == sum(p.numel() for p in network().parameters())
+    for name, array in INTEGERS.items():
+        np.testing.assert_allclose(result.arrays[name].numpy(), array)
+        assert result.arrays[name].numpy().dtype == np.float64
+
+
+def test_another_model_in_the_same_run_is_named():
+    nodes = grid(client_app(CompressionMod(Compression("20x"))), nodes=1)
+    strategy = DecodingStrategy(FedAvg(1, 0, 1, 1, 1))
+    strategy.start(nodes, initial_arrays(), num_rounds=1, train_config=CONFIG)
+
+    def answer(message, context, call_next):
+        content = {"arrays": message.content["arrays"], "metrics": MetricRecord({"n": 1})}
+        return Message(RecordDict(content), reply_to=message)
+
+    content = {
+        "arrays": ArrayRecord({"x": torch.zeros(99, 99)}),
+        "rsdgc": ConfigRecord({"accepted": 1}),
+    }
+    message = Message(RecordDict(content), 101, "train")
+    with pytest.raises(RunError, match="train one model in a run"):
+        client_app(CompressionMod(Compression("20x")), answer)(message, nodes.contexts[101])

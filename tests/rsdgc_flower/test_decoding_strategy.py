@@ -4,6 +4,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
 from rsdgc_flower import Compression, CompressionMod, DecodingStrategy
+from rsdgc_flower.client_mod import ARRAYS
+from rsdgc_flower.records import to_arrays
 from tests.rsdgc_flower.app import client_app, grid, initial_arrays
 
 CONFIG = ConfigRecord({"lr": 0.05})
@@ -59,6 +61,34 @@ def test_clients_without_the_mod_may_take_part():
     result = strategy.start(grid(either), initial_arrays(), 2, train_config=CONFIG)
     assert changed(result.arrays)
     assert strategy.bytes_up < strategy.dense_bytes_up
+
+
+def _residual(nodes):
+    return nodes.contexts[101].state[ARRAYS]["residual"].numpy().copy()
+
+
+def test_a_second_strategy_in_a_run_knows_what_the_first_has_decoded():
+    """Otherwise a node would take it for lost, and send it again."""
+    nodes = grid(client_app(MOD), nodes=1)
+    first, second = (DecodingStrategy(FedAvg(1, 0, 1, 1, 1)) for _ in range(2))
+    arrays = first.start(nodes, initial_arrays(), 2, train_config=CONFIG).arrays
+    left = _residual(nodes)
+    # Without a step of training nothing is sent that could change what is left.
+    second.start(nodes, arrays, 1, train_config=ConfigRecord({"lr": 0.0}))
+    assert np.array_equal(_residual(nodes), left)
+
+
+def test_the_model_that_was_sent_is_read_once_a_round(monkeypatch):
+    sizes = []
+
+    def read(record):
+        sizes.append(len(record))
+        return to_arrays(record)
+
+    monkeypatch.setattr("rsdgc_flower.decoding_strategy.to_arrays", read)
+    strategy = DecodingStrategy(FedAvg(1, 0, 1, 1, 1))
+    strategy.start(grid(client_app(MOD)), initial_arrays(), 2, train_config=CONFIG)
+    assert len(sizes) == 2
 
 
 def _damage(record, kind):
