@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fl_app.cli_options import Model, examples, given, new_group, words
 from rsdgc.errors import SettingError
+
+if TYPE_CHECKING:
+    from fl_app.models.weight_file import WeightFile
 
 weights = new_group("Files of weights that runs can start from.")
 
@@ -54,15 +59,12 @@ def inspect(
 ) -> None:
     """List the tensors of a file, or what a model would start from."""
     single = given({"--bands": bands, "--classes": classes, "--chip-px": chip_px})
-    if data is not None and (model is None or single):
-        remedy = f"leave out {', '.join(single)}" if single else "name the model with --model"
-        raise SettingError(f"--data describes all that a model takes: {remedy}")
+    _check_described(model, data, single)
     from fl_app.models.weight_file import WeightFile
 
     content = WeightFile(file)
     if model is None:
-        for name, entry in content.entries.items():
-            typer.echo(f"{name}  {entry.dtype}  {'×'.join(map(str, entry.shape)) or 'a number'}")
+        _list_tensors(content, as_json=as_json)
         return
     import torch
 
@@ -100,3 +102,24 @@ def inspect(
     for name in match.unused:
         typer.echo(f"unused   {name}")
     typer.echo(match.summary())
+
+
+def _check_described(model: str | None, data: Path | None, single: Collection[str]) -> None:
+    """Refuse options that have no effect beside the others."""
+    if data is not None and (model is None or single):
+        remedy = f"leave out {', '.join(single)}" if single else "name the model with --model"
+        raise SettingError(f"--data describes all that a model takes: {remedy}")
+    if single and model is None:
+        raise SettingError(
+            f"{', '.join(single)} would change nothing in the list of a file: name the model with "
+            "--model"
+        )
+
+
+def _list_tensors(content: WeightFile, *, as_json: bool) -> None:
+    if as_json:
+        entries = {name: asdict(entry) for name, entry in content.entries.items()}
+        typer.echo(json.dumps(entries, indent=1))
+        return
+    for name, entry in content.entries.items():
+        typer.echo(f"{name}  {entry.dtype}  {'×'.join(map(str, entry.shape)) or 'a number'}")

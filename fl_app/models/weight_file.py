@@ -113,8 +113,12 @@ def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
     Raises
     ------
     SettingError
-        The checkpoint cannot be read without running its code, or no tensors are there.
+        The checkpoint cannot be read without running its code, or no tensors are there; or the
+        target is the checkpoint itself.
     """
+    # A checkpoint often holds more than the model, such as the optimizer, to train on from.
+    if target.resolve() == source.resolve():
+        raise SettingError(f"{target} would be replaced by its own weights: name another target")
     try:
         # Many checkpoints keep their command's options beside the weights; a Namespace is inert.
         with torch.serialization.safe_globals([argparse.Namespace]):

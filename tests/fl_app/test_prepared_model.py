@@ -78,6 +78,10 @@ def test_the_commands_convert_and_inspect(
     assert capsys.readouterr().out == f"{file}: 11 tensors\n"
     assert rsdgc(monkeypatch, "weights", "inspect", file) == 0
     assert "stage1.0.weight  F32  32×3×3×3" in capsys.readouterr().out
+    assert rsdgc(monkeypatch, "weights", "inspect", file, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["stage1.0.weight"] == {"shape": [32, 3, 3, 3], "dtype": "F32"}
+    assert len(listed) == 11
     words = ["--model", "small-cnn", "--bands", "red,nir", "--classes", "7"]
     assert rsdgc(monkeypatch, "weights", "inspect", file, *words) == 0
     printed = capsys.readouterr().out
@@ -122,6 +126,7 @@ def test_what_a_network_of_several_modalities_starts_from_is_shown_for_data(
         (["--model", "fusion-attention", "--bands", "5"], "has them with --data"),
         (["--model", "small-cnn", "--data", "store", "--bands", "3"], "leave out --bands"),
         (["--data", "store"], "with --model"),
+        (["--bands", "4", "--classes", "7"], "--bands, --classes would change nothing"),
         (["--model", "small-cnn", "--bands", ","], "a model of 0 bands"),
     ],
 )

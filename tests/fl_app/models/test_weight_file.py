@@ -41,6 +41,17 @@ def test_checkpoints_are_converted_wherever_the_tensors_are(
     assert all(torch.equal(converted[name], tensor) for name, tensor in STATE.items())
 
 
+def test_a_checkpoint_is_not_replaced_by_its_weights(tmp_path: Path) -> None:
+    source = tmp_path / "in.pth"
+    torch.save({"state_dict": STATE, "optimizer": {"x": torch.ones(1)}}, source)
+    content = source.read_bytes()
+    (tmp_path / "link.pth").symlink_to(source)
+    for target in (source, tmp_path / "link.pth"):
+        with pytest.raises(SettingError, match="name another target"):
+            convert_checkpoint(source, target)
+    assert source.read_bytes() == content
+
+
 def test_tied_and_transposed_tensors_are_converted(tmp_path: Path) -> None:
     tied = torch.randn(3, 5)
     torch.save({"a": tied, "b": tied, "c": tied.t()}, tmp_path / "in.pth")
