@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import keyword
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,7 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
     if model.site:  # of the best round's model no site's own scores are kept
         own = {} if best else {scores.site: scores for scores in summary.by_site}
         scored = own.get(model.site)
+    variables = _variables(m.name for m in model.modalities)
     text = environment.from_string(_TEMPLATE).render(
         # The sites scored models of their own, of which this one has the mean.
         index=json.dumps(
@@ -138,10 +141,10 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
         onnx=program == "onnx",
         shapes=[(json.dumps(m.name), (8, *m.shape)) for m in model.modalities],
         inputs=[
-            f"{_variable(m.name)} = torch.rand(8, {len(m.bands)}, {m.px}, {m.px})"
-            for m in model.modalities
+            f"{variable} = torch.rand(8, {len(m.bands)}, {m.px}, {m.px})"
+            for variable, m in zip(variables, model.modalities, strict=True)
         ],
-        arguments=", ".join(_variable(m.name) for m in model.modalities),
+        arguments=", ".join(variables),
         modalities=[
             (
                 _cell(m.name),
@@ -280,9 +283,17 @@ def _privacy_text(summary: RunSummary) -> str:
     return "" if spent is None else f"ε = {spent.epsilon:.3g} at δ = {spent.delta:.2g} for a site."
 
 
-def _variable(name: str) -> str:
-    text = "".join(character if character.isalnum() else "_" for character in name)
-    return text if text.isidentifier() else f"modality_{text}"
+def _variables(names: Iterable[str]) -> list[str]:
+    """Return a variable of Python for each modality, unlike the others and those of the code."""
+    taken = ["torch", "model", "probabilities"]
+    for number, name in enumerate(names, start=1):
+        text = re.sub(r"\W", "_", name, flags=re.ASCII)
+        is_usable = text.isidentifier() and not keyword.iskeyword(text) and text not in taken
+        # Of two names that differ in their marks alone, the second gets its number; so does one
+        # that reads as such a number.
+        is_usable = is_usable and not text.startswith("modality_")
+        taken.append(text if is_usable else f"modality_{number}")
+    return taken[3:]
 
 
 def _cell(text: str) -> str:

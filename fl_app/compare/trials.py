@@ -33,7 +33,8 @@ class Trial:
     @property
     def folder(self) -> str:
         """Name of its run folder."""
-        words = [self.label.replace("=", "-"), self.budget, f"seed{self.seed}"]
+        # A path among the settings must not lead out of the comparison's folder.
+        words = [self.label.replace("=", "-").replace("..", "-"), self.budget, f"seed{self.seed}"]
         return "_".join(word for word in words if word)
 
 

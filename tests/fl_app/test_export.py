@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from fl_app.delivered_model import load_delivered
 from fl_app.export import PhysicalModel, export_model
+from fl_app.model_card import write_card
 from tests.command import rsdgc
 from tests.fl_app.predict.conftest import BANDS, CODES, trained  # noqa: F401  # a fixture
 from tests.fl_app.predict.test_modalities_of_scenes import fused  # noqa: F401
@@ -157,6 +159,25 @@ def test_several_modalities(fused: Path, tmp_path: Path) -> None:  # noqa: F811
     program = torch.export.load(out / "model.pt2").module()
     result = program(torch.rand(3, 3, 8, 8) * 900, torch.rand(3, 1, 4, 4))
     assert result.shape == (3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("S1-asc", "S1_asc"), ("torch", "class"), ("modality_2", "in")])
+def test_the_snippet_works_whatever_the_modalities_are_called(
+    fused: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, str],
+) -> None:
+    model = load_delivered(fused)
+    out = export_model(model, tmp_path / "model")
+    renamed = [replace(m, name=name) for m, name in zip(model.modalities, names, strict=True)]
+    write_card(out / "README.md", replace(model, modalities=tuple(renamed)), "")
+    code = (out / "README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
+    monkeypatch.chdir(out)
+    results: dict[str, torch.Tensor] = {}
+    exec(code, results)
+    assert results["probabilities"].shape == (8, len(model.classes))
 
 
 @pytest.mark.slow

@@ -37,6 +37,13 @@ def test_a_variant_carries_its_settings_and_its_own_budget() -> None:
     assert trial.folder == "rs-dgc+ratio-policy-weight_50x_seed0"
 
 
+@pytest.mark.parametrize("place", ["../../../w", "runs/../../w", "/srv/w", "w"])
+def test_a_path_among_the_settings_leads_to_no_other_folder(tmp_path: Path, place: str) -> None:
+    (trial,) = trials_of([f"rs-dgc+init-weights={place}.safetensors"], ["50x"], [0])
+    assert (tmp_path / trial.folder).resolve().is_relative_to(tmp_path)
+    assert trial.settings["init-weights"] == f"{place}.safetensors"
+
+
 @pytest.mark.parametrize(
     ("methods", "common", "momenta"),
     [
