@@ -120,7 +120,7 @@ class NsiState:
         SettingError
             The state is of another model or of other settings.
         """
-        load_compressor(self._compressor, state)
+        load_compressor(self._compressor, state, "bytes_sent")
         self.bytes_sent = int(state["bytes_sent"])
 
     def collect(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:

@@ -9,6 +9,8 @@ import torch
 from rsdgc.budget_compressor import BudgetCompressor, CompressorState
 from rsdgc.errors import SettingError
 
+_KEYS = ("model", "step", "residual", "velocity", "ratios")
+
 
 def save_compressor(compressor: BudgetCompressor) -> dict[str, Any]:
     """Return a compressor's state as tensors and plain values, for ``torch.save``.
@@ -25,14 +27,24 @@ def save_compressor(compressor: BudgetCompressor) -> dict[str, Any]:
     }
 
 
-def load_compressor(compressor: BudgetCompressor, state: dict[str, Any]) -> None:
+def load_compressor(compressor: BudgetCompressor, state: dict[str, Any], *others: str) -> None:
     """Let a compressor continue from what :func:`save_compressor` returned.
+
+    Parameters
+    ----------
+    others : str
+        Keys that the state must have, too.
 
     Raises
     ------
     SettingError
-        The state is of another model or of other settings.
+        The state is of another model or of other settings, or no such state. Nothing has changed.
     """
+    for key in (*_KEYS, *others):
+        if key not in state:
+            raise SettingError(
+                f"the saved state has no {key!r}: load what state_dict() of the same class returned"
+            )
     if state["model"] != compressor.spec.signature.hex():
         raise SettingError(
             "the saved state is of a model with other layers: load it with the same model"

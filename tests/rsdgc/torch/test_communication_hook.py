@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rsdgc import RsdgcError, RunError, Scheme, SettingError
-from rsdgc.torch import Compression, NsiState, nsi_hook
+from rsdgc.torch import Compression, GradientCompressor, NsiState, nsi_hook
 from tests.rsdgc.torch.workers import process_group, run_workers
 
 SMALL_BUCKETS_MB = 0.01
@@ -284,6 +284,17 @@ def test_a_state_of_another_model_is_refused(alone):
     saved = NsiState(nn.Linear(40, 50)).state_dict()
     with pytest.raises(SettingError, match="other layers"):
         NsiState(nn.Linear(50, 40)).load_state_dict(saved)
+
+
+def test_a_state_of_another_kind_is_refused(alone):
+    model = nn.Linear(40, 50)
+    state = NsiState(model)
+    other = GradientCompressor(model)
+    other.compress()
+    for saved, key in ((other.state_dict(), "bytes_sent"), (model.state_dict(), "model")):
+        with pytest.raises(SettingError, match=f"has no '{key}': load what state_dict"):
+            state.load_state_dict(saved)
+    assert state.compressor.step == 0
 
 
 def test_a_parameter_that_came_later_is_named(alone):
