@@ -1,4 +1,4 @@
-"""Fifty rounds with every fault there is: nothing is lost and nothing is counted twice.
+"""Thirty rounds with every fault there is: nothing is lost and nothing is counted twice.
 
 The real server and the real sites over the loopback, with a schedule of faults: sites that are
 not drawn or not connected, messages that never arrive or arrive twice, replies that are lost or
@@ -34,7 +34,7 @@ from strategies.rs_dgc import RsDgc
 from tests.federation import grid, serve, settings
 from tests.loopback import Killed, LoopbackGrid
 
-ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 50
+ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 30
 RUN = 7
 
 
