@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 import time
@@ -220,7 +219,7 @@ def _axes(
             )
         rows = WindowAxis.of_patches(grid.height, side, stride or 1)
         return rows, WindowAxis.of_patches(grid.width, side, stride or 1)
-    step = math.lcm(*(meta.factor for meta in scene.source.modalities))
+    step = scene.step
     if step > min(grid.height, grid.width):
         raise DataError(
             f"scene {scene.name} is {grid.height}×{grid.width} px: the model needs {step} px and "

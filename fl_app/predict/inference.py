@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -94,7 +93,6 @@ class SceneClassifier:
             )
             for meta, statistics in zip(scene.source.modalities, own, strict=True)
         ]
-        self._step = math.lcm(*(meta.factor for meta in scene.source.modalities))
         self._micro_batch = MicroBatch()
         self.values = ValueCheck(scene.source.modalities)
 
@@ -123,7 +121,7 @@ class SceneClassifier:
             return self._read_patches(reader, start, side)
         stop = start + side
         if self._rows.spans[number, 1] > stop:  # a rest that is smaller than a coarse pixel
-            stop += self._step
+            stop += self._scene.step
         rows = reader.rows(start, stop)
         # A row of windows that reaches beyond the scene is filled by reflection, as at ingestion.
         counts = np.zeros(rows.usable.shape[1] + 1, np.int64)

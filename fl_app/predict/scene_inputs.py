@@ -49,6 +49,11 @@ class SceneInput:
     10 m are missing and those of 20 m are there."""
 
     @property
+    def step(self) -> int:
+        """Pixels of the scene's grid after which pixels of all its modalities begin again."""
+        return math.lcm(*(meta.factor for meta in self.source.modalities))
+
+    @property
     def paths(self) -> list[Path]:
         """Files that are read."""
         scene, area = self.source.scene, self.source.area
