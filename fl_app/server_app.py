@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import InMemoryGrid
 from numpy.typing import NDArray
 
 from clients.model_parts import ModelParts
@@ -81,6 +82,7 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
         *(grid, settings.min_sites, settings.join_timeout_s, names, record, code),
         weights=settings.weight_rules(),
         registered_only=settings.site_names == "registered",
+        simulated=isinstance(grid, InMemoryGrid),
     )
     model, match = agree_on_model(sites, settings)
     parts = ModelParts(model, settings.batch_norm)

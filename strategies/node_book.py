@@ -23,6 +23,10 @@ from strategies.transport import PendingReplies, expected_replies
 
 REFUSED_POLL_S = 20.0
 """A refused node is asked again after this time: in a deployment that costs it a process."""
+NODE = "node "
+"""Begins what a node without a usable name is called; its number follows."""
+MOST_LISTED = 20
+"""Sites that are named in a message, of those that one reason keeps from a run."""
 
 
 class JoinRefused(RunError):  # noqa: N818  # an outcome that is counted, not a failure
@@ -86,7 +90,7 @@ class NodeBook:
         if own:
             return f"site {plain_line(own, MAX_NAME)}"
         free = len(names) == 1 and names[0] not in {*taken, *self.registered}
-        return f"site {names[0]}" if free and is_plain(names[0]) else f"node {node}"
+        return f"site {names[0]}" if free and is_plain(names[0]) else f"{NODE}{node}"
 
     # ---- who is asked ---------------------------------------------------------------------------
 
@@ -118,6 +122,11 @@ class NodeBook:
         """The nodes that were asked and have not answered."""
         return {self._asked_by[message_id] for message_id in self._queries.waiting}
 
+    def answered_by(self, nodes: Iterable[int]) -> bool:
+        """Return whether each of some nodes was asked and has answered; False if there are none."""
+        named = set(nodes)
+        return bool(named) and named <= self._asked - self.waiting
+
     def collect(self, grid: Grid) -> Iterator[tuple[int, Message]]:
         """Yield the answers that have arrived, by node."""
         self._queries.poll(grid)
@@ -148,8 +157,10 @@ class NodeBook:
 
     def summary(self) -> str:
         """Return who is left out and why as a part of a message; empty if nobody is."""
-        texts = (f"{entry.name} ({entry.reason}: {entry.detail})" for entry in self._sorted())
-        listed = "; ".join(dict.fromkeys(texts))
+        groups: dict[str, list[str]] = {}
+        for entry in self.names_left_out():
+            groups.setdefault(f"{entry.reason}: {entry.detail}", []).append(entry.name)
+        listed = "; ".join(f"{_listed(names)} ({why})" for why, names in groups.items())
         return f"left out: {listed}; " if listed else ""
 
     def names_left_out(self) -> list[LeftOut]:
@@ -158,3 +169,17 @@ class NodeBook:
 
     def _sorted(self) -> list[LeftOut]:
         return sorted(self.left_out.values(), key=lambda entry: (entry.name, entry.reason))
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """List what :meth:`NodeBook.label` calls some nodes; several that have only numbers: how many.
+
+    Those numbers are Flower's, random ones of 19 digits.
+    """
+    numbered = [label for label in labels if label.startswith(NODE)]
+    texts = [label for label in labels if label not in numbered]
+    if len(texts) > MOST_LISTED:
+        texts[MOST_LISTED:] = [f"{len(texts) - MOST_LISTED} more sites"]
+    if numbered:
+        texts.append(numbered[0] if len(numbered) == 1 else f"{len(numbered)} nodes")
+    return ", ".join(texts)

@@ -40,6 +40,7 @@ def discover_sites(
     *,
     weights: WeightRules | None = None,
     registered_only: bool = False,
+    simulated: bool = False,
 ) -> SiteManager:
     """Ask every node which sites it hosts until at least ``min_sites`` fit together.
 
@@ -56,11 +57,15 @@ def discover_sites(
         How much a site may count for in the mean.
     registered_only : bool
         Whether a node without a registered name is left out (:mod:`strategies.node_book`).
+    simulated : bool
+        Whether the nodes are those of a simulation, to which no other can come: once all of them
+        have answered there is nothing to wait for.
 
     Raises
     ------
     RunError
-        Too few sites fit in time, or no site has one of the ``modalities``.
+        Too few sites fit in time, or of all nodes of a simulation, or no site has one of the
+        ``modalities``.
     """
     nodes = NodeBook(registered_only=registered_only)
     answers: dict[int, NodeAnswer] = {}
@@ -89,10 +94,12 @@ def discover_sites(
             manager.weights = weights or WeightRules()
             _log_agreement(manager, answers, record)
             return manager
-        if is_over:
+        # Asked for again, because an answer may have come before the last node was registered.
+        if is_over or (simulated and nodes.answered_by(nodes.connected(grid))):
+            over = f" within {join_timeout_s:g} s" if is_over else ", and all nodes have answered"
             raise RunError(
-                f"{num_sites} of at least {min_sites} sites joined within {join_timeout_s:g} s; "
-                f"{nodes.summary()}start more sites, lower min-sites, or raise join-timeout-s"
+                f"{num_sites} of at least {min_sites} sites joined{over}; "
+                f"{nodes.summary()}{_remedy(nodes, simulated=simulated, is_over=is_over)}"
             )
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, DISCOVERY_POLL_S)
@@ -153,6 +160,17 @@ class SiteDiscovery:
             if time.monotonic() >= deadline:
                 return
             time.sleep(min(DISCOVERY_POLL_S, timeout_s))
+
+
+def _remedy(nodes: NodeBook, *, simulated: bool, is_over: bool) -> str:
+    """Return what to do where too few sites have joined."""
+    if not simulated:
+        return "start more sites, lower min-sites, or raise join-timeout-s"
+    if is_over:
+        return "raise join-timeout-s, or give the simulation fewer sites"
+    if nodes.left_out:
+        return "remove the cause, and start the run again"
+    return "lower min-sites to the number of sites in the data"
 
 
 def _ask(grid: Grid, nodes: NodeBook, connected: Collection[int]) -> None:

@@ -78,6 +78,16 @@ def test_a_reply_can_still_be_pulled_in_parts() -> None:
     assert list(parameters)[:2] == ["object_id", "object_contents"]
 
 
+def test_the_grid_of_a_simulation_still_tells_it_from_a_deployment() -> None:
+    """Its nodes are registered before the first of them works (``discover_sites``)."""
+    assert not issubclass(HttpGrid, InMemoryGrid)
+    simulation = importlib.import_module("flwr.simulation.run_simulation")
+    assert inspect.getsource(simulation).count("grid = InMemoryGrid(") == 1
+    engine = importlib.import_module("flwr.server.superlink.fleet.vce.vce_api")
+    source = inspect.getsource(engine.start_vce)
+    assert source.index("_register_nodes(") < source.index("run_api(")
+
+
 def test_a_message_still_becomes_objects_of_five_levels() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
     content = RecordDict({"a": ArrayRecord({"b": Array(np.zeros(3))}), "m": MetricRecord({"x": 1})})

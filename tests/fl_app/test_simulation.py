@@ -160,6 +160,32 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
     assert processes_of(tmp_path) == []
 
 
+def test_sites_that_all_fail_at_the_roll_call_end_the_run_at_once_with_one_reason(
+    data: Path, tmp_path: Path
+) -> None:
+    # A network that the server can import, and Ray's workers cannot.
+    (tmp_path / "homebound.py").write_text(
+        "import sys\n\nfrom torch import nn\n\n"
+        "if 'default_worker' in sys.argv[0]:\n"
+        "    import no_such_package\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_bands, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Sequential(\n"
+        "            nn.Linear(num_bands, 512), nn.ReLU(), nn.Linear(512, num_classes)\n"
+        "        )\n\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(x.mean((2, 3)))\n"
+    )
+    # Longer than this test may take.
+    words = ["--data", data, "--out", tmp_path / "run", *WORDS, "join-timeout-s=20000"]
+    done = simulate(tmp_path, *words, "--model", "homebound:Net")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith("error: 0 of at least 3 sites joined, and all nodes have ans")
+    assert done.stderr.count("no_such_package") == 1
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_slow_start_is_waited_for_and_a_signal_ends_everything(
     data: Path, tmp_path: Path
 ) -> None:

@@ -214,6 +214,90 @@ def test_a_run_needs_as_many_sites_as_are_asked_for_and_says_who_is_missing() ->
         discover({}, min_sites=2)
 
 
+@pytest.mark.parametrize("working", [0, 2])
+def test_a_simulation_that_lacks_sites_ends_once_all_nodes_have_answered(working: int) -> None:
+    good = [{messages.NAMES: [f"good-{number}"]} for number in range(working)]
+    grid = LoopbackGrid(site, [*good, *[{"error": "no module 'spectral'"}] * 4], {})
+    begin = time.monotonic()
+    with pytest.raises(RunError) as caught:
+        discover_sites(grid, working + 4, 60.0, simulated=True)
+    assert time.monotonic() - begin < 10
+    assert str(caught.value) == (
+        f"{working} of at least {working + 4} sites joined, and all nodes have answered; left "
+        "out: 4 nodes (error at the site: no module 'spectral'); remove the cause, and start the "
+        "run again"
+    )
+
+
+def test_a_simulation_of_fewer_sites_than_are_asked_for_says_what_helps() -> None:
+    nodes = [{}, {messages.NAMES: [], messages.NUM_TRAIN: [], messages.NUM_TEST: []}]
+    with pytest.raises(
+        RunError, match=r"^1 of at least 2 .* have answered; lower min-sites to the"
+    ):
+        discover_sites(LoopbackGrid(site, nodes, {}), 2, 60.0, simulated=True)
+
+
+def test_a_simulation_waits_for_nodes_that_have_not_answered() -> None:
+    grid = LoopbackGrid(site, [{"error": "no chips"}, {}], {})
+    held_back: dict[str, Message] = {}
+    looks: Counter[str] = Counter()
+
+    def hold_back(message: Message, reply: Message) -> Message | None:
+        if message.metadata.dst_node_id == 102:
+            held_back[message.metadata.message_id] = reply
+            return None
+        return reply
+
+    def deliver(ids: Any) -> list[Message]:
+        looks["pulls"] += 1
+        if looks["pulls"] == 4:
+            grid.replies |= held_back
+        return pull(ids)
+
+    pull, grid.fault = grid.pull_messages, hold_back
+    grid.pull_messages = deliver  # type: ignore[method-assign]
+    manager = discover_sites(grid, 1, 60.0, simulated=True)
+    assert list(manager.sites) == ["a"]
+    grid.replies.clear()
+    held_back.clear()
+    looks["pulls"] = 4  # it never answers
+    with pytest.raises(RunError, match=r"within 0\.3 s; .*no answer: .*; raise join-timeout-s, or"):
+        discover_sites(grid, 1, 0.3, simulated=True)
+
+
+def test_a_simulation_waits_for_nodes_that_are_still_being_registered() -> None:
+    """Flower starts the server app before it registers the last node."""
+    grid = LoopbackGrid(site, [{"error": "no chips"}, {}], {})
+    grid.away = {102}
+    looks: Counter[str] = Counter()
+    connected = grid.get_node_ids
+
+    def look() -> list[int]:
+        looks["nodes"] += 1
+        if looks["nodes"] == 2:
+            grid.away.clear()
+        return connected()
+
+    grid.get_node_ids = look  # type: ignore[method-assign]
+    assert list(discover_sites(grid, 1, 60.0, simulated=True).sites) == ["a"]
+
+
+def test_a_reason_that_keeps_several_sites_away_is_given_once() -> None:
+    nodes = [{"error": "no chips"}] * 3 + [{"error": "no disk"}, {messages.CLASSES: []}]
+    grid = LoopbackGrid(site, [*nodes, {"error": "no chips"}], {})
+    grid.names = {101: "bergen", 103: "oslo"}
+    with pytest.raises(RunError) as caught:
+        discover_sites(grid, 1, 0.2)
+    text = str(caught.value)
+    assert "left out: site bergen, site oslo, 2 nodes (error at the site: no chips); " in text
+    assert text.count("no chips") == 1
+    assert "node 104 (error at the site: no disk)" in text
+    grid = LoopbackGrid(site, [{"error": "no chips"}] * 25, {})
+    grid.names = {101 + number: f"s{number:02}" for number in range(25)}
+    with pytest.raises(RunError, match=r"site s18, site s19, 5 more sites \(error at the site: no"):
+        discover_sites(grid, 1, 0.2)
+
+
 def test_a_node_that_does_not_answer_is_named_and_joins_when_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
