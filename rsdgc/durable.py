@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from rsdgc.errors import DataError
 
 DRAFT = ".draft"
 """Suffix of a file that is being written. A draft that a killed process left may be deleted."""
 PROBE_BYTES = 2**16
 """Written to see whether a disk has room at all."""
+ACQUIRE_TIMEOUT_S = 1.0
+"""Longest wait for a lock: :func:`is_locked` holds one for an instant."""
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
@@ -68,6 +73,42 @@ def is_locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+@contextmanager
+def sole_maker(target: Path) -> Iterator[None]:
+    """Let no other process make ``target`` while the context lasts.
+
+    ``.NAME.lock`` beside it is locked, and removed at the end. The system releases the lock of a
+    process that is killed, so the file that this one leaves keeps nobody away.
+
+    Raises
+    ------
+    DataError
+        Another process is making it.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path, timeout=ACQUIRE_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _being_made(target) from None
+    try:
+        yield
+    finally:
+        # Unlinked while it is held: whoever comes next makes a new file.
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_if_being_made(target: Path) -> None:
+    """Raise :class:`DataError` if a process is in :func:`sole_maker` of ``target``."""
+    if is_locked(target.with_name(f".{target.name}.lock")):
+        raise _being_made(target)
+
+
+def _being_made(target: Path) -> DataError:
+    return DataError(f"another process is making {target}: wait for it, or choose another --out")
 
 
 def sync(path: Path) -> None:

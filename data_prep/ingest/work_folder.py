@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from data_prep.foreign_errors import writing
 from data_prep.ingest.sources import Sources
 from data_prep.shards import UNCOPIED_BYTES
 from data_prep.staging import STORE, check_free, check_space, publish
 from data_prep.store import Store
+from rsdgc.durable import sole_maker
 from rsdgc.errors import DataError, RunError
 
 KEY_FILE = "key"
@@ -67,7 +66,7 @@ def work_folder(
         target.parent.mkdir(parents=True, exist_ok=True)
         # beside the store: a rename publishes it only within one file system
         folder = target.parent / f".{target.name}.ingest"
-        with _lock(target.parent / f".{target.name}.lock", target):
+        with sole_maker(target):
             work = _prepare(folder, target, sources.key)
             try:
                 check_space(folder, needed_bytes)
@@ -113,21 +112,3 @@ def _prepare(folder: Path, target: Path, key: str) -> WorkFolder:
     work.store.mkdir()
     work.results.mkdir(exist_ok=True)
     return work
-
-
-@contextmanager
-def _lock(path: Path, target: Path) -> Iterator[None]:
-    """Hold a lock that the system releases however the process ends."""
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(
-            f"another process is making {target}: wait for it, or choose another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        # unlinked while it is held: whoever comes next makes a new file
-        path.unlink(missing_ok=True)
-        lock.release()

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,7 @@ from fl_app.predict.map_file import TAG, MapLegend, class_tags, read_tag, write_
 from fl_app.predict.scene_inputs import SceneInput, find_inputs
 from fl_app.predict.unfinished import UnfinishedMap
 from fl_app.predict.windows import WindowAxis
-from rsdgc.durable import make_folder, probe_folder
+from rsdgc.durable import make_folder, probe_folder, refuse_if_being_made, sole_maker
 from rsdgc.errors import DataError, SettingError
 from rsdgc.time_text import time_left
 
@@ -89,7 +90,8 @@ def predict_scenes(
     Raises
     ------
     DataError
-        A scene cannot be read, or does not fit the model; no map is begun then.
+        A scene cannot be read, or does not fit the model, or another process is making one of the
+        maps; no map is begun then.
     SettingError
         An option is out of range.
     """
@@ -104,26 +106,34 @@ def predict_scenes(
         # Everything is checked before hours go into the first scene.
         axes = [_axes(scene, model, options) for scene in scenes]
         keys = [_key(scene, model, options) for scene in scenes]
-        standing = [
-            _check_target(target, key, options) for target, key in zip(targets, keys, strict=True)
-        ]
+        for target, key in zip(targets, keys, strict=True):
+            if not _check_target(target, key, options):
+                for file in _files(target, options):
+                    refuse_if_being_made(file)
         probe_folder(out.parent if out == targets[0] else out)
         maps = []
         for number, scene in enumerate(scenes):
             target, title = targets[number], f"scene {number + 1} of {len(scenes)}: {scene.name}"
             for note in scene.notes:
                 print(f"note: {note}", file=sys.stderr)
-            if standing[number]:
-                print(f"{title}: {target} stands already", file=sys.stderr)
-                maps.append(PredictedMap(target, {}))
-                continue
-            rows, cols = axes[number]
-            print(
-                f"{title}: {rows.length}×{cols.length} px, {len(rows) * len(cols)} windows of "
-                f"{rows.side} px, on {device.type}",
-                file=sys.stderr,
-            )
-            maps.append(_predict(model, scene, target, axes[number], keys[number], options, device))
+            make_folder(target.parent)
+            with ExitStack() as held:
+                for file in _files(target, options):
+                    held.enter_context(sole_maker(file))
+                # Looked at again, because another process may have made it meanwhile.
+                if _check_target(target, keys[number], options):
+                    print(f"{title}: {target} stands already", file=sys.stderr)
+                    maps.append(PredictedMap(target, {}))
+                    continue
+                rows, cols = axes[number]
+                print(
+                    f"{title}: {rows.length}×{cols.length} px, {len(rows) * len(cols)} windows of "
+                    f"{rows.side} px, on {device.type}",
+                    file=sys.stderr,
+                )
+                maps.append(
+                    _predict(model, scene, target, axes[number], keys[number], options, device)
+                )
     return maps
 
 
@@ -136,7 +146,6 @@ def _predict(
     options: PredictOptions,
     device: torch.device,
 ) -> PredictedMap:
-    make_folder(target.parent)
     unfinished = UnfinishedMap(target, key, axes, len(model.classes))
     done, total = unfinished.rows_done, len(axes[0])
     if done:
@@ -182,6 +191,11 @@ def _predict(
 def probabilities_path(target: Path) -> Path:
     """Return where the probabilities of a map are written."""
     return target.with_name(f"{target.stem}-probabilities{target.suffix}")
+
+
+def _files(target: Path, options: PredictOptions) -> list[Path]:
+    """Return what is written for a scene: its map, and if asked for its probabilities."""
+    return [target, probabilities_path(target)] if options.probabilities else [target]
 
 
 def _targets(scenes: Sequence[SceneInput], out: Path, *, probabilities: bool) -> list[Path]:
@@ -257,7 +271,7 @@ def _key(scene: SceneInput, model: DeliveredModel, options: PredictOptions) -> s
 
 def _check_target(target: Path, key: str, options: PredictOptions) -> bool:
     """Return whether a map stands already; raise an error if something else is in its place."""
-    files = [target, *([probabilities_path(target)] if options.probabilities else [])]
+    files = _files(target, options)
     found = [path for path in files if path.exists()]
     tags = [read_tag(path) if path.is_file() else None for path in found]
     for path, tag in zip(found, tags, strict=True):

@@ -15,14 +15,12 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from rsdgc.durable import is_locked, replace_text
+from rsdgc.durable import ACQUIRE_TIMEOUT_S, is_locked, replace_text
 from rsdgc.errors import RunFolderError
 
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "run.holder"
 """Names the holder. Older versions of filelock empty the locked file itself on opening it."""
-ACQUIRE_TIMEOUT_S = 1.0
-"""A probe (:func:`rsdgc.durable.is_locked`) holds the lock for an instant; this outlasts it."""
 
 
 class LockHolder(NamedTuple):

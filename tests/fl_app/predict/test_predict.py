@@ -6,9 +6,11 @@ import errno
 import json
 import os
 import shutil
+import signal
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from fl_app.predict import unfinished
 from tests.command import rsdgc
 from tests.data_prep.archives import LEFT, TOP, UTM, write_tif
 from tests.fl_app.predict.conftest import BANDS, CHIP_PX, CODES, imagery, write_named
+from tests.killed_process import forkserver, start_process
 
 
 def read(path: Path) -> np.ndarray:
@@ -196,6 +199,70 @@ def test_any_part_that_is_left_of_a_map_is_continued(
     assert rsdgc(monkeypatch, *words) == 2
     assert "was not left by a prediction" in capsys.readouterr().err
     assert (folder / "thesis.tex").read_text() == "precious"
+
+
+def predict_and_stop(words: list[str | Path], ready: Any) -> None:
+    """Predict until the first row is done, and then hold still."""
+
+    def stop(self: unfinished.UnfinishedMap, row: object) -> None:
+        ready.set()
+        signal.pause()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unfinished.UnfinishedMap, "add", stop)
+        rsdgc(patch, *words)
+
+
+@pytest.mark.slow
+def test_a_map_is_made_by_one_process_at_a_time_and_a_killed_one_keeps_nobody_away(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps, other = scene.parent / "maps", scene.parent / "other.tif"
+    shutil.copy(scene, other)
+    words: list[str | Path] = ["predict", trained, scene, "--out", maps]
+    ready = forkserver().Event()
+    process = start_process(predict_and_stop, [*words, "--probabilities"], ready)
+    assert ready.wait(240)
+    # The scene that is at work comes second, and is noticed before the first one is begun.
+    several = ["predict", trained, other, scene, "--out", maps]
+    # One map would be the other's probabilities.
+    shutil.copy(scene, scene.parent / "field-probabilities.tif")
+    third = ["predict", trained, scene.parent / "field-probabilities.tif", "--out", maps]
+    for each, name in ((words, "field"), (several, "field"), (third, "field-probabilities")):
+        assert rsdgc(monkeypatch, *each, "--force") == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error == (
+            f"error: another process is making {maps / name}.tif: wait for it, or choose another "
+            "--out"
+        )
+    assert not (maps / "other.tif").exists()
+    assert rsdgc(monkeypatch, "predict", trained, other, "--out", maps) == 0
+    process.kill()
+    process.join()
+    assert rsdgc(monkeypatch, *words, "--probabilities") == 0
+    names = ["field-probabilities.tif", "field.tif", "field.tif.aux.xml"]
+    names += ["other.tif", "other.tif.aux.xml"]
+    assert sorted(path.name for path in maps.iterdir()) == names
+
+
+def test_a_map_that_another_process_has_made_meanwhile_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps, other = scene.parent / "maps", scene.parent / "other.tif"
+    shutil.copy(scene, other)
+    make = unfinished.UnfinishedMap.__init__
+
+    def make_both(self: unfinished.UnfinishedMap, target: Path, *rest: Any) -> None:
+        if target == maps / "field.tif":
+            with monkeypatch.context() as patch:
+                patch.setattr(unfinished.UnfinishedMap, "__init__", make)
+                assert rsdgc(patch, "predict", trained, other, "--out", maps, "--stride", "8") == 0
+        make(self, target, *rest)
+
+    monkeypatch.setattr(unfinished.UnfinishedMap, "__init__", make_both)
+    assert rsdgc(monkeypatch, "predict", trained, scene, other, "--out", maps) == 2
+    assert f"{maps / 'other.tif'} is a map of another model" in capsys.readouterr().err
+    assert (maps / "field.tif").exists()
 
 
 def test_files_where_probabilities_would_be_stay(
