@@ -27,7 +27,7 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.rasters import gdal_environment
 from fl_app.delivered_model import DeliveredModel
 from fl_app.predict.inference import SceneClassifier
-from fl_app.predict.map_file import TAG, MapLegend, class_tags, read_tag, write_maps
+from fl_app.predict.map_file import TAG, MapLegend, class_tags, read_predicted, write_maps
 from fl_app.predict.scene_inputs import SceneInput, find_inputs
 from fl_app.predict.unfinished import UnfinishedMap
 from fl_app.predict.windows import WindowAxis
@@ -177,7 +177,8 @@ def _predict(
     }
     chances = probabilities_path(target) if options.probabilities else None
     grid = scene.source.grid
-    pixels = write_maps(target, chances, unfinished, axes, grid, legend, tags)
+    obsolete = _obsolete(target, options)
+    pixels = write_maps(target, chances, obsolete, unfinished, axes, grid, legend, tags)
     unfinished.remove()
     if not any(pixels.values()):
         print(
@@ -196,6 +197,16 @@ def probabilities_path(target: Path) -> Path:
 def _files(target: Path, options: PredictOptions) -> list[Path]:
     """Return what is written for a scene: its map, and if asked for its probabilities."""
     return [target, probabilities_path(target)] if options.probabilities else [target]
+
+
+def _obsolete(target: Path, options: PredictOptions) -> list[Path]:
+    """Return the probabilities of an earlier map, where none are asked for of the new one.
+
+    A map of a scene that is called so is none of them.
+    """
+    path = probabilities_path(target)
+    file = None if options.probabilities else read_predicted(path)
+    return [path] if file is not None and file.has_probabilities else []
 
 
 def _targets(scenes: Sequence[SceneInput], out: Path, *, probabilities: bool) -> list[Path]:
@@ -272,14 +283,14 @@ def _key(scene: SceneInput, model: DeliveredModel, options: PredictOptions) -> s
 def _check_target(target: Path, key: str, options: PredictOptions) -> bool:
     """Return whether a map stands already; raise an error if something else is in its place."""
     files = _files(target, options)
-    found = [path for path in files if path.exists()]
-    tags = [read_tag(path) if path.is_file() else None for path in found]
-    for path, tag in zip(found, tags, strict=True):
-        if tag is None:
+    found = [path for path in [*files, *_obsolete(target, options)] if path.exists()]
+    predicted = [read_predicted(path) for path in found]
+    for path, file in zip(found, predicted, strict=True):
+        if file is None:
             raise SettingError(f"{path} exists and is no predicted map: choose another --out")
-        if tag != key and not options.force:
+        if file.key != key and not options.force:
             raise SettingError(
                 f"{path} is a map of another model, scene or stride: choose another --out, or "
                 "replace it with --force"
             )
-    return found == files and set(tags) == {key}
+    return found == files and all(file is not None and file.key == key for file in predicted)

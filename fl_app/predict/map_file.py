@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ CACHE_BYTES = 2**21
 """Of sums of probabilities that are formed at once: what a processor's cache holds."""
 TAG = "RSDGC_PREDICTION"
 """Tag of a map that this program has written; its value identifies model, scene and options."""
+_CLASSES = "CLASSES"
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def _largest(sums: NDArray[np.float32]) -> NDArray[np.unsignedinteger[Any]]:
 def write_maps(
     target: Path,
     probabilities: Path | None,
+    obsolete: Sequence[Path],
     unfinished: UnfinishedMap,
     axes: tuple[WindowAxis, WindowAxis],
     grid: Grid,
@@ -165,7 +167,8 @@ def write_maps(
 ) -> dict[str, int]:
     """Write the map of classes, and if asked for that of probabilities; return pixels by class.
 
-    Each file appears complete, under its name, or not at all.
+    Each file appears complete, under its name, or not at all. The ``obsolete`` ones of an earlier
+    map are deleted as the new one takes its place.
     """
     values = np.array([*legend.codes, legend.nodata], legend.dtype)
     counts = np.zeros(len(legend.codes), np.int64)
@@ -205,8 +208,8 @@ def write_maps(
             if probabilities is not None:
                 _publish(work_probabilities, probabilities, "AVERAGE", predictor="FLOATING_POINT")
             # The names come first: where the map is, they are.
-            _write_category_names(target, legend)
-            _publish(work, target, "MODE", predictor="NO")
+            obsolete = [*obsolete, *_write_sidecar(target, legend)]
+            _publish(work, target, "MODE", predictor="NO", obsolete=obsolete)
     except RasterioError as error:
         raise DataError(
             f"{target} cannot be written: {cause_of(error)}: see whether its disk is full; what is "
@@ -215,7 +218,9 @@ def write_maps(
     return dict(zip(legend.names, counts.tolist(), strict=True))
 
 
-def _publish(work: Path, target: Path, resampling: str, predictor: str) -> None:
+def _publish(
+    work: Path, target: Path, resampling: str, predictor: str, obsolete: Sequence[Path] = ()
+) -> None:
     def write(draft: Path) -> None:
         rasterio.shutil.copy(
             work,
@@ -227,37 +232,78 @@ def _publish(work: Path, target: Path, resampling: str, predictor: str) -> None:
             NUM_THREADS="ALL_CPUS",
             BIGTIFF="IF_SAFER",
         )
+        # Now, when the disk has taken the new map: should it be full, the old one stays whole.
+        for path in obsolete:
+            path.unlink(missing_ok=True)
 
     replace_file(target, write)
     work.unlink()
 
 
-def _write_category_names(target: Path, legend: MapLegend) -> None:
-    """Write the names where GDAL keeps them: ``.aux.xml``, for :func:`category_names` and QGIS."""
+def _write_sidecar(target: Path, legend: MapLegend) -> list[Path]:
+    """Write the names of classes where GDAL keeps them, for ``category_names`` and QGIS.
+
+    Where there are none to write, an earlier map's is returned: it is obsolete.
+    """
+    names, sidecar = _category_names(legend), target.with_name(target.name + ".aux.xml")
+    if names is None:
+        return [sidecar] if _has_written(sidecar, target) else []
+    replace_text(sidecar, names)
+    return []
+
+
+def _category_names(legend: MapLegend) -> str | None:
+    """Return the content of a map's sidecar; None if there is none for such codes."""
     if min(legend.codes) < 0 or max(legend.codes) > 2**16:
-        return  # GDAL's list has a name for every value from 0
+        return None  # GDAL's list has a name for every value from 0
     by_code = dict(zip(legend.codes, legend.names, strict=True))
     names = [escape(by_code.get(code, "")) for code in range(max(legend.codes) + 1)]
     lines = "".join(f"      <Category>{name}</Category>\n" for name in names)
-    text = (
+    return (
         '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
         f"{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
     )
-    replace_text(target.with_name(target.name + ".aux.xml"), text)
 
 
-def read_tag(path: Path) -> str | None:
-    """Return what identifies a map that this program has written; None for any other file."""
+def _has_written(sidecar: Path, target: Path) -> bool:
+    """Return whether a sidecar is, unchanged, the one that was written with the map beside it."""
+    file = read_predicted(target)
+    if file is None or not sidecar.is_file():
+        return False
+    try:
+        names = {int(code): str(name) for code, name in json.loads(file.tags[_CLASSES]).items()}
+        content = sidecar.read_text(encoding="utf-8")
+    except (KeyError, ValueError, AttributeError):
+        return False
+    return bool(names) and content == _category_names(
+        MapLegend(tuple(names), tuple(names.values()))
+    )
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """A file that this program has written: a map, or probabilities."""
+
+    key: str
+    """Identifies model, scene and options."""
+    has_probabilities: bool
+    tags: Mapping[str, str]
+
+
+def read_predicted(path: Path) -> PredictedFile | None:
+    """Return what a file says of its prediction; None for one that this program has not written."""
+    if not path.is_file():
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as source:
-                value = source.tags().get(TAG)
+                tags, dtype = source.tags(), source.dtypes[0]
     except RasterioError:
         return None
-    return None if value is None else str(value)
+    return PredictedFile(tags[TAG], dtype == "float32", tags) if TAG in tags else None
 
 
 def class_tags(legend: MapLegend) -> dict[str, str]:
     """Return the tag that names the classes: a JSON object of code and name."""
-    return {"CLASSES": json.dumps(dict(zip(map(str, legend.codes), legend.names, strict=True)))}
+    return {_CLASSES: json.dumps(dict(zip(map(str, legend.codes), legend.names, strict=True)))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -15,15 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from affine import Affine
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import category_names
 from fl_app.delivered_model import load_delivered
 from fl_app.interruption import ENDED_BY_CTRL_C
-from fl_app.predict import unfinished
+from fl_app.predict import PredictOptions, predict_scenes, unfinished
 from tests.command import rsdgc
 from tests.data_prep.archives import LEFT, TOP, UTM, write_tif
 from tests.fl_app.predict.conftest import BANDS, CHIP_PX, CODES, imagery, write_named
@@ -290,6 +292,80 @@ def test_files_where_probabilities_would_be_stay(
     two = [scene.parent / "a.tif", scene.parent / "a-probabilities.tif"]
     assert rsdgc(monkeypatch, "predict", trained, *two, "--out", out.parent / "x", words[-1]) == 2
     assert "the probabilities of a: predict them apart" in capsys.readouterr().err
+
+
+def test_what_belonged_to_a_replaced_map_goes_with_it(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = scene.parent / "maps"
+    chances = maps / "field-probabilities.tif"
+    words = ["predict", trained, scene, "--out", maps]
+    assert rsdgc(monkeypatch, *words, "--probabilities") == 0
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "replace it with --force" in capsys.readouterr().err
+    old = read(chances)
+    (maps / "notes.txt").write_text("mine")
+    assert rsdgc(monkeypatch, *words, "--stride", "8", "--force") == 0
+    names = ["field.tif", "field.tif.aux.xml"]
+    assert sorted(path.name for path in maps.iterdir()) == [*names, "notes.txt"]
+    assert rsdgc(monkeypatch, *words, "--stride", "8", "--probabilities", "--force") == 0
+    assert not np.array_equal(read(chances), old, equal_nan=True)
+    # Left alone, as where only the map was moved away, they belong to no new map either.
+    (maps / "field.tif").unlink()
+    assert rsdgc(monkeypatch, *words) == 2
+    assert f"{chances} is a map of another model" in capsys.readouterr().err
+    assert chances.exists()
+    assert rsdgc(monkeypatch, *words, "--force") == 0
+    assert not chances.exists()
+    # The disk is full before the new map is: the old one keeps what it has.
+    assert rsdgc(monkeypatch, *words, "--probabilities", "--force") == 0
+    copy = rasterio.shutil.copy
+
+    def fill(source: Path, target: Path, **how: Any) -> None:
+        copy(source, target, **how)
+        raise RasterioIOError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rasterio.shutil, "copy", fill)
+        assert rsdgc(patch, *words, "--force") == 2
+    assert chances.exists()
+
+
+def test_files_like_those_of_a_replaced_map_stay(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, scene: Path
+) -> None:
+    maps = scene.parent / "maps"
+    words = ["predict", trained, scene, "--out", maps]
+    assert rsdgc(monkeypatch, *words) == 0
+    chances = maps / "field-probabilities.tif"
+    write_tif(chances, read(scene).astype(np.float32))  # another program's
+    before = chances.read_bytes()
+    assert rsdgc(monkeypatch, *words, "--stride", "8", "--force") == 0
+    assert chances.read_bytes() == before
+    chances.unlink()
+    namesake = scene.parent / "field-probabilities.tif"
+    shutil.copy(scene, namesake)
+    assert rsdgc(monkeypatch, "predict", trained, namesake, "--out", maps) == 0
+    before = chances.read_bytes()
+    assert rsdgc(monkeypatch, *words, "--force") == 0
+    assert chances.read_bytes() == before
+
+
+def test_names_of_a_replaced_map_go_where_the_new_one_has_none(trained: Path, scene: Path) -> None:
+    out = scene.parent / "map.tif"
+    sidecar = scene.parent / "map.tif.aux.xml"
+    model = load_delivered(trained)
+    # GDAL's list of names has no place for a code below 0.
+    unnamed = dataclasses.replace(model, class_codes=(-5, 42, 95))
+    predict_scenes(model, [scene], out, PredictOptions())
+    assert category_names(out)
+    predict_scenes(unnamed, [scene], out, PredictOptions(force=True))
+    assert not sidecar.exists()
+    predict_scenes(model, [scene], out, PredictOptions(force=True))
+    written = sidecar.read_text() + "<!-- statistics of another program -->"
+    sidecar.write_text(written)
+    predict_scenes(unnamed, [scene], out, PredictOptions(force=True))
+    assert sidecar.read_text() == written
 
 
 def square(path: Path, side: float) -> Path:
