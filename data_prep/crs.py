@@ -6,12 +6,14 @@ has no answer there is none, and no error: a place on the globe is not what an i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -84,6 +86,56 @@ def meters_per_unit(crs: CRS | None) -> float:
         return float(crs.linear_units_factor[1]) or 1.0
     except CRSError:
         return 1.0
+
+
+def pixel_sides(
+    crs: CRS | None, transform: Affine, cols: Sequence[float], rows: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the lengths on the ground, in meters, of a pixel's sides at some places of an image.
+
+    They are right to about 1 %, whatever the unit and the scale of the CRS are there: a pixel of
+    degrees is narrower the farther it is from the equator, and so is one of Web Mercator.
+
+    Parameters
+    ----------
+    crs : CRS, optional
+        Without one, and where it cannot be related to longitude and latitude, its units count
+        (:func:`meters_per_unit`).
+    transform : Affine
+        From columns and rows to positions.
+    cols, rows : sequence of float
+        The places.
+
+    Returns
+    -------
+    float64 [2, n]
+        Along the columns' axis, and along the rows'.
+    """
+    cols, rows = np.asarray(cols, np.float64), np.asarray(rows, np.float64)
+    t, sides = transform, np.empty((2, len(cols)))
+    for axis, (col_step, row_step) in enumerate(((0.5, 0.0), (0.0, 0.5))):
+        ends = []
+        for sign in (-1, 1):
+            x, y = cols + sign * col_step, rows + sign * row_step
+            places = np.stack([t.c + t.a * x + t.b * y, t.f + t.d * x + t.e * y])
+            ends.append(transform_positions(crs, LONGITUDE_LATITUDE, places))
+        side = (t.a, t.d) if axis == 0 else (t.b, t.e)
+        nominal = float(np.hypot(*side)) * meters_per_unit(crs)
+        with np.errstate(invalid="ignore"):  # of places that are not on the globe
+            # across the antimeridian, too
+            east = (ends[1][0] - ends[0][0] + 180.0) % 360.0 - 180.0
+            east = east * np.cos(np.radians((ends[0][1] + ends[1][1]) / 2))
+            length = DEGREE_M * np.hypot(east, ends[1][1] - ends[0][1])
+        usable = crs is not None and are_related(crs, LONGITUDE_LATITUDE)
+        sides[axis] = np.where(usable & np.isfinite(length) & (length > 0), length, nominal)
+    return sides
+
+
+@lru_cache(maxsize=4096)
+def pixel_on_ground(crs: CRS | None, transform: Affine, height: int, width: int) -> float:
+    """Return the side, in meters, of a square with the area of an image's pixel at its center."""
+    across, along = pixel_sides(crs, transform, [width / 2], [height / 2])
+    return float(np.sqrt(across * along)[0])
 
 
 def are_related(first: CRS | None, second: CRS | None) -> bool:

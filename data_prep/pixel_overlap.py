@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from data_prep.common_frame import moved_boxes
-from data_prep.crs import meters_per_unit, transform_positions
+from data_prep.crs import pixel_sides, transform_positions
 from data_prep.schema import SceneMeta
 
 #: Share of a pixel by which two grids may be shifted and still count as one.
@@ -98,7 +99,14 @@ def _bounds(scene: SceneMeta) -> tuple[float, float, float, float]:
 
 
 def _pixel(scene: SceneMeta) -> float:
-    return abs(scene.transform[0])
+    """Return the longer side of a scene's pixels, in units of its CRS."""
+    return max(map(abs, scene.transform[::4]))
+
+
+def _sides(scene: SceneMeta, crs: CRS) -> NDArray[np.float64]:
+    """Return the sides of a scene's pixels, in meters, at its corners and center: [2, 5]."""
+    cols, rows = (np.array([0.0, 0.0, 0.5, 1.0, 1.0]), np.array([0.0, 1.0, 0.5, 0.0, 1.0]))
+    return pixel_sides(crs, Affine(*scene.transform), scene.width * cols, scene.height * rows)
 
 
 def _meet(box: NDArray[np.float64], other: NDArray[np.float64], reach: float) -> bool:
@@ -133,7 +141,11 @@ def _overlap(
         known = np.isfinite(col) & np.isfinite(row)
         whole = np.abs(col - np.round(col)).max(initial=0, where=known) < ALIGNED
         whole &= np.abs(row - np.round(row)).max(initial=0, where=known) < ALIGNED
-    size = _pixel(ours) * meters_per_unit(source) / (_pixel(theirs) * meters_per_unit(target))
+    if source == target:
+        terms = zip(ours.transform[::4], theirs.transform[::4], strict=True)
+        size = max(abs(own / other) for own, other in terms)
+    else:
+        size = _sides(ours, source).max() / _sides(theirs, target).min()
     if source == target and whole and abs(size - 1) < ALIGNED:
         reach = buffer_px
     else:

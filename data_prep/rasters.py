@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.warp import calculate_default_transform
 
-from data_prep.crs import horizontal_crs, meters_per_unit, parse_crs
+from data_prep.crs import horizontal_crs, meters_per_unit, parse_crs, pixel_on_ground
 from data_prep.foreign_errors import reading
 from rsdgc.errors import DataError
 from rsdgc.plain_text import MAX_NAME, plain_line
@@ -126,8 +126,13 @@ class RasterFile:
 
     @property
     def resolution_m(self) -> float:
-        """Pixel size in meters, roughly where the CRS is geographic."""
+        """Pixel size in meters, in degrees as at the equator: the same wherever the file lies."""
         return self.resolution * meters_per_unit(self.crs)
+
+    @property
+    def ground_m(self) -> float:
+        """Pixel size in meters on the ground at the file's center, whatever its CRS is."""
+        return pixel_on_ground(self.crs, self.transform, self.height, self.width)
 
     def with_nodata(self, nodata: float | int | None) -> RasterFile:
         """Return the header with another nodata value for all bands."""

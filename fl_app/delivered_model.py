@@ -54,6 +54,8 @@ class DeliveredModel:
     """By which each modality is normalized."""
     resolutions: tuple[float, ...]
     """Of each modality in the training data, in units of the CRS; 0 where it is not known."""
+    pixel_m: float
+    """Side of a pixel of the training data's grids on the ground, meters; 0 if it is not known."""
     classes: tuple[str, ...]
     class_codes: tuple[int, ...]
     """In label rasters; the classes' numbers from 1 where the run does not know them."""
@@ -223,6 +225,7 @@ def load_delivered(
         resolutions=tuple(
             by_name[each.name].resolution if each.name in by_name else 0.0 for each in modalities
         ),
+        pixel_m=inputs.pixel_m if inputs else 0.0,
         classes=classes,
         class_codes=codes,
         chip_px=chip_px,

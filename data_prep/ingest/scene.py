@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data_prep.ingest.label_format import LabelFormat
 from data_prep.ingest.options import MaskRule
@@ -88,17 +89,16 @@ class Scene:
         """The file whose grid is the scene's: of the finest modality of several bands, if any."""
         # several bands, because those are the images that the labels were drawn on; a finer
         # elevation model would have them resampled
-        reference = min(
-            self.modalities,
-            key=lambda modality: (
-                # a picture without a position does not say where the others lie
-                modality.files[0].crs is None,
-                len(modality.bands) < 2,
-                modality.files[0].resolution_m,
-                natural_key(modality.name),
-            ),
-        )
-        return reference.files[0]
+        placed = {file.crs for each in self.modalities if (file := each.files[0]).crs is not None}
+
+        def order(modality: ModalityFiles) -> tuple[Any, ...]:
+            file = modality.files[0]
+            # in one CRS equal pixels are equal, wherever the files' centers lie
+            size = file.resolution_m if len(placed) < 2 else file.ground_m
+            # a picture without a position does not say where the others lie
+            return file.crs is None, len(modality.bands) < 2, size, natural_key(modality.name)
+
+        return min(self.modalities, key=order).files[0]
 
     @property
     def images(self) -> list[RasterFile]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_prep.crs import pixel_on_ground
 from data_prep.ingest.class_list import ClassList
 from data_prep.ingest.grid import Grid, check_alignable, grid_of
 from data_prep.ingest.label_format import LabelRules
@@ -198,19 +199,13 @@ def _describe(
 
 
 def _resolution_notes(name: str, grid: Grid, model: DeliveredModel, unit: int) -> Iterator[str]:
-    """Note where a scene's pixels are of another size than those of training."""
-    factors = [model.factor(modality) for modality in model.modalities]
-    trained = [
-        resolution
-        for resolution, factor in zip(model.resolutions, factors, strict=True)
-        if factor == 1 and resolution > 0
-    ]
-    if grid.crs is None or not trained or trained[0] == 1:
+    """Note where a scene's pixels are of another size on the ground than those of training."""
+    if grid.crs is None or not grid.is_placed or not model.pixel_m:
         return
-    own, expected = abs(grid.transform.a), trained[0] * unit
-    larger = max(own, expected) / min(own, expected)
-    if larger > RESOLUTION_TOLERANCE:
+    own = pixel_on_ground(grid.crs, grid.transform, grid.height, grid.width)
+    expected = model.pixel_m * unit
+    if max(own, expected) / min(own, expected) > RESOLUTION_TOLERANCE:
         yield (
-            f"{name}: its pixels are {own:g} CRS units wide, those of training were "
-            f"{expected:g}; the model knows the ground at that size only"
+            f"{name}: its pixels are {own:.3g} m wide on the ground, those of training were "
+            f"{expected:.3g} m; the model knows the ground at that size only"
         )

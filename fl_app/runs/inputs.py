@@ -11,11 +11,15 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Self
 
+from affine import Affine
 from pydantic import TypeAdapter, ValidationError
+from rasterio.crs import CRS
 
 from data_prep.common_statistics import normalization_of
+from data_prep.crs import pixel_on_ground
 from data_prep.store import Store
 from fl_app.runs.records import damaged
 from rsdgc.documents import DocumentError, explain_invalid, read_json
@@ -58,8 +62,12 @@ class RunInputs:
     class_codes: list[int] = field(default_factory=list)
     """Codes of the classes in label rasters, in the order of the model's outputs."""
     modalities: list[InputModality] = field(default_factory=list)
+    pixel_m: float = 0.0
+    """Side of a pixel of the scenes' grids on the ground, meters; 0 where it is not known."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.pixel_m < math.inf:
+            raise ValueError(f"pixel_m is {self.pixel_m}, which is no size")
         if self.patch_px < 0 or (self.patch_px and self.patch_px % 2 == 0):
             raise ValueError(f"patch_px is {self.patch_px}, neither 0 nor an odd size")
 
@@ -74,7 +82,15 @@ class RunInputs:
                     meta.name, list(meta.bands), meta.resolution, mean.tolist(), std.tolist()
                 )
             )
-        return cls(store.meta.patch_px, list(store.meta.class_codes), modalities)
+        sizes = [
+            pixel_on_ground(
+                CRS.from_user_input(each.crs), Affine(*each.transform), each.height, each.width
+            )
+            for each in store.meta.scenes
+            if each.crs
+        ]
+        pixel_m = median(sizes) if sizes else 0.0
+        return cls(store.meta.patch_px, list(store.meta.class_codes), modalities, pixel_m)
 
     def write(self, folder: Path) -> None:
         """Write ``inputs.json`` into a run folder."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
 from rasterio.crs import CRS
 
 from data_prep.crs import (
@@ -15,6 +16,8 @@ from data_prep.crs import (
     horizontal_crs,
     meters_per_unit,
     parse_crs,
+    pixel_on_ground,
+    pixel_sides,
     transform_positions,
 )
 from rsdgc.errors import SettingError
@@ -55,6 +58,31 @@ def test_units_are_those_of_the_crs() -> None:
     assert meters_per_unit(CRS.from_epsg(2263)) == pytest.approx(1200 / 3937)
     assert meters_per_unit(UTM) == meters_per_unit(None) == 1
     assert meters_per_unit(CRS.from_epsg(4326)) == 111_320
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "sides"),
+    [
+        ("EPSG:32633", (10, 0, 500_000, 0, -10, 7_000_000), (10, 10)),
+        ("EPSG:32633", (0, 20, 500_000, 10, 0, 7_000_000), (10, 20)),
+        ("EPSG:2263", (5, 0, 1e6, 0, -5, 2e5), (1.524, 1.524)),
+        ("EPSG:4326", (1e-4, 0, 15, 0, -1e-4, 60), (5.566, 11.132)),
+        ("EPSG:4326", (2e-4, 0, 15, 0, -1e-4, -60), (11.132, 11.132)),
+        ("EPSG:4326", (1, 0, 179.5, 0, -1, 0.5), (111_320, 111_320)),
+        ("EPSG:3857", (10, 0, 0, 0, -10, 8_399_738), (5, 5)),
+        (MOON, (10, 0, 500_000, 0, -10, 0), (10, 10)),
+        (SITE_GRID, (3, 0, 0, 0, -2, 0), (3, 2)),
+        (None, (3, 0, 0, 0, -2, 0), (3, 2)),
+    ],
+)
+def test_a_pixel_has_its_size_on_the_ground(
+    crs: str | None, place: tuple[float, ...], sides: tuple[float, float]
+) -> None:
+    parsed, transform = crs and CRS.from_user_input(crs), Affine(*place)
+    found = pixel_sides(parsed, transform, [0.5, 0.5], [0.5, 0.5])
+    np.testing.assert_allclose(found, np.repeat(np.array(sides)[:, None], 2, axis=1), rtol=0.012)
+    middle = pixel_on_ground(parsed, transform, 1, 1)
+    assert middle == pytest.approx(np.sqrt(sides[0] * sides[1]), rel=0.012)
 
 
 @pytest.mark.parametrize("other", [SITE_GRID, MOON])

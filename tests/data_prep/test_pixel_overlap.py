@@ -121,3 +121,35 @@ def test_scenes_that_are_apart_or_have_no_place_are_not_compared() -> None:
     assert find_overlaps([scene("a", LEFT), scene("b", LEFT + 5000)], labeled, 2) == []
     assert find_overlaps([scene("a", LEFT, ""), scene("b", LEFT, "")], labeled, 2) == []
     assert find_overlaps([scene("a", LEFT), scene("b", LEFT, "EPSG:32701")], labeled, 2) == []
+
+
+@pytest.mark.parametrize("latitude", [0.0, 45.0, 70.0])
+@pytest.mark.parametrize("height", [1.0, 3.0])
+def test_the_reach_covers_the_buffer_where_degrees_of_longitude_are_short(
+    latitude: float, height: float
+) -> None:
+    (x,), (y,) = transform("EPSG:4326", UTM, [15.0], [latitude])
+    degrees = 10 / 111_320
+    around = {"folder": "", "height": 40, "width": 40}
+    plane = (10.0, 0.0, x, 0.0, -10.0, y)
+    globe = (degrees, 0.0, 15.0, 0.0, -height * degrees, latitude)
+    scenes = [
+        SceneMeta(name="plane", crs=UTM, transform=plane, **around),
+        SceneMeta(name="globe", crs="EPSG:4326", transform=globe, **around),
+    ]
+    narrow = 10 * np.cos(np.radians(latitude))
+    overlaps = {o.other: o for o in find_overlaps(scenes, [np.ones((40, 40), np.bool_)] * 2, 2)}
+    assert overlaps[0].reach * 10 >= 2 * 10 * height
+    assert overlaps[1].reach * narrow >= 2 * 10
+    assert overlaps[1].reach * narrow <= 2 * 2 * 10 + 3 * narrow
+
+
+def test_pixels_that_are_no_squares_are_compared_by_either_side() -> None:
+    tall = (10.0, 0.0, LEFT, 0.0, -30.0, TOP)
+    first = SceneMeta(name="tall", folder="", height=8, width=8, transform=tall, crs=UTM)
+    labeled = [np.ones((8, 8), np.bool_)] * 2
+    overlaps = find_overlaps([first, scene("square", LEFT)], labeled, 2)
+    assert {o.other: o.reach for o in overlaps} == {0: 3, 1: 7}
+    south = (10.0, 0.0, LEFT, 0.0, -30.0, TOP - 8 * 30 - 45)
+    second = SceneMeta(name="south", folder="", height=8, width=8, transform=south, crs=UTM)
+    assert {o.image for o in find_overlaps([first, second], labeled, 2)} == {0, 1}

@@ -20,7 +20,9 @@ from rasterio.warp import transform
 
 from data_prep.crs import parse_crs
 from data_prep.ingest.grid import coverage, grid_of, is_on_grid, nesting
+from data_prep.ingest.no_labels import NoLabels
 from data_prep.ingest.pieces import GDAL_TYPES
+from data_prep.ingest.scene import ModalityFiles, Scene
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import read_header
 from data_prep.store import Store
@@ -168,6 +170,21 @@ def test_pixels_in_feet_and_meters_are_compared_in_meters(tmp_path: Path) -> Non
     assert header.resolution_m == pytest.approx(2 * read_header(fine).resolution_m)
     assert nesting(header, grid, 4, 4) == 2
     assert is_on_grid(header, grid.coarser(2))
+
+
+def test_the_reference_is_the_finest_on_the_ground(tmp_path: Path) -> None:
+    """At 60 degrees north a pixel of 0.0001 degrees covers 5.6 m by 11.1 m."""
+    globe = write_tif(
+        tmp_path / "globe.tif", noise((3, 20, 20)), crs="EPSG:4326", pixel=1e-4, left=15, top=60
+    )
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32633", [15.0], [60.0])
+    plane = write_tif(
+        tmp_path / "plane.tif", noise((3, 20, 20)), crs="EPSG:32633", pixel=9.0, left=x, top=y
+    )
+    modalities = [ModalityFiles(each.stem, (read_header(each),)) for each in (plane, globe)]
+    for order in (modalities, modalities[::-1]):
+        scene = Scene("a", "", order, NoLabels(tmp_path / "labels.tif"))
+        assert scene.reference.path == globe
 
 
 @pytest.mark.parametrize("declared", ["EPSG:32633", ""])

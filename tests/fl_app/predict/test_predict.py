@@ -20,6 +20,7 @@ import rasterio.shutil
 import torch
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.warp import transform
 
 from data_prep.ingest.scenes import ingest_scenes
 from data_prep.rasters import category_names
@@ -650,7 +651,19 @@ def test_pixels_of_another_size_are_noted(
     coarse = write_named(scene.parent / "coarse.tif", read(scene), nodata=0, pixel=30.0, left=LEFT)
     out = scene.parent / "map.tif"
     assert rsdgc(monkeypatch, "predict", trained, coarse, "--out", out) == 0
-    assert "pixels are 30 CRS units wide, those of training were 10" in capsys.readouterr().err
+    text = "pixels are 30 m wide on the ground, those of training were 10 m"
+    assert text in capsys.readouterr().err
+    # A degree of longitude is shorter here, at 45 degrees north, than one of latitude.
+    (x,), (y,) = transform(UTM, "EPSG:4326", [LEFT], [TOP])
+    for meters, noted in ((10, False), (30, True)):
+        degrees = meters / 111_320
+        place = Affine(degrees / 0.705, 0, x, 0, -degrees, y)
+        write_named(coarse, read(scene), nodata=0, crs="EPSG:4326", transform=place)
+        assert rsdgc(monkeypatch, "predict", trained, coarse, "--out", out, "--force") == 0
+        assert (text in capsys.readouterr().err) == noted
+    model = dataclasses.replace(load_delivered(trained), pixel_m=0.0)
+    predict_scenes(model, [coarse], out, PredictOptions(force=True))
+    assert "pixels are" not in capsys.readouterr().err  # a run that did not record them
 
 
 def test_masks_without_a_nodata_value_count_like_one(

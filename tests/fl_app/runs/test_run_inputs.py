@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from data_prep.ingest.scenes import ingest_scenes
 from fl_app.runs.inputs import INPUTS_FILE, InputModality, RunInputs
 from rsdgc.errors import RunFolderError
+from tests.data_prep.archives import noise, stripes, write_tif
 
 INPUTS = RunInputs(0, [1, 2], [InputModality("optical", ["red", "green"], 10.0, [5, 6], [1, 2])])
 
@@ -22,6 +24,33 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "side"),
+    [
+        ({"pixel": 1.0}, 1.0),
+        ({"crs": "EPSG:4326", "pixel": 1e-4, "left": 10.0, "top": 60.0}, 7.87),
+        ({"crs": None}, 0.0),
+    ],
+    ids=["meter", "degrees", "no place"],
+)
+def test_pixels_have_their_size_on_the_ground(
+    place: dict[str, Any], side: float, tmp_path: Path
+) -> None:
+    write_tif(tmp_path / "src" / "optical.tif", noise((3, 48, 48)), **place)
+    write_tif(tmp_path / "src" / "labels.tif", stripes(48, 48, 8, (1, 2)), **place)
+    store = ingest_scenes(tmp_path / "src", tmp_path / "store", chip_px=8)
+    inputs = RunInputs.of(store)
+    assert inputs.pixel_m == pytest.approx(side, rel=0.01)
+    inputs.write(tmp_path)
+    assert RunInputs.read(tmp_path) == inputs
+    values = json.loads((tmp_path / INPUTS_FILE).read_text())
+    del values["pixel_m"]  # as in a run of an earlier version
+    (tmp_path / INPUTS_FILE).write_text(json.dumps(values))
+    earlier = RunInputs.read(tmp_path)
+    assert earlier is not None
+    assert earlier.pixel_m == 0
+
+
+@pytest.mark.parametrize(
     ("change", "text"),
     [
         (lambda v: v.update(patch_px=-1), "patch_px is -1, neither 0 nor an odd size"),
@@ -30,6 +59,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (lambda v: v["modalities"][0].update(std=[1, -2]), "standard deviation or a size below 0"),
         (lambda v: v["modalities"][0].update(std=[1, 1e999]), "inf"),
         (lambda v: v["modalities"][0].pop("bands"), "modalities.0.bands"),
+        (lambda v: v.update(pixel_m=-1.0), "pixel_m is -1.0, which is no size"),
     ],
 )
 def test_a_damaged_file_is_refused(
