@@ -6,7 +6,6 @@ has no answer there is none, and no error: a place on the globe is not what an i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ def meters_per_unit(crs: CRS | None) -> float:
 
 
 def pixel_sides(
-    crs: CRS | None, transform: Affine, cols: Sequence[float], rows: Sequence[float]
+    crs: CRS | None, transform: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the lengths on the ground, in meters, of a pixel's sides at some places of an image.
 
@@ -103,7 +102,7 @@ def pixel_sides(
         (:func:`meters_per_unit`).
     transform : Affine
         From columns and rows to positions.
-    cols, rows : sequence of float
+    cols, rows : float64 [n]
         The places.
 
     Returns
@@ -111,7 +110,6 @@ def pixel_sides(
     float64 [2, n]
         Along the columns' axis, and along the rows'.
     """
-    cols, rows = np.asarray(cols, np.float64), np.asarray(rows, np.float64)
     t, sides = transform, np.empty((2, len(cols)))
     for axis, (col_step, row_step) in enumerate(((0.5, 0.0), (0.0, 0.5))):
         ends = []
@@ -134,7 +132,7 @@ def pixel_sides(
 @lru_cache(maxsize=4096)
 def pixel_on_ground(crs: CRS | None, transform: Affine, height: int, width: int) -> float:
     """Return the side, in meters, of a square with the area of an image's pixel at its center."""
-    across, along = pixel_sides(crs, transform, [width / 2], [height / 2])
+    across, along = pixel_sides(crs, transform, np.array([width / 2]), np.array([height / 2]))
     return float(np.sqrt(across * along)[0])
 
 

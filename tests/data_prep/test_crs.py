@@ -79,7 +79,7 @@ def test_a_pixel_has_its_size_on_the_ground(
     crs: str | None, place: tuple[float, ...], sides: tuple[float, float]
 ) -> None:
     parsed, transform = crs and CRS.from_user_input(crs), Affine(*place)
-    found = pixel_sides(parsed, transform, [0.5, 0.5], [0.5, 0.5])
+    found = pixel_sides(parsed, transform, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
     np.testing.assert_allclose(found, np.repeat(np.array(sides)[:, None], 2, axis=1), rtol=0.012)
     middle = pixel_on_ground(parsed, transform, 1, 1)
     assert middle == pytest.approx(np.sqrt(sides[0] * sides[1]), rel=0.012)
