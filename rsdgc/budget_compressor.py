@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsdgc.arguments import check_whole
 from rsdgc.arrays import Bools, Float32, Float64, add_scaled, check_finite, l2_norm, max_magnitude
 from rsdgc.compression import Compression, budget_of_step, warm_up_exponent
 from rsdgc.compressor import Compressor
@@ -73,14 +74,16 @@ class BudgetCompressor:
     Raises
     ------
     SettingError
-        The budget is too small for this model, or the names of the ratios are not its layers.
+        The budget is too small for this model, the names of the ratios are not its layers, or
+        ``workers`` is no whole number from 1.
     """
 
     def __init__(
         self, spec: ModelSpec, compression: Compression | None = None, workers: int = 1
     ) -> None:
+        check_whole("workers", workers, 1)
         self.spec = spec
-        self.compression = compression or Compression()
+        self.compression = Compression.checked(compression)
         self.step = 0
         self.residual: Float32 = np.zeros(spec.size, np.float32)
         self._velocity: Float32 = np.zeros(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rsdgc.arguments import check_number, check_whole
 from rsdgc.budget import parse_budget
 from rsdgc.errors import SettingError
 from rsdgc.indicators import NSI, Indicator
@@ -97,21 +98,35 @@ class Compression:
             choices = ", ".join(get_args(RatioPolicy))
             raise SettingError(f"policy is {self.policy!r}: choose one of {choices}")
         for name, ratio in (self.ratios or {}).items():
-            if not 0 <= ratio <= 1:
-                raise SettingError(f"the ratio of layer {name!r} is {ratio}: choose 0 to 1")
-        limits: dict[str, tuple[float, float]] = {
-            "top_share": (0, 1),
-            "dense_share": (0, 1),
-            "momentum": (0, 0.999999),
-            "clip_norm": (0, sys.float_info.max),
-            "ratios_every": (1, sys.maxsize),
-            "dense_steps": (0, sys.maxsize),
-            "warm_up_steps": (0, sys.maxsize),
-        }
-        for name, (least, largest) in limits.items():
-            value = getattr(self, name)
-            if not least <= value <= largest:
-                raise SettingError(f"{name} is {value}: choose {least} to {largest:g}")
+            check_number(f"the ratio of layer {name!r}", ratio, 0, 1)
+        for name, largest in _LARGEST.items():
+            check_number(name, getattr(self, name), 0, largest)
+        for name, least in (("ratios_every", 1), ("dense_steps", 0), ("warm_up_steps", 0)):
+            check_whole(name, getattr(self, name), least)
+        if not isinstance(self.factor_masking, bool):
+            raise SettingError(f"factor_masking is {self.factor_masking!r}: choose True or False")
+
+    @classmethod
+    def checked(cls, compression: object) -> Compression:
+        """Return a compression as a caller passed it, or the default for None.
+
+        Raises
+        ------
+        SettingError
+            It is something else, such as a budget alone.
+        """
+        if compression is None:
+            return cls()
+        if not isinstance(compression, cls):
+            raise SettingError(
+                f"compression is {compression!r}: pass an object of rsdgc.Compression, such as "
+                'Compression("100x")'
+            )
+        return compression
+
+
+_LARGEST = {"top_share": 1.0, "dense_share": 1.0, "momentum": 0.999999, "clip_norm": math.inf}
+"""Of settings that are numbers from 0."""
 
 
 WARM_UP_STAGES = 4

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsdgc.arguments import check_whole
 from rsdgc.arrays import CHUNK, Float32, add_scaled, check_finite, chunks, max_magnitude
 from rsdgc.errors import SettingError
 from rsdgc.neighborhoods import Neighborhoods
@@ -121,8 +122,7 @@ class Random(Indicator):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SettingError(f"seed is {self.seed}: choose 0 or more")
+        check_whole("seed", self.seed, 0)
 
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Return a random number for every neighborhood."""

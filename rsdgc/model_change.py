@@ -44,6 +44,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rsdgc.arguments import BytesLike, payload_bytes
 from rsdgc.arrays import Float32
 from rsdgc.budget_compressor import BudgetCompressor
 from rsdgc.codec.wire import decode
@@ -148,7 +149,7 @@ class ChangeCompressor:
         body = b"".join([fields, kinds, update, statistics, *whole])
         return _HEAD.pack(MAGIC, VERSION, zlib.crc32(body)) + body
 
-    def roll_back(self, payload: bytes) -> None:
+    def roll_back(self, payload: BytesLike) -> None:
         """Keep what a payload held, too, because it did not arrive.
 
         Raises
@@ -158,18 +159,18 @@ class ChangeCompressor:
         """
         # Its layout may have other dtypes, if the model's have changed since. What counts are the
         # compressed entries, and the update has their signature.
-        _, update, _, _ = _split(payload)
+        _, update, _, _ = _split(payload_bytes(payload))
         self.compressor.roll_back(decode(update, self.compressor.spec))
 
 
-def apply_change(before: Mapping[str, AnyArray], payload: bytes) -> dict[str, AnyArray]:
+def apply_change(before: Mapping[str, AnyArray], payload: BytesLike) -> dict[str, AnyArray]:
     """Return the model after a change that :meth:`ChangeCompressor.compress` encoded.
 
     Parameters
     ----------
     before : mapping of str to array
         The model before the change; not changed.
-    payload : bytes
+    payload : bytes-like
         What arrived. Nothing in it is trusted.
 
     Returns
@@ -182,7 +183,7 @@ def apply_change(before: Mapping[str, AnyArray], payload: bytes) -> dict[str, An
     WireError
         The payload is not a change of this model.
     """
-    kinds, update, statistics, whole = _split(payload, before)
+    kinds, update, statistics, whole = _split(payload_bytes(payload), before)
     by_name = dict(zip(before, kinds, strict=True))
     for name, kind in by_name.items():
         if kind > _UNCHANGED or (kind in (_COMPRESSED, _RUNNING) and not _is_float(before[name])):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
+from rsdgc.arguments import check_whole
 from rsdgc.codec.indices import INDEX_CODES, IndexKind
 from rsdgc.codec.values import VALUE_CODINGS, Coding, LayerCoding, find_coding
 from rsdgc.errors import SettingError
@@ -65,8 +66,7 @@ class Scheme:
         _check("neighborhood", self.neighborhood, NEIGHBORHOOD_CODES)
         _check("indices", self.indices, INDEX_CODES)
         _check("transform", self.transform, get_args(TransformKind))
-        if not 1 <= self.tile_px <= MAX_TILE_PX:
-            raise SettingError(f"tile_px is {self.tile_px}: choose 1 to {MAX_TILE_PX}")
+        check_whole("tile_px", self.tile_px, 1, MAX_TILE_PX)
         # A coding may be named in two ways; with one of them, equal schemes compare equal.
         for field, coding in (("values", self.value_coding), ("dense_values", self.dense_coding)):
             object.__setattr__(self, field, VALUE_CODINGS.name_of(type(coding)))

@@ -40,6 +40,8 @@ class CompressionMod:
 
     Raises
     ------
+    SettingError
+        ``compression`` is something else.
     RunError
         While the app runs: the server does not decode uploads, or a reply has no model of the same
         names and shapes as the request.
@@ -48,7 +50,7 @@ class CompressionMod:
     """
 
     def __init__(self, compression: Compression | None = None) -> None:
-        self.compression = compression or Compression()
+        self.compression = Compression.checked(compression)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app answer, and compress its answer."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rsdgc.arguments import BytesLike, payload_bytes
 from rsdgc.budget_compressor import BudgetCompressor
 from rsdgc.codec.wire import decode
 from rsdgc.compression import Compression
@@ -40,8 +41,8 @@ class GradientCompressor:
     Raises
     ------
     SettingError
-        No parameter is trained, one is complex or has no shape yet, or the compression does not fit
-        the model.
+        No parameter is trained, one is complex or has no shape yet, the compression does not fit
+        the model, or ``workers`` is no whole number from 1.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class GradientCompressor:
         load_compressor(self._compressor, state)
 
 
-def load_gradients(model: nn.Module, payloads: bytes | Sequence[bytes]) -> None:
+def load_gradients(model: nn.Module, payloads: BytesLike | Sequence[BytesLike]) -> None:
     """Set the gradients of a model's trained parameters to those of a payload.
 
     Parameters
     ----------
     model : torch.nn.Module
         Of the same trained parameters as the model that was compressed.
-    payloads : bytes or sequence of bytes
+    payloads : bytes-like or sequence of bytes-like
         Of one worker, or of several, whose mean is taken; in the same order everywhere, the result
         is the same to the last bit.
 
@@ -98,11 +99,14 @@ def load_gradients(model: nn.Module, payloads: bytes | Sequence[bytes]) -> None:
     WireError
         A payload is not an update of these parameters. No gradient has changed.
     SettingError
-        There is no payload, or no parameter is trained.
+        There is no payload, one is no bytes, or no parameter is trained.
     """
     parameters = trained_parameters(model)
     spec = spec_of(parameters)
-    buffers = [payloads] if isinstance(payloads, bytes) else payloads
+    if isinstance(payloads, Sequence) and not isinstance(payloads, BytesLike | str):
+        buffers = [payload_bytes(each, f"payload {n}") for n, each in enumerate(payloads)]
+    else:
+        buffers = [payload_bytes(payloads)]
     if not buffers:
         raise SettingError("there is no payload: pass that of at least one worker")
     updates = [decode(payload, spec) for payload in buffers]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rsdgc.arguments import BytesLike
 from rsdgc.arrays import Float32
 from rsdgc.compression import Compression
 from rsdgc.errors import SettingError
@@ -74,7 +75,7 @@ class StateDictCompressor:
                     )
         return self._changes.compress(_arrays(before), _arrays(after))
 
-    def roll_back(self, payload: bytes) -> None:
+    def roll_back(self, payload: BytesLike) -> None:
         """Keep what a payload held, too, because it did not arrive.
 
         Raises
@@ -99,14 +100,14 @@ class StateDictCompressor:
         load_compressor(self._changes.compressor, state)
 
 
-def apply_to_state_dict(before: Mapping[str, Tensor], payload: bytes) -> dict[str, Tensor]:
+def apply_to_state_dict(before: Mapping[str, Tensor], payload: BytesLike) -> dict[str, Tensor]:
     """Return the state dict after a change.
 
     Parameters
     ----------
     before : mapping of str to Tensor
         The state dict before the change; not changed.
-    payload : bytes
+    payload : bytes-like
         As :meth:`StateDictCompressor.compress` returned it. Nothing in it is trusted.
 
     Returns

@@ -5,7 +5,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp.strategy import FedAvg
 
 from rsdgc import Scheme
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, SettingError
 from rsdgc_flower import Compression, CompressionMod, DecodingStrategy
 from rsdgc_flower.client_mod import ARRAYS
 from rsdgc_flower.records import to_arrays
@@ -70,6 +70,11 @@ def test_a_lost_upload_is_sent_again():
     ]
     assert len(lost) == 1
     assert sizes[0] > sizes[1]
+
+
+def test_a_budget_alone_is_refused_when_the_mod_is_made():
+    with pytest.raises(SettingError, match=r"^compression is .20x.: pass an"):
+        CompressionMod("20x")
 
 
 def test_a_server_that_does_not_decode_is_named():

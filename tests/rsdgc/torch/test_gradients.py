@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -119,3 +120,32 @@ def test_a_sparse_gradient_is_that_of_the_dense_one():
         model(torch.tensor([1, 2, 1])).square().sum().backward()
         payloads.append(GradientCompressor(model, Compression("5x")).compress())
     assert payloads[0] == payloads[1]
+
+
+def test_payloads_may_be_any_bytes():
+    model, others = network(), [network() for _ in range(6)]
+    backward(model, 1)
+    payload = GradientCompressor(model, Compression("10x")).compress()
+    array = np.frombuffer(payload, np.uint8)
+    kinds = [payload, bytearray(payload), memoryview(payload), array]
+    kinds += [[bytearray(payload)], (memoryview(payload),)]
+    for other, passed in zip(others, kinds, strict=True):
+        load_gradients(other, passed)
+        for expected, parameter in zip(others[0].parameters(), other.parameters(), strict=True):
+            assert torch.equal(expected.grad, parameter.grad)
+
+
+@pytest.mark.parametrize(
+    ("passed", "message"),
+    [
+        (5, "the payload is of type int: pass what compress"),
+        ("text", "the payload is of type str"),
+        (None, "the payload is of type NoneType"),
+        (torch.zeros(3), "the payload is of type Tensor"),
+        ([b"x", 7], "payload 1 is of type int"),
+        ([["x"]], "payload 0 is of type list"),
+    ],
+)
+def test_what_is_no_payload_is_refused_by_its_type(passed, message):
+    with pytest.raises(SettingError, match=message):
+        load_gradients(network(), passed)

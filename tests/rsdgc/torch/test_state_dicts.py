@@ -149,3 +149,20 @@ def test_strides_do_not_matter():
         compressor = StateDictCompressor(before, Compression("9x"))
         payloads.add(compressor.compress(before, {"weight": end}))
     assert len(payloads) == 1
+
+
+def test_payloads_may_be_any_bytes():
+    model = network()
+    compressor = StateDictCompressor(model, Compression("10x"))
+    before = copy.deepcopy(model.state_dict())
+    payload = compressor.compress(before, train(model))
+    expected = apply_to_state_dict(before, payload)
+    for passed in (bytearray(payload), memoryview(payload)):
+        arrived = apply_to_state_dict(before, passed)
+        assert all(torch.equal(arrived[name], expected[name]) for name in expected)
+        compressor.roll_back(passed)
+    for passed in (7, "text", [payload], None):
+        kind = type(passed).__name__
+        for use in (lambda it: apply_to_state_dict(before, it), compressor.roll_back):
+            with pytest.raises(SettingError, match=f"the payload is of type {kind}: pass what"):
+                use(passed)
