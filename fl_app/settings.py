@@ -73,6 +73,10 @@ def _check_tracking(value: str) -> str:
     return ",".join(parse_tracking(value)) or TRACK_NOTHING
 
 
+ADAPTER_SETTINGS = ("adapter_rank", "adapter_alpha", "adapter_layers")
+"""Fields that mean something only with ``adapters=lora``."""
+
+
 def hyphenated(name: str) -> str:
     """Return a field's name as it is spelled in files and on command lines."""
     return name.replace("_", "-")
@@ -508,7 +512,7 @@ class Settings(BaseModel):
             raise ValueError("write names or patterns with commas between, such as stem,stage1")
         return value
 
-    @field_validator("adapter_rank", "adapter_alpha", "adapter_layers")
+    @field_validator(*ADAPTER_SETTINGS)
     @classmethod
     def _adapters_are_on(cls, value: Scalar, info: ValidationInfo) -> Scalar:
         default = cls.model_fields[str(info.field_name)].default

@@ -18,7 +18,7 @@ from fl_app.compare.compare_page import write_page
 from fl_app.compare.method_pairs import SharedChips
 from fl_app.compare.pace import Pace
 from fl_app.compare.results import read_rows, write_results
-from fl_app.compare.trials import Trial, trials_of, with_equal_momentum
+from fl_app.compare.trials import Trial, left_out, trials_of, with_common, with_equal_momentum
 from fl_app.interruption import explain_interruption
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
 from fl_app.runs.replacement import check_replaceable, in_use
@@ -43,15 +43,18 @@ def compare(
 
     ``compare.csv``, ``compare.md``, ``compare.svg`` and ``compare.html`` are written again after
     every run, from the runs that are complete; the path of the table in Markdown is returned.
-    ``common`` are the settings of all trials, by hyphenated key. If a run fails, those before it
-    are kept.
+    ``common`` are the settings of all trials, by hyphenated key; those for adapters are left out,
+    with a note, of trials without, if others have any. If a run fails, those before it are kept.
     """
+    chosen = with_common(trials, common)
+    for line in left_out(chosen, common):
+        print(f"note: {line}", flush=True)
     all_settings = with_equal_momentum(
         {
             trial: Settings.from_mapping(
-                {**common, **trial.settings, "data-dir": str(data), "out": str(out / trial.folder)}
+                {**each, "data-dir": str(data), "out": str(out / trial.folder)}
             ).with_absolute_weights()
-            for trial in trials
+            for trial, each in chosen.items()
         }
     )
     # Before the first run: a folder that cannot be replaced must not end a comparison of hours.

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fl_app.methods import find_method
 from fl_app.setting_values import AUTO
-from fl_app.settings import Scalar, Settings, parse_overrides
+from fl_app.settings import ADAPTER_SETTINGS, Scalar, Settings, hyphenated, parse_overrides
 from rsdgc.errors import SettingError
 
 
@@ -69,6 +70,32 @@ def _budgets(method: str, own: Scalar, common: Sequence[str]) -> Sequence[str]:
     if method == "fedavg" or find_method(method).ratio_policy == "whole":
         return [""]
     return [str(own)] if own else common
+
+
+def with_common(trials: Sequence[Trial], common: Mapping[str, Any]) -> dict[Trial, dict[str, Any]]:
+    """Return the settings of each trial, by hyphenated key: its own, and the common ones.
+
+    A trial without adapters is left without the common settings that are for adapters, if another
+    trial has any. If none has, they stay, and are refused as in a single run.
+    """
+    chosen = {trial: {**common, **trial.settings} for trial in trials}
+    without = [trial for trial, each in chosen.items() if each.get("adapters", "none") == "none"]
+    if len(without) < len(trials):
+        for trial in without:
+            for key in map(hyphenated, ADAPTER_SETTINGS):
+                if key not in trial.settings:
+                    chosen[trial].pop(key, None)
+    return chosen
+
+
+def left_out(chosen: Mapping[Trial, Mapping[str, Any]], common: Mapping[str, Any]) -> list[str]:
+    """Return a line for each common setting that :func:`with_common` has left out of trials."""
+    lines = []
+    for key, value in common.items():
+        labels = dict.fromkeys(trial.label for trial, each in chosen.items() if key not in each)
+        if labels:
+            lines.append(f"{key}={value} is for adapters, and not used in {', '.join(labels)}")
+    return lines
 
 
 def with_equal_momentum(settings: Mapping[Trial, Settings]) -> dict[Trial, Settings]:

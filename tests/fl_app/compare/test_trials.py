@@ -8,10 +8,10 @@ import pytest
 
 from fl_app import simulation
 from fl_app.compare import compare, trials_of
-from fl_app.compare.trials import with_equal_momentum
+from fl_app.compare.trials import left_out, with_common, with_equal_momentum
 from fl_app.runs.records import RunConfig, RunData, RunSummary
 from fl_app.settings import Settings
-from rsdgc.errors import RunError, SettingError
+from rsdgc.errors import DataError, RunError, SettingError
 from tests.federation import simulate_over_loopback
 
 COMMON = {"model": "small-cnn", "rounds": 2, "batch-size": 8, "device": "cpu"}
@@ -72,6 +72,45 @@ def test_whole_uploads_have_the_momentum_of_the_others() -> None:
     trials = trials_of(["fedavg", "rs-dgc"], ["1x", "200x"], [0])
     equal = with_equal_momentum({t: Settings.from_mapping(t.settings) for t in trials})
     assert [equal[t].effective_server_momentum(10_000) for t in trials] == [0.4, 0.4, 0.4]
+
+
+def test_settings_for_adapters_are_for_the_trials_that_have_some() -> None:
+    common = {"adapter-rank": 8, "adapter-layers": "stage*", "rounds": 3}
+    methods = ["fedavg", "rs-dgc", "rs-dgc+adapters=lora", "topk+adapters=lora+adapter-rank=2"]
+    trials = trials_of(methods, ["100x"], [0, 1])
+    chosen = with_common(trials, common)
+    ranks = [Settings.from_mapping(chosen[trial]).adapter_rank for trial in trials]
+    assert ranks == [4, 4, 8, 2] * 2
+    assert all(each["rounds"] == 3 for each in chosen.values())
+    assert left_out(chosen, common) == [
+        f"{setting} is for adapters, and not used in fedavg, rs-dgc"
+        for setting in ("adapter-rank=8", "adapter-layers=stage*")
+    ]
+    # The other way round: all but one have adapters.
+    trials = trials_of(["rs-dgc", "rs-dgc+adapters=none"], ["100x"], [0])
+    chosen = with_common(trials, {"adapters": "lora", "adapter-rank": 8})
+    assert [each.get("adapter-rank") for each in chosen.values()] == [8, None]
+
+
+def test_settings_for_adapters_that_no_trial_has_are_refused(tmp_path: Path) -> None:
+    refusal = "adapter-rank=8: it is for adapters; set adapters=lora, or leave it out"
+    trials = trials_of(["rs-dgc", "topk"], ["100x"], [0])
+    with pytest.raises(SettingError, match=refusal):
+        compare(tmp_path / "data", tmp_path / "out", trials, {"adapter-rank": 8})
+    # What a trial names itself is a mistake, whatever the others have.
+    trials = trials_of(["rs-dgc+adapter-rank=8", "rs-dgc+adapters=lora"], ["100x"], [0])
+    with pytest.raises(SettingError, match=refusal):
+        compare(tmp_path / "data", tmp_path / "out", trials, {})
+
+
+def test_what_is_not_used_in_a_trial_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = trials_of(["rs-dgc", "rs-dgc+adapters=lora"], ["100x"], [0])
+    with pytest.raises(DataError):  # there is no data, which is looked at later
+        compare(tmp_path / "data", tmp_path / "out", trials, {"adapter-rank": 8})
+    note = "note: adapter-rank=8 is for adapters, and not used in rs-dgc\n"
+    assert capsys.readouterr().out.startswith(note)
 
 
 @pytest.mark.parametrize(
