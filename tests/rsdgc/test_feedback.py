@@ -42,7 +42,6 @@ def same_bits(left, right):
     return np.array_equal(left + np.float32(0), right + np.float32(0))
 
 
-@settings(max_examples=max(400, settings.default.max_examples))
 @given(st.data())
 def test_sent_plus_residual_is_the_change_exactly(data):
     spec, scheme = data.draw(specs), data.draw(exact_schemes)
@@ -91,7 +90,7 @@ def test_rounding_of_values_is_fed_back(data):
     st.integers(0, 3),
     st.sampled_from(["deadzone", "int8", "ternary"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=max(20, settings.default.max_examples // 50))  # of up to 30 rounds
 def test_conservation_over_rounds_with_lost_uploads(accepted, seed, values):
     rng = np.random.default_rng(seed)
     site = feedback(MIXED, Scheme(values=values))
