@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SPEC = ModelSpec.from_shapes({"conv.weight": (256, 128, 3, 3), "head.weight": (512, 512)})
 UP, DOWN = 20, 50
-FEW, MANY = 8, 208
+FEW, MANY = 8, 108
 
 
 class EqualSites(FakeSites):
