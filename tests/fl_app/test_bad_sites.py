@@ -39,7 +39,9 @@ def answer(loopback: LoopbackGrid, **changes: Any) -> None:
     loopback.fault = fault
 
 
-def federate(data: Path, out: Path, bad: str, **options: Any) -> LoopbackGrid:
+def federate(
+    data: Path, out: Path, bad: str, *, report: bool = False, **options: Any
+) -> LoopbackGrid:
     client_app.opened_sites.clear()
     chosen = settings(data, out, rounds=2, min_sites=2, join_timeout_s=0.2, **options)
     loopback = grid(chosen, run_id=8 if options.get("resume") else 7)
@@ -53,7 +55,7 @@ def federate(data: Path, out: Path, bad: str, **options: Any) -> LoopbackGrid:
         answer(loopback, names=["site-00"])
     elif bad == "silent":
         loopback.fault = lambda m, reply: None if m.metadata.dst_node_id == BAD else reply
-    serve(loopback, chosen, 8 if options.get("resume") else 7, report=True)
+    serve(loopback, chosen, 8 if options.get("resume") else 7, report=report)
     return loopback
 
 
@@ -78,7 +80,7 @@ def test_a_run_goes_on_without_a_site_that_cannot_take_part(
     data: Path, tmp_path: Path, without: bytes, bad: str
 ) -> None:
     out = tmp_path / "run"
-    federate(data, out, bad)
+    federate(data, out, bad, report=True)
     assert (out / "model.safetensors").read_bytes() == without
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["num_sites"], summary["refused"]) == (2, {})

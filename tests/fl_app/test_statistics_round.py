@@ -234,7 +234,7 @@ def test_a_resumed_run_keeps_the_normalization_that_was_agreed_on(
     resumed = tmp_path / "run"
     run_until_killed(die_at, at_round, data, resumed, CHECKPOINTED)
     client_app.opened_sites.clear()
-    grid = run(settings(data, resumed, **CHECKPOINTED, resume=True), run_id=8, report=True)
+    grid = run(settings(data, resumed, **CHECKPOINTED, resume=True), run_id=8)
     # the sites are asked again only where the run starts over
     assert len(tasks(grid, "query.statistics")) == (3 if at_round == 1 else 0)
     assert model_of(whole) == model_of(resumed)
