@@ -52,7 +52,7 @@ REASONS = {
 SITES = (*SOUND, *REASONS)
 MODEL = ("--model", "mynet:build", "--budget", "20x", *COMMON)
 RUN = "faults"
-ROUNDS = 12
+ROUNDS = 16
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 
@@ -106,6 +106,9 @@ def test_whoever_does_not_fit_is_left_out_by_name(running: Running, relay: Relay
     lines = [line for line in run.log().splitlines() if "site damaged is left out" in line]
     assert "damaged-store" in lines[0]
     assert "versions differ" not in run.log()
+    # The server would ask them every 20 s as long as the run lasts, and they would start an app.
+    for site in ("bands", PLAIN):
+        running.nodes[site].popen.terminate()
 
 
 def test_of_a_sites_processes_only_the_apps_have_loaded_pytorch(
@@ -193,15 +196,11 @@ def test_a_run_that_needs_more_sites_says_who_is_left_out(running: Running, rela
     code, output = running.federation.server("run", *words)
     assert code == 1, output
     last = output.splitlines()[-1]
-    # Seven apps start at once: on a busy machine, one may answer only after the time-out.
+    # Five apps start at once: on a busy machine, one may answer only after the time-out.
     assert re.search(r"\d of at least 5 sites joined within 30 s; left out: ", last)
-    for site in ("bands", "named", PLAIN):
-        assert re.search(
-            # Several that one reason keeps away are listed before it.
-            rf"site {site}(, site [\w-]+)* "
-            rf"\(({re.escape(REASONS[site].partition(':')[0])}|no answer): ",
-            last,
-        )
+    reason = re.escape(REASONS["named"].partition(":")[0])
+    # Several that one reason keeps away are listed before it.
+    assert re.search(rf"site named(?:, [^()]*)? \(({reason}|no answer): ", last)
 
 
 def test_a_run_of_a_network_that_the_server_lacks_does_not_start(running: Running) -> None:

@@ -210,6 +210,8 @@ def test_a_run_needs_as_many_sites_as_are_asked_for_and_says_who_is_missing() ->
         discover({}, {"error": "no chips"}, min_sites=2)
     with pytest.raises(RunError, match=r"0 of at least 1 sites joined .*\(unreadable answer: a me"):
         discover({messages.CLASSES: []})
+    with pytest.raises(RunError, match=r"1 of at least 2 .*102 \(error at .*site . \(unreadable"):
+        discover({}, {"error": "no chips"}, {messages.CLASSES: []}, min_sites=2)
     with pytest.raises(RunError, match=r"1 of at least 2 sites joined within 0\.2 s; start more"):
         discover({}, min_sites=2)
 
