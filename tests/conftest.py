@@ -23,23 +23,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    "deployment/test_restarts.py",
-    "fl_app/test_simulation.py",
     "deployment/test_fault_table.py",
+    "fl_app/test_simulation.py",
+    "deployment/test_restarts.py",
     "fl_app/test_faults.py",
-    "fl_app/test_batch_norm.py",
     "fl_app/test_resume.py",
-    "documentation/test_notebooks.py",
-    "documentation/test_own_network.py",
-    "fl_app/test_server_app.py",
     "deployment/test_deployed_runs.py",
-    "strategies/test_scale.py",
-    "fl_app/report/test_report.py",
-    "fl_app/test_missing_modalities.py",
-    "fl_app/test_best_round.py",
-    "fl_app/test_statistics_round.py",
-    "fl_app/test_default_data.py",
+    "documentation/test_notebooks.py",
+    "fl_app/live/test_report_renewal.py",
+    "documentation/test_own_network.py",
+    "fl_app/test_batch_norm.py",
+    "fl_app/test_server_app.py",
     "documentation/test_documented_runs.py",
+    "fl_app/test_missing_modalities.py",
+    "fl_app/report/test_report.py",
+    "data_prep/ingest/test_remedies.py",
+    "fl_app/test_statistics_round.py",
+    "strategies/test_scale.py",
+    "fl_app/test_best_round.py",
+    "fl_app/test_default_data.py",
     "test_packaging.py",
     "test_pages_in_a_browser.py",
     "rsdgc/test_ratios.py",
@@ -49,7 +51,8 @@ LONGEST = (
 Tests of deployments wait most of their time, and simulations never do: both take turns. A site
 takes 0.9 GB, and Ray ends processes when 95 % of the memory is in use: not all deployments start at
 once. The notebooks start Ray in a process of their own, and wait for a while: beside three other
-starts, Ray's raylet was once not up after half an hour.
+starts, Ray's raylet was once not up after half an hour. The process that renews a report has the
+lowest priority: its file waits for it, and must not be among the last.
 """
 
 
