@@ -243,10 +243,9 @@ def test_a_frozen_backbone_is_never_sent(simulated: Simulated) -> None:
     assert not torch.equal(before["stage2.0.weight"], after["stage2.0.weight"])
 
 
-def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) -> None:
-    # A network that is fine with the two chips that it is tried on, and not with a batch.
-    (tmp_path / "fragile.py").write_text(
-        "from torch import nn\n\n\n"
+def write_network(path: Path, at_import: str = "", in_forward: str = "pass") -> None:
+    path.write_text(
+        f"import sys\n\nfrom torch import nn\n\n{at_import}\n\n\n"
         "class Net(nn.Module):\n"
         "    def __init__(self, num_bands, num_classes):\n"
         "        super().__init__()\n"
@@ -254,9 +253,14 @@ def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) 
         "            nn.Linear(num_bands, 512), nn.ReLU(), nn.Linear(512, num_classes)\n"
         "        )\n\n"
         "    def forward(self, x):\n"
-        "        assert len(x) < 3\n"
+        f"        {in_forward}\n"
         "        return self.layer(x.mean((2, 3)))\n"
     )
+
+
+def test_a_run_that_fails_exits_with_1_and_says_why(data: Path, tmp_path: Path) -> None:
+    # A network that is fine with the two chips that it is tried on, and not with a batch.
+    write_network(tmp_path / "fragile.py", in_forward="assert len(x) < 3")
     words = ["--data", data, "--out", tmp_path / "run", *WORDS, "--rounds", "2"]
     done = simulate(tmp_path, *words, "--model", "fragile:Net")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -269,19 +273,8 @@ def test_sites_that_all_fail_at_the_roll_call_end_the_run_at_once_with_one_reaso
     data: Path, tmp_path: Path
 ) -> None:
     # A network that the server can import, and Ray's workers cannot.
-    (tmp_path / "homebound.py").write_text(
-        "import sys\n\nfrom torch import nn\n\n"
-        "if 'default_worker' in sys.argv[0]:\n"
-        "    import no_such_package\n\n\n"
-        "class Net(nn.Module):\n"
-        "    def __init__(self, num_bands, num_classes):\n"
-        "        super().__init__()\n"
-        "        self.layer = nn.Sequential(\n"
-        "            nn.Linear(num_bands, 512), nn.ReLU(), nn.Linear(512, num_classes)\n"
-        "        )\n\n"
-        "    def forward(self, x):\n"
-        "        return self.layer(x.mean((2, 3)))\n"
-    )
+    ray_alone = "if 'default_worker' in sys.argv[0]:\n    import no_such_package"
+    write_network(tmp_path / "homebound.py", at_import=ray_alone)
     # Longer than this test may take.
     words = ["--data", data, "--out", tmp_path / "run", *WORDS, "join-timeout-s=20000"]
     done = simulate(tmp_path, *words, "--model", "homebound:Net")
