@@ -13,7 +13,7 @@ BytesLike = bytes | bytearray | memoryview
 def check_whole(name: str, value: object, least: int, largest: float = math.inf) -> None:
     """Raise SettingError unless a value is a whole number from ``least`` to ``largest``.
 
-    NumPy's integers are whole numbers; 2.0 and True are none.
+    NumPy's integers are whole numbers; 2.0 and True are not.
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not least <= value <= largest:  # type: ignore[operator]
@@ -35,7 +35,7 @@ def payload_bytes(payload: object, name: str = "the payload") -> bytes:
     Raises
     ------
     SettingError
-        It is none, such as a number or a tensor.
+        It is something else, such as a number or a tensor.
     """
     if isinstance(payload, bytes):
         return payload

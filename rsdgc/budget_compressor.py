@@ -75,7 +75,7 @@ class BudgetCompressor:
     ------
     SettingError
         The budget is too small for this model, the names of the ratios are not its layers, or
-        ``workers`` is no whole number from 1.
+        ``workers`` is not a whole number of at least 1.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class GradientCompressor:
     ------
     SettingError
         No parameter is trained, one is complex or has no shape yet, the compression does not fit
-        the model, or ``workers`` is no whole number from 1.
+        the model, or ``workers`` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ def load_gradients(model: nn.Module, payloads: BytesLike | Sequence[BytesLike]) 
     WireError
         A payload is not an update of these parameters. No gradient has changed.
     SettingError
-        There is no payload, one is no bytes, or no parameter is trained.
+        There is no payload, one is not bytes-like, or no parameter is trained.
     """
     parameters = trained_parameters(model)
     spec = spec_of(parameters)
