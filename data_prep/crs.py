@@ -88,7 +88,10 @@ def meters_per_unit(crs: CRS | None) -> float:
 
 
 def pixel_sides(
-    crs: CRS | None, transform: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
+    crs: CRS | None,
+    transform: Affine | NDArray[np.float64],
+    cols: NDArray[np.float64],
+    rows: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the lengths on the ground, in meters, of a pixel's sides at some places of an image.
 
@@ -100,8 +103,8 @@ def pixel_sides(
     crs : CRS, optional
         Without one, and where it cannot be related to longitude and latitude, its units count
         (:func:`meters_per_unit`).
-    transform : Affine
-        From columns and rows to positions.
+    transform : Affine or float64 [6, n]
+        From columns and rows to positions; of several images, the terms a to f at each place.
     cols, rows : float64 [n]
         The places.
 
@@ -110,15 +113,15 @@ def pixel_sides(
     float64 [2, n]
         Along the columns' axis, and along the rows'.
     """
-    t, sides = transform, np.empty((2, len(cols)))
+    a, b, c, d, e, f = transform[:6]
+    sides = np.empty((2, len(cols)))
     for axis, (col_step, row_step) in enumerate(((0.5, 0.0), (0.0, 0.5))):
         ends = []
         for sign in (-1, 1):
             x, y = cols + sign * col_step, rows + sign * row_step
-            places = np.stack([t.c + t.a * x + t.b * y, t.f + t.d * x + t.e * y])
+            places = np.stack([c + a * x + b * y, f + d * x + e * y])
             ends.append(transform_positions(crs, LONGITUDE_LATITUDE, places))
-        side = (t.a, t.d) if axis == 0 else (t.b, t.e)
-        nominal = float(np.hypot(*side)) * meters_per_unit(crs)
+        nominal = np.hypot(*((a, d) if axis == 0 else (b, e))) * meters_per_unit(crs)
         with np.errstate(invalid="ignore"):  # of places that are not on the globe
             # across the antimeridian, too
             east = (ends[1][0] - ends[0][0] + 180.0) % 360.0 - 180.0

@@ -9,17 +9,19 @@ are on its machine, as in a simulation. In a deployment only the sites have data
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Self
 
-from affine import Affine
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from rasterio.crs import CRS
 
 from data_prep.common_statistics import normalization_of
-from data_prep.crs import pixel_on_ground
+from data_prep.crs import pixel_sides
+from data_prep.schema import SceneMeta
 from data_prep.store import Store
 from fl_app.runs.records import damaged
 from rsdgc.documents import DocumentError, explain_invalid, read_json
@@ -82,14 +84,7 @@ class RunInputs:
                     meta.name, list(meta.bands), meta.resolution, mean.tolist(), std.tolist()
                 )
             )
-        sizes = [
-            pixel_on_ground(
-                CRS.from_user_input(each.crs), Affine(*each.transform), each.height, each.width
-            )
-            for each in store.meta.scenes
-            if each.crs
-        ]
-        pixel_m = median(sizes) if sizes else 0.0
+        pixel_m = _pixel_m(store.meta.scenes)
         return cls(store.meta.patch_px, list(store.meta.class_codes), modalities, pixel_m)
 
     def write(self, folder: Path) -> None:
@@ -111,3 +106,18 @@ class RunInputs:
             raise damaged(path, error) from None
         except ValidationError as error:
             raise damaged(path, explain_invalid(error)) from None
+
+
+def _pixel_m(scenes: Sequence[SceneMeta]) -> float:
+    """Return the median side, in meters on the ground, of the scenes' pixels; 0 without a place."""
+    by_crs: dict[str, list[SceneMeta]] = {}
+    for scene in scenes:
+        if scene.crs:
+            by_crs.setdefault(scene.crs, []).append(scene)
+    sizes: list[float] = []
+    for text, group in by_crs.items():  # at once, because an archive may have thousands
+        transforms = np.array([scene.transform for scene in group]).T
+        cols, rows = np.array([(scene.width / 2, scene.height / 2) for scene in group]).T
+        across, along = pixel_sides(CRS.from_user_input(text), transforms, cols, rows)
+        sizes += np.sqrt(across * along).tolist()
+    return median(sizes) if sizes else 0.0
