@@ -52,8 +52,6 @@ class DeliveredModel:
     """In the order in which the network takes them."""
     statistics: tuple[BandStatistics, ...]
     """By which each modality is normalized."""
-    resolutions: tuple[float, ...]
-    """Of each modality in the training data, in units of the CRS; 0 where it is not known."""
     pixel_m: float
     """Side of a pixel of the training data's grids on the ground, meters; 0 if it is not known."""
     classes: tuple[str, ...]
@@ -95,6 +93,10 @@ class DeliveredModel:
     def factor(self, modality: ModalityInfo) -> int:
         """Pixels of the grid along the side of one of a modality's pixels."""
         return self.chip_px // modality.px
+
+    def pixel_m_of(self, modality: ModalityInfo) -> float:
+        """Side of one of a modality's pixels on the ground, meters; 0 if it is not known."""
+        return self.pixel_m * self.factor(modality)
 
 
 def load_network(
@@ -212,7 +214,6 @@ def load_delivered(
         with torch.no_grad():
             for key, array in entries.items():
                 state[key].copy_(torch.from_numpy(array))
-    by_name = {each.name: each for each in inputs.modalities} if inputs else {}
     return DeliveredModel(
         folder=folder,
         file=path,
@@ -221,9 +222,6 @@ def load_delivered(
         modalities=modalities,
         statistics=_statistics(
             folder, modalities, inputs if given is None else RunInputs.of(given), data
-        ),
-        resolutions=tuple(
-            by_name[each.name].resolution if each.name in by_name else 0.0 for each in modalities
         ),
         pixel_m=inputs.pixel_m if inputs else 0.0,
         classes=classes,

@@ -148,13 +148,11 @@ def describe(model: DeliveredModel, digest: str) -> dict[str, Any]:
                 "name": modality.name,
                 "bands": list(modality.bands),
                 "px": modality.px,
-                "resolution": resolution or None,
+                "pixel_m": model.pixel_m_of(modality) or None,
                 "mean": statistics.mean.tolist(),
                 "std": statistics.std.tolist(),
             }
-            for modality, statistics, resolution in zip(
-                model.modalities, model.statistics, model.resolutions, strict=True
-            )
+            for modality, statistics in zip(model.modalities, model.statistics, strict=True)
         ],
         "classes": [
             {"index": index, "code": code, "name": name}

@@ -195,8 +195,10 @@ def _lead(model: DeliveredModel, summary: RunSummary) -> str:
 
 
 def _chip_text(model: DeliveredModel) -> str:
-    known = [each for each in model.resolutions if each not in (0, 1)]
-    size = f" Pixels of training were {known[0]:g} CRS units wide." if known else ""
+    size = ""
+    if model.pixel_m:
+        sides = [f"{model.pixel_m_of(each):.3g} m ({each.name})" for each in model.modalities]
+        size = f" Width of a training pixel on the ground: {', '.join(sides)}."
     if model.centered:
         return f"A chip is the patch around the pixel that is labeled.{size}"
     return f"A chip has one label.{size}"

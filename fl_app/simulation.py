@@ -187,6 +187,11 @@ def _check_folders(settings: Settings, *, force: bool) -> None:
 def _check_feasible(settings: Settings, dataset: Dataset) -> None:
     """Raise an error if this machine, the sites, the model or the budgets cannot do the run."""
     check_trainable(dataset, {name: name for name in dataset.sites})
+    if settings.min_sites > len(dataset.sites):
+        raise SettingError(
+            f"min-sites={settings.min_sites} is more than the {len(dataset.sites)} sites of the "
+            "data: lower it, or partition the data for more sites (rsdgc partition --sites)"
+        )
     # As many as SiteManager.draw takes for a round.
     drawn = max(1, round(settings.fraction * len(dataset.sites)))
     if settings.quorum > drawn:

@@ -22,7 +22,11 @@ from rsdgc.plain_text import MAX_NAME, is_plain, plain_line
 from strategies.transport import PendingReplies, expected_replies
 
 REFUSED_POLL_S = 20.0
-"""A refused node is asked again after this time: in a deployment that costs it a process."""
+"""A refused node is asked again after this time: in a deployment that costs it a process.
+
+The time doubles, up to :data:`REFUSED_POLL_MOST_S`, as long as the reason stays the same.
+"""
+REFUSED_POLL_MOST_S = 60.0
 NODE = "node "
 """Begins what a node without a usable name is called; its number follows."""
 MOST_LISTED = 20
@@ -69,13 +73,19 @@ class NodeBook:
         self._queries = PendingReplies()
         self._asked_by: dict[str, int] = {}  # the node by the id of the message to it
         self._ask_again_at: dict[int, float] = {}
+        self._pause_s: dict[int, float] = {}  # before a refused node is asked again
+        self._present: set[int] = set()  # the nodes that were connected at the last look
 
     def connected(self, grid: Grid) -> set[int]:
         """Return the connected nodes, and learn their registered names."""
         infos = list(grid.get_nodes())
         self._names |= {info.node_id: info.name for info in infos if info.name}
         self.registered.update(self._names.values())
-        return {info.node_id for info in infos}
+        present = {info.node_id for info in infos}
+        for node in self._ask_again_at.keys() & (present - self._present):
+            self._ask_again_at[node] = -math.inf  # it was away: its site may have been mended
+        self._present = present
+        return present
 
     def registered_name(self, node: int) -> str:
         """Return a node's registered name; empty if it has none."""
@@ -107,7 +117,7 @@ class NodeBook:
         """Note that a node was asked now: one that does not answer is not due again at once."""
         self._asked.add(node)
         if node in self._ask_again_at:
-            self._ask_again_at[node] = time.monotonic() + REFUSED_POLL_S
+            self._ask_again_at[node] = time.monotonic() + self._pause_s[node]
 
     def expect(self, message_ids: Sequence[str], queries: Sequence[Message]) -> None:
         """Expect answers to the messages that were sent: those with an id."""
@@ -139,11 +149,14 @@ class NodeBook:
     def refuse(self, node: int, name: str, refusal: JoinRefused) -> None:
         """Leave a node out; log it if the reason is new. It is asked again after some time."""
         entry = LeftOut(name, refusal.reason, plain_line(str(refusal)))
+        pause_s = min(2 * self._pause_s.get(node, 0.0), REFUSED_POLL_MOST_S)
         if self.left_out.get(node) != entry:
             log(WARNING, "%s is left out: %s: %s", name, entry.reason, entry.detail)
             self.news.append(entry)
+            pause_s = REFUSED_POLL_S
         self.left_out[node] = entry
-        self._ask_again_at[node] = time.monotonic() + REFUSED_POLL_S
+        self._pause_s[node] = pause_s
+        self._ask_again_at[node] = time.monotonic() + pause_s
 
     def miss(self, node: int, detail: str) -> None:
         """Leave out a node that has not answered; it is not asked again, and may still answer."""
@@ -154,6 +167,7 @@ class NodeBook:
         """Forget that a node was refused: it has joined."""
         self.left_out.pop(node, None)
         self._ask_again_at.pop(node, None)
+        self._pause_s.pop(node, None)
 
     def summary(self) -> str:
         """Return who is left out and why as a part of a message; empty if nobody is."""

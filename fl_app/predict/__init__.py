@@ -27,7 +27,14 @@ from data_prep.ingest.options import SceneOptions
 from data_prep.rasters import gdal_environment
 from fl_app.delivered_model import DeliveredModel
 from fl_app.predict.inference import SceneClassifier
-from fl_app.predict.map_file import TAG, MapLegend, class_tags, read_predicted, write_maps
+from fl_app.predict.map_file import (
+    TAG,
+    MapLegend,
+    class_tags,
+    is_sidecar_of_another,
+    read_predicted,
+    write_maps,
+)
 from fl_app.predict.scene_inputs import SceneInput, find_inputs
 from fl_app.predict.unfinished import UnfinishedMap
 from fl_app.predict.windows import WindowAxis
@@ -106,8 +113,9 @@ def predict_scenes(
         # Everything is checked before hours go into the first scene.
         axes = [_axes(scene, model, options) for scene in scenes]
         keys = [_key(scene, model, options) for scene in scenes]
+        legend = MapLegend(model.class_codes, model.classes)
         for target, key in zip(targets, keys, strict=True):
-            if not _check_target(target, key, options):
+            if not _check_target(target, key, options, legend):
                 for file in _files(target, options):
                     refuse_if_being_made(file)
         probe_folder(out.parent if out == targets[0] else out)
@@ -121,7 +129,7 @@ def predict_scenes(
                 for file in _files(target, options):
                     held.enter_context(sole_maker(file))
                 # Looked at again, because another process may have made it meanwhile.
-                if _check_target(target, keys[number], options):
+                if _check_target(target, keys[number], options, legend):
                     print(f"{title}: {target} stands already", file=sys.stderr)
                     maps.append(PredictedMap(target, {}))
                     continue
@@ -280,7 +288,7 @@ def _key(scene: SceneInput, model: DeliveredModel, options: PredictOptions) -> s
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _check_target(target: Path, key: str, options: PredictOptions) -> bool:
+def _check_target(target: Path, key: str, options: PredictOptions, legend: MapLegend) -> bool:
     """Return whether a map stands already; raise an error if something else is in its place."""
     files = _files(target, options)
     found = [path for path in [*files, *_obsolete(target, options)] if path.exists()]
@@ -293,4 +301,9 @@ def _check_target(target: Path, key: str, options: PredictOptions) -> bool:
                 f"{path} is a map of another model, scene or stride: choose another --out, or "
                 "replace it with --force"
             )
+    if not options.force and is_sidecar_of_another(target, legend):
+        raise SettingError(
+            f"{target}.aux.xml exists and belongs to no map of this model: choose another --out, "
+            "or replace it with --force"
+        )
     return found == files and all(file is not None and file.key == key for file in predicted)

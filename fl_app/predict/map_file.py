@@ -240,12 +240,30 @@ def _publish(
     work.unlink()
 
 
+def is_sidecar_of_another(target: Path, legend: MapLegend) -> bool:
+    """Return whether there is a sidecar without its map that is not the one of this legend.
+
+    An interrupted prediction may have left the latter, which it writes before its map.
+    """
+    sidecar = _sidecar(target)
+    if target.exists() or not sidecar.exists():
+        return False
+    try:
+        return sidecar.read_text(encoding="utf-8") != _category_names(legend)
+    except (OSError, ValueError):
+        return True
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(target.name + ".aux.xml")
+
+
 def _write_sidecar(target: Path, legend: MapLegend) -> list[Path]:
     """Write the names of classes where GDAL keeps them, for ``category_names`` and QGIS.
 
     Where there are none to write, an earlier map's is returned: it is obsolete.
     """
-    names, sidecar = _category_names(legend), target.with_name(target.name + ".aux.xml")
+    names, sidecar = _category_names(legend), _sidecar(target)
     if names is None:
         return [sidecar] if _has_written(sidecar, target) else []
     replace_text(sidecar, names)

@@ -37,8 +37,6 @@ class InputModality:
 
     name: str
     bands: list[str]
-    resolution: float
-    """Size of a pixel in units of the CRS; 1 without a CRS."""
     mean: list[float]
     """Of each band, in physical units, over the train split of the data."""
     std: list[float]
@@ -49,10 +47,10 @@ class InputModality:
                 f"modality {self.name} has {len(self.bands)} bands, {len(self.mean)} means and "
                 f"{len(self.std)} standard deviations"
             )
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std, self.resolution)):
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
             raise ValueError(f"modality {self.name} has a value that is not finite")
-        if min((*self.std, self.resolution), default=0.0) < 0:
-            raise ValueError(f"modality {self.name} has a standard deviation or a size below 0")
+        if min(self.std, default=0.0) < 0:
+            raise ValueError(f"modality {self.name} has a standard deviation below 0")
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,7 @@ class RunInputs:
         for meta in store.meta.modalities:
             mean, std = normalization_of(meta)
             modalities.append(
-                InputModality(
-                    meta.name, list(meta.bands), meta.resolution, mean.tolist(), std.tolist()
-                )
+                InputModality(meta.name, list(meta.bands), mean.tolist(), std.tolist())
             )
         pixel_m = _pixel_m(store.meta.scenes)
         return cls(store.meta.patch_px, list(store.meta.class_codes), modalities, pixel_m)

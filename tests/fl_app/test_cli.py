@@ -34,6 +34,7 @@ def test_from_images_to_a_partition(
         (["simulate", "--data", "{data}", "--model", "resnet19"], "resnet19"),
         (["simulate", "--data", "{data}", "--budget", "99999x"], "allow at least"),
         (["simulate", "--data", "{data}", "quorum=4"], "quorum=4 is more than the 3 sites"),
+        (["simulate", "--data", "{data}", "min-sites=4"], "min-sites=4 is more than the 3 sites"),
         (["simulate", "--data", "{tmp}/nowhere"], "nowhere is not a folder"),
         (["simulate", "--data", "{data}", "--out", "{data}"], "is not empty"),
         (["ingest", "{tmp}/nowhere", "--out", "{tmp}/store"], "nowhere"),

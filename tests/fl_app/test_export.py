@@ -60,7 +60,9 @@ def test_what_is_not_finite_is_the_mean_as_in_training(trained: Path) -> None:  
 
 def test_the_record_and_the_card_say_what_it_takes(trained: Path, exported: Path) -> None:  # noqa: F811
     record = json.loads((exported / "model.json").read_text())
-    assert record["modalities"][0]["bands"] == list(BANDS)
+    (modality,) = record["modalities"]
+    assert modality["bands"] == list(BANDS)
+    assert modality["pixel_m"] == load_delivered(trained).pixel_m > 0
     assert [each["code"] for each in record["classes"]] == list(CODES)
     assert (
         load_file(exported / "model.safetensors").keys()
@@ -73,6 +75,7 @@ def test_the_record_and_the_card_say_what_it_takes(trained: Path, exported: Path
     summary = json.loads((trained / "summary.json").read_text())
     (metric, *_) = metadata["model-index"][0]["results"][0]["metrics"]
     assert metric == {"type": "accuracy", "name": "accuracy", "value": summary["accuracy"]}
+    assert f"on the ground: {modality['pixel_m']:.3g} m ({modality['name']})." in body
     for words in ("blue, green, red", "class 42", "## Limits", "sent by the sites", "SHA-256"):
         assert words in body
 

@@ -727,6 +727,38 @@ def test_a_refused_node_that_does_not_answer_is_not_asked_with_every_poll(
     assert len(grid.seen) == seen + 1
 
 
+def test_a_refused_node_is_asked_less_and_less_often_until_it_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grid = LoopbackGrid(site, [SAME, OTHER], {})
+    manager = discover_sites(grid, 1, join_timeout_s=0.2, code=CODE)
+    discovery = SiteDiscovery(manager)
+    start = time.monotonic()
+    asked = []
+
+    def look(second: int) -> None:
+        seen = len(grid.seen)
+        monkeypatch.setattr(time, "monotonic", lambda: start + second)
+        discovery.poll(grid)
+        asked.extend([second] * (len(grid.seen) - seen))
+
+    for second in range(1, 251):
+        look(second)
+    assert asked == [20, 60, 120, 180, 240]
+    grid.away = {102}
+    look(251)
+    grid.away.clear()
+    look(252)
+    assert asked[5:] == [252]  # it was away: its site may have been mended
+    grid.contexts[102].node_config.update({**SAME, **OTHER_CLASSES})
+    for second in range(253, 400):
+        look(second)
+    assert asked[6:] == [312, 332, 372]  # another reason: it is being worked on
+    grid.contexts[102].node_config.update({messages.CLASSES: REPORT[messages.CLASSES]})
+    look(500)
+    assert list(manager.sites) == ["a", "b"]
+
+
 def test_other_versions_are_named_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -369,6 +369,27 @@ def test_names_of_a_replaced_map_go_where_the_new_one_has_none(trained: Path, sc
     assert sidecar.read_text() == written
 
 
+def test_a_sidecar_of_another_file_is_kept(
+    trained: Path,
+    scene: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = scene.parent / "map.tif"
+    sidecar = scene.parent / "map.tif.aux.xml"
+    sidecar.write_bytes(b"<PAMDataset>\xff</PAMDataset>")  # of a file that is elsewhere now
+    before = sidecar.read_bytes()
+    words = ["predict", trained, scene, "--out", out]
+    assert rsdgc(monkeypatch, *words) == 2
+    assert "map.tif.aux.xml exists and belongs to no map" in capsys.readouterr().err
+    assert (sidecar.read_bytes(), out.exists()) == (before, False)
+    assert rsdgc(monkeypatch, *words, "--force") == 0
+    names = category_names(out)
+    out.unlink()  # as after an interruption between the names and the map
+    assert rsdgc(monkeypatch, *words) == 0
+    assert category_names(out) == names
+
+
 def square(path: Path, side: float) -> Path:
     """Write a polygon from the upper left corner of the scene."""
     ring = [[LEFT, TOP], [LEFT + side, TOP], [LEFT + side, TOP - side], [LEFT, TOP - side]]

@@ -14,7 +14,7 @@ from fl_app.runs.inputs import INPUTS_FILE, InputModality, RunInputs
 from rsdgc.errors import RunFolderError
 from tests.data_prep.archives import noise, stripes, write_tif
 
-INPUTS = RunInputs(0, [1, 2], [InputModality("optical", ["red", "green"], 10.0, [5, 6], [1, 2])])
+INPUTS = RunInputs(0, [1, 2], [InputModality("optical", ["red", "green"], [5, 6], [1, 2])])
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -44,6 +44,7 @@ def test_pixels_have_their_size_on_the_ground(
     assert RunInputs.read(tmp_path) == inputs
     values = json.loads((tmp_path / INPUTS_FILE).read_text())
     del values["pixel_m"]  # as in a run of an earlier version
+    values["modalities"][0]["resolution"] = 1.0
     (tmp_path / INPUTS_FILE).write_text(json.dumps(values))
     earlier = RunInputs.read(tmp_path)
     assert earlier is not None
@@ -56,7 +57,7 @@ def test_pixels_have_their_size_on_the_ground(
         (lambda v: v.update(patch_px=-1), "patch_px is -1, neither 0 nor an odd size"),
         (lambda v: v.update(patch_px=4), "patch_px is 4, neither 0 nor an odd size"),
         (lambda v: v["modalities"][0].update(mean=[1]), "2 bands, 1 means and 2 standard"),
-        (lambda v: v["modalities"][0].update(std=[1, -2]), "standard deviation or a size below 0"),
+        (lambda v: v["modalities"][0].update(std=[1, -2]), "a standard deviation below 0"),
         (lambda v: v["modalities"][0].update(std=[1, 1e999]), "inf"),
         (lambda v: v["modalities"][0].pop("bands"), "modalities.0.bands"),
         (lambda v: v.update(pixel_m=-1.0), "pixel_m is -1.0, which is no size"),
