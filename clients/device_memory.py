@@ -21,23 +21,33 @@ from rsdgc.errors import SettingError
 RESERVE = 0.1
 """Share of a GPU's memory left to cuDNN's workspaces, fragments and the estimate's error."""
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container of its own limits (control groups, version 2)."""
+
 _log = logging.getLogger(__name__)
 
 
-def free_bytes(device: torch.device, share: float = 1.0) -> int:
-    """Return how much memory this process can still take on a device.
-
-    ``share`` is the process's share of a GPU's memory.
-    """
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory this process can still take on a device; 0 or more."""
     if device.type == "cuda":
-        return process_bytes(device, share) - torch.cuda.memory_allocated(device)
+        return process_bytes(device) - torch.cuda.memory_allocated(device)
     # Includes the page cache, which the system gives up when memory is needed.
     free = int(psutil.virtual_memory().available)
+    in_container = _free_in_container()
+    return free if in_container is None else max(0, min(free, in_container))
+
+
+def _free_in_container() -> int | None:
+    """Return what a container's own limit leaves of memory; None if it has no limit."""
     try:
-        # A container's own limit counts, not its host's memory.
-        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return free
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        pages = {name: int(count) for name, count in map(str.split, lines)}
+    except (OSError, ValueError):  # without a limit it is the word "max"
+        return None
+    # The page cache again, which counts as used here.
+    cache = pages.get("active_file", 0) + pages.get("inactive_file", 0)
+    return limit - used + cache
 
 
 def process_bytes(device: torch.device, share: float = 1.0) -> int:

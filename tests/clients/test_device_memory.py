@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from clients import device_memory
 from clients.device_memory import (
     TrainingMemory,
     estimate_training,
     free_bytes,
     plan_memory,
+    process_bytes,
 )
 from rsdgc.errors import SettingError
 from tests.clients.toys import CPU, TinyNet
@@ -143,6 +147,31 @@ def test_a_process_takes_its_share_and_no_more_than_is_free(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * GB, 24 * GB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GB)
-    assert free_bytes(GPU, 0.25) == 4 * GB
-    assert free_bytes(GPU) == 11 * GB  # the cache of PyTorch's allocator is free, too
-    assert free_bytes(CPU) > 0
+    assert process_bytes(GPU, 0.25) == 6 * GB
+    assert process_bytes(GPU) == 13 * GB  # the cache of PyTorch's allocator is free, too
+    assert free_bytes(GPU) == 11 * GB
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cache", "free"),
+    [(7 * GB, 6 * GB, GB // 2, GB + GB // 2), (2 * GB, 2 * GB, 0, 0), (GB, 2 * GB, 0, 0)],
+)
+def test_what_a_container_has_taken_is_not_free(
+    limit: int,
+    used: int,
+    cache: int,
+    free: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = psutil.virtual_memory()._replace(available=100 * GB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: host)
+    monkeypatch.setattr(device_memory, "CGROUP", tmp_path)
+    assert free_bytes(CPU) == 100 * GB
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used}\n")
+    pages = {"anon": used - cache, "active_file": cache // 4, "inactive_file": cache - cache // 4}
+    (tmp_path / "memory.stat").write_text("".join(f"{n} {count}\n" for n, count in pages.items()))
+    assert free_bytes(CPU) == free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(CPU) == 100 * GB
