@@ -21,7 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsdgc.arguments import check_whole
-from rsdgc.arrays import Bools, Float32, Float64, add_scaled, check_finite, l2_norm, max_magnitude
+from rsdgc.arrays import (
+    Bools,
+    Float32,
+    Float64,
+    add_scaled,
+    check_finite,
+    check_flat,
+    l2_norm,
+    max_magnitude,
+)
 from rsdgc.compression import Compression, budget_of_step, warm_up_exponent
 from rsdgc.compressor import Compressor
 from rsdgc.errors import RsdgcError, SettingError
@@ -123,6 +132,8 @@ class BudgetCompressor:
 
         Raises
         ------
+        SettingError
+            The gradients are not those of the model's layers; nothing has changed.
         RsdgcError
             A gradient holds NaN or infinity. The message names the layer; nothing has changed.
         """
@@ -230,11 +241,15 @@ class BudgetCompressor:
         return self.compression.momentum > 0
 
     def _check(self, gradients: Sequence[Float32 | None]) -> Bools:
-        """Return which layers have a gradient other than zero; raise if one is not finite."""
-        present = np.zeros(len(self.spec.layers), np.bool_)
+        """Return which layers have a gradient other than zero; raise if one cannot be added."""
+        num_layers = len(self.spec.layers)
+        if len(gradients) != num_layers:
+            raise SettingError(f"{len(gradients)} gradients: pass {num_layers}, one for each layer")
+        present = np.zeros(num_layers, np.bool_)
         for index, (layer, gradient) in enumerate(zip(self.spec.layers, gradients, strict=True)):
             if gradient is None:
                 continue
+            check_flat(gradient, layer.size, f"the gradient of layer {layer.name!r}")
             largest = max_magnitude(gradient)
             try:
                 check_finite(largest)

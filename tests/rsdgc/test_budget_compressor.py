@@ -141,6 +141,27 @@ def test_a_gradient_that_is_not_finite_names_its_layer_and_changes_nothing(bad):
     assert compressor.step == 1
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda last: last[:1],  # NumPy would add it to every element
+        lambda last: last.reshape(-1, 1),
+        lambda last: last.astype(np.float64),
+        lambda last: last.tolist(),
+    ],
+)
+def test_a_gradient_of_another_shape_or_type_is_refused_and_changes_nothing(wrong):
+    spec = small_resnet()
+    compressor = BudgetCompressor(spec, Compression(momentum=0.9))
+    *others, last = gradients(spec, 0)
+    with pytest.raises(SettingError, match=f"the gradient of layer '{spec.layers[-1].name}' is"):
+        compressor.compress([*others, wrong(last)])
+    with pytest.raises(SettingError, match=f"pass {len(spec.layers)}, one for each layer"):
+        compressor.compress(others)
+    assert not compressor.residual.any()
+    assert compressor.step == 0
+
+
 def test_a_dense_step_is_one_of_plain_momentum():
     spec = small_resnet()
     compressor = BudgetCompressor(spec, Compression(momentum=0.5, dense_steps=2))
