@@ -48,7 +48,7 @@ from fl_app.flower.log_filter import clean_log_line
 from fl_app.flower.superlink import flower_environment, tool
 from rsdgc.documents import read_json
 from rsdgc.durable import is_locked, replace_text
-from rsdgc.errors import RunError
+from rsdgc.errors import RunError, describe_os_error
 
 RECORD_FILE = "node.json"
 LOCK_FILE = "node.lock"
@@ -379,9 +379,10 @@ def _keep_record(
     """
     kill_at: float | None = None
     app_ended = False
+    is_written = True
     while node.poll() is None:
         now = time.time()
-        _write_record(config, replace(record, seen=now))
+        is_written = _write_record(config, replace(record, seen=now), quiet=not is_written)
         if app is not None and app.poll() is not None and not app_ended:
             app_ended = not stop.received
             node.terminate()
@@ -431,5 +432,15 @@ def _already_running(config: SiteConfig) -> RunError:
     )
 
 
-def _write_record(config: SiteConfig, record: NodeRecord) -> None:
-    replace_text(config.node_folder / RECORD_FILE, json.dumps(asdict(record)))
+def _write_record(config: SiteConfig, record: NodeRecord, *, quiet: bool = False) -> bool:
+    """Write the record; return whether that worked, and warn if not, unless ``quiet``.
+
+    A full disk must not end the site: without the record only its next start may come too early.
+    """
+    try:
+        replace_text(config.node_folder / RECORD_FILE, json.dumps(asdict(record)))
+    except OSError as error:
+        if not quiet:
+            print(f"warning: {describe_os_error(error)}; the site goes on", flush=True)
+        return False
+    return True

@@ -155,6 +155,32 @@ def test_a_node_that_ends_by_itself_is_an_error(node: Callable[[str], SiteConfig
     assert record.wait_s(time.time()) > OFFLINE_AFTER_S - 10
 
 
+def test_a_record_that_cannot_be_written_is_no_end(
+    node: Callable[[str], SiteConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As with a full disk: SuperNode and app would live on, and nobody would know of them."""
+    monkeypatch.setattr(supernode, "RECORD_INTERVAL_S", 0.05)
+    config = node(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + JOINS + WAITS
+    )
+    (config.node_folder / "node.json").mkdir(parents=True)
+    (config.node_folder / "node.json" / "in the way").touch()
+    monkeypatch.setattr(supernode, "read_record", lambda config: None)
+
+    def stop() -> None:
+        until((config.node_folder / "ready").exists)
+        time.sleep(0.2)  # some more records
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    supernode.start(config)
+    # Once while it runs, and once for its end.
+    assert capfd.readouterr().out.count("node.json: is a directory") == 2
+
+
 def test_a_node_without_its_app_stops_in_order(
     node: Callable[[str], SiteConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
