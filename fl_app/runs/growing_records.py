@@ -40,30 +40,32 @@ class GrowingRecords(Generic[Record]):
         return self._offset > 0 and self._size() < self._offset
 
     def read_new(self) -> list[Record]:
-        """Return the records of the lines that are complete and were not read before.
+        """Return the records of the lines that are complete and were not returned before.
 
         Raises
         ------
         RunFolderError
-            A line is damaged; the text names the file and the line.
+            A line is damaged; the text names the file and the line. The next look reads the lines
+            before it again.
         """
         if self._size() <= self._offset:
             return []
         records = []
+        offset = self._offset
         try:
             with self._path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(offset)
                 while (line := file.readline(MAX_LINE_BYTES + 1)).endswith(b"\n"):
-                    self._line += 1
-                    where = f"{self._path} line {self._line}"
+                    where = f"{self._path} line {self._line + len(records) + 1}"
                     records.append(parse_record(self._adapter, line.decode(), where))
-                    self._offset += len(line)
+                    offset += len(line)
                 if len(line) > MAX_LINE_BYTES:
                     raise DocumentError(f"a line has more than {MAX_LINE_BYTES} bytes")
         except OSError as error:
             raise RunFolderError(f"{self._path} cannot be read ({error.strerror})") from None
         except (DocumentError, UnicodeDecodeError) as error:
             raise damaged(self._path, error) from None
+        self._offset, self._line = offset, self._line + len(records)
         return records
 
     def _size(self) -> int:
