@@ -46,15 +46,15 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int, title: s
     As many sites work in parallel as there are CPUs, and shares of a GPU, for them. A terminal
     shows the run as a table, with ``title`` before its name.
     """
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    gpus_per_site = _gpus_per_site(settings.sites_per_gpu) if on_gpu else 0.0
+    num_gpus = 0 if settings.device == "cpu" else torch.cuda.device_count()
+    gpus_per_site = _gpus_per_site(settings.sites_per_gpu) if num_gpus else 0.0
     resources = (
         f"num-supernodes={num_sites} client-resources-num-cpus={cpus_per_site} "
         f"client-resources-num-gpus={gpus_per_site}"
     )
     # As many threads as CPUs held: with more, sites that work in parallel slow each other down.
     threads = {"OMP_NUM_THREADS": str(cpus_per_site)}
-    at_once = min(num_sites, max(1, (os.cpu_count() or 1) // cpus_per_site))
+    at_once = _sites_at_once(num_sites, cpus_per_site, num_gpus * settings.sites_per_gpu)
     print(
         f"starting Flower's simulation: {num_sites} sites, {at_once} at a time, which takes some "
         f"seconds; run folder: {settings.out}",
@@ -75,6 +75,12 @@ def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int, title: s
     if not run.complete:
         raise RunError(log.error or f"the run ended as {run.description}")
     print(log.headline, flush=True)  # the command's last line
+
+
+def _sites_at_once(num_sites: int, cpus_per_site: int, gpu_places: int) -> int:
+    """Return how many sites work in parallel; without a GPU there are no places on one."""
+    places = (os.cpu_count() or 1) // cpus_per_site
+    return max(1, min(num_sites, places, gpu_places or places))
 
 
 def _gpus_per_site(sites_per_gpu: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from fl_app import client_app, gpu_memory
 from fl_app.gpu_memory import plan_gpu
 from fl_app.models import build_model
 from fl_app.settings import Settings
-from fl_app.simulation import _gpus_per_site
+from fl_app.simulation import _gpus_per_site, _sites_at_once
 from rsdgc.errors import SettingError
 from strategies import messages
 from strategies.sites import ModalityInfo
@@ -169,3 +170,18 @@ def test_on_a_cpu_sites_are_closed_while_memory_is_short(
 def test_as_many_sites_as_asked_fit_on_a_gpu(sites_per_gpu: int) -> None:
     share = _gpus_per_site(sites_per_gpu)
     assert sites_per_gpu * share <= 1 < (sites_per_gpu + 1) * share
+
+
+@pytest.mark.parametrize(
+    ("num_sites", "cpus_per_site", "gpu_places", "at_once"),
+    [(9, 1, 0, 8), (9, 2, 0, 4), (3, 2, 0, 3), (9, 16, 0, 1), (9, 1, 4, 4), (3, 1, 4, 3)],
+)
+def test_cpus_and_places_on_gpus_limit_how_many_sites_work_in_parallel(
+    num_sites: int,
+    cpus_per_site: int,
+    gpu_places: int,
+    at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert _sites_at_once(num_sites, cpus_per_site, gpu_places) == at_once
