@@ -10,7 +10,6 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from logging import WARNING
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -22,7 +21,7 @@ from clients.device_memory import MemoryPlan, free_bytes
 from clients.frozen_cache import FrozenPartMissing, load_frozen_part
 from clients.micro_batch import MicroBatch, MicroBatches
 from clients.model_parts import ModelParts
-from clients.replica import ReferenceMissing, ReplicaOutOfSync
+from clients.replica import ReplicaOutOfSync
 from clients.site import Site
 from clients.training import choose_device
 from data_prep.common_statistics import CommonStatistics, site_sums
@@ -58,10 +57,11 @@ from strategies.node_answer import read_modalities, site_record
 from strategies.sites import ModalityInfo
 from strategies.transport import chunk_upload
 
-Value = TypeVar("Value", bytes, int, float)
-
 SITES_IN_MEMORY = 16
 """Most sites that one process keeps open between rounds, with their chips and model."""
+
+LACKING = (ReplicaOutOfSync, FrozenPartMissing)
+"""What a site raises that lacks a part of the model; the server sends it within the round."""
 
 opened_sites: OrderedDict[Hashable, Site] = OrderedDict()
 """The sites that this process has opened, least recently used first.
@@ -114,12 +114,8 @@ def train(message: Message, context: Context) -> Message:
         site = _site(context, message)
         received = received_by(message, task, site.spec)
         result = site.work(round_task(settings, origin, task), received)
-    except ReferenceMissing as reason:
-        return request_reply(message, messages.TRANSFORM, reason)
-    except ReplicaOutOfSync as reason:
-        return request_reply(message, messages.RESYNC, reason)
-    except FrozenPartMissing as reason:
-        return request_reply(message, messages.FROZEN, reason)
+    except LACKING as reason:
+        return request_reply(message, reason)
     if result.weights is None:
         update = chunk_upload(result.payload)
     else:
@@ -138,12 +134,8 @@ def evaluate(message: Message, context: Context) -> Message:
         site = _site(context, message)
         received = received_by(message, task, site.spec)
         scores, local = site.evaluate(run_origin(context, task), received)
-    except ReferenceMissing as reason:
-        return request_reply(message, messages.TRANSFORM, reason)
-    except ReplicaOutOfSync as reason:
-        return request_reply(message, messages.RESYNC, reason)
-    except FrozenPartMissing as reason:
-        return request_reply(message, messages.FROZEN, reason)
+    except LACKING as reason:
+        return request_reply(message, reason)
     metrics = MetricRecord(
         {
             messages.NUM_EXAMPLES: scores.test.samples,

@@ -16,7 +16,8 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common import log
 from numpy.typing import NDArray
 
-from clients.replica import ReplicaOutOfSync
+from clients.frozen_cache import FrozenPartMissing
+from clients.replica import ReferenceMissing, ReplicaOutOfSync
 from clients.scores import Score, SiteScores
 from clients.task import ReceivedModel, RoundResult, RoundTask, RunOrigin
 from clients.training import TrainSettings
@@ -223,8 +224,13 @@ def _class_counts(score: Score, keys: Sequence[str]) -> dict[str, list[int]]:
     return {key: count.tolist() for key, count in zip(keys, counts, strict=True)}
 
 
-def request_reply(message: Message, request: str, reason: Exception) -> Message:
-    """Ask the server for the whole model, and with another request than ``resync`` for more."""
+def request_reply(message: Message, reason: Exception) -> Message:
+    """Ask the server for the whole model, and for what else the reason says that a site lacks."""
     log(WARNING, "asking the server for the whole model: %s", reason)
+    request = messages.RESYNC
+    if isinstance(reason, FrozenPartMissing):
+        request = messages.FROZEN
+    elif isinstance(reason, ReferenceMissing):
+        request = messages.TRANSFORM
     metrics = MetricRecord({request: 1})
     return Message(RecordDict({messages.METRICS: metrics}), reply_to=message)
