@@ -27,8 +27,8 @@ from rsdgc.durable import replace_text
 from rsdgc.errors import DataError, RunError
 from strategies import messages
 from strategies.base import SiteStrategy
-from strategies.ledger import SiteEntry, content_bytes, error_bytes
-from strategies.replies import refusing
+from strategies.ledger import STATISTICS, SiteEntry, content_bytes
+from strategies.replies import count_arrival, refusing
 from strategies.sites import DataInfo, SiteInfo
 from strategies.transport import send_and_receive
 from strategies.validation import ReplyRefused, check_records
@@ -82,7 +82,7 @@ def _collect_statistics(grid: Grid, settings: Settings, strategy: SiteStrategy) 
     sums: dict[str, SiteSums] = {}
     entries = []
     for site, query, reply in zip(sites, queries, replies, strict=True):
-        entry = SiteEntry(0, site.name, phase="statistics")
+        entry = SiteEntry(0, site.name, phase=STATISTICS)
         entry.send({}, content_bytes(query.content))
         entries.append(entry)
         with refusing(entry):
@@ -120,13 +120,7 @@ def _query(site: SiteInfo) -> Message:
 
 def _read_sums(site: SiteInfo, data: DataInfo, reply: Message | None, entry: SiteEntry) -> SiteSums:
     """Return a site's sums; raise :class:`ReplyRefused` if they are missing or impossible."""
-    if reply is None:
-        raise ReplyRefused("no reply", "its statistics did not arrive in time")
-    if reply.has_error():
-        entry.receive_error(error_bytes(reply))
-    elif reply.has_content():
-        entry.bytes_up = content_bytes(reply.content)
-    content = check_records(reply, {messages.SUMS: ConfigRecord})
+    content = check_records(count_arrival(reply, entry), {messages.SUMS: ConfigRecord})
     try:
         sums = SiteSums.from_mapping(dict(content.get(messages.SUMS, {})))
         _check(sums, site, data)

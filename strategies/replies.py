@@ -48,7 +48,7 @@ def refusing(entry: SiteEntry) -> Iterator[None]:
 def count_arrival(reply: Message | None, entry: SiteEntry) -> Message:
     """Return a reply, its bytes counted; raise :class:`ReplyRefused` if it did not come."""
     if reply is None:
-        raise ReplyRefused("no reply", f"round {entry.round} ended before it came")
+        raise ReplyRefused("no reply", "it did not come in time")
     if reply.has_content():
         entry.bytes_up += content_bytes(reply.content)
     else:
