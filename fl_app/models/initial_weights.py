@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from clients.model_parts import may_be_statistic
 from fl_app.models.weight_file import FLOATING_POINT, WeightFile
 from rsdgc.errors import SettingError
-from rsdgc.spec import branch_key
+from rsdgc.spec import BRANCHES, branch_key
 from strategies.sites import ModalityInfo
 
 __all__ = ["WeightMatch", "load_weights", "match_weights"]
@@ -66,9 +66,6 @@ LEAST_PREFIX_SHARE = 0.2
 
 MOMENTUM_COPIES = ("encoder_k.", "momentum", "target", "student")
 """Parts of prefixes that self-supervised methods give to the copy that is not the result."""
-
-BRANCHES = "branches"
-"""Submodule of a fusion network that holds a branch for each modality."""
 
 UNNAMED_BAND = re.compile("band[0-9]+")
 """What ingestion calls a band that its file does not name."""
