@@ -228,7 +228,7 @@ class DenseFedAvg(SiteStrategy):
         """Return the mean of the models; layers that the same sites have are averaged together.
 
         A model whose update counts by a share only has that share of its weight. So a mean of the
-        updates would be divided by what counts (:meth:`rsdgc.Aggregator.counted_weight`).
+        updates would be divided by what counts (:attr:`rsdgc.Aggregator.counted_weight`).
         """
         groups: dict[tuple[str, ...], list[str]] = {}
         for layer in self._shapes:

@@ -2,7 +2,8 @@
 
 It is called once before the first round, and again for each node that joins during the run. A node
 that does not answer, or whose answer cannot be used, is left out under its name, with a warning;
-most are asked again every 20 seconds. The run fails only if too few sites remain.
+most are asked again from time to time (:data:`strategies.node_book.REFUSED_POLL_S`). The run fails
+only if too few sites remain.
 """
 
 from __future__ import annotations

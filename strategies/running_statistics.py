@@ -24,7 +24,6 @@ from strategies.validation import ReplyRefused
 GROUP = "running statistics"
 """Group of their bytes in the ledger."""
 
-
 LARGEST_MOVE = 5.0
 """By how many times the median distance of the sites' arrays one site may move their mean."""
 
