@@ -94,8 +94,11 @@ def modality_infos(store: Store) -> tuple[ModalityInfo, ...]:
     )
 
 
-def describe_sites(node: NodeData, node_id: int = 0) -> tuple[DataInfo, list[SiteInfo]]:
-    """Return what the roll call tells of a node's data, and of each of its sites."""
+def describe_sites(node: NodeData) -> tuple[DataInfo, list[SiteInfo]]:
+    """Return what the roll call tells of a node's data, and of each of its sites.
+
+    Flower's number of the node is not known here, and 0 stands for it.
+    """
     dataset, store = node.dataset, node.dataset.store
     sites = []
     for name, local_name in node.sites.items():
@@ -104,6 +107,6 @@ def describe_sites(node: NodeData, node_id: int = 0) -> tuple[DataInfo, list[Sit
             len(view.split(split)[0]) for split in ("train", "test", "val")
         )
         own = tuple(modality.name for modality in view.store.meta.modalities)
-        sites.append(SiteInfo(name, node_id, num_train, num_test, own, num_val))
+        sites.append(SiteInfo(name, 0, num_train, num_test, own, num_val))
     data = DataInfo(dataset.name, store.meta.synthetic, tuple(store.classes), modality_infos(store))
     return data, sites

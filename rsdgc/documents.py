@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import io
 import json
 import math
@@ -41,7 +42,7 @@ class DocumentError(ValueError):
     """The content of a file cannot be used; the text says why, in one line without the path."""
 
 
-def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file.
 
     A device or a pipe is not opened, because reading it may never end.
@@ -51,11 +52,11 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     OSError
         The file is missing or cannot be read.
     DocumentError
-        It is not a regular file, or larger than ``limit`` bytes.
+        It is not a regular file, or larger than :data:`MAX_BYTES`.
     """
     size = _check_file(path)
-    if size > limit:
-        raise DocumentError(f"it has {size} bytes, and at most {limit} are read")
+    if size > MAX_BYTES:
+        raise DocumentError(f"it has {size} bytes, and at most {MAX_BYTES} are read")
     return path.read_bytes()
 
 
@@ -63,15 +64,15 @@ def _check_file(path: Path) -> int:
     """Return a file's bytes; raise OSError or DocumentError if it is not a regular file."""
     facts = path.stat()
     if stat.S_ISDIR(facts.st_mode):
-        raise IsADirectoryError(21, "it is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(facts.st_mode):
         raise DocumentError("it is not a regular file")
     return facts.st_size
 
 
-def read_text(path: Path, limit: int = MAX_BYTES) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a file; raises as :func:`read_bytes`, and if it is not in UTF-8."""
-    return _decode(read_bytes(path, limit), "utf-8")
+    return _decode(read_bytes(path), "utf-8")
 
 
 def read_marked_text(path: Path) -> str:

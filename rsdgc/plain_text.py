@@ -50,9 +50,9 @@ def plain_line(text: str, limit: int = MAX_LINE) -> str:
     return line[: limit - 2].rsplit(" ", 1)[0] + " …"
 
 
-def is_plain(text: str, limit: int = MAX_NAME) -> bool:
-    """Return whether a text is not empty, and :func:`plain_line` would not change it."""
-    return 0 < len(text) <= limit and plain_line(text, limit) == text
+def is_plain(name: str) -> bool:
+    """Return whether a name has 1 to :data:`MAX_NAME` characters, none that needs cleaning."""
+    return 0 < len(name) <= MAX_NAME and plain_line(name, MAX_NAME) == name
 
 
 def escape_hidden(line: str) -> str:

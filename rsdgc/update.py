@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rsdgc.arrays import CHUNK, Bools, Float32, Float64, Int64, check_flat, chunks, l2_norm
+from rsdgc.arrays import CHUNK, Bools, Float32, Int64, check_flat, chunks, l2_norm
 from rsdgc.errors import SettingError
 from rsdgc.neighborhoods import Neighborhoods
 from rsdgc.scheme import Scheme
@@ -157,11 +157,6 @@ class SparseUpdate:
         """Bytes of ids and values in memory."""
         ids = sum(layer.ids.nbytes for layer in self.layers if layer.ids is not None)
         return ids + sum(layer.values.nbytes for layer in self.layers)
-
-    @property
-    def densities(self) -> Float64:
-        """Share of each layer's neighborhoods that was kept, float64 [num_layers]."""
-        return np.array([layer.kept / layer.grid.count for layer in self.layers])
 
     def add_to(self, target: Float32, weight: float = 1.0) -> None:
         """Add ``weight`` times this update to a whole model, in place.

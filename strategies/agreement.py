@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from strategies.node_answer import NodeAnswer
 from strategies.sites import DataInfo, ModalityInfo, most_common
 
+MOST_LISTED = 10
+"""Names of classes or sites in a line of the log."""
+
 
 def agree(answers: Sequence[NodeAnswer], record: DataInfo | None) -> DataInfo:
     """Return the data that a run is about.
@@ -76,6 +79,6 @@ def _first_name(answer: NodeAnswer) -> str:
     return min(site.name for site in answer.sites)
 
 
-def _list(names: Sequence[str], limit: int = 10) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more

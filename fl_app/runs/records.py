@@ -300,7 +300,7 @@ def read_run(folder: Path) -> Run:
     )
     if not history:
         raise RunFolderError(
-            f"{folder / 'history.jsonl'} is empty: the run ended before its first round"
+            f"{folder / HISTORY_FILE} is empty: the run ended before its first round"
         )
     run = Run(folder, config, summary, history, site_entries)
     num_classes, confusion = len(run.classes), summary.confusion

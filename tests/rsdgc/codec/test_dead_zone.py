@@ -34,8 +34,8 @@ def entropy(shares):
 
 def entropy_bits(update):
     """The least that the ids of each layer and the levels of each group take, as if independent."""
-    densities = zip(update.densities, update.layers, strict=True)
-    total = sum(part.grid.count * entropy([kept, 1 - kept]) for kept, part in densities)
+    shares = [(part.grid.count, part.kept / part.grid.count) for part in update.layers]
+    total = sum(count * entropy([kept, 1 - kept]) for count, kept in shares)
     for group in group_layers([part.values.size for part in update.layers]):
         values = np.concatenate([part.values for part in update.layers[group]])
         total += values.size * entropy(np.unique(values, return_counts=True)[1] / values.size)

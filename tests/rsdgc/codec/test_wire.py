@@ -153,7 +153,7 @@ def test_an_update_of_zeros_keeps_nothing_but_whole_layers():
     kept = [np.arange(Scheme().cut(layer.shape).count) for layer in MIXED.layers]
     sent = encode(MIXED, Scheme(), Stamp(), np.zeros(MIXED.size, np.float32), kept, 1000)
     assert len(sent.payload) == HEADER_BYTES + 2 * len(MIXED.layers)
-    assert not sent.densities.any()
+    assert not any(layer.kept for layer in sent.layers)
 
 
 def test_neighborhoods_in_the_dead_zone_are_left_out():
