@@ -64,9 +64,9 @@ class StatusWriter(RunObserver):
     a loss of power nobody needs it.
     """
 
-    def __init__(self, folder: Path, rounds: int, first_round: int = 1) -> None:
+    def __init__(self, folder: Path, rounds: int) -> None:
         self._path = folder / STATUS_FILE
-        self._status = RunStatus(phase=TRAIN, round=first_round, last_round=rounds)
+        self._status = RunStatus(phase=TRAIN, round=1, last_round=rounds)
         self._start_time = time.monotonic()
         self._ended = 0
         self._failed = False
