@@ -17,7 +17,7 @@ from fl_app.flower.command import FlowerCli, FlowerRun
 from fl_app.flower.superlink import CONNECTION
 from fl_app.live.terminal_view import run_display
 from fl_app.runs.lock import lock_holder
-from fl_app.runs.records import RunConfig, RunSummary
+from fl_app.runs.records import TRAFFIC_FILE, RunConfig, RunSummary
 from fl_app.runs.replacement import in_use
 from fl_app.runs.resumption import settings_to_resume
 from fl_app.settings import Settings, parse_overrides
@@ -265,7 +265,7 @@ def _compare_traffic(folder: Path, run: FlowerRun) -> None:
         "wire_up": run.bytes_up,
         "wire_down": run.bytes_down,
     }
-    replace_text(folder / "traffic.json", json.dumps(traffic, indent=1))
+    replace_text(folder / TRAFFIC_FILE, json.dumps(traffic, indent=1))
     up, down = (
         f"{human_bytes(wire)} ({wire / ledger - 1.0:+.2%}"
         for wire, ledger in ((run.bytes_up, summary.bytes_up), (run.bytes_down, summary.bytes_down))

@@ -31,6 +31,8 @@ from strategies.sites import ModalityInfo
 CONFIG_FILE = "config.json"
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
+TRAFFIC_FILE = "traffic.json"
+"""Of a run in a deployment: its bytes by the ledger, and by Flower's count."""
 
 MOST = 2**48
 """Largest count of a record: as many bytes are 280 TB. Sums of such numbers stay exact."""

@@ -14,7 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, refuse_if_running
-from fl_app.runs.records import CONFIG_FILE, REPORT_FILE, SUMMARY_FILE, RunConfig
+from fl_app.runs.records import (
+    CONFIG_FILE,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    TRAFFIC_FILE,
+    RunConfig,
+)
 from rsdgc.durable import DRAFT
 from rsdgc.errors import RunFolderError, SettingError
 from strategies.ledger import FILES as LEDGER_FILES
@@ -25,6 +31,7 @@ RUN_ENTRIES = frozenset(
         *(*LEDGER_FILES, "privacy.jsonl", "normalization.json"),
         *("model.safetensors", "best.safetensors", "adapters.safetensors", "init-weights.json"),
         *("inputs.json", REPORT_FILE, "progress.json", "checkpoints", "state", "tracking"),
+        TRAFFIC_FILE,
     )
 )
 """Names of everything that a run leaves in its folder."""

@@ -44,6 +44,11 @@ def test_what_is_no_run_is_never_touched(tmp_path: Path, config: object) -> None
     assert content(folder) == before
 
 
+def test_what_a_run_of_a_deployment_leaves_is_known(run_folder: Path) -> None:
+    (run_folder / "traffic.json").write_text("{}")  # by rsdgc server run
+    check_replaceable(run_folder)
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "figures/map.png"])
 def test_what_a_user_has_put_into_a_run_is_not_deleted(run_folder: Path, name: str) -> None:
     (run_folder / name).parent.mkdir(exist_ok=True)
