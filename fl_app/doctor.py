@@ -19,6 +19,7 @@ from fl_app.models.code_signature import packages_that_hide_ours
 
 MIN_FREE_GB = 2.0
 """The built-in data, Flower's files and a few runs."""
+_MORE_SPACE = "free some space, or set RSDGC_HOME to a folder on another disk"
 MIN_MEMORY_GB = 4.0
 """A simulation of four sites on CPUs: each of Ray's workers holds PyTorch."""
 
@@ -99,7 +100,7 @@ def _check_gpu() -> CheckResult:
 _CHECKS: dict[str, Callable[[], CheckResult]] = {
     "versions": check_versions,
     "machine": _check_processor,
-    "disk": lambda: check_disk(home(), MIN_FREE_GB),
+    "disk": lambda: check_disk(home(), MIN_FREE_GB, _MORE_SPACE),
     "home": lambda: check_writable("home", home()),
     "folder": _check_current_folder,
     "Flower": _check_flower,

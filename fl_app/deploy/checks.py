@@ -45,6 +45,7 @@ EXPIRY_WARNING = timedelta(days=30)
 # for what a reply cannot prove: see fl_app.deploy.endpoint.clock_ahead.
 MAX_AHEAD_S = 4.0
 MAX_BEHIND_S = 300.0
+_LOWER = "lower min-free-gb"
 _RENEW = "run rsdgc deploy renew on the machine that has the authority"
 
 
@@ -67,7 +68,7 @@ def check_server(config: ServerConfig) -> Iterator[CheckResult]:
     yield _run_check("sites' keys", lambda: _check_site_keys(config), "run rsdgc deploy add-site")
     yield check_writable("state", config.state_dir)
     yield check_writable("runs", config.runs_dir)
-    yield check_disk(config.runs_dir, config.min_free_gb)
+    yield check_disk(config.runs_dir, config.min_free_gb, f"free some space, or {_LOWER}")
     yield check_code(config.code_dir)
     yield _check_superlink(config)
     yield _check_proxy(config)
@@ -83,7 +84,8 @@ def check_site(config: SiteConfig) -> Iterator[CheckResult]:
     yield check_writable("state", config.state_dir)
     if config.node_dir is not None:
         yield check_writable("node", config.node_dir)
-    yield check_disk(config.state_dir, config.min_free_gb)
+    remedy = f"free some space (rsdgc site clean lists old states), or {_LOWER}"
+    yield check_disk(config.state_dir, config.min_free_gb, remedy)
     remedy = "make a store of this site's archive: rsdgc ingest"
     yield _run_check("data", lambda: describe_data(config), remedy)
     yield check_code(config.code_dir)
@@ -122,16 +124,17 @@ def check_versions() -> CheckResult:
     return CheckResult("versions", "ok", f"{packages}, Python {platform.python_version()}")
 
 
-def check_disk(folder: Path, min_free_gb: float) -> CheckResult:
-    """Compare the free space of a folder's disk with ``min-free-gb``; the folder may not exist."""
+def check_disk(folder: Path, least_gb: float, remedy: str) -> CheckResult:
+    """Compare the free space of a folder's disk with what it should be; the folder may not exist.
+
+    ``remedy`` is what to do if there is less.
+    """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     detail = f"{free_gb:.1f} GB free at {existing}"
-    if free_gb >= min_free_gb:
+    if free_gb >= least_gb:
         return CheckResult("disk", "ok", detail)
-    detail += f", but min-free-gb is {min_free_gb:g}"
-    remedy = "free some space (rsdgc site clean lists old states), or lower min-free-gb"
-    return CheckResult("disk", "FAILED", detail, remedy)
+    return CheckResult("disk", "FAILED", f"{detail}, less than {least_gb:g} GB", remedy)
 
 
 def check_writable(subject: str, folder: Path) -> CheckResult:

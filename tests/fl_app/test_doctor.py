@@ -43,6 +43,8 @@ def test_a_check_that_fails_hides_no_other(
 def test_a_small_disk_and_wrong_files_of_proj(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
     monkeypatch.setenv("RSDGC_HOME", "/tmp")
-    assert doctor._CHECKS["disk"]().status == "FAILED"
+    disk = doctor._CHECKS["disk"]()
+    assert disk.status == "FAILED"
+    assert "min-free-gb" not in disk.detail + disk.remedy  # a setting of deployments alone
     monkeypatch.setattr("rasterio.warp.transform", lambda *_: ([15.0], [45.0]))
     assert "unset PROJ_DATA" in doctor._CHECKS["GDAL"]().remedy

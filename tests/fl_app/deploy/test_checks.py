@@ -215,8 +215,8 @@ def test_validity() -> None:
 
 def test_the_machine(tmp_path: Path) -> None:
     assert check_versions().status == "ok", check_versions()
-    assert check_disk(tmp_path / "not" / "yet", 0.0).status == "ok"
-    assert check_disk(tmp_path, 1e9).status == "FAILED"
+    assert check_disk(tmp_path / "not" / "yet", 0.0, "free some").status == "ok"
+    assert check_disk(tmp_path, 1e9, "free some").remedy == "free some"
     assert check_writable("state", tmp_path / "new").status == "ok"
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").write_text("")
