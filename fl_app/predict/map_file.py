@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -179,17 +180,18 @@ def write_maps(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             profile: dict[str, Any] = {"driver": "GTiff", "BIGTIFF": "IF_SAFER", **shape, **place}
-            with rasterio.open(
-                work, "w", count=1, dtype=legend.dtype, nodata=legend.nodata, **profile
-            ) as file:
+            with ExitStack() as opened:
+                own = {"count": 1, "dtype": legend.dtype, "nodata": legend.nodata}
+                file = opened.enter_context(rasterio.open(work, "w", **own, **profile))
                 chances = None
                 if probabilities is not None:
-                    options = {
+                    own = {
                         "count": len(legend.codes),
                         "dtype": "float32",
                         "nodata": float("nan"),
                     }
-                    chances = rasterio.open(work_probabilities, "w", **options, **profile)
+                    chances = rasterio.open(work_probabilities, "w", **own, **profile)
+                    opened.enter_context(chances)
                 for rows in blend(unfinished, axes, probabilities=chances is not None):
                     counts += np.bincount(rows.best.ravel(), minlength=len(values))[:-1]
                     window = Window(0, rows.first, shape["width"], len(rows.best))
@@ -204,7 +206,6 @@ def write_maps(
                     for number, name in enumerate(legend.names, start=1):
                         chances.set_band_description(number, name)
                     chances.update_tags(**tags)
-                    chances.close()
             if probabilities is not None:
                 _publish(work_probabilities, probabilities, "AVERAGE", predictor="FLOATING_POINT")
             # The names come first: where the map is, they are.
