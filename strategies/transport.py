@@ -141,8 +141,9 @@ class ReplyPull:
         # Flower's public interface opens a reply before anybody can look at it. That is good enough
         # for a simulation, whose sites are processes of the same machine.
         client = getattr(grid, "_runtime_client", None)
+        reply: Message | None
         try:
-            return self._pull_opened(grid) if client is None else self._pull(client, grid)
+            reply = self._pull_opened(grid) if client is None else self._pull(client, grid)
         except httpx.TransportError:
             raise
         except Exception as error:  # whatever Flower's and protobuf's parsers come upon
@@ -151,9 +152,10 @@ class ReplyPull:
                 if self._failures < MAX_PULL_FAILURES:
                     return None
             reason, detail = _refusal(error)
-        if self._metadata is not None:
+            reply = RefusedReply(self._message_id, self._node_id, reason, detail, self.num_bytes)
+        if reply is not None and self._metadata is not None:
             self._confirm(client, grid, self._metadata.message_id)
-        return RefusedReply(self._message_id, self._node_id, reason, detail, self.num_bytes)
+        return reply
 
     def _pull(self, client: Any, grid: Grid) -> Message | None:
         """Pull what the SuperLink has of a reply; open it once it is complete."""
@@ -162,7 +164,6 @@ class ReplyPull:
         if not self._pull_objects(client, grid):
             return None
         assert self._metadata is not None
-        self._confirm(client, grid, self._metadata.message_id)
         contents, self._contents = self._contents, {}
         reply = open_reply(self._metadata.message_id, contents, self._limits)
         return make_message(

@@ -206,6 +206,27 @@ def test_a_malformed_reply_is_refused_and_the_next_one_received() -> None:
     assert len(grid.state.object_store) == OBJECTS_SENT
 
 
+def test_the_end_of_each_reply_is_confirmed_once() -> None:
+    def tamper(message: Message, objects: Objects) -> Objects:
+        broken = message.metadata.dst_node_id == 101
+        return objects.with_body(objects.ids("RecordDict")[0], b"[" * 99) if broken else objects
+
+    grid = LinkGrid(answer, 2, tamper)
+    inner, confirmed = grid._client.ConfirmMessageReceived, []
+
+    def confirm(request: Any) -> Any:
+        confirmed.append(request.message_object_id)
+        return inner(request)
+
+    grid._client.__dict__["ConfirmMessageReceived"] = confirm
+    messages = make_messages(2)
+    messages[1].metadata.dst_node_id = 102
+    first, second = send_and_receive(grid, messages, 1.0)
+    assert isinstance(first, RefusedReply)
+    assert number(second) == 1
+    assert len(confirmed) == len(set(confirmed)) == 2
+
+
 def test_a_large_reply_is_refused_and_the_next_one_received() -> None:
     def tamper(message: Message, objects: Objects) -> Objects:
         return Objects.of(Message(RecordDict({"u": chunk_upload(bytes(10**6))}), reply_to=message))
