@@ -50,7 +50,7 @@ class GrowingRecords(Generic[Record]):
         """
         if self._size() <= self._offset:
             return []
-        records = []
+        records: list[Record] = []
         offset = self._offset
         try:
             with self._path.open("rb") as file:
