@@ -4,6 +4,7 @@ Beside them, rsdgc_flower puts rsdgc under other Flower apps, and knows nothing 
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,15 @@ def test_imports_run_one_way(package: str) -> None:
             packages = {found.partition(".")[0] for found in imported(path)}
             wrong = (packages & WATCHED) - MAY_IMPORT[package]
             assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def test_the_modules_that_a_package_lists_exist() -> None:
+    for name, path in MODULES.items():
+        if path.name == "__init__.py":
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            listed = re.findall(r"^``([a-z_]+)``", text, re.MULTILINE)
+            gone = [module for module in listed if f"{name}.{module}" not in MODULES]
+            assert not gone, f"{path.relative_to(ROOT)} lists {', '.join(gone)}"
 
 
 def test_no_imports_run_in_a_circle() -> None:

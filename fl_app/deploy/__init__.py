@@ -6,7 +6,7 @@ only, through ``party_config``.
 
 - At the server, ``server_link`` starts the SuperLink, connects to it and registers the sites' keys;
   ``run_commands`` starts, follows, stops and resumes runs, after a ``model_check``.
-- At a site, ``supernode`` runs the SuperNode.
+- At a site, ``supernode`` runs the SuperNode, and ``site_app`` the process that starts the app.
 - ``checks`` has what ``rsdgc deploy check`` checks; ``endpoint`` asks the server over TLS.
 """
 

@@ -16,6 +16,10 @@
     The schema of ``config.json`` and ``summary.json``, and :func:`~fl_app.runs.records.read_run`,
     which reads a whole folder. The records of ``rounds.jsonl`` and ``history.jsonl`` are those of
     the byte ledger, :mod:`strategies.ledger`.
+``provisional``
+    The records of a run that is not complete, summed up from its ledger so far.
+``growing_records``
+    Reading a ledger's file while a run writes it.
 
 The server application writes; the report, comparisons and the commands that resume a run read.
 """
