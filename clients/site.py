@@ -211,16 +211,23 @@ class Site:
             ahead = 0.0
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
+
+            def train_ahead(
+                share: float,
+            ) -> tuple[SiteScores | None, TrainReport, bytes, bytes]:
+                scores, report = self._score_and_train(task, clock, held, share)
+                return scores, report, self._changed_statistics(received), self._packed_local()
+
             try:
-                scores, report = self._score_and_train(task, clock, held, ahead)
-            except RunError as error:
+                scores, report, statistics, local = train_ahead(ahead)
+            except (RunError, WireError) as error:
                 # Nothing would change before the next round, which would fail for the same reason.
                 if not ahead:
                     raise
                 _log.warning("%s: starting from the model as received, not ahead of it", error)
                 ahead = 0.0
                 self._load(replica.weights, received, self._local(transaction))
-                scores, report = self._score_and_train(task, clock)
+                scores, report, statistics, local = train_ahead(ahead)
             stamp = Stamp(task.origin.run, task.round, received.version)
             transform = None
             with clock.step("compress_seconds"):
@@ -238,7 +245,6 @@ class Site:
                     present=self.present,
                     transform=transform,
                 )
-            statistics, local = self._changed_statistics(received), self._packed_local()
             result = self._result(
                 scores,
                 report,

@@ -35,13 +35,16 @@ def check_machine() -> Iterator[CheckResult]:
 
 
 def _check_processor() -> CheckResult:
-    memory = psutil.virtual_memory()
+    import torch  # noqa: PLC0415  # takes seconds
+
+    from clients.device_memory import free_bytes  # noqa: PLC0415  # loads PyTorch
+
+    # What a container may still take, where it has a limit of its own.
+    free_gb = free_bytes(torch.device("cpu")) / 1e9
+    total_gb = psutil.virtual_memory().total / 1e9
     usable = len(os.sched_getaffinity(0))
-    detail = (
-        f"{usable} of {os.cpu_count()} CPUs, {memory.available / 1e9:.1f} of "
-        f"{memory.total / 1e9:.1f} GB memory free"
-    )
-    if memory.available / 1e9 < MIN_MEMORY_GB:
+    detail = f"{usable} of {os.cpu_count()} CPUs, {free_gb:.1f} of {total_gb:.1f} GB memory free"
+    if free_gb < MIN_MEMORY_GB:
         remedy = "end other programs, or simulate with a larger --cpus-per-site"
         return CheckResult("machine", "warning", detail, remedy)
     return CheckResult("machine", "ok", detail)

@@ -24,7 +24,11 @@ def check_whole(name: str, value: object, least: int, largest: float = math.inf)
 def check_number(name: str, value: object, least: float, largest: float = math.inf) -> None:
     """Raise SettingError unless a value is a finite number from ``least`` to ``largest``."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= largest:  # type: ignore
+    try:
+        is_in = number and math.isfinite(value) and least <= value <= largest  # type: ignore
+    except OverflowError:  # an integer beyond the range of float
+        is_in = False
+    if not is_in:
         kind = "" if number else "a number, "
         raise SettingError(f"{name} is {value!r}: choose {kind}{_range(least, largest)}")
 

@@ -28,8 +28,8 @@ class MlflowTracker:
     replaces = False
 
     def __init__(self, run: TrackedRun) -> None:
-        address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.folder / 'mlflow.db'}"
-        self._client = MlflowClient(tracking_uri=address)
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        self._client = MlflowClient(tracking_uri=server or f"sqlite:///{run.folder / 'mlflow.db'}")
         if run.identity:
             self.identity = run.identity
             self._client.set_terminated(self.identity, RunStatus.to_string(RunStatus.RUNNING))
@@ -38,7 +38,7 @@ class MlflowTracker:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             # Nothing but figures is logged, yet MLflow wants a place for files.
-            place = None if "MLFLOW_TRACKING_URI" in os.environ else (run.folder / "files").as_uri()
+            place = None if server else (run.folder / "files").as_uri()
             experiment_id = self._client.create_experiment(name, artifact_location=place)
         else:
             experiment_id = experiment.experiment_id

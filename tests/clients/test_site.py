@@ -290,6 +290,31 @@ def test_training_that_fails_from_a_step_ahead_starts_from_the_model_as_received
     np.testing.assert_array_equal(dense(second.payload) + residual_of(tmp_path), total)
 
 
+@pytest.mark.parametrize("batch_norm", ["average", "local"])
+def test_statistics_that_fail_from_a_step_ahead_are_those_of_the_model_as_received(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    batch_norm: str,
+) -> None:
+    weights, inner = ModelParts(TinyNet(), batch_norm).vector(), clients.site.train
+
+    def overflow(model: torch.nn.Module, *arguments: Any) -> Any:
+        is_ahead = not np.array_equal(ModelParts(model, batch_norm).vector(), weights)
+        report = inner(model, *arguments)
+        if is_ahead:
+            next(buffer for name, buffer in model.named_buffers() if "var" in name).fill_(torch.inf)
+        return report
+
+    monkeypatch.setattr(clients.site, "train", overflow)
+    site = make_site(tmp_path, batch_norm=batch_norm, initial=weights.copy)
+    ratios = np.full(len(site.spec.layers), 0.3)
+    site.work(make_task(1, step_ahead=1.0, ratios=ratios), whole(weights))
+    site.work(make_task(2, 1, step_ahead=1.0, ratios=ratios), whole(weights))
+    assert "starting from the model as received" in caplog.text
+    assert all(bool(torch.isfinite(buffer).all()) for buffer in site.model.buffers())
+
+
 @pytest.mark.parametrize("other", [False, True])
 def test_a_transformed_upload_is_added_again_with_its_own_reference_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, *, other: bool

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clients import device_memory
 from fl_app import doctor
 from fl_app.deploy.checks import CheckResult
 from tests.command import rsdgc
@@ -38,6 +39,16 @@ def test_a_check_that_fails_hides_no_other(
     assert "FAILED   GDAL    ImportError: libproj.so is missing" in shown.out
     assert "clients.py would hide packages of rsdgc" in shown.out
     assert shown.err == "error: 2 of 2 checks failed: GDAL, folder\n"
+
+
+def test_a_container_with_little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(device_memory, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("3000000000\n")
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000000000\n")
+    result = doctor._CHECKS["machine"]()
+    assert result.status == "warning"
+    assert "2.0 of" in result.detail
 
 
 def test_a_small_disk_and_wrong_files_of_proj(monkeypatch: pytest.MonkeyPatch) -> None:

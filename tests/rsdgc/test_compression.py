@@ -35,6 +35,7 @@ SHARES = ("top_share", "dense_share", "momentum", "clip_norm")
         ("dense_steps", -1),
         ("warm_up_steps", -1),
         *[(name, value) for name in STEPS for value in (2.5, 2.0, True, "3", None)],
+        ("clip_norm", 10**400),
         *[(name, value) for name in SHARES for value in (True, "0.5", None)],
         ("clip_norm", float("inf")),
         ("ratios", {"fc": True}),
