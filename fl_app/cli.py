@@ -281,13 +281,14 @@ def compare(
     cpus_per_site: Annotated[int, typer.Option(help="CPUs for each site's work.", min=1)] = 1,
 ) -> None:
     """Compare methods, budgets and seeds on the same data; runs that are complete are kept."""
-    from fl_app.compare.trials import trials_of
+    from fl_app.compare.trials import check_common, trials_of
     from fl_app.settings import Settings, parse_overrides
 
     trials = trials_of(words(methods), words(budgets), [_seed(word) for word in words(seeds)])
     chosen = given({"model": model, "rounds": rounds})
     common = {**parse_overrides(overrides or []), **chosen}
     # Checked before PyTorch and Flower are loaded; a trial may bring what a setting needs.
+    check_common(common)
     Settings.from_mapping(common, complete=False)
     typer.echo(f"comparing {len(trials)} runs on {data}")
     from fl_app.compare import compare as run_all

@@ -18,7 +18,14 @@ from fl_app.compare.compare_page import write_page
 from fl_app.compare.method_pairs import SharedChips
 from fl_app.compare.pace import Pace
 from fl_app.compare.results import read_rows, write_results
-from fl_app.compare.trials import Trial, left_out, trials_of, with_common, with_equal_momentum
+from fl_app.compare.trials import (
+    Trial,
+    check_common,
+    left_out,
+    trials_of,
+    with_common,
+    with_equal_momentum,
+)
 from fl_app.interruption import explain_interruption
 from fl_app.runs.records import SUMMARY_FILE, RunSummary
 from fl_app.runs.replacement import check_replaceable, in_use
@@ -46,6 +53,7 @@ def compare(
     ``common`` are the settings of all trials, by hyphenated key; those for adapters are left out,
     with a note, of trials without, if others have any. If a run fails, those before it are kept.
     """
+    check_common(common)
     chosen = with_common(trials, common)
     for line in left_out(chosen, common):
         print(f"note: {line}", flush=True)

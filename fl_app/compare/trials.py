@@ -18,6 +18,15 @@ from fl_app.setting_values import AUTO
 from fl_app.settings import ADAPTER_SETTINGS, Scalar, Settings, hyphenated, parse_overrides
 from rsdgc.errors import SettingError
 
+DECIDED_BY = {
+    "method": "--methods",
+    "budget": "--budgets",
+    "seed": "--seeds",
+    "data-dir": "its first argument",
+    "out": "--out",
+}
+"""What a comparison sets for each run: as a common setting it would change nothing."""
+
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: its settings are a dict
 class Trial:
@@ -52,9 +61,14 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
         for text in methods:
             method, *words = text.split("+")
             own = parse_overrides(words)
+            for key in own:
+                if key in DECIDED_BY and key != "budget":
+                    raise SettingError(
+                        f"{text}: {key} is not a variant's own: name it by {DECIDED_BY[key]}"
+                    )
             # The budget is a column of its own, so that a method's budgets make one curve.
             label = "+".join([method, *(word for word in words if not word.startswith("budget="))])
-            for budget in _budgets(method, own.pop("budget", ""), budgets):
+            for budget in _budgets(text, own, budgets):
                 settings: dict[str, Scalar] = {"method": method, "seed": seed, **own}
                 if budget:
                     settings["budget"] = budget
@@ -66,10 +80,31 @@ def trials_of(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[in
     return trials
 
 
-def _budgets(method: str, own: Scalar, common: Sequence[str]) -> Sequence[str]:
-    if method == "fedavg" or find_method(method).ratio_policy == "whole":
-        return [""]
-    return [str(own)] if own else common
+def check_common(common: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` if a common setting is one that each run has by itself."""
+    for key, option in DECIDED_BY.items():
+        if key in common:
+            raise SettingError(
+                f"{key}={common[key]}: a comparison does not take it as a setting of all runs: "
+                f"name it by {option}"
+            )
+    if common.get("resume"):
+        raise SettingError(
+            "resume=True: a comparison continues where it stopped by itself: leave resume out"
+        )
+
+
+def _budgets(text: str, own: Mapping[str, Scalar], common: Sequence[str]) -> Sequence[str]:
+    """Return the budgets of a method with settings of its own; an empty one if it ignores them."""
+    method = text.split("+", maxsplit=1)[0]
+    policy = own.get("ratio-policy", AUTO)
+    if policy == AUTO:
+        policy = find_method(method).ratio_policy
+    if method != "fedavg" and policy != "whole":
+        return [str(own["budget"])] if "budget" in own else common
+    if "budget" in own:
+        raise SettingError(f"{text}: its uploads are whole, whatever the budget: leave budget out")
+    return [""]
 
 
 def with_common(trials: Sequence[Trial], common: Mapping[str, Any]) -> dict[Trial, dict[str, Any]]:

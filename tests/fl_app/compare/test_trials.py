@@ -1,16 +1,19 @@
 """Which runs a comparison consists of; a whole one over the loopback."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fl_app import simulation
+from fl_app.cli import app
 from fl_app.compare import compare, trials_of
 from fl_app.compare.trials import left_out, with_common, with_equal_momentum
 from fl_app.runs.records import RunConfig, RunData, RunSummary
-from fl_app.settings import Settings
+from fl_app.settings import Settings, parse_overrides
 from rsdgc.errors import DataError, RunError, SettingError
 from tests.federation import simulate_over_loopback
 
@@ -27,6 +30,12 @@ def test_every_method_at_every_budget_with_every_seed() -> None:
 def test_methods_without_a_budget_are_run_once_a_seed() -> None:
     trials = trials_of(["fedavg", "int8"], ["100x", "300x"], [3])
     assert [trial.folder for trial in trials] == ["fedavg_seed3", "int8_seed3"]
+
+
+def test_the_policy_decides_whether_a_variant_has_a_budget() -> None:
+    methods = ["int8+ratio-policy=update", "topk+ratio-policy=whole"]
+    trials = trials_of(methods, ["50x", "90x"], [0])
+    assert [trial.settings.get("budget") for trial in trials] == ["50x", "90x", None]
 
 
 def test_a_variant_carries_its_settings_and_its_own_budget() -> None:
@@ -120,11 +129,42 @@ def test_what_is_not_used_in_a_trial_is_noted(
         (["rs-dgc+ratio=1"], "unknown setting 'ratio'"),
         (["rs-dgc+budget=0x"], "budget='0x'"),
         (["topk", "topk"], "listed twice: topk_100x_seed0"),
+        (["rs-dgc+seed=3"], "rs-dgc+seed=3: seed is not a variant's own: name it by --seeds"),
+        (["rs-dgc+method=topk"], "method is not a variant's own: name it by --methods"),
+        (["topk+data-dir=b"], "data-dir is not a variant's own: name it by its first argument"),
+        (["topk+rounds=2+out=b"], "out is not a variant's own: name it by --out"),
+        (["fedavg+budget=9x"], "fedavg+budget=9x: its uploads are whole, whatever the budget"),
+        (["int8+budget=9x"], "int8+budget=9x: its uploads are whole, whatever the budget"),
+        (["topk+budget=9x+ratio-policy=whole"], "its uploads are whole, whatever the budget"),
     ],
 )
 def test_mistakes_are_named(methods: list[str], says: str) -> None:
-    with pytest.raises(SettingError, match=says.replace("(", r"\(")):
+    with pytest.raises(SettingError, match=re.escape(says)):
         trials_of(methods, ["100x"], [0])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("budget=50x", "budget=50x: a comparison does not take it as a setting of all runs: name"),
+        ("seed=3", "name it by --seeds"),
+        ("method=topk", "name it by --methods"),
+        ("data-dir=other", "name it by its first argument"),
+        ("out=other", "name it by --out"),
+        ("resume=true", "a comparison continues where it stopped by itself"),
+    ],
+)
+def test_what_a_comparison_sets_itself_is_refused_as_a_common_setting(
+    tmp_path: Path, words: str, says: str
+) -> None:
+    """It would be replaced by the comparison's own, without a word."""
+    common = parse_overrides([words])
+    trials = trials_of(["rs-dgc"], ["100x"], [0])
+    with pytest.raises(SettingError, match=re.escape(says)):
+        compare(tmp_path / "data", tmp_path / "out", trials, common)
+    command = ["compare", str(tmp_path / "data"), "--out", str(tmp_path / "out"), words]
+    result = CliRunner().invoke(app, command)
+    assert says in str(result.exception)
 
 
 def test_a_complete_run_counts_wherever_the_comparison_is_started(
