@@ -194,7 +194,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Run a federation on this machine, through Flower's simulation."""
-    from fl_app.settings import Settings, parse_overrides
+    from fl_app.settings import Settings, merge_options
 
     options = {
         "data-dir": None if data is None else str(data),
@@ -218,7 +218,7 @@ def simulate(
         resume_simulation(resume, overrides or [], cpus_per_site=cpus_per_site)
         return
     # Checked before PyTorch and Flower are loaded, which takes seconds.
-    settings = Settings.from_mapping({**parse_overrides(overrides or []), **chosen})
+    settings = Settings.from_mapping(merge_options(overrides or [], chosen))
     typer.echo(
         f"checking the run: {settings.rounds} rounds of {settings.method} with {settings.model} on "
         f"{settings.data_dir or 'the built-in synthetic data'}"
@@ -282,11 +282,10 @@ def compare(
 ) -> None:
     """Compare methods, budgets and seeds on the same data; runs that are complete are kept."""
     from fl_app.compare.trials import check_common, trials_of
-    from fl_app.settings import Settings, parse_overrides
+    from fl_app.settings import Settings, merge_options
 
     trials = trials_of(words(methods), words(budgets), [_seed(word) for word in words(seeds)])
-    chosen = given({"model": model, "rounds": rounds})
-    common = {**parse_overrides(overrides or []), **chosen}
+    common = merge_options(overrides or [], given({"model": model, "rounds": rounds}))
     # Checked before PyTorch and Flower are loaded; a trial may bring what a setting needs.
     check_common(common)
     Settings.from_mapping(common, complete=False)

@@ -19,6 +19,9 @@ from rsdgc.registry import Registry
 AUTO: Final = "auto"
 """Value of a setting that the method decides, the optimizer or the model."""
 
+MAX_ROUNDS = 1_000_000
+"""Most rounds of a run, or of a part of it: a run keeps some numbers for each."""
+
 
 @dataclass(frozen=True)
 class NameIn:
@@ -69,11 +72,12 @@ def _parse_from_zero(value: object) -> float | str:
 
 
 def _parse_count(value: object) -> int | str:
-    count = _parse_auto(value, "a whole number from 0")
+    expected = f"a whole number from 0 to {MAX_ROUNDS}"
+    count = _parse_auto(value, expected, below=MAX_ROUNDS + 1)
     if count == AUTO:
         return AUTO
     if int(count) != count:
-        raise ValueError("write a whole number from 0, or 'auto'")
+        raise ValueError(f"write {expected}, or 'auto'")
     return int(count)
 
 

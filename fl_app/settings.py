@@ -31,6 +31,7 @@ import rsdgc
 from fl_app.methods import METHODS, find_method
 from fl_app.setting_values import (
     AUTO,
+    MAX_ROUNDS,
     CountOrAuto,
     FromZeroOrAuto,
     MomentumOrAuto,
@@ -280,6 +281,7 @@ class Settings(BaseModel):
     rounds: int = Field(
         60,
         ge=1,
+        le=MAX_ROUNDS,
         description="Federated rounds. One without `quorum` is made up for; the run takes at most "
         "twice as many.",
     )
@@ -415,7 +417,7 @@ class Settings(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
     sites_per_gpu: int = Field(
-        4, ge=1, description="Sites that train on a GPU at the same time, in a simulation."
+        4, ge=1, le=1000, description="Sites that train on a GPU at the same time, in a simulation."
     )
     gpu_share: UnitInterval = Field(
         1.0,
@@ -433,6 +435,26 @@ class Settings(BaseModel):
     threads: int = Field(0, ge=0, description="CPU threads of a site; 0: PyTorch's default.")
 
     # A validator sees only the fields above its own, in `info.data`.
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _switches_alone_are_true_or_false(cls, value: object, info: ValidationInfo) -> object:
+        # Python counts True as 1.
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
+            raise ValueError("write a number or a word: true and false are for switches")
+        return value
+
+    @field_validator("data_dir", "out", "state_dir", "code_dir", "init_weights")
+    @classmethod
+    def _home_is_found(cls, value: str) -> str:
+        # A shell does not expand the tilde of `data-dir=~/data`.
+        try:
+            return str(Path(value).expanduser()) if value.startswith("~") else value
+        except RuntimeError:
+            raise ValueError("its home folder is not known: write the whole path") from None
 
     @field_validator("budget", "budget_down", "budget_final")
     @classmethod
@@ -662,17 +684,42 @@ def parse_overrides(words: list[str]) -> dict[str, Scalar]:
     Raises
     ------
     SettingError
-        If a word has no ``=``, names no setting, or its value is not of the setting's type.
+        If a word has no ``=``, names no setting or one that another word names differently, or
+        its value is not of the setting's type.
     """
     values: dict[str, Scalar] = {}
     for word in words:
         key, sep, text = word.partition("=")
         if not sep:
             raise SettingError(f"'{word}' is not key=value")
-        values[key.strip()] = text.strip()
+        key, value = key.strip(), text.strip()
+        _refuse_another(key, values.get(key, value), value)
+        values[key] = value
     # Only the keys that were named: the others may come from options or from the command.
     given = Settings.from_mapping(values, complete=False)
     return given.model_dump(by_alias=True, exclude_unset=True)
+
+
+def merge_options(words: list[str], options: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the settings of a command line: its ``key=value`` words, and its options by key.
+
+    Raises
+    ------
+    SettingError
+        As :func:`parse_overrides`, or a word and an option name the same setting differently.
+    """
+    given = parse_overrides(words)
+    for key, value in options.items():
+        _refuse_another(key, given.get(key, value), value)
+    return {**given, **options}
+
+
+def _refuse_another(key: str, before: Scalar, value: Scalar) -> None:
+    if before != value:
+        raise SettingError(
+            f"{shorten(key)} is given twice, as {shorten(str(before))} and as "
+            f"{shorten(str(value))}: leave one out"
+        )
 
 
 def _is_complete(info: ValidationInfo) -> bool:

@@ -36,6 +36,9 @@ _SAFE_MAGNITUDES = (1e-15, 1e14)
 """Range of the largest mean magnitude in which squares are safe in float32: at the lower end the
 squares that matter do not vanish, at the upper end their sum over 2³¹ neighborhoods is finite."""
 
+_SAFE_WEIGHTS = (1e-6, 1e6)
+"""Range of the larger weight of NSI that is used as it is."""
+
 
 class Indicator(ABC):
     """Scores neighborhoods; those with higher scores are kept first."""
@@ -89,8 +92,11 @@ class NSI(Indicator):
     def score(self, values: Float32, grid: Neighborhoods, key: tuple[int, ...] = ()) -> Float32:
         """Return the NSI of every neighborhood."""
         (mean, std), _ = _scaled_if_unsafe(_mean_and_std, values, grid)  # the scale cancels out
-        mean *= np.float32(_over_norm(self.mean_weight, mean))
-        add_scaled(mean, std, _over_norm(self.std_weight, std))
+        largest = max(self.mean_weight, self.std_weight)
+        # Only their proportion matters; beyond the range of float32 all scores would be equal.
+        scale = 1.0 if _SAFE_WEIGHTS[0] <= largest <= _SAFE_WEIGHTS[1] else largest
+        mean *= np.float32(_over_norm(self.mean_weight / scale, mean))
+        add_scaled(mean, std, _over_norm(self.std_weight / scale, std))
         return mean
 
 

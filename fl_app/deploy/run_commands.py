@@ -20,7 +20,7 @@ from fl_app.runs.lock import lock_holder
 from fl_app.runs.records import TRAFFIC_FILE, RunConfig, RunSummary
 from fl_app.runs.replacement import in_use
 from fl_app.runs.resumption import settings_to_resume
-from fl_app.settings import Settings, parse_overrides
+from fl_app.settings import Settings, merge_options
 from fl_app.tracking import check_installed
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
@@ -40,8 +40,8 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     """
     folder = config.runs_dir / out
     own = {"code-dir": str(config.code_dir), "site-names": "registered"}
-    given = {**own, **parse_overrides(overrides), **options}
-    settings = Settings.from_mapping({**given, "out": str(folder)})
+    given = {**own, **merge_options(overrides, {**options, "out": str(folder)})}
+    settings = Settings.from_mapping(given)
     check_installed(settings.trackers)
     settings = settings.with_absolute_weights()
     check_model(settings.model, settings.code_dir, settings.initial_weights())

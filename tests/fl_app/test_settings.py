@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from clients.optimizers import OPTIMIZERS
+from fl_app.cli import app
 from fl_app.methods import METHODS, Method
-from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, parse_overrides
+from fl_app.settings import OPTIMIZER_DEFAULTS, Settings, merge_options, parse_overrides
 from fl_app.settings_table import GROUPS, settings_by_group
 from rsdgc import Scheme, make_indicator
 from rsdgc.clipping import DEFAULT_MULTIPLE
@@ -140,6 +142,64 @@ def test_wrong_settings_are_named(values: dict[str, object], message: str) -> No
         Settings.from_mapping(values)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+SWITCHES = {key for key, value in Settings().to_mapping().items() if isinstance(value, bool)}
+
+
+@pytest.mark.parametrize("key", sorted(set(Settings.keys()) - SWITCHES))
+@pytest.mark.parametrize("value", [True, False])
+def test_a_switchs_value_is_no_number(key: str, value: bool) -> None:
+    """Python counts True as 1: `rounds = true` would be a run of one round."""
+    with pytest.raises(SettingError, match=f"^setting {key}={value}: "):
+        Settings.from_mapping({key: value})
+
+
+@pytest.mark.parametrize("key", ["data-dir", "out", "state-dir", "code-dir", "init-weights"])
+def test_a_path_may_begin_with_the_home_folder(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell expands the tilde of `state-dir=~/state`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_overrides([f"{key}=~/x"]) == {key: str(tmp_path / "x")}
+    assert parse_overrides([f"{key}=x/~"]) == {key: "x/~"}
+    with pytest.raises(SettingError, match=f"{key}='~nobody-here/x': its home folder is not known"):
+        parse_overrides([f"{key}=~nobody-here/x"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rounds", 10**9),  # would take gigabytes
+        ("warm-up-rounds", 1e308),  # no 64-bit integer, as Flower takes them
+        ("sites-per-gpu", 20_000),  # Ray would give a site no share of the GPU
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(key: str, value: float) -> None:
+    with pytest.raises(SettingError, match=f"^setting {key}="):
+        Settings.from_mapping({key: value})
+
+
+def test_a_setting_is_given_once() -> None:
+    assert parse_overrides(["rounds=5", "rounds=5"]) == {"rounds": 5}
+    with pytest.raises(SettingError, match=r"^'rounds' is given twice, as '5' and as '6'"):
+        parse_overrides(["rounds=5", "seed=1", "rounds=6"])
+    assert merge_options(["rounds=5"], {"rounds": 5, "seed": 1}) == {"rounds": 5, "seed": 1}
+    with pytest.raises(SettingError, match=r"^'rounds' is given twice, as '5' and as '6'"):
+        merge_options(["rounds=5"], {"rounds": 6})
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("simulate", ["--rounds", "2", "rounds=3"]),
+        ("simulate", ["--data", "a", "data-dir=b"]),
+        ("compare", ["data/", "--out", "runs", "--model", "small-cnn", "model=resnet18"]),
+    ],
+)
+def test_an_option_and_a_word_do_not_replace_each_other(command: str, words: list[str]) -> None:
+    result = CliRunner().invoke(app, [command, *words])
+    assert "is given twice, as" in str(result.exception)
 
 
 def test_adapters_may_have_settings_of_their_own() -> None:

@@ -44,6 +44,16 @@ def test_nsi_is_its_equation(shape, scheme, seed):
         assert np.array_equal(np.argsort(found), np.argsort(expected))
 
 
+@pytest.mark.parametrize("factor", [1e-300, 1e-60, 1e60, 1e300])
+@pytest.mark.parametrize("kind", ["kernel", "tile", "element"])
+def test_only_the_proportion_of_the_weights_matters(factor, kind):
+    grid = Scheme(kind).cut((8, 8, 3, 3))
+    values = normal(grid.size)
+    expected = NSI(0.8, 0.2).score(values, grid)
+    found = NSI(0.8 * factor, 0.2 * factor).score(values, grid)
+    assert found * np.float32(0.8) == pytest.approx(expected, rel=1e-6)
+
+
 @given(shapes, schemes, st.integers(0, 5))
 def test_rms_and_l1_are_their_equations_in_the_values_units(shape, scheme, seed):
     grid = scheme.cut(shape)
