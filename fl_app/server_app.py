@@ -140,6 +140,10 @@ def _train_and_deliver(
     if strategy.rounds_combined == 0:  # the untrained model must not pass for a result
         refusals = strategy.ledger.refusals.items()
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refusals)
+        if not reasons:
+            reasons = (
+                "no upload was refused, so too few sites trained: lower quorum, raise fraction"
+            )
         raise RunError(f"no round reached the quorum of {settings.quorum}: {reasons}")
 
     parts.load_vector(to_vector(result.arrays, spec))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from flwr.common import log
 from numpy.typing import NDArray
 
 from clients.model_parts import ModelParts, entries_of, has_statistics, is_batch_norm
+from fl_app.idle_settings import idle_beside_the_sites, idle_settings
 from fl_app.methods import find_method
+from fl_app.models.group_norm import InsteadOfBatchNorm
 from fl_app.models.network_trial import changing_buffers
 from fl_app.prepared_model import input_shapes
 from fl_app.runs.folder import ActiveRun
@@ -48,9 +50,13 @@ def build_strategy(
     are to compare it.
     """
     settings, spec = run.settings, model.spec
-    for text in (*cautions(settings), *model_cautions(settings, model)):
-        log(WARNING, "%s", text)
     shapes = input_shapes(settings.model, sites.data.modalities)
+    warnings = (
+        *(*cautions(settings), *model_cautions(settings, model, shapes)),
+        *(*idle_settings(settings, spec.dense_bytes), *idle_beside_the_sites(settings, sites)),
+    )
+    for text in warnings:
+        log(WARNING, "%s", text)
     changing = changing_buffers(model.model, shapes, model.running)
     remedy = _statistics_remedy(model, changing)
     running = RunningStatistics(model.arrays(model.running), changing, remedy)
@@ -168,8 +174,10 @@ def cautions(settings: Settings) -> Iterator[str]:
         )
 
 
-def model_cautions(settings: Settings, model: ModelParts) -> Iterator[str]:
-    """Yield one line for each setting that does nothing with this model."""
+def model_cautions(
+    settings: Settings, model: ModelParts, inputs: Sequence[tuple[int, int, int]]
+) -> Iterator[str]:
+    """Yield one line for each setting that does nothing with a model of such inputs (C, H, W)."""
     kept = {
         "local": "batch normalization that is trained",
         "local-statistics": "batch normalization with running statistics that is trained",
@@ -179,6 +187,22 @@ def model_cautions(settings: Settings, model: ModelParts) -> Iterator[str]:
             f"batch-norm={settings.batch_norm} does nothing: model {settings.model} has no "
             f"{kept[settings.batch_norm]}; all sites have the same model, as with "
             "batch-norm=average"
+        )
+    replaced = (isinstance(module, InsteadOfBatchNorm) for module in model.model.modules())
+    if settings.batch_norm == "group" and not any(replaced):
+        yield (
+            f"batch-norm=group does nothing: model {settings.model} has no batch normalization; "
+            "leave it out"
+        )
+    if settings.modality_dropout and len(inputs) == 1:
+        yield (
+            f"modality-dropout={settings.modality_dropout:g} does nothing with one modality, which "
+            "always stays: leave it out"
+        )
+    if settings.band_dropout and max(shape[0] for shape in inputs) == 1:
+        yield (
+            f"band-dropout={settings.band_dropout:g} does nothing with one band, which always "
+            "stays: leave it out"
         )
 
 

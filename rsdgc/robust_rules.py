@@ -105,6 +105,9 @@ class SignAgreement(WeightedMean):
     least_agreement: ClassVar[float] = 0.0
     """Below it, an update points against the others."""
 
+    least_senders: ClassVar[int] = 3
+    """With fewer no update can be left out: more than half would not remain."""
+
     def screen(self) -> Collection[str]:
         """Return the senders whose updates point against the others; see the class."""
         scores = self.agreements()

@@ -10,6 +10,10 @@ LEAST_CHANNELS = 4
 """Channels of a group. With fewer, a last map of 2×2 pixels would leave a handful of values."""
 
 
+class InsteadOfBatchNorm(nn.GroupNorm):
+    """Group normalization in the place of batch normalization, and not the network's own."""
+
+
 def replace_batch_norm(model: nn.Module) -> nn.Module:
     """Replace every batch normalization by group normalization, in place where it is a submodule.
 
@@ -47,7 +51,7 @@ def _group_norm(norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
     most = max(1, min(LARGEST_GROUPS, channels // LEAST_CHANNELS))
     groups = next(number for number in range(most, 0, -1) if channels % number == 0)
     device = next((p.device for p in norm.parameters()), None)
-    group = nn.GroupNorm(groups, channels, eps=norm.eps, affine=norm.affine, device=device)
+    group = InsteadOfBatchNorm(groups, channels, eps=norm.eps, affine=norm.affine, device=device)
     if norm.affine:
         group.weight, group.bias = norm.weight, norm.bias
     # timm's classes normalize, drop out and activate in one module.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.model_parts import ModelParts
+from fl_app.models.group_norm import replace_batch_norm
 from fl_app.settings import Settings
 from fl_app.strategy import (
     _private_mean,
@@ -116,7 +117,8 @@ def test_the_remedies_silence_the_warnings(
 def test_the_run_logs_the_warning(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(settings(data, tmp_path / "run", rounds=1, method="fedavg", local_steps=1))
+    given = {"method": "fedavg", "budget": "1x", "local_steps": 1}
+    run(settings(data, tmp_path / "run", rounds=1, **given))
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "rounds of one step" in warnings[0]
@@ -253,7 +255,7 @@ def test_what_differential_privacy_does_not_cover_is_named_with_a_remedy_that_he
 def test_batch_norm_that_does_nothing_is_named(batch_norm: str) -> None:
     def texts(model: nn.Module) -> list[str]:
         chosen = Settings.from_mapping({"batch-norm": batch_norm, "model": "small-cnn"})
-        return list(model_cautions(chosen, ModelParts(model, batch_norm)))
+        return list(model_cautions(chosen, ModelParts(model, batch_norm), [(3, 8, 8)]))
 
     head = nn.Linear(3, 2)
     frozen = nn.BatchNorm2d(3).requires_grad_(requires_grad=False)
@@ -265,6 +267,30 @@ def test_batch_norm_that_does_nothing_is_named(batch_norm: str) -> None:
     assert not texts(nn.Sequential(nn.BatchNorm2d(3), head))
     untracked = texts(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), head))
     assert len(untracked) == (batch_norm == "local-statistics")
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "says"),
+    [
+        ({"batch-norm": "group"}, [(3, 8, 8)], "batch-norm=group does nothing: model"),
+        ({"band-dropout": 0.2}, [(1, 8, 8)], "band-dropout=0.2 does nothing with one band"),
+        ({"band-dropout": 0.2}, [(1, 8, 8), (2, 8, 8)], ""),
+        ({"modality-dropout": 0.2}, [(3, 8, 8)], "modality-dropout=0.2 does nothing with one"),
+        ({"modality-dropout": 0.2}, [(3, 8, 8), (1, 8, 8)], ""),
+    ],
+)
+def test_what_does_nothing_with_a_model_is_named(
+    given: dict[str, Any], inputs: list[tuple[int, int, int]], says: str
+) -> None:
+    chosen = Settings.from_mapping(given)
+    # A network's own group normalization is not in place of anything.
+    model = nn.Sequential(nn.GroupNorm(1, 3), nn.Linear(3, 2))
+    texts = list(model_cautions(chosen, ModelParts(model), inputs))
+    assert bool(says) == len(texts)
+    assert "".join(texts).startswith(says)
+    replaced = replace_batch_norm(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(3, 2)))
+    group = Settings.from_mapping({"batch-norm": "group"})
+    assert not list(model_cautions(group, ModelParts(replaced, "group"), inputs))
 
 
 @pytest.mark.slow
