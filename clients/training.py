@@ -20,6 +20,11 @@ from clients.model_parts import set_training_mode, single_chip
 from clients.optimizers import OPTIMIZERS
 from rsdgc.errors import RunError, SettingError
 
+LARGEST_PULL = 2.0
+"""Product of the learning rate and a pull on the weights beyond which gradient descent diverges."""
+LARGEST_JITTER = 10.0
+"""Jitter beyond which chips are far from what any network is trained on."""
+
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -258,6 +263,16 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def _diverged(problem: str, settings: TrainSettings) -> RunError:
-    return RunError(
-        f"{problem} at a learning rate of {settings.lr:g}: lower it, or clip the gradients"
-    )
+    pulls = {"proximal": settings.proximal, "weight-decay": settings.weight_decay}
+    pull = max(pulls, key=lambda name: pulls[name])
+    # Each step goes past what it is pulled to. Of the two factors the larger is to blame.
+    if settings.lr < pulls[pull] and settings.lr * pulls[pull] > LARGEST_PULL:
+        limit = LARGEST_PULL / settings.lr
+        remedy = f"with {pull}={pulls[pull]:g}: lower {pull} below {limit:.3g}, or the rate"
+    elif settings.jitter > LARGEST_JITTER:
+        remedy = f"with jitter={settings.jitter:g}, in standard deviations: lower jitter below 1"
+    elif settings.clip_norm:
+        remedy = f"and clip-norm={settings.clip_norm:g}: lower one of them"
+    else:
+        remedy = "without clip-norm: lower it, or set clip-norm=5"
+    return RunError(f"{problem} at a learning rate of {settings.lr:g} {remedy}")

@@ -55,6 +55,9 @@ MAX_SHOWN = 200
 
 DEFAULT_MOMENTUM = 0.9
 
+LEAST_NOISE = 0.001
+"""Of differential privacy: with less, ε is beyond 10⁵ in the first round."""
+
 _SGD_DEFAULTS = {"learning_rate": 0.05, "weight_decay": 1e-4}
 OPTIMIZER_DEFAULTS = {
     "sgd": _SGD_DEFAULTS,
@@ -223,11 +226,15 @@ class Settings(BaseModel):
     dp_noise_multiplier: float = Field(
         0.0,
         ge=0.0,
+        le=1e6,
         description="Differential privacy of a site: noise on the sum of the clipped updates, over "
         "`dp-clip`; 0: none (docs/security.md). Takes the extra `privacy`.",
     )
     dp_clip: float = Field(
-        1.0, gt=0.0, description="Largest Euclidean norm of a site's update with such noise."
+        1.0,
+        gt=0.0,
+        le=1e6,
+        description="Largest Euclidean norm of a site's update with such noise.",
     )
     dp_delta: float = Field(1e-5, gt=0.0, lt=1.0, description="δ for which the run states its ε.")
 
@@ -432,7 +439,9 @@ class Settings(BaseModel):
     compile: bool = Field(
         False, description="Whether PyTorch compiles the model; takes a compiler and a minute."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of a site; 0: PyTorch's default.")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of a site; 0: PyTorch's default."
+    )
 
     # A validator sees only the fields above its own, in `info.data`.
 
@@ -506,6 +515,10 @@ class Settings(BaseModel):
     @field_validator("dp_noise_multiplier")
     @classmethod
     def _noise_is_on_the_mean(cls, value: float, info: ValidationInfo) -> float:
+        if 0 < value < LEAST_NOISE:
+            raise ValueError(
+                f"so little noise protects nothing: write {LEAST_NOISE} or more, or 0 for none"
+            )
         if value and info.data.get("aggregation") != "mean":
             raise ValueError("differential privacy has a mean of its own; set aggregation=mean")
         return value

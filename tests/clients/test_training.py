@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -91,10 +92,23 @@ def test_a_last_batch_of_one_chip_passes_batch_normalization() -> None:
     assert int(model.norm.num_batches_tracked) == 2
 
 
-@pytest.mark.parametrize("lr", [1e30, 1e18])
-def test_divergence_names_the_remedy(lr: float) -> None:
-    settings = train_settings(lr=lr, clip_norm=0, epochs=3)
-    with pytest.raises(RunError, match=r"learning rate of 1e\+\d+: lower it"):
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"lr": 1e30, "clip_norm": 0}, "1e+30 without clip-norm: lower it, or set clip-norm=5"),
+        ({"lr": 1e18, "clip_norm": 0}, "1e+18 without clip-norm: lower it, or set clip-norm=5"),
+        ({"lr": 1e30}, "1e+30 and clip-norm=5: lower one of them"),
+        ({"weight_decay": 1e20}, "0.05 with weight-decay=1e+20: lower weight-decay below 40"),
+        (
+            {"proximal": 1e20, "clip_norm": 0},
+            "0.05 with proximal=1e+20: lower proximal below 40, or the rate",
+        ),
+        ({"jitter": 1e30}, "0.05 with jitter=1e+30, in standard deviations: lower jitter below 1"),
+    ],
+)
+def test_divergence_names_what_to_lower(changes: dict[str, Any], remedy: str) -> None:
+    settings = train_settings(epochs=3, **changes)
+    with pytest.raises(RunError, match=re.escape(f"at a learning rate of {remedy}")):
         train(TinyNet(), make_split(), settings, 0)
 
 
