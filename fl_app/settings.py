@@ -411,7 +411,7 @@ class Settings(BaseModel):
     checkpoint_every: int = Field(
         10, ge=0, description="Rounds between two checkpoints of the server; 0: none."
     )
-    checkpoint_keep: int = Field(2, ge=1, description="Checkpoints that are kept.")
+    checkpoint_keep: int = Field(2, ge=1, le=1000, description="Checkpoints that are kept.")
     resume: bool = Field(
         False, description="Continue the unfinished run in `out` from its last checkpoint."
     )

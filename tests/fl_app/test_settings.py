@@ -172,6 +172,7 @@ def test_a_path_may_begin_with_the_home_folder(
     [
         ("rounds", 10**9),  # would take gigabytes
         ("warm-up-rounds", 1e308),  # no 64-bit integer, as Flower takes them
+        ("checkpoint-keep", 10**18),  # every task lists the rounds that are kept
         ("threads", 100_000),  # ends the process
         ("dp-noise-multiplier", 1e-300),  # has no ε
         ("dp-noise-multiplier", 1e300),  # and these no finite model
