@@ -38,7 +38,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -81,6 +81,15 @@ class _WorkClock:
         start = time.perf_counter()
         yield
         self.steps[name] = time.perf_counter() - start
+
+
+class _Trained(NamedTuple):
+    """What a round's training has left beside the trained weights."""
+
+    scores: SiteScores | None
+    report: TrainReport
+    statistics: bytes
+    local: bytes
 
 
 class Site:
@@ -211,15 +220,8 @@ class Site:
             ahead = 0.0
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
-
-            def train_ahead(
-                share: float,
-            ) -> tuple[SiteScores | None, TrainReport, bytes, bytes]:
-                scores, report = self._score_and_train(task, clock, held, share)
-                return scores, report, self._changed_statistics(received), self._packed_local()
-
             try:
-                scores, report, statistics, local = train_ahead(ahead)
+                trained = self._train(task, clock, received, held, ahead)
             except (RunError, WireError) as error:
                 # Nothing would change before the next round, which would fail for the same reason.
                 if not ahead:
@@ -227,7 +229,8 @@ class Site:
                 _log.warning("%s: starting from the model as received, not ahead of it", error)
                 ahead = 0.0
                 self._load(replica.weights, received, self._local(transaction))
-                scores, report, statistics, local = train_ahead(ahead)
+                trained = self._train(task, clock, received)
+            statistics, local = trained.statistics, trained.local
             stamp = Stamp(task.origin.run, task.round, received.version)
             transform = None
             with clock.step("compress_seconds"):
@@ -246,8 +249,8 @@ class Site:
                     transform=transform,
                 )
             result = self._result(
-                scores,
-                report,
+                trained.scores,
+                trained.report,
                 clock,
                 payload=upload.payload,
                 version=replica.version,
@@ -448,6 +451,18 @@ class Site:
             if not np.isfinite(array).all():
                 raise RunError(f"{name} became infinite at this site: lower the learning rate")
         return safetensors.numpy.save(arrays) if arrays else b""
+
+    def _train(
+        self,
+        task: RoundTask,
+        clock: _WorkClock,
+        received: ReceivedModel,
+        held: Float32 | None = None,
+        ahead: float = 0.0,
+    ) -> _Trained:
+        """Score and train the loaded model, and pack what is not part of the upload."""
+        scores, report = self._score_and_train(task, clock, held, ahead)
+        return _Trained(scores, report, self._changed_statistics(received), self._packed_local())
 
     def _score_and_train(
         self,

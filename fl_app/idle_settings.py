@@ -120,7 +120,11 @@ def _of_ratios(settings: Settings, dense_bytes: int, *, in_levels: bool) -> Iter
     if settings.warm_up_rounds == 0:
         return
     if parse_budget(settings.budget, dense_bytes) * WARM_UP_START >= dense_bytes:
-        yield ["warm_up_rounds"], "with a budget of 4x or more", "set a smaller budget"
+        yield (
+            ["warm_up_rounds"],
+            "with a budget of a quarter of the model or more",
+            "set a smaller budget",
+        )
     elif settings.rounds == 1:
         yield ["warm_up_rounds"], "in a run of one round", "set rounds"
 

@@ -47,7 +47,10 @@ def lines(**given: Any) -> list[str]:
             {"dense_values": "int8"},
             "dense-values=int8 does nothing with values in levels, unless a",
         ),
-        ({"warm_up_rounds": 3, "budget": "3x"}, "warm-up-rounds=3 does nothing with a budget of 4"),
+        (
+            {"warm_up_rounds": 3, "budget": "3x"},
+            "warm-up-rounds=3 does nothing with a budget of a quarter of the model",
+        ),
         ({"warm_up_rounds": 3, "rounds": 1}, "warm-up-rounds=3 does nothing in a run of one round"),
         ({"method": "topk", "tile_px": 5}, "tile-px=5 does nothing with neighborhood=element"),
         (
