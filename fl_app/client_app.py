@@ -82,6 +82,7 @@ def query(message: Message, context: Context) -> Message:
     try:
         node = _node(context)
         check_trainable(node.dataset, node.sites)
+        choose_device(_settings(context).device)  # each round would fail without it
         record = site_record(*describe_sites(node))
     except (RsdgcError, OSError, ValueError) as error:
         # A store that cannot be read: the server has no other way to know whose it is.

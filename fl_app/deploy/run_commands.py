@@ -42,6 +42,11 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     own = {"code-dir": str(config.code_dir), "site-names": "registered"}
     given = {**own, **merge_options(overrides, {**options, "out": str(folder)})}
     settings = Settings.from_mapping(given)
+    if settings.state_dir:
+        raise SettingError(
+            f"state-dir={settings.state_dir} changes nothing: each site keeps its state where its "
+            "own site.toml says; leave it out"
+        )
     check_installed(settings.trackers)
     settings = settings.with_absolute_weights()
     check_model(settings.model, settings.code_dir, settings.initial_weights())

@@ -4,13 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from data_prep.common_statistics import SiteSums, merge_sites
 from data_prep.dataset import open_data
 from fl_app import client_app
 from fl_app.settings import Settings
+from rsdgc.errors import RunError
 from strategies import messages
+from strategies.roll_call import discover_sites
 from tests.loopback import LoopbackGrid
 
 
@@ -79,3 +82,13 @@ def test_a_site_answers_a_query_for_its_statistics(data: Path) -> None:
         common.modalities["image"].mean, store.meta.modalities[0].mean, rtol=1e-6
     )
     assert sum(common.class_counts) == store.meta.splits.counts["train"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_node_without_the_device_of_the_run_says_so_at_the_roll_call(data: Path) -> None:
+    settings = Settings.from_mapping({"data-dir": str(data), "device": "cuda"})
+    config = {"partition-id": 0, "num-partitions": 2, "site-name": "oslo"}
+    grid = LoopbackGrid(client_app.app, [config], settings.to_mapping())
+    with pytest.raises(RunError, match="at least 1 sites joined") as caught:
+        discover_sites(grid, 1, join_timeout_s=0.2)
+    assert "at site oslo: device 'cuda' is not available on this machine" in str(caught.value)

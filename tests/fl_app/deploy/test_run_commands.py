@@ -6,7 +6,7 @@ import json
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -60,6 +60,13 @@ def test_the_folder_of_a_run_is_where_it_was_the_last_to_work(tmp_path: Path) ->
     (tmp_path / "file").touch()
     assert folders_by_run(tmp_path) == FOLDERS
     assert folders_by_run(tmp_path / "missing") == {}
+
+
+def test_where_sites_keep_their_state_is_not_the_servers_to_say(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(runs_dir=tmp_path, code_dir=tmp_path)
+    with pytest.raises(SettingError, match=r"state-dir=/srv/state changes nothing: .*site\.toml"):
+        run_commands.run(config, "spring", ["state-dir=/srv/state"], {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_that_continues_a_run_can_be_copied(tmp_path: Path) -> None:
