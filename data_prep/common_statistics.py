@@ -123,7 +123,8 @@ def _read_numbers(
         items = values[key]
         if not isinstance(items, list) or any(type(item) not in (int, float) for item in items):
             raise ValueError(f"{key} is not a list of numbers")
-        arrays.append(np.asarray(items, dtype))
+        with np.errstate(over="ignore"):  # infinite, and refused
+            arrays.append(np.asarray(items, dtype))
         if len(items) != bands or not np.isfinite(arrays[-1]).all():
             raise ValueError(f"{key} is not a finite number for each of {bands} bands")
     return arrays

@@ -240,7 +240,10 @@ def test_damaged_or_infinite_statistics_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", '{"a": 1}', '{"a": {"bands": ["b"], "mean": [1, 2], "std": [1]}}'],
+    [
+        *("", "[]", "{", '{"a": 1}', '{"a": {"bands": ["b"], "mean": [1, 2], "std": [1]}}'),
+        '{"a": {"bands": ["b"], "mean": [1e99], "std": [1]}}',  # beyond float32
+    ],
 )
 def test_a_damaged_file_is_refused(text: str) -> None:
     with pytest.raises(DataError, match="these are not common statistics"):
