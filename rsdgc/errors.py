@@ -19,9 +19,17 @@ import errno
 import traceback
 from pathlib import Path
 
+from rsdgc.plain_text import one_line
+
 
 class RsdgcError(Exception):
-    """Base of all deliberate errors; the text is one line for a terminal."""
+    """Base of all deliberate errors; the text is one line for a terminal.
+
+    Paths and values in it may hold anything: see :func:`rsdgc.plain_text.one_line`.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class SettingError(RsdgcError):
@@ -71,7 +79,8 @@ def describe_os_error(error: OSError) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     place = f"{' → '.join(names)}: " if names else ""
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{place}{reason[:1].lower()}{reason[1:]}" + (f": {remedy}" if remedy else "")
+    text = f"{place}{reason[:1].lower()}{reason[1:]}" + (f": {remedy}" if remedy else "")
+    return one_line(text)
 
 
 def describe_error(error: BaseException, file: str | None = None) -> str:

@@ -43,11 +43,15 @@ def plain_line(text: str, limit: int = MAX_LINE) -> str:
     """
     text = text.strip()
     # What is beyond the limit is not looked at: a peer chooses the length of its text.
-    line = _SPACES.sub(_spaces, text[: limit + 1]).strip()
-    line = escape_hidden(line)
+    line = one_line(text[: limit + 1])
     if len(line) <= limit and len(text) <= limit:
         return line
     return line[: limit - 2].rsplit(" ", 1)[0] + " …"
+
+
+def one_line(text: str) -> str:
+    """Return a text as :func:`plain_line` does, however long it is."""
+    return escape_hidden(_SPACES.sub(_spaces, text).strip())
 
 
 def is_plain(name: str) -> bool:
