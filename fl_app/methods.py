@@ -68,9 +68,9 @@ _elementwise_method = partial(
 _BUILT_IN = {
     "rs-dgc": Method(
         "RS-DGC",
-        "significant neighborhoods by NSI in the principal axes of the channels, dead-zone levels "
-        "of one step, ratios by the aggregated update, a step ahead at the sites, momentum of the "
-        "global model",
+        "neighborhoods by NSI in the principal axes of the channels, dead-zone levels of one "
+        "step, ratios by the aggregated update, step-ahead at the sites, momentum of the global "
+        "model",
         transform="channels",
         step_ahead=1.0,
         server_momentum=0.4,
@@ -78,12 +78,12 @@ _BUILT_IN = {
     "rs-dgc-paper": _paper_method(
         "RS-DGC as published",
         "as published: p×p tiles by NSI, float32 values, ratios by mean |weight|, momentum "
-        "correction, warm-up; the whole model down",
+        "correction, and warm-up; downloads are the whole model",
         ratio_policy="weight",
     ),
     "rs-dgc-static": _paper_method(
         "RS-DGC with fixed ratios",
-        "as published, with the same ratio for every layer",
+        "as `rs-dgc-paper`, with the same ratio for every layer",
         ratio_policy="uniform",
     ),
     "topk": _elementwise_method(
@@ -100,8 +100,8 @@ _BUILT_IN = {
     "dgc": _published_method(
         "Deep Gradient Compression",
         "Deep Gradient Compression (Lin et al. 2018): top-k with momentum correction, momentum "
-        "factor masking, warm-up, and clipping by 1/√N; float32 values and int32 indices; the "
-        "whole model down",
+        "factor masking, warm-up, and clipping by 1/√N; float32 values and int32 indices; "
+        "downloads are the whole model",
         neighborhood="element",
         indicator="l1",
         ratio_policy="uniform",
@@ -116,18 +116,20 @@ _BUILT_IN = {
     ),
     "stc": _elementwise_method(
         "Sparse Ternary Compression",
-        "sparse ternary compression (Sattler et al. 2019): largest elements as sign times mean, "
+        "Sparse Ternary Compression (Sattler et al. 2019): largest elements as sign times mean, "
         "Golomb-coded indices, error feedback",
         values="ternary",
     ),
     "int8": Method(
         "Whole updates in int8",
-        "every element as int8 with a scale a layer, error feedback; a quarter of the bytes",
+        "every element as int8 with one scale per layer, error feedback; a quarter of the bytes",
         values="int8",
         dense_values="int8",
         ratio_policy="whole",
     ),
-    "fedavg": Method("Dense FedAvg", "the whole model in float32 both ways, Flower's own FedAvg"),
+    "fedavg": Method(
+        "Dense FedAvg", "the whole model in float32 in both directions, Flower's own FedAvg"
+    ),
 }
 
 METHODS: Registry[Method] = Registry("method")

@@ -98,51 +98,61 @@ class Settings(BaseModel):
     )
 
     data_dir: str = Field(
-        "", description="Store or partition to train on; empty: the built-in synthetic archive."
+        "", description="Store or partition to train on. Empty: the built-in synthetic archive."
     )
-    out: str = Field("", description="Run folder; empty: a new one in the rsdgc home folder.")
+    out: str = Field("", description="Run folder. Empty: a new folder in the rsdgc home folder.")
     state_dir: str = Field(
-        "", description="Where sites keep their state; empty: beside the run folder's report."
+        "",
+        description="Folder where sites keep their state. Empty: beside the run folder's report.",
     )
     code_dir: str = Field(
         "",
-        description="Folder of modules of your own, such as that of `model=mynet:build`; empty: "
-        "the current folder in a simulation, `code-dir` of `server.toml` and `site.toml` in a "
-        "deployment.",
+        description="Folder of your own modules, such as the one that `model=mynet:build` "
+        "names. Empty: the current folder in a simulation, and `code-dir` of "
+        "`server.toml` and `site.toml` in a deployment.",
     )
 
     method: Annotated[str, AfterValidator(NameIn(lambda: METHODS))] = Field(
         "rs-dgc",
-        description="How updates travel; it decides every setting that is left at `auto`. One of "
-        "your own as `package.module:NAME` (`fl_app/methods.py`).",
+        description="How updates travel; the method decides every setting that is left at "
+        "`auto`. For a method of your own: `package.module:NAME` "
+        "(`fl_app/methods.py`).",
     )
     budget: str = Field(
         "200x",
         coerce_numbers_to_str=True,
-        description="Size of an upload: `100x` is a hundredth of the float32 model, "
-        "`50000` is bytes.",
+        description="Size of an upload: `100x` is a hundredth of the float32 model, `50000` is "
+        "a number of bytes.",
     )
     budget_down: str = Field(
         AUTO,
         coerce_numbers_to_str=True,
-        description="Size of a message to a site, as `budget`; `1x`: the whole model each round. "
-        "`auto`: `1x` for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, else `67x`.",
+        description="Size of a message to a site, written like `budget`; `1x` sends the whole "
+        "model each round. `auto`: `1x` for `dgc`, `rs-dgc-paper`, and "
+        "`rs-dgc-static`, else `67x`.",
     )
     budget_final: str = Field(
         AUTO,
         coerce_numbers_to_str=True,
         description="Size of the last patch, which makes the published model the final one; "
-        "`1x`: the whole true model. `auto`: `1x` for `dgc`, `rs-dgc-paper` and "
-        "`rs-dgc-static`, else `10x`.",
+        "`1x` sends the whole true model. `auto`: `1x` for `dgc`, `rs-dgc-paper`, "
+        "and `rs-dgc-static`, else `10x`.",
     )
     neighborhood: Literal["auto", "kernel", "tile", "element"] = Field(
-        "auto", description="Kernel slices (rows elsewhere), p×p tiles, or single elements."
+        "auto",
+        description="Shape of neighborhoods: kernel slices (`kernel`; parts of rows in other "
+        "layers), p×p tiles (`tile`), or single elements (`element`).",
     )
-    tile_px: int = Field(3, ge=1, le=16, description="p: tiles are p×p, rows about p² long.")
+    tile_px: int = Field(
+        3,
+        ge=1,
+        le=16,
+        description="The size p: tiles are p×p, and parts of rows have about p² elements.",
+    )
     indicator: Annotated[str, AfterValidator(NameIn(lambda: rsdgc.INDICATORS, auto=True))] = Field(
         AUTO,
-        description="What ranks neighborhoods; a class of your own as `package.module:Class` "
-        "(`rsdgc/indicators.py`).",
+        description="Indicator that ranks neighborhoods. For a class of your own: "
+        "`package.module:Class` (`rsdgc/indicators.py`).",
     )
     nsi_mean_weight: float = Field(0.8, ge=0.0, description="Weight of the mean magnitude in NSI.")
     nsi_std_weight: float = Field(
@@ -150,9 +160,9 @@ class Settings(BaseModel):
     )
     values: Annotated[str, AfterValidator(NameIn(lambda: rsdgc.VALUE_CODINGS, auto=True))] = Field(
         AUTO,
-        description="Coding of the kept neighborhoods' values: levels of one step, entropy coded "
-        "(`deadzone`), int8, signs (`ternary`), floats, or a class of your own as "
-        "`package.module:Class` (`rsdgc/codec/values.py`).",
+        description="Coding of the values of kept neighborhoods: entropy-coded levels of one "
+        "step (`deadzone`), floats, int8, or signs (`ternary`). For a class of your "
+        "own: `package.module:Class` (`rsdgc/codec/values.py`).",
     )
     dense_values: str = Field(
         "auto",
@@ -160,55 +170,60 @@ class Settings(BaseModel):
         "class of your own.",
     )
     indices: Literal["auto", "rice", "int32"] = Field(
-        "auto", description="Coding of the kept neighborhoods' ids."
+        "auto", description="Coding of the ids of kept neighborhoods."
     )
     transform: Literal["auto", "none", "channels"] = Field(
         "auto",
-        description="What is done to updates before they are encoded: `channels` turns "
-        "convolutions to the principal axes of their input channels; `auto`: the method's own.",
+        description="Transform of updates before they are encoded: `channels` turns "
+        "convolutions to the principal axes of their input channels. `auto`: the "
+        "method's own.",
     )
     dense_share: float = Field(
         0.1,
         ge=0.0,
         le=1.0,
-        description="Share of the budget for the smallest layers, sent whole unless values are "
-        "`deadzone`.",
+        description="Share of the budget for the smallest layers, which are sent whole unless "
+        "`values` is `deadzone`.",
     )
     ratio_policy: Literal["auto", "weight", "update", "uniform", "whole"] = Field(
         "auto",
-        description="How the budget is shared over layers: by the paper's ranking of neurons "
-        "by mean |weight|, by the aggregated update, or evenly; `whole` sends all.",
+        description="How the budget is divided among the layers: by the paper's ranking of "
+        "neurons by mean |weight| (`weight`), by the aggregated update (`update`), "
+        "or evenly (`uniform`). `whole` sends every layer whole.",
     )
     top_share: float = Field(
         0.0,
         ge=0.0,
         le=1.0,
-        description="Global top that a layer's share is counted in; 0: the policy's own default.",
+        description="Share of all neurons or neighborhoods that form the global top, in which a "
+        "layer's share is counted. 0: the policy's own default.",
     )
     warm_up_rounds: CountOrAuto = Field(
         AUTO,
-        description="Rounds at the start with larger uploads, from a quarter of the dense model "
-        "down; the rounds after them make up for it. `auto`: four epochs for `dgc`, "
-        "`rs-dgc-paper` and `rs-dgc-static`, else 0.",
+        description="Number of rounds at the start with larger uploads, from a quarter of the "
+        "dense model down; the rounds after them make up for the extra bytes. "
+        "`auto`: four epochs for `dgc`, `rs-dgc-paper`, and `rs-dgc-static`, else "
+        "0.",
     )
     momentum_correction: MomentumOrAuto = Field(
         AUTO,
         validate_default=True,  # together with an explicit transform it may be refused
-        description="Momentum that sites keep over rounds, with factor masking, for rounds of one "
-        "step, from 0 to below 1; `auto`: 0.9 for `dgc`, `rs-dgc-paper` and `rs-dgc-static`, "
-        "else 0.",
+        description="Momentum that sites keep over rounds, with factor masking, from 0 to below "
+        "1; it is meant for rounds of one step. `auto`: 0.9 for `dgc`, "
+        "`rs-dgc-paper`, and `rs-dgc-static`, else 0.",
     )
     step_ahead: FromZeroOrAuto = Field(
         AUTO,
-        description="Sites start local training ahead of the received model by their residual, at "
-        "most so many times as far as their last change; 0: from the received model. `auto`: the "
-        "method's own.",
+        description="How far sites start local training ahead of the received model, along "
+        "their residual: at most this many times the length of their last change; 0 "
+        "starts from the received model. `auto`: the method's own.",
     )
     aggregation: Annotated[str, AfterValidator(NameIn(lambda: rsdgc.AGGREGATORS))] = Field(
         "mean",
         description="How the server combines the sites' updates: `mean`, weighted by training "
-        "chips; `trimmed-mean` and `sign-agreement`, against hostile sites (docs/reliability.md); "
-        "or a class of your own as `package.module:Class` (`rsdgc/aggregation.py`).",
+        "chips, or `trimmed-mean` or `sign-agreement`, against hostile sites "
+        "(docs/reliability.md). For a class of your own: `package.module:Class` "
+        "(`rsdgc/aggregation.py`).",
     )
     server_momentum: MomentumOrAuto = Field(
         AUTO,
@@ -219,225 +234,257 @@ class Settings(BaseModel):
     clip_updates: float = Field(
         3.0,
         ge=0.0,
-        description="Norm clipping: an update that is more than so many times as long as the "
-        "median of the round's and of earlier rounds' counts by a share of its length only; at "
-        "least 1, or 0 for no clipping (`rsdgc/clipping.py`).",
+        description="Norm clipping: an update counts only by a share of its length if it is more "
+        "than this many times as long as the reference norm, which comes from the medians of its "
+        "round and of earlier rounds. At least 1, or 0 for no clipping (`rsdgc/clipping.py`).",
     )
     dp_noise_multiplier: float = Field(
         0.0,
         ge=0.0,
         le=1e6,
-        description="Differential privacy of a site: noise on the sum of the clipped updates, over "
-        "`dp-clip`; 0: none (docs/security.md). Takes the extra `privacy`.",
+        description="Noise multiplier for the differential privacy of a site: the noise on the "
+        "sum of the clipped updates, divided by `dp-clip`; 0: no noise "
+        "(docs/security.md). It needs the extra `privacy`.",
     )
     dp_clip: float = Field(
         1.0,
         gt=0.0,
         le=1e6,
-        description="Largest Euclidean norm of a site's update with such noise.",
+        description="Largest Euclidean norm of a site's update under differential privacy.",
     )
-    dp_delta: float = Field(1e-5, gt=0.0, lt=1.0, description="δ for which the run states its ε.")
+    dp_delta: float = Field(
+        1e-5, gt=0.0, lt=1.0, description="The δ for which the run states its ε."
+    )
 
     normalization: Literal["site", "common"] = Field(
         "site",
-        description="Statistics by which pixels are normalized: those of the site's own store, or "
-        "those of all sites together, which are collected before the first round.",
+        description="Statistics that pixels are normalized by: those of the site's own store "
+        "(`site`), or those of all sites together, collected before the first round "
+        "(`common`).",
     )
     modalities: str = Field(
         "",
-        description="Modalities to train on, in the order in which the model takes them, such as "
-        "`optical,elevation`; empty: all.",
+        description="Modalities to train on, in the order in which the model takes them, such "
+        "as `optical,elevation`. Empty: all.",
     )
     model: str = Field(
         "small-resnet",
-        description="Model to train, see `rsdgc models`; one of timm as `timm:NAME`, one of your "
-        "own as `package.module:function`.",
+        description="Model to train (see `rsdgc models`), a network of timm as `timm:NAME`, or "
+        "your own network as `package.module:function`.",
     )
     init_weights: str = Field(
         "",
-        description="File of weights to start from, `.safetensors`; empty: the seed's "
-        "initialization. A node's own `init-weights` goes before it.",
+        description="File of weights to start from (`.safetensors`); a node's own "
+        "`init-weights` takes precedence. Empty: weights drawn from the seed.",
     )
     batch_norm: Literal["average", "local-statistics", "local", "group"] = Field(
         "average",
-        description="What becomes of batch normalization: its running statistics are averaged "
-        "over the sites, in float16 and apart from the compressed update; or they stay at each "
-        "site, alone (`local-statistics`) or with scale and shift (`local`, FedBN); or the layers "
-        "become group normalization (`group`).",
+        description="How batch normalization is treated: running statistics are averaged over "
+        "the sites, in float16 and apart from the compressed update (`average`); "
+        "they stay at each site, alone (`local-statistics`) or with scale and shift "
+        "(`local`, FedBN); or the layers become group normalization (`group`).",
     )
     freeze: str = Field(
         "",
-        description="Layers that are not trained and never sent: names or patterns by commas, such "
-        "as `stem,stage1,*.bias` (docs/pretrained.md).",
+        description="Layers that are not trained and never sent: names or patterns, separated "
+        "by commas, such as `stem,stage1,*.bias` (docs/pretrained.md).",
     )
     train_only: str = Field(
-        "", description="The only layers that are trained, likewise; `head` is the model's head."
+        "",
+        description="The only layers that are trained, written like `freeze`; `head` is the "
+        "model's head.",
     )
     adapters: Literal["none", "lora"] = Field(
         "none",
-        description="Train low-rank adapters beside frozen layers; with them the head, or what "
-        "`train-only` names.",
+        description="`lora` trains low-rank adapters beside frozen layers, together with the "
+        "head or with the layers that `train-only` names.",
     )
     adapter_rank: int = Field(4, ge=1, description="Inner size of an adapter.")
-    adapter_alpha: float = Field(8.0, gt=0.0, description="Adapters are scaled by alpha / rank.")
+    adapter_alpha: float = Field(
+        8.0, gt=0.0, description="Scale of adapters: they are multiplied by alpha / rank."
+    )
     adapter_layers: str = Field(
         "",
-        description="Layers with an adapter, as `freeze`; empty: all linear layers and ungrouped "
-        "convolutions that are not trained whole.",
+        description="Layers with an adapter, written like `freeze`. Empty: all linear layers "
+        "and ungrouped convolutions that are not trained whole.",
     )
     rounds: int = Field(
         60,
         ge=1,
         le=MAX_ROUNDS,
-        description="Federated rounds. One without `quorum` is made up for; the run takes at most "
-        "twice as many.",
+        description="Number of federated rounds. A round without `quorum` is made up for by "
+        "another one, up to twice as many rounds in all.",
     )
     local_epochs: int = Field(1, ge=1, description="Epochs that a site trains in a round.")
-    local_steps: int = Field(0, ge=0, description="Steps instead of epochs; 0: whole epochs.")
+    local_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps that a site trains in a round, instead of epochs; 0: whole epochs.",
+    )
     batch_size: int = Field(32, ge=1, description="Chips in a batch.")
     optimizer: Literal["sgd", "sgd-nesterov", "adamw"] = Field(
-        "sgd", description="Optimizer at the sites, new in each round."
+        "sgd", description="Optimizer at the sites, created anew in each round."
     )
     learning_rate: RateOrAuto = Field(
         AUTO,
-        description="Largest learning rate, above 0; `auto`: 0.05 for SGD (0.01 for `vgg16` and "
-        "`vgg19`, which have no normalization), 0.001 for `adamw`.",
+        description="Largest learning rate, above 0. `auto`: 0.001 for `adamw` and 0.05 for SGD "
+        "(0.01 for `vgg16` and `vgg19`, which have no normalization).",
     )
     lr_schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="Learning rate over the rounds."
+        "cosine", description="Schedule of the learning rate over the rounds."
     )
     lr_warm_up_rounds: int = Field(
         0,
         ge=0,
-        description="Rounds in which the learning rate rises linearly to its largest value; the "
-        "schedule starts after them.",
+        description="Number of rounds in which the learning rate rises linearly to its largest "
+        "value. The schedule starts after them.",
     )
     momentum: MomentumOrAuto = Field(
         AUTO,
-        description="Momentum within a round; β₁ of `adamw`. `auto`: 0.9, but 0 for SGD with "
-        "`momentum-correction`, which takes its place.",
+        description="Momentum of SGD within a round, or β₁ of `adamw`. `auto`: 0.9, or 0 for "
+        "SGD with `momentum-correction`, which replaces it.",
     )
     weight_decay: FromZeroOrAuto = Field(
         AUTO,
-        description="L2 penalty of SGD; decoupled decay of `adamw`, which leaves biases and "
-        "normalization out. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",
+        description="L2 penalty of SGD, or decoupled decay of `adamw`, which leaves out biases "
+        "and normalization. `auto`: 0.0001 for SGD, 0.01 for `adamw`.",
     )
     clip_norm: float = Field(5.0, ge=0.0, description="Largest gradient norm; 0: no clipping.")
     clip_scale: Literal["auto", "none", "sites"] = Field(
         "auto",
-        description="What `clip-norm` is multiplied by: nothing, or 1/√N for the N sites of a "
-        "round (`sites`), so that their mean is clipped alike; `auto`: the method's own.",
+        description="Factor of `clip-norm`: 1 (`none`), or 1/√N for the N sites of a round "
+        "(`sites`), so that their mean is clipped alike. `auto`: the method's own.",
     )
     proximal: float = Field(
         0.0,
         ge=0.0,
-        description="μ of FedProx, which pulls a site's weights towards those it starts from; 0: "
-        "FedAvg.",
+        description="The μ of FedProx, which pulls a site's weights toward those that it starts "
+        "from; 0: FedAvg.",
     )
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=1.0, description="Share of a label that is spread over all classes."
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none",
-        description="`balanced`: each class that a site has counts the same in its loss, by the "
-        "site's own counts of training chips.",
+        description="`balanced` makes all classes that a site has count the same in its loss, "
+        "by the site's own counts of training chips.",
     )
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle",
-        description="`balanced`: batches draw each class that a site has with the same "
-        "probability, with replacement. An epoch keeps its length.",
+        description="`balanced` draws every class that a site has with the same probability, "
+        "with replacement. An epoch keeps its length.",
     )
     augment: bool = Field(True, description="Random flips and quarter turns.")
     crop: UnitInterval = Field(
         1.0,
-        description="Smallest share of a chip's area that a random crop keeps, which is resized to "
-        "the chip's size; pixel patches are scaled about their center. 1: no crops.",
+        description="Smallest share of a chip's area that a random crop keeps; 1: no crops. A "
+        "crop is resized to the chip's size, while pixel patches are scaled about "
+        "their center.",
     )
     jitter: float = Field(
         0.0,
         ge=0.0,
-        description="Random change of each band's gain and offset, in its standard deviations.",
+        description="Random change of each band's gain and offset, in the band's standard "
+        "deviations.",
     )
     band_dropout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Probability that a band of a chip is left out."
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Probability that a band of a chip is left out in training.",
     )
     modality_dropout: float = Field(
         0.0,
         ge=0.0,
         lt=1.0,
-        description="Probability that a modality of a batch is left out in training, of a fusion "
-        "network that works without; one always stays.",
+        description="Probability that a modality of a batch is left out in training. It is for "
+        "fusion networks that work without one, and at least one modality always "
+        "stays.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
 
     fraction: UnitInterval = Field(1.0, description="Share of the sites that train in each round.")
     quorum: int = Field(1, ge=1, description="Fewest accepted uploads for a round to count.")
-    min_sites: int = Field(1, ge=1, description="Sites to wait for before the first round.")
+    min_sites: int = Field(
+        1, ge=1, description="Number of sites to wait for before the first round."
+    )
     join_timeout_s: float = Field(
-        300.0, gt=0.0, description="Longest wait for `min-sites` sites, seconds."
+        300.0, gt=0.0, description="Longest wait for `min-sites` sites, in seconds."
     )
     site_names: Literal["any", "registered"] = Field(
         "any",
-        description="Names under which a site may come: any, or only that of its registered key, "
-        "which `rsdgc server run` sets.",
+        description="Names that a site may use: any name (`any`), or only that of its "
+        "registered key (`registered`, which `rsdgc server run` sets).",
     )
     max_site_share: ShareOrAuto = Field(
         AUTO,
         description="Largest share of all training chips that a site may count for in the mean; "
-        "1: no limit; `auto`: 20 times the median of the other sites.",
+        "1: no limit. `auto`: 20 times the median of the other sites.",
     )
     max_site_chips: str = Field(
         "",
-        description="Most training chips that a site may count for in the mean, by name: "
-        "`oslo=5000,porto=2000`.",
+        description="Largest number of training chips that a site may count for in the mean, by "
+        "site name: `oslo=5000,porto=2000`.",
     )
     suspend_after: int = Field(
         3,
         ge=0,
-        description="Replies in a row that are refused or do not come, after which a site is set "
-        "aside, for 2 rounds at first and for up to 32 if it goes on; 0: never.",
+        description="Number of successive replies that are refused or do not come after which a "
+        "site is set aside; 0: never. A site is set aside for 2 rounds at first, "
+        "and for up to 32 if it goes on.",
     )
     round_timeout_s: float = Field(
-        3600.0, gt=0.0, description="Longest wait for a round's replies, seconds."
+        3600.0, gt=0.0, description="Longest wait for a round's replies, in seconds."
     )
 
     evaluate_every: int = Field(
         1,
         ge=1,
-        description="Rounds between two scorings of the model by the sites, on their test and "
-        "validation splits. The last round's model is always scored.",
+        description="Number of rounds from one scoring of the model to the next, by the sites "
+        "on their test and validation splits. The last round's model is always "
+        "scored.",
     )
 
     checkpoint_every: int = Field(
-        10, ge=0, description="Rounds between two checkpoints of the server; 0: none."
+        10,
+        ge=0,
+        description="Number of rounds from one checkpoint of the server to the next; 0: none.",
     )
-    checkpoint_keep: int = Field(2, ge=1, le=1000, description="Checkpoints that are kept.")
+    checkpoint_keep: int = Field(
+        2, ge=1, le=1000, description="Number of checkpoints that are kept."
+    )
     resume: bool = Field(
         False, description="Continue the unfinished run in `out` from its last checkpoint."
     )
     tracking: Annotated[str, AfterValidator(_check_tracking)] = Field(
         TRACK_NOTHING,
-        description="Where the run is tracked: `none`, `tensorboard`, `mlflow`, `wandb`, or "
-        "several with commas between; each is an extra (docs/tracking.md). One of your own as "
-        "`package.module:Class` (`fl_app/tracking/tracker.py`).",
+        description="Trackers of the run: `none`, `tensorboard`, `mlflow`, `wandb`, or several, "
+        "separated by commas; each is an extra (docs/tracking.md). For a tracker "
+        "of your own: `package.module:Class` (`fl_app/tracking/tracker.py`).",
     )
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where sites train.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device that sites train on."
+    )
     sites_per_gpu: int = Field(
-        4, ge=1, le=1000, description="Sites that train on a GPU at the same time, in a simulation."
+        4,
+        ge=1,
+        le=1000,
+        description="Number of sites that train on a GPU at the same time in a simulation.",
     )
     gpu_share: UnitInterval = Field(
         1.0,
-        description="Share of a GPU's memory that the sites on it may take together. A node's own "
-        "`gpu-share` goes before it.",
+        description="Share of a GPU's memory that the sites on it may take together. A node's "
+        "own `gpu-share` takes precedence.",
     )
     amp: bool = Field(
         True,
-        description="Mixed precision on GPUs: bfloat16, or float16 with a scaled loss where the "
+        description="Mixed precision on GPUs: bfloat16, or float16 with a scaled loss if the "
         "GPU has no bfloat16.",
     )
     compile: bool = Field(
-        False, description="Whether PyTorch compiles the model; takes a compiler and a minute."
+        False,
+        description="Whether PyTorch compiles the model. It needs a compiler and takes a minute.",
     )
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of a site; 0: PyTorch's default."
