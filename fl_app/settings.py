@@ -114,8 +114,8 @@ class Settings(BaseModel):
 
     method: Annotated[str, AfterValidator(NameIn(lambda: METHODS))] = Field(
         "rs-dgc",
-        description="How updates travel; the method decides every setting that is left at "
-        "`auto`. For a method of your own: `package.module:NAME` "
+        description="How updates travel; the method decides the settings of compression "
+        "that are left at `auto`. For a method of your own: `package.module:NAME` "
         "(`fl_app/methods.py`).",
     )
     budget: str = Field(
