@@ -13,7 +13,7 @@ from rsdgc.budget import parse_budget
 from rsdgc.codec.values import JointCoding
 from rsdgc.robust_rules import SignAgreement, TrimmedMean
 from strategies.rate_control import WARM_UP_START
-from strategies.sites import SiteManager
+from strategies.sites import SiteManager, sites_in_round
 
 _BUDGETS = ("budget", "budget_down", "budget_final")
 _NSI_WEIGHTS = ("nsi_mean_weight", "nsi_std_weight")
@@ -57,8 +57,7 @@ def idle_settings(settings: Settings, dense_bytes: int) -> Iterator[str]:
 
 def idle_beside_the_sites(settings: Settings, sites: SiteManager) -> Iterator[str]:
     """Yield a line for settings that change nothing, or let no round count, with these sites."""
-    # As many as SiteManager.draw takes for a round.
-    drawn = max(1, round(settings.fraction * len(sites.sites)))
+    drawn = sites_in_round(settings.fraction, len(sites.sites))
     where = f"the {drawn} sites that train in a round (fraction={settings.fraction:g})"
     if settings.quorum > drawn:
         yield (

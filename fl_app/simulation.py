@@ -37,7 +37,7 @@ from rsdgc.durable import probe_folder
 from rsdgc.errors import RunError, SettingError
 from rsdgc.registry import add_code_dir
 from strategies.checkpoints import Checkpoints
-from strategies.sites import SiteManager
+from strategies.sites import SiteManager, sites_in_round
 
 
 def simulate(settings: Settings, *, num_sites: int, cpus_per_site: int, title: str = "") -> None:
@@ -198,8 +198,7 @@ def _check_feasible(settings: Settings, dataset: Dataset) -> None:
             f"min-sites={settings.min_sites} is more than the {len(dataset.sites)} sites of the "
             "data: lower it, or partition the data for more sites (rsdgc partition --sites)"
         )
-    # As many as SiteManager.draw takes for a round.
-    drawn = max(1, round(settings.fraction * len(dataset.sites)))
+    drawn = sites_in_round(settings.fraction, len(dataset.sites))
     if settings.quorum > drawn:
         raise SettingError(
             f"quorum={settings.quorum} is more than the {drawn} sites that train in a round, by "

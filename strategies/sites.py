@@ -108,6 +108,11 @@ class DataInfo:
         return tuple(modality.name for modality in self.modalities)
 
 
+def sites_in_round(fraction: float, num_sites: int) -> int:
+    """Return how many of the connected sites are drawn for a round: at least one."""
+    return max(1, round(fraction * num_sites))
+
+
 @dataclass
 class SiteManager:
     """The sites known so far, by name, and the data that they share.
@@ -149,7 +154,7 @@ class SiteManager:
         names = [site.name for site in self.connected(nodes) if site.name not in without]
         if not names:
             return []
-        count = max(1, round(fraction * len(names)))
+        count = sites_in_round(fraction, len(names))
         # A string seed mixes both numbers: seed 1 of round 2 is not seed 2 of round 1.
         drawn = random.Random(f"{seed}/{server_round}").sample(names, count)
         return [self.sites[name] for name in sorted(drawn)]
