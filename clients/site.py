@@ -221,7 +221,7 @@ class Site:
             if held is not None:
                 ahead = step_ahead_share(held, transaction.state.change_norm, task.step_ahead)
             try:
-                trained = self._train(task, clock, received, held, ahead)
+                trained = self._score_and_train(task, clock, received, held, ahead)
             except (RunError, WireError) as error:
                 # Nothing would change before the next round, which would fail for the same reason.
                 if not ahead:
@@ -229,7 +229,7 @@ class Site:
                 _log.warning("%s: starting from the model as received, not ahead of it", error)
                 ahead = 0.0
                 self._load(replica.weights, received, self._local(transaction))
-                trained = self._train(task, clock, received)
+                trained = self._score_and_train(task, clock, received)
             statistics, local = trained.statistics, trained.local
             stamp = Stamp(task.origin.run, task.round, received.version)
             transform = None
@@ -248,14 +248,7 @@ class Site:
                     present=self.present,
                     transform=transform,
                 )
-            result = self._result(
-                trained.scores,
-                trained.report,
-                clock,
-                payload=upload.payload,
-                version=replica.version,
-                statistics=statistics,
-            )
+            result = self._result(trained, clock, payload=upload.payload, version=replica.version)
 
             # The replica needs no sync: one that a loss of power has damaged does not match the
             # fingerprint of the next round, and the server sends it again.
@@ -331,23 +324,16 @@ class Site:
         weights = _whole_model(received)
         if not self.parts.local:
             self._load(weights, received, {})
-            return self._uncompressed_result(task, received, clock)
+            trained = self._score_and_train(task, clock, received)
+            return self._result(trained, clock, weights=self.parts.vector())
         with self._transaction(task.origin) as transaction:
             self._check_not_past(task, transaction.state)
             self._load(weights, received, self._local(transaction))
-            result, local = self._uncompressed_result(task, received, clock), self._packed_local()
+            trained = self._score_and_train(task, clock, received)
+            result, local = self._result(trained, clock, weights=self.parts.vector()), trained.local
             name = transaction.write_bytes("local", local)
             transaction.commit(SiteState(round=task.round, local=name, local_check=checksum(local)))
         return result
-
-    def _uncompressed_result(
-        self, task: RoundTask, received: ReceivedModel, clock: _WorkClock
-    ) -> RoundResult:
-        scores, report = self._score_and_train(task, clock)
-        statistics = self._changed_statistics(received)
-        return self._result(
-            scores, report, clock, weights=self.parts.vector(), statistics=statistics
-        )
 
     def _transaction(
         self, origin: RunOrigin, *, durable: bool = True
@@ -452,7 +438,7 @@ class Site:
                 raise RunError(f"{name} became infinite at this site: lower the learning rate")
         return safetensors.numpy.save(arrays) if arrays else b""
 
-    def _train(
+    def _score_and_train(
         self,
         task: RoundTask,
         clock: _WorkClock,
@@ -460,18 +446,10 @@ class Site:
         held: Float32 | None = None,
         ahead: float = 0.0,
     ) -> _Trained:
-        """Score and train the loaded model, and pack what is not part of the upload."""
-        scores, report = self._score_and_train(task, clock, held, ahead)
-        return _Trained(scores, report, self._changed_statistics(received), self._packed_local())
+        """Score the loaded model if the task asks for it, then train it from a step ahead.
 
-    def _score_and_train(
-        self,
-        task: RoundTask,
-        clock: _WorkClock,
-        held: Float32 | None = None,
-        ahead: float = 0.0,
-    ) -> tuple[SiteScores | None, TrainReport]:
-        """Score the loaded model if the task asks for it, then train it from a step ahead."""
+        What is not part of the upload is packed, too.
+        """
         # Scored before training: the server wants the accuracy of the model that it sent.
         with clock.step("score_seconds"):
             scores = self._score() if task.score else None
@@ -480,7 +458,8 @@ class Site:
         seed = self._seed(task.seed, task.round)
         with clock.step("train_seconds"):
             micro_batch = self._micro_batches.train
-            return scores, train(self.model, self.train, task.train, seed, micro_batch)
+            report = train(self.model, self.train, task.train, seed, micro_batch)
+        return _Trained(scores, report, self._changed_statistics(received), self._packed_local())
 
     def _score(self) -> SiteScores:
         test = self._score_split(self.test)
@@ -497,25 +476,23 @@ class Site:
 
     def _result(
         self,
-        scores: SiteScores | None,
-        report: TrainReport,
+        trained: _Trained,
         clock: _WorkClock,
         *,
         payload: bytes = b"",
         weights: Float32 | None = None,
         version: int = 0,
-        statistics: bytes = b"",
     ) -> RoundResult:
         return RoundResult(
             payload=payload,
             weights=weights,
             num_examples=len(self.train),
-            scores=scores,
-            train_loss=report.loss,
+            scores=trained.scores,
+            train_loss=trained.report.loss,
             seconds=time.perf_counter() - clock.start,
             **clock.steps,
             version=version,
-            statistics=statistics,
+            statistics=trained.statistics,
         )
 
 

@@ -135,8 +135,22 @@ def pixel_sides(
 @lru_cache(maxsize=4096)
 def pixel_on_ground(crs: CRS | None, transform: Affine, height: int, width: int) -> float:
     """Return the side, in meters, of a square with the area of an image's pixel at its center."""
-    across, along = pixel_sides(crs, transform, np.array([width / 2]), np.array([height / 2]))
-    return float(np.sqrt(across * along)[0])
+    return float(pixels_on_ground(crs, transform, np.array([height]), np.array([width]))[0])
+
+
+def pixels_on_ground(
+    crs: CRS | None,
+    transforms: Affine | NDArray[np.float64],
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return :func:`pixel_on_ground` of several images of one CRS, float64 [n].
+
+    ``transforms`` are as for :func:`pixel_sides`; ``heights`` and ``widths`` are int64 [n].
+    """
+    across, along = pixel_sides(crs, transforms, widths / 2, heights / 2)
+    sides: NDArray[np.float64] = np.sqrt(across * along)
+    return sides
 
 
 def are_related(first: CRS | None, second: CRS | None) -> bool:

@@ -490,9 +490,14 @@ def color_table(source: Any) -> NDArray[np.uint8]:
     return colors
 
 
+def sidecar_path(path: Path) -> Path:
+    """Return where GDAL keeps what a raster's own format has no place for."""
+    return path.with_name(path.name + ".aux.xml")
+
+
 def category_names(path: Path) -> dict[int, str]:
     """Read a label raster's category names, by code, from its ``.aux.xml``, if it has one."""
-    side = path.with_name(path.name + ".aux.xml")
+    side = sidecar_path(path)
     if not side.is_file():
         return {}
     try:

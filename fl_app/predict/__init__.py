@@ -24,7 +24,7 @@ import torch
 from clients.training import choose_device
 from data_prep.ingest.archive import file_on_disk
 from data_prep.ingest.options import SceneOptions
-from data_prep.rasters import gdal_environment
+from data_prep.rasters import gdal_environment, sidecar_path
 from fl_app.delivered_model import DeliveredModel
 from fl_app.predict.inference import SceneClassifier
 from fl_app.predict.map_file import (
@@ -139,9 +139,8 @@ def predict_scenes(
                     f"{rows.side} px, on {device.type}",
                     file=sys.stderr,
                 )
-                maps.append(
-                    _predict(model, scene, target, axes[number], keys[number], options, device)
-                )
+                place = target, axes[number], keys[number]
+                maps.append(_predict(model, scene, *place, legend, options, device))
     return maps
 
 
@@ -151,6 +150,7 @@ def _predict(
     target: Path,
     axes: tuple[WindowAxis, WindowAxis],
     key: str,
+    legend: MapLegend,
     options: PredictOptions,
     device: torch.device,
 ) -> PredictedMap:
@@ -173,7 +173,6 @@ def _predict(
         unfinished.save()
     for note in classifier.values.notes():
         print(f"note: {scene.name}: {note}", file=sys.stderr)
-    legend = MapLegend(model.class_codes, model.classes)
     tags = {
         TAG: key,
         "SOFTWARE": f"rsdgc {version('rsdgc')}",
@@ -303,7 +302,7 @@ def _check_target(target: Path, key: str, options: PredictOptions, legend: MapLe
             )
     if not options.force and is_sidecar_of_another(target, legend):
         raise SettingError(
-            f"{target}.aux.xml exists and belongs to no map of this model: choose another --out, "
-            "or replace it with --force"
+            f"{sidecar_path(target)} exists and belongs to no map of this model: choose another "
+            "--out, or replace it with --force"
         )
     return found == files and all(file is not None and file.key == key for file in predicted)

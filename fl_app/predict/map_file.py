@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from data_prep.foreign_errors import cause_of
 from data_prep.ingest.grid import Grid
 from data_prep.pictures.map_colors import class_colors
+from data_prep.rasters import sidecar_path
 from fl_app.predict.unfinished import WORK_FILES, UnfinishedMap
 from fl_app.predict.windows import WindowAxis
 from rsdgc.durable import replace_file, replace_text
@@ -246,7 +247,7 @@ def is_sidecar_of_another(target: Path, legend: MapLegend) -> bool:
 
     An interrupted prediction may have left the latter, which it writes before its map.
     """
-    sidecar = _sidecar(target)
+    sidecar = sidecar_path(target)
     if target.exists() or not sidecar.exists():
         return False
     try:
@@ -255,16 +256,12 @@ def is_sidecar_of_another(target: Path, legend: MapLegend) -> bool:
         return True
 
 
-def _sidecar(target: Path) -> Path:
-    return target.with_name(target.name + ".aux.xml")
-
-
 def _write_sidecar(target: Path, legend: MapLegend) -> list[Path]:
     """Write the names of classes where GDAL keeps them, for ``category_names`` and QGIS.
 
     Where there are none to write, an earlier map's is returned: it is obsolete.
     """
-    names, sidecar = _category_names(legend), _sidecar(target)
+    names, sidecar = _category_names(legend), sidecar_path(target)
     if names is None:
         return [sidecar] if _has_written(sidecar, target) else []
     replace_text(sidecar, names)

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from rasterio.crs import CRS
 
 from data_prep.common_statistics import normalization_of
-from data_prep.crs import pixel_sides
+from data_prep.crs import pixels_on_ground
 from data_prep.schema import SceneMeta
 from data_prep.store import Store
 from fl_app.runs.records import damaged
@@ -113,7 +113,6 @@ def _pixel_m(scenes: Sequence[SceneMeta]) -> float:
     sizes: list[float] = []
     for text, group in by_crs.items():  # at once, because an archive may have thousands
         transforms = np.array([scene.transform for scene in group]).T
-        cols, rows = np.array([(scene.width / 2, scene.height / 2) for scene in group]).T
-        across, along = pixel_sides(CRS.from_user_input(text), transforms, cols, rows)
-        sizes += np.sqrt(across * along).tolist()
+        heights, widths = np.array([(scene.height, scene.width) for scene in group]).T
+        sizes += pixels_on_ground(CRS.from_user_input(text), transforms, heights, widths).tolist()
     return median(sizes) if sizes else 0.0
