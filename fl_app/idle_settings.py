@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clients.model_parts import ModelParts
+from fl_app.models.group_norm import InsteadOfBatchNorm
 from fl_app.settings import Settings, hyphenated
 from rsdgc.budget import parse_budget
 from rsdgc.codec.values import JointCoding
@@ -55,7 +57,39 @@ def idle_settings(settings: Settings, dense_bytes: int) -> Iterator[str]:
             yield f"{text}leave {pronoun} out{remedy and f', or {remedy}'}"
 
 
-def idle_beside_the_sites(settings: Settings, sites: SiteManager) -> Iterator[str]:
+def idle_with_the_model(
+    settings: Settings, model: ModelParts, inputs: Sequence[tuple[int, int, int]]
+) -> Iterator[str]:
+    """Yield one line for each setting that does nothing with a model of such inputs (C, H, W)."""
+    kept = {
+        "local": "batch normalization that is trained",
+        "local-statistics": "batch normalization with running statistics that is trained",
+    }
+    if settings.batch_norm in kept and not model.local:
+        yield (
+            f"batch-norm={settings.batch_norm} does nothing: model {settings.model} has no "
+            f"{kept[settings.batch_norm]}; all sites have the same model, as with "
+            "batch-norm=average"
+        )
+    replaced = (isinstance(module, InsteadOfBatchNorm) for module in model.model.modules())
+    if settings.batch_norm == "group" and not any(replaced):
+        yield (
+            f"batch-norm=group does nothing: model {settings.model} has no batch normalization; "
+            "leave it out"
+        )
+    if settings.modality_dropout and len(inputs) == 1:
+        yield (
+            f"modality-dropout={settings.modality_dropout:g} does nothing with one modality, which "
+            "always stays: leave it out"
+        )
+    if settings.band_dropout and max(shape[0] for shape in inputs) == 1:
+        yield (
+            f"band-dropout={settings.band_dropout:g} does nothing with one band, which always "
+            "stays: leave it out"
+        )
+
+
+def idle_with_the_sites(settings: Settings, sites: SiteManager) -> Iterator[str]:
     """Yield a line for settings that change nothing, or let no round count, with these sites."""
     drawn = sites_in_round(settings.fraction, len(sites.sites))
     where = f"the {drawn} sites that train in a round (fraction={settings.fraction:g})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from flwr.common import log
 from numpy.typing import NDArray
 
 from clients.model_parts import ModelParts, entries_of, has_statistics, is_batch_norm
-from fl_app.idle_settings import idle_beside_the_sites, idle_settings
+from fl_app.conflicting_settings import conflicting_settings
+from fl_app.idle_settings import idle_settings, idle_with_the_model, idle_with_the_sites
 from fl_app.methods import find_method
-from fl_app.models.group_norm import InsteadOfBatchNorm
 from fl_app.models.network_trial import changing_buffers
 from fl_app.prepared_model import input_shapes
 from fl_app.runs.folder import ActiveRun
 from fl_app.setting_values import AUTO
-from fl_app.settings import DEFAULT_MOMENTUM, Settings, hyphenated
+from fl_app.settings import Settings, hyphenated
 from rsdgc import AGGREGATORS, RMS, Compressor, ModelSpec, fit_ratios, uniform_shares
 from rsdgc.budget import parse_budget
 from rsdgc.errors import SettingError
@@ -31,9 +30,6 @@ from strategies.differential_privacy import PrivateMean, epsilon
 from strategies.downlink import PublishedModel
 from strategies.rate_control import RateControl
 from strategies.running_statistics import RunningStatistics
-
-MANY_ROUNDS = 50
-"""Rounds of one step from which on it is a waste to score the model after each."""
 
 
 def build_strategy(
@@ -52,8 +48,9 @@ def build_strategy(
     settings, spec = run.settings, model.spec
     shapes = input_shapes(settings.model, sites.data.modalities)
     warnings = (
-        *(*cautions(settings), *model_cautions(settings, model, shapes)),
-        *(*idle_settings(settings, spec.dense_bytes), *idle_beside_the_sites(settings, sites)),
+        *conflicting_settings(settings),
+        *idle_settings(settings, spec.dense_bytes),
+        *(*idle_with_the_model(settings, model, shapes), *idle_with_the_sites(settings, sites)),
     )
     for text in warnings:
         log(WARNING, "%s", text)
@@ -115,95 +112,6 @@ def check_budgets(settings: Settings, spec: ModelSpec) -> None:
                 fit_ratios(spec, settings.scheme(), uniform_shares(spec), budget_bytes)
             except SettingError as error:
                 raise SettingError(f"{hyphenated(name)}={budget}: {error}") from None
-
-
-def cautions(settings: Settings) -> Iterator[str]:
-    """Yield one line for each setting that makes no sense beside the others.
-
-    Such a run is possible, and a comparison may want it; so it is not refused.
-    """
-    one_step = settings.local_steps == 1
-    nesterov = settings.optimizer == "sgd-nesterov"
-    local = settings.resolved("momentum")
-    compressed = settings.method != "fedavg"
-    correction = settings.resolved("momentum_correction") if compressed else 0.0
-    server = settings.resolved("server_momentum")
-    if settings.optimizer == "adamw":
-        if one_step:
-            yield (
-                "optimizer=adamw is new in each round, and its first step is the sign of the "
-                "gradient: set optimizer=sgd, or more local-steps"
-            )
-    elif nesterov and not local:
-        instead = "momentum-correction=0" if correction else f"momentum={DEFAULT_MOMENTUM:g}"
-        yield (
-            f"optimizer=sgd-nesterov with momentum=0 is plain SGD: set optimizer=sgd, or {instead}"
-        )
-    elif one_step and local and (settings.momentum != AUTO or settings.server_momentum == AUTO):
-        remedy = "momentum=0"
-        if not correction:
-            over_rounds = "momentum-correction" if compressed and not server else "server-momentum"
-            remedy += f" and {over_rounds}={DEFAULT_MOMENTUM:g}"
-        # Nesterov's first step is the gradient times 1 + momentum.
-        effect = f"multiplies the learning rate by {1 + local:g}" if nesterov else "does nothing"
-        yield (
-            f"momentum={local:g} {effect} in rounds of one step, because the optimizer is new in "
-            f"each round: set {remedy}"
-        )
-    elif local and correction:
-        yield (
-            f"momentum={local:g} and momentum-correction={correction:g} multiply the length of "
-            "steps twice: set momentum=auto, or momentum-correction=0"
-        )
-    if correction and not one_step:
-        steps = settings.local_steps
-        length = f"local-steps={steps}" if steps else f"local-epochs={settings.local_epochs}"
-        yield (
-            f"momentum-correction={correction:g} is for rounds of one step, not {length}: "
-            "set local-steps=1 as published, or momentum-correction=0"
-        )
-    if one_step and settings.evaluate_every == 1 and settings.rounds >= MANY_ROUNDS:
-        yield (
-            "evaluate-every=1 scores whole splits after every round of one step: set "
-            f"evaluate-every={MANY_ROUNDS}"
-        )
-    if correction and server:
-        yield (
-            f"momentum-correction={correction:g} and server-momentum={server:g} multiply the "
-            "length of steps twice: set server-momentum=0, or momentum-correction=0"
-        )
-
-
-def model_cautions(
-    settings: Settings, model: ModelParts, inputs: Sequence[tuple[int, int, int]]
-) -> Iterator[str]:
-    """Yield one line for each setting that does nothing with a model of such inputs (C, H, W)."""
-    kept = {
-        "local": "batch normalization that is trained",
-        "local-statistics": "batch normalization with running statistics that is trained",
-    }
-    if settings.batch_norm in kept and not model.local:
-        yield (
-            f"batch-norm={settings.batch_norm} does nothing: model {settings.model} has no "
-            f"{kept[settings.batch_norm]}; all sites have the same model, as with "
-            "batch-norm=average"
-        )
-    replaced = (isinstance(module, InsteadOfBatchNorm) for module in model.model.modules())
-    if settings.batch_norm == "group" and not any(replaced):
-        yield (
-            f"batch-norm=group does nothing: model {settings.model} has no batch normalization; "
-            "leave it out"
-        )
-    if settings.modality_dropout and len(inputs) == 1:
-        yield (
-            f"modality-dropout={settings.modality_dropout:g} does nothing with one modality, which "
-            "always stays: leave it out"
-        )
-    if settings.band_dropout and max(shape[0] for shape in inputs) == 1:
-        yield (
-            f"band-dropout={settings.band_dropout:g} does nothing with one band, which always "
-            "stays: leave it out"
-        )
 
 
 def _statistics_remedy(model: ModelParts, changing: frozenset[str]) -> str:

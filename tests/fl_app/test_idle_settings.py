@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
-from fl_app.idle_settings import idle_beside_the_sites, idle_settings
+from clients.model_parts import ModelParts
+from fl_app.idle_settings import idle_settings, idle_with_the_model, idle_with_the_sites
 from fl_app.methods import METHODS
+from fl_app.models.group_norm import replace_batch_norm
 from fl_app.settings import Settings
 from rsdgc.errors import RunError
 from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
@@ -137,7 +140,7 @@ def manager(count: int) -> SiteManager:
 def test_what_does_nothing_with_the_sites_is_named(
     given: dict[str, Any], count: int, says: str
 ) -> None:
-    texts = list(idle_beside_the_sites(Settings.from_mapping(given), manager(count)))
+    texts = list(idle_with_the_sites(Settings.from_mapping(given), manager(count)))
     assert len(texts) == bool(says)
     assert "".join(texts).startswith(says)
 
@@ -187,3 +190,53 @@ def test_a_run_that_never_reaches_its_quorum_says_what_to_change(
     ):
         run(chosen, nodes=2)
     assert "quorum=3 is more than the 2 sites that train in a round" in caplog.text
+
+
+@pytest.mark.parametrize("batch_norm", ["local", "local-statistics"])
+def test_batch_norm_that_does_nothing_is_named(batch_norm: str) -> None:
+    def texts(model: nn.Module) -> list[str]:
+        chosen = Settings.from_mapping({"batch-norm": batch_norm, "model": "small-cnn"})
+        return list(idle_with_the_model(chosen, ModelParts(model, batch_norm), [(3, 8, 8)]))
+
+    head = nn.Linear(3, 2)
+    frozen = nn.BatchNorm2d(3).requires_grad_(requires_grad=False)
+    for model in (nn.Sequential(head), nn.Sequential(frozen, head)):
+        (text,) = texts(model)
+        assert text.startswith(
+            f"batch-norm={batch_norm} does nothing: model small-cnn has no batch"
+        )
+    assert not texts(nn.Sequential(nn.BatchNorm2d(3), head))
+    untracked = texts(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), head))
+    assert len(untracked) == (batch_norm == "local-statistics")
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "says"),
+    [
+        ({"batch-norm": "group"}, [(3, 8, 8)], "batch-norm=group does nothing: model"),
+        ({"band-dropout": 0.2}, [(1, 8, 8)], "band-dropout=0.2 does nothing with one band"),
+        ({"band-dropout": 0.2}, [(1, 8, 8), (2, 8, 8)], ""),
+        ({"modality-dropout": 0.2}, [(3, 8, 8)], "modality-dropout=0.2 does nothing with one"),
+        ({"modality-dropout": 0.2}, [(3, 8, 8), (1, 8, 8)], ""),
+    ],
+)
+def test_what_does_nothing_with_a_model_is_named(
+    given: dict[str, Any], inputs: list[tuple[int, int, int]], says: str
+) -> None:
+    chosen = Settings.from_mapping(given)
+    # A network's own group normalization is not in place of anything.
+    model = nn.Sequential(nn.GroupNorm(1, 3), nn.Linear(3, 2))
+    texts = list(idle_with_the_model(chosen, ModelParts(model), inputs))
+    assert bool(says) == len(texts)
+    assert "".join(texts).startswith(says)
+    replaced = replace_batch_norm(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(3, 2)))
+    group = Settings.from_mapping({"batch-norm": "group"})
+    assert not list(idle_with_the_model(group, ModelParts(replaced, "group"), inputs))
+
+
+@pytest.mark.slow
+def test_the_run_logs_that_batch_norm_does_nothing(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(settings(data, tmp_path / "run", rounds=1, method="fedavg", batch_norm="local"))
+    assert "batch-norm=local does nothing: model small-cnn has no batch" in caplog.text

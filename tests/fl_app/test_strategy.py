@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,116 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from clients.model_parts import ModelParts
-from fl_app.models.group_norm import replace_batch_norm
 from fl_app.settings import Settings
-from fl_app.strategy import (
-    _private_mean,
-    _warm_up_rounds,
-    cautions,
-    check_budgets,
-    model_cautions,
-)
+from fl_app.strategy import _private_mean, _warm_up_rounds, check_budgets
 from rsdgc import ModelSpec
 from rsdgc.errors import SettingError
 from strategies.running_statistics import GROUP
 from strategies.sites import DataInfo, ModalityInfo, SiteInfo, SiteManager
 from tests.federation import run, settings
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"method": "rs-dgc", "local-steps": 1}, "momentum=0.9 does nothing in rounds of one step"),
-        ({"method": "fedavg", "local-steps": 1}, "set momentum=0 and server-momentum=0.9"),
-        ({"method": "topk", "local-steps": 1, "momentum": 0.5}, "momentum=0.5 does nothing"),
-        ({"method": "dgc", "local-steps": 1, "momentum": 0.5}, "momentum=0.5 does nothing"),
-        ({"optimizer": "adamw", "local-steps": 1}, "the sign of the gradient"),
-        ({"method": "dgc"}, "is for rounds of one step, not local-epochs=1"),
-        ({"method": "rs-dgc-paper", "local-steps": 7}, "not local-steps=7"),
-        (
-            {"method": "dgc", "local-steps": 1, "server-momentum": 0.01},
-            "momentum-correction=0.9 and server-momentum=0.01 multiply",
-        ),
-        (
-            {"optimizer": "sgd-nesterov", "momentum": 0},
-            "is plain SGD: set optimizer=sgd, or momentum=0.9",
-        ),
-        (
-            {"optimizer": "sgd-nesterov", "method": "dgc", "local-steps": 1},
-            "is plain SGD: set optimizer=sgd, or momentum-correction=0",
-        ),
-        (
-            {"optimizer": "sgd-nesterov", "local-steps": 1},
-            "momentum=0.9 multiplies the learning rate by 1.9 in rounds of one step",
-        ),
-    ],
-)
-def test_settings_that_make_no_sense_are_named_in_one_line(
-    given: dict[str, Any], says: str
-) -> None:
-    (text,) = cautions(Settings.from_mapping({"evaluate-every": 50, **given}))
-    assert says in text
-    assert "\n" not in text
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {},
-        {"method": "fedavg"},
-        {"method": "topk", "optimizer": "adamw"},
-        {"method": "topk", "optimizer": "sgd-nesterov"},
-        {"method": "fedavg", "optimizer": "sgd-nesterov", "momentum": 0.5},
-        {"method": "dgc", "local-steps": 1},
-        {"method": "rs-dgc-paper", "local-steps": 1},
-        {"method": "rs-dgc-static", "momentum-correction": 0},
-        {"method": "fedavg", "local-steps": 1, "momentum": 0, "server-momentum": 0.9},
-        {"method": "fedavg", "local-steps": 1, "server-momentum": 0.9},
-    ],
-)
-def test_settings_that_make_sense_are_not_named(given: dict[str, Any]) -> None:
-    assert not list(cautions(Settings.from_mapping({"evaluate-every": 50, **given})))
-
-
-@pytest.mark.parametrize(("rounds", "every", "named"), [(50, 1, 1), (49, 1, 0), (5000, 2, 0)])
-def test_scoring_after_every_step_of_a_long_run_is_named(
-    rounds: int, every: int, named: int
-) -> None:
-    given = {"method": "dgc", "local-steps": 1, "rounds": rounds, "evaluate-every": every}
-    texts = list(cautions(Settings.from_mapping(given)))
-    assert len(texts) == named
-    assert all("set evaluate-every=50" in text for text in texts)
-
-
-@pytest.mark.parametrize("method", ["rs-dgc", "fedavg", "dgc", "topk", "stc"])
-@pytest.mark.parametrize("length", [{"local-steps": 1}, {"local-steps": 5}, {"local-epochs": 2}])
-@pytest.mark.parametrize("momentum", ["auto", 0.5])
-@pytest.mark.parametrize("optimizer", ["sgd", "sgd-nesterov"])
-def test_the_remedies_silence_the_warnings(
-    method: str, length: dict[str, int], momentum: float | str, optimizer: str
-) -> None:
-    """Following each text's own words ends at settings without any warning."""
-    chosen = {"method": method, "momentum": momentum, "optimizer": optimizer}
-    given: dict[str, Any] = {**chosen, **length}
-    for _ in range(5):
-        texts = list(cautions(Settings.from_mapping(given)))
-        if not texts:
-            return
-        remedy = texts[0].partition(": set ")[2].partition(", or")[0]
-        pairs = re.findall(r"([a-z-]+)=([a-z0-9.]+)", remedy)
-        assert pairs, texts
-        given |= dict(pairs)
-    pytest.fail(f"{given}: {texts}")
-
-
-def test_the_run_logs_the_warning(
-    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    given = {"method": "fedavg", "budget": "1x", "local_steps": 1}
-    run(settings(data, tmp_path / "run", rounds=1, **given))
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert "rounds of one step" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -249,53 +145,3 @@ def test_what_differential_privacy_does_not_cover_is_named_with_a_remedy_that_he
     chosen = Settings.from_mapping({**given, "batch-norm": batch_norm})
     with pytest.raises(SettingError, match=words):
         _private_mean(chosen, ModelParts(model, batch_norm), tmp_path)
-
-
-@pytest.mark.parametrize("batch_norm", ["local", "local-statistics"])
-def test_batch_norm_that_does_nothing_is_named(batch_norm: str) -> None:
-    def texts(model: nn.Module) -> list[str]:
-        chosen = Settings.from_mapping({"batch-norm": batch_norm, "model": "small-cnn"})
-        return list(model_cautions(chosen, ModelParts(model, batch_norm), [(3, 8, 8)]))
-
-    head = nn.Linear(3, 2)
-    frozen = nn.BatchNorm2d(3).requires_grad_(requires_grad=False)
-    for model in (nn.Sequential(head), nn.Sequential(frozen, head)):
-        (text,) = texts(model)
-        assert text.startswith(
-            f"batch-norm={batch_norm} does nothing: model small-cnn has no batch"
-        )
-    assert not texts(nn.Sequential(nn.BatchNorm2d(3), head))
-    untracked = texts(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), head))
-    assert len(untracked) == (batch_norm == "local-statistics")
-
-
-@pytest.mark.parametrize(
-    ("given", "inputs", "says"),
-    [
-        ({"batch-norm": "group"}, [(3, 8, 8)], "batch-norm=group does nothing: model"),
-        ({"band-dropout": 0.2}, [(1, 8, 8)], "band-dropout=0.2 does nothing with one band"),
-        ({"band-dropout": 0.2}, [(1, 8, 8), (2, 8, 8)], ""),
-        ({"modality-dropout": 0.2}, [(3, 8, 8)], "modality-dropout=0.2 does nothing with one"),
-        ({"modality-dropout": 0.2}, [(3, 8, 8), (1, 8, 8)], ""),
-    ],
-)
-def test_what_does_nothing_with_a_model_is_named(
-    given: dict[str, Any], inputs: list[tuple[int, int, int]], says: str
-) -> None:
-    chosen = Settings.from_mapping(given)
-    # A network's own group normalization is not in place of anything.
-    model = nn.Sequential(nn.GroupNorm(1, 3), nn.Linear(3, 2))
-    texts = list(model_cautions(chosen, ModelParts(model), inputs))
-    assert bool(says) == len(texts)
-    assert "".join(texts).startswith(says)
-    replaced = replace_batch_norm(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(3, 2)))
-    group = Settings.from_mapping({"batch-norm": "group"})
-    assert not list(model_cautions(group, ModelParts(replaced, "group"), inputs))
-
-
-@pytest.mark.slow
-def test_the_run_logs_that_batch_norm_does_nothing(
-    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run(settings(data, tmp_path / "run", rounds=1, method="fedavg", batch_norm="local"))
-    assert "batch-norm=local does nothing: model small-cnn has no batch" in caplog.text
