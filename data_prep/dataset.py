@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,23 @@ class Dataset:
     def name(self) -> str:
         """Name of the data in reports."""
         return self.store.meta.name
+
+    def digest(self) -> str:
+        """Return a digest of what a run trains on and scores: 16 hexadecimal digits.
+
+        It covers the chips of the store, and which of them, with which labels, are in the splits of
+        which site; not where the data are.
+        """
+        digest = hashlib.blake2b(self.store.meta.id.encode(), digest_size=8)
+        for name in self.sites:
+            view = self.site(name)
+            parts = [name, *(self.partition.lacking.get(name, []) if self.partition else [])]
+            for split in SPLITS:
+                chips, labels = view.split(split)
+                parts.append(f"{split} {len(chips)}")
+                digest.update(chips.astype("<i8").tobytes() + labels.astype("<i8").tobytes())
+            digest.update(repr(parts).encode())
+        return digest.hexdigest()
 
     def site(self, which: int | str) -> SiteView:
         """Return a site by its number from 0, or by its name; DataError if there is no such.

@@ -15,7 +15,7 @@ from flwr.superlink.grid import InMemoryGrid
 from numpy.typing import NDArray
 
 from clients.model_parts import ModelParts
-from data_prep.dataset import open_data
+from data_prep.dataset import Dataset, open_data
 from fl_app.default_data import default_folder
 from fl_app.live.report_renewal import ReportRenewal
 from fl_app.live.status_file import StatusWriter
@@ -25,7 +25,8 @@ from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import agree_on_model
 from fl_app.run_summary import headline, summarize
 from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
-from fl_app.runs.inputs import RunInputs
+from fl_app.runs.inputs import INPUTS_FILE, RunInputs
+from fl_app.runs.own_code import check_code
 from fl_app.runs.records import SUMMARY_FILE, FrozenRecord, RunSummary
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
@@ -75,6 +76,8 @@ def run_federation(grid: Grid, active: ActiveRun) -> RunSummary:
     """Run the federation and write everything into its run folder but the report."""
     settings = active.settings
     add_code_dir(settings.code_dir)
+    if active.resumed:
+        check_code(active.folder, settings)
     record = active.recorded_data if active.resumed else None
     names = (record.modality_names if record else ()) or settings.modality_names
     code = ModelCode(settings.model, model_signature(settings.model))
@@ -185,29 +188,38 @@ def _record_start(
     record = None if frozen is None else FrozenRecord(frozen.digest.hex(), num_frozen)
     if active.resumed:
         active.check_model(spec, record)
+        if changed := active.changed_versions():
+            text = "this run goes on with %s: its result may not be that of one without a stop"
+            log(WARNING, text, changed)
+        # A full disk may have ended the run before this file was written.
+        if not (active.folder / INPUTS_FILE).exists() and (dataset := _own_data(active, sites)):
+            RunInputs.of(dataset.store).write(active.folder)
     else:  # the folder keeps the settings and the number of its first start
-        active.write_config(sites, spec, _data_path(active.settings), record)
-        _record_inputs(active, sites)
+        dataset = _own_data(active, sites)
+        digest = "" if dataset is None else dataset.digest()
+        active.write_config(sites, spec, _data_path(active.settings), record, digest)
+        if dataset is not None:
+            RunInputs.of(dataset.store).write(active.folder)
     if num_frozen:
         adapters = sum(layer.size for layer in spec.layers if is_adapter(layer.name))
         text = "%d parameters are trained and sent, %d of them in adapters; %d are frozen"
         log(INFO, text, spec.size, adapters, num_frozen)
 
 
-def _record_inputs(active: ActiveRun, sites: SiteManager) -> None:
-    """Write what using the model on imagery takes, where this machine has the run's data."""
+def _own_data(active: ActiveRun, sites: SiteManager) -> Dataset | None:
+    """Return the run's data, if this machine has them."""
     path = _data_path(active.settings)
     if not path:
-        return
+        return None
     try:
-        store = open_data(path, active.settings.modality_names).store
+        dataset = open_data(path, active.settings.modality_names)
     except DataError:  # a server of real sites need not have data there
-        return
+        return None
+    store = dataset.store
     own = {modality.name: modality for modality in modality_infos(store)}
     # A server of real sites may have other data by chance.
     known = all(own.get(modality.name) == modality for modality in sites.data.modalities)
-    if known and tuple(store.classes) == sites.data.classes:
-        RunInputs.of(store).write(active.folder)
+    return dataset if known and tuple(store.classes) == sites.data.classes else None
 
 
 def _num_frozen(parts: ModelParts) -> int:

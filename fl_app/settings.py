@@ -69,6 +69,8 @@ OPTIMIZER_DEFAULTS = {
 SGD_LEARNING_RATES = {"vgg16": 0.01, "vgg19": 0.01}
 """In place of SGD's, for models without normalization: at 0.05 training collapses."""
 
+_PATHS = ("data_dir", "out", "state_dir", "code_dir", "init_weights")
+
 _COMPLETE = "complete"
 """Key of the validation's context."""
 
@@ -503,7 +505,7 @@ class Settings(BaseModel):
             raise ValueError("write a number or a word: true and false are for switches")
         return value
 
-    @field_validator("data_dir", "out", "state_dir", "code_dir", "init_weights")
+    @field_validator(*_PATHS)
     @classmethod
     def _home_is_found(cls, value: str) -> str:
         # A shell does not expand the tilde of `data-dir=~/data`.
@@ -714,11 +716,11 @@ class Settings(BaseModel):
         """Return the file of weights to start from; None for the seed's initialization."""
         return Path(self.init_weights) if self.init_weights else None
 
-    def with_absolute_weights(self) -> Settings:
-        """Return the same settings with an absolute path of the initial weights."""
-        weights = self.initial_weights()
-        absolute = "" if weights is None else str(weights.absolute())
-        return self.model_copy(update={"init_weights": absolute})
+    def with_absolute_paths(self) -> Settings:
+        """Return the same settings with absolute paths, for processes that work elsewhere."""
+        paths = {name: getattr(self, name) for name in _PATHS}
+        absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path}
+        return self.model_copy(update=absolute)
 
     def scheme(self) -> rsdgc.Scheme:
         """Return how updates are cut and coded."""

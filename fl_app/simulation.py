@@ -26,7 +26,8 @@ from fl_app.live.terminal_view import run_display
 from fl_app.models.code_signature import packages_that_hide_ours
 from fl_app.prepared_model import check_modalities, prepare_model
 from fl_app.runs.lock import refuse_if_running
-from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE
+from fl_app.runs.own_code import check_code
+from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, RunConfig
 from fl_app.runs.replacement import check_replaceable, in_use, replacing
 from fl_app.runs.resumption import check_resumable, settings_to_resume
 from fl_app.settings import Settings
@@ -99,7 +100,7 @@ def run_simulation(
     """
     _check_machine(settings, cpus_per_site)
     # At once, because a run to resume or to compare with has recorded the absolute path.
-    settings = settings.with_absolute_weights()
+    settings = settings.with_absolute_paths()
     code_dir = Path(settings.code_dir).absolute()
     add_code_dir(code_dir)
     _check_folders(settings, force=force)
@@ -108,6 +109,8 @@ def run_simulation(
         print("preparing the built-in synthetic data, once", flush=True)
     data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
     dataset = open_data(data, settings.modality_names)
+    if settings.resume:
+        _check_same(settings, dataset)
     _check_feasible(settings, dataset)
     out = Path(settings.out).absolute() if settings.out else _free_run_folder(settings, dataset)
     # Absolute, because Flower's processes work in other folders.
@@ -121,13 +124,16 @@ def run_simulation(
         }
     )
     place = replacing(out) if force and not settings.resume else nullcontext()
+    saved = Checkpoints(out, 0, 1).rounds() if settings.resume else []
     with place, explain_interruption(lambda: what_stands(out, settings.rounds)):
         num_sites = len(dataset.sites)
         try:
             simulate(settings, num_sites=num_sites, cpus_per_site=cpus_per_site, title=title)
         except RunError as error:
-            # A complete run's report can be written again; one without a checkpoint starts anew.
-            if not Checkpoints(out, 0, 1).rounds():
+            # A complete run's report can be written again; one without a checkpoint starts anew,
+            # and one that was resumed and got no further would end so again.
+            rounds = Checkpoints(out, 0, 1).rounds()
+            if not rounds or (rounds == saved and not (out / SUMMARY_FILE).exists()):
                 raise
             raise RunError(f"{error}; {what_stands(out, settings.rounds)}") from error
         if not (out / SUMMARY_FILE).exists():
@@ -188,6 +194,19 @@ def _check_folders(settings: Settings, *, force: bool) -> None:
     probe_folder(out or home())
     if settings.state_dir:
         probe_folder(Path(settings.state_dir))
+
+
+def _check_same(settings: Settings, dataset: Dataset) -> None:
+    """Raise :class:`SettingError` if the run to resume was started with other code or data."""
+    folder = Path(settings.out)
+    check_code(folder, settings)
+    before = RunConfig.read(folder).data.digest  # empty in folders of older versions
+    if before and before != dataset.digest():
+        raise SettingError(
+            f"{dataset.path} is not what the run in {folder} was started on: its chips, labels or "
+            "sites have changed; name the same data with data-dir, or start a new run with another "
+            "out"
+        )
 
 
 def _check_feasible(settings: Settings, dataset: Dataset) -> None:

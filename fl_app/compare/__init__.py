@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.dataset import open_data
 from fl_app.compare.compare_page import write_page
 from fl_app.compare.method_pairs import SharedChips
 from fl_app.compare.pace import Pace
@@ -27,13 +28,13 @@ from fl_app.compare.trials import (
     with_equal_momentum,
 )
 from fl_app.interruption import explain_interruption
-from fl_app.runs.records import SUMMARY_FILE, RunSummary
+from fl_app.runs.records import SUMMARY_FILE, RunConfig, RunSummary
 from fl_app.runs.replacement import check_replaceable, in_use
 from fl_app.runs.resumption import FOLDERS, read_settings
 from fl_app.settings import Scalar, Settings
 from fl_app.simulation import run_simulation
 from rsdgc.durable import probe_folder
-from rsdgc.errors import RunError, SettingError
+from rsdgc.errors import DataError, RunError, SettingError
 
 __all__ = ["Trial", "compare", "trials_of"]
 
@@ -61,13 +62,14 @@ def compare(
         {
             trial: Settings.from_mapping(
                 {**each, "data-dir": str(data), "out": str(out / trial.folder)}
-            ).with_absolute_weights()
+            ).with_absolute_paths()
             for trial, each in chosen.items()
         }
     )
     # Before the first run: a folder that cannot be replaced must not end a comparison of hours.
     probe_folder(out)
-    left = [t for t, s in all_settings.items() if not _is_complete(out / t.folder, s)]
+    digest = _digest(data)
+    left = [t for t, s in all_settings.items() if not _is_complete(out / t.folder, s, digest)]
     for trial in left:
         if in_use(out / trial.folder):
             check_replaceable(out / trial.folder)
@@ -100,7 +102,19 @@ def _what_stands(out: Path, trials: Collection[Trial]) -> str:
     )
 
 
-def _is_complete(folder: Path, settings: Settings) -> bool:
+def _digest(data: Path) -> str:
+    """Return the data's digest; empty if they are not there, as where all runs are complete."""
+    try:
+        return open_data(data).digest()
+    except DataError:
+        return ""
+
+
+def _is_complete(folder: Path, settings: Settings, digest: str) -> bool:
+    """Return whether a folder has the run; SettingError if it has another one.
+
+    ``digest`` is that of the comparison's data; empty to compare nothing with it.
+    """
     if not (folder / SUMMARY_FILE).exists():
         return False
     old, new = (_with_momentum(each) for each in (read_settings(folder)[0], settings))
@@ -114,6 +128,12 @@ def _is_complete(folder: Path, settings: Settings) -> bool:
             remedy = f"set {key}={old[key]:g} for all methods, {remedy}"
         raise SettingError(
             f"{folder} holds a run with {key}={old[key]!r} instead of {new[key]!r}; {remedy}"
+        )
+    recorded = RunConfig.read(folder).data
+    if digest and recorded.digest and recorded.digest != digest:
+        raise SettingError(
+            f"{folder} holds a run on other data than {settings.data_dir} are now: {recorded.name} "
+            f"from {recorded.path}; choose another --out, or remove that folder"
         )
     return True
 

@@ -48,7 +48,7 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
             "own site.toml says; leave it out"
         )
     check_installed(settings.trackers)
-    settings = settings.with_absolute_weights()
+    settings = settings.with_absolute_paths()
     check_model(settings.model, settings.code_dir, settings.initial_weights())
     if in_use(folder):
         raise SettingError(

@@ -70,7 +70,9 @@ class WeightFile:
             ) from None
         except OSError as error:
             reason = "it does not exist" if not path.exists() else error.strerror or error
-            raise SettingError(f"weights {path} cannot be read ({reason})") from None
+            raise SettingError(
+                f"weights {path} cannot be read ({reason}): name the file where it is"
+            ) from None
         #: bands by modality, which is empty where the file does not name it; none if it names none
         self.bands = _parse_bands(metadata.get(BANDS, ""))
 

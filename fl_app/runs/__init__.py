@@ -6,6 +6,8 @@
     configuration, model and summary.
 ``resumption``
     Which run a folder holds, and with which settings it can be resumed.
+``own_code``
+    Whether the code that a run's settings name is the same as when it was started.
 ``lock``
     One server application at a time works in a run folder.
 ``replacement``

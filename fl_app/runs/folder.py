@@ -19,6 +19,7 @@ from fl_app.models.initial_weights import WeightMatch
 from fl_app.models.timm_models import PREFIX as TIMM
 from fl_app.models.weight_file import bands_metadata, write_tensors
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
+from fl_app.runs.own_code import code_signatures
 from fl_app.runs.records import (
     CONFIG_FILE,
     FrozenRecord,
@@ -35,7 +36,7 @@ from rsdgc.errors import RunFolderError, SettingError
 from strategies import SiteManager
 from strategies.sites import DataInfo, ModalityInfo
 
-PACKAGES = ("flwr", "torch", "torchvision", "numpy", "rasterio")
+PACKAGES = ("rsdgc", "flwr", "torch", "torchvision", "numpy", "rasterio")
 """Packages whose versions ``config.json`` records, because results depend on them."""
 
 MODEL_FILE = "model.safetensors"
@@ -58,9 +59,14 @@ class ActiveRun:
     """Whether the run was started before."""
 
     def write_config(
-        self, sites: SiteManager, spec: ModelSpec, data_path: str, frozen: FrozenRecord | None
+        self,
+        sites: SiteManager,
+        spec: ModelSpec,
+        data_path: str,
+        frozen: FrozenRecord | None,
+        data_digest: str = "",
     ) -> None:
-        """Write ``config.json``: all settings, the data, the layers, the versions."""
+        """Write ``config.json``: all settings, the data, the layers, the code, the versions."""
         data = sites.data
         RunConfig(
             settings=self.settings.to_mapping(),
@@ -73,6 +79,7 @@ class ActiveRun:
                 sites=sorted(sites.sites),
                 num_bands=data.bands,
                 chip_px=data.chip_px,
+                digest=data_digest,
                 modalities=list(data.modalities),
                 lacking={
                     site.name: list(sites.lacking(site))
@@ -82,11 +89,19 @@ class ActiveRun:
             ),
             layers=[LayerShape(layer.name, list(layer.shape)) for layer in spec.layers],
             frozen=frozen,
-            versions={
-                "python": platform.python_version(),
-                **{package: version(package) for package in _packages(self.settings)},
-            },
+            code=code_signatures(self.settings),
+            versions=_versions(self.settings),
         ).write(self.folder)
+
+    def changed_versions(self) -> str:
+        """Return which packages a resumed run now has in another version; empty if none."""
+        before = RunConfig.read(self.folder).versions
+        changed = [
+            f"{package} {now} instead of {before[package]}"
+            for package, now in _versions(self.settings).items()
+            if before.get(package, now) != now
+        ]
+        return ", ".join(changed)
 
     def check_model(self, spec: ModelSpec, frozen: FrozenRecord | None) -> None:
         """Raise :class:`SettingError` if a resumed run's model is another one than before."""
@@ -145,8 +160,12 @@ class ActiveRun:
         write_tensors(self.folder / ADAPTERS_FILE, changed, scale)
 
 
-def _packages(settings: Settings) -> tuple[str, ...]:
-    return (*PACKAGES, "timm") if settings.model.startswith(TIMM) else PACKAGES
+def _versions(settings: Settings) -> dict[str, str]:
+    packages = (*PACKAGES, "timm") if settings.model.startswith(TIMM) else PACKAGES
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class RunData:
     sites: list[str] = field(default_factory=list)
     num_bands: int = 0
     chip_px: int = 0
+    #: of the sites' chips, labels and splits (:meth:`data_prep.dataset.Dataset.digest`); empty
+    #: where the server has no data, and in folders of older versions
+    digest: str = ""
     #: in the order in which the model takes them; folders of older versions list none
     modalities: list[ModalityInfo] = field(default_factory=list)
     #: names of those that a site lacks, by site
@@ -98,6 +101,8 @@ class RunConfig:
     data: RunData  #: what the run was trained on
     layers: list[LayerShape] = field(default_factory=list)  #: of the model, in its order
     frozen: FrozenRecord | None = None  #: None where sites compare nothing
+    #: signatures of the code that settings name, by setting (:mod:`fl_app.runs.own_code`)
+    code: dict[str, str] = field(default_factory=dict)
     #: of Python and of the packages that the result depends on
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -119,7 +124,7 @@ class RunConfig:
         """Read ``config.json``, or raise :class:`RunFolderError` if it is missing or damaged."""
         path = folder / CONFIG_FILE
         settings = _parse_object(_read_text(path), str(path))
-        names = ("run_id", "data", "layers", "frozen", "versions")
+        names = ("run_id", "data", "layers", "frozen", "code", "versions")
         others = {name: settings.pop(name) for name in names if name in settings}
         return _to_record(TypeAdapter(cls), {"settings": settings, **others}, str(path))
 

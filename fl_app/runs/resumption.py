@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, RunConfig
-from fl_app.settings import Settings, parse_overrides
+from fl_app.settings import Scalar, Settings, parse_overrides
 from rsdgc.errors import RunFolderError, SettingError
 
 FOLDERS = frozenset({"data-dir", "out", "state-dir", "code-dir"})
@@ -18,6 +18,12 @@ MAY_CHANGE = FOLDERS | {
     *("site-names", "tracking"),
 }
 """Settings that a resumed run may change: they do not enter its result."""
+
+OF_THE_COMMAND = ("out", "resume", "site-names")
+"""Settings that the command decides by which a run is resumed."""
+
+WEIGHTS = "init-weights"
+"""Names a file that may be elsewhere, too; its content is compared when the model is built."""
 
 BEFORE_THE_SETTING = {
     "step-ahead": 0.0,
@@ -31,7 +37,7 @@ BEFORE_THE_SETTING = {
 def read_settings(folder: Path) -> tuple[Settings, int]:
     """Return the settings that a run was started with, and its number."""
     if not (folder / CONFIG_FILE).exists():
-        raise RunFolderError(f"{folder} holds no run to resume: it has no {CONFIG_FILE}")
+        raise RunFolderError(f"{folder} holds no run to resume: {_what_it_is(folder)}")
     config = RunConfig.read(folder)
     keys = set(Settings.keys())
     try:
@@ -56,15 +62,20 @@ def settings_to_resume(folder: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     first, _ = read_settings(folder)
     changes = parse_overrides(list(overrides))
-    fixed = [key for key in changes if key not in MAY_CHANGE - {"resume", "out", "site-names"}]
-    if fixed:
-        free = ", ".join(sorted(MAY_CHANGE - FOLDERS - {"resume", "site-names"}))
+    for key, value in changes.items():
+        if key in OF_THE_COMMAND:
+            reason = f"{key} is decided by the command that resumes the run"
+        elif not _may_change(key, first.to_mapping()[key], value):
+            reason = f"{key} enters the run's result, so it stays as it was"
+        else:
+            continue
+        free = ", ".join(sorted(MAY_CHANGE - FOLDERS - set(OF_THE_COMMAND)))
         raise SettingError(
-            f"{fixed[0]} enters the run's result, so it stays as it was: leave it out. A run that "
-            f"is resumed may change {free}, and its folders but out"
+            f"{reason}: leave it out. A run that is resumed may change {free}, and the paths of "
+            f"its folders but out, and of {WEIGHTS}"
         )
     values = {**first.to_mapping(), **changes, "out": str(folder), "resume": True}
-    settings = Settings.from_mapping(values)
+    settings = Settings.from_mapping(values).with_absolute_paths()
     check_resumable(settings)
     return settings
 
@@ -80,12 +91,30 @@ def check_resumable(settings: Settings) -> tuple[Path, int]:
     folder = Path(settings.out).absolute()
     first, run_id = read_settings(folder)
     if (folder / SUMMARY_FILE).exists():
-        raise RunFolderError(f"the run in {folder} is finished: there is nothing to resume")
+        raise RunFolderError(
+            f"the run in {folder} is finished: there is nothing to resume. To train its model "
+            f"further, start a new run with {WEIGHTS}={folder / 'model.safetensors'}"
+        )
     old, new = first.to_mapping(), settings.to_mapping()
     for key in old:
-        if key not in MAY_CHANGE and old[key] != new[key]:
+        if old[key] != new[key] and not _may_change(key, old[key], new[key]):
             raise SettingError(
                 f"{key} was {old[key]!r} when the run in {folder} was started and is "
                 f"{new[key]!r} now: resume with the same settings"
             )
     return folder, run_id
+
+
+def _may_change(key: str, before: Scalar, now: Scalar) -> bool:
+    """Return whether a resumed run may have another value of a setting."""
+    return key in MAY_CHANGE or (key == WEIGHTS and bool(before) and bool(now))
+
+
+def _what_it_is(folder: Path) -> str:
+    """Say why a path is not the folder of a run, and which one may be meant."""
+    if not folder.is_dir():
+        return "it is not a folder; name one that rsdgc simulate or server run has written"
+    runs = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}"))
+    if runs:
+        return f"it holds folders of runs, such as {runs[0]}; name one, or start the compare again"
+    return f"it has no {CONFIG_FILE}; name a folder that rsdgc simulate or server run has written"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from data_prep.dataset import WHOLE_SITE, Samples, open_data
 from data_prep.manifest import column
+from data_prep.partition import partition
 from data_prep.store import Store
 from rsdgc.errors import DataError, SettingError
 
@@ -45,6 +47,20 @@ def test_a_store_is_a_data_set_of_one_site(scenes_store: Store) -> None:
         data.site(1)
     with pytest.raises(SettingError, match="'tset' is not one of"):
         data.site(WHOLE_SITE).split("tset")
+
+
+def test_a_digest_tells_data_apart_wherever_they_are(scenes_store: Store, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(scenes_store.path, store)
+    assert open_data(store).digest() == open_data(scenes_store.path).digest()
+    how = {"a": (2, 0), "b": (2, 0), "seed": (2, 1), "sites": (3, 0)}
+    for name, (sites, seed) in how.items():
+        partition(store, tmp_path / name, sites=sites, scheme="iid", seed=seed)
+    digests = {name: open_data(tmp_path / name).digest() for name in how}
+    assert digests["a"] == digests["b"]
+    assert len({*digests.values(), open_data(store).digest()}) == 4
+    (modality, *_) = open_data(store).store.meta.modalities
+    assert open_data(store, [modality.name]).digest() == open_data(store).digest()
 
 
 def test_open_data_refuses_other_folders(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,11 @@ import pytest
 from flwr.app import Message
 
 import strategies.checkpoints
-from fl_app import client_app
+from data_prep.partition import partition
+from fl_app import client_app, simulation
+from fl_app.runs.inputs import RunInputs
 from fl_app.runs.resumption import check_resumable, read_settings
+from fl_app.settings import Settings
 from rsdgc.errors import RunError, SettingError
 from strategies import messages
 from strategies.checkpoints import Checkpoint, Checkpoints
@@ -275,3 +281,67 @@ def test_a_model_that_has_other_layers_now_is_not_resumed(
     with pytest.raises(SettingError, match=r"small-cnn .* layer 'stem.running_var' of shape 32"):
         resume(data, tmp_path / "run")
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == kept
+
+
+def resume_as_a_command(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    def simulate(chosen: Settings, *, num_sites: int, **_: Any) -> None:
+        serve(grid(chosen, nodes=num_sites, run_id=8), chosen, 8)
+
+    monkeypatch.setattr(simulation, "simulate", simulate)
+    client_app.opened_sites.clear()
+    simulation.resume_simulation(folder, list(words), cpus_per_site=1)
+
+
+def test_a_run_goes_on_with_the_same_data_wherever_they_are(
+    data: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "after")
+    others = {"seed": {"seed": 4}, "sites": {"sites": 2}}
+    for name, how in others.items():
+        partition(data.parent / "store", tmp_path / name, **{"sites": 3, "scheme": "iid", **how})
+        with pytest.raises(SettingError, match=f"{name} is not what the run in .*/run was started"):
+            resume_as_a_command(tmp_path / "run", monkeypatch, f"data-dir={tmp_path / name}")
+    shutil.copytree(data.parent / "store", tmp_path / "store")
+    shutil.copytree(data, tmp_path / "data")
+    resume_as_a_command(tmp_path / "run", monkeypatch, f"data-dir={tmp_path / 'data'}")
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_another_version_of_a_package_is_named(
+    data: Path, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "after")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["versions"]["rsdgc"] == version("rsdgc")
+    now = config["versions"]["torch"]
+    config["versions"] |= {"torch": "1.4.0", "numpy": config["versions"]["numpy"]}
+    path.write_text(json.dumps(config))
+    resume(data, tmp_path / "run")
+    assert f"this run goes on with torch {now} instead of 1.4.0: its result" in caplog.text
+    assert "numpy" not in caplog.text
+
+
+def test_what_the_model_needs_on_imagery_is_written_though_the_disk_was_full(
+    data: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_is_full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    chosen = settings(data, tmp_path / "run", **CHOSEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunInputs, "write", disk_is_full)
+        with pytest.raises(OSError, match="No space"):
+            run(chosen)
+    resume(data, tmp_path / "run")
+    assert (tmp_path / "run" / "inputs.json").read_text() == (whole / "inputs.json").read_text()
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_a_run_whose_checkpoints_are_unusable_is_not_said_to_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_a_run(settings(data, tmp_path / "run", **CHOSEN), "after")
+    (tmp_path / "run" / "history.jsonl").unlink()
+    with pytest.raises(RunError, match=r"can be used.* start a new run with another out$"):
+        resume_as_a_command(tmp_path / "run", monkeypatch)

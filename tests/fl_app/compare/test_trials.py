@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from data_prep.partition import partition
 from fl_app import simulation
 from fl_app.cli import app
 from fl_app.compare import compare, trials_of
@@ -245,6 +246,10 @@ def test_a_comparison_resumes_where_it_stopped(
     assert (out / "compare.svg").exists()
     with pytest.raises(SettingError, match="holds a run with rounds=2 instead of 3"):
         compare(data, out, trials_of(["stc"], ["10x"], [0]), {**COMMON, "rounds": 3})
+    other = tmp_path / "other"
+    partition(data.parent / "store", other, sites=3, scheme="iid", seed=5)
+    with pytest.raises(SettingError, match=r"rs-dgc_10x_seed0 holds a run on other data than .*/o"):
+        compare(other, out, both, COMMON)
     summary = out / "stc_10x_seed0" / "summary.json"
     lost = {"error at the site": 3}
     summary.write_text(json.dumps({**json.loads(summary.read_text()), "refused": lost}))

@@ -114,7 +114,9 @@ def test_records_are_written_as_they_were_read(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["data"].pop("modalities") == []
     assert config["data"].pop("lacking") == {}
+    assert config["data"].pop("digest") == ""
     assert config.pop("frozen") is None
+    assert config.pop("code") == {}
     assert json.dumps(config, indent=1) == (OLD_RUN / "config.json").read_text()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary.pop("server_momentum") is None
