@@ -88,6 +88,8 @@ def check_site(config: SiteConfig) -> Iterator[CheckResult]:
     yield check_disk(config.state_dir, config.min_free_gb, remedy)
     remedy = "make a store of this site's archive: rsdgc ingest"
     yield _run_check("data", lambda: describe_data(config), remedy)
+    if config.init_weights is not None:
+        yield _run_check("weights", lambda: _describe_weights(config))
     yield check_code(config.code_dir)
     yield check_gpu()
 
@@ -365,6 +367,14 @@ def describe_data(config: SiteConfig) -> str:
         f"{num_train} chips to train on, {num_test} to test on, "
         f"{len(store.classes)} classes, {store.num_bands} bands ({modalities})"
     )
+
+
+def _describe_weights(config: SiteConfig) -> str:
+    """Return the size of the site's own copy of initial weights; a run would go on without it."""
+    from fl_app.models.weight_file import WeightFile  # noqa: PLC0415  # imports torch
+
+    assert config.init_weights is not None
+    return f"{len(WeightFile(config.init_weights).entries)} entries in {config.init_weights}"
 
 
 def check_gpu() -> CheckResult:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import socket
 import ssl
 import time
 from contextlib import suppress
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 from rsdgc.errors import RunError, SettingError
 
@@ -123,6 +126,38 @@ class Endpoint:
             seconds = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
             expires = datetime.fromtimestamp(seconds, UTC)
         return ServerReply(response.status, clock_ahead_s, expires)
+
+
+def refuse_taken_port(host: str, port: int, remedy: str) -> None:
+    """Raise :class:`RunError`, with a remedy, if this machine cannot listen at an address.
+
+    Flower would end with many lines, or as if the server had refused the site.
+    """
+    errors = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            if error := _bind_error(socket.socket(family, kind, protocol), address):
+                errors.append(error)
+    except OSError as error:  # no such name, or no IPv6 at all
+        found, errors = [], [error]
+    taken = [error for error in errors if error.errno == errno.EADDRINUSE]
+    # A name may have an address of a kind that this machine does not use.
+    if taken or len(errors) >= max(1, len(found)):
+        first = (taken or errors)[0]
+        reason = first.strerror or str(first)
+        raise RunError(f"cannot listen on {host}, port {port} ({reason}): {remedy}")
+
+
+def _bind_error(probe: socket.socket, address: Any) -> OSError | None:
+    with probe:
+        # As servers do: connections of one that has just ended are in no one's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error
+    return None
 
 
 def clock_ahead(sent_s: float, server_s: float, received_s: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from fl_app.runs.lock import lock_holder
 from fl_app.runs.records import TRAFFIC_FILE, RunConfig, RunSummary
 from fl_app.runs.replacement import in_use
 from fl_app.runs.resumption import settings_to_resume
-from fl_app.settings import Settings, merge_options
+from fl_app.settings import Settings, merge_options, parse_overrides
 from fl_app.tracking import check_installed
 from rsdgc.durable import replace_text
 from rsdgc.errors import RunError, SettingError
@@ -38,15 +39,11 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     ``options`` and, as ``key=value``, ``overrides``; ``min-sites`` is by default the number of
     registered sites.
     """
-    folder = config.runs_dir / out
+    folder = run_folder(config, out)
     own = {"code-dir": str(config.code_dir), "site-names": "registered"}
     given = {**own, **merge_options(overrides, {**options, "out": str(folder)})}
     settings = Settings.from_mapping(given)
-    if settings.state_dir:
-        raise SettingError(
-            f"state-dir={settings.state_dir} changes nothing: each site keeps its state where its "
-            "own site.toml says; leave it out"
-        )
+    _refuse_state_dir(settings.state_dir)
     check_installed(settings.trackers)
     settings = settings.with_absolute_paths()
     check_model(settings.model, settings.code_dir, settings.initial_weights())
@@ -62,7 +59,35 @@ def run(config: ServerConfig, out: str, overrides: list[str], options: Mapping[s
     if "min-sites" not in given:
         settings = settings.model_copy(update={"min_sites": len(sites)})
     _say_who_is_busy(flower, config)
-    _submit_and_follow(flower, settings)
+    _submit_and_follow(flower, config, settings)
+
+
+def run_folder(config: ServerConfig, out: str) -> Path:
+    """Return the run folder of a name, or of a path; :class:`SettingError` if it can be no run's.
+
+    A run in a folder that holds ``runs-dir``, or is it, would be beside the folders of all others.
+    """
+    folder = Path(os.path.normpath(config.runs_dir / out))
+    if Path(os.path.normpath(config.runs_dir)).is_relative_to(folder):
+        raise SettingError(
+            f"--out {shlex.quote(out)} is {folder}, which holds the folders of all runs: give a "
+            "name of its own"
+        )
+    return folder
+
+
+def run_name(config: ServerConfig, folder: Path) -> str:
+    """Return the word by which a command finds a run: its name in ``runs-dir``, or its path."""
+    runs_dir = os.path.normpath(config.runs_dir)
+    return str(folder.relative_to(runs_dir) if folder.is_relative_to(runs_dir) else folder)
+
+
+def _refuse_state_dir(state_dir: object) -> None:
+    if state_dir:
+        raise SettingError(
+            f"state-dir={state_dir} changes nothing: each site keeps its state where its own "
+            "site.toml says; leave it out"
+        )
 
 
 def resume(
@@ -77,6 +102,7 @@ def resume(
     """
     folder = config.runs_dir / folders_by_run(config.runs_dir).get(out, out)
     settings = settings_to_resume(folder, overrides)
+    _refuse_state_dir(parse_overrides(overrides).get("state-dir"))
     check_installed(settings.trackers)
     changes: dict[str, Any] = {"site_names": "registered"}
     if min_sites is not None:
@@ -85,7 +111,7 @@ def resume(
     flower = connect(config)
     _end_previous_attempt(flower, folder)
     _say_who_is_busy(flower, config)
-    _submit_and_follow(flower, settings)
+    _submit_and_follow(flower, config, settings)
 
 
 def overview(config: ServerConfig) -> dict[str, Any]:
@@ -111,7 +137,7 @@ def watch(config: ServerConfig, wanted: str | None = None) -> None:
         print(f"run {label(flower_run.run_id, folders)}: {flower_run.description}", flush=True)
     if chosen is not None:
         print(f"following run {label(chosen, folders)}", flush=True)
-        _follow(flower, chosen)
+        _follow(flower, config, chosen)
 
 
 def stop(config: ServerConfig, wanted: str | None = None) -> FlowerRun:
@@ -221,19 +247,19 @@ def _stop(flower: FlowerCli, run_id: str) -> None:
             raise
 
 
-def _submit_and_follow(flower: FlowerCli, settings: Settings) -> None:
+def _submit_and_follow(flower: FlowerCli, config: ServerConfig, settings: Settings) -> None:
     run_id = flower.submit(settings)
     print(f"run {run_id}: started; it continues if you leave this command", flush=True)
-    _follow(flower, run_id)
+    _follow(flower, config, run_id)
 
 
-def _follow(flower: FlowerCli, run_id: str) -> None:
+def _follow(flower: FlowerCli, config: ServerConfig, run_id: str) -> None:
     """Print a run's log to its end, and raise :class:`RunError` if it did not complete."""
     with run_display() as display:
         display.stage(f"following run {run_id}")
         log = flower.follow(run_id, times=True, show=display.show)
     # A run that ends early has no folder, and so nothing to continue.
-    name = shlex.quote(Path(log.folder).name)
+    name = shlex.quote(run_name(config, Path(log.folder)))
     how_to_resume = f"; continue it with rsdgc server resume {name}" if log.folder else ""
     try:
         ended = flower.outcome(run_id)

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from fl_app.deploy.checks import check_certificate
 from fl_app.deploy.credentials import fingerprint, read_public
+from fl_app.deploy.endpoint import refuse_taken_port
 from fl_app.deploy.party_config import ServerConfig, check_site_name, split_address
 from fl_app.flower.command import FlowerCli
 from fl_app.flower.superlink import CONNECTION, flower_environment, starter, write_connection
@@ -58,6 +59,7 @@ def start_superlink(config: ServerConfig) -> NoReturn:
             "its owner"
         ) from None
     host, port = split_address(config.listen)
+    refuse_taken_port(host, port, "end what listens there, or set another listen in server.toml")
     command = [
         *starter("flower-superlink"),
         *("--host", host, "--port", str(port)),

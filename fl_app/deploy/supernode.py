@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from clients.state_cleanup import FoundState, find_states
 from fl_app.deploy.checks import check_clock, describe_data
 from fl_app.deploy.credentials import fingerprint, read_private, read_secret
-from fl_app.deploy.endpoint import UntrustedServerError
+from fl_app.deploy.endpoint import UntrustedServerError, refuse_taken_port
 from fl_app.deploy.party_config import SiteConfig
 from fl_app.deploy.site_app import (
     LOCK_TIMEOUT_S,
@@ -150,6 +150,8 @@ def start(config: SiteConfig, *, with_app: bool = True, listen: str = LOOPBACK) 
             reason = "the server must notice that the last node is gone"
             print(f"waiting {wait_s:.0f} s: {reason}", flush=True)
             time.sleep(wait_s)
+        remedy = "set another port in site.toml; every site on a machine needs its own"
+        refuse_taken_port(listen, config.port, remedy)
         secret = _make_secret(config) if with_app else app_secret(config)
         words = command(config, secret, listen)
         node = LOOPBACK if listen in ("0.0.0.0", "::") else listen  # noqa: S104

@@ -17,6 +17,7 @@ import pytest
 
 from fl_app.deploy.party_config import SiteConfig, read_site
 from fl_app.deploy.provision import Federation, init_federation
+from fl_app.flower.superlink import free_ports
 from tests.deployment.parties import edit
 from tests.federation import make_data
 
@@ -87,6 +88,7 @@ def site(federation: Federation, store: Path, tmp_path: Path) -> Callable[[int],
             data_dir=str(store),
             state_dir=str(tmp_path / "state"),
             node_dir=str(tmp_path / "node"),
+            port=free_ports(1)[0],
             min_free_gb=0.001,
         )
         return read_site(path)

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from fl_app.deploy.checks import (
     CheckResult,
@@ -151,6 +153,19 @@ def test_a_site_without_data_or_key(
     text = format_table([*results.values()])
     assert "FAILED   data" in text
     assert "→ make a store of this site's archive: rsdgc ingest" in text
+
+
+def test_a_sites_own_weights_are_read(
+    federation: Federation, site: Configure, serve: Callable[..., int], tmp_path: Path
+) -> None:
+    config = site(serve(federation.folder / "server"))
+    assert "weights" not in by_subject(check_site(config))
+    config = config.model_copy(update={"init_weights": tmp_path / "w.safetensors"})
+    result = by_subject(check_site(config))["weights"]
+    assert (result.status, "does not exist" in result.detail) == ("FAILED", True)
+    save_file({"head.weight": np.zeros((2, 3), np.float32)}, tmp_path / "w.safetensors")
+    result = by_subject(check_site(config))["weights"]
+    assert (result.status, result.detail[:9]) == ("ok", "1 entries")
 
 
 @pytest.fixture

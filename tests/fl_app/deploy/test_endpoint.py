@@ -1,7 +1,8 @@
-"""What one reply of a server tells about the clocks of both machines."""
+"""What one reply of a server tells about the clocks of both machines; and ports that are taken."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from math import floor
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_app.deploy.checks import MAX_AHEAD_S, check_clock
-from fl_app.deploy.endpoint import Endpoint, clock_ahead
+from fl_app.deploy.endpoint import Endpoint, clock_ahead, refuse_taken_port
 from fl_app.deploy.provision import Federation
+from rsdgc.errors import RunError
 
 DELAYS_S = st.floats(0.0, 30.0)
 
@@ -44,3 +46,17 @@ def test_a_slow_reply_is_no_wrong_clock(federation: Federation, serve: Callable[
     port = serve(server, slow_s=MAX_AHEAD_S + 1.5)
     reply = Endpoint("127.0.0.1", port, server / "ca.crt").health()
     assert reply.clock_ahead_s == 0.0
+
+
+def test_a_port_that_is_taken_is_refused_with_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            with pytest.raises(RunError, match=rf"listen on {host}, port {port} \(Add.*\): move$"):
+                refuse_taken_port(host, port, "move")
+    refuse_taken_port("127.0.0.1", port, "move")
+    refuse_taken_port("localhost", port, "move")
+    with pytest.raises(RunError, match=r"cannot listen on 203\.0\.113\.7, port .*: move$"):
+        refuse_taken_port("203.0.113.7", port, "move")  # an address of no machine
+    with pytest.raises(RunError, match=r"listen on no-such-host\.invalid, port"):
+        refuse_taken_port("no-such-host.invalid", port, "move")

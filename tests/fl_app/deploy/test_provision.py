@@ -37,6 +37,7 @@ from fl_app.deploy.provision import (
 )
 from rsdgc.errors import SettingError
 from tests.command import rsdgc
+from tests.deployment.parties import edit
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -325,11 +326,28 @@ def test_the_configuration_is_read_as_it_was_made(federation: Federation) -> Non
     [
         ('server = "nowhere"', "write host:port"),
         ('server = "x:99999"', "write host:port"),
-        ("port = 0", "port: "),
+        (
+            'server = "https://fl.example.org:443"',
+            "'https://fl.* a DNS name or an IP address",
+        ),
+        ('server = "fl example:443"', "'fl example:443' is not an address: write host:port, with"),
+        ('server = "::1:443"', "IPv6 address in brackets"),
+        ('server = "[::1:443"', "IPv6 address in brackets"),
+        ('server = "[fl.example.org]:443"', "IPv6 address in brackets"),
+        ("port = 0", r"port: .* \(it is 0\)$"),
+        ("port = true", "port: true is neither a number nor a text"),
         ("gpu-share = 0", "gpu-share: .* greater than 0"),
-        ("gpu-share = 1.5", "gpu-share: .* less than or equal to 1"),
-        ('colour = "red"', "colour: is not a setting of site.toml"),
+        ("gpu-share = 1.5", r"gpu-share: .* less than or equal to 1 \(it is 1.5\)$"),
+        ("gpu-share = true", "gpu-share: true is neither"),
+        ("min-free-gb = false", "min-free-gb: false is neither"),
+        ('colour = "red"', "colour: is not a setting of site.toml: leave it out"),
+        ('stat-dir = "s"', "stat-dir: is not a setting of site.toml; did you mean 'state-dir'"),
+        ("rounds = 4", "rounds: is not .*, but of a run: give it to rsdgc server run"),
         ("data-dir = '/a \"b\"'", "quotes"),
+        ('data-dir = ""', "data-dir: it is empty: write a path"),
+        ('init-weights = " "', "init-weights: it is empty: write a path"),
+        ("state-dir = 3", "state-dir: 3 is not a path: write a text in quotes"),
+        ('code-dir = "~no-such-user/code"', "home folder of ~no-such-user/code is not known"),
         ('name = "a b"', "is not a site name"),
         ("name = ", "is not TOML"),
     ],
@@ -344,6 +362,53 @@ def test_a_wrong_configuration_is_one_clear_line(
     with pytest.raises(SettingError, match=message) as caught:
         read_site(path)
     assert "\n" not in str(caught.value) or "TOML" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('names = ["fl.example.org", "a b"]', "names.1: 'a b' is neither a DNS name nor an IP"),
+        ("names = []", "names: .* at least 1"),
+        ('listen = "all:8000:1"', "listen: 'all:8000:1' is not an address"),
+        ('runs-dir = ""', "runs-dir: it is empty"),
+    ],
+)
+def test_a_wrong_configuration_of_the_server_is_one_clear_line(
+    federation: Federation, line: str, message: str
+) -> None:
+    path = federation.folder / "server" / "server.toml"
+    key = line.split(" ", maxsplit=1)[0]
+    kept = [row for row in path.read_text().splitlines() if not row.startswith(f"{key} = ")]
+    path.write_text("\n".join([*kept, line]))
+    for read in (read_server, read_party):
+        with pytest.raises(SettingError, match=message):
+            read(path)
+
+
+def test_the_file_of_another_party_is_named_as_such(federation: Federation) -> None:
+    site, server = (
+        federation.folder / "sites" / "alpha" / "site.toml",
+        federation.folder / "server" / "server.toml",
+    )
+    with pytest.raises(SettingError, match=r"is a server's file: name this machine's site.toml"):
+        read_site(server)
+    with pytest.raises(SettingError, match=r"is a site's file: name this machine's server.toml"):
+        read_server(site)
+    # A server's file that lacks a line is still a server's.
+    rows = server.read_text().splitlines()
+    server.write_text("\n".join(row for row in rows if not row.startswith("listen")))
+    with pytest.raises(SettingError, match="listen: is missing: add the line"):
+        read_party(server)
+
+
+@pytest.mark.parametrize("address", ["[::1]:443", "10.0.0.7:8443", "rsdgc_server:8000", "a.b:1"])
+def test_addresses_of_every_kind_are_taken(federation: Federation, address: str) -> None:
+    path = federation.folder / "sites" / "alpha" / "site.toml"
+    edit(path, server=address, data_dir="~/archive of 2024, ä=b", state_dir="state")
+    config = read_site(path)
+    assert config.server == address
+    assert config.data_dir == Path("~/archive of 2024, ä=b").expanduser()
+    assert config.state_dir == path.parent / "state"
 
 
 def test_an_open_key_is_refused(federation: Federation) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from fl_app.deploy import party_config, run_commands
 from fl_app.deploy.party_config import ServerConfig
-from fl_app.deploy.run_commands import choose_run, folders_by_run, label
+from fl_app.deploy.run_commands import choose_run, folders_by_run, label, run_folder, run_name
 from fl_app.flower.command import FlowerRun
 from fl_app.runs.lock import lock_run
+from fl_app.runs.records import RunConfig, RunData
+from fl_app.settings import Settings
 from rsdgc.errors import RunError, SettingError
 from tests.command import rsdgc
 
@@ -67,6 +69,30 @@ def test_where_sites_keep_their_state_is_not_the_servers_to_say(tmp_path: Path) 
     with pytest.raises(SettingError, match=r"state-dir=/srv/state changes nothing: .*site\.toml"):
         run_commands.run(config, "spring", ["state-dir=/srv/state"], {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_does_not_take_the_folder_of_all_runs(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(runs_dir=tmp_path / "runs", code_dir=tmp_path)
+    for out in ("", ".", "..", "spring/..", str(tmp_path)):
+        with pytest.raises(SettingError, match="which holds the folders of all runs: give a name"):
+            run_commands.run(config, out, [], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_is_told_that_sites_decide_where_their_state_is(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(runs_dir=tmp_path, code_dir=tmp_path)
+    (tmp_path / "spring").mkdir()
+    first = Settings.from_mapping({}).to_mapping()
+    RunConfig(settings=first, run_id=3, data=RunData(name="made up")).write(tmp_path / "spring")
+    with pytest.raises(SettingError, match=r"state-dir=/srv/state changes nothing: .*site\.toml"):
+        run_commands.resume(config, "spring", ["state-dir=/srv/state"])
+
+
+@pytest.mark.parametrize("out", ["spring", "2026/spring", "../elsewhere/spring"])
+def test_the_name_of_a_run_leads_to_its_folder(tmp_path: Path, out: str) -> None:
+    config: Any = SimpleNamespace(runs_dir=tmp_path / "runs")
+    folder = run_folder(config, out)
+    assert config.runs_dir / run_name(config, folder) == folder
 
 
 def test_the_command_that_continues_a_run_can_be_copied(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""The server's certificate has expired: what each party is told, and that the remedy helps."""
+"""What keeps a server from starting, and that the remedy helps: its certificate, its port."""
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from fl_app.deploy.credentials import issue_server_certificate
 from fl_app.deploy.endpoint import UntrustedServerError
 from fl_app.deploy.party_config import SiteConfig, read_server
 from fl_app.deploy.provision import Federation, renew_certificate
-from rsdgc.errors import SettingError
+from rsdgc.errors import RunError, SettingError
+from tests.deployment.parties import edit
 
 
 @pytest.fixture
@@ -43,3 +46,23 @@ def test_a_site_says_that_the_servers_certificate_has_expired(
     with pytest.raises(UntrustedServerError, match="certificate has expired"):
         supernode.start(config)
     assert supernode.read_record(config) is None
+
+
+def test_a_server_whose_port_another_program_has_does_not_start(
+    federation: Federation, tmp_path: Path
+) -> None:
+    path = federation.folder / "server" / "server.toml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        folders = {"state_dir": str(tmp_path / "state"), "runs_dir": str(tmp_path / "runs")}
+        edit(path, listen=address, **folders)
+        other.settimeout(20)
+
+        def answer() -> None:
+            other.accept()[0].close()
+
+        closing = threading.Thread(target=answer)
+        closing.start()  # it answers, but is no server of ours
+        with pytest.raises(RunError, match=r"cannot listen on 127.* set another listen in server"):
+            server_link.start_superlink(read_server(path))
+        closing.join()

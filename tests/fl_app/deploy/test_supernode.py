@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -208,6 +209,16 @@ def test_a_node_that_was_refused_leaves_the_record_as_it_was(
     with pytest.raises(RunError, match="did not admit site alpha"):
         supernode.start(config)
     assert supernode.read_record(config) == before
+
+
+def test_a_port_that_is_taken_is_not_called_a_refusal_of_the_server(
+    node: Callable[[str], SiteConfig],
+) -> None:
+    config = node(JOINS)
+    taken = pytest.raises(RunError, match=rf"port {config.port} .*: set another port in site.toml")
+    with socket.create_server(("127.0.0.1", config.port)), taken:
+        supernode.start(config)
+    assert supernode.read_record(config) is None
 
 
 def test_flower_is_given_what_the_site_has_of_its_own(
