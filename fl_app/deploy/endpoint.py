@@ -133,14 +133,13 @@ def refuse_taken_port(host: str, port: int, remedy: str) -> None:
 
     Flower would end with many lines, or as if the server had refused the site.
     """
-    errors = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
-            if error := _bind_error(socket.socket(family, kind, protocol), address):
-                errors.append(error)
-    except OSError as error:  # no such name, or no IPv6 at all
+    except OSError as error:  # no such name
         found, errors = [], [error]
+    else:
+        attempts = [_bind_error(family, address) for family, _, _, _, address in found]
+        errors = [error for error in attempts if error is not None]
     taken = [error for error in errors if error.errno == errno.EADDRINUSE]
     # A name may have an address of a kind that this machine does not use.
     if taken or len(errors) >= max(1, len(found)):
@@ -149,14 +148,14 @@ def refuse_taken_port(host: str, port: int, remedy: str) -> None:
         raise RunError(f"cannot listen on {host}, port {port} ({reason}): {remedy}")
 
 
-def _bind_error(probe: socket.socket, address: Any) -> OSError | None:
-    with probe:
-        # As servers do: connections of one that has just ended are in no one's way.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+def _bind_error(family: int, address: Any) -> OSError | None:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: connections of one that has just ended are in no one's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        except OSError as error:
-            return error
+    except OSError as error:
+        return error
     return None
 
 
