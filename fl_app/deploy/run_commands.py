@@ -104,6 +104,7 @@ def resume(
     settings = settings_to_resume(folder, overrides)
     _refuse_state_dir(parse_overrides(overrides).get("state-dir"))
     check_installed(settings.trackers)
+    check_model(settings.model, settings.code_dir, settings.initial_weights())
     changes: dict[str, Any] = {"site_names": "registered"}
     if min_sites is not None:
         changes["min_sites"] = min_sites

@@ -1,6 +1,6 @@
-"""The code of a user's own that a run takes: its signatures, and whether they are the same later.
+"""The user's own code that a run uses: its signatures, and whether it has changed since.
 
-A run that goes on with another network, indicator or rule than it began with is not one run.
+A run that goes on with another network, indicator, or rule than it began with is not one run.
 Settings that name code of this project are left out: what another version of it may change is
 checked by the layers of the model, and by each checkpoint.
 """

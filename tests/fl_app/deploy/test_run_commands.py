@@ -88,6 +88,16 @@ def test_a_resumed_run_is_told_that_sites_decide_where_their_state_is(tmp_path: 
         run_commands.resume(config, "spring", ["state-dir=/srv/state"])
 
 
+def test_a_run_whose_network_is_gone_is_not_resumed(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(runs_dir=tmp_path, code_dir=tmp_path)
+    (tmp_path / "spring").mkdir()
+    given = {"model": "gone_since:build", "code-dir": str(tmp_path)}
+    first = Settings.from_mapping(given).to_mapping()
+    RunConfig(settings=first, run_id=3, data=RunData(name="made up")).write(tmp_path / "spring")
+    with pytest.raises(SettingError, match="gone_since"):
+        run_commands.resume(config, "spring", [])
+
+
 @pytest.mark.parametrize("out", ["spring", "2026/spring", "../elsewhere/spring"])
 def test_the_name_of_a_run_leads_to_its_folder(tmp_path: Path, out: str) -> None:
     config: Any = SimpleNamespace(runs_dir=tmp_path / "runs")
