@@ -195,13 +195,14 @@ class _Step:
         losses = []
         for chips, y in parts:
             single = single_chip(self._model) if len(y) == 1 else nullcontext()
-            with single, self.precision.forward():
-                # In float32: a softmax of bfloat16 logits has two or three digits.
-                logits = self._model(*format_chips(chips, self._model))
-                loss = self._loss(logits.float(), y)
-            if len(parts) > 1:
-                loss = loss * (len(y) / sum(len(labels) for _, labels in parts))
-            self.precision.backward(loss)
+            with single:  # the way back, too, where activation checkpoints compute layers again
+                with self.precision.forward():
+                    # In float32: a softmax of bfloat16 logits has two or three digits.
+                    logits = self._model(*format_chips(chips, self._model))
+                    loss = self._loss(logits.float(), y)
+                if len(parts) > 1:
+                    loss = loss * (len(y) / sum(len(labels) for _, labels in parts))
+                self.precision.backward(loss)
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 

@@ -1,4 +1,4 @@
-"""A network, tried on chips of zeros, so that a mistake is one line before the run.
+"""A network, tried on a few chips, so that a mistake is one line before the run.
 
 It would otherwise be a failure at every site in the middle of the first round.
 """
@@ -36,10 +36,11 @@ class NetworkError(SettingError):
 
 
 def try_network(name: str, model: nn.Module, shapes: Sequence[Shape], num_classes: int) -> None:
-    """Refuse a network that does not map chips of zeros to logits, or cannot be trained.
+    """Refuse a network that does not map chips to logits, or cannot be trained.
 
-    Two chips go through it in evaluation mode and, with their gradient, in training mode; then a
-    single one in both, which may be the last of a split. The network is left as it was, but for
+    Two chips of noise, as normalization makes chips, go through it in evaluation mode and, with
+    their gradient, in training mode; then a single one of zeros in both, which may be the last of
+    a split. The network is left as it was, but for
     lazy layers, which take their sizes from the first chips, and for its memory format
     (:mod:`clients.memory_format`).
 
@@ -173,12 +174,14 @@ def _try_modes(
         format_weights(model)
         model.train(mode == "training")
         inputs = " and ".join(str((chips, *shape)) for shape in shapes)
+        fixed = {key: p for key, p in model.named_parameters() if not p.requires_grad}
+        writes = {key: p._version for key, p in fixed.items()}  # noqa: SLF001
         try:
             # As a site does it.
             with single_chip(model) if chips == 1 else nullcontext():
-                logits = _logits(model, chips, shapes)
-            if mode == "training" and isinstance(logits, Tensor) and logits.requires_grad:
-                torch.autograd.backward(logits.float().sum())
+                logits = _logits(model, chips, shapes, noise=chips > 1)
+                if mode == "training" and isinstance(logits, Tensor) and logits.requires_grad:
+                    torch.autograd.backward(logits.float().sum())
         except (Exception, SystemExit) as error:
             remedy = _single_chip_remedy(model) if chips == 1 else ""
             raise NetworkError(
@@ -190,19 +193,52 @@ def _try_modes(
                 f"model {name!r} maps chips {inputs} in {mode} mode to {_describe_output(logits)}: "
                 f"return logits {(chips, num_classes)}"
             )
+        for key, parameter in fixed.items():
+            if parameter._version != writes[key]:  # noqa: SLF001
+                raise SettingError(
+                    f"model {name!r} changes layer {key!r} in {mode} mode, which has requires_grad "
+                    "off and is never sent: register it as a buffer, which is averaged"
+                )
         return logits
 
     with torch.no_grad():
-        attempt(2, "evaluation")
+        evaluated = attempt(2, "evaluation")
         for key, buffer in _buffers(model):  # those of lazy layers have values only now
             buffers.setdefault(key, buffer.clone())
     with torch.enable_grad():
         logits = attempt(2, "training")
         _check_gradients(name, model, logits)
+        _check_values(name, evaluated, "evaluation")
+        _check_values(name, logits, "training")
+        _check_first_step(name, model)
     with torch.no_grad():
         attempt(1, "evaluation")
     with torch.enable_grad():
         attempt(1, "training")
+
+
+def _check_values(name: str, logits: Tensor, mode: str) -> None:
+    """Refuse what cannot be the logits of chips of noise."""
+    if not logits.is_floating_point():
+        kind = str(logits.dtype).removeprefix("torch.")
+        raise SettingError(
+            f"model {name!r} returns {kind} numbers in {mode} mode: return logits, which are of "
+            "floating point"
+        )
+    if logits.is_meta:
+        return
+    values = logits.detach().float()
+    if not bool(torch.isfinite(values).all()):
+        raise SettingError(
+            f"model {name!r} yields NaN or infinity in {mode} mode on chips of mean 0 and standard "
+            "deviation 1, as all chips are: take no logarithm, root or quotient of what may be "
+            "negative or 0"
+        )
+    sums = values.sum(1)
+    if bool((values >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        raise SettingError(
+            f"model {name!r} returns probabilities in {mode} mode: return logits, without a softmax"
+        )
 
 
 def _single_chip_remedy(model: nn.Module) -> str:
@@ -237,6 +273,19 @@ def _check_gradients(name: str, model: nn.Module, logits: Tensor) -> None:
             )
 
 
+def _check_first_step(name: str, model: nn.Module) -> None:
+    """Refuse a network whose weights are NaN after a step, at any learning rate."""
+    for layer, parameter in model.named_parameters():
+        if parameter.grad is None or parameter.is_meta:
+            continue
+        if not bool(torch.isfinite(parameter.grad).all()):
+            raise SettingError(
+                f"model {name!r}: the gradient of layer {layer!r} is NaN or infinite before "
+                "training: initialize the network otherwise, or take no root or quotient of 0 "
+                "(torch.autograd.set_detect_anomaly(True) names the place)"
+            )
+
+
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Restore modes, buffers, gradients and the weights' memory at the end; yield the buffers."""
@@ -260,10 +309,20 @@ def _unchanged(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _logits(
-    model: nn.Module, chips: int, shapes: Sequence[Shape], absent: Collection[int] = ()
+    model: nn.Module,
+    chips: int,
+    shapes: Sequence[Shape],
+    absent: Collection[int] = (),
+    *,
+    noise: bool = False,
 ) -> object:
     """Return what a model makes of zeros of these shapes; None stands for those that are absent."""
     inputs = [None if i in absent else torch.zeros(chips, *s) for i, s in enumerate(shapes)]
+    if noise:
+        generator = torch.Generator("cpu").manual_seed(0)
+        for x in inputs:
+            if x is not None and not x.is_meta:
+                x.copy_(torch.randn(x.shape, generator=generator, device="cpu"))
     logits: object = model(*format_chips(inputs, model))
     return logits
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
+from torch import nn
 
 from clients.loader import SplitLoader
 from clients.model_parts import ModelParts
@@ -90,6 +92,25 @@ def test_a_last_batch_of_one_chip_passes_batch_normalization() -> None:
     assert report.steps == 3
     assert model.norm.training
     assert int(model.norm.num_batches_tracked) == 2
+
+
+class Checkpointed(nn.Module):
+    """Keeps no activations of a normalization of vectors: computes it again on the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(2), nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        vectors = x.mean((2, 3))
+        normalized = torch.utils.checkpoint.checkpoint(self.norm, vectors, use_reentrant=False)
+        logits: torch.Tensor = self.head(normalized)
+        return logits
+
+
+def test_a_last_batch_of_one_chip_passes_activation_checkpoints() -> None:
+    report = train(Checkpointed(), make_split(9), train_settings(batch_size=4), seed=0)
+    assert (report.samples, report.steps) == (9, 3)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 
@@ -304,6 +305,140 @@ def cached(num_bands, num_classes):
     return tiny(num_classes, num_bands)
 
 
+class Expanded(Linear):
+    # A constant that is one value in memory.
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.register_buffer("mean", torch.full((1, 1, 1, 1), 0.5).expand(1, 5, 8, 8))
+
+    def forward(self, chips):
+        return super().forward(chips - self.mean)
+
+
+class Interleaved(Linear):
+    # Two parameters in one storage, without a value in common.
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        values = torch.ones(2 * shape["num_classes"])
+        self.gain, self.shift = nn.Parameter(values[::2]), nn.Parameter(values[1::2])
+
+    def forward(self, chips):
+        return super().forward(chips) * self.gain + self.shift
+
+
+class Checkpointed(Linear):
+    # Computes its layers again on the way back.
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.norm = nn.BatchNorm1d(self.head.in_features)
+
+    def forward(self, chips):
+        run = torch.utils.checkpoint.checkpoint
+        return self.head(run(self.norm, chips.flatten(1), use_reentrant=False))
+
+
+class Transposed(nn.Module):
+    def __init__(self, num_bands, num_classes):
+        super().__init__()
+        self.encode = nn.Linear(num_bands, 7, bias=False)
+        self.decode = nn.Linear(7, num_bands, bias=False)
+        self.decode.weight = nn.Parameter(self.encode.weight.t())
+        self.head = nn.Linear(num_bands, num_classes)
+
+    def forward(self, chips):
+        return self.head(self.decode(self.encode(chips.mean((2, 3)))))
+
+
+class OneForAll(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.gain = nn.Parameter(torch.ones(1).expand(shape["num_classes"]))
+
+    def forward(self, chips):
+        return super().forward(chips) * self.gain
+
+
+def for_inference(num_bands, num_classes):
+    with torch.inference_mode():
+        return tiny(num_classes, num_bands)
+
+
+class Float8(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.register_buffer("codes", torch.ones(4).to(torch.float8_e4m3fn))
+
+
+class Renamed(Linear):
+    def state_dict(self, *args, **kwargs):
+        state = super().state_dict(*args, **kwargs)
+        return {f"net.{name}": tensor for name, tensor in state.items()}
+
+
+def _drop_bias(module, state, *_):
+    del state["head.bias"]
+
+
+class WithoutHead(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.register_state_dict_post_hook(_drop_bias)
+
+
+class Cloned(Linear):
+    def state_dict(self, *args, **kwargs):
+        state = super().state_dict(*args, **kwargs)
+        return {name: tensor.clone() for name, tensor in state.items()}
+
+
+class FailingState(Linear):
+    def state_dict(self):
+        raise NotImplementedError("use export()")
+
+
+class Probabilities(Linear):
+    def forward(self, chips):
+        return super().forward(chips).softmax(1)
+
+
+class ProbabilitiesAtLast(Linear):
+    def forward(self, chips):
+        logits = super().forward(chips)
+        return logits if self.training else logits.softmax(1)
+
+
+class Rounded(Linear):
+    def forward(self, chips):
+        logits = super().forward(chips)
+        return logits if self.training else logits.round().long()
+
+
+class Decibels(Linear):
+    def forward(self, chips):
+        return super().forward(10 * chips.log10())
+
+
+class NoSlope(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.offsets = nn.Parameter(torch.zeros(4))
+
+    def forward(self, chips):
+        return super().forward(chips) + self.offsets.square().sum().sqrt()
+
+
+class Follower(Linear):
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.slow = nn.Linear(*reversed(self.head.weight.shape)).requires_grad_(False)
+
+    def forward(self, chips):
+        if self.training:
+            with torch.no_grad():
+                self.slow.weight.mul_(0.9).add_(self.head.weight, alpha=0.1)
+        return super().forward(chips)
+
+
 built = nn.Linear(1, 1)
 zeros = torch.zeros
 number = 3
@@ -339,6 +474,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "Volume",
         "Constants",
         "compiled",
+        "Expanded",
+        "Interleaved",
+        "Checkpointed",
     ],
 )
 def test_a_network_is_built_with_what_it_asks_for_and_trains(module: str, name: str) -> None:
@@ -405,6 +543,13 @@ def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> Non
         ("Complex", "layer 'filter' is complex64: use two real layers"),
         ("Numbered", "layer 'index' is int64: it cannot be trained: register it as a buffer"),
         ("Masked", "layer 'mask' is bool: it cannot be trained: register it as a buffer"),
+        ("Float8", "'codes' is float8_e4m3fn, which is neither sent nor saved: use float16"),
+        ("for_inference", r"'0.weight' cannot be .*: build it outside torch.inference_mode\(\)"),
+        ("Renamed", "state_dict has 'net.head.weight', which is no name of a parameter or buffer"),
+        ("WithoutHead", "state_dict lacks layer 'head.bias', which could not be sent: remove its"),
+        ("FailingState", r"state_dict\(\) fails: NotImplementedError: use export\(\), at .*: rem"),
+        ("Rounded", "returns int64 numbers in evaluation mode: return logits, which are of float"),
+        ("Follower", "changes layer 'slow.weight' in training mode, .*: register it as a buffer"),
         ("UnusedLazy", "layer 'unused.weight' has no size"),
         ("built", "is a network: name a function or class that builds one"),
         ("zeros", "has no signature: name a function that is written in Python"),
@@ -422,6 +567,28 @@ def test_an_unusable_network_is_refused_in_one_line(
     ):
         build_model(f"{module}:{name}", 5, 3, 8)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Transposed", "'encode.weight' and 'decode.weight' are two parameters with the same memo"),
+        ("OneForAll", r"several values of layer 'gain' are one in memory: leave out expand\(\)"),
+        ("Cloned", "state_dict has a copy of 'head.weight': remove its own state_dict"),
+        ("Probabilities", "returns probabilities in evaluation mode: return logits, without a sof"),
+        ("ProbabilitiesAtLast", "returns probabilities in evaluation mode: return logits"),
+        ("Decibels", "yields NaN or infinity in evaluation mode on chips of mean 0 and standard d"),
+        ("NoSlope", "the gradient of layer 'offsets' is NaN or infinite before training"),
+    ],
+)
+def test_values_that_cannot_be_trained_on_are_refused_in_one_line(
+    module: str, name: str, words: str
+) -> None:
+    with pytest.raises(SettingError, match=words) as caught:
+        build_model(f"{module}:{name}", 5, 3, 8)
+    assert "\n" not in str(caught.value)
+    with torch.device("meta"):  # nothing has a value there
+        build_model(f"{module}:{name}", 5, 3, 8)
 
 
 def test_buffers_must_be_the_same_at_all_sites(module: str) -> None:
