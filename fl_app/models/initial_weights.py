@@ -24,7 +24,12 @@ number every band gets the mean. Filters are then multiplied by old bands / new 
 pixel of equal values in all bands yields what it did before.
 
 **Position embeddings** (``pos_embed``, (1, tokens, channels)) are resampled bicubically if their
-tokens are a square grid, with or without one class token before it.
+tokens are a square grid, with as many other tokens before it (of the class, of distillation,
+registers) in the file as in the model. So are tables of relative positions
+(``relative_position_bias_table``, (positions, heads)), which networks with windows have.
+
+**Wrappers.** ``torch.compile``, FSDP and activation checkpointing put a module of their own around
+parts of a network (``layer1._orig_mod.0.weight``). Names are compared without it.
 """
 
 from __future__ import annotations
@@ -69,6 +74,17 @@ MOMENTUM_COPIES = ("encoder_k.", "momentum", "target", "student")
 
 UNNAMED_BAND = re.compile("band[0-9]+")
 """What ingestion calls a band that its file does not name."""
+
+PREFIX_TOKENS: Sequence[int] = (1, 0, 2, 5)
+"""Numbers of tokens before those of a grid: the class, distillation, and four registers."""
+
+CLASS_DISTANCES: Sequence[int] = (0, 3)
+"""Rows after a table of relative positions: BEiT has those from and to the class token."""
+
+WRAPPER = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+"""Modules in names that PyTorch puts around others."""
 
 Adaptation = Callable[[Tensor], Tensor]
 Bands = Sequence[tuple[str, str]]
@@ -311,21 +327,23 @@ def _pair_names(
     shapes: Mapping[str, tuple[int, ...]], sources: Mapping[str, tuple[int, ...]]
 ) -> dict[str, str]:
     """Pair the model's names with the file's, under the prefixes that match the most values."""
+    own = {name: WRAPPER.sub("", name) for name in shapes}
+    plain = {source: WRAPPER.sub("", source) for source in sources}
     best: dict[str, str] = {}
     best_values = -1
     # Of equally good pairs the first one stays.
-    for prefix in _prefixes(list(shapes)):
-        for source_prefix in _prefixes(list(sources)):
-            stripped = {source: source for source in sources}
+    for prefix in _prefixes(list(own.values())):
+        for source_prefix in _prefixes(list(plain.values())):
+            stripped = {known: source for source, known in plain.items()}
             stripped |= {
-                _strip(source, source_prefix): source
-                for source in sources
-                if source.startswith(source_prefix)
+                _strip(known, source_prefix): source
+                for source, known in plain.items()
+                if known.startswith(source_prefix)
             }
             pairs = {
-                name: stripped[_strip(name, prefix)]
-                for name in shapes
-                if _strip(name, prefix) in stripped
+                name: stripped[_strip(known, prefix)]
+                for name, known in own.items()
+                if _strip(known, prefix) in stripped
             }
             values = sum(
                 math.prod(shapes[name])
@@ -420,15 +438,29 @@ def _adapt_positions(
     name: str, shape: Sequence[int], source: Sequence[int]
 ) -> tuple[str, Adaptation] | None:
     """Return how a position embedding is resampled; None if it is not one, or not a grid."""
-    if name.rpartition(".")[2] not in ("pos_embed", "pos_embedding") or len(shape) != 3:
+    kind = name.rpartition(".")[2]
+    before: Sequence[int] = (0,)
+    after: Sequence[int] = (0,)
+    if kind in ("pos_embed", "pos_embedding"):
+        if not len(source) == len(shape) == 3 or source[0] != 1 or shape[0] != 1:
+            return None
+        if source[2] != shape[2]:
+            return None
+        before, sizes = PREFIX_TOKENS, (source[1], shape[1])
+    elif kind == "relative_position_bias_table":
+        if len(shape) != 2 or source[1:] != tuple(shape[1:]):
+            return None
+        after, sizes = CLASS_DISTANCES, (source[0], shape[0])
+    else:
         return None
-    if [source[0], *source[2:]] != [1, *shape[2:]] or source[1] == shape[1]:
+    if sizes[0] == sizes[1]:
         return None
-    for class_tokens in (1, 0):
-        sides = [_side(tokens - class_tokens) for tokens in (source[1], shape[1])]
-        if all(sides):
-            how = f"{sides[0]}×{sides[0]} to {sides[1]}×{sides[1]} positions"
-            return how, partial(_resample, class_tokens=class_tokens, sides=sides)
+    for first in before:
+        for last in after:
+            sides = [_side(size - first - last) for size in sizes]
+            if all(sides):
+                how = f"{sides[0]}×{sides[0]} to {sides[1]}×{sides[1]} positions"
+                return how, partial(_resample, first=first, last=last, sides=sides)
     return None
 
 
@@ -438,8 +470,12 @@ def _side(tokens: int) -> int:
     return side if side * side == tokens else 0
 
 
-def _resample(embedding: Tensor, class_tokens: int, sides: Sequence[int]) -> Tensor:
-    first, grid = embedding[:, :class_tokens], embedding[:, class_tokens:]
-    square = grid.transpose(1, 2).reshape(1, -1, sides[0], sides[0])
+def _resample(embedding: Tensor, first: int, last: int, sides: Sequence[int]) -> Tensor:
+    """Resample a grid between rows that stay: (1, tokens, channels), or (tokens, channels)."""
+    rows = embedding.flatten(0, -2)
+    end = len(rows) - last
+    head, grid, tail = rows[:first], rows[first:end], rows[end:]
+    square = grid.T.reshape(1, -1, sides[0], sides[0])
     resized = F.interpolate(square, (sides[1], sides[1]), mode="bicubic", antialias=True)
-    return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)
+    rows = torch.cat([head, resized[0].flatten(1).T, tail])
+    return rows.reshape(*embedding.shape[:-2], *rows.shape)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fl_app.models.checkpoint_objects import load_tensors, module_tensors
 from rsdgc.documents import DocumentError, parse_json
 from rsdgc.durable import replace_file
 from rsdgc.errors import SettingError
@@ -32,6 +33,10 @@ STATE_KEYS = (
     *("model_ema", "state_dict_ema", "network", "net", "weights", "params"),
 )
 """Keys of checkpoints that hold a model's entries, in the order in which they are looked for."""
+
+
+SHARD = re.compile(r"-\d{5}-of-(?!00001)(\d{5})\.")
+"""What the names of the files have in which a large model is saved."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class WeightFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if part := SHARD.search(path.name):
+            raise SettingError(
+                f"weights {path} are one of {int(part[1])} files of a model: join them with `rsdgc "
+                "weights convert` of the .index.json beside it"
+            )
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise SettingError(f"weights {path} cannot be read (it is not a file)")
         try:
@@ -103,8 +113,11 @@ class WeightFile:
 def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
     """Convert a PyTorch checkpoint to safetensors; return the number of tensors.
 
-    The file is read by ``torch.load(weights_only=True)``, which runs no code of the file. The
-    model's entries may be nested under a key such as ``state_dict``.
+    The source may also be the index (``.index.json``) of a model that is saved in several files.
+
+    The file is read by ``torch.load(weights_only=True)``, which runs no code of the file. What it
+    holds beside tensors is left out (:mod:`fl_app.models.checkpoint_objects`). The model's entries
+    may be nested under a key such as ``state_dict``, or be those of a network that was saved whole.
 
     Parameters
     ----------
@@ -121,22 +134,10 @@ def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
     # A checkpoint often holds more than the model, such as the optimizer, to train on from.
     if target.resolve() == source.resolve():
         raise SettingError(f"{target} would be replaced by its own weights: name another target")
-    try:
-        # Many checkpoints keep their command's options beside the weights; a Namespace is inert.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(source, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SettingError(f"{source} cannot be read ({error.strerror or error})") from None
-    except pickle.UnpicklingError:
-        raise SettingError(
-            f"{source} is not a checkpoint of tensors alone: it would run code when it is loaded, "
-            "or is damaged. Save its state_dict() or a safetensors file where you trust it"
-        ) from None
-    # PyTorch fails on a damaged file in as many ways as there are damages.
-    except Exception as error:
-        raise SettingError(
-            f"{source} is not a PyTorch checkpoint, or is damaged ({_reason(error)}): copy it again"
-        ) from None
+    if source.suffix == ".json":
+        content: object = _read_shards(source)
+    else:
+        content = _read(source)
     tensors = _find_tensors(content, key, source)
     try:
         write_tensors(target, {name: _dense(tensor) for name, tensor in tensors.items()})
@@ -148,6 +149,60 @@ def convert_checkpoint(source: Path, target: Path, key: str = "") -> int:
             "model's with --key, or save them as float32"
         ) from None
     return len(tensors)
+
+
+def _read(source: Path) -> object:
+    """Return the content of a checkpoint; raise :class:`SettingError` if it cannot be read."""
+    try:
+        if source.suffix == ".safetensors":  # a shard, as a rule
+            return load_file(source)
+        return load_tensors(source)
+    except OSError as error:
+        raise SettingError(f"{source} cannot be read ({error.strerror or error})") from None
+    except pickle.UnpicklingError:
+        raise SettingError(
+            f"{source} is not a checkpoint of tensors alone: it would run code when it is loaded, "
+            "or is damaged. Save its state_dict() or a safetensors file where you trust it"
+        ) from None
+    # PyTorch fails on a damaged file in as many ways as there are damages.
+    except Exception as error:
+        if "TorchScript" in str(error):
+            raise SettingError(
+                f"{source} is a program of torch.jit: save the state_dict() of what "
+                "torch.jit.load returns"
+            ) from None
+        raise SettingError(
+            f"{source} is not a PyTorch checkpoint, or is damaged ({_reason(error)}): copy it again"
+        ) from None
+
+
+def _read_shards(index: Path) -> dict[str, object]:
+    """Return the entries of all files that an index names, as large models are saved.
+
+    Raises :class:`SettingError` if it is not an index, or a file or an entry is missing.
+    """
+    try:
+        content = parse_json(index.read_text(encoding="utf-8"))
+        names = content["weight_map"]
+        files = {Path(index.parent, file) for file in names.values()}
+        if not files or any(file.parent != index.parent for file in files):
+            raise ValueError
+    except OSError as error:
+        raise SettingError(f"{index} cannot be read ({error.strerror or error})") from None
+    except (DocumentError, ValueError, TypeError, KeyError, AttributeError):
+        raise SettingError(
+            f"{index} is not an index of a model's files beside it: name the .index.json that "
+            "came with them, or a checkpoint"
+        ) from None
+    entries: dict[str, object] = {}
+    for file in sorted(files):
+        part = _read(file)
+        entries |= part if isinstance(part, Mapping) else {}
+    missing = [name for name in names if name not in entries]
+    if missing:
+        file = Path(index.parent, names[missing[0]])
+        raise SettingError(f"{file} has no '{missing[0]}', which {index} names: copy both again")
+    return entries
 
 
 def write_tensors(
@@ -187,6 +242,8 @@ def _find_tensors(content: object, key: str, source: Path) -> dict[str, Tensor]:
             raise SettingError(f"{source} has no key '{key}'{_keys(content)}")
         content = content[part]
     while isinstance(content, Mapping):
+        if whole := module_tensors(content):
+            content = whole
         # Clones, because safetensors refuses tensors that share memory, as tied weights do.
         tensors = {
             str(name): value.detach().clone()

@@ -52,6 +52,29 @@ def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, prefix: str) -> None
     assert (match.share, match.unused) == (1, ())
 
 
+@pytest.mark.parametrize(
+    "wrapper", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."]
+)
+def test_wrappers_of_parts_are_taken_off(tmp_path: Path, wrapper: str) -> None:
+    """A part of a network that was compiled, or sharded, or not kept for the way back."""
+    source, target = (build_model("small-cnn", 3, 4, 16, seed=seed) for seed in (1, 2))
+    state = {name.replace(".0.", f".0.{wrapper}"): t for name, t in source.state_dict().items()}
+    assert any(wrapper in name for name in state)
+    save_file(state, tmp_path / "w")
+    match = load_weights(target, WeightFile(tmp_path / "w"))
+    assert (match.share, match.new, match.unused) == (1, (), ())
+    assert differing(target, source) == set()
+
+
+def test_wrappers_in_the_model_are_taken_off(tmp_path: Path) -> None:
+    source, plain = (build_model("small-cnn", 3, 4, 16, seed=seed) for seed in (1, 2))
+    target = nn.ModuleDict({name: torch.compile(part) for name, part in plain.named_children()})
+    assert "head._orig_mod.weight" in target.state_dict()
+    match = load_weights(target, save(source, tmp_path / "w"))
+    assert (match.share, match.new) == (1, ())
+    assert differing(plain, source) == set()
+
+
 class Wrapper(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -235,7 +258,7 @@ def test_what_joins_the_modalities_has_no_bands(tmp_path: Path) -> None:
     assert match.new == ("join.weight",)
 
 
-@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize("class_tokens", [0, 1, 2, 5])
 def test_position_embeddings_are_resampled(tmp_path: Path, class_tokens: int) -> None:
     def make(side: int) -> nn.Module:
         model = nn.Module()
@@ -252,6 +275,43 @@ def test_position_embeddings_are_resampled(tmp_path: Path, class_tokens: int) ->
     assert not target.pos_embed[:, :class_tokens].any()
 
 
+@pytest.mark.parametrize("more", [0, 3])
+def test_tables_of_relative_positions_are_resampled(tmp_path: Path, more: int) -> None:
+    """Of Swin, and of BEiT, whose table ends with three rows of the class token."""
+
+    def make(window: int) -> nn.Module:
+        model = nn.Module()
+        side = 2 * window - 1
+        model.relative_position_bias_table = nn.Parameter(torch.zeros(side * side + more, 4))
+        model.head = nn.Linear(4, 4)
+        return model
+
+    source, target = make(7), make(4)
+    columns = torch.linspace(-1, 1, 13).repeat(13)  # a slope along the rows of the grid
+    with torch.no_grad():
+        source.relative_position_bias_table[: 13 * 13] = columns[:, None]
+        source.relative_position_bias_table[13 * 13 :] = 5.0
+    match = load_weights(target, save(source, tmp_path / "w"))
+    assert match.reasons["relative_position_bias_table"] == "13×13 to 7×7 positions"
+    table = target.relative_position_bias_table.detach()
+    grid = table[:49].view(7, 7, 4)
+    torch.testing.assert_close(grid, grid[:1, :, :1].expand(7, 7, 4))
+    assert bool((grid[0, :, 0].diff() > 0.2).all())
+    assert bool((table[49:] == 5).all())
+
+
+@pytest.mark.parametrize("rows", [47, 50])
+def test_relative_positions_that_are_not_a_grid_are_new(tmp_path: Path, rows: int) -> None:
+    def make(rows: int) -> nn.Module:
+        model = nn.Module()
+        model.relative_position_bias_table = nn.Parameter(torch.zeros(rows, 4))
+        model.head = nn.Linear(64, 4)
+        return model
+
+    match = match_weights(make(49), save(make(rows), tmp_path / "w"))
+    assert match.new == ("relative_position_bias_table",)
+
+
 def test_positions_that_are_not_a_grid_are_new(tmp_path: Path) -> None:
     def make(tokens: int) -> nn.Module:
         model = nn.Module()
@@ -260,6 +320,10 @@ def test_positions_that_are_not_a_grid_are_new(tmp_path: Path) -> None:
         return model
 
     assert match_weights(make(7), save(make(16), tmp_path / "w")).new == ("pos_embed",)
+    state = {"pos_embed": torch.tensor(3.0), "head.weight": torch.ones(4, 4)}
+    save_file(state, tmp_path / "w")
+    match = match_weights(make(16), WeightFile(tmp_path / "w"))
+    assert match.reasons["pos_embed"] == "a number in the file, 1×16×4 here"
 
 
 def test_weights_of_another_architecture_are_refused_with_names_of_both(tmp_path: Path) -> None:

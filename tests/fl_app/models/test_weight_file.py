@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+import enum
+import functools
+import json
+import subprocess
 import warnings
+from collections import defaultdict, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from fl_app.models.weight_file import (
     WeightFile,
@@ -78,6 +87,132 @@ def test_sparse_and_quantized_tensors_are_converted_to_plain_ones(tmp_path: Path
 class Code:
     def __reduce__(self) -> tuple[Any, ...]:
         return (exec, ("raise SystemExit('ran')",))
+
+
+class Option(enum.Enum):
+    FAST = 1
+
+
+class Options(dict[str, Any]):
+    """What Lightning calls an AttributeDict."""
+
+
+class History:
+    """What a training program has of its own; it must not be made from a file."""
+
+    def __init__(self) -> None:
+        self.losses = np.zeros(3)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        raise AssertionError("code of the file has run")
+
+
+class Loader:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (subprocess.check_output, (["false"],))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        Options(lr=0.1, more=Options(depth=3)),
+        Path("runs/1"),
+        [np.float64(0.5), np.ones(3), np.dtype("f4"), np.random.RandomState(0)],
+        Option.FAST,
+        [defaultdict(list, loss=[1.0]), deque([1, 2]), {3, 4}, range(3), slice(2)],
+        dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        [nn.CrossEntropyLoss(), nn.functional.relu, functools.partial(nn.Linear, 3)],
+        History(),
+        Loader(),
+    ],
+    ids=lambda beside: type(beside).__name__,
+)
+def test_other_objects_of_a_checkpoint_are_left_out(tmp_path: Path, beside: object) -> None:
+    torch.save({"hyper_parameters": beside, "state_dict": STATE}, tmp_path / "in.ckpt")
+    assert convert_checkpoint(tmp_path / "in.ckpt", tmp_path / "out.safetensors") == 2
+    converted = load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(converted[name], tensor) for name, tensor in STATE.items())
+
+
+class Own(nn.Module):
+    """A network of a training program, which also names functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU())
+        self.head = nn.Linear(4, 2)
+        self.again = self.head
+        self.register_buffer("scale", torch.ones(2))
+        self.activation = nn.functional.relu
+
+
+@pytest.mark.parametrize("key", [None, "model", "net"])
+@pytest.mark.parametrize("build", [Own, lambda: nn.DataParallel(Own()), lambda: Own().half()])
+def test_a_network_that_was_saved_whole_is_read_without_its_code(
+    tmp_path: Path, build: Callable[[], nn.Module], key: str | None
+) -> None:
+    network = build()
+    torch.save(network if key is None else {key: network, "epoch": 3}, tmp_path / "in.pt")
+    convert_checkpoint(tmp_path / "in.pt", tmp_path / "out.safetensors")
+    converted = load_file(tmp_path / "out.safetensors")
+    state = {name: t for name, t in network.state_dict().items() if ".again" not in f".{name}"}
+    assert converted.keys() == state.keys()
+    assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
+
+
+def test_a_network_that_contains_itself_is_read(tmp_path: Path) -> None:
+    network = Own()
+    network._modules["self"] = network
+    torch.save(network, tmp_path / "in.pt")
+    assert convert_checkpoint(tmp_path / "in.pt", tmp_path / "out.safetensors") == 10
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_model_in_several_files_is_joined(tmp_path: Path, kind: str) -> None:
+    names = [f"model-{number:05}-of-00002.{kind}" for number in (1, 2)]
+    for name, (entry, tensor) in zip(names, STATE.items(), strict=True):
+        part = {entry: tensor}
+        (save_file if kind == "safetensors" else torch.save)(part, tmp_path / name)
+    index = tmp_path / f"model.{kind}.index.json"
+    weight_map = dict(zip(STATE, names, strict=True))
+    index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": weight_map}))
+    assert convert_checkpoint(index, tmp_path / "out.safetensors") == 2
+    converted = load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(converted[name], tensor) for name, tensor in STATE.items())
+    with pytest.raises(SettingError, match=r"are one of 2 files of a model: join them with"):
+        WeightFile(tmp_path / names[0])
+    index.write_text(json.dumps({"weight_map": weight_map | {"more": names[1]}}))
+    with pytest.raises(SettingError, match=f"{names[1]} has no 'more', which .* names: copy both"):
+        convert_checkpoint(index, tmp_path / "out.safetensors")
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(SettingError, match=f"{names[1]} cannot be read"):
+        convert_checkpoint(index, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', "[" * 10_000]
+)
+def test_what_is_no_index_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(SettingError, match=r"is not an index of a model's files beside it"):
+        convert_checkpoint(path, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("file", ["../secret.bin", "/etc/passwd"])
+def test_an_index_names_files_beside_it_alone(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "model.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(SettingError, match=r"is not an index of a model's files beside it"):
+        convert_checkpoint(path, tmp_path / "out.safetensors")
+
+
+def test_a_program_of_torch_jit_is_named(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, that it is deprecated
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "in.pt")
+        with pytest.raises(SettingError, match=r"is a program of torch.jit: save the state_dict"):
+            convert_checkpoint(tmp_path / "in.pt", tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize(
