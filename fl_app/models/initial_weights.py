@@ -441,19 +441,16 @@ def _adapt_positions(
     kind = name.rpartition(".")[2]
     before: Sequence[int] = (0,)
     after: Sequence[int] = (0,)
-    if kind in ("pos_embed", "pos_embedding"):
-        if not len(source) == len(shape) == 3 or source[0] != 1 or shape[0] != 1:
-            return None
-        if source[2] != shape[2]:
-            return None
-        before, sizes = PREFIX_TOKENS, (source[1], shape[1])
-    elif kind == "relative_position_bias_table":
-        if len(shape) != 2 or source[1:] != tuple(shape[1:]):
-            return None
-        after, sizes = CLASS_DISTANCES, (source[0], shape[0])
+    if len(source) != len(shape):
+        return None
+    if kind in ("pos_embed", "pos_embedding") and len(shape) == 3 and source[0] == shape[0] == 1:
+        before = PREFIX_TOKENS
+    elif kind == "relative_position_bias_table" and len(shape) == 2:
+        after = CLASS_DISTANCES
     else:
         return None
-    if sizes[0] == sizes[1]:
+    sizes = (source[-2], shape[-2])
+    if sizes[0] == sizes[1] or source[-1] != shape[-1]:
         return None
     for first in before:
         for last in after:
