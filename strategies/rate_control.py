@@ -119,9 +119,7 @@ class RateControl:
         self.budget_bytes = budget_bytes
         self.top_share = top_share
         self.dense_share = dense_share
-        self._round_weights = round_weights(
-            budget_bytes, spec.dense_bytes, max(1, rounds), warm_up_rounds
-        )
+        self._warm_up(warm_up_rounds, max(1, rounds))
         self._round = 0
         self._level = 1.0
         #: size of an encoded upload of the next round such that the reply keeps to its budget
@@ -180,6 +178,7 @@ class RateControl:
         """Return what has changed since the object was created from the settings."""
         values = {
             "round": self._round,
+            "warm_up_rounds": self._warm_up_rounds,
             "level": self._level,
             "target_bytes": self.target_bytes,
             "shares_measured": self._shares_measured,
@@ -192,10 +191,19 @@ class RateControl:
         if (np.minimum(shares, ratios) < 0).any() or (ratios > 1).any():
             raise RunError("its shares and ratios are not from 0 to 1")
         self.shares, self.ratios = shares, ratios
+        if "warm_up_rounds" in state.values:  # checkpoints of earlier versions have none
+            # A method's own warm-up is in epochs, so a new one would depend on the present sites.
+            self._warm_up(state.integer("warm_up_rounds"), self._round_weights.size)
         self._round = state.integer("round")
         self._level = state.number("level")
         self.target_bytes = state.number("target_bytes")
         self._shares_measured = state.flag("shares_measured")
+
+    def _warm_up(self, warm_up_rounds: int, rounds: int) -> None:
+        self._warm_up_rounds = warm_up_rounds
+        self._round_weights = round_weights(
+            self.budget_bytes, self.spec.dense_bytes, rounds, warm_up_rounds
+        )
 
     def _top(self) -> float:
         """Return the global top: half of all neurons for weights, else the budget's density."""

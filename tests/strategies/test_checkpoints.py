@@ -165,12 +165,14 @@ def test_a_version_1_checkpoint_of_rs_dgc_restores_to_equal_values(tmp_path: Pat
         "model": {"version": 3, "pending": True, "reference": ""},  # no transform
         "upload_rates": {
             "round": 4,
+            "warm_up_rounds": 2,
             "level": 0.4851330198810859,
             "target_bytes": 310.485132723895,
             "shares_measured": True,
         },
         "patch_rates": {
             "round": 3,
+            "warm_up_rounds": 0,
             "level": 0.6400000000000001,
             "target_bytes": 204.80000000000004,
             "shares_measured": True,

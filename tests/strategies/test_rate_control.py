@@ -94,6 +94,25 @@ def test_a_warm_up_begins_with_a_quarter_of_the_model_and_keeps_the_run_on_budge
     assert asked[5] == asked[-1]
 
 
+def test_a_warm_up_goes_on_where_it_was_whichever_sites_are_there_now() -> None:
+    def begun(warm_up_rounds: int) -> RateControl:
+        budget = SPEC.dense_bytes / 20
+        return RateControl(
+            SPEC, Scheme(), "uniform", budget, rounds=30, warm_up_rounds=warm_up_rounds
+        )
+
+    first, resumed = begun(5), begun(9)
+    first.adjust(update(0), update(1), first.reply_bytes)
+    resumed.restore(first.state())
+    for _ in range(29):
+        assert resumed.reply_bytes == first.reply_bytes
+        for rates in (first, resumed):
+            rates.adjust(update(0), update(1), rates.reply_bytes)
+    old = first.state()
+    del old.values["warm_up_rounds"]
+    begun(5).restore(old)
+
+
 def test_a_method_that_sends_layers_whole_does_so_on_any_budget() -> None:
     scheme = Scheme(dense_values="int8")
     rates = RateControl(SPEC, scheme, "whole", SPEC.dense_bytes / 100)
