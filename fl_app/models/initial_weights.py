@@ -11,43 +11,24 @@ new         not in the file, or of another shape (a head with another number of 
 unused      only in the file
 ==========  =====================================================================================
 
-Names are compared after a common prefix is taken off, on either side: ``module.backbone.`` in the
-file of a self-supervised method, ``encoder.`` in a model that wraps a backbone. The prefixes are
-those under which most values match. Each branch of a fusion network (``branches.<modality>.``) is
-matched for itself, unless the file has branches, too.
-
-**Bands.** Where the file and the model name their bands, a band that both have keeps its filters;
-other bands get the mean of the file's filters, also if there are as many of them. The branch of a
-modality is compared with the file's bands of that modality. Where one side has no names, or only
-``band1``, ``band2`` and so on, an equal number of bands is taken as the same bands; with another
-number every band gets the mean. Filters are then multiplied by old bands / new bands, so that a
-pixel of equal values in all bands yields what it did before.
-
-**Position embeddings** (``pos_embed``, (1, tokens, channels)) are resampled bicubically if their
-tokens are a square grid, with as many other tokens before it (of the class, of distillation,
-registers) in the file as in the model. So are tables of relative positions
-(``relative_position_bias_table``, (positions, heads)), which networks with windows have.
-
-**Wrappers.** ``torch.compile``, FSDP and activation checkpointing put a module of their own around
-parts of a network (``layer1._orig_mod.0.weight``). Names are compared without it.
+Names are compared without prefixes (:mod:`fl_app.models.weight_names`). Each branch of a fusion
+network (``branches.<modality>.``) is matched for itself, unless the file has branches, too. How
+entries are adapted is in :mod:`fl_app.models.weight_adaptation`.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name everyone knows it by
-from torch import Tensor, nn
+from torch import nn
 
 from clients.model_parts import may_be_statistic
+from fl_app.models.weight_adaptation import Adaptation, Bands, adapt_bands, adapt_positions
 from fl_app.models.weight_file import FLOATING_POINT, WeightFile
+from fl_app.models.weight_names import pair_names
 from rsdgc.errors import SettingError
 from rsdgc.spec import BRANCHES, branch_key
 from strategies.sites import ModalityInfo
@@ -65,30 +46,6 @@ LARGEST_DIFFERING_SHARE = 0.1
 """Share of the entries that fit, beyond which entries of another shape are too many."""
 
 NOT_IN_FILE = "not in the file"
-
-LEAST_PREFIX_SHARE = 0.2
-"""Least share of the names that begin with a prefix for it to be tried."""
-
-MOMENTUM_COPIES = ("encoder_k.", "momentum", "target", "student")
-"""Parts of prefixes that self-supervised methods give to the copy that is not the result."""
-
-UNNAMED_BAND = re.compile("band[0-9]+")
-"""What ingestion calls a band that its file does not name."""
-
-PREFIX_TOKENS: Sequence[int] = (1, 0, 2, 5)
-"""Numbers of tokens before those of a grid: the class, distillation, and four registers."""
-
-CLASS_DISTANCES: Sequence[int] = (0, 3)
-"""Rows after a table of relative positions: BEiT has those from and to the class token."""
-
-WRAPPER = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
-)
-"""Modules in names that PyTorch puts around others."""
-
-Adaptation = Callable[[Tensor], Tensor]
-Bands = Sequence[tuple[str, str]]
-"""Modality and name of each band; the modality is empty where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -220,13 +177,13 @@ def match_weights(
         if has_branches:
             pairs = {name: name for name in group if name in sources}
         else:
-            pairs = _pair_names(shapes, sources)
+            pairs = pair_names(shapes, sources)
         for name, source in pairs.items():
             if name in bands:
                 old = _file_bands(file, source)
-                adaptation = _adapt_bands(shapes[name], sources[source], old, bands[name])
+                adaptation = adapt_bands(shapes[name], sources[source], old, bands[name])
             else:
-                adaptation = _adapt_positions(name, shapes[name], sources[source])
+                adaptation = adapt_positions(name, shapes[name], sources[source])
             if adaptation is not None:
                 adapted[name] = source
                 reasons[name], adaptations[name] = adaptation
@@ -284,9 +241,6 @@ def _dims(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "a number"
 
 
-# ---- names --------------------------------------------------------------------------------------
-
-
 def _by_branch(names: list[str]) -> dict[str, list[str]]:
     """Return the names of each branch of a fusion network, and at "" those of no branch."""
     branches: dict[str, list[str]] = {}
@@ -323,60 +277,6 @@ def _file_bands(file: WeightFile, source: str) -> Bands:
     ]
 
 
-def _pair_names(
-    shapes: Mapping[str, tuple[int, ...]], sources: Mapping[str, tuple[int, ...]]
-) -> dict[str, str]:
-    """Pair the model's names with the file's, under the prefixes that match the most values."""
-    own = {name: WRAPPER.sub("", name) for name in shapes}
-    plain = {source: WRAPPER.sub("", source) for source in sources}
-    best: dict[str, str] = {}
-    best_values = -1
-    # Of equally good pairs the first one stays.
-    for prefix in _prefixes(list(own.values())):
-        for source_prefix in _prefixes(list(plain.values())):
-            stripped = {known: source for source, known in plain.items()}
-            stripped |= {
-                _strip(known, source_prefix): source
-                for source, known in plain.items()
-                if known.startswith(source_prefix)
-            }
-            pairs = {
-                name: stripped[_strip(known, prefix)]
-                for name, known in own.items()
-                if _strip(known, prefix) in stripped
-            }
-            values = sum(
-                math.prod(shapes[name])
-                for name, source in pairs.items()
-                if shapes[name] == sources[source]
-            )
-            if values > best_values:
-                best, best_values = pairs, values
-    return best
-
-
-def _strip(name: str, prefix: str) -> str:
-    return name[len(prefix) :] if name.startswith(prefix) else name
-
-
-def _prefixes(names: Sequence[str]) -> list[str]:
-    """Return the prefixes, up to a dot, that many names begin with; short ones first."""
-    counts: dict[str, int] = {"": len(names)}
-    for name in names:
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            prefix = ".".join(parts[:depth]) + "."
-            counts[prefix] = counts.get(prefix, 0) + 1
-    least = LEAST_PREFIX_SHARE * len(names)
-    return sorted(
-        (prefix for prefix, count in counts.items() if count >= least),
-        key=lambda prefix: (any(word in prefix for word in MOMENTUM_COPIES), len(prefix), prefix),
-    )
-
-
-# ---- adaptations --------------------------------------------------------------------------------
-
-
 def _first_convolution(model: nn.Module, names: Sequence[str]) -> str:
     """Return the name of the weight of the first convolution; empty if there is none."""
     for name in names:
@@ -385,94 +285,3 @@ def _first_convolution(model: nn.Module, names: Sequence[str]) -> str:
         if kind == "weight" and isinstance(module, nn.Conv2d) and module.groups == 1:
             return name
     return ""
-
-
-def _adapt_bands(
-    shape: Sequence[int], source: Sequence[int], old: Bands, new: Bands
-) -> tuple[str, Adaptation] | None:
-    """Return how the first convolution takes other bands; None if it is not to be changed."""
-    if len(source) != len(shape) or [*source[:1], *source[2:]] != [*shape[:1], *shape[2:]]:
-        return None
-    known = [source[1], shape[1]] == [len(old), len(new)]
-    places = _places(old, new) if known else [-1] * shape[1]
-    kept = sum(place >= 0 for place in places)
-    if kept == 0 and source[1] == shape[1] and not (known and _named(old) and _named(new)):
-        return None  # without names the place is all that tells a band
-    if places == list(range(source[1])) or source[1] == shape[1] == 1:
-        return None
-    how = f"{source[1]} to {shape[1]} bands, {kept} by name"
-    return how, partial(_place_filters, places=places)
-
-
-def _places(old: Bands, new: Bands) -> list[int]:
-    """Return the place of each new band among the old ones; -1 if it is not there.
-
-    Bands of several modalities may have one name. Then the modality tells them apart, or else
-    their order.
-    """
-    named: dict[str, list[int]] = {}
-    for place, (_, band) in enumerate(old):
-        named.setdefault(band, []).append(place)
-    exact = {pair: place for place, pair in enumerate(old) if pair[0]}
-    places = []
-    seen: Counter[str] = Counter()
-    for modality, band in new:
-        alike = named.get(band, [-1])
-        places.append(exact.get((modality, band), alike[min(seen[band], len(alike) - 1)]))
-        seen[band] += 1
-    return places
-
-
-def _named(bands: Bands) -> bool:
-    return not all(UNNAMED_BAND.fullmatch(band) for _, band in bands)
-
-
-def _place_filters(weight: Tensor, places: Sequence[int]) -> Tensor:
-    """Return the filters of new bands; -1 stands for the mean of the file's filters."""
-    mean = weight.mean(1)
-    filters = torch.stack([mean if place < 0 else weight[:, place] for place in places], dim=1)
-    return filters * (weight.shape[1] / len(places))
-
-
-def _adapt_positions(
-    name: str, shape: Sequence[int], source: Sequence[int]
-) -> tuple[str, Adaptation] | None:
-    """Return how a position embedding is resampled; None if it is not one, or not a grid."""
-    kind = name.rpartition(".")[2]
-    before: Sequence[int] = (0,)
-    after: Sequence[int] = (0,)
-    if len(source) != len(shape):
-        return None
-    if kind in ("pos_embed", "pos_embedding") and len(shape) == 3 and source[0] == shape[0] == 1:
-        before = PREFIX_TOKENS
-    elif kind == "relative_position_bias_table" and len(shape) == 2:
-        after = CLASS_DISTANCES
-    else:
-        return None
-    sizes = (source[-2], shape[-2])
-    if sizes[0] == sizes[1] or source[-1] != shape[-1]:
-        return None
-    for first in before:
-        for last in after:
-            sides = [_side(size - first - last) for size in sizes]
-            if all(sides):
-                how = f"{sides[0]}×{sides[0]} to {sides[1]}×{sides[1]} positions"
-                return how, partial(_resample, first=first, last=last, sides=sides)
-    return None
-
-
-def _side(tokens: int) -> int:
-    """Return the side of a square grid of so many tokens; 0 if it is not one."""
-    side = math.isqrt(max(0, tokens))
-    return side if side * side == tokens else 0
-
-
-def _resample(embedding: Tensor, first: int, last: int, sides: Sequence[int]) -> Tensor:
-    """Resample a grid between rows that stay: (1, tokens, channels), or (tokens, channels)."""
-    rows = embedding.flatten(0, -2)
-    end = len(rows) - last
-    head, grid, tail = rows[:first], rows[first:end], rows[end:]
-    square = grid.T.reshape(1, -1, sides[0], sides[0])
-    resized = F.interpolate(square, (sides[1], sides[1]), mode="bicubic", antialias=True)
-    rows = torch.cat([head, resized[0].flatten(1).T, tail])
-    return rows.reshape(*embedding.shape[:-2], *rows.shape)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 from fl_app.models import build_model
-from fl_app.models.initial_weights import _adapt_bands, load_weights, match_weights
+from fl_app.models.initial_weights import load_weights, match_weights
 from fl_app.models.weight_file import WeightFile, bands_metadata, write_tensors
 from rsdgc.errors import SettingError
 from strategies.sites import ModalityInfo
@@ -142,50 +140,6 @@ def test_a_stem_of_another_kernel_is_new(tmp_path: Path) -> None:
     match = match_weights(target, save(source, tmp_path / "w"))
     assert match.new == ("conv1.weight",)
     assert match.reasons["conv1.weight"] == "64×3×7×7 in the file, 64×3×3×3 here"
-
-
-NAMES = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
-
-
-def adapt(old: list[str], new: list[str]) -> torch.Tensor | None:
-    """Return the filters of bands, of a weight whose slices are 0, 1, 2, …; None: as they are."""
-    weight = torch.arange(float(len(old))).view(1, -1, 1, 1)
-    pairs = ([("", band) for band in old], [("", band) for band in new])
-    adaptation = _adapt_bands((1, len(new), 1, 1), tuple(weight.shape), *pairs)
-    return None if adaptation is None else adaptation[1](weight).flatten() * len(new) / len(old)
-
-
-@given(NAMES, NAMES)
-def test_bands_keep_their_filters_by_name(old: list[str], new: list[str]) -> None:
-    filters = adapt(old, new)
-    if filters is None:
-        assert old == new or len(old) == len(new) == 1
-        return
-    mean = (len(old) - 1) / 2
-    expected = [float(old.index(band)) if band in old else mean for band in new]
-    torch.testing.assert_close(filters, torch.tensor(expected))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        (["red", "nir", "swir"], ["vv", "vh", "hh"], [1, 1, 1]),  # the place means nothing
-        ([], ["vv", "vh", "hh"], None),  # the file has no names
-        (["red", "green", "blue"], ["band1", "band2", "band3"], None),  # nor have the images
-        (["band1", "band2", "band3"], ["red", "green", "blue"], None),
-        (["vv", "vh", "vv", "vh"], ["vh", "vv", "vv", "vh"], [1, 0, 2, 3]),  # of two passes
-        (["vv", "vh"], ["vv", "vh", "vv", "vh"], [0, 1, 0, 1]),
-    ],
-)
-def test_bands_without_a_name_in_common(
-    old: list[str], new: list[str], expected: list[float] | None
-) -> None:
-    if not old:
-        source = (4, 3, 1, 1)
-        assert _adapt_bands(source, source, [], [("", band) for band in new]) is None
-        return
-    filters = adapt(old, new)
-    assert (None if filters is None else filters.tolist()) == expected
 
 
 def test_the_bands_of_the_file_are_read_from_it(tmp_path: Path) -> None:
