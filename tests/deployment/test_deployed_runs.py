@@ -32,6 +32,12 @@ SITES = (*HONEST, HOSTILE)
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(3600)]
 
 
+def write_weights(federation: Loopback, name: str, seed: int) -> Path:
+    path = federation.folder / f"{name}.safetensors"
+    save_file(build_model("small-cnn", 3, 4, 16, seed=seed).state_dict(), path)
+    return path
+
+
 def start_sites(running: Running) -> None:
     """Start the honest sites; the second one has initial weights of its own.
 
@@ -41,8 +47,9 @@ def start_sites(running: Running) -> None:
         if site in running.nodes:
             continue
         if site == "site-01":
+            weights = write_weights(running.federation, "own", seed=6)
             with running.federation.site_file(site).open("a", encoding="utf-8") as file:
-                file.write(f'init-weights = "{running.federation.folder / "own.safetensors"}"\n')
+                file.write(f'init-weights = "{weights}"\n')
         running.start(site)
 
 
@@ -88,10 +95,8 @@ def test_a_stranger_is_refused_while_a_run_completes(running: Running) -> None:
 def test_what_is_frozen_is_sent_once_to_a_site_with_other_weights(running: Running) -> None:
     federation = running.federation
     start_sites(running)
-    for name, seed in (("run", 5), ("own", 6)):
-        state = build_model("small-cnn", 3, 4, 16, seed=seed).state_dict()
-        save_file(state, federation.folder / f"{name}.safetensors")
-    words = [f"init-weights={federation.folder / 'run.safetensors'}", "train-only=head"]
+    weights = write_weights(federation, "run", seed=5)
+    words = [f"init-weights={weights}", "train-only=head"]
     words += ["--model", "small-cnn", "--budget", "1000", "budget-down=1000", "--rounds", "2"]
     words += ["--min-sites", "2"]
     code, output = federation.server("run", "--out", "frozen", *words, *COMMON)
