@@ -116,8 +116,8 @@ def check_layers(name: str, model: nn.Module) -> None:
             )
         if entry not in tensors:
             raise SettingError(
-                f"model {name!r}: its state_dict has {entry!r}, which is no name of a parameter or "
-                f"buffer: {PLAIN_STATE}"
+                f"model {name!r}: its state_dict has {entry!r}, which is not the name of a "
+                f"parameter or buffer: {PLAIN_STATE}"
             )
         if not _is_same_memory(value, tensors[entry]):
             raise SettingError(

@@ -340,7 +340,7 @@ def test_the_configuration_is_read_as_it_was_made(federation: Federation) -> Non
         ("gpu-share = 1.5", r"gpu-share: .* less than or equal to 1 \(it is 1.5\)$"),
         ("gpu-share = true", "gpu-share: true is neither"),
         ("min-free-gb = false", "min-free-gb: false is neither"),
-        ('colour = "red"', "colour: is not a setting of site.toml: leave it out"),
+        ('color = "red"', "color: is not a setting of site.toml: leave it out"),
         ('stat-dir = "s"', "stat-dir: is not a setting of site.toml; did you mean 'state-dir'"),
         ("rounds = 4", "rounds: is not .*, but of a run: give it to rsdgc server run"),
         ("data-dir = '/a \"b\"'", "quotes"),

@@ -545,7 +545,10 @@ def test_a_network_is_checked_without_memory_for_its_weights(module: str) -> Non
         ("Masked", "layer 'mask' is bool: it cannot be trained: register it as a buffer"),
         ("Float8", "'codes' is float8_e4m3fn, which is neither sent nor saved: use float16"),
         ("for_inference", r"'0.weight' cannot be .*: build it outside torch.inference_mode\(\)"),
-        ("Renamed", "state_dict has 'net.head.weight', which is no name of a parameter or buffer"),
+        (
+            "Renamed",
+            "state_dict has 'net.head.weight', which is not the name of a parameter or buffer",
+        ),
         ("WithoutHead", "state_dict lacks layer 'head.bias', which could not be sent: remove its"),
         ("FailingState", r"state_dict\(\) fails: NotImplementedError: use export\(\), at .*: rem"),
         ("Rounded", "returns int64 numbers in evaluation mode: return logits, which are of float"),
