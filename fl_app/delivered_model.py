@@ -18,9 +18,8 @@ from data_prep.dataset import open_data
 from data_prep.store import Store
 from fl_app.models import accepts_missing, takes_modalities
 from fl_app.prepared_model import prepare_model
-from fl_app.runs.folder import BEST_MODEL_FILE, MODEL_FILE
 from fl_app.runs.inputs import RunInputs
-from fl_app.runs.records import RunConfig, RunData, RunSummary, damaged
+from fl_app.runs.records import BEST_MODEL_FILE, MODEL_FILE, RunConfig, RunData, RunSummary, damaged
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
 from fl_app.site_entries import BATCH_NORM, entries_at_sites, read_site_entries

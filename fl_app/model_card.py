@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from data_prep import number_format
 from fl_app.delivered_model import DeliveredModel
 from fl_app.report.confusion import class_scores
-from fl_app.runs.records import RunConfig, RunSummary
+from fl_app.runs.records import MODEL_FILE, RunConfig, RunSummary
 
 CHIP_LIMIT = """\
 The model labels a whole chip, by what most of it shows. A map of overlapping chips is smoother
@@ -124,7 +124,7 @@ def write_card(path: Path, model: DeliveredModel, digest: str, program: str = "t
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     # A score is of the last round's model; the best round's has scores of its own.
-    best = model.file.name != "model.safetensors"
+    best = model.file.name != MODEL_FILE
     scored: Any = summary.best if best else summary
     if model.site:  # of the best round's model no site's own scores are kept
         own = {} if best else {scores.site: scores for scores in summary.by_site}

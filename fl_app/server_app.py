@@ -24,10 +24,10 @@ from fl_app.models.adapters import is_adapter
 from fl_app.models.code_signature import model_signature
 from fl_app.prepared_model import agree_on_model
 from fl_app.run_summary import headline, summarize
-from fl_app.runs.folder import BEST_MODEL_FILE, ActiveRun, open_run
+from fl_app.runs.folder import ActiveRun, open_run
 from fl_app.runs.inputs import INPUTS_FILE, RunInputs
 from fl_app.runs.own_code import check_code
-from fl_app.runs.records import SUMMARY_FILE, FrozenRecord, RunSummary
+from fl_app.runs.records import BEST_MODEL_FILE, SUMMARY_FILE, FrozenRecord, RunSummary
 from fl_app.settings import Settings
 from fl_app.site_data import modality_infos
 from fl_app.statistics_round import normalization_config

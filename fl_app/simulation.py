@@ -99,7 +99,8 @@ def run_simulation(
     name of the run where a terminal shows it.
     """
     _check_machine(settings, cpus_per_site)
-    # At once, because a run to resume or to compare with has recorded the absolute path.
+    # At once: a run to resume or to compare with has recorded the absolute paths, and Flower's
+    # processes work in other folders.
     settings = settings.with_absolute_paths()
     code_dir = Path(settings.code_dir).absolute()
     add_code_dir(code_dir)
@@ -107,19 +108,17 @@ def run_simulation(
     # Sites and server open the data for themselves; generated here, no process has to wait.
     if not settings.data_dir and not default_folder().exists():
         print("preparing the built-in synthetic data, once", flush=True)
-    data = Path(settings.data_dir).absolute() if settings.data_dir else default_data()
+    data = Path(settings.data_dir) if settings.data_dir else default_data()
     dataset = open_data(data, settings.modality_names)
     if settings.resume:
         _check_same(settings, dataset)
     _check_feasible(settings, dataset)
-    out = Path(settings.out).absolute() if settings.out else _free_run_folder(settings, dataset)
-    # Absolute, because Flower's processes work in other folders.
+    out = Path(settings.out) if settings.out else _free_run_folder(settings, dataset)
     settings = settings.model_copy(
         update={
             "data_dir": str(data),
             "out": str(out),
             "code_dir": str(code_dir),
-            "state_dir": settings.state_dir and str(Path(settings.state_dir).absolute()),
             "min_sites": len(dataset.sites),  # all start at once, and every run has the same ones
         }
     )
@@ -183,7 +182,7 @@ def _check_machine(settings: Settings, cpus_per_site: int) -> None:
 
 def _check_folders(settings: Settings, *, force: bool) -> None:
     """Raise an error unless the run can write where it is to write."""
-    out = Path(settings.out).absolute() if settings.out else None
+    out = Path(settings.out) if settings.out else None
     if settings.resume:
         out, _ = check_resumable(settings)
         refuse_if_running(out)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fl_app.models.checkpoint_objects import load_tensors, module_tensors
-from rsdgc.documents import DocumentError, parse_json
+from rsdgc.documents import DocumentError, parse_json, read_text
 from rsdgc.durable import replace_file
 from rsdgc.errors import SettingError
 from rsdgc.plain_text import plain_line
@@ -182,7 +182,7 @@ def _read_shards(index: Path) -> dict[str, object]:
     Raises :class:`SettingError` if it is not an index, or a file or an entry is missing.
     """
     try:
-        content = parse_json(index.read_text(encoding="utf-8"))
+        content = parse_json(read_text(index))
         names = content["weight_map"]
         files = {Path(index.parent, file) for file in names.values()}
         if not files or any(file.parent != index.parent for file in files):

@@ -15,8 +15,7 @@ from data_prep.store import Store
 from fl_app.data_loaders import normalizations, run_inputs
 from fl_app.delivered_model import load_network
 from fl_app.models import takes_modalities
-from fl_app.runs.folder import MODEL_FILE
-from fl_app.runs.records import Run
+from fl_app.runs.records import MODEL_FILE, Run
 from fl_app.site_data import modality_infos
 from fl_app.statistics_round import run_statistics
 from rsdgc.errors import RunFolderError

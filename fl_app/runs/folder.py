@@ -21,7 +21,10 @@ from fl_app.models.weight_file import bands_metadata, write_tensors
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, lock_run
 from fl_app.runs.own_code import code_signatures
 from fl_app.runs.records import (
+    ADAPTERS_FILE,
     CONFIG_FILE,
+    INIT_WEIGHTS_FILE,
+    MODEL_FILE,
     FrozenRecord,
     LayerShape,
     RunConfig,
@@ -38,11 +41,6 @@ from strategies.sites import DataInfo, ModalityInfo
 
 PACKAGES = ("rsdgc", "flwr", "torch", "torchvision", "numpy", "rasterio")
 """Packages whose versions ``config.json`` records, because results depend on them."""
-
-MODEL_FILE = "model.safetensors"
-BEST_MODEL_FILE = "best.safetensors"
-ADAPTERS_FILE = "adapters.safetensors"
-INIT_WEIGHTS_FILE = "init-weights.json"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,11 @@ from strategies.ledger import HISTORY_FILE, ROLL_CALL, SITES_FILE, RoundEntry, S
 from strategies.node_book import LeftOut
 from strategies.sites import ModalityInfo
 
+ADAPTERS_FILE = "adapters.safetensors"
+BEST_MODEL_FILE = "best.safetensors"
 CONFIG_FILE = "config.json"
+INIT_WEIGHTS_FILE = "init-weights.json"
+MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
 TRAFFIC_FILE = "traffic.json"

@@ -15,7 +15,11 @@ from pathlib import Path
 
 from fl_app.runs.lock import HOLDER_FILE, LOCK_FILE, refuse_if_running
 from fl_app.runs.records import (
+    ADAPTERS_FILE,
+    BEST_MODEL_FILE,
     CONFIG_FILE,
+    INIT_WEIGHTS_FILE,
+    MODEL_FILE,
     REPORT_FILE,
     SUMMARY_FILE,
     TRAFFIC_FILE,
@@ -29,7 +33,7 @@ RUN_ENTRIES = frozenset(
     (
         *(CONFIG_FILE, SUMMARY_FILE, LOCK_FILE, HOLDER_FILE),
         *(*LEDGER_FILES, "privacy.jsonl", "normalization.json"),
-        *("model.safetensors", "best.safetensors", "adapters.safetensors", "init-weights.json"),
+        *(MODEL_FILE, BEST_MODEL_FILE, ADAPTERS_FILE, INIT_WEIGHTS_FILE),
         *("inputs.json", REPORT_FILE, "progress.json", "checkpoints", "state", "tracking"),
         TRAFFIC_FILE,
     )

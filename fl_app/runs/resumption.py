@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_app.runs.records import CONFIG_FILE, SUMMARY_FILE, RunConfig
+from fl_app.runs.records import CONFIG_FILE, MODEL_FILE, SUMMARY_FILE, RunConfig
 from fl_app.settings import Scalar, Settings, parse_overrides
 from rsdgc.errors import RunFolderError, SettingError
 
@@ -93,7 +93,7 @@ def check_resumable(settings: Settings) -> tuple[Path, int]:
     if (folder / SUMMARY_FILE).exists():
         raise RunFolderError(
             f"the run in {folder} is finished: there is nothing to resume. To train its model "
-            f"further, start a new run with {WEIGHTS}={folder / 'model.safetensors'}"
+            f"further, start a new run with {WEIGHTS}={folder / MODEL_FILE}"
         )
     old, new = first.to_mapping(), settings.to_mapping()
     for key in old:
